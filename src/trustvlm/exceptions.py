@@ -1,0 +1,43 @@
+"""Every error that trustvlm raises on purpose.
+
+All of them derive from `TrustVLMError`, so that a program can tell a stated condition from a bug.
+Each message names what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class TrustVLMError(Exception):
+    """Base class of all errors raised on purpose."""
+
+
+class InputError(TrustVLMError, ValueError):
+    """An argument, array or file has the wrong shape, type, range or content."""
+
+
+class EvidenceMissingError(InputError):
+    """A score was asked for without a piece of evidence that it needs."""
+
+
+class MissingExtraError(TrustVLMError, ImportError):
+    """An optional dependency is not installed; the message names the `pip install` line."""
+
+
+class ModelUnavailableError(TrustVLMError, OSError):
+    """Model weights cannot be had: the hub is out of reach, or the name or file does not exist."""
+
+
+class ImageError(TrustVLMError, OSError):
+    """One image cannot be used; `kind` is one word for tables, the message says the rest."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ArtefactError(TrustVLMError):
+    """A `.trust` directory is damaged, of another format version, or does not fit its models."""
+
+
+class LeakError(InputError):
+    """Evaluation images are also among the shots."""
