@@ -1,0 +1,182 @@
+"""Evidence: all that scores may read about a batch of images, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm.exceptions import EvidenceMissingError, InputError
+from trustvlm.scores.arrays import as_labels, as_matrix, as_nonzero_rows, row_blocks
+from trustvlm.scores.prototypes import PrototypeBank
+
+__all__ = ["Evidence"]
+
+Array = NDArray[Any]
+_PER_IMAGE = ("logits", "features", "image_embeddings")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about n images of C classes; only `logits` is always there.
+
+    Attributes
+    ----------
+    logits
+        `(n, C)` zero-shot logits, scaled.
+    features
+        `(n, d)` features of the vision encoder, un-normalised.
+    bank
+        Prototypes of the C classes in the vision encoder's space.
+    support_features, support_labels, support_logits
+        The shots themselves: `(m, d)`, `(m,)` class indices, `(m, C)`.
+    image_embeddings, text_embeddings, support_image_embeddings
+        The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
+    """
+
+    logits: Array
+    features: Array | None = None
+    bank: PrototypeBank | None = None
+    support_features: Array | None = None
+    support_labels: Array | None = None
+    support_logits: Array | None = None
+    image_embeddings: Array | None = None
+    text_embeddings: Array | None = None
+    support_image_embeddings: Array | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        logits: ArrayLike,
+        features: ArrayLike | None = None,
+        bank: PrototypeBank | None = None,
+        support_features: ArrayLike | None = None,
+        support_labels: ArrayLike | None = None,
+        support_logits: ArrayLike | None = None,
+        image_embeddings: ArrayLike | None = None,
+        text_embeddings: ArrayLike | None = None,
+        support_image_embeddings: ArrayLike | None = None,
+    ) -> Evidence:
+        """Check every array against the others; the shots give the bank where none is passed.
+
+        Raises
+        ------
+        InputError
+            For shapes that do not fit, NaN, infinity, rows of zeros, or labels out of range.
+
+        Examples
+        --------
+        >>> evidence = Evidence.of(logits=[[1.0, 2.0]], features=[[1.0, 0.0]],
+        ...                        support_features=[[1.0, 0.0]], support_labels=[1])
+        >>> evidence.bank.counts_
+        array([0, 1])
+        """
+        z = as_matrix(logits, "logits")
+        n, n_classes = z.shape
+        if n_classes < 1:
+            raise InputError("Expected `logits` to have at least one column (class), but got none.")
+        m = None if support_labels is None else len(np.asarray(support_labels))
+        labels = None
+        if support_labels is not None:
+            labels = as_labels(support_labels, "support_labels", n_classes=n_classes)
+        checked = cls(
+            logits=z,
+            features=_rows(features, "features", n, "logits"),
+            bank=bank,
+            support_features=_rows(support_features, "support_features", m, "support_labels"),
+            support_labels=labels,
+            support_logits=_rows(support_logits, "support_logits", m, "support_labels", zero=True),
+            image_embeddings=_rows(image_embeddings, "image_embeddings", n, "logits"),
+            text_embeddings=_rows(text_embeddings, "text_embeddings", n_classes, "logits' columns"),
+            support_image_embeddings=_rows(
+                support_image_embeddings, "support_image_embeddings", m, "support_labels"
+            ),
+        )
+        if bank is None and checked.support_features is not None and labels is not None:
+            fitted = PrototypeBank().fit(checked.support_features, labels, n_classes=n_classes)
+            checked = replace(checked, bank=fitted)
+        checked._check_columns()
+        return checked
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.logits)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return int(self.logits.shape[1])
+
+    def has(self, name: str) -> bool:
+        """Tell whether a piece of evidence is there."""
+        return getattr(self, name) is not None
+
+    def demand(self, names: Iterable[str], *, by: str) -> None:
+        """Raise `EvidenceMissingError` unless every named piece is there."""
+        missing = [name for name in names if not self.has(name)]
+        if missing:
+            raise EvidenceMissingError(
+                f"The score `{by}` needs {', '.join(f'`{name}`' for name in missing)}: "
+                f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute."
+            )
+
+    def blocks(self) -> Iterable[Evidence]:
+        """Cut the images into blocks of bounded memory; the shots are shared by all."""
+        columns = self.n_classes + sum(
+            array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
+        )
+        for rows in row_blocks(self.n, 4 * columns):
+            yield self.rows(rows)
+
+    def rows(self, index: Any) -> Evidence:
+        """Return the evidence of some of the images, by slice, mask or indices."""
+        parts = {name: getattr(self, name) for name in _PER_IMAGE}
+        return replace(self, **{k: v[index] for k, v in parts.items() if v is not None})
+
+    def _check_columns(self) -> None:
+        pairs = (
+            ("support_features", "features"),
+            ("support_logits", "logits"),
+            ("support_image_embeddings", "image_embeddings"),
+            ("text_embeddings", "image_embeddings"),
+        )
+        for name, other in pairs:
+            a, b = getattr(self, name), getattr(self, other)
+            if a is not None and b is not None and a.shape[1] != b.shape[1]:
+                raise InputError(
+                    f"Expected `{name}` to have {b.shape[1]} columns like `{other}`, "
+                    f"but got {a.shape[1]}."
+                )
+        if self.bank is None:
+            return
+        if self.bank.n_classes != self.n_classes:
+            raise InputError(
+                f"Expected `bank` to have {self.n_classes} classes like `logits` has columns, "
+                f"but got {self.bank.n_classes}."
+            )
+        if self.features is not None and self.features.shape[1] != self.bank.dim:
+            raise InputError(
+                f"Expected `features` to have {self.bank.dim} columns like the prototypes, "
+                f"but got {self.features.shape[1]}: they come from another encoder."
+            )
+
+
+def _rows(
+    value: ArrayLike | None, name: str, n: int | None, other: str, *, zero: bool = False
+) -> Array | None:
+    if value is None:
+        return None
+    array = as_matrix(value, name) if zero else as_nonzero_rows(value, name)
+    if n is not None and len(array) != n:
+        raise InputError(
+            f"Expected `{name}` to have {n} rows like `{other}`, but got {len(array)}."
+        )
+    return array
+
+
+EVIDENCE_NAMES = tuple(field.name for field in fields(Evidence))

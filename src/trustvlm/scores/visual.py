@@ -1,0 +1,111 @@
+"""Scores that verify the prediction in image space, against prototypes of the shots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.registry import ScoreResult, register
+from trustvlm.scores.text import vlm_prediction
+from trustvlm.scores.zero_shot import softmax, unit_rows
+
+__all__ = ["image_similarity", "prototype_posterior", "trustvlm", "trustvlm_star"]
+
+_PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
+_NEEDS = ("logits", "features", "bank")
+
+
+def _cosines(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Cosines to all prototypes, 0 where a class has none, and which classes have one."""
+    bank, features = evidence.bank, evidence.features
+    assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
+    assert features is not None  # noqa: S101
+    return unit_rows(features) @ bank.prototypes_.T, bank.present_
+
+
+def _pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
+    return np.take_along_axis(table, columns[:, None], axis=1)[:, 0]
+
+
+def prototype_posterior(
+    similarities: NDArray[np.float64], present: NDArray[np.bool_], temperature: float
+) -> NDArray[np.float64]:
+    """Softmax of cosines over temperature, over the classes that have shots; 0 for the others.
+
+    Examples
+    --------
+    >>> prototype_posterior(np.array([[0.5, 0.5, 0.9]]), np.array([True, True, False]), 0.1)
+    array([[0.5, 0.5, 0. ]])
+    """
+    if not temperature > 0:
+        raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
+    posterior = np.zeros_like(similarities)
+    if present.any():
+        posterior[:, present] = softmax(similarities[:, present] / temperature)
+    return posterior
+
+
+@register(
+    "image_similarity",
+    needs=_NEEDS,
+    formula="S_ii = cos(E(x), P_yhat)",
+    source=_PAPER,
+    complexity="O(nCd)",
+)
+def image_similarity(evidence: Evidence) -> ScoreResult:
+    """Cosine of the image with the prototype of the predicted class, in [-1, 1].
+
+    A class without shots cannot be verified: its confidence is -1, the lowest there is.
+    """
+    similarities, present = _cosines(evidence)
+    prediction = vlm_prediction(evidence)
+    found = _pick(similarities, prediction)
+    return ScoreResult(prediction, np.where(present[prediction], found, -1.0))
+
+
+@register(
+    "trustvlm",
+    needs=_NEEDS,
+    formula="max_c p_c + r * cos(E(x), P_yhat)",
+    source=_PAPER,
+    complexity="O(nCd)",
+)
+def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
+    """TrustVLM: maximum softmax probability plus `weight` times the image similarity.
+
+    The prediction is the VLM's. `weight` = 0 is MSP. For a predicted class without shots the
+    image term is absent, that is 0.
+    """
+    similarities, present = _cosines(evidence)
+    prediction = vlm_prediction(evidence)
+    visual = np.where(present[prediction], _pick(similarities, prediction), 0.0)
+    return ScoreResult(prediction, softmax(evidence.logits).max(axis=1) + weight * visual)
+
+
+@register(
+    "trustvlm_star",
+    needs=_NEEDS,
+    formula="max q + r * cos(E(x), P_yhat), q = softmax(z) + r * softmax(S/T), yhat = argmax q",
+    source=_PAPER,
+    complexity="O(nCd)",
+    corrects=True,
+)
+def trustvlm_star(
+    evidence: Evidence, *, weight: float = 1.0, temperature: float = 0.01
+) -> ScoreResult:
+    """TrustVLM*: the examples also vote on the label, then verify it.
+
+    `weight` = 0 gives MSP's predictions and confidences. Classes without shots get no vote from
+    the examples and no image term.
+    """
+    similarities, present = _cosines(evidence)
+    q = softmax(evidence.logits) + weight * prototype_posterior(similarities, present, temperature)
+    # Softmax can round distinct logits to equal values; without image votes the logits decide.
+    prediction = q.argmax(axis=1) if weight else vlm_prediction(evidence)
+    visual = np.where(present[prediction], _pick(similarities, prediction), 0.0)
+    return ScoreResult(prediction, _pick(q, prediction) + weight * visual)

@@ -1,0 +1,111 @@
+"""From embeddings to zero-shot logits, and from logits to probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.arrays import as_nonzero_rows
+
+__all__ = ["cosines", "log_softmax", "softmax", "unit_rows", "zero_shot_logits"]
+
+
+def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Scale each row to length one, in float64; rows of zeros stay zeros.
+
+    Examples
+    --------
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    wide: NDArray[np.float64] = vectors.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    result: NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+    return result
+
+
+def cosines(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosine of every row vector `(n, d)` with every column vector `(C, d)`, as `(n, C)`.
+
+    Examples
+    --------
+    >>> cosines(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]))
+    array([[1., 0.]])
+    """
+    return unit_rows(rows) @ unit_rows(columns).T
+
+
+def zero_shot_logits(
+    image_embeddings: ArrayLike, text_embeddings: ArrayLike, *, logit_scale: float = 100.0
+) -> NDArray[np.float64]:
+    """Zero-shot logits z_c(x) = s * cos(image(x), text_c) of a CLIP-like model.
+
+    Parameters
+    ----------
+    image_embeddings
+        `(n, e)`, any length per row.
+    text_embeddings
+        `(C, e)`, one row per class.
+    logit_scale
+        The model's learned scale s (100 for CLIP).
+
+    Returns
+    -------
+    ndarray
+        `(n, C)` float64 logits.
+
+    Raises
+    ------
+    InputError
+        For shapes that do not fit, NaN, infinity, or rows of zeros.
+
+    Notes
+    -----
+    Radford et al. 2021, "Learning transferable visual models from natural language supervision".
+
+    Examples
+    --------
+    >>> zero_shot_logits([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    array([[100.,   0.]])
+    """
+    images = as_nonzero_rows(image_embeddings, "image_embeddings")
+    texts = as_nonzero_rows(text_embeddings, "text_embeddings")
+    if images.shape[1] != texts.shape[1]:
+        raise InputError(
+            f"Expected `image_embeddings` and `text_embeddings` to have as many columns, "
+            f"but got {images.shape[1]} and {texts.shape[1]}: they come from different models."
+        )
+    logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
+    return logits
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Logarithm of the softmax over the last axis, in float64, safe for any finite logits.
+
+    Examples
+    --------
+    >>> np.exp(log_softmax(np.array([[0.0, 0.0]])))
+    array([[0.5, 0.5]])
+    """
+    shifted: NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Softmax over the last axis, in float64, safe for any finite logits.
+
+    Examples
+    --------
+    >>> softmax(np.array([[1000.0, 1000.0]]))
+    array([[0.5, 0.5]])
+    """
+    shifted: NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(axis=-1, keepdims=True)
+    return shifted
