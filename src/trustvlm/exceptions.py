@@ -41,3 +41,7 @@ class ArtefactError(TrustVLMError):
 
 class LeakError(InputError):
     """Evaluation images are also among the shots."""
+
+
+class TrustVLMWarning(UserWarning):
+    """Something that the user should know about a result that was still given."""

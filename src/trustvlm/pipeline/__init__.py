@@ -1,0 +1,9 @@
+"""The whole way from images to verdicts."""
+
+from __future__ import annotations
+
+from trustvlm.pipeline.evaluation import EvaluationResult
+from trustvlm.pipeline.model import TrustVLM
+from trustvlm.pipeline.verdicts import Verdict, Verdicts
+
+__all__ = ["EvaluationResult", "TrustVLM", "Verdict", "Verdicts"]

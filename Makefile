@@ -1,0 +1,60 @@
+# The same targets run by hand and in CI. `make demo` and `make test` set up all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: help demo test lint types format coverage extras clean
+
+help: ## Say what can be made.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no torch).
+	$(BIN)/trustvlm demo --out demo-output
+
+test: $(VENV)/.test ## Run all tests and doctests.
+	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.test ## Run the tests and show which lines they reach.
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lint: $(VENV)/.lint ## Check style.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.lint $(VENV)/.test ## Check types, strictly.
+	$(BIN)/mypy
+
+format: $(VENV)/.lint ## Put the code into shape.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+extras: $(VENV)-extras/.done ## Test open_clip and timm, which need torchvision, apart from the rest.
+	$(VENV)-extras/bin/python -m pytest tests/models
+
+clean: ## Remove environments and outputs.
+	rm -rf $(VENV) $(VENV)-extras demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# torch stands on every line that could otherwise pull an unpinned one.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trustvlm needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(SOURCES) | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(SOURCES) | $(BIN)/python
+	$(PIP) 'torch==2.13.0' -e '.[test,torch]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.lint: $(SOURCES) | $(BIN)/python
+	$(PIP) -e '.[lint]'
+	touch $@
+
+$(VENV)-extras/.done: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)-extras
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		'torch==2.13.0' -e '.[test,torch,openclip,timm]'
+	touch $@

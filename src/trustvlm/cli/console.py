@@ -1,0 +1,78 @@
+"""What the command line prints, and where: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["note", "print_error", "progress_bar", "show_warnings_plainly"]
+
+
+def print_error(message: str) -> None:
+    """Print an error to stderr, in one style."""
+    sys.stderr.write(f"error: {message}\n")
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """Print a remark to stderr, unless quiet."""
+    if not quiet:
+        sys.stderr.write(f"{message}\n")
+
+
+def show_warnings_plainly() -> None:
+    """Show warnings as one line without file names; a user did not write that code."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        from trustvlm.exceptions import TrustVLMWarning
+
+        if issubclass(category, TrustVLMWarning):
+            sys.stderr.write(f"warning: {message}\n")
+
+    warnings.showwarning = show  # type: ignore[assignment]
+
+
+@contextmanager
+def progress_bar(
+    description: str, *, quiet: bool = False
+) -> Iterator[Callable[[int, int, int], None] | None]:
+    """Yield a progress callback that draws a bar on a terminal, or None where there is no one.
+
+    The bar shows images done, how many came from the store, the rate and the time left.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[stored]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None, rate="", stored="")
+
+        def update(done: int, total: int, cached: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                completed=done,
+                total=total,
+                rate=f"{speed:.0f} img/s" if speed else "",
+                stored=f"({cached} from the store)" if cached else "",
+            )
+
+        yield update

@@ -1,0 +1,94 @@
+"""`trustvlm demo`: the whole job on built-in photographs, with the offline models."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Quiet
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline import EvaluationResult
+
+__all__ = ["add_to", "demo"]
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where pictures and results go.")
+    ] = Path("demo-output"),
+    quiet: Quiet = False,
+) -> None:
+    """Do the whole job once, on built-in photographs: no network, no data needed.
+
+    Cuts scikit-image's photographs into example crops and test crops (some of them spoilt), fits,
+    predicts, evaluates, and says what was right and wrong. The models are the offline ones: weak,
+    but real. Needs the extra: pip install -c constraints.txt 'trustvlm[demo]'
+    """
+    from trustvlm.cli.evaluate import show
+    from trustvlm.demo import write_pictures
+    from trustvlm.pipeline import TrustVLM
+
+    pictures = write_pictures(out / "pictures")
+    note(
+        f"1. {pictures.n_shots} example crops of {len(pictures.classes)} classes and "
+        f"{pictures.n_photos} test crops, some spoilt: {out / 'pictures'}",
+        quiet=quiet,
+    )
+    model = TrustVLM(vlm="offline", vision="offline", classes=pictures.classes)
+    with progress_bar("examples", quiet=quiet) as progress:
+        model.fit(pictures.shots, progress=progress)
+    model.save(out / "demo.trust")
+    note(f"2. fitted: {out / 'demo.trust'}", quiet=quiet)
+    with progress_bar("photos", quiet=quiet) as progress:
+        verdicts = model.predict(pictures.photos, progress=progress)
+    verdicts.to_csv(out / "verdicts.csv")
+    note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
+    result = model.evaluate(pictures.labels)
+    note("4. compared with the true labels:", quiet=quiet)
+    show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
+    typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
+    for remark in model.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    note("note: these are crops of a few photographs: a demonstration, no benchmark.", quiet=quiet)
+    typer.echo(f"Open {out / 'report' / 'index.html'} in a browser.")
+
+
+def _spoilt(labels: Path) -> dict[str, str]:
+    with labels.open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row.get("corruption", "") for row in csv.DictReader(file)}
+
+
+def _right_and_wrong(result: EvaluationResult, spoilt: dict[str, str]) -> str:
+    right = result.correct()
+    accepted = [v.decision == "accept" for v in result.verdicts]
+    n, n_accepted = len(accepted), sum(accepted)
+    good = sum(a and r for a, r in zip(accepted, right, strict=True))
+    saved = sum(not a and not r for a, r in zip(accepted, right, strict=True))
+    lines = [
+        f"{int(right.sum())} of {n} labels are right. {n_accepted} were accepted, of which {good} "
+        f"are right; {n - n_accepted} were sent to review, of which {saved} are wrong.",
+    ]
+    missed = [
+        (v, result.class_names[y])
+        for v, y, r, a in zip(result.verdicts, result.labels, right, accepted, strict=True)
+        if a and not r
+    ]
+    if missed:
+        lines.append("Wrong, yet accepted:")
+    for verdict, truth in sorted(missed, key=lambda pair: -pair[0].confidence):
+        corruption = spoilt.get(verdict.path, "")
+        lines.append(
+            f"  {verdict.path}: '{verdict.label}' ({verdict.confidence:.2f}), but it is '{truth}'"
+            + (f" [{corruption}]" if corruption not in ("", "none") else "")
+        )
+    return "\n".join(lines)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(epilog="Example:  trustvlm demo --out demo-output")(demo)

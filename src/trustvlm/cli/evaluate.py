@@ -1,0 +1,100 @@
+"""`trustvlm evaluate`: how good is the trust, on labelled images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, ModelPath, Quiet, split_names
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline import EvaluationResult
+
+__all__ = ["add_to", "evaluate", "show"]
+
+
+def evaluate(
+    model: ModelPath,
+    labelled: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELLED",
+            help="Folder of class folders, or CSV with the columns path and label.",
+        ),
+    ],
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a self-contained page, DIR/index.html."),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
+    ] = "exact",
+    exclude_shots: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-shots",
+            help="Leave out images that are also among the shots, instead of refusing.",
+        ),
+    ] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Measure every score on labelled images that are not among the shots.
+
+    Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first.
+    """
+    from trustvlm.pipeline import TrustVLM
+
+    trust = TrustVLM.load(model, device=device)
+    with progress_bar("images", quiet=quiet) as progress:
+        result = trust.evaluate(
+            labelled,
+            scores=split_names(scores),
+            convention=convention,
+            exclude_shots=exclude_shots,
+            progress=progress,
+        )
+    for remark in trust.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    show(result, report=report, json_file=json_file, quiet=quiet)
+    if result.failures:
+        raise typer.Exit(3)
+
+
+def show(
+    result: EvaluationResult, *, report: Path | None, json_file: Path | None, quiet: bool
+) -> None:
+    """Print the table of an evaluation and write the files that were asked for."""
+    from rich.console import Console
+
+    from trustvlm.files import write_text
+    from trustvlm.report import table, write_html
+
+    Console().print(table(result))
+    for failure in result.failures:
+        note(f"left out: {failure.error}", quiet=quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+        note(f"metrics: {json_file}", quiet=quiet)
+    if report is not None:
+        page = report / "index.html"
+        write_html(result, page)
+        note(f"report:  {page}", quiet=quiet)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(
+        epilog="Example:  trustvlm evaluate pets.trust labelled/ --report report/ --json pets.json"
+    )(evaluate)

@@ -1,0 +1,117 @@
+"""`trustvlm fit`: learn prototypes from labelled example images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, Quiet, parse_settings
+
+__all__ = ["add_to", "fit"]
+
+
+def fit(
+    shots: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of class folders, or CSV with the columns path and label.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
+    ],
+    vlm: Annotated[
+        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
+    ] = "clip-vit-b16",
+    vision: Annotated[
+        str | None,
+        typer.Option(
+            help="The encoder that verifies; `same` is the VLM's own image tower. "
+            "[default: dinov2-base; offline with --vlm offline]",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help='Names "a,b,c", or a text file with one name, or folder<TAB>name, a line. '
+            "[default: the folder names]",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
+            "[default: the model's own]",
+        ),
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="The confidence score; see `trustvlm scores`.")
+    ] = "trustvlm",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the score; repeatable."),
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            "--shots", min=1, help="Draw this many examples per class. [default: all of them]"
+        ),
+    ] = None,
+    draw: Annotated[
+        int, typer.Option(min=0, help="Which random draw, with --shots; 0 is the paper's.")
+    ] = 0,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="clean: each encoder has its own preprocessing; paper: as the released script."
+        ),
+    ] = "clean",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    quiet: Quiet = False,
+) -> None:
+    """Learn from labelled example images; writes a MODEL.trust directory.
+
+    Nothing is trained: each class gets the mean of its examples. A handful per class is enough,
+    16 is what the paper uses.
+    """
+    from trustvlm.pipeline import TrustVLM
+
+    if prompt is not None and len(prompt) == 1:
+        template: str | list[str] | None = prompt[0]
+    else:
+        template = prompt
+    model = TrustVLM(
+        vlm=vlm,
+        vision=vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        classes=classes,
+        prompt=template,
+        score=score,
+        score_parameters=parse_settings(settings or []),
+        protocol=protocol,
+        device=device,
+        precision=precision,
+    )
+    with progress_bar("examples", quiet=quiet) as progress:
+        model.fit(shots, shots_per_class=per_class, draw=draw, progress=progress)
+    model.save(output)
+    for remark in model.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    note(
+        f"{output}: {len(model.classes_)} classes, {len(model.shots_)} example images, "
+        f"score {score}. Next: trustvlm predict {output} PHOTOS -o out.csv",
+        quiet=quiet,
+    )
+    if model.shot_failures_:
+        raise typer.Exit(3)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(
+        epilog="Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
+        "\n\nWithout a model hub:  trustvlm fit shots/ -o pets.trust --vlm offline"
+    )(fit)

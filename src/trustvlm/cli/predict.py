@@ -1,0 +1,71 @@
+"""`trustvlm predict`: one row per image."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, ModelPath, Quiet
+
+__all__ = ["add_to", "predict"]
+
+
+def predict(
+    model: ModelPath,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders, CSVs with the column path, or text files with a path a line.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT.{csv,jsonl,parquet}",
+            help="Where to write. [default: CSV to standard output]",
+        ),
+    ] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
+    quiet: Quiet = False,
+) -> None:
+    """Label images and say how far each label can be trusted, whether to accept it, and why.
+
+    Columns: path, label, confidence, p_correct, decision, text_score, image_score, runner_up,
+    reason, error. An image that cannot be read is a row with its error, and the exit code is 3.
+    An interrupted run continues where it stopped.
+    """
+    from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.verdicts import check_output
+
+    if output is not None:
+        check_output(output)
+    trust = TrustVLM.load(model, device=device, batch_size=batch_size)
+    with progress_bar("images", quiet=quiet) as progress:
+        verdicts = trust.predict(inputs, progress=progress)
+    if output is None:
+        sys.stdout.write(verdicts.to_csv())
+    else:
+        verdicts.write(output)
+    for remark in trust.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    counts = verdicts.decisions()
+    note(
+        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
+        f"{counts['error']} error (decisions are uncalibrated: no error rate is promised)",
+        quiet=quiet,
+    )
+    if counts["error"]:
+        raise typer.Exit(3)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(epilog="Example:  trustvlm predict pets.trust photos/ -o out.csv")(predict)

@@ -1,0 +1,204 @@
+"""What an evaluation on labelled images found: the input of every table and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm import metrics
+from trustvlm.exceptions import InputError, LeakError
+from trustvlm.images import find_labelled
+from trustvlm.metrics import Evaluation
+from trustvlm.pipeline.gathering import Gathered, Progress, gather
+from trustvlm.pipeline.judge import verdict_rows
+from trustvlm.pipeline.persistence import manifest_of
+from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.views import look
+from trustvlm.scores import Evidence, ScoreResult, apply, get, names
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["EvaluationResult", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Metrics and verdicts on n readable labelled images.
+
+    Attributes
+    ----------
+    dataset
+        Name of the labelled input.
+    score
+        Name of the model's own score, the one its verdicts use.
+    class_names
+        C names, in the order of the indices in `labels` and predictions.
+    shots, draw
+        Shots per class that the model was fitted with, and which draw chose them.
+    convention
+        Of the metrics: `exact` or `trustvlm`.
+    labels
+        `(n,)` int64 true classes of the readable images.
+    files
+        n image files, for thumbnails.
+    results
+        Prediction and confidence of every score, `(n,)` each.
+    metrics
+        Metrics of every score.
+    verdicts
+        The model's n verdicts on the readable images, in the order of `labels`.
+    nearest
+        `(n,)` int64, class of the most similar prototype; -1 without prototypes.
+    failures
+        Verdicts of the images that could not be read.
+    excluded
+        Paths of images that were left out because they are among the shots.
+    model
+        The artefact's manifest: models, classes, prompt, score and so on.
+    """
+
+    dataset: str
+    score: str
+    class_names: tuple[str, ...]
+    shots: int
+    draw: int
+    convention: str
+    labels: NDArray[np.int64]
+    files: Sequence[Path]
+    results: Mapping[str, ScoreResult]
+    metrics: Mapping[str, Evaluation]
+    verdicts: Verdicts
+    nearest: NDArray[np.int64]
+    failures: Verdicts
+    excluded: tuple[str, ...]
+    model: Mapping[str, Any]
+
+    def correct(self, score: str | None = None) -> NDArray[np.bool_]:
+        """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
+        right: NDArray[np.bool_] = self.results[score or self.score].prediction == self.labels
+        return right
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per score, as `trustvlm bench arrays` writes them; values are fractions."""
+        keys = (
+            "accuracy",
+            "aurc",
+            "eaurc",
+            "augrc",
+            "auroc",
+            "fpr95",
+            "aupr_success",
+            "aupr_error",
+            "n",
+        )
+        return [
+            {
+                "dataset": self.dataset,
+                "score": name,
+                "shots": self.shots,
+                "draw": self.draw,
+                **{key: getattr(found, key) for key in keys},
+            }
+            for name, found in self.metrics.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return rows and settings as plain JSON values; NaN becomes None."""
+        rows = [
+            {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
+            for row in self.rows()
+        ]
+        return {
+            "rows": rows,
+            "convention": self.convention,
+            "score": self.score,
+            "failures": [{"path": v.path, "error": v.error} for v in self.failures],
+            "excluded": list(self.excluded),
+            "model": dict(self.model),
+        }
+
+
+def evaluate(
+    model: TrustVLM,
+    labelled: Any,
+    *,
+    scores: Sequence[str] | None = None,
+    convention: str = "exact",
+    exclude_shots: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Measure a fitted model's score, and others, on labelled images.
+
+    Raises
+    ------
+    LeakError
+        If images are also among the shots and `exclude_shots` is False.
+    InputError
+        If no labelled image is left, or a label is not among the model's classes.
+    """
+    listing = find_labelled(labelled)
+    labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
+    found = gather(model, listing.refs, progress)
+    fresh, leaked = _without_shots(model, found, exclude_shots)
+    if not fresh.any():
+        raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
+    truth = labels[found.readable][fresh]
+    refs = [ref for ref, keep in zip(found.refs, fresh, strict=True) if keep]
+    evidence = model.evidence(found.image_embeddings[fresh], found.features[fresh])
+    results = _all_scores(model, evidence, scores)
+    own = results[model.score]
+    views = look(evidence, own.prediction)
+    return EvaluationResult(
+        dataset=listing.name,
+        score=model.score,
+        class_names=tuple(model.classes_.names),
+        shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
+        draw=model.draw_,
+        convention=convention,
+        labels=truth,
+        files=[ref.file for ref in refs],
+        results=results,
+        metrics={
+            name: metrics.evaluate(r.confidence, r.prediction == truth, convention=convention)
+            for name, r in results.items()
+        },
+        verdicts=Verdicts(
+            verdict_rows(own, views, [ref.path for ref in refs], model.classes_.names)
+        ),
+        nearest=views.nearest,
+        failures=Verdicts(found.failures),
+        excluded=leaked,
+        model=manifest_of(model),
+    )
+
+
+def _without_shots(
+    model: TrustVLM, found: Gathered, exclude: bool
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    shots = {shot["sha256"] for shot in model.shots_}
+    fresh = np.array([digest not in shots for digest in found.hashes], dtype=bool)
+    leaked = tuple(ref.path for ref, keep in zip(found.refs, fresh, strict=True) if not keep)
+    if leaked and not exclude:
+        raise LeakError(
+            f"{len(leaked)} of {len(found.refs)} images are also among the shots, by content "
+            f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): metrics on them would "
+            "be too good. Evaluate on other images, or leave these out with --exclude-shots "
+            "(exclude_shots=True)."
+        )
+    return fresh, leaked
+
+
+def _all_scores(
+    model: TrustVLM, evidence: Evidence, wanted: Sequence[str] | None
+) -> dict[str, ScoreResult]:
+    if wanted is None:
+        wanted = [name for name, needs in names().items() if all(map(evidence.has, needs))]
+    chosen = list(dict.fromkeys([model.score, *wanted]))
+    own = {model.score: dict(model.score_parameters or {})}
+    return {get(n).name: apply(n, evidence, **own.get(n, {})) for n in chosen}

@@ -1,0 +1,52 @@
+"""From evidence to verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trustvlm.decisions import accept_on_agreement
+from trustvlm.pipeline.gathering import EncodedChunk
+from trustvlm.pipeline.reasons import reasons
+from trustvlm.pipeline.verdicts import Verdict
+from trustvlm.pipeline.views import Views, look
+from trustvlm.scores import ScoreResult, apply
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["judge_chunk", "verdict_rows"]
+
+
+def judge_chunk(model: TrustVLM, chunk: EncodedChunk) -> list[Verdict]:
+    """Return one verdict per image of a chunk, in order, failures included."""
+    evidence = model.evidence(chunk.image_embeddings, chunk.features)
+    result = apply(model.score, evidence, **(model.score_parameters or {}))
+    paths = [ref.path for ref, ok in zip(chunk.refs, chunk.readable, strict=True) if ok]
+    views = look(evidence, result.prediction)
+    judged = iter(verdict_rows(result, views, paths, model.classes_.names))
+    return [next(judged) if failure is None else failure for failure in chunk.failures]
+
+
+def verdict_rows(
+    result: ScoreResult, views: Views, paths: Sequence[str], class_names: Sequence[str]
+) -> list[Verdict]:
+    """Combine a score's result with the two views of it into n verdicts."""
+    accepted = accept_on_agreement(result.prediction, views.nearest)
+    whys = reasons(result.prediction, views, class_names)
+    return [
+        Verdict(
+            path=path,
+            label=class_names[result.prediction[i]],
+            confidence=float(result.confidence[i]),
+            p_correct=math.nan,
+            decision="accept" if accepted[i] else "review",
+            text_score=float(views.text_score[i]),
+            image_score=float(views.image_score[i]),
+            runner_up=class_names[views.runner_up[i]] if views.runner_up[i] >= 0 else "",
+            reason=whys[i],
+            error="",
+        )
+        for i, path in enumerate(paths)
+    ]

@@ -1,0 +1,366 @@
+"""`TrustVLM`, the one object most people use."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images import ClassList, find_images, find_labelled, read_classes
+from trustvlm.models.base import ImageEncoder, VisionLanguageModel
+from trustvlm.models.prompts import class_embeddings, read_prompts
+from trustvlm.pipeline.encoders import Encoders
+from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
+from trustvlm.pipeline.gathering import Progress, encoded_chunks, gather
+from trustvlm.pipeline.judge import judge_chunk
+from trustvlm.pipeline.persistence import load_model, save_model
+from trustvlm.pipeline.verdicts import Verdict, Verdicts
+from trustvlm.scores import Evidence, PrototypeBank, get, zero_shot_logits
+from trustvlm.scores.shots import draw_shots
+
+__all__ = ["TrustVLM"]
+
+
+class TrustVLM:
+    """Label images with a vision-language model and say how far each label can be trusted.
+
+    Parameters
+    ----------
+    vlm
+        Preset, `hf:...`, `openclip:...`, `offline` or an encoder object: the model that predicts.
+    vision
+        Preset, `same`, `timm:...`, `onnx:...`, `offline` or an encoder object: the encoder that
+        compares the image with the examples.
+    classes
+        Class names, a mapping from folder to name, a file, or None for the shots' folder names.
+    prompt
+        Template with `{}`, several templates, a file of them, or None for the model's own.
+    score
+        A name of `scores.names()`.
+    score_parameters
+        The score's own parameters, such as `{"weight": 0.5}`.
+    protocol
+        `clean` gives each encoder its own preprocessing; `paper` follows the released script.
+    device, precision
+        Where and how the encoders run, for those that have a choice.
+    store
+        Where embeddings are kept between runs; by default the user's cache folder.
+    batch_size
+        Images per forward pass.
+    workers
+        Threads that decode images; None chooses by the number of cores.
+
+    Attributes
+    ----------
+    classes_ : ClassList
+        The class names and the folder names that stand for them.
+    bank_ : PrototypeBank
+        One prototype per class.
+    text_embeddings_ : ndarray
+        `(C, e)` unit rows, one per class.
+    shots_ : tuple of dict
+        Path, SHA-256 and class index of every shot that was used.
+
+    Notes
+    -----
+    Dong et al. 2025 (arXiv 2505.23745).
+
+    Examples
+    --------
+    >>> model = TrustVLM(vlm="offline", vision="offline")
+    >>> model.fit("shots/").save("pets.trust")  # doctest: +SKIP
+    >>> TrustVLM.load("pets.trust").predict("photos/").to_csv("out.csv")  # doctest: +SKIP
+    """
+
+    classes_: ClassList
+    bank_: PrototypeBank
+    text_embeddings_: NDArray[np.float32]
+    support_features_: NDArray[np.float32]
+    support_image_embeddings_: NDArray[np.float32]
+    support_labels_: NDArray[np.int64]
+    shots_: tuple[dict[str, Any], ...]
+    shot_failures_: Verdicts
+    draw_: int
+    shots_per_class_: int | None
+
+    def __init__(
+        self,
+        vlm: str | VisionLanguageModel = "clip-vit-b16",
+        vision: str | ImageEncoder = "dinov2-base",
+        classes: Sequence[str] | Mapping[str, str] | str | os.PathLike[str] | None = None,
+        prompt: str | Sequence[str] | os.PathLike[str] | None = None,
+        *,
+        score: str = "trustvlm",
+        score_parameters: Mapping[str, Any] | None = None,
+        protocol: str = "clean",
+        device: str = "auto",
+        precision: str = "float32",
+        store: EmbeddingStore | None = None,
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> None:
+        self.vlm = vlm
+        self.vision = vision
+        self.classes = classes
+        self.prompt = prompt
+        self.score = score
+        self.score_parameters = score_parameters
+        self.protocol = protocol
+        self.device = device
+        self.precision = precision
+        self.store = store
+        self.batch_size = batch_size
+        self.workers = workers
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Both encoders, loaded when they are first needed."""
+        return Encoders.load(
+            self.vlm,
+            self.vision,
+            protocol=self.protocol,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    @cached_property
+    def embedding_store(self) -> EmbeddingStore:
+        """The store in use, opened when it is first needed."""
+        return EmbeddingStore() if self.store is None else self.store
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompt templates in use."""
+        return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
+
+    def fit(
+        self,
+        shots: Any,
+        *,
+        shots_per_class: int | None = None,
+        draw: int = 0,
+        progress: Progress | None = None,
+    ) -> TrustVLM:
+        """Learn one prototype per class from labelled example images; nothing is trained.
+
+        Parameters
+        ----------
+        shots
+            Folder of class folders, CSV with `path,label`, or `(paths, labels)`.
+        shots_per_class
+            Use at most this many per class, by the paper's draw; None uses all.
+        draw
+            Which draw; 0 is the paper's.
+        progress
+            Called with images done, images in all, and images that needed no forward pass.
+
+        Raises
+        ------
+        InputError
+            For a missing or empty input, unknown classes, or parameters that make no sense.
+        ModelUnavailableError, MissingExtraError
+            If a model cannot be had here.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If shots cannot be read, or classes have fewer shots than asked for, or none.
+        """
+        self._check_score()
+        labelled = find_labelled(shots)
+        self.classes_ = read_classes(labelled.classes if self.classes is None else self.classes)
+        labels = self.classes_.indices([str(ref.label) for ref in labelled.refs])
+        chosen = np.arange(len(labels))
+        if shots_per_class is not None:
+            chosen = draw_shots(labels, len(self.classes_), shots_per_class, draw=draw).indices
+        refs = [labelled.refs[i] for i in chosen]
+        self.text_embeddings_ = class_embeddings(
+            self.encoders.vlm, self.classes_.names, self.prompts
+        )
+        found = gather(self, refs, progress)
+        self.support_labels_ = labels[chosen][found.readable]
+        self.support_features_ = found.features
+        self.support_image_embeddings_ = found.image_embeddings
+        self.bank_ = PrototypeBank().fit(
+            found.features, self.support_labels_, n_classes=len(self.classes_)
+        )
+        self.shots_ = tuple(
+            {"path": ref.path, "sha256": digest, "class": int(label)}
+            for ref, digest, label in zip(
+                found.refs, found.hashes, self.support_labels_, strict=True
+            )
+        )
+        self.shot_failures_ = Verdicts(found.failures)
+        self.draw_, self.shots_per_class_ = draw, shots_per_class
+        self._warn_about_shots()
+        return self
+
+    def iter_predict(self, images: Any, *, progress: Progress | None = None) -> Iterator[Verdict]:
+        """Yield one verdict per image in input order, in bounded memory.
+
+        Parameters
+        ----------
+        images
+            A file, a folder, a CSV with a `path` column, a list of paths, or several of these.
+        progress
+            Called with images done, images in all, and images that needed no forward pass.
+        """
+        self.check_fitted()
+        for chunk in encoded_chunks(self, find_images(images), progress):
+            yield from judge_chunk(self, chunk)
+
+    def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
+        """Return one verdict per image, in input order.
+
+        An image that cannot be read is a verdict with `decision` "error" and its `error`.
+
+        Parameters
+        ----------
+        images, progress
+            As `iter_predict`.
+
+        Raises
+        ------
+        InputError
+            If the input does not exist or holds no images, or the model is not fitted.
+        """
+        return Verdicts(self.iter_predict(images, progress=progress))
+
+    def evaluate(
+        self,
+        labelled: Any,
+        *,
+        scores: Sequence[str] | None = None,
+        convention: str = "exact",
+        exclude_shots: bool = False,
+        progress: Progress | None = None,
+    ) -> EvaluationResult:
+        """Measure the model's score, and every other one, on labelled images.
+
+        Parameters
+        ----------
+        labelled
+            Folder of class folders, CSV with `path,label`, or `(paths, labels)`.
+        scores
+            Names of scores to compare; None takes every one that the evidence allows.
+        convention
+            Of the metrics: `exact` or `trustvlm`.
+        exclude_shots
+            Leave out images that are also among the shots, instead of refusing.
+        progress
+            As in `iter_predict`.
+
+        Raises
+        ------
+        LeakError
+            If images are also among the shots, by content, and `exclude_shots` is False.
+        InputError
+            If the input does not exist, holds no images, or has labels of unknown classes.
+        """
+        self.check_fitted()
+        return evaluate(
+            self,
+            labelled,
+            scores=scores,
+            convention=convention,
+            exclude_shots=exclude_shots,
+            progress=progress,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a `.trust` directory, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            If the model is not fitted, or uses encoder objects that no name can load again.
+        ArtefactError
+            If something else than a `.trust` directory stands at that path.
+        """
+        self.check_fitted()
+        save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **settings: Any) -> TrustVLM:
+        """Read a `.trust` directory and check that this machine has the same models.
+
+        Parameters
+        ----------
+        path
+            The directory that `save` wrote.
+        **settings
+            `device`, `store`, `batch_size`, `workers`, and `vlm`, `vision` to load the same
+            weights from another place.
+
+        Raises
+        ------
+        ArtefactError
+            If the artefact is damaged, of another format version, or made with other models; the
+            message says which side differs.
+        """
+        return load_model(cls, path, settings)
+
+    def evidence(self, embeddings: NDArray[Any], features: NDArray[Any]) -> Evidence:
+        """Gather everything known about n images, from their `(n, e)` and `(n, d)` vectors."""
+        scale = self.encoders.vlm.logit_scale
+        return Evidence.of(
+            logits=zero_shot_logits(embeddings, self.text_embeddings_, logit_scale=scale),
+            features=features,
+            bank=self.bank_,
+            support_features=self.support_features_,
+            support_labels=self.support_labels_,
+            support_logits=zero_shot_logits(
+                self.support_image_embeddings_, self.text_embeddings_, logit_scale=scale
+            ),
+            image_embeddings=embeddings,
+            text_embeddings=self.text_embeddings_,
+            support_image_embeddings=self.support_image_embeddings_,
+        )
+
+    def check_fitted(self) -> None:
+        """Raise `InputError` unless `fit` or `load` has been called and the score exists."""
+        if not hasattr(self, "bank_"):
+            raise InputError("This TrustVLM knows no examples yet: call fit(shots) first.")
+        self._check_score()
+
+    def _check_score(self) -> None:
+        known = get(self.score).parameters
+        for name in self.score_parameters or {}:
+            if name not in known:
+                raise InputError(
+                    f"The score `{self.score}` has no parameter `{name}`; "
+                    f"it has {', '.join(f'`{p}`' for p in known) or 'none'}."
+                )
+
+    def _warn_about_shots(self) -> None:
+        counts = self.bank_.counts_
+        for failure in self.shot_failures_:
+            warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=3)
+        names = np.asarray(self.classes_.names)
+        if (counts == 0).any():
+            warnings.warn(
+                f"no example images of {_listed(names[counts == 0])}: "
+                "only the text supports these labels",
+                TrustVLMWarning,
+                stacklevel=3,
+            )
+        wanted = self.shots_per_class_
+        if wanted is not None and ((counts > 0) & (counts < wanted)).any():
+            few = (counts > 0) & (counts < wanted)
+            warnings.warn(
+                f"fewer than {wanted} example images of {_listed(names[few])}: all are used",
+                TrustVLMWarning,
+                stacklevel=3,
+            )
+
+
+def _listed(names: NDArray[Any], most: int = 8) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"

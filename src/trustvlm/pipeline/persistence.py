@@ -1,0 +1,119 @@
+"""What of a fitted `TrustVLM` goes into the artefact, and how it comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import trustvlm
+from trustvlm.decisions import UNCALIBRATED_RULE
+from trustvlm.exceptions import ArtefactError, InputError
+from trustvlm.images import ClassList
+from trustvlm.pipeline.artefact import check_same_model, read_artefact, write_artefact
+from trustvlm.pipeline.encoders import describe
+from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.scores import PrototypeBank
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["load_model", "manifest_of", "save_model"]
+
+_RELOADABLE = ("device", "store", "batch_size", "workers", "vlm", "vision")
+
+
+def manifest_of(model: TrustVLM) -> dict[str, Any]:
+    """Describe a fitted model as plain JSON values."""
+    return {
+        "created_by": f"trustvlm {trustvlm.__version__}",
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "models": {
+            "vlm": describe(model.encoders.vlm),
+            "vision": describe(model.encoders.vision),
+        },
+        "protocol": model.protocol,
+        "precision": model.precision,
+        "logit_scale": float(model.encoders.vlm.logit_scale),
+        "classes": list(model.classes_.names),
+        "folders": list(model.classes_.folders),
+        "prompts": list(model.prompts),
+        "score": {"name": model.score, "parameters": dict(model.score_parameters or {})},
+        "shots": {
+            "per_class": model.shots_per_class_,
+            "draw": model.draw_,
+            "counts": [int(count) for count in model.bank_.counts_],
+            "images": list(model.shots_),
+            "unreadable": [f.path for f in model.shot_failures_],
+        },
+        "calibration": None,
+        "decision_rule": UNCALIBRATED_RULE,
+    }
+
+
+def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
+    """Write a fitted model to a `.trust` directory."""
+    for role in ("vlm", "vision"):
+        if not isinstance(getattr(model, role), str):
+            raise InputError(
+                f"The {role} was passed as an object, which no other process could load again: "
+                "name it by a preset, `hf:<directory>` or another spec to save the model."
+            )
+    arrays = {
+        "prototype_sums": model.bank_.sums_,
+        "prototype_counts": model.bank_.counts_,
+        "text_embeddings": model.text_embeddings_,
+        "support_features": model.support_features_,
+        "support_image_embeddings": model.support_image_embeddings_,
+        "support_labels": model.support_labels_,
+    }
+    write_artefact(path, manifest_of(model), arrays)
+
+
+def load_model(
+    cls: type[TrustVLM], path: str | os.PathLike[str], settings: Mapping[str, Any]
+) -> TrustVLM:
+    """Read a `.trust` directory and check it against the models on this machine."""
+    unknown = sorted(set(settings) - set(_RELOADABLE))
+    if unknown:
+        raise InputError(
+            f"TrustVLM.load takes {', '.join(_RELOADABLE)} besides the path, but got "
+            f"{', '.join(unknown)}: the rest is part of the artefact."
+        )
+    manifest, arrays = read_artefact(path)
+    try:
+        options = {
+            "vlm": manifest["models"]["vlm"]["spec"],
+            "vision": manifest["models"]["vision"]["spec"],
+            "prompt": manifest["prompts"],
+            "score": manifest["score"]["name"],
+            "score_parameters": manifest["score"]["parameters"],
+            "protocol": manifest["protocol"],
+            "precision": manifest["precision"],
+            **settings,
+        }
+        classes = ClassList(tuple(manifest["classes"]), tuple(manifest["folders"]))
+        shots = manifest["shots"]
+        model = cls(classes=dict(zip(classes.folders, classes.names, strict=True)), **options)
+        model.classes_ = classes
+        model.bank_ = PrototypeBank()
+        model.bank_.sums_ = arrays["prototype_sums"]
+        model.bank_.counts_ = arrays["prototype_counts"]
+        model.text_embeddings_ = arrays["text_embeddings"]
+        model.support_features_ = arrays["support_features"]
+        model.support_image_embeddings_ = arrays["support_image_embeddings"]
+        model.support_labels_ = arrays["support_labels"].astype(np.int64)
+        model.shots_ = tuple(shots["images"])
+        model.draw_, model.shots_per_class_ = shots["draw"], shots["per_class"]
+        model.shot_failures_ = Verdicts([])
+        stored = manifest["models"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
+        ) from error
+    check_same_model("VLM", stored["vlm"], describe(model.encoders.vlm))
+    check_same_model("vision encoder", stored["vision"], describe(model.encoders.vision))
+    return model

@@ -1,0 +1,64 @@
+"""Why a verdict is what it is, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.pipeline.views import Views
+
+__all__ = ["reasons"]
+
+
+def reasons(prediction: NDArray[np.int64], views: Views, class_names: Sequence[str]) -> list[str]:
+    """Put the evidence for n predictions into one sentence each.
+
+    Examples
+    --------
+    >>> from trustvlm.pipeline.views import look
+    >>> from trustvlm.scores import Evidence
+    >>> evidence = Evidence.of(logits=[[2.0, 0.0]], features=[[0.0, 1.0]],
+    ...                        support_features=[[1.0, 0.0], [0.0, 1.0]], support_labels=[0, 1])
+    >>> prediction = np.array([0])
+    >>> print(reasons(prediction, look(evidence, prediction), ["a", "b"])[0])
+    the image resembles the examples of 'b' (1.00) more than those of 'a' (0.00), the predicted class
+    """
+    return [_reason(i, int(c), views, class_names) for i, c in enumerate(prediction)]
+
+
+def _reason(i: int, c: int, views: Views, names: Sequence[str]) -> str:
+    label, runner_up = names[c], int(views.runner_up[i])
+    text, image = views.text_score[i], views.image_score[i]
+    nearest = int(views.nearest[i])
+    if np.isnan(image):
+        why = f"there are no example images of '{label}', so only the text supports it ({text:.2f})"
+        if nearest >= 0:
+            why += (
+                f"; among the classes with examples the image resembles '{names[nearest]}' most "
+                f"({views.nearest_score[i]:.2f})"
+            )
+        return why
+    if nearest != c:
+        return (
+            f"the image resembles the examples of '{names[nearest]}' "
+            f"({views.nearest_score[i]:.2f}) more than those of '{label}' ({image:.2f}), "
+            "the predicted class"
+        )
+    text_choice = int(views.text_choice[i])
+    if text_choice != c:
+        return (
+            f"the image resembles the examples of '{label}' most ({image:.2f}), which outweighs "
+            f"the text's choice of '{names[text_choice]}'"
+        )
+    if runner_up < 0:
+        return f"the image resembles the examples of '{label}' ({image:.2f}), the only class"
+    other, rival = names[runner_up], views.runner_up_image[i]
+    compared = "" if np.isnan(rival) else f", '{other}' {rival:.2f}"
+    agreement = f"text and examples agree on '{label}' (examples {image:.2f}{compared})"
+    if text < 0.5:
+        agreement += (
+            f"; the text alone is unsure ({text:.2f}, '{other}' {views.runner_up_text[i]:.2f})"
+        )
+    return agreement

@@ -1,0 +1,196 @@
+"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trustvlm.exceptions import InputError
+from trustvlm.extras import require
+from trustvlm.files import atomic_path, write_text
+
+__all__ = ["COLUMNS", "Verdict", "Verdicts", "check_output", "error_verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said about one image.
+
+    Attributes
+    ----------
+    path
+        The image, as the user would name it.
+    label
+        The predicted class; "" if the image could not be read.
+    confidence
+        The score, higher is more trusted; not a probability. NaN if the image could not be read.
+    p_correct
+        Probability that the label is right, in [0, 1]; NaN until the model is calibrated.
+    decision
+        `accept`, `review` or `error`.
+    text_score
+        Softmax probability of the label from the text side, in [0, 1].
+    image_score
+        Cosine of the image with the example images of the label; NaN where there are none.
+    runner_up
+        The label to consider instead; "" if there is a single class.
+    reason
+        Why, in plain words.
+    error
+        What is wrong with the file, and the remedy; "" if nothing is.
+    """
+
+    path: str
+    label: str
+    confidence: float
+    p_correct: float
+    decision: str
+    text_score: float
+    image_score: float
+    runner_up: str
+    reason: str
+    error: str
+
+    def to_row(self) -> dict[str, str | float | None]:
+        """Return the columns in order, None for what does not exist."""
+        return {k: _none_for_nan(v) for k, v in asdict(self).items()}
+
+
+COLUMNS = tuple(field.name for field in fields(Verdict))
+_NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
+
+
+class Verdicts(Sequence[Verdict]):
+    """Verdicts in input order; a sequence of `Verdict` with columns and writers.
+
+    Examples
+    --------
+    >>> row = Verdict("cat.png", "cat", 1.5, math.nan, "accept", 0.9, 0.6, "dog", "", "")
+    >>> verdicts = Verdicts([row])
+    >>> verdicts[0].label, verdicts.column("confidence")
+    ('cat', [1.5])
+    >>> print(verdicts.to_csv())
+    path,label,confidence,p_correct,decision,text_score,image_score,runner_up,reason,error
+    cat.png,cat,1.5,,accept,0.9,0.6,dog,,
+    <BLANKLINE>
+    """
+
+    def __init__(self, rows: Iterable[Verdict]) -> None:
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Verdicts(self._rows[index])
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self._rows)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in self.decisions().items() if n)
+        return f"<Verdicts: {len(self)} images ({counts or 'none'})>"
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column as a list, in input order."""
+        if name not in COLUMNS:
+            raise InputError(f"There is no column `{name}`; there are {', '.join(COLUMNS)}.")
+        return [getattr(row, name) for row in self._rows]
+
+    def decisions(self) -> dict[str, int]:
+        """Count the decisions."""
+        made = self.column("decision")
+        return {name: made.count(name) for name in ("accept", "review", "error")}
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame; needs the extra `pandas`."""
+        pandas = require("pandas", extra="pandas", purpose="Verdicts.to_pandas()")
+        return pandas.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return CSV text (UTF-8, nine significant digits) and write it if a path is given."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in self._rows:
+            writer.writerow([_cell(value) for value in row.to_row().values()])
+        return _written(text.getvalue(), path)
+
+    def to_jsonl(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return JSON Lines, null for what does not exist, and write it if a path is given."""
+        lines = [json.dumps(row.to_row(), ensure_ascii=False) + "\n" for row in self._rows]
+        return _written("".join(lines), path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file; needs the extra `parquet`."""
+        pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
+        parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet output")
+        schema = pyarrow.schema(
+            [(c, pyarrow.float64() if c in _NUMBERS else pyarrow.string()) for c in COLUMNS]
+        )
+        table = pyarrow.Table.from_pylist([row.to_row() for row in self._rows], schema=schema)
+        with atomic_path(path) as temporary:
+            parquet.write_table(table, temporary)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write `.csv`, `.jsonl` or `.parquet`, by the name's ending, whole or not at all."""
+        writers = {".csv": self.to_csv, ".jsonl": self.to_jsonl, ".parquet": self.to_parquet}
+        suffix = check_output(path)
+        writers[suffix](path)
+
+
+def error_verdict(path: str, error: Exception) -> Verdict:
+    """Return the verdict on an image that could not be used.
+
+    Examples
+    --------
+    >>> error_verdict("cat.png", OSError("cat.png is empty")).decision
+    'error'
+    """
+    nan = math.nan
+    return Verdict(path, "", nan, nan, "error", nan, nan, "", "", str(error))
+
+
+def check_output(path: str | os.PathLike[str]) -> str:
+    """Return the ending of an output path, or raise before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the name does not end in .csv, .jsonl or .parquet.
+    MissingExtraError
+        If it ends in .parquet and the extra `parquet` is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet"):
+        raise InputError(
+            f"Expected the output to end in .csv, .jsonl or .parquet, but got {str(path)!r}."
+        )
+    if suffix == ".parquet":
+        require("pyarrow", extra="parquet", purpose="Parquet output")
+    return suffix
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        write_text(path, text)
+    return text
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _none_for_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
