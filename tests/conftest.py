@@ -1,0 +1,34 @@
+"""Fixtures that tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that reads the real image sets."""
+    for item in items:
+        if "data_root" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real image sets."""
+    named = os.environ.get("TRUSTVLM_TEST_DATA")
+    root = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (root / "imagenette").is_dir():
+        pytest.skip(f"no image sets at {root}; TRUSTVLM_TEST_DATA names their folder")
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests out of the user's cache, and the user's cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUSTVLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
