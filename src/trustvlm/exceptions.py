@@ -45,3 +45,7 @@ class LeakError(InputError):
 
 class TrustVLMWarning(UserWarning):
     """Something that the user should know about a result that was still given."""
+
+
+class UndefinedMetricWarning(TrustVLMWarning):
+    """A metric has no value on these samples and is NaN."""

@@ -36,7 +36,8 @@ def cosines(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
     >>> cosines(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]))
     array([[1., 0.]])
     """
-    return unit_rows(rows) @ unit_rows(columns).T
+    table: NDArray[np.float64] = unit_rows(rows) @ unit_rows(columns).T
+    return table
 
 
 def zero_shot_logits(
@@ -79,8 +80,7 @@ def zero_shot_logits(
             f"Expected `image_embeddings` and `text_embeddings` to have as many columns, "
             f"but got {images.shape[1]} and {texts.shape[1]}: they come from different models."
         )
-    logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
-    return logits
+    return np.multiply(logit_scale, cosines(images, texts), dtype=np.float64)
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
