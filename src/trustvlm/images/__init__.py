@@ -1,0 +1,37 @@
+"""Images in: finding them, reading them, decoding them, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+from trustvlm.images.classes import ClassList, read_classes
+from trustvlm.images.decoding import decode
+from trustvlm.images.formats import IMAGE_EXTENSIONS
+from trustvlm.images.kinds import KINDS
+from trustvlm.images.limits import DEFAULT_LIMITS, Limits
+from trustvlm.images.reading import content_hash, read_bytes
+from trustvlm.images.references import (
+    FoundImages,
+    ImageRef,
+    ImageSource,
+    InMemoryImage,
+    LabelledImages,
+)
+from trustvlm.images.sources import find_images, find_labelled
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "IMAGE_EXTENSIONS",
+    "KINDS",
+    "ClassList",
+    "FoundImages",
+    "ImageRef",
+    "ImageSource",
+    "InMemoryImage",
+    "LabelledImages",
+    "Limits",
+    "content_hash",
+    "decode",
+    "find_images",
+    "find_labelled",
+    "read_bytes",
+    "read_classes",
+]

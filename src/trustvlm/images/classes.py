@@ -1,0 +1,199 @@
+"""The classes to choose from: names for prompts, and the folders or labels that mean them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.images.tables import read_text
+
+__all__ = ["ClassList", "read_classes"]
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """C classes, in the order of their indices.
+
+    Parameters
+    ----------
+    names
+        What prompts say, such as `annual crop land`.
+    folders
+        What folders and tables say, such as `annual_crop_land`; equal to `names` by default.
+
+    Raises
+    ------
+    InputError
+        If there is no class, or if a name or folder is empty or occurs twice.
+
+    Examples
+    --------
+    >>> classes = ClassList(("house cat", "dog"), ("cat", "dog"))
+    >>> classes.indices(["dog", "cat"])
+    array([1, 0])
+    """
+
+    names: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.folders:
+            object.__setattr__(self, "folders", self.names)
+        if not self.names:
+            raise InputError("Expected at least one class, but got none.")
+        if len(self.names) != len(self.folders):
+            raise InputError(
+                f"Expected as many folders as names, but got {len(self.folders)} and "
+                f"{len(self.names)}."
+            )
+        _check_distinct("class names", self.names)
+        _check_distinct("class folders", self.folders)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def indices(self, labels: Iterable[str]) -> NDArray[np.int64]:
+        """Return the class index of each label.
+
+        Labels are compared exactly, with the folders if those explain every label, else with the
+        names if those do, else with both.
+
+        Raises
+        ------
+        InputError
+            If labels are unknown (the message lists them), or mean two classes at once.
+        """
+        labels = list(labels)
+        by_folder = {folder: i for i, folder in enumerate(self.folders)}
+        by_name = {name: i for i, name in enumerate(self.names)}
+        distinct = dict.fromkeys(labels)
+        if distinct.keys() <= by_folder.keys():
+            lookup = by_folder
+        elif distinct.keys() <= by_name.keys():
+            lookup = by_name
+        else:
+            lookup = by_name | by_folder
+            self._check_labels(distinct, by_folder, by_name)
+        return np.array([lookup[label] for label in labels], dtype=np.int64)
+
+    def _check_labels(
+        self, distinct: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
+    ) -> None:
+        unknown = [label for label in distinct if label not in by_folder and label not in by_name]
+        if unknown:
+            raise InputError(
+                f"Expected every label to be one of the {len(self)} classes, but {len(unknown)} "
+                f"are not: {_some(unknown)}. The classes are {_some(self.folders)}."
+            )
+        for label in distinct:
+            if by_folder.get(label, by_name.get(label)) != by_name.get(label, by_folder.get(label)):
+                raise InputError(
+                    f"Expected the label {label!r} to mean one class, but it is the folder of one "
+                    "and the name of another. Use folders for all labels, or names for all."
+                )
+
+
+def read_classes(
+    spec: str | os.PathLike[str] | Sequence[str] | Mapping[str, str] | ClassList,
+) -> ClassList:
+    r"""Read a list of classes from whatever the user has.
+
+    Parameters
+    ----------
+    spec
+        * a text file with one `name` or `folder<TAB>name` a line; blank lines and lines that
+          begin with `#` are passed over;
+        * a comma list such as `"cat,dog"`; a name with a comma stands in quotation marks;
+        * a sequence of names;
+        * a mapping from folder to name.
+
+    Raises
+    ------
+    InputError
+        If there is no class, or if a name or folder is empty or occurs twice.
+
+    Examples
+    --------
+    >>> read_classes("cat, dog").names
+    ('cat', 'dog')
+    >>> read_classes({"n02123045": "tabby cat"}).folders
+    ('n02123045',)
+    """
+    if isinstance(spec, ClassList):
+        return spec
+    if isinstance(spec, (str, os.PathLike)):
+        file = _as_file(spec)
+        if file is not None:
+            return _from_lines(file)
+        spec = _split_commas(os.fspath(spec))
+    if isinstance(spec, Mapping):
+        return ClassList(_texts(spec.values()), _texts(spec.keys()))
+    return ClassList(_texts(spec))
+
+
+def _as_file(spec: str | os.PathLike[str]) -> Path | None:
+    try:
+        file = Path(spec)
+        if file.is_file():
+            return file
+    except (OSError, ValueError):  # a list of names may be too long for a path
+        return None
+    if isinstance(spec, os.PathLike) or file.suffix.lower() == ".txt":
+        raise InputError(f"Expected a text file of classes, but there is no file {str(spec)!r}.")
+    return None
+
+
+def _from_lines(file: Path) -> ClassList:
+    folders: list[str] = []
+    names: list[str] = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        parts = [part.strip() for part in line.split("\t")]
+        if len(parts) > 2 or not all(parts):
+            raise InputError(
+                f"Expected `name` or `folder<TAB>name` in line {number} of {str(file)!r}, "
+                f"but got {line!r}."
+            )
+        folders.append(parts[0])
+        names.append(parts[-1])
+    if not names:
+        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+    return ClassList(tuple(names), tuple(folders))
+
+
+def _split_commas(text: str) -> list[str]:
+    rows = list(csv.reader(text.splitlines(), skipinitialspace=True))
+    return [cell for row in rows for cell in row]
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    values = list(values)
+    for value in values:
+        if not isinstance(value, str):
+            raise InputError(
+                f"Expected every class to be named by a text, but got {value!r} "
+                f"({type(value).__name__})."
+            )
+    return tuple(str(value).strip() for value in values)
+
+
+def _check_distinct(what: str, values: Sequence[str]) -> None:
+    if not all(values):
+        raise InputError(f"Expected {what} not to be empty, but number {values.index('') + 1} is.")
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise InputError(f"Expected {what} to be distinct, but these repeat: {_some(twice)}.")
+
+
+def _some(values: Sequence[str], most: int = 10) -> str:
+    listed = ", ".join(map(repr, values[:most]))
+    return f"{listed}, ... ({len(values)} in all)" if len(values) > most else listed

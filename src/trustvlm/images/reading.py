@@ -1,0 +1,99 @@
+"""Read a file's bytes, or say why that cannot be done."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from trustvlm.exceptions import ImageError
+from trustvlm.images.kinds import refusal
+from trustvlm.images.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["check_size", "content_hash", "read_bytes"]
+
+
+def content_hash(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hex.
+
+    Examples
+    --------
+    >>> content_hash(b"")[:8]
+    'e3b0c442'
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_bytes(
+    file: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, *, name: str | None = None
+) -> bytes:
+    """Read an image file whole.
+
+    Parameters
+    ----------
+    file
+        Where it is.
+    limits
+        `max_bytes` is checked before reading.
+    name
+        How to call the image in errors; the path by default.
+
+    Raises
+    ------
+    ImageError
+        Of kind `missing`, `directory`, `permission`, `unreadable`, `empty` or `too_large`.
+    """
+    name = os.fspath(file) if name is None else name
+    try:
+        status = Path(file).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise refusal(
+                "directory", name, "this is a folder, not a file", "Name the images inside it"
+            )
+        if not stat.S_ISREG(status.st_mode):
+            # Reading a pipe or a device could wait for ever.
+            raise refusal("unreadable", name, "this is not a regular file", "Copy it to one")
+        check_size(status.st_size, limits, name)
+        with Path(file).open("rb") as stream:
+            # A file that grows while it is read is still bounded.
+            content = stream.read(limits.max_bytes + 1)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _reading_failed(error, name) from error
+    check_size(len(content), limits, name)
+    return content
+
+
+def check_size(size: int, limits: Limits, name: str) -> None:
+    """Refuse an empty file and one above `limits.max_bytes`."""
+    if size == 0:
+        raise refusal("empty", name, "the file is empty", "Copy it again from its source")
+    if size > limits.max_bytes:
+        raise refusal(
+            "too_large",
+            name,
+            f"the file has {size:,} bytes, and at most {limits.max_bytes:,} are read",
+            "Make it smaller, or raise `Limits(max_bytes=...)`",
+        )
+
+
+def _reading_failed(error: Exception, name: str) -> ImageError:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return refusal("missing", name, "there is no such file", "Check the path")
+    if isinstance(error, PermissionError):
+        return refusal(
+            "permission", name, "the file may not be read", "Give yourself permission to read it"
+        )
+    if isinstance(error, ValueError):  # a null byte inside the path
+        return refusal("missing", name, "this cannot be a path", "Check the path")
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return refusal("unreadable", name, "its symbolic links form a circle", "Repair the link")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return refusal("missing", name, "this is too long for a path", "Check the path")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return refusal(
+        "unreadable", name, f"the file cannot be read ({reason})", "Check the disk or the network"
+    )

@@ -1,0 +1,150 @@
+"""Read lists of images from text files: CSV tables, and one path a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from trustvlm.exceptions import InputError
+from trustvlm.images.references import shown
+
+__all__ = ["TABLE_EXTENSIONS", "TableRow", "read_lines", "read_table", "read_text"]
+
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv"})
+_DELIMITERS = (",", ";", "\t", "|")
+# Stands for "no delimiter": a table of one column, whose cells may hold commas.
+_NONE = "\x1f"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """The cells that were asked for, and where the row is, to be named in errors."""
+
+    cells: tuple[str, ...]
+    where: str
+
+
+def read_text(file: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte-order mark; UTF-16 with one.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is in another encoding.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"Expected {shown(file)!r} to be a file that can be read, but got: {error.strerror}."
+        ) from error
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"Expected {shown(file)!r} to be UTF-8 text, but line {line} is not. "
+            "Save it as UTF-8 (in a spreadsheet: `CSV UTF-8`)."
+        ) from error
+    if "\0" in text:
+        raise InputError(f"Expected {shown(file)!r} to be text, but it holds zero bytes.")
+    return text
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not blank, without surrounding blanks."""
+    return [line.strip() for line in read_text(file).split("\n") if line.strip()]
+
+
+def read_table(file: Path, columns: Sequence[str]) -> list[TableRow]:
+    """Read some columns of a CSV file.
+
+    Comma, semicolon, tab and bar are recognised as delimiters by the header; quoting is that of
+    spreadsheets. Blank rows are passed over.
+
+    Parameters
+    ----------
+    file
+        The table; its first row names the columns.
+    columns
+        Names of the columns to return, exactly as in the header.
+
+    Raises
+    ------
+    InputError
+        If a column is missing (the message lists those there are), a cell is empty, or a row has
+        more or fewer cells than the header.
+    """
+    text = read_text(file)
+    delimiter, header = _read_header(file, text, columns)
+    positions = [header.index(column) for column in columns]
+    rows: list[TableRow] = []
+    try:
+        for line, cells in islice(_rows(text, delimiter), 1, None):
+            where = f"row {len(rows) + 1} (line {line}) of {shown(file)!r}"
+            rows.append(_row(cells, header, columns, positions, where))
+    except csv.Error as error:
+        raise InputError(
+            f"Expected {shown(file)!r} to be a CSV table, but got {error}. "
+            "Check its quotation marks."
+        ) from error
+    return rows
+
+
+def _row(
+    cells: list[str],
+    header: list[str],
+    columns: Sequence[str],
+    positions: list[int],
+    where: str,
+) -> TableRow:
+    if len(cells) > len(header):
+        raise InputError(
+            f"Expected {len(header)} cells in {where}, but got {len(cells)}. "
+            "Put cells that hold the delimiter in quotation marks."
+        )
+    chosen = tuple(cells[i].strip() if i < len(cells) else "" for i in positions)
+    for column, cell in zip(columns, chosen, strict=True):
+        if not cell:
+            raise InputError(f"Expected a {column!r} in {where}, but the cell is empty.")
+    return TableRow(chosen, where)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, with the number of its last line."""
+    stream = io.StringIO(text, newline="")
+    reader = csv.reader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise csv.Error(f"{error} in line {reader.line_num}") from error
+
+
+def _read_header(file: Path, text: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+    headers = {delimiter: _header(text, delimiter) for delimiter in _DELIMITERS}
+    for delimiter, header in headers.items():
+        if all(column in header for column in columns):
+            return (delimiter if len(header) > 1 else _NONE), header
+    widest = max(headers.values(), key=len)
+    if not any(widest):
+        raise InputError(f"Expected {shown(file)!r} to hold a table, but it is empty.")
+    missing = [column for column in columns if column not in widest]
+    raise InputError(
+        f"Expected {shown(file)!r} to have a column {missing[0]!r}, but its columns are "
+        f"{', '.join(map(repr, widest))}. Rename one, or say which to use."
+    )
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    try:
+        _, cells = next(_rows(text, delimiter), (0, []))
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in cells]

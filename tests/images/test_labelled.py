@@ -1,0 +1,242 @@
+"""Images with their classes, and the classes themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trustvlm.exceptions import InputError
+from trustvlm.images import ClassList, find_labelled, read_classes
+
+
+def plant(folder: Path, *names: str) -> Path:
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    return folder
+
+
+def test_a_folder_of_class_folders(tmp_path):
+    plant(
+        tmp_path, "dog/2.jpg", "dog/1.jpg", "cat/in/side/3.png", "cat/z.jpg", "cat/notes.txt",
+        "loose.jpg", "classes.txt", ".trash/9.jpg",
+    )  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    found = find_labelled(tmp_path)
+    assert [(ref.path, ref.label) for ref in found.refs] == [
+        ("cat/in/side/3.png", "cat"), ("cat/z.jpg", "cat"), ("dog/1.jpg", "dog"),
+        ("dog/2.jpg", "dog"),
+    ]  # fmt: skip
+    assert found.classes == ("cat", "dog", "empty")
+    assert found.counts == {"cat": 2, "dog": 2, "empty": 0}
+    assert found.loose == ("loose.jpg",)
+    assert found.skipped == {".txt": 2}
+    assert len(found) == 4
+    assert found.labels == ["cat", "cat", "dog", "dog"]
+    assert all(ref.file.is_file() for ref in found.refs)
+
+
+def test_order_is_by_class_folder_then_by_file(tmp_path):
+    # As plain text, "a b/1.jpg" would come before "a/1.jpg".
+    plant(tmp_path, "a/1.jpg", "a b/1.jpg", "a-b/1.jpg", "B/1.jpg")
+    found = find_labelled(tmp_path)
+    assert found.classes == ("B", "a", "a b", "a-b")
+    assert found.labels == list(found.classes)
+
+
+def test_links_among_class_folders(tmp_path):
+    plant(tmp_path, "data/cat/1.jpg", "elsewhere/2.jpg")
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "knot").symlink_to(tmp_path / "data" / "knot")
+    assert find_labelled(tmp_path / "data").counts == {"cat": 1, "dog": 1}
+
+
+def test_csv_with_labels(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path;label\nb.jpg;dog \nsub/a.jpg;cat\nb.jpg;dog\n")
+    found = find_labelled(file)
+    assert [(ref.path, ref.file, ref.label) for ref in found.refs] == [
+        ("b.jpg", tmp_path / "b.jpg", "dog"),
+        ("sub/a.jpg", tmp_path / "sub" / "a.jpg", "cat"),
+        ("b.jpg", tmp_path / "b.jpg", "dog"),
+    ]
+    assert found.classes == ("cat", "dog")
+    file.write_text("image,class\n1.jpg,x\n")
+    assert find_labelled(file, path_column="image", label_column="class").labels == ["x"]
+    with pytest.raises(InputError, match="column 'path', but its columns are 'image', 'class'"):
+        find_labelled(file)
+    file.write_text("path,label\n1.jpg,x\n\n2.jpg,\n")
+    with pytest.raises(InputError, match=r"'label' in row 2 \(line 4\)"):
+        find_labelled(file)
+    file.write_text("path,label\n1.jpg,x\n2.jpg\n")
+    with pytest.raises(InputError, match=r"'label' in row 2 \(line 3\)"):
+        find_labelled(file)
+    file.write_text("path,label\n")
+    with pytest.raises(InputError, match="lists none"):
+        find_labelled(file)
+
+
+def test_paths_and_labels():
+    paths = [Path("x/b.jpg"), "a.jpg", "a.jpg"]
+    for labels in (["dog", "cat", "cat"], np.array(["dog", "cat", "cat"]), ("dog", "cat", "cat")):
+        found = find_labelled((paths, labels))
+        assert [ref.path for ref in found.refs] == [str(Path("x/b.jpg")), "a.jpg", "a.jpg"]
+        assert found.labels == ["dog", "cat", "cat"]
+        assert found.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ((["a.jpg"], ["x", "y"]), "1 paths and 2 labels"),
+        ((["a.jpg"], [3]), "but got 3 at position 0"),
+        ((["a.jpg"], [" "]), "at position 0"),
+        ((["a.jpg"], [None]), "at position 0"),
+        (([], []), "lists none"),
+        (["a.jpg", "b.jpg"], "a pair"),
+        (["a.jpg"], "a pair"),
+        (([3], ["x"]), "named by a path"),
+        (3, "a pair"),
+    ],
+)
+def test_wrong_pairs(source, message):
+    with pytest.raises(InputError, match=message):
+        find_labelled(source)
+
+
+def test_wrong_folders_and_files(tmp_path):
+    with pytest.raises(InputError, match="there is no"):
+        find_labelled(tmp_path / "nowhere")
+    plant(tmp_path, "flat/1.jpg", "flat/2.jpg", "void/cat/notes.txt")
+    with pytest.raises(InputError, match=r"holds no folders \(2 image files\)"):
+        find_labelled(tmp_path / "flat")
+    with pytest.raises(InputError, match=r"1 other files \(1 x .txt\)"):
+        find_labelled(tmp_path / "void")
+    with pytest.raises(InputError, match="got the file"):
+        find_labelled(tmp_path / "flat" / "1.jpg")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
+    plant(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "dog").chmod(0)
+    superuser = os.geteuid() == 0
+    if superuser:
+        for folder in tmp_path.parents[:2]:
+            folder.chmod(0o755)
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(InputError, match=r"can be listed, but got: Permission denied"):
+            find_labelled(tmp_path)
+    finally:
+        if superuser:
+            os.seteuid(0)
+        (tmp_path / "dog").chmod(0o755)
+
+
+# -- classes ------------------------------------------------------------------------------------
+
+
+def test_classes_from_text_sequences_and_mappings():
+    assert read_classes("cat, dog ,  sea lion").names == ("cat", "dog", "sea lion")
+    assert read_classes('"rock, paper", dog').names == ("rock, paper", "dog")
+    assert read_classes("cat").names == ("cat",)
+    assert read_classes(["cat", "dog"]).folders == ("cat", "dog")
+    assert read_classes(np.array(["cat", "dog"])).names == ("cat", "dog")
+    mapped = read_classes({"n1": "cat", "n2": "dog"})
+    assert (mapped.names, mapped.folders, len(mapped)) == (("cat", "dog"), ("n1", "n2"), 2)
+    assert read_classes(mapped) is mapped
+
+
+def test_classes_from_a_file(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("\ufeff# folder<TAB>name\n\nn1\tsea lion \n  dog\n# end\nn3\tcat\n", "utf-8")
+    for spec in (file, str(file)):
+        classes = read_classes(spec)
+        assert classes.names == ("sea lion", "dog", "cat")
+        assert classes.folders == ("n1", "dog", "n3")
+
+
+def test_classes_of_the_real_sets(data_root):
+    for file in sorted(data_root.glob("*/classes.txt")):
+        classes = read_classes(file)
+        (folder,) = (file.parent / "train").parent.glob("train")
+        labelled = find_labelled(folder)
+        assert labelled.classes == tuple(sorted(classes.folders))
+        counts = np.bincount(classes.indices(labelled.labels), minlength=len(classes))
+        assert counts.sum() == len(labelled)
+        assert counts.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "at least one class|empty"),
+        ([], "at least one class"),
+        ({}, "at least one class"),
+        ("cat,,dog", "not to be empty, but number 2 is"),
+        (["cat", " "], "not to be empty"),
+        ("cat,dog,cat", "these repeat: 'cat'"),
+        ({"a": "cat", "b": "cat"}, "these repeat: 'cat'"),
+        (["cat", 3], "got 3"),
+        (Path("nowhere.txt"), "no file"),
+        ("nowhere.txt", "no file"),
+        (Path("nowhere"), "no file"),
+    ],
+)
+def test_wrong_classes(spec, message):
+    with pytest.raises(InputError, match=message):
+        read_classes(spec)
+
+
+def test_a_long_list_of_names_is_no_path():
+    names = [f"class number {i}" for i in range(1000)]
+    assert read_classes(",".join(names)).names == tuple(names)
+
+
+def test_wrong_class_files(tmp_path):
+    file = tmp_path / "classes.txt"
+    for content, message in (
+        ("a\tb\tc\n", "line 1"),
+        ("cat\n\tdog\n", "line 2"),
+        ("# nothing\n", "lists none"),
+        ("a\tcat\na\tdog\n", "folders to be distinct"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=message):
+            read_classes(file)
+
+
+def test_labels_to_indices():
+    classes = ClassList(("house cat", "dog"), ("cat", "canine"))
+    assert list(classes.indices(["canine", "cat", "canine"])) == [1, 0, 1]
+    assert list(classes.indices(["dog", "house cat"])) == [1, 0]
+    assert list(classes.indices(["dog", "cat"])) == [1, 0]
+    assert classes.indices([]).shape == (0,)
+    assert classes.indices(["dog"]).dtype == np.int64
+    with pytest.raises(InputError, match=r"2 are not: 'fox', 'Dog'. The classes are 'cat'"):
+        classes.indices(["cat", "fox", "Dog", "fox"])
+    with pytest.raises(InputError, match="as many folders as names"):
+        ClassList(("a", "b"), ("x",))
+
+
+def test_a_label_that_could_mean_two_classes():
+    classes = ClassList(("jaguar car", "jaguar", "lion"), ("jaguar", "jaguar_cat", "leo"))
+    assert list(classes.indices(["jaguar", "jaguar_cat"])) == [0, 1], "all are folders"
+    assert list(classes.indices(["jaguar", "jaguar car"])) == [1, 0], "all are names"
+    with pytest.raises(InputError, match="'jaguar' to mean one class"):
+        classes.indices(["jaguar", "jaguar_cat", "lion"])
+
+
+@given(st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=20, unique=True))
+def test_indices_invert_the_names(names):
+    classes = read_classes(names)
+    assert list(classes.indices(names[::-1])) == list(range(len(names)))[::-1]
