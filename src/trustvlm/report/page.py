@@ -1,0 +1,206 @@
+"""The evaluation as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import trustvlm
+from trustvlm.files import write_text
+from trustvlm.report.accepting import Acceptance, perfect_curve
+from trustvlm.report.classes import ClassRow, class_rows
+from trustvlm.report.columns import COLUMNS, by_aurc, number
+from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, facts
+from trustvlm.report.figures import confidence_histogram_svg, risk_coverage_svg
+from trustvlm.report.gallery import galleries
+from trustvlm.report.summary import cautions, findings, working_points
+from trustvlm.report.thumbnails import thumbnail
+from trustvlm.report.wording import counted, percent, shortened
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from trustvlm.pipeline.evaluation import EvaluationResult
+
+__all__ = ["render_html", "write_html"]
+
+_MAX_CURVES, _MAX_CLASSES, _MAX_FILES = 6, 1000, 200
+
+
+def write_html(evaluation: EvaluationResult, path: str | os.PathLike[str]) -> None:
+    """Write the report as one HTML file, whole or not at all.
+
+    Parameters
+    ----------
+    evaluation
+        What `trustvlm evaluate` found.
+    path
+        The file to write; missing folders are made.
+
+    See Also
+    --------
+    render_html : the same page as text.
+    """
+    write_text(path, render_html(evaluation))
+
+
+def render_html(evaluation: EvaluationResult) -> str:
+    """Return the report as one HTML page: no other file, no other host, the same bytes every time.
+
+    Everything that comes from data (class names, paths, reasons) is escaped, and a content
+    security policy allows nothing but the page's own script. The size is bounded: at most 1000
+    classes, 200 listed files of a kind and 27 thumbnails are shown, and the page says so.
+    """
+    from markupsafe import Markup
+
+    style, script = _asset("report.css"), _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    n = len(evaluation.labels)
+    acceptances = _acceptances(evaluation) if n else {}
+    compared = {
+        name: acceptances[name]
+        for name in dict.fromkeys((evaluation.score, "msp"))
+        if name in acceptances
+    }
+    rows = class_rows(evaluation)
+    shown = _shown_classes(rows)
+    page: str = _template().render(
+        evaluation=evaluation,
+        version=trustvlm.__version__,
+        style=Markup(style),  # noqa: S704 -- the package's own file
+        script=Markup(script),  # noqa: S704
+        script_hash=digest,
+        n=n,
+        findings=findings(evaluation, compared),
+        cautions=cautions(evaluation),
+        tiles=_tiles(evaluation, compared),
+        points=working_points(compared) if compared else [],
+        compared=list(compared),
+        figures=[Markup(svg) for svg in _figures(evaluation, acceptances)],  # noqa: S704
+        columns=COLUMNS,
+        metric_rows=_metric_rows(evaluation),
+        classes=shown,
+        classes_left_out=len(rows) - len(shown),
+        groups=galleries(evaluation) if n else [],
+        failures=_failures(evaluation),
+        excluded=evaluation.excluded[:_MAX_FILES],
+        facts=facts(evaluation),
+        citation=CITATION,
+        bibtex=BIBTEX,
+        paper_url=PAPER_URL,
+    )
+    # File names need not be UTF-8: Python marks such bytes with lone surrogates.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _acceptances(evaluation: EvaluationResult) -> dict[str, Acceptance]:
+    """Return what is drawn: the model's own score, msp, and the best others by AURC."""
+    ranked = by_aurc(evaluation.metrics)
+    wanted = [name for name in (evaluation.score, "msp") if name in evaluation.results]
+    names = list(dict.fromkeys(wanted + ranked))[:_MAX_CURVES]
+    return {
+        name: Acceptance.of(evaluation.results[name].confidence, evaluation.correct(name))
+        for name in names
+    }
+
+
+def _figures(evaluation: EvaluationResult, acceptances: dict[str, Acceptance]) -> list[str]:
+    if len(evaluation.labels) < 2:
+        return []
+    curves = {name: found.curve() for name, found in acceptances.items()}
+    correct = evaluation.correct()
+    coverage = curves[evaluation.score][0]
+    return [
+        risk_coverage_svg(
+            curves,
+            highlight=evaluation.score,
+            ideal=perfect_curve(float(correct.mean()), coverage),
+        ),
+        confidence_histogram_svg(
+            evaluation.results[evaluation.score].confidence, correct, score=evaluation.score
+        ),
+    ]
+
+
+def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> list[tuple[str, str]]:
+    if not compared:
+        return []
+    own, found = compared[evaluation.score], evaluation.metrics[evaluation.score]
+    tiles = [
+        (f"{own.n:,}", "images evaluated"),
+        (percent(own.accuracy_at(1.0)), "of all labels right"),
+    ]
+    if own.n >= 10:
+        tiles.append((percent(own.accuracy_at(0.8)), "right among the most trusted 80\u00a0%"))
+    tiles.append((percent(found.auroc), "AUROC of the trust score"))
+    return tiles
+
+
+def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
+    from trustvlm import scores
+
+    leaders = {column.key: column.best(evaluation.metrics) for column in COLUMNS}
+    rows = []
+    for name in by_aurc(evaluation.metrics):
+        cells = []
+        for column in COLUMNS:
+            value = column.value(evaluation.metrics[name])
+            cells.append(
+                {"text": number(value), "value": value, "best": value == leaders[column.key]}
+            )
+        known = scores.get(name) if name in scores.names() else None
+        rows.append(
+            {
+                "name": name,
+                "own": name == evaluation.score,
+                "summary": known.summary.replace("`", "") if known else "",
+                "corrects": bool(known and known.corrects),
+                "cells": cells,
+            }
+        )
+    return rows
+
+
+def _failures(evaluation: EvaluationResult) -> list[tuple[str, str]]:
+    # The message begins with the path, which stands in a column of its own.
+    return [
+        (row.path, row.error.removeprefix(f"{row.path}: "))
+        for row in evaluation.failures[:_MAX_FILES]
+    ]
+
+
+def _shown_classes(rows: list[ClassRow]) -> list[ClassRow]:
+    """Return at most 1000 classes by accuracy, lowest first, those without images last."""
+
+    def key(row: ClassRow) -> tuple[bool, float, int]:
+        return (row.images == 0, row.accuracy if row.images else 0.0, -row.wrong)
+
+    return sorted(rows, key=key)[:_MAX_CLASSES]
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("trustvlm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
+    )
+    environment.globals.update(counted=counted)
+    return environment.get_template("report.html.j2")
+
+
+def _asset(name: str) -> str:
+    """Return a file beside the template; its line ends are those that a browser hashes."""
+    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluations import make_evaluation
+from trustvlm.report.accepting import Acceptance
+from trustvlm.report.classes import class_rows, shots_by_class
+from trustvlm.report.columns import COLUMNS, by_aurc
+from trustvlm.report.gallery import galleries
+from trustvlm.report.summary import cautions, findings, working_points
+from trustvlm.report.thumbnails import thumbnail
+from trustvlm.scores import ScoreResult
+
+
+def acceptances(evaluation):
+    return {
+        name: Acceptance.of(evaluation.results[name].confidence, evaluation.correct(name))
+        for name in (evaluation.score, "msp")
+    }
+
+
+class TestClasses:
+    def test_rows_agree_with_a_plain_recount(self):
+        evaluation = make_evaluation(n=200)
+        own, correct = evaluation.results["trustvlm"], evaluation.correct()
+        rows = class_rows(evaluation)
+        assert [row.name for row in rows] == list(evaluation.class_names)
+        for label, row in enumerate(rows):
+            mine = evaluation.labels == label
+            assert (row.images, row.right, row.wrong) == (
+                mine.sum(),
+                (mine & correct).sum(),
+                (mine & ~correct).sum(),
+            )
+            assert row.accuracy == pytest.approx(correct[mine].mean())
+            assert row.confidence == pytest.approx(own.confidence[mine].mean())
+            pairs = [
+                (a > b) + (a == b) / 2
+                for a in own.confidence[mine & correct]
+                for b in own.confidence[mine & ~correct]
+            ]
+            assert row.auroc == pytest.approx(np.mean(pairs))
+            wrong = own.prediction[mine & ~correct]
+            assert row.confused == np.bincount(wrong, minlength=5).max()
+            assert row.confusion == evaluation.class_names[np.bincount(wrong, minlength=5).argmax()]
+
+    def test_a_class_without_images_or_shots_is_stated(self):
+        evaluation = make_evaluation(n=4, class_names=list("abcdefgh"), without_shots=[3])
+        rows = class_rows(evaluation)
+        assert rows[3].shots == 0
+        absent = next(row for row in rows if row.images == 0)
+        assert math.isnan(absent.accuracy)
+        assert math.isnan(absent.auroc)
+        assert absent.confusion == ""
+
+    def test_shots_are_unknown_where_the_manifest_does_not_fit(self):
+        assert shots_by_class({"shots": {"counts": [1, 2, 3]}}, 2) is None
+        assert shots_by_class({"shots": None}, 2) is None
+
+
+class TestGalleries:
+    def test_errors_come_most_confident_first(self):
+        evaluation = make_evaluation(n=100)
+        confidence, correct = evaluation.results["trustvlm"].confidence, evaluation.correct()
+        errors, doubted, _ = galleries(evaluation)
+        expected = np.sort(confidence[~correct])[::-1][:9]
+        assert [case.confidence for case in errors.cases] == expected.tolist()
+        assert all(case.truth != case.label and not case.right for case in errors.cases)
+        assert [c.confidence for c in doubted.cases] == np.sort(confidence[correct])[:9].tolist()
+        assert all(case.truth == case.label and case.right for case in doubted.cases)
+
+    def test_rescued_errors_are_those_that_the_text_trusted(self):
+        # Text trusts images 0 and 1, of which 0 is wrong; the own score doubts 0 and 2.
+        evaluation = make_evaluation(n=4, class_names=("a", "b"))
+        prediction = np.array([1, 0, 1, 0])
+        results = {
+            "msp": ScoreResult(prediction, np.array([0.9, 0.8, 0.3, 0.2])),
+            "trustvlm": ScoreResult(prediction, np.array([0.4, 1.5, 0.3, 1.2])),
+        }
+        object.__setattr__(evaluation, "results", results)
+        object.__setattr__(evaluation, "labels", np.array([0, 0, 1, 0]))
+        rescued = galleries(evaluation)[2]
+        assert [case.path for case in rescued.cases] == ["photos/0000.png"]
+        assert "for 1 wrong label; 0 right labels" in rescued.meaning
+
+    def test_corrected_labels_come_first(self):
+        evaluation = make_evaluation(n=300, score="trustvlm_star")
+        rescued = galleries(evaluation)[2]
+        flags = [case.right for case in rescued.cases]
+        assert flags[0]
+        assert flags == sorted(flags, reverse=True)
+        assert rescued.cases[0].standing.startswith("corrected: by text alone")
+
+    def test_there_is_nothing_to_rescue_from_itself(self):
+        assert len(galleries(make_evaluation(score="msp"))) == 2
+
+    @pytest.mark.parametrize("right", [True, False])
+    def test_a_group_without_cases_says_so(self, right):
+        groups = galleries(make_evaluation(right=right))
+        empty = groups[0] if right else groups[1]
+        assert not empty.cases
+        assert "to show" in empty.meaning
+
+
+class TestThumbnails:
+    def test_it_is_small_and_upright(self, tmp_path):
+        picture = Image.new("RGB", (400, 200), "blue")
+        exif = picture.getexif()
+        exif[0x0112] = 6  # turn a quarter to the right
+        picture.save(tmp_path / "turned.jpg", exif=exif)
+        assert opened(thumbnail(tmp_path / "turned.jpg")).size == (64, 128)
+
+    def test_a_small_picture_is_not_blown_up(self, tmp_path):
+        Image.new("L", (20, 10)).save(tmp_path / "small.png")
+        assert opened(thumbnail(tmp_path / "small.png")).size == (20, 10)
+
+    @pytest.mark.parametrize("content", [None, b"", b"\xff\xd8\xff broken"])
+    def test_an_unusable_file_gives_nothing(self, tmp_path, content):
+        file = tmp_path / "a.jpg"
+        if content is not None:
+            file.write_bytes(content)
+        assert thumbnail(file) == ""
+
+
+def opened(uri: str) -> Image.Image:
+    import base64
+    import io
+
+    head, data = uri.split(",", 1)
+    assert head == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+class TestSummary:
+    def test_the_sentences_hold(self):
+        evaluation = make_evaluation(n=200)
+        confidence, correct = evaluation.results["trustvlm"].confidence, evaluation.correct()
+        text = " ".join(findings(evaluation, acceptances(evaluation))).replace("\u00a0", " ")
+        most = correct[np.argsort(-confidence)]
+        assert f"200 images of 5 classes: {100 * correct.mean():.1f} %" in text
+        assert (
+            f"The 80 % that the score trustvlm trusts most are {most[:160].mean():.1%}"[:-1] in text
+        )
+        assert f"{100 * most[:100].mean():.1f} %; with the text's own probability" in text
+        assert f"more in {100 * evaluation.metrics['trustvlm'].auroc:.1f} % of cases" in text
+
+    def test_a_better_score_is_named(self):
+        evaluation = make_evaluation(n=300, score="energy")
+        best = by_aurc(evaluation.metrics)[0]
+        assert best != "energy"
+        last = findings(evaluation, acceptances(evaluation))[-1]
+        assert last.startswith(f"On these images the score {best} has a lower AURC")
+        leading = make_evaluation(n=300, score=best)
+        assert "none has a lower AURC" in findings(leading, acceptances(leading))[-1]
+
+    @pytest.mark.parametrize(("right", "word"), [(True, "right"), (False, "wrong")])
+    def test_nothing_is_claimed_where_nothing_can_be_told_apart(self, right, word):
+        evaluation = make_evaluation(right=right)
+        sentences = findings(evaluation, acceptances(evaluation))
+        assert sentences[-1].startswith(f"Every label is {word}")
+        assert len(sentences) == 2
+
+    def test_the_decision_rule_is_called_uncalibrated_and_recounted(self):
+        evaluation = make_evaluation(n=200)
+        made = np.array(evaluation.verdicts.column("decision"))
+        share = evaluation.correct()[made == "accept"].mean()
+        note = next(note for note in cautions(evaluation) if "Decisions" in note)
+        assert "Decisions are uncalibrated" in note
+        assert f"accepts {(made == 'accept').sum()} images ({100 * share:.1f}" in note
+
+    def test_a_small_set_is_called_coarse(self):
+        assert any("coarse" in note for note in cautions(make_evaluation(n=20)))
+        assert not any("coarse" in note for note in cautions(make_evaluation(n=200)))
+
+    def test_working_points_are_distinct(self):
+        points = working_points(acceptances(make_evaluation(n=3)))
+        assert [point.accepted for point in points] == [3, 2]
+
+    def test_equal_values_are_not_called_best(self):
+        evaluation = make_evaluation(scores=("msp", "energy", "trustvlm"))
+        accuracy, aurc = COLUMNS[:2]
+        assert math.isnan(accuracy.best(evaluation.metrics))
+        assert aurc.best(evaluation.metrics) == 1000 * min(
+            found.aurc for found in evaluation.metrics.values()
+        )
