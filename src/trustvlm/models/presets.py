@@ -1,0 +1,75 @@
+"""Models by short name: the table that docs and `trustvlm models` are rendered from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Preset", "presets"]
+
+VLM, VISION = "vlm", "vision"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model under a short name.
+
+    Attributes
+    ----------
+    name
+        What the user types.
+    role
+        `vlm` (predicts), `vision` (verifies), or `both`.
+    spec
+        Where it comes from, as `hf:...`, `openclip:...`, or a name handled by itself.
+    extra
+        The extra of trustvlm that it needs.
+    licence
+        Of the weights, as their publisher states it.
+    about
+        One line for tables.
+    """
+
+    name: str
+    role: str
+    spec: str
+    extra: str
+    licence: str
+    about: str
+
+
+PRESETS = (
+    Preset("clip-vit-b16", VLM, "hf:openai/clip-vit-base-patch16", "torch", "MIT",
+           "CLIP ViT-B/16, the paper's main model"),
+    Preset("clip-vit-b32", VLM, "hf:openai/clip-vit-base-patch32", "torch", "MIT",
+           "CLIP ViT-B/32"),
+    Preset("clip-vit-l14", VLM, "hf:openai/clip-vit-large-patch14", "torch", "MIT",
+           "CLIP ViT-L/14"),
+    Preset("clip-rn50", VLM, "openclip:RN50/openai", "openclip", "MIT", "CLIP ResNet-50"),
+    Preset("clip-rn101", VLM, "openclip:RN101/openai", "openclip", "MIT", "CLIP ResNet-101"),
+    Preset("siglip-b16-224", VLM, "hf:google/siglip-base-patch16-224", "torch", "Apache-2.0",
+           "SigLIP base, 224 px"),
+    Preset("siglip2-b16-224", VLM, "hf:google/siglip2-base-patch16-224", "torch", "Apache-2.0",
+           "SigLIP 2 base, 224 px"),
+    Preset("dinov2-small", VISION, "hf:facebook/dinov2-small", "torch", "Apache-2.0",
+           "DINOv2 small, mean of all tokens"),
+    Preset("dinov2-base", VISION, "hf:facebook/dinov2-base", "torch", "Apache-2.0",
+           "DINOv2 base, mean of all tokens: TrustVLM-D"),
+    Preset("dinov2-large", VISION, "hf:facebook/dinov2-large", "torch", "Apache-2.0",
+           "DINOv2 large, mean of all tokens"),
+    Preset("moco-v2-r50", VISION, "moco-v2-r50", "timm", "CC-BY-NC-4.0",
+           "MoCo v2 ResNet-50 from a checkpoint file, moco-v2-r50:<file>: TrustVLM-M"),
+    Preset("same", VISION, "same", "", "as the VLM", "the VLM's own image tower: TrustVLM"),
+    Preset("offline", "both", "offline", "offline", "Apache-2.0",
+           "EfficientNet-Lite and MiniLM joined by ConSE: weak, real, needs no hub; not CLIP"),
+)  # fmt: skip
+
+
+def presets() -> tuple[Preset, ...]:
+    """Every model that has a short name.
+
+    Examples
+    --------
+    >>> [preset.name for preset in presets()][:2]
+    ['clip-vit-b16', 'clip-vit-b32']
+    """
+    return PRESETS
