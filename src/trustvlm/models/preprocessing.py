@@ -19,6 +19,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Beyond this, the resized image is cut to its middle first: a strip of 10 x 100000 pixels would
+# otherwise grow to half a gigapixel.
+_MOST_PIXELS = 16_000_000
+
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -74,25 +78,18 @@ class Preprocessing:
         return np.asarray(resized, dtype=np.uint8)
 
     def _resize_and_crop(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
-        # Only the crop is ever computed: a 1 x 100000 strip costs no more than a photograph.
         assert self.resize is not None  # noqa: S101
         height, width = self.size
         short = min(image.size)
-        full = tuple(int(self.resize * side / short) for side in image.size)
-        left = (full[0] - width) // 2
-        top = (full[1] - height) // 2
-        scale = (image.size[0] / full[0], image.size[1] / full[1])
-        if left < 0 or top < 0:  # the crop is larger than the resized image: pad with black
-            canvas = Image.new("RGB", (width, height))
-            canvas.paste(image.resize((full[0], full[1]), filter_), (-left, -top))
-            return canvas
-        box = (
-            left * scale[0],
-            top * scale[1],
-            min((left + width) * scale[0], image.size[0]),
-            min((top + height) * scale[1], image.size[1]),
+        full = (
+            int(self.resize * image.size[0] / short),
+            int(self.resize * image.size[1] / short),
         )
-        return image.resize((width, height), filter_, box=box)
+        left, top = (full[0] - width) // 2, (full[1] - height) // 2
+        if full[0] * full[1] > _MOST_PIXELS:
+            image, full, left, top = _middle(image, full, (width, height))
+        # Pillow's crop pads with black where the crop is larger than the resized image.
+        return image.resize(full, filter_).crop((left, top, left + width, top + height))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn `(n, height, width, 3)` uint8 into `(n, 3, height, width)` normalised float32."""
@@ -119,3 +116,23 @@ class Preprocessing:
             mean=tuple(settings["mean"]),
             std=tuple(settings["std"]),
         )
+
+
+def _middle(
+    image: Image.Image, full: tuple[int, int], crop: tuple[int, int]
+) -> tuple[Image.Image, tuple[int, int], int, int]:
+    """Cut a very long image to its middle, so that resizing it costs no more than a photograph.
+
+    Four crop lengths are kept along the long side, far more than any filter reaches.
+    """
+    along = 0 if full[0] > full[1] else 1
+    scale = image.size[along] / full[along]
+    kept = 4 * crop[along]
+    start = round((full[along] - kept) / 2 * scale)
+    end = round((full[along] + kept) / 2 * scale)
+    box = [0, 0, *image.size]
+    box[along], box[along + 2] = start, end
+    cut = image.crop((box[0], box[1], box[2], box[3]))
+    size = list(full)
+    size[along] = kept
+    return cut, (size[0], size[1]), (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2

@@ -60,7 +60,7 @@ class Encoders:
         if protocol == "paper":
             loaded, verifier = copy.copy(loaded), copy.copy(verifier)
             verifier.preprocessing = loaded.preprocessing
-            if loaded.family == "siglip":
+            if loaded.identity.settings.get("family") == "siglip":
                 loaded.logit_scale = 100.0
         return cls(loaded, verifier)
 

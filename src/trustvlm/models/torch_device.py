@@ -1,0 +1,62 @@
+"""Where and how torch runs: device, precision, and pixels on their way to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.extras import require
+from trustvlm.models.preprocessing import Preprocessing
+
+__all__ = ["place", "to_tensor", "to_vectors"]
+
+_PRECISIONS = ("float32", "bfloat16")
+
+
+def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
+    """Put a model in evaluation mode onto a device; return it with its device and dtype.
+
+    Raises
+    ------
+    InputError
+        For an unknown device or precision, or a device that this machine lacks.
+    """
+    torch = require("torch", extra="torch", purpose="This model")
+    if precision not in _PRECISIONS:
+        raise InputError(
+            f"Expected `precision` to be {' or '.join(_PRECISIONS)}, but got {precision!r}."
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(
+            f"Expected `device` to be auto, cpu or cuda, but got {device!r}."
+        ) from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"This machine has no device {device!r}; use --device cpu or auto.")
+    dtype = getattr(torch, precision)
+    return model.to(device=where, dtype=dtype).eval(), where, dtype
+
+
+def to_tensor(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: Any, dtype: Any
+) -> Any:
+    """Move uint8 pixels to the device and normalise them there, in float32."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    scaled = tensor.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+    return ((scaled - mean) / std).to(dtype).contiguous()
+
+
+def to_vectors(tensor: Any) -> NDArray[np.float32]:
+    """Bring vectors back as float32 NumPy rows."""
+    rows: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return rows
