@@ -31,7 +31,7 @@ def show_warnings_plainly() -> None:
         if issubclass(category, TrustVLMWarning):
             sys.stderr.write(f"warning: {message}\n")
 
-    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.showwarning = show
 
 
 @contextmanager

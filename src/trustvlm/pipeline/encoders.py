@@ -64,19 +64,9 @@ class Encoders:
                 loaded.logit_scale = 100.0
         return cls(loaded, verifier)
 
-    @property
-    def by_fingerprint(self) -> dict[str, ImageEncoder]:
-        """The distinct encoders: one entry where the VLM's own tower also verifies."""
-        return {fingerprint(encoder): encoder for encoder in (self.vlm, self.vision)}
-
     def notes(self) -> list[str]:
         """Warnings to show wherever the models are named."""
         return list(dict.fromkeys(e.note for e in (self.vlm, self.vision) if e.note))
-
-
-def fingerprint(encoder: ImageEncoder) -> str:
-    """SHA-256 over everything that can change the encoder's numbers."""
-    return encoder.identity.fingerprint(encoder.preprocessing)
 
 
 def describe(encoder: ImageEncoder) -> Mapping[str, Any]:
@@ -84,6 +74,6 @@ def describe(encoder: ImageEncoder) -> Mapping[str, Any]:
     return {
         **encoder.identity.to_dict(),
         "preprocessing": encoder.preprocessing.to_dict(),
-        "fingerprint": fingerprint(encoder),
+        "fingerprint": encoder.identity.fingerprint(encoder.preprocessing),
         "note": encoder.note,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
+from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, LeakError
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
-from trustvlm.pipeline.gathering import Gathered, Progress, gather
+from trustvlm.pipeline.gathering import Gathered, gather_all
 from trustvlm.pipeline.judge import verdict_rows
 from trustvlm.pipeline.persistence import manifest_of
 from trustvlm.pipeline.verdicts import Verdicts
@@ -144,7 +146,7 @@ def evaluate(
     """
     listing = find_labelled(labelled)
     labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
-    found = gather(model, listing.refs, progress)
+    found = gather_all(model, listing.refs, progress)
     fresh, leaked = _without_shots(model, found, exclude_shots)
     if not fresh.any():
         raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
@@ -155,7 +157,7 @@ def evaluate(
     own = results[model.score]
     views = look(evidence, own.prediction)
     return EvaluationResult(
-        dataset=listing.name,
+        dataset=_name(labelled),
         score=model.score,
         class_names=tuple(model.classes_.names),
         shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
@@ -176,6 +178,15 @@ def evaluate(
         excluded=leaked,
         model=manifest_of(model),
     )
+
+
+def _name(labelled: Any) -> str:
+    """Name a labelled input by its folder or file; a bare split name says too little alone."""
+    if not isinstance(labelled, (str, os.PathLike)):
+        return "labelled"
+    path = Path(labelled).resolve()
+    name = path.name if path.is_dir() else path.stem
+    return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
 
 
 def _without_shots(

@@ -2,116 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.embeddings import encode_images
+from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images
 from trustvlm.images import ImageRef
-from trustvlm.pipeline.encoders import fingerprint
+from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.verdicts import Verdict, error_verdict
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["EncodedChunk", "Gathered", "Progress", "encoded_chunks", "gather"]
-
-Progress = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True)
-class EncodedChunk:
-    """Some consecutive images, readable or not, with the vectors of the readable ones.
-
-    Attributes
-    ----------
-    refs, hashes, failures
-        One entry per image: the image, its SHA-256, and its error verdict or None.
-    readable
-        `(n,)` bool.
-    image_embeddings, features
-        `(k, e)` and `(k, d)` float32 of the k readable ones.
-    """
-
-    refs: Sequence[ImageRef]
-    hashes: Sequence[str]
-    failures: Sequence[Verdict | None]
-    readable: NDArray[np.bool_]
-    image_embeddings: NDArray[np.float32]
-    features: NDArray[np.float32]
+__all__ = ["Gathered", "gather", "gather_all"]
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The readable ones of some images, with their vectors, and the verdicts on the others."""
+    """Some images, readable or not, with the vectors of the readable ones.
 
+    Attributes
+    ----------
+    readable
+        `(n,)` bool, in input order.
+    refs, hashes
+        The k readable images and the SHA-256 of their bytes.
+    image_embeddings, features
+        `(k, e)` of the VLM and `(k, d)` of the vision encoder, float32, un-normalised.
+    failures
+        The error verdicts on the others, in input order.
+    """
+
+    readable: NDArray[np.bool_]
     refs: list[ImageRef]
     hashes: list[str]
-    readable: NDArray[np.bool_]
     image_embeddings: NDArray[np.float32]
     features: NDArray[np.float32]
     failures: list[Verdict]
 
+    def in_order(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Merge the verdicts on the readable images with the failures, in input order."""
+        judged, failed = iter(verdicts), iter(self.failures)
+        return [next(judged if ok else failed) for ok in self.readable]
 
-def encoded_chunks(
+
+def gather(
     model: TrustVLM, refs: Sequence[ImageRef], progress: Progress | None = None
-) -> Iterator[EncodedChunk]:
-    """Yield images in fixed chunks, in input order, with both encoders' vectors."""
-    encoders = model.encoders
-    vlm, vision = fingerprint(encoders.vlm), fingerprint(encoders.vision)
+) -> Iterator[Gathered]:
+    """Yield images in fixed chunks, in input order, encoded by both encoders."""
     chunks = encode_images(
         refs,
-        encoders.by_fingerprint,
+        _encoders(model),
         model.embedding_store,
         batch_size=model.batch_size,
         workers=model.workers,
         progress=progress,
     )
-    for chunk in chunks:
-        failures = [
-            None if error is None else error_verdict(ref.path, error)
-            for ref, error in zip(chunk.refs, chunk.errors, strict=True)
-        ]
-        readable = np.array([failure is None for failure in failures], dtype=bool)
-        yield EncodedChunk(
-            refs=chunk.refs,
-            hashes=chunk.hashes,
-            failures=failures,
-            readable=readable,
-            image_embeddings=chunk.embeddings[vlm][readable],
-            features=chunk.embeddings[vision][readable],
-        )
+    return map(_gathered, chunks)
 
 
-def gather(
+def gather_all(
     model: TrustVLM, refs: Sequence[ImageRef], progress: Progress | None = None
 ) -> Gathered:
-    """Encode all images and keep the vectors of the readable ones."""
-    chunks = list(encoded_chunks(model, refs, progress))
-    kept = [
-        (ref, digest)
-        for chunk in chunks
-        for ref, digest, ok in zip(chunk.refs, chunk.hashes, chunk.readable, strict=True)
-        if ok
-    ]
-    return Gathered(
-        refs=[ref for ref, _ in kept],
-        hashes=[digest for _, digest in kept],
-        readable=_joined([chunk.readable for chunk in chunks], np.empty(0, dtype=bool)),
-        image_embeddings=_joined(
-            [chunk.image_embeddings for chunk in chunks],
-            np.empty((0, model.encoders.vlm.dim), dtype=np.float32),
-        ),
-        features=_joined(
-            [chunk.features for chunk in chunks],
-            np.empty((0, model.encoders.vision.dim), dtype=np.float32),
-        ),
-        failures=[f for chunk in chunks for f in chunk.failures if f is not None],
+    """Encode all images at once; memory grows with their number."""
+    chunk = encode_all(
+        refs,
+        _encoders(model),
+        model.embedding_store,
+        batch_size=model.batch_size,
+        workers=model.workers,
+        progress=progress,
     )
+    return _gathered(chunk)
 
 
-def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else empty
+def _encoders(model: TrustVLM) -> dict[str, ImageEncoder]:
+    return {"vlm": model.encoders.vlm, "vision": model.encoders.vision}
+
+
+def _gathered(chunk: Chunk[ImageRef]) -> Gathered:
+    readable = chunk.readable
+    kept = np.flatnonzero(readable)
+    return Gathered(
+        readable=readable,
+        refs=[chunk.refs[i] for i in kept],
+        hashes=[chunk.hashes[i] for i in kept],
+        image_embeddings=chunk.embeddings["vlm"][readable],
+        features=chunk.embeddings["vision"][readable],
+        failures=[
+            error_verdict(ref.path, error)
+            for ref, error in zip(chunk.refs, chunk.errors, strict=True)
+            if error is not None
+        ],
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trustvlm.decisions import accept_on_agreement
-from trustvlm.pipeline.gathering import EncodedChunk
+from trustvlm.pipeline.gathering import Gathered
 from trustvlm.pipeline.reasons import reasons
 from trustvlm.pipeline.verdicts import Verdict
 from trustvlm.pipeline.views import Views, look
@@ -16,17 +16,16 @@ from trustvlm.scores import ScoreResult, apply
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["judge_chunk", "verdict_rows"]
+__all__ = ["judge", "verdict_rows"]
 
 
-def judge_chunk(model: TrustVLM, chunk: EncodedChunk) -> list[Verdict]:
-    """Return one verdict per image of a chunk, in order, failures included."""
-    evidence = model.evidence(chunk.image_embeddings, chunk.features)
+def judge(model: TrustVLM, found: Gathered) -> list[Verdict]:
+    """Return one verdict per image, in input order, failures included."""
+    evidence = model.evidence(found.image_embeddings, found.features)
     result = apply(model.score, evidence, **(model.score_parameters or {}))
-    paths = [ref.path for ref, ok in zip(chunk.refs, chunk.readable, strict=True) if ok]
     views = look(evidence, result.prediction)
-    judged = iter(verdict_rows(result, views, paths, model.classes_.names))
-    return [next(judged) if failure is None else failure for failure in chunk.failures]
+    paths = [ref.path for ref in found.refs]
+    return found.in_order(verdict_rows(result, views, paths, model.classes_.names))
 
 
 def verdict_rows(

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings import EmbeddingStore, Progress, encode_texts
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import ClassList, find_images, find_labelled, read_classes
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings, read_prompts
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
-from trustvlm.pipeline.gathering import Progress, encoded_chunks, gather
-from trustvlm.pipeline.judge import judge_chunk
-from trustvlm.pipeline.persistence import load_model, save_model
+from trustvlm.pipeline.gathering import gather, gather_all
+from trustvlm.pipeline.judge import judge
+from trustvlm.pipeline.persistence import load_model, provenance, save_model
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
 from trustvlm.scores import Evidence, PrototypeBank, get, zero_shot_logits
 from trustvlm.scores.shots import draw_shots
@@ -89,6 +89,7 @@ class TrustVLM:
     shot_failures_: Verdicts
     draw_: int
     shots_per_class_: int | None
+    provenance_: dict[str, str]
 
     def __init__(
         self,
@@ -182,9 +183,12 @@ class TrustVLM:
             chosen = draw_shots(labels, len(self.classes_), shots_per_class, draw=draw).indices
         refs = [labelled.refs[i] for i in chosen]
         self.text_embeddings_ = class_embeddings(
-            self.encoders.vlm, self.classes_.names, self.prompts
+            self.encoders.vlm,
+            self.classes_.names,
+            self.prompts,
+            encode=lambda texts: encode_texts(self.encoders.vlm, texts, self.embedding_store),
         )
-        found = gather(self, refs, progress)
+        found = gather_all(self, refs, progress)
         self.support_labels_ = labels[chosen][found.readable]
         self.support_features_ = found.features
         self.support_image_embeddings_ = found.image_embeddings
@@ -199,6 +203,7 @@ class TrustVLM:
         )
         self.shot_failures_ = Verdicts(found.failures)
         self.draw_, self.shots_per_class_ = draw, shots_per_class
+        self.provenance_ = provenance()
         self._warn_about_shots()
         return self
 
@@ -213,8 +218,8 @@ class TrustVLM:
             Called with images done, images in all, and images that needed no forward pass.
         """
         self.check_fitted()
-        for chunk in encoded_chunks(self, find_images(images), progress):
-            yield from judge_chunk(self, chunk)
+        for found in gather(self, find_images(images), progress):
+            yield from judge(self, found)
 
     def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
         """Return one verdict per image, in input order.

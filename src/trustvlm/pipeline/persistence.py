@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import trustvlm
 from trustvlm.decisions import UNCALIBRATED_RULE
@@ -21,16 +22,23 @@ from trustvlm.scores import PrototypeBank
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["load_model", "manifest_of", "save_model"]
+__all__ = ["load_model", "manifest_of", "provenance", "save_model"]
 
 _RELOADABLE = ("device", "store", "batch_size", "workers", "vlm", "vision")
+
+
+def provenance() -> dict[str, str]:
+    """Say which version makes a model, and when."""
+    return {
+        "created_by": f"trustvlm {trustvlm.__version__}",
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def manifest_of(model: TrustVLM) -> dict[str, Any]:
     """Describe a fitted model as plain JSON values."""
     return {
-        "created_by": f"trustvlm {trustvlm.__version__}",
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **model.provenance_,
         "models": {
             "vlm": describe(model.encoders.vlm),
             "vision": describe(model.encoders.vision),
@@ -62,7 +70,7 @@ def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
                 f"The {role} was passed as an object, which no other process could load again: "
                 "name it by a preset, `hf:<directory>` or another spec to save the model."
             )
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "prototype_sums": model.bank_.sums_,
         "prototype_counts": model.bank_.counts_,
         "text_embeddings": model.text_embeddings_,
@@ -109,6 +117,7 @@ def load_model(
         model.shots_ = tuple(shots["images"])
         model.draw_, model.shots_per_class_ = shots["draw"], shots["per_class"]
         model.shot_failures_ = Verdicts([])
+        model.provenance_ = {key: manifest[key] for key in ("created_by", "created_at")}
         stored = manifest["models"]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(

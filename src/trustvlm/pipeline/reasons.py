@@ -22,8 +22,8 @@ def reasons(prediction: NDArray[np.int64], views: Views, class_names: Sequence[s
     >>> evidence = Evidence.of(logits=[[2.0, 0.0]], features=[[0.0, 1.0]],
     ...                        support_features=[[1.0, 0.0], [0.0, 1.0]], support_labels=[0, 1])
     >>> prediction = np.array([0])
-    >>> print(reasons(prediction, look(evidence, prediction), ["a", "b"])[0])
-    the image resembles the examples of 'b' (1.00) more than those of 'a' (0.00), the predicted class
+    >>> reasons(prediction, look(evidence, prediction), ["a", "b"])[0][:48]
+    "the image resembles the examples of 'b' (1.00) m"
     """
     return [_reason(i, int(c), views, class_names) for i, c in enumerate(prediction)]
 

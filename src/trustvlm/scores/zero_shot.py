@@ -80,7 +80,8 @@ def zero_shot_logits(
             f"Expected `image_embeddings` and `text_embeddings` to have as many columns, "
             f"but got {images.shape[1]} and {texts.shape[1]}: they come from different models."
         )
-    return np.multiply(logit_scale, cosines(images, texts), dtype=np.float64)
+    logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
+    return logits
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
