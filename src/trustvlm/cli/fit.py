@@ -36,7 +36,7 @@ def fit(
     classes: Annotated[
         str | None,
         typer.Option(
-            help='Names "a,b,c", or a text file with one name, or folder<TAB>name, a line. '
+            help='Names "a,b,c", or a file with a name, or folder, tab and name, on each line. '
             "[default: the folder names]",
         ),
     ] = None,

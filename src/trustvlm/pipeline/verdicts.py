@@ -143,9 +143,13 @@ class Verdicts(Sequence[Verdict]):
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write `.csv`, `.jsonl` or `.parquet`, by the name's ending, whole or not at all."""
-        writers = {".csv": self.to_csv, ".jsonl": self.to_jsonl, ".parquet": self.to_parquet}
         suffix = check_output(path)
-        writers[suffix](path)
+        if suffix == ".csv":
+            self.to_csv(path)
+        elif suffix == ".jsonl":
+            self.to_jsonl(path)
+        else:
+            self.to_parquet(path)
 
 
 def error_verdict(path: str, error: Exception) -> Verdict:

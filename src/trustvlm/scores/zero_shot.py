@@ -94,7 +94,8 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """
     shifted: NDArray[np.float64] = logits.astype(np.float64)
     shifted -= shifted.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

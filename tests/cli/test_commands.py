@@ -1,0 +1,208 @@
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import trustvlm as package
+from broken_images import write_broken_images
+from pictures import COLOURS, picture
+from trustvlm.scores import names
+
+COMMANDS = ["demo", "fit", "predict", "evaluate", "models", "scores", "cache"]
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_help_shows_every_command_and_where_to_start(trustvlm):
+    done = trustvlm("--help")
+    assert done.code == 0
+    for command in COMMANDS:
+        assert command in done.out
+    assert "trustvlm demo" in done.out
+    assert "3 done but some inputs failed" in done.out
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:-1], "cache show", "cache prune", "cache clear"])
+def test_every_help_has_an_example_and_explains_its_options(trustvlm, command):
+    done = trustvlm(*command.split(), "--help")
+    assert done.code == 0
+    assert f"trustvlm {command}" in re.split(r"Example:", done.out, maxsplit=1)[1]
+
+
+def test_version(trustvlm):
+    assert trustvlm("--version").out == f"trustvlm {package.__version__}\n"
+
+
+def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_path):
+    done = trustvlm("fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline")
+    assert done.code == 0, done.err
+    assert "3 classes, 12 example images, score trustvlm" in done.err
+    assert "not CLIP" in done.err
+    done = trustvlm("predict", tmp_path / "m.trust", photos, "-o", tmp_path / "out.csv")
+    assert done.code == 0, done.err
+    assert done.out == ""
+    found = rows((tmp_path / "out.csv").read_text())
+    assert [row["path"] for row in found] == [
+        f"{c}/{i:02d}.png" for c in sorted(COLOURS) for i in range(5)
+    ]
+    assert {row["decision"] for row in found} <= {"accept", "review"}
+    assert all(row["reason"] and not row["error"] and not row["p_correct"] for row in found)
+    assert "uncalibrated" in done.err
+
+
+def test_predict_prints_csv_and_quiet_prints_nothing_else(trustvlm, fitted, photos):
+    done = trustvlm("predict", fitted, photos, "--quiet")
+    assert done.code == 0
+    assert done.err == ""
+    assert len(rows(done.out)) == 15
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_formats_agree(trustvlm, fitted, photos, tmp_path, ending):
+    target = tmp_path / f"out.{ending}"
+    assert trustvlm("predict", fitted, photos, "-o", target).code == 0
+    if ending == "csv":
+        labels = [row["label"] for row in rows(target.read_text())]
+    elif ending == "jsonl":
+        labels = [json.loads(line)["label"] for line in target.read_text().splitlines()]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+        labels = parquet.read_table(target)["label"].to_pylist()
+    assert labels == [row["label"] for row in rows(trustvlm("predict", fitted, photos).out)]
+
+
+def test_broken_files_are_rows_and_the_exit_code_says_so(trustvlm, fitted, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    broken = write_broken_images(folder)
+    assert len(broken) >= 30
+    good = [f"good{i}.png" for i in range(3)]
+    for i, name in enumerate(good):
+        picture(COLOURS["red"], seed=i).save(folder / name)
+    done = trustvlm("predict", fitted, folder)
+    assert done.code == 3
+    found = {row["path"]: row for row in rows(done.out)}
+    assert sorted(found) == sorted([*broken, *good])
+    for name in broken:
+        assert found[name]["decision"] == "error"
+        assert name in found[name]["error"]
+    for name in good:
+        assert found[name]["decision"] != "error"
+        assert found[name]["confidence"]
+
+
+def test_evaluate_writes_table_json_and_page(trustvlm, fitted, photos, tmp_path):
+    report, numbers = tmp_path / "report", tmp_path / "numbers.json"
+    done = trustvlm("evaluate", fitted, photos, "--report", report, "--json", numbers)
+    assert done.code == 0, done.err
+    found = json.loads(numbers.read_text())
+    assert {row["score"] for row in found["rows"]} == set(names())
+    for name in names():
+        assert name in done.out
+    assert set(found["rows"][0]) == {
+        "dataset",
+        "score",
+        "shots",
+        "draw",
+        "accuracy",
+        "aurc",
+        "eaurc",
+        "augrc",
+        "auroc",
+        "fpr95",
+        "aupr_success",
+        "aupr_error",
+        "n",
+    }
+    page = (report / "index.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "not CLIP" in page
+
+
+def test_evaluate_refuses_shots_unless_told(trustvlm, fitted, shots):
+    done = trustvlm("evaluate", fitted, shots)
+    assert done.code == 1
+    assert "12 of 12 images are also among the shots" in done.err
+    assert "--exclude-shots" in done.err
+
+
+def test_models_scores_and_cache_say_what_there_is(trustvlm, fitted):
+    assert "clip-vit-b16" in trustvlm("models").out
+    assert {p["name"] for p in json.loads(trustvlm("models", "--json").out)} >= {"offline", "same"}
+    assert {s["name"] for s in json.loads(trustvlm("scores", "--json").out)} == set(names())
+    assert "arXiv 2505.23745" in trustvlm("scores").out
+    assert re.search(
+        r"embeddings, .*on disk\n  [0-9a-f]{12}  offline: ", trustvlm("cache", "show").out
+    )
+
+
+def test_cache_can_be_pruned_and_cleared(trustvlm, fitted, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_CACHE", str(tmp_path / "own"))
+    trustvlm("predict", fitted, photos)
+    assert trustvlm("cache", "prune", "--older-than", "30d").out == "0 embeddings removed\n"
+    assert trustvlm("cache", "clear", "--yes").out == "30 embeddings removed\n"
+    assert trustvlm("cache", "prune").code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["predict", "nothing.trust", "."], 1, "nothing.trust is not a .trust directory"),
+        (["predict", "{fitted}", "nowhere/"], 1, "nowhere"),
+        (["predict", "{fitted}", "{photos}", "-o", "out.xlsx"], 1, "end in .csv, .jsonl"),
+        (["fit", "nowhere", "-o", "x.trust", "--vlm", "offline"], 1, "nowhere"),
+        (["fit", "{shots}", "-o", "x.trust", "--vlm", "clip-vit-b17"], 1, "clip-vit-b16"),
+        (
+            ["fit", "{shots}", "-o", "x.trust", "--vlm", "offline", "--vision", "clip-vit-b16"],
+            1,
+            "is a vlm",
+        ),
+        (["fit", "{shots}", "-o", "x.trust", "--vlm", "offline", "--score", "msb"], 1, "mean msp"),
+        (
+            ["fit", "{shots}", "-o", "x.trust", "--vlm", "offline", "--set", "weight"],
+            1,
+            "NAME=VALUE",
+        ),
+        (["fit", "{shots}", "-o", "{photos}", "--vlm", "offline"], 1, "not overwritten"),
+        (["fit", "{shots}"], 2, "--output"),
+        (["predict"], 2, "MODEL.trust"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_errors_are_one_message_without_a_traceback(
+    trustvlm, fitted, shots, photos, tmp_path, monkeypatch, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    known = {"fitted": fitted, "shots": shots, "photos": photos}
+    done = trustvlm(*(a.format(**known) for a in arguments))
+    assert done.code == code
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(trustvlm):
+    done = trustvlm("predict", "nothing.trust", ".", "--debug")
+    assert done.code == 1
+    assert "Traceback" in done.err
+
+
+def test_the_module_runs_and_starts_without_heavy_imports():
+    code = (
+        "import sys; from trustvlm.cli import main; sys.argv = ['trustvlm', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'onnxruntime', 'matplotlib', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "trustvlm", "--version"], check=True, capture_output=True
+    )
+    assert done.stdout.decode().startswith("trustvlm ")

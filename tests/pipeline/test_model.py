@@ -1,0 +1,240 @@
+import math
+
+import numpy as np
+import pytest
+
+from pictures import COLOURS, picture, write_class_folders
+from pixel_encoder import PixelEncoder
+from trustvlm import TrustVLM, metrics, scores
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
+from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.scores.zero_shot import zero_shot_logits
+
+
+def new_model(**settings):
+    options = {
+        "vlm": PixelEncoder(seed=1),
+        "vision": PixelEncoder(seed=2, dim=9),
+        "store": EmbeddingStore.memory(),
+        "batch_size": 4,
+    }
+    return TrustVLM(**{**options, **settings})
+
+
+@pytest.fixture
+def shots(tmp_path):
+    return write_class_folders(tmp_path / "shots")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_class_folders(tmp_path / "photos", per_class=5, seed=7)
+
+
+def test_predictions_equal_the_paper_written_out(shots, photos):
+    model = new_model()
+    verdicts = model.fit(shots).predict(photos)
+    vlm, vision = PixelEncoder(seed=1), PixelEncoder(seed=2, dim=9)
+
+    def encode(encoder, file):
+        from trustvlm.images import decode
+
+        return encoder.encode_pixels(encoder.preprocessing.pixels(decode(file))[None])[0]
+
+    names = sorted(COLOURS)
+    texts = vlm.encode_texts([f"a photo of a {name}." for name in names])
+    prototypes = []
+    for name in names:
+        mean = np.mean([encode(vision, f) for f in sorted((shots / name).iterdir())], axis=0)
+        prototypes.append(mean / np.linalg.norm(mean))
+    for verdict in verdicts:
+        z = zero_shot_logits(encode(vlm, photos / verdict.path)[None], texts)[0]
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        feature = encode(vision, photos / verdict.path)
+        similarity = feature @ prototypes[p.argmax()] / np.linalg.norm(feature)
+        assert verdict.label == names[p.argmax()]
+        assert verdict.text_score == pytest.approx(p.max(), abs=1e-6)
+        assert verdict.image_score == pytest.approx(similarity, abs=1e-6)
+        assert verdict.confidence == pytest.approx(p.max() + similarity, abs=1e-6)
+        assert math.isnan(verdict.p_correct)
+    assert [v.path for v in verdicts] == sorted(
+        f"{name}/{i:02d}.png" for name in COLOURS for i in range(5)
+    )
+
+
+def test_the_second_run_needs_no_forward_pass(shots, photos):
+    model = new_model().fit(shots)
+    first = model.predict(photos)
+    vlm, vision = model.encoders.vlm, model.encoders.vision
+    counted = vlm.n_encoded, vision.n_encoded
+    again = TrustVLM(vlm=vlm, vision=vision, store=model.store, score="trustvlm_star", batch_size=3)
+    second = again.fit(shots).predict(photos)
+    assert (vlm.n_encoded, vision.n_encoded) == counted
+    assert len(vlm.text_batches) == 1
+    assert [v.path for v in second] == [v.path for v in first]
+    assert [v.image_score for v in model.predict(photos)] == [v.image_score for v in first]
+
+
+def test_the_vlms_own_tower_verifies_without_a_second_pass(shots, photos):
+    model = new_model(vision="same").fit(shots)
+    model.predict(photos)
+    assert model.encoders.vision is model.encoders.vlm
+    assert model.encoders.vlm.n_encoded == 4 * 3 + 5 * 3
+
+
+def test_unreadable_images_are_rows_in_their_place(shots, photos):
+    (photos / "green" / "01.png").write_bytes(b"")
+    (photos / "red" / "03.png").write_text("<html>not found</html>")
+    model = new_model().fit(shots)
+    verdicts = model.predict(photos)
+    wrong = {v.path: v for v in verdicts if v.decision == "error"}
+    assert sorted(wrong) == ["green/01.png", "red/03.png"]
+    assert len(verdicts) == 15
+    assert all(v.path in v.error and math.isnan(v.confidence) for v in wrong.values())
+    assert [v.path for v in verdicts] == sorted(v.path for v in verdicts)
+
+
+def test_unreadable_shots_are_left_out_with_a_warning(shots):
+    (shots / "red" / "00.png").write_bytes(b"broken")
+    with pytest.warns(TrustVLMWarning, match="shot left out.*00.png"):
+        model = new_model().fit(shots)
+    assert model.bank_.counts_.tolist() == [4, 4, 3]
+    assert len(model.shots_) == 11
+
+
+def test_a_class_without_shots_is_said_to_have_none(shots, photos):
+    with pytest.warns(TrustVLMWarning, match="no example images of 'pink'"):
+        model = new_model(classes=["blue", "green", "pink", "red"]).fit(shots)
+    verdicts = model.predict(photos)
+    for verdict in verdicts:
+        if verdict.label == "pink":
+            assert math.isnan(verdict.image_score)
+            assert verdict.decision == "review"
+            assert "no example images of 'pink'" in verdict.reason
+    assert model.bank_.present_.tolist() == [True, True, False, True]
+
+
+def test_shots_per_class_takes_the_papers_draw(tmp_path):
+    shots = write_class_folders(tmp_path / "s", per_class=20, colours={"red": COLOURS["red"]})
+    model = new_model().fit(shots, shots_per_class=3)
+    import random
+
+    random.seed(0)
+    expected = [f"red/{i:02d}.png" for i in random.sample(range(20), 3)]
+    assert [shot["path"] for shot in model.shots_] == expected
+    with pytest.warns(TrustVLMWarning, match="fewer than 30 example images of 'red'"):
+        new_model().fit(shots, shots_per_class=30)
+
+
+def test_class_names_may_differ_from_folders(shots, photos):
+    model = new_model(classes={"red": "ripe tomato", "green": "leaf", "blue": "sky"}).fit(shots)
+    assert set(model.predict(photos).column("label")) <= {"ripe tomato", "leaf", "sky"}
+    assert len(model.evaluate(photos).labels) == 15
+
+
+def test_evaluation_equals_scores_and_metrics_by_hand(shots, photos):
+    model = new_model().fit(shots)
+    result = model.evaluate(photos)
+    truth = np.repeat([0, 1, 2], 5)
+    np.testing.assert_array_equal(result.labels, truth)
+    verdicts = model.predict(photos)
+    index = {name: i for i, name in enumerate(sorted(COLOURS))}
+    right = np.array([index[v.label] for v in verdicts]) == truth
+    by_hand = metrics.evaluate(verdicts.column("confidence"), right)
+    assert result.metrics["trustvlm"] == by_hand
+    assert set(result.metrics) == set(scores.names())
+    row = result.rows()[0]
+    assert row["score"] == "trustvlm"
+    assert row["dataset"] == "photos"
+    assert row["shots"] == 4
+    assert row["n"] == 15
+    np.testing.assert_array_equal(result.correct(), right)
+
+
+def test_evaluating_on_shots_is_refused_by_content(shots, photos):
+    (photos / "red" / "copied.png").write_bytes((shots / "red" / "00.png").read_bytes())
+    model = new_model().fit(shots)
+    with pytest.raises(LeakError, match=r"1 of 16 images .*red/copied\.png.*exclude"):
+        model.evaluate(photos)
+    result = model.evaluate(photos, exclude_shots=True)
+    assert result.excluded == ("red/copied.png",)
+    assert len(result.labels) == 15
+    with pytest.raises(InputError, match="No labelled image is left"):
+        model.evaluate(shots, exclude_shots=True)
+
+
+def test_the_paper_protocol_shares_the_vlms_tensor(shots):
+    own = Preprocessing(size=(4, 4), resize=4)
+    vision = PixelEncoder(
+        seed=2, preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0, 0, 0))
+    )
+    model = new_model(vision=vision, protocol="paper").fit(shots)
+    vlm = model.encoders.vlm
+    assert model.encoders.vision.preprocessing == vlm.preprocessing
+    assert vision.preprocessing is own, "the caller's encoder is left alone"
+    with pytest.raises(InputError, match="clean or paper"):
+        new_model(protocol="papper").fit(shots)
+
+
+def test_saving_needs_names_and_loading_checks_the_models(shots, photos, tmp_path):
+    model = new_model().fit(shots)
+    with pytest.raises(InputError, match="passed as an object"):
+        model.save(tmp_path / "m.trust")
+    model.vlm, model.vision = "offline", "offline"
+    model.save(tmp_path / "m.trust")
+    same = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
+    loaded = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
+    assert loaded.predict(photos).to_csv() == model.predict(photos).to_csv()
+    assert loaded.shots_ == model.shots_
+    assert loaded.provenance_ == model.provenance_
+    other = {**same, "vision": PixelEncoder(seed=3, dim=9)}
+    with pytest.raises(ArtefactError, match=r"vision encoder on this machine.*weights"):
+        TrustVLM.load(tmp_path / "m.trust", **other)
+    with pytest.raises(InputError, match="part of the artefact"):
+        TrustVLM.load(tmp_path / "m.trust", score="msp")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score": "trustvml"}, "did you mean trustvlm"),
+        ({"score_parameters": {"wieght": 1}}, "no parameter `wieght`"),
+        ({"prompt": "a photo"}, "prompt template"),
+        ({"classes": ["red", "green"]}, "blue"),
+    ],
+)
+def test_wrong_settings_are_explained_before_images_are_read(shots, settings, message):
+    model = new_model(**settings)
+    with pytest.raises(InputError, match=message):
+        model.fit(shots)
+    assert model.vlm.n_encoded == 0
+
+
+def test_using_an_unfitted_model_is_explained(photos):
+    for act in (lambda m: m.predict(photos), lambda m: m.evaluate(photos)):
+        with pytest.raises(InputError, match="call fit"):
+            act(new_model())
+
+
+def test_score_parameters_reach_the_score(shots, photos):
+    plain = new_model(score_parameters={"weight": 0.0}).fit(shots).predict(photos)
+    assert plain.column("confidence") == plain.column("text_score")
+
+
+def test_progress_and_order_of_images(shots, photos):
+    model = new_model().fit(shots)
+    seen = []
+    listed = sorted(photos.rglob("*.png"), reverse=True)
+    verdicts = model.predict(listed, progress=lambda *state: seen.append(state))
+    assert [s[0] for s in seen] == [4, 8, 12, 15]
+    assert [v.path for v in verdicts] == [f.as_posix() for f in listed]
+    forward = {v.path: v.confidence for v in model.predict(sorted(listed))}
+    assert {v.path: v.confidence for v in verdicts} == pytest.approx(forward, abs=1e-6)
+
+
+def test_one_image_is_enough(shots, tmp_path):
+    picture(COLOURS["red"], seed=3).save(tmp_path / "one.png")
+    verdicts = new_model().fit(shots).predict(tmp_path / "one.png")
+    assert len(verdicts) == 1
+    assert verdicts[0].decision in ("accept", "review")
