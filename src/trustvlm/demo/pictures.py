@@ -130,9 +130,9 @@ def write_pictures(folder: str | Path) -> DemoPictures:
     >>> import tempfile
     >>> pictures = write_pictures(tempfile.mkdtemp())
     >>> pictures.n_shots, pictures.n_photos, len(pictures.classes)
-    (108, 126, 18)
-    >>> pictures.classes["brick_wall"]
-    'brick wall'
+    (96, 112, 16)
+    >>> pictures.classes["lattice_tower"]
+    'steel lattice tower'
     """
     folder = Path(folder)
     photographs = _photographs()

@@ -1,7 +1,13 @@
 """The photographs, who gave them away, and where each class is to be seen in them.
 
-Only photographs with a stated licence are listed. The wheel's motorcycle, moon and page come
-without one and are left out; its clock is too blurred, its cell too alone to be cut in two.
+Only photographs that are stated to be free are listed: by scikit-image's documentation, for the
+motorcycle by its own source. The wheel's moon and page are not, and are left out.
+
+Classes, their names and their regions were chosen by looks and so that a bit more than half of
+the labels of the offline vision-language model are right: brick walls, tissue and handwriting,
+which it almost never names, are left out. Nothing was chosen by what a confidence score makes
+of it. Shots and test crops come from regions that share no pixel; mostly they show two parts of
+one object, or two pieces of one texture, which is easier than two photographs would be.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ __all__ = ["CLASSES", "PHOTOGRAPHS", "DemoClass", "Photograph", "Region", "credi
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file of `skimage/data`; the licence is as stated in scikit-image's documentation."""
+    """One file of `skimage/data`: what it shows, where it is from, and its stated licence."""
 
     file: str
     shows: str
@@ -66,7 +72,6 @@ class DemoClass:
 
 PHOTOGRAPHS = (
     Photograph("astronaut.png", "Eileen Collins", "NASA Great Images", "public domain"),
-    Photograph("brick.png", "a brick wall", "CC0Textures, Bricks25", "CC0"),
     Photograph("camera.png", "a man with a camera", "Lav Varshney", "CC0"),
     Photograph("chelsea.png", "Chelsea the cat", "Stefan van der Walt", "CC0"),
     Photograph("coffee.png", "a cup of coffee", "Rachel Michetti, Pikolo Espresso Bar", "CC0"),
@@ -83,28 +88,28 @@ PHOTOGRAPHS = (
         "hubble_deep_field.jpg", "Hubble eXtreme Deep Field", "NASA, HubbleSite", "public domain"
     ),
     Photograph(
-        "ihc.png",
-        "stained glands of the colon",
-        "Center for Microscopy and Molecular Imaging",
-        "no known copyright restrictions",
+        "motorcycle_left.png",
+        "a motorcycle in a garage",
+        "Middlebury stereo 2014, Scharstein et al., GCPR 2014",
+        "use and publication permitted, citation requested",
     ),
     Photograph("retina.jpg", "the back of an eye", "Mikael Häggström, Wikimedia Commons", "CC0"),
     Photograph("rocket.jpg", "launch of DSCOVR on a Falcon 9", "SpaceX Photos", "public domain"),
-    Photograph("text.png", "handwriting", "Wikipedia, Corner.png", "public domain"),
 )
 
 CLASSES = (
     DemoClass(
         "astronaut",
-        "astronaut",
-        shots=(Region("astronaut.png", 30, 20, 225, 512),),
-        tests=(Region("astronaut.png", 227, 20, 345, 340),),
+        "astronaut in a space suit",
+        shots=(Region("astronaut.png", 25, 215, 275, 480),),
+        tests=(Region("astronaut.png", 75, 20, 345, 210),),
+        scale=(0.8, 1.0),
     ),
     DemoClass(
-        "brick_wall",
-        "brick wall",
-        shots=(Region("brick.png", 0, 0, 250, 512),),
-        tests=(Region("brick.png", 262, 0, 512, 512),),
+        "cardboard_box",
+        "cardboard box",
+        shots=(Region("motorcycle_left.png", 520, 20, 710, 105),),
+        tests=(Region("motorcycle_left.png", 612, 180, 700, 264),),
     ),
     DemoClass(
         "cat",
@@ -126,7 +131,7 @@ CLASSES = (
     ),
     DemoClass(
         "galaxies",
-        "galaxies in space",
+        "outer space",
         shots=(Region("hubble_deep_field.jpg", 0, 0, 490, 872),),
         tests=(Region("hubble_deep_field.jpg", 510, 0, 1000, 872),),
         scale=(0.4, 0.9),
@@ -147,18 +152,6 @@ CLASSES = (
         tests=(Region("gravel.png", 262, 0, 512, 512),),
     ),
     DemoClass(
-        "handwriting",
-        "handwriting",
-        shots=(Region("text.png", 0, 0, 220, 172),),
-        tests=(Region("text.png", 226, 0, 448, 172),),
-    ),
-    DemoClass(
-        "helmet",
-        "helmet",
-        shots=(Region("astronaut.png", 285, 345, 395, 512),),
-        tests=(Region("astronaut.png", 397, 345, 512, 512),),
-    ),
-    DemoClass(
         "horse",
         "horse",
         shots=(Region("horse.png", 0, 0, 200, 328),),
@@ -169,6 +162,12 @@ CLASSES = (
         "steel lattice tower",
         shots=(Region("rocket.jpg", 0, 0, 95, 427),),
         tests=(Region("rocket.jpg", 545, 0, 640, 427),),
+    ),
+    DemoClass(
+        "motorcycle",
+        "motorcycle",
+        shots=(Region("motorcycle_left.png", 90, 140, 385, 410),),
+        tests=(Region("motorcycle_left.png", 390, 110, 690, 460),),
     ),
     DemoClass(
         "retina",
@@ -189,12 +188,6 @@ CLASSES = (
         tests=(Region("astronaut.png", 355, 132, 500, 265),),
     ),
     DemoClass(
-        "tissue",
-        "tissue under a microscope",
-        shots=(Region("ihc.png", 0, 0, 250, 512),),
-        tests=(Region("ihc.png", 262, 0, 512, 512),),
-    ),
-    DemoClass(
         "tripod",
         "tripod",
         shots=(Region("camera.png", 225, 280, 400, 396),),
@@ -202,7 +195,7 @@ CLASSES = (
     ),
     DemoClass(
         "wood",
-        "wooden table",
+        "wood",
         shots=(Region("coffee.png", 482, 90, 600, 400),),
         tests=(Region("coffee.png", 0, 180, 78, 400),),
     ),
@@ -215,6 +208,6 @@ def credits() -> list[str]:
     Examples
     --------
     >>> credits()[1]
-    'brick.png: a brick wall (CC0Textures, Bricks25; CC0)'
+    'camera.png: a man with a camera (Lav Varshney; CC0)'
     """
     return [f"{p.file}: {p.shows} ({p.source}; {p.licence})" for p in PHOTOGRAPHS]
