@@ -165,10 +165,8 @@ def test_evaluating_on_shots_is_refused_by_content(shots, photos):
 
 
 def test_the_paper_protocol_shares_the_vlms_tensor(shots):
-    own = Preprocessing(size=(4, 4), resize=4)
-    vision = PixelEncoder(
-        seed=2, preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0, 0, 0))
-    )
+    own = Preprocessing(size=(8, 8), resize=10, mean=(0, 0, 0))
+    vision = PixelEncoder(seed=2, preprocessing=own)
     model = new_model(vision=vision, protocol="paper").fit(shots)
     vlm = model.encoders.vlm
     assert model.encoders.vision.preprocessing == vlm.preprocessing

@@ -30,10 +30,12 @@ def demo(
     but real. Needs the extra: pip install -c constraints.txt 'trustvlm[demo]'
     """
     from trustvlm.cli.evaluate import show
-    from trustvlm.demo import write_pictures
+    from trustvlm.demo import credits, write_pictures
+    from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
 
     pictures = write_pictures(out / "pictures")
+    write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
     note(
         f"1. {pictures.n_shots} example crops of {len(pictures.classes)} classes and "
         f"{pictures.n_photos} test crops, some spoilt: {out / 'pictures'}",
@@ -48,13 +50,17 @@ def demo(
         verdicts = model.predict(pictures.photos, progress=progress)
     verdicts.to_csv(out / "verdicts.csv")
     note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
-    result = model.evaluate(pictures.labels)
+    result = model.evaluate(pictures.labels, name="demo")
     note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
     for remark in model.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
-    note("note: these are crops of a few photographs: a demonstration, no benchmark.", quiet=quiet)
+    note(
+        "note: these are crops of a few photographs, chosen for show: no benchmark. Their sources: "
+        f"{out / 'pictures' / 'CREDITS.txt'}",
+        quiet=quiet,
+    )
     typer.echo(f"Open {out / 'report' / 'index.html'} in a browser.")
 
 

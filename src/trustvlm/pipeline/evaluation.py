@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from trustvlm import metrics
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError, LeakError
+from trustvlm.exceptions import InputError, LeakError, UndefinedMetricWarning
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
 from trustvlm.pipeline.gathering import Gathered, gather_all
@@ -130,6 +131,7 @@ def evaluate(
     model: TrustVLM,
     labelled: Any,
     *,
+    name: str | None = None,
     scores: Sequence[str] | None = None,
     convention: str = "exact",
     exclude_shots: bool = False,
@@ -157,7 +159,7 @@ def evaluate(
     own = results[model.score]
     views = look(evidence, own.prediction)
     return EvaluationResult(
-        dataset=_name(labelled),
+        dataset=_name(labelled) if name is None else name,
         score=model.score,
         class_names=tuple(model.classes_.names),
         shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
@@ -166,10 +168,7 @@ def evaluate(
         labels=truth,
         files=[ref.file for ref in refs],
         results=results,
-        metrics={
-            name: metrics.evaluate(r.confidence, r.prediction == truth, convention=convention)
-            for name, r in results.items()
-        },
+        metrics={name: _measured(result, truth, convention) for name, result in results.items()},
         verdicts=Verdicts(
             verdict_rows(own, views, [ref.path for ref in refs], model.classes_.names)
         ),
@@ -178,6 +177,15 @@ def evaluate(
         excluded=leaked,
         model=manifest_of(model),
     )
+
+
+def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
+    with warnings.catch_warnings():
+        # The tables say for each score what is undefined; one warning per score would not help.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        return metrics.evaluate(
+            result.confidence, result.prediction == truth, convention=convention
+        )
 
 
 def _name(labelled: Any) -> str:

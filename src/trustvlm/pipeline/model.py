@@ -242,6 +242,7 @@ class TrustVLM:
         self,
         labelled: Any,
         *,
+        name: str | None = None,
         scores: Sequence[str] | None = None,
         convention: str = "exact",
         exclude_shots: bool = False,
@@ -253,6 +254,8 @@ class TrustVLM:
         ----------
         labelled
             Folder of class folders, CSV with `path,label`, or `(paths, labels)`.
+        name
+            What tables call it; None takes the folder's or file's name.
         scores
             Names of scores to compare; None takes every one that the evidence allows.
         convention
@@ -273,6 +276,7 @@ class TrustVLM:
         return evaluate(
             self,
             labelled,
+            name=name,
             scores=scores,
             convention=convention,
             exclude_shots=exclude_shots,

@@ -1,0 +1,101 @@
+"""Every snippet of the documentation runs, in order, in a folder like the one it speaks of."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from command import Command
+from pictures import write_class_folders
+
+from trustvlm import TrustVLM
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Set up by the environment that runs the tests, or run by CI as they stand.
+ELSEWHERE = ("pip install", "make ")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the snippets use the offline models")
+    write_class_folders(tmp_path / "shots")
+    write_class_folders(tmp_path / "photos", per_class=3, seed=7)
+    write_class_folders(tmp_path / "labelled", per_class=3, seed=8)
+    TrustVLM(vlm="offline", vision="offline").fit(tmp_path / "shots").save(
+        tmp_path / "colours.trust"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands(block):
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and not line.startswith(ELSEWHERE):
+            assert words[0] == "trustvlm", f"no way to run: {line}"
+            yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_snippets_run(page, workplace, capsys, monkeypatch):
+    if not BLOCK.search(page.read_text()):
+        return
+    run = Command(capsys, monkeypatch)
+    names = {"__name__": "__main__"}
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == "python":
+            exec(compile(block, str(page), "exec"), names)
+        elif language == "bash":
+            for arguments in commands(block):
+                if "clip-vit-b16" in arguments:
+                    if not tiny_presets(workplace, monkeypatch):
+                        continue
+                    run("cache", "clear", "--yes")
+                done = run(*arguments)
+                assert done.code == 0, (arguments, done.err)
+
+
+def tiny_presets(folder, monkeypatch):
+    """Let two presets name tiny random models in the hub's format; False without torch."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError:
+        return False
+    from dataclasses import replace
+
+    from tiny_models import save_tiny_clip, save_tiny_dinov2
+
+    from trustvlm.models import loading
+
+    sources = {"clip-vit-b16": save_tiny_clip, "dinov2-base": save_tiny_dinov2}
+    for name, save in sources.items():
+        if not (folder / name).exists():
+            save(folder / name)
+    presets = tuple(
+        replace(p, spec=f"hf:{folder / p.name}") if p.name in sources else p
+        for p in loading.PRESETS
+    )
+    monkeypatch.setattr(loading, "PRESETS", presets)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_no_page_names_a_preset_that_does_not_exist():
+    from trustvlm.models import presets
+
+    known = {preset.name for preset in presets()}
+    for page in PAGES:
+        for name in re.findall(
+            r"\b((?:clip|siglip2?|dinov2|moco)-[a-z0-9-]*[a-z0-9])\b", page.read_text()
+        ):
+            assert name in known, (page.name, name)
