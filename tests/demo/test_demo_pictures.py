@@ -123,11 +123,24 @@ def test_foreign_pictures_are_neither_mixed_in_nor_removed(tmp_path: Path) -> No
     assert files_of(tmp_path) == {"photos/holiday.jpg": b"precious"}
 
 
+def test_what_no_reader_takes_for_a_picture_does_not_stop_a_second_call(
+    pictures: DemoPictures, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path)
+    left = ["photos/.DS_Store", "shots/cat/.1.jpg.k3x.tmp.jpg", "shots/Thumbs.db"]
+    for name in left:
+        (tmp_path / name).write_bytes(b"left over")
+    again = write_pictures(tmp_path)
+    assert len(find_images(again.photos)) == pictures.n_photos
+    assert len(find_images(again.shots)) == pictures.n_shots
+    assert all((tmp_path / name).read_bytes() == b"left over" for name in left)
+
+
 def test_without_scikit_image_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(MissingExtraError, match=r"trustvlm\[demo\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*'trustvlm\[demo\]'"):
         write_pictures(tmp_path / "pictures")
     assert not (tmp_path / "pictures").exists()
 

@@ -16,6 +16,7 @@ from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, DemoClass, Region
 from trustvlm.exceptions import InputError
 from trustvlm.extras import require
 from trustvlm.files import write_bytes, write_text
+from trustvlm.images.folders import images_below
 
 __all__ = ["Crop", "DemoPictures", "plan", "write_pictures"]
 
@@ -187,12 +188,17 @@ def _render(photograph: Image.Image, crop: Crop) -> bytes:
 
 
 def _refuse_others(folder: Path, expected: set[str]) -> None:
+    # Only what a later walk would take for a picture: a file manager's hidden notes, or the
+    # temporary file of a killed run, must not stop the next one.
     for part in ("shots", "photos"):
-        for path in sorted((folder / part).rglob("*")):
-            if path.is_file() and path.relative_to(folder).as_posix() not in expected:
+        if not (folder / part).is_dir():
+            continue
+        for found in images_below(folder / part, prefix=part):
+            if found.path not in expected:
                 raise InputError(
                     f"Expected {str(folder)!r} to be empty or to hold the demonstration's own "
-                    f"pictures, but got {str(path)!r}. Choose another folder."
+                    f"pictures, but got {str(found.file)!r}. Choose another folder, or delete "
+                    "this one if an older demonstration wrote it."
                 )
 
 
