@@ -1,6 +1,14 @@
 """How good is a confidence score at telling right from wrong predictions.
 
-All metrics take `(confidence, correct)`, work in float64 and need nothing but NumPy.
+All metrics take `(confidence, correct)`: higher confidence is more trusted, correct is boolean or 0
+and 1. They work in float64, need nothing but NumPy, and return fractions.
+
+`evaluate` gives every metric from one sort; each is also a function of its own. `risk_coverage`
+gives the operating points, `bootstrap` intervals, `paired_bootstrap` a comparison of two
+confidences on the same images.
+
+Convention `exact`, the default, does not depend on the order of the samples, ties included.
+Convention `trustvlm` repeats the rules of the paper's released script, to compare with its numbers.
 
 >>> from trustvlm import metrics
 >>> round(metrics.auroc([0.9, 0.6, 0.4], [1, 1, 0]), 3)
@@ -9,16 +17,20 @@ All metrics take `(confidence, correct)`, work in float64 and need nothing but N
 
 from __future__ import annotations
 
+from trustvlm.metrics.bootstrap import Interval, bootstrap
+from trustvlm.metrics.conventions import CONVENTIONS, METRICS
 from trustvlm.metrics.curve import RiskCoverageCurve, risk_coverage
 from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
-from trustvlm.metrics.evaluation import METRICS, Evaluation, evaluate
-from trustvlm.metrics.ranking import CONVENTIONS
+from trustvlm.metrics.evaluation import Evaluation, evaluate
+from trustvlm.metrics.paired import PairedDifference, paired_bootstrap
 from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 
 __all__ = [
     "CONVENTIONS",
     "METRICS",
     "Evaluation",
+    "Interval",
+    "PairedDifference",
     "RiskCoverageCurve",
     "accuracy",
     "augrc",
@@ -26,8 +38,10 @@ __all__ = [
     "aupr_success",
     "aurc",
     "auroc",
+    "bootstrap",
     "eaurc",
     "evaluate",
     "fpr95",
+    "paired_bootstrap",
     "risk_coverage",
 ]

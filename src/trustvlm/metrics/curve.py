@@ -4,65 +4,117 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.conventions import check_convention
 from trustvlm.metrics.ranking import rank
 
 __all__ = ["RiskCoverageCurve", "risk_coverage"]
 
+# Coverages and risks are quotients of counts. This is far below the gap between two of them and
+# above what rounding makes of a bound such as 0.1 + 0.2.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class RiskCoverageCurve:
-    """Operating points that a threshold can reach: tied samples are accepted together.
+    """Operating points of a confidence, from the strictest threshold to the one that accepts all.
 
     Attributes
     ----------
     thresholds
-        `(m,)` distinct confidences, descending; accept where confidence >= threshold.
+        `(m,)` confidences, descending; accept where confidence >= threshold. float64 where that
+        holds every value exactly, else the type of the confidences.
     coverage
         `(m,)` share of samples accepted, in (0, 1], ascending.
     risk
         `(m,)` share of errors among the accepted, in [0, 1].
+    accepted, errors
+        `(m,)` int64, the counts behind them.
     """
 
-    thresholds: NDArray[np.float64]
+    thresholds: NDArray[Any]
     coverage: NDArray[np.float64]
     risk: NDArray[np.float64]
+    accepted: NDArray[np.int64]
+    errors: NDArray[np.int64]
 
     def risk_at(self, coverage: float) -> float:
         """Risk of the first operating point that accepts at least this share of samples.
+
+        NaN for a curve without points.
+
+        Raises
+        ------
+        InputError
+            For a coverage outside (0, 1].
 
         Examples
         --------
         >>> risk_coverage([0.9, 0.8, 0.1], [1, 1, 0]).risk_at(0.6)
         0.0
         """
-        if not 0 < coverage <= 1:
-            raise InputError(f"Expected `coverage` to lie in (0, 1], but got {coverage}.")
-        if not len(self.risk):
-            return math.nan
-        # Coverages are k/n: the tolerance is far below 1/n and above rounding.
-        return float(self.risk[np.searchsorted(self.coverage, coverage - 1e-12)])
+        at = self._first_with(coverage)
+        return math.nan if at is None else float(self.risk[at])
+
+    def accuracy_at(self, coverage: float) -> float:
+        """Give the selective accuracy, 1 - `risk_at(coverage)`.
+
+        Examples
+        --------
+        >>> risk_coverage([0.9, 0.8, 0.1], [1, 1, 0]).accuracy_at(0.6)
+        1.0
+        """
+        return 1 - self.risk_at(coverage)
+
+    def threshold_at(self, coverage: float) -> float:
+        """Highest threshold that accepts at least this share of samples; NaN without points.
+
+        Examples
+        --------
+        >>> risk_coverage([0.9, 0.8, 0.1], [1, 1, 0]).threshold_at(0.6)
+        0.8
+        """
+        at = self._first_with(coverage)
+        # item() keeps integers whole: as a float a large one might accept its neighbour.
+        return math.nan if at is None else self.thresholds[at].item()
 
     def coverage_at(self, risk: float) -> float:
         """Largest coverage at which the observed risk is at most this; 0 if there is none.
 
         This looks at the samples themselves and guarantees nothing for new ones.
 
+        Raises
+        ------
+        InputError
+            For a risk outside [0, 1].
+
         Examples
         --------
         >>> risk_coverage([0.9, 0.8, 0.1], [1, 1, 0]).coverage_at(0.0).__round__(3)
         0.667
         """
-        within = np.flatnonzero(self.risk <= risk)
+        if not 0 <= risk <= 1:
+            raise InputError(f"Expected `risk` to lie in [0, 1], but got {risk}.")
+        within = np.flatnonzero(self.risk <= risk + _ROUNDING)
         return float(self.coverage[within[-1]]) if within.size else 0.0
 
+    def _first_with(self, coverage: float) -> int | None:
+        if not 0 < coverage <= 1:
+            raise InputError(f"Expected `coverage` to lie in (0, 1], but got {coverage}.")
+        if not self.coverage.size:
+            return None
+        return int(np.searchsorted(self.coverage, coverage - _ROUNDING))
 
-def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverageCurve:
-    """Compute the risk-coverage curve at every distinct confidence.
+
+def risk_coverage(
+    confidence: ArrayLike, correct: ArrayLike, convention: str = "exact"
+) -> RiskCoverageCurve:
+    """Compute the risk-coverage curve.
 
     Parameters
     ----------
@@ -70,15 +122,20 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverageCurv
         `(n,)` real numbers, higher is more trusted.
     correct
         `(n,)` booleans, or zeros and ones.
+    convention
+        `exact`: one point at each distinct confidence, which are the operating points that a
+        threshold can reach. `trustvlm`: one point per sample, ties in input order; among ties no
+        threshold reaches it.
 
     Raises
     ------
     InputError
-        For shapes that do not fit, NaN or infinity.
+        For shapes that do not fit, NaN, infinity, or an unknown convention.
 
     Notes
     -----
-    El-Yaniv & Wiener 2010, "On the foundations of noise-free selective classification".
+    El-Yaniv & Wiener 2010, "On the Foundations of Noise-free Selective Classification". The mean
+    of `risk` is the AURC if no samples are tied, or in convention `trustvlm`.
 
     Examples
     --------
@@ -86,9 +143,25 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverageCurv
     >>> curve.coverage, curve.risk.round(2)
     (array([0.25, 0.75, 1.  ]), array([0.  , 0.33, 0.5 ]))
     """
+    check_convention(convention)
     ranking = rank(confidence, correct)
+    if convention == "exact":
+        counts, thresholds = ranking.in_blocks, ranking.confidence[ranking.ends]
+    else:
+        counts, thresholds = ranking.one_by_one, ranking.confidence
+    accepted, errors = counts.accepted[1:], counts.wrong[1:]
     return RiskCoverageCurve(
-        thresholds=ranking.thresholds,
-        coverage=ranking.accepted / max(ranking.n, 1),
-        risk=ranking.wrong / ranking.accepted,
+        thresholds=_as_float64_if_exact(thresholds),
+        coverage=accepted / max(ranking.n, 1),
+        risk=errors / accepted,
+        accepted=accepted,
+        errors=errors,
     )
+
+
+def _as_float64_if_exact(descending: NDArray[Any]) -> NDArray[Any]:
+    if descending.dtype.kind in "iu" and descending.size:
+        exact = max(int(descending[0]), -int(descending[-1])) <= 2**53
+    else:
+        exact = descending.dtype.itemsize <= 8
+    return descending.astype(np.float64) if exact else descending

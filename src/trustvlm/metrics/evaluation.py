@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from trustvlm.metrics import discrimination, selective
-from trustvlm.metrics.ranking import check_convention, rank
+from trustvlm.metrics.conventions import METRICS, check_convention, value, warn_undefined
+from trustvlm.metrics.ranking import rank
 
-__all__ = ["METRICS", "Evaluation", "evaluate"]
-
-METRICS = (
-    "accuracy",
-    "aurc",
-    "eaurc",
-    "augrc",
-    "auroc",
-    "fpr95",
-    "aupr_success",
-    "aupr_error",
-)
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All metrics of one confidence score; fractions in [0, 1], NaN where undefined.
+    """All metrics of one confidence score: fractions in [0, 1], NaN where undefined.
 
     Attributes
     ----------
@@ -52,7 +42,13 @@ class Evaluation:
     convention: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics by name."""
+        """Return the metrics by name, as plain Python values.
+
+        Examples
+        --------
+        >>> evaluate([0.9, 0.1], [1, 0]).to_dict()["auroc"]
+        1.0
+        """
         return asdict(self)
 
 
@@ -71,7 +67,7 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     Returns
     -------
     Evaluation
-        float64 fractions. What is undefined is NaN, with an `UndefinedMetricWarning`.
+        float64 fractions. What is undefined is NaN, named in one `UndefinedMetricWarning`.
 
     Raises
     ------
@@ -86,15 +82,6 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     """
     check_convention(convention)
     ranking = rank(confidence, correct)
-    return Evaluation(
-        accuracy=selective._accuracy(ranking),
-        aurc=selective._aurc(ranking, convention),
-        eaurc=selective._eaurc(ranking, convention),
-        augrc=selective._augrc(ranking, convention),
-        auroc=discrimination._auroc(ranking),
-        fpr95=discrimination._fpr95(ranking, convention),
-        aupr_success=discrimination._aupr_success(ranking, convention),
-        aupr_error=discrimination._aupr_error(ranking, convention),
-        n=ranking.n,
-        convention=convention,
-    )
+    found = {name: value(name, ranking, convention) for name in METRICS}
+    warn_undefined([name for name in METRICS if math.isnan(found[name])], ranking)
+    return Evaluation(**found, n=ranking.n, convention=convention)

@@ -3,68 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.exceptions import InputError
+from trustvlm.metrics.counts import Counts
+from trustvlm.metrics.inputs import confidence_array, correctness_array
 
-__all__ = ["CONVENTIONS", "Ranking", "rank"]
-
-CONVENTIONS = ("exact", "trustvlm")
+__all__ = ["Ranking", "rank"]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """n samples, most trusted first, and what is accepted at each distinct confidence.
+    """n samples, most trusted first, in m blocks of equal confidence.
 
     Attributes
     ----------
+    order
+        `(n,)` index of the sample at each place; ties stay in input order.
     correct
-        `(n,)` bool, sorted by descending confidence; ties stay in input order.
-    thresholds
-        `(m,)` distinct confidences, descending.
-    accepted
-        `(m,)` int64, how many samples have at least that confidence.
-    right
-        `(m,)` int64, how many of those are correct.
+        `(n,)` bool, whether the sample at each place is correct.
+    confidence
+        `(n,)` the confidences at each place, descending, in the type that was given.
+    ends
+        `(m,)` int64, the place of the last sample of each block.
     """
 
+    order: NDArray[np.intp]
     correct: NDArray[np.bool_]
-    thresholds: NDArray[np.float64]
-    accepted: NDArray[np.int64]
-    right: NDArray[np.int64]
+    confidence: NDArray[Any]
+    ends: NDArray[np.int64]
 
     @property
     def n(self) -> int:
         """Number of samples."""
         return len(self.correct)
 
-    @property
-    def n_right(self) -> int:
-        """Number of correct samples."""
-        return int(self.right[-1]) if self.n else 0
+    @cached_property
+    def in_blocks(self) -> Counts:
+        """Counts at the thresholds that exist: tied samples are accepted together."""
+        one_by_one = self.one_by_one
+        at = np.concatenate([[0], self.ends + 1])
+        return Counts(accepted=at, right=one_by_one.right[at])
 
-    @property
-    def wrong(self) -> NDArray[np.int64]:
-        """`(m,)` int64, how many of the accepted samples are wrong."""
-        return self.accepted - self.right
-
-    def expected_errors(self) -> NDArray[np.float64]:
-        """`(n,)` wrong ones among the first k, k = 1..n, averaged over all orders of ties.
-
-        Within a block of ties every order is equally likely, so the expected number of errors
-        grows linearly from one end of the block to the other.
-        """
-        k = np.arange(1, self.n + 1, dtype=np.float64)
-        return np.interp(k, np.r_[0, self.accepted], np.r_[0, self.wrong])
-
-    def errors_in_order(self) -> NDArray[np.float64]:
-        """`(n,)` wrong ones among the first k, k = 1..n, with ties in input order."""
-        return np.cumsum(~self.correct, dtype=np.float64)
+    @cached_property
+    def one_by_one(self) -> Counts:
+        """Counts when samples are accepted one at a time, ties in input order."""
+        right = np.zeros(self.n + 1, dtype=np.int64)
+        np.cumsum(self.correct, out=right[1:])
+        return Counts(accepted=np.arange(self.n + 1, dtype=np.int64), right=right)
 
 
-def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
+def rank(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    names: tuple[str, str] = ("confidence", "correct"),
+) -> Ranking:
     """Check confidence and correctness, and sort them once.
 
     Parameters
@@ -73,6 +69,8 @@ def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
         `(n,)` real numbers, higher is more trusted.
     correct
         `(n,)` booleans, or zeros and ones.
+    names
+        What messages call the two arguments.
 
     Raises
     ------
@@ -82,62 +80,17 @@ def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
     Examples
     --------
     >>> ranking = rank([0.2, 0.9, 0.2], [0, 1, 1])
-    >>> ranking.thresholds, ranking.accepted, ranking.right
-    (array([0.9, 0.2]), array([1, 3]), array([1, 2]))
+    >>> ranking.order, ranking.confidence
+    (array([1, 0, 2]), array([0.9, 0.2, 0.2]))
+    >>> ranking.in_blocks.accepted, ranking.in_blocks.right
+    (array([0, 1, 3]), array([0, 1, 2]))
     """
-    score = _confidence(confidence)
-    right = _correct(correct, len(score))
-    # Sorting ascending on the reversed input and turning round again keeps ties in input order.
+    score = confidence_array(confidence, names[0])
+    right = correctness_array(correct, len(score), names[1], names[0])
+    # Sorting ascending on the reversed input and turning round again keeps ties in input order,
+    # for every type: negation would overflow for integers.
     order = (len(score) - 1 - np.argsort(score[::-1], kind="stable"))[::-1]
-    ordered, right = score[order], right[order]
-    last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], np.ones(min(len(score), 1), bool)])
-    return Ranking(
-        correct=right,
-        thresholds=ordered[last].astype(np.float64),
-        accepted=(last + 1).astype(np.int64),
-        right=np.cumsum(right, dtype=np.int64)[last],
-    )
-
-
-def check_convention(convention: str) -> str:
-    """Return a known convention, or raise `InputError`."""
-    if convention not in CONVENTIONS:
-        raise InputError(
-            f"Expected `convention` to be {' or '.join(CONVENTIONS)}, but got {convention!r}."
-        )
-    return convention
-
-
-def _confidence(value: ArrayLike) -> NDArray[np.generic]:
-    score = np.asarray(value)
-    if score.size == 0:
-        score = score.astype(np.float64)
-    if score.ndim != 1 or score.dtype.kind not in "fiub":
-        raise InputError(
-            "Expected `confidence` to be a one-dimensional array of real numbers, "
-            f"but got shape {score.shape} and dtype {score.dtype}."
-        )
-    if score.dtype.kind == "f" and not np.isfinite(score).all():
-        bad = np.flatnonzero(~np.isfinite(score))
-        raise InputError(
-            f"Expected `confidence` to be finite, but {bad.size} of {score.size} values are NaN or "
-            f"infinite, the first at index {bad[0]}."
-        )
-    return score
-
-
-def _correct(value: ArrayLike, n: int) -> NDArray[np.bool_]:
-    right = np.asarray(value)
-    if right.shape != (n,):
-        raise InputError(
-            f"Expected `correct` to have shape ({n},) like `confidence`, but got {right.shape}."
-        )
-    if right.dtype != bool:
-        whole = (right == 0) | (right == 1)
-        if not np.all(whole):
-            first = int(np.flatnonzero(~whole)[0])
-            raise InputError(
-                f"Expected `correct` to hold booleans or 0 and 1, but index {first} is "
-                f"{right[first]!r}."
-            )
-    return right.astype(bool)
+    ordered = score[order]
+    is_end = np.ones(len(score), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_end[:-1])
+    return Ranking(order, right[order], ordered, np.flatnonzero(is_end).astype(np.int64))

@@ -1,0 +1,195 @@
+"""Whether one confidence is better than another on the same images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.metrics.bootstrap import percentile_interval
+from trustvlm.metrics.conventions import value, warn_undefined
+from trustvlm.metrics.counts import harmonic_numbers
+from trustvlm.metrics.inputs import confidence_array
+from trustvlm.metrics.plan import check_names, check_plan, generator
+from trustvlm.metrics.ranking import Ranking, rank
+from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
+
+__all__ = ["PairedDifference", "paired_bootstrap"]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The difference of a metric between two confidences on the same images, a - b.
+
+    Attributes
+    ----------
+    metric
+        Name of the metric.
+    a, b
+        Its value for each confidence.
+    difference
+        a - b. Of AURC, E-AURC, AUGRC and FPR95 a negative difference says that a is better.
+    low, high
+        Ends of the percentile bootstrap interval of the difference; NaN where the metric is
+        undefined on the samples or on all resamples.
+    p_value
+        Two-sided, of the hypothesis that there is no difference.
+    level
+        Nominal coverage of the interval.
+    n_resamples
+        Resamples drawn.
+    n_excluded
+        Resamples in which the metric is undefined for a or b; interval and p-value are over the
+        others. All of them if it is undefined on the samples themselves.
+    """
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    level: float
+    n_resamples: int
+    n_excluded: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as plain Python values.
+
+        Examples
+        --------
+        >>> paired_bootstrap([0.9, 0.1], [0.3, 0.2], [1, 0]).to_dict()["difference"]
+        0.0
+        """
+        return asdict(self)
+
+
+def paired_bootstrap(
+    confidence_a: ArrayLike,
+    confidence_b: ArrayLike,
+    correct_a: ArrayLike,
+    correct_b: ArrayLike | None = None,
+    metric: str = "aurc",
+    *,
+    n_resamples: int = 2000,
+    seed: int | np.random.Generator | None = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Interval and p-value of the difference of one metric between two confidences.
+
+    Images are drawn with replacement and both confidences are evaluated on the same draw, so that
+    what makes images easy or hard for both cancels.
+
+    Parameters
+    ----------
+    confidence_a, confidence_b
+        `(n,)` real numbers each, on any two scales, higher is more trusted; image i is the same in
+        both.
+    correct_a
+        `(n,)` booleans, or zeros and ones: whether each prediction is right.
+    correct_b
+        The same of the second method, where it predicts otherwise; `correct_a` by default.
+    metric
+        One name from `METRICS`, in the `exact` convention.
+    n_resamples
+        How many resamples to draw. The smallest p-value possible is 2 / (n_resamples + 1).
+    seed
+        Of the draws; the same seed gives the same result. None takes fresh entropy.
+    level
+        Nominal coverage of the interval, in (0, 1).
+
+    Returns
+    -------
+    PairedDifference
+        a - b. NaN with an `UndefinedMetricWarning` if the metric is undefined for a or b.
+
+    Raises
+    ------
+    InputError
+        For shapes that do not fit, NaN, infinity, an unknown metric, or numbers out of range.
+
+    Notes
+    -----
+    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 15. The p-value
+    is that of the interval: the smallest 1 - level at which it leaves out zero, from the shares of
+    resamples with a difference of at most and at least zero, each with one added above and below
+    the line so that it is never 0 (Davison & Hinkley 1997, section 4.2). The smaller the sample,
+    the rougher it is.
+
+    Examples
+    --------
+    >>> right = [1, 1, 1, 1, 1, 0, 0, 0]
+    >>> good, poor = [8, 7, 6, 5, 4, 3, 2, 1], [1, 8, 2, 7, 3, 6, 4, 5]
+    >>> found = paired_bootstrap(good, poor, right, metric="auroc", n_resamples=500)
+    >>> found.difference > 0, found.p_value < 0.1
+    (True, True)
+    """
+    (name,) = check_names([metric], "metric")
+    n_resamples, level = check_plan(n_resamples, level)
+    rng = generator(seed)
+    a = rank(confidence_a, correct_a, ("confidence_a", "correct_a"))
+    if correct_b is None:
+        b = _second(a, confidence_b, correct_a, "correct_a")
+    else:
+        b = _second(a, confidence_b, correct_b, "correct_b")
+    at_a, at_b = value(name, a, "exact"), value(name, b, "exact")
+    defined = not (math.isnan(at_a) or math.isnan(at_b))
+    low = high = p_value = math.nan
+    n_excluded = n_resamples
+    if defined:
+        drawn = _differences(name, a, b, n_resamples, rng)
+        low, high, n_excluded = percentile_interval(drawn, level)
+        p_value = _two_sided(drawn)
+    else:
+        warn_undefined([name], a if math.isnan(at_a) else b)
+    return PairedDifference(
+        metric=name,
+        a=at_a,
+        b=at_b,
+        difference=at_a - at_b,
+        low=low,
+        high=high,
+        p_value=p_value,
+        level=level,
+        n_resamples=n_resamples,
+        n_excluded=n_excluded,
+    )
+
+
+def _second(a: Ranking, confidence: ArrayLike, correct: ArrayLike, name: str) -> Ranking:
+    score = confidence_array(confidence, "confidence_b")
+    if len(score) != a.n:
+        raise InputError(
+            f"Expected `confidence_b` to have shape ({a.n},) like `confidence_a`, "
+            f"but got ({len(score)},)."
+        )
+    return rank(score, correct, ("confidence_b", name))
+
+
+def _differences(
+    name: str, a: Ranking, b: Ranking, n_resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    formula = formulas(harmonic_numbers(a.n))[name]
+    # Draws are in the order of a; at each place of b's order, where a has the same image.
+    place_in_a = np.empty(a.n, dtype=np.intp)
+    place_in_a[a.order] = np.arange(a.n)
+    at = place_in_a[b.order]
+    found = [
+        formula(resampled_counts(a, weights))
+        - formula(resampled_counts(b, np.take(weights, at, axis=1)))
+        for weights in multiplicities(a.n, n_resamples, rng)
+    ]
+    return np.concatenate(found)
+
+
+def _two_sided(differences: NDArray[np.float64]) -> float:
+    kept = differences[~np.isnan(differences)]
+    if not kept.size:
+        return math.nan
+    tail = min(int((kept <= 0).sum()), int((kept >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (kept.size + 1))

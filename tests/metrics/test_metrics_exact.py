@@ -1,0 +1,235 @@
+"""Every metric against independent references and against what must hold of it."""
+
+import itertools
+import math
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from trustvlm import metrics
+from trustvlm.exceptions import UndefinedMetricWarning
+from trustvlm.metrics import exact
+from trustvlm.metrics.counts import Counts, harmonic_numbers
+from trustvlm.metrics.ranking import rank
+
+cases = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(-4, 4), min_size=n, max_size=n),
+        st.lists(st.booleans(), min_size=n, max_size=n),
+    )
+)
+
+
+@pytest.fixture(autouse=True)
+def _undefined_is_not_an_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        yield
+
+
+def slow_expected(confidence, correct):
+    """AURC and AUGRC averaged over every order that sorts the confidences, in fractions."""
+    n = len(confidence)
+    aurcs, augrcs = [], []
+    for order in itertools.permutations(range(n)):
+        if any(confidence[a] < confidence[b] for a, b in itertools.pairwise(order)):
+            continue
+        errors = list(itertools.accumulate(int(not correct[i]) for i in order))
+        aurcs.append(sum(Fraction(e, k) for k, e in enumerate(errors, 1)) / n)
+        augrcs.append(Fraction(sum(errors), n * n))
+    return sum(aurcs) / len(aurcs), sum(augrcs) / len(augrcs)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
+def test_exact_is_the_mean_over_all_orders_of_ties(samples):
+    confidence, correct = zip(*samples, strict=True)
+    aurc, augrc = slow_expected(confidence, correct)
+    assert metrics.aurc(confidence, correct) == pytest.approx(float(aurc), abs=2e-16)
+    assert metrics.augrc(confidence, correct) == float(augrc)
+
+
+@given(cases)
+def test_curves_equal_scikit_learn(case):
+    confidence, correct = map(np.asarray, case)
+    assume(0 < correct.sum() < len(correct))
+    found = metrics.evaluate(confidence, correct)
+    assert found.auroc == pytest.approx(roc_auc_score(correct, confidence), abs=1e-12)
+    precision, recall, _ = precision_recall_curve(correct, confidence)
+    assert found.aupr_success == pytest.approx(auc(recall, precision), abs=1e-12)
+    expected = average_precision_score(~correct, -confidence)
+    assert found.aupr_error == pytest.approx(expected, abs=1e-12)
+    fpr, tpr, _ = roc_curve(correct, confidence, drop_intermediate=False)
+    assert found.fpr95 == fpr[tpr >= 0.95].min()
+    fpr, tpr, _ = roc_curve(correct, confidence)
+    nearest = fpr[np.argmin(np.abs(tpr - 0.95))]
+    assert metrics.fpr95(confidence, correct, "trustvlm") == nearest
+
+
+@given(cases)
+def test_convention_trustvlm_takes_ties_in_input_order(case):
+    order = sorted(range(len(case[0])), key=lambda i: -case[0][i])
+    errors = list(itertools.accumulate(int(not case[1][i]) for i in order))
+    n = len(order)
+    aurc = float(sum(Fraction(e, k) for k, e in enumerate(errors, 1)) / n)
+    assert metrics.aurc(*case, "trustvlm") == pytest.approx(aurc, abs=1e-15)
+    assert metrics.augrc(*case, "trustvlm") == float(Fraction(sum(errors), n * n))
+
+
+@given(cases)
+def test_every_metric_alone_equals_all_at_once(case):
+    for convention in metrics.CONVENTIONS:
+        found = metrics.evaluate(*case, convention=convention)
+        for name in metrics.METRICS:
+            alone = getattr(metrics, name)(*case, convention=convention)
+            np.testing.assert_equal(alone, getattr(found, name))
+        assert (found.n, found.convention) == (len(case[0]), convention)
+        assert all(type(getattr(found, name)) is float for name in metrics.METRICS)
+
+
+@given(cases, st.randoms(use_true_random=False))
+def test_exact_does_not_depend_on_input_order(case, random):
+    order = list(range(len(case[0])))
+    random.shuffle(order)
+    shuffled = [np.asarray(part)[order] for part in case]
+    np.testing.assert_equal(
+        metrics.evaluate(*case).to_dict(), metrics.evaluate(*shuffled).to_dict()
+    )
+
+
+@given(cases)
+def test_monotone_transforms_change_nothing(case):
+    confidence, correct = np.asarray(case[0], dtype=float), case[1]
+    for transformed in (np.exp(confidence), 3 * confidence - 7, confidence**3):
+        for convention in metrics.CONVENTIONS:
+            a = metrics.evaluate(confidence, correct, convention).to_dict()
+            b = metrics.evaluate(transformed, correct, convention).to_dict()
+            np.testing.assert_equal(a, b)
+
+
+@given(cases)
+def test_no_ranking_leaves_the_range_from_perfect_to_inverted(case):
+    confidence, correct = map(np.asarray, case)
+    found = metrics.evaluate(confidence, correct)
+    perfect, inverted = (metrics.evaluate(s * correct.astype(float), correct) for s in (1, -1))
+    for name in ("aurc", "eaurc", "augrc", "fpr95"):
+        low, value, high = (getattr(m, name) for m in (perfect, found, inverted))
+        assert math.isnan(value) or low - 1e-12 <= value <= high + 1e-12
+    # Average precision has its minimum elsewhere: ties spare the first errors found.
+    assert math.isnan(found.auroc) or inverted.auroc <= found.auroc <= perfect.auroc
+    assert math.isnan(found.aupr_error) or found.aupr_error <= perfect.aupr_error + 1e-12
+    for name in metrics.METRICS:
+        value = getattr(found, name)
+        assert math.isnan(value) or -1e-15 <= value <= 1 + 1e-15
+
+
+@given(cases)
+def test_turning_the_scores_round_mirrors_auroc(case):
+    confidence, correct = map(np.asarray, case)
+    assume(0 < correct.sum() < len(correct))
+    turned = metrics.auroc(-confidence, correct)
+    assert metrics.auroc(confidence, correct) == pytest.approx(1 - turned, abs=1e-15)
+
+
+@given(cases)
+def test_a_constant_confidence_has_the_error_rate_as_aurc(case):
+    correct = np.asarray(case[1])
+    found = metrics.evaluate(np.zeros(len(correct)), correct)
+    assert found.aurc == pytest.approx(1 - found.accuracy, abs=1e-15)
+    assert math.isnan(found.auroc) or found.auroc == 0.5
+    assert math.isnan(found.fpr95) or found.fpr95 == 1
+
+
+@given(cases)
+def test_augrc_follows_from_auroc(case):
+    """AUGRC = (1 - AUROC) a (1 - a) + R^2/2 + R/(2n), for every n, ties included."""
+    confidence, correct = map(np.asarray, case)
+    assume(0 < correct.sum() < len(correct))
+    found = metrics.evaluate(confidence, correct)
+    a, n = found.accuracy, len(correct)
+    expected = (1 - found.auroc) * a * (1 - a) + (1 - a) ** 2 / 2 + (1 - a) / (2 * n)
+    assert found.augrc == pytest.approx(expected, abs=1e-12)
+
+
+@given(cases)
+def test_doubling_every_sample_keeps_what_is_read_at_thresholds(case):
+    once = metrics.evaluate(*case).to_dict()
+    twice = metrics.evaluate(case[0] * 2, case[1] * 2).to_dict()
+    for name in ("accuracy", "auroc", "fpr95", "aupr_success", "aupr_error"):
+        np.testing.assert_allclose(twice[name], once[name], rtol=1e-14)
+
+
+@given(cases)
+def test_a_table_of_harmonic_numbers_gives_the_same_area(case):
+    counts = rank(*case).in_blocks
+    table = harmonic_numbers(len(case[0]))
+    assert exact.aurc(counts, table) == pytest.approx(float(exact.aurc(counts)), abs=1e-13)
+
+
+def test_perfect_ranking_tends_to_its_limit():
+    for n, gap in ((100, 1e-2), (10_000, 1e-4)):
+        correct = np.arange(n) < 0.8 * n
+        assert 0 < metrics.eaurc(-np.arange(n), correct) < gap
+
+
+def test_fpr95_needs_exactly_nineteen_of_twenty():
+    for n_right in range(1, 401):
+        needed = min(r for r in range(n_right + 1) if 20 * r >= 19 * n_right)
+        # Wrong samples sit below the needed right ones and below all of them.
+        right = np.r_[np.ones(needed), 0, np.ones(n_right - needed), 0].astype(bool)
+        assert metrics.fpr95(-np.arange(len(right)), right) == 0.0
+        right = np.r_[np.ones(needed - 1), 0, np.ones(n_right - needed + 1), 0].astype(bool)
+        assert metrics.fpr95(-np.arange(len(right)), right) == 0.5
+
+
+def test_six_tied_scores_do_not_depend_on_input_order():
+    for correct in ([1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]):
+        assert metrics.aurc([0.5] * 6, correct) == 0.5
+    assert 1000 * metrics.aurc([0.5] * 6, [1, 1, 1, 0, 0, 0], "trustvlm") == pytest.approx(
+        191.7, abs=0.05
+    )
+    assert 1000 * metrics.aurc([0.5] * 6, [0, 0, 0, 1, 1, 1], "trustvlm") == pytest.approx(
+        808.3, abs=0.05
+    )
+
+
+def test_a_million_samples():
+    rng = np.random.default_rng(0)
+    n = 1_000_000
+    for confidence in (rng.random(n), rng.integers(0, 1000, n)):
+        correct = rng.random(n) < 0.3 + 0.5 * confidence / confidence.max()
+        found = metrics.evaluate(confidence, correct)
+        right = int(correct.sum())
+        pairs = rankdata(confidence)[correct].sum() - right * (right + 1) / 2
+        assert found.auroc == pytest.approx(pairs / (right * (n - right)), rel=1e-12)
+        order = np.argsort(-confidence, kind="stable")
+        block = np.r_[0, np.flatnonzero(np.diff(confidence[order])) + 1, n]
+        errors = np.r_[0, np.cumsum(~correct[order])]
+        k = np.arange(1, n + 1)
+        expected = np.interp(k, block, errors[block])
+        assert found.aurc == pytest.approx(math.fsum(expected / k) / n, rel=1e-13)
+        assert found.augrc == pytest.approx(math.fsum(expected) / n**2, rel=1e-13)
+        table = exact.aurc(rank(confidence, correct).in_blocks, harmonic_numbers(n))
+        assert table == pytest.approx(found.aurc, rel=1e-10)
+
+
+def test_counts_run_over_the_last_axis():
+    rows = [([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]), ([0.9, 0.5, 0.5, 0.1], [0, 0, 0, 0])]
+    single = [rank(*row).in_blocks for row in rows]
+    both = Counts(np.stack([c.accepted for c in single]), np.stack([c.right for c in single]))
+    for name in metrics.METRICS:
+        formula = getattr(exact, name)
+        extra = (harmonic_numbers(4),) if name in ("aurc", "eaurc") else ()
+        found = formula(both, *extra)
+        np.testing.assert_allclose(found, [formula(c) for c in single], atol=1e-15)
