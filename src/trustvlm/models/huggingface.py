@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.extras import require
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.hub import ModelFiles, locate
 from trustvlm.models.hub_preprocessing import read_preprocessing
-from trustvlm.models.torch_device import place, to_tensor, to_vectors
+from trustvlm.models.hub_tokenizer import load_tokenizer
+from trustvlm.models.inputs import check_texts
+from trustvlm.models.quiet import quiet
+from trustvlm.models.torch_device import inference, to_vectors
+from trustvlm.models.torch_encoder import TorchImageEncoder
 
 __all__ = ["HuggingFaceVLM", "HuggingFaceVision", "load_hf_vision", "load_hf_vlm"]
 
@@ -28,24 +32,20 @@ def load_hf_vlm(
 
     Raises
     ------
+    InputError
+        For an unknown device or precision.
+    MissingExtraError
+        If transformers, or what its tokenizer needs, is not installed.
     ModelUnavailableError
-        If it cannot be had, or is no such model.
+        If the model cannot be had, is damaged, or is of another kind.
     """
     files, model, family = _load(name, revision)
     if family not in _PROMPTS:
         raise ModelUnavailableError(
             f"{name} is a {family} model, not a vision-language model of the kinds "
-            f"{' and '.join(_PROMPTS)}. As the verifying encoder it works: --vision hf:{name}"
+            f"{' and '.join(_PROMPTS)}. An image encoder goes to --vision hf:{name}"
         )
-    transformers = require("transformers", extra="torch", purpose="The tokenizer")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            files.directory, local_files_only=True
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelUnavailableError(
-            f"The tokenizer of {name} cannot be read from {files.directory}: {error}"
-        ) from error
+    tokenizer = load_tokenizer(files, int(model.config.text_config.vocab_size))
     return HuggingFaceVLM(files, model, tokenizer, family, device=device, precision=precision)
 
 
@@ -56,14 +56,16 @@ def load_hf_vision(
 
     Raises
     ------
-    ModelUnavailableError
-        If it cannot be had.
+    InputError, MissingExtraError, ModelUnavailableError
+        As `load_hf_vlm`.
     """
     files, model, family = _load(name, revision)
+    if family not in _PROMPTS and model.main_input_name != "pixel_values":
+        raise ModelUnavailableError(f"{name} is a {family} model, which encodes no images.")
     return HuggingFaceVision(files, model, family, device=device, precision=precision)
 
 
-class HuggingFaceVision:
+class HuggingFaceVision(TorchImageEncoder):
     """An image encoder run by transformers.
 
     DINOv2 and other transformers give the mean over all tokens of the last hidden state, the class
@@ -76,47 +78,52 @@ class HuggingFaceVision:
         As in `trustvlm.models.base.ImageEncoder`.
     """
 
-    note = ""
-
     def __init__(
-        self, files: ModelFiles, model: Any, family: str, *, device: str, precision: str
+        self,
+        files: ModelFiles,
+        model: Any,
+        family: str,
+        *,
+        device: str,
+        precision: str,
+        settings: dict[str, Any] | None = None,
     ) -> None:
-        self._model, self._device, self._dtype = place(model, device, precision)
-        self._joint = hasattr(model, "get_image_features")
-        self.preprocessing = read_preprocessing(files.directory)
-        self.identity = ModelIdentity(
-            spec=f"hf:{files.source}",
-            source=files.source,
-            revision=files.revision,
-            weights=files.weights(),
-            settings={
-                "family": family,
-                "pooling": "projection" if self._joint else "mean of all tokens",
-                "precision": precision,
-            },
+        self._joint = family in _PROMPTS
+        super().__init__(
+            model,
+            identity=ModelIdentity(
+                spec=f"hf:{files.source}",
+                source=files.source,
+                revision=files.revision,
+                weights=files.weights(),
+                settings={
+                    "family": family,
+                    "configuration": files.configuration(),
+                    "pooling": "projection" if self._joint else "mean of all tokens",
+                    "precision": precision,
+                    **(settings or {}),
+                },
+            ),
+            preprocessing=read_preprocessing(files.directory),
+            dim=_joint_dim(model.config) if self._joint else _dim(model.config),
+            device=device,
+            precision=precision,
         )
-        self.dim = _dim(model.config)
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode `(n, height, width, 3)` uint8 RGB to `(n, dim)` float32, not L2-normalised."""
-        import torch
-
-        with torch.inference_mode():
-            tensor = to_tensor(pixels, self.preprocessing, self._device, self._dtype)
-            if self._joint:
-                vectors = self._model.get_image_features(pixel_values=tensor).pooler_output
-            else:
-                hidden = self._model(pixel_values=tensor).last_hidden_state
-                # (n, tokens, d) of a transformer, (n, d, h, w) of a convolutional network
-                vectors = hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
-            return to_vectors(vectors)
+    def _features(self, tensor: Any) -> Any:
+        if self._joint:
+            return self._model.get_image_features(pixel_values=tensor).pooler_output
+        hidden = self._model(pixel_values=tensor).last_hidden_state
+        # (n, tokens, d) of a transformer, (n, d, h, w) of a convolutional network
+        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
 
 
 class HuggingFaceVLM(HuggingFaceVision):
     """A CLIP or SigLIP model run by transformers.
 
     CLIP's texts are padded to the longest of the batch, which changes nothing under its causal
-    mask; SigLIP's to the model's full length, which is how it was trained.
+    mask. SigLIP's are padded to the model's full length and put in lower case, which is how it was
+    trained; the tokenizer that SigLIP 2 is published with leaves the case alone.
 
     Attributes
     ----------
@@ -136,60 +143,92 @@ class HuggingFaceVLM(HuggingFaceVision):
         precision: str,
     ) -> None:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
-        super().__init__(files, model, family, device=device, precision=precision)
-        self._tokenizer = tokenizer
-        self._padding = "max_length" if family == "siglip" else "longest"
-        self._length = int(model.config.text_config.max_position_embeddings)
         self.prompt = _PROMPTS[family]
+        self._tokenizer = tokenizer
+        self._full = family == "siglip"
+        self._length = int(model.config.text_config.max_position_embeddings)
+        super().__init__(
+            files,
+            model,
+            family,
+            device=device,
+            precision=precision,
+            settings={"tokenizer": files.tokenizer(), "lower_case": self._full},
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode m texts to `(m, dim)` float32, not L2-normalised; longer ones are cut."""
-        import torch
+        """Encode m texts to `(m, dim)` float32, not L2-normalised; longer ones are cut.
 
-        if isinstance(texts, str):
-            raise InputError(f"Expected `texts` to be a sequence of strings, but got {texts!r}.")
-        if not texts:
-            return np.empty((0, self.dim), dtype=np.float32)
-        parts = []
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            tokens = self._tokenizer(
-                list(texts[start : start + _TEXTS_AT_ONCE]),
-                padding=self._padding,
-                truncation=True,
-                max_length=self._length,
-                return_tensors="pt",
-            )
-            inputs = {"input_ids": tokens["input_ids"].to(self._device)}
-            # SigLIP attends to its padding; CLIP must not.
-            if self._padding == "longest":
-                inputs["attention_mask"] = tokens["attention_mask"].to(self._device)
-            with torch.inference_mode():
+        Raises
+        ------
+        InputError
+            If `texts` is one string rather than several, or holds something else than strings.
+        """
+        todo = check_texts(texts)
+        parts = [np.empty((0, self.dim), dtype=np.float32)]
+        for start in range(0, len(todo), _TEXTS_AT_ONCE):
+            inputs = self._tokens(todo[start : start + _TEXTS_AT_ONCE])
+            with inference(self._device):
                 parts.append(to_vectors(self._model.get_text_features(**inputs).pooler_output))
         return np.concatenate(parts)
+
+    def _tokens(self, texts: list[str]) -> dict[str, Any]:
+        tokens = self._tokenizer(
+            [text.lower() for text in texts] if self._full else texts,
+            padding="max_length" if self._full else "longest",
+            padding_side="right",
+            truncation=True,
+            max_length=self._length,
+            return_tensors="pt",
+        )
+        # SigLIP attends to its padding; CLIP must not.
+        names = ("input_ids",) if self._full else ("input_ids", "attention_mask")
+        return {name: tokens[name].to(self._device) for name in names}
 
 
 def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     purpose = f"The model hf:{name}"
-    require("torch", extra="torch", purpose=purpose)
-    transformers = require("transformers", extra="torch", purpose=purpose)
+    with quiet():
+        torch = require("torch", extra="torch", purpose=purpose)
+        transformers = require("transformers", extra="torch", purpose=purpose)
     files = locate(name, revision=revision)
     files.weights()
     try:
-        model = transformers.AutoModel.from_pretrained(
-            files.directory, local_files_only=True, dtype="float32"
-        )
+        with quiet():
+            model, report = transformers.AutoModel.from_pretrained(
+                files.directory,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    # transformers raises whatever its parts raise.
     except Exception as error:
         raise ModelUnavailableError(
-            f"{name} cannot be loaded from {files.directory}: {error}"
+            f"{name} cannot be loaded from {files.directory}: {_first_line(error)}"
         ) from error
-    return files, model, str(model.config.model_type)
+    family = str(model.config.model_type)
+    # The pooler of an image encoder is not used, and often not published.
+    missing = {
+        key for key in report["missing_keys"] if family in _PROMPTS or not key.startswith("pooler.")
+    }
+    if missing:
+        raise ModelUnavailableError(
+            f"The weights in {files.directory} do not belong to its config.json: {len(missing)} "
+            f"tensors are missing, such as {min(missing)}."
+        )
+    return files, model, family
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _joint_dim(config: Any) -> int:
+    size = getattr(config, "projection_dim", None)
+    return int(size if isinstance(size, int) else config.vision_config.hidden_size)
 
 
 def _dim(config: Any) -> int:
-    for name in ("projection_dim", "hidden_size"):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            return value
-    if hasattr(config, "vision_config"):
-        return int(config.vision_config.hidden_size)
-    return int(config.hidden_sizes[-1])
+    size = getattr(config, "hidden_size", None)
+    return int(size if isinstance(size, int) else config.hidden_sizes[-1])

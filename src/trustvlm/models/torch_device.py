@@ -1,7 +1,9 @@
-"""Where and how torch runs: device, precision, and pixels on their way to it."""
+"""Where and how torch runs: device, precision, and pixels on their way to it and back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.extras import require
 from trustvlm.models.preprocessing import Preprocessing
 
-__all__ = ["place", "to_tensor", "to_vectors"]
+__all__ = ["inference", "place", "to_tensor", "to_vectors"]
 
 _PRECISIONS = ("float32", "bfloat16")
 
@@ -37,10 +39,27 @@ def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
         raise InputError(
             f"Expected `device` to be auto, cpu or cuda, but got {device!r}."
         ) from error
-    if where.type == "cuda" and not torch.cuda.is_available():
+    if where.type == "cuda" and not 0 <= (where.index or 0) < torch.cuda.device_count():
         raise InputError(f"This machine has no device {device!r}; use --device cpu or auto.")
     dtype = getattr(torch, precision)
     return model.to(device=where, dtype=dtype).eval(), where, dtype
+
+
+@contextmanager
+def inference(device: Any) -> Iterator[None]:
+    """Run without gradients, and with all bits of float32.
+
+    On NVIDIA devices torch would otherwise round the inputs of convolutions to TensorFloat-32,
+    some three decimal digits.
+    """
+    import torch
+
+    with torch.inference_mode():
+        if device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
 
 
 def to_tensor(
