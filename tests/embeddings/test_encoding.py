@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from PIL import Image
 
 from broken_images import write_broken_images
 from pixel_encoder import PixelEncoder
+from processes import finished, next_line, running
 from trustvlm.embeddings import Chunk, EmbeddingStore, encode_all, encode_images, preparing
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
@@ -376,6 +376,28 @@ def test_leaving_early_shuts_the_pool_down(photos):
     assert_no_threads()
 
 
+def test_a_forgotten_run_may_be_collected_in_one_of_its_own_threads(photos):
+    forgotten, closed = [], []
+    ready = threading.Event()
+
+    class Collecting(InMemoryImage):
+        def read(self, limits):
+            # What the garbage collector does, if it happens to run here.
+            assert ready.wait(10)
+            forgotten.pop().close()
+            closed.append(threading.current_thread().name)
+            return super().read(limits)
+
+    content = photos[0].file.read_bytes()
+    parts = [[InMemoryImage("first", content)], [Collecting("second", content)]]
+    wanted = preparing.Wanted({}, EmbeddingStore.memory(), Limits())
+    forgotten.append(preparing.run_ahead(parts, wanted, workers=1))
+    next(forgotten[0])
+    ready.set()
+    assert_no_threads()
+    assert closed == ["trustvlm-decode_0"]
+
+
 def test_control_c_ends_the_run_and_keeps_what_was_done(photos):
     class Interrupted(PixelEncoder):
         def encode_pixels(self, pixels):
@@ -392,7 +414,6 @@ def test_control_c_ends_the_run_and_keeps_what_was_done(photos):
 
 STOPPED = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
 from pixel_encoder import PixelEncoder
 from trustvlm.embeddings import EmbeddingStore, encode_images
 from trustvlm.images import find_images
@@ -402,7 +423,7 @@ class Endless(PixelEncoder):
         print("busy", flush=True)
         time.sleep(60)
 
-refs = find_images(sys.argv[2]) * 1000
+refs = find_images(sys.argv[1]) * 1000
 for chunk in encode_images(refs, {"e": Endless()}, EmbeddingStore.memory(), batch_size=4):
     pass
 """
@@ -410,18 +431,11 @@ for chunk in encode_images(refs, {"e": Endless()}, EmbeddingStore.memory(), batc
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
 def test_a_real_control_c_does_not_hang(photos):
-    tests = str(Path(__file__).parent.parent)
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, tests, str(photos[0].file.parent)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "busy\n"
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
-    assert process.returncode in (1, -signal.SIGINT, 130)
+    with running(STOPPED, photos[0].file.parent) as process:
+        assert next_line(process) == "busy"
+        process.send_signal(signal.SIGINT)
+        code, stderr = finished(process)
+    assert code in (1, -signal.SIGINT, 130)
     assert stderr.rstrip().endswith("KeyboardInterrupt")
 
 

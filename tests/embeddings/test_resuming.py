@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,12 @@ import pytest
 from PIL import Image
 
 from pixel_encoder import PixelEncoder
+from processes import next_line, running
 from trustvlm.embeddings import EmbeddingStore, encode_all
 from trustvlm.images import find_images
 
 RUN = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
 from pixel_encoder import PixelEncoder
 from test_resuming import encoders
 from trustvlm.embeddings import EmbeddingStore, encode_images
@@ -31,8 +29,8 @@ class Slow(PixelEncoder):
         time.sleep(0.01)
         return super().encode_pixels(pixels)
 
-store = EmbeddingStore(sys.argv[3])
-for chunk in encode_images(find_images(sys.argv[2]), encoders(Slow), store, batch_size=4):
+store = EmbeddingStore(sys.argv[2])
+for chunk in encode_images(find_images(sys.argv[1]), encoders(Slow), store, batch_size=4):
     pass
 """
 
@@ -89,18 +87,12 @@ def test_an_exception_after_some_passes(photos, tmp_path, passes):
 def test_kill_9_again_and_again(photos, tmp_path):
     path = tmp_path / "e.sqlite"
     rng = random.Random(3)
-    tests = str(Path(__file__).parent.parent), str(Path(__file__).parent)
-    command = [sys.executable, "-c", RUN, tests[0], str(photos), str(path)]
-    path_before = [p for p in (os.environ.get("PYTHONPATH"),) if p]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*tests, *path_before])}
     entries = [0]
     for _ in range(4):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        for _ in range(rng.randint(2, 5)):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with running(RUN, photos, path) as process:
+            for _ in range(rng.randint(2, 5)):
+                next_line(process)
+            process.send_signal(signal.SIGKILL)
         with EmbeddingStore(path) as store:
             entries.append(store.stats().entries)
     assert entries == sorted(entries)

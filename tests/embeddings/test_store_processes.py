@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
+from processes import finished, next_line, running
 from trustvlm.embeddings import EmbeddingStore
 
 PER_CHUNK = 16
@@ -20,13 +19,11 @@ DIM = 300
 
 WRITER = """
 import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from test_store_processes import vectors
 from trustvlm.embeddings import EmbeddingStore
 
-store = EmbeddingStore(sys.argv[2])
-first, last = int(sys.argv[3]), int(sys.argv[4])
+store = EmbeddingStore(sys.argv[1])
+first, last = int(sys.argv[2]), int(sys.argv[3])
 print("open", flush=True)
 for chunk in range(first, last):
     store.put_many("f", vectors(chunk), spec="writer")
@@ -37,12 +34,6 @@ for chunk in range(first, last):
 def vectors(chunk: int) -> dict[str, np.ndarray]:
     rows = np.random.default_rng(chunk).normal(size=(PER_CHUNK, DIM)).astype(np.float32)
     return {f"{chunk}-{i}": row for i, row in enumerate(rows)}
-
-
-def writer(path: Path, first: int, last: int) -> subprocess.Popen[str]:
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-W", "error", "-c", WRITER, here, str(path), str(first), str(last)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def check_chunk(store: EmbeddingStore, chunk: int) -> bool:
@@ -61,12 +52,11 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_committed(tmp_path):
     rng = random.Random(0)
     first = 0
     for _ in range(6):
-        process = writer(path, first, 10**6)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        time.sleep(rng.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        said, _ = process.communicate()
+        with running(WRITER, path, first, 10**6) as process:
+            assert next_line(process) == "open"
+            time.sleep(rng.uniform(0.0, 0.25))
+            process.send_signal(signal.SIGKILL)
+            said, _ = process.communicate()
         committed = [int(line) for line in said.split() if line.isdigit()]
         last = committed[-1] if committed else first - 1
         with EmbeddingStore(path) as store:  # a warning about damage would be an error here
@@ -80,10 +70,11 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_committed(tmp_path):
 
 def test_processes_that_start_at_once_share_one_new_store(tmp_path):
     path = tmp_path / "new" / "e.sqlite"
-    processes = [writer(path, start, start + 25) for start in (0, 25, 50)]
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], results
-    assert [stderr for _, stderr in results] == ["", "", ""]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(running(WRITER, path, start, start + 25)) for start in (0, 25, 50)
+        ]
+        assert [finished(process) for process in processes] == [(0, "")] * 3
     with EmbeddingStore(path) as store:
         assert all(check_chunk(store, chunk) for chunk in range(75))
         assert store.stats().entries == 75 * PER_CHUNK
@@ -91,10 +82,8 @@ def test_processes_that_start_at_once_share_one_new_store(tmp_path):
 
 def test_two_processes_that_compute_the_same_agree(tmp_path):
     path = tmp_path / "e.sqlite"
-    processes = [writer(path, 0, 25) for _ in range(2)]
-    for process in processes:
-        _, stderr = process.communicate(timeout=60)
-        assert (process.returncode, stderr) == (0, "")
+    with running(WRITER, path, 0, 25) as one, running(WRITER, path, 0, 25) as other:
+        assert finished(one) == finished(other) == (0, "")
     with EmbeddingStore(path) as store:
         assert all(check_chunk(store, chunk) for chunk in range(25))
         assert store.stats().entries == 25 * PER_CHUNK
@@ -102,16 +91,13 @@ def test_two_processes_that_compute_the_same_agree(tmp_path):
 
 def test_one_process_empties_the_store_while_another_writes(tmp_path):
     path = tmp_path / "e.sqlite"
-    process = writer(path, 0, 200)
-    assert process.stdout is not None
-    process.stdout.readline()
-    with EmbeddingStore(path) as store:
+    with running(WRITER, path, 0, 200) as process, EmbeddingStore(path) as store:
+        assert next_line(process) == "open"
         while process.poll() is None:
             store.clear()
             store.prune(max_bytes=0)
             time.sleep(0.01)
-        _, stderr = process.communicate()
-        assert (process.returncode, stderr) == (0, "")
+        assert finished(process) == (0, "")
         chunks = [check_chunk(store, chunk) for chunk in range(200)]
         assert sum(chunks) * PER_CHUNK == store.stats().entries
 

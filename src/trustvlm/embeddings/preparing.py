@@ -25,6 +25,8 @@ __all__ = ["Prepared", "Wanted", "pixels_key", "run_ahead"]
 S = TypeVar("S", bound=ImageSource)
 T = TypeVar("T")
 
+_THREADS = "trustvlm-decode"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -79,7 +81,7 @@ def run_ahead(
     size = max((len(chunk) for chunk in chunks), default=1)
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
     ahead = 1 + max(1, -(-2 * workers // max(size, 1)))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="trustvlm-decode")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=_THREADS)
     running: deque[list[Future[Prepared]]] = deque()
     todo = iter(chunks)
     try:
@@ -90,7 +92,10 @@ def run_ahead(
                 return
             yield [future.result() for future in running.popleft()]
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # The garbage collector may close this generator in one of the pool's own threads, which
+        # cannot wait for itself.
+        own = threading.current_thread().name.startswith(_THREADS)
+        pool.shutdown(wait=not own, cancel_futures=True)
 
 
 def default_workers() -> int:
