@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trustvlm.exceptions import InputError
+from trustvlm.models.strips import resize_strip
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing"]
 
@@ -19,9 +20,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Beyond this, the resized image is cut to its middle first: a strip of 10 x 100000 pixels would
-# otherwise grow to half a gigapixel.
+# Beyond these the resized image is never made: a strip of 10 x 100000 pixels would grow to half a
+# gigapixel.
 _MOST_PIXELS = 16_000_000
+_STRIP = 16
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -29,6 +31,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_ROUNDINGS = ("down", "even")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,17 @@ class Preprocessing:
         Length in pixels of the shorter side before the centre crop; None squashes the whole
         image to `size`, ignoring its aspect ratio (as SigLIP does).
     interpolation
-        `nearest`, `bilinear`, `bicubic` or `lanczos`.
+        `nearest`, `bilinear`, `bicubic` or `lanczos`, as Pillow computes them.
     mean, std
         Per channel, for pixel values scaled to [0, 1].
+    rounding
+        Where the centre crop begins if the margins cannot be equal: `down` makes the first one
+        the smaller, as transformers does; `even` rounds half to even, as torchvision does.
+
+    Raises
+    ------
+    InputError
+        If a setting is none of these.
 
     Examples
     --------
@@ -59,13 +70,15 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    rounding: str = "down"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _FILTERS:
-            raise InputError(
-                f"Expected `interpolation` to be one of {', '.join(_FILTERS)}, "
-                f"but got {self.interpolation!r}."
-            )
+        for name, known in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"Expected `{name}` to be one of {', '.join(known)}, "
+                    f"but got {getattr(self, name)!r}."
+                )
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop an RGB image to `(height, width, 3)` uint8, not yet normalised."""
@@ -85,11 +98,15 @@ class Preprocessing:
             int(self.resize * image.size[0] / short),
             int(self.resize * image.size[1] / short),
         )
-        left, top = (full[0] - width) // 2, (full[1] - height) // 2
-        if full[0] * full[1] > _MOST_PIXELS:
-            image, full, left, top = _middle(image, full, (width, height))
+        left, top = self._margin(full[0] - width), self._margin(full[1] - height)
+        right, bottom = left + width, top + height
+        if full[0] * full[1] > _MOST_PIXELS and max(full) > _STRIP * min(full):
+            return resize_strip(image, full, (left, right), (top, bottom), filter_)
         # Pillow's crop pads with black where the crop is larger than the resized image.
-        return image.resize(full, filter_).crop((left, top, left + width, top + height))
+        return image.resize(full, filter_).crop((left, top, right, bottom))
+
+    def _margin(self, spare: int) -> int:
+        return spare // 2 if self.rounding == "down" else round(spare / 2)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn `(n, height, width, 3)` uint8 into `(n, 3, height, width)` normalised float32."""
@@ -115,24 +132,5 @@ class Preprocessing:
             interpolation=settings["interpolation"],
             mean=tuple(settings["mean"]),
             std=tuple(settings["std"]),
+            rounding=settings["rounding"],
         )
-
-
-def _middle(
-    image: Image.Image, full: tuple[int, int], crop: tuple[int, int]
-) -> tuple[Image.Image, tuple[int, int], int, int]:
-    """Cut a very long image to its middle, so that resizing it costs no more than a photograph.
-
-    Four crop lengths are kept along the long side, far more than any filter reaches.
-    """
-    along = 0 if full[0] > full[1] else 1
-    scale = image.size[along] / full[along]
-    kept = 4 * crop[along]
-    start = round((full[along] - kept) / 2 * scale)
-    end = round((full[along] + kept) / 2 * scale)
-    box = [0, 0, *image.size]
-    box[along], box[along + 2] = start, end
-    cut = image.crop((box[0], box[1], box[2], box[3]))
-    size = list(full)
-    size[along] = kept
-    return cut, (size[0], size[1]), (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
