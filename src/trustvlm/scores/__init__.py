@@ -7,7 +7,7 @@ array([0.8808])
 
 from __future__ import annotations
 
-from trustvlm.scores import text, visual
+from trustvlm.scores import gaussians, neighbours, text, visual
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import (
@@ -29,8 +29,10 @@ __all__ = [
     "ScoreResult",
     "apply",
     "compute",
+    "gaussians",
     "get",
     "names",
+    "neighbours",
     "register",
     "text",
     "unregister",

@@ -88,6 +88,9 @@ def register(
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
+    `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
+    of the function. The score's parameters are the keyword-only ones of both.
+
     Raises
     ------
     InputError
@@ -110,7 +113,6 @@ def register(
     def decorate(function: Callable[..., ScoreResult]) -> Callable[..., ScoreResult]:
         if name in _REGISTRY:
             raise InputError(f"A score named `{name}` is already registered.")
-        signature = inspect.signature(function).parameters.values()
         _REGISTRY[name] = Score(
             name=name,
             function=function,
@@ -121,7 +123,7 @@ def register(
             corrects=corrects,
             whole_batch=whole_batch,
             fit=fit,
-            parameters={p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY},
+            parameters={**_keywords(fit), **_keywords(function)},
         )
         return function
 
@@ -243,12 +245,25 @@ def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
         )
     evidence.demand(score.needs, by=name)
     settings = {**score.parameters, **parameters}
-    learned = () if score.fit is None else (score.fit(evidence, **settings),)
+    learned = () if score.fit is None else (score.fit(evidence, **_taken(score.fit, settings)),)
+    taken = _taken(score.function, settings)
     blocks = [evidence] if score.whole_batch else evidence.blocks()
-    results = [score.function(block, *learned, **settings) for block in blocks]
+    results = [score.function(block, *learned, **taken) for block in blocks]
     if not results:
         return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
     return ScoreResult(
         prediction=np.concatenate([result.prediction for result in results]).astype(np.int64),
         confidence=np.concatenate([result.confidence for result in results]).astype(np.float64),
     )
+
+
+def _keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
+    """Keyword-only parameters and their defaults."""
+    if function is None:
+        return {}
+    signature = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
+
+
+def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in _keywords(function)}

@@ -5,11 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.zero_shot import log_softmax, softmax
+from trustvlm.scores.zero_shot import cosines, log_softmax, softmax
 
-__all__ = ["energy", "entropy", "margin", "maxlogit", "msp", "vlm_prediction"]
+__all__ = [
+    "doctor_alpha",
+    "doctor_beta",
+    "energy",
+    "entropy",
+    "gen",
+    "margin",
+    "maxcosine",
+    "maxlogit",
+    "mcm",
+    "msp",
+    "pnorm_maxlogit",
+    "vlm_prediction",
+]
 
 
 def vlm_prediction(evidence: Evidence) -> NDArray[np.int64]:
@@ -57,3 +71,87 @@ def margin(evidence: Evidence) -> ScoreResult:
         return _keep(evidence, np.ones(len(p)))
     top = np.partition(p, -2, axis=1)[:, -2:]
     return _keep(evidence, top[:, 1] - top[:, 0])
+
+
+def _text_cosines(evidence: Evidence, logit_scale: float) -> NDArray[np.float64]:
+    """Cosines with the class texts: from the embeddings where they are, else z / s."""
+    if evidence.image_embeddings is not None and evidence.text_embeddings is not None:
+        return cosines(evidence.image_embeddings, evidence.text_embeddings)
+    if not logit_scale > 0:
+        raise InputError(f"Expected `logit_scale` to be above 0, but got {logit_scale}.")
+    return evidence.logits.astype(np.float64) / logit_scale
+
+
+@register("maxcosine", formula="max_c cos(image, text_c)", source="Radford et al. 2021")
+def maxcosine(evidence: Evidence, *, logit_scale: float = 100.0) -> ScoreResult:
+    """Largest cosine of the image with a class text, in [-1, 1].
+
+    Taken from the embeddings where they are passed, else the logits divided by `logit_scale`
+    (100 is CLIP's).
+    """
+    return _keep(evidence, _text_cosines(evidence, logit_scale).max(axis=1))
+
+
+@register("doctor_alpha", formula="-(1 - sum p^2) / sum p^2", source="Granese et al. 2021")
+def doctor_alpha(evidence: Evidence) -> ScoreResult:
+    """DOCTOR alpha: negative odds of an error if labels were drawn from p; 0 is certain."""
+    p = softmax(evidence.logits)
+    # 1 - sum p^2 is summed up from its terms: the difference would round to 0 near certainty.
+    rest = p.copy()
+    np.put_along_axis(rest, p.argmax(axis=1)[:, None], 0.0, axis=1)
+    error = (rest * (1.0 - rest)).sum(axis=1) + p.max(axis=1) * rest.sum(axis=1)
+    return _keep(evidence, -error / (p**2).sum(axis=1))
+
+
+@register("doctor_beta", formula="-(1 - p_(1)) / p_(1)", source="Granese et al. 2021")
+def doctor_beta(evidence: Evidence) -> ScoreResult:
+    """DOCTOR beta: negative odds that the prediction is wrong; ranks as MSP does."""
+    # The rest is summed rather than taken from 1, which would round to 0 near certainty.
+    z = evidence.logits.astype(np.float64)
+    others = np.exp(z - z.max(axis=1, keepdims=True))
+    np.put_along_axis(others, z.argmax(axis=1)[:, None], 0.0, axis=1)
+    return _keep(evidence, -others.sum(axis=1))
+
+
+@register("mcm", formula="max_c softmax(cos / T)_c", source="Ming et al. 2022 (arXiv 2211.13445)")
+def mcm(evidence: Evidence, *, temperature: float = 1.0, logit_scale: float = 100.0) -> ScoreResult:
+    """Maximum concept matching: MSP of the bare cosines at temperature 1.
+
+    Cosines come from the embeddings where they are passed, else from logits / `logit_scale`.
+    """
+    if not temperature > 0:
+        raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
+    return _keep(evidence, softmax(_text_cosines(evidence, logit_scale) / temperature).max(axis=1))
+
+
+@register("gen", formula="-sum over the M largest of p^g (1 - p)^g", source="Liu et al. 2023")
+def gen(evidence: Evidence, *, gamma: float = 0.1, top: int = 100) -> ScoreResult:
+    """Generalised entropy, negated: 0 is certain. `gamma` is g, `top` is M."""
+    if not (0 < gamma < 1 and top >= 1):
+        raise InputError(
+            f"Expected `gamma` in (0, 1) and `top` of at least 1, but got {gamma} and {top}."
+        )
+    p = softmax(evidence.logits)
+    if p.shape[1] > top:
+        p = np.partition(p, -top, axis=1)[:, -top:]
+    return _keep(evidence, -(p**gamma * (1.0 - p) ** gamma).sum(axis=1))
+
+
+@register(
+    "pnorm_maxlogit",
+    formula="max_c u_c / |u|_p, u = z - mean z",
+    source="Cattelan & Silva 2024 (arXiv 2305.15508)",
+)
+def pnorm_maxlogit(evidence: Evidence, *, p: float = 5.0) -> ScoreResult:
+    """Largest centred logit over the p-norm of the centred logits, in [0, 1].
+
+    The paper chooses p on labelled data; here it is fixed. Equal logits have confidence 0.
+    """
+    if not p > 0:
+        raise InputError(f"Expected `p` to be above 0, but got {p}.")
+    u = evidence.logits.astype(np.float64)
+    u -= u.mean(axis=1, keepdims=True)
+    largest = np.abs(u).max(axis=1, keepdims=True)
+    u = np.divide(u, largest, out=np.zeros_like(u), where=largest > 0)  # no overflow in u^p
+    norms = (np.abs(u) ** p).sum(axis=1) ** (1.0 / p)
+    return _keep(evidence, np.divide(u.max(axis=1), norms, out=np.zeros(len(u)), where=norms > 0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,9 +10,16 @@ from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.text import vlm_prediction
-from trustvlm.scores.zero_shot import softmax, unit_rows
+from trustvlm.scores.zero_shot import pick, softmax, unit_rows
 
-__all__ = ["image_similarity", "prototype_posterior", "trustvlm", "trustvlm_star"]
+__all__ = [
+    "image_similarity",
+    "prototype_margin",
+    "prototype_posterior",
+    "prototype_softmax",
+    "trustvlm",
+    "trustvlm_star",
+]
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
 _NEEDS = ("logits", "features", "bank")
@@ -28,18 +33,14 @@ def _cosines(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_]
     return unit_rows(features) @ bank.prototypes_.T, bank.present_
 
 
-def _pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
-    return np.take_along_axis(table, columns[:, None], axis=1)[:, 0]
-
-
-def prototype_posterior(
+def prototype_softmax(
     similarities: NDArray[np.float64], present: NDArray[np.bool_], temperature: float
 ) -> NDArray[np.float64]:
     """Softmax of cosines over temperature, over the classes that have shots; 0 for the others.
 
     Examples
     --------
-    >>> prototype_posterior(np.array([[0.5, 0.5, 0.9]]), np.array([True, True, False]), 0.1)
+    >>> prototype_softmax(np.array([[0.5, 0.5, 0.9]]), np.array([True, True, False]), 0.1)
     array([[0.5, 0.5, 0. ]])
     """
     if not temperature > 0:
@@ -64,8 +65,43 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
     """
     similarities, present = _cosines(evidence)
     prediction = vlm_prediction(evidence)
-    found = _pick(similarities, prediction)
+    found = pick(similarities, prediction)
     return ScoreResult(prediction, np.where(present[prediction], found, -1.0))
+
+
+@register(
+    "prototype_margin",
+    needs=_NEEDS,
+    formula="cos(E(x), P_yhat) - max over c != yhat of cos(E(x), P_c)",
+    source="a nearest-prototype margin",
+    complexity="O(nCd)",
+)
+def prototype_margin(evidence: Evidence) -> ScoreResult:
+    """How much nearer the predicted class's prototype is than any other, in [-2, 2].
+
+    Above 0 the examples agree with the prediction. A missing prototype counts as cosine -1.
+    """
+    similarities, present = _cosines(evidence)
+    prediction = vlm_prediction(evidence)
+    table = np.where(present, similarities, -1.0)
+    own = pick(table, prediction)
+    np.put_along_axis(table, prediction[:, None], -1.0, axis=1)
+    return ScoreResult(prediction, own - table.max(axis=1))
+
+
+@register(
+    "prototype_posterior",
+    needs=_NEEDS,
+    formula="softmax(S / T)_yhat",
+    source="Snell et al. 2017 (arXiv 1703.05175)",
+    complexity="O(nCd)",
+)
+def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
+    """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
+    similarities, present = _cosines(evidence)
+    prediction = vlm_prediction(evidence)
+    posterior = prototype_softmax(similarities, present, temperature)
+    return ScoreResult(prediction, pick(posterior, prediction))
 
 
 @register(
@@ -83,7 +119,7 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     """
     similarities, present = _cosines(evidence)
     prediction = vlm_prediction(evidence)
-    visual = np.where(present[prediction], _pick(similarities, prediction), 0.0)
+    visual = np.where(present[prediction], pick(similarities, prediction), 0.0)
     return ScoreResult(prediction, softmax(evidence.logits).max(axis=1) + weight * visual)
 
 
@@ -104,8 +140,8 @@ def trustvlm_star(
     the examples and no image term.
     """
     similarities, present = _cosines(evidence)
-    q = softmax(evidence.logits) + weight * prototype_posterior(similarities, present, temperature)
+    q = softmax(evidence.logits) + weight * prototype_softmax(similarities, present, temperature)
     # Softmax can round distinct logits to equal values; without image votes the logits decide.
     prediction = q.argmax(axis=1) if weight else vlm_prediction(evidence)
-    visual = np.where(present[prediction], _pick(similarities, prediction), 0.0)
-    return ScoreResult(prediction, _pick(q, prediction) + weight * visual)
+    visual = np.where(present[prediction], pick(similarities, prediction), 0.0)
+    return ScoreResult(prediction, pick(q, prediction) + weight * visual)

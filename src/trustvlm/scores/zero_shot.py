@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_nonzero_rows
 
-__all__ = ["cosines", "log_softmax", "softmax", "unit_rows", "zero_shot_logits"]
+__all__ = ["cosines", "log_softmax", "pick", "softmax", "unit_rows", "zero_shot_logits"]
 
 
 def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -82,6 +82,17 @@ def zero_shot_logits(
         )
     logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
     return logits
+
+
+def pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
+    """One entry per row: `table[i, columns[i]]`.
+
+    Examples
+    --------
+    >>> pick(np.array([[1, 2], [3, 4]]), np.array([1, 0]))
+    array([2, 3])
+    """
+    return np.take_along_axis(table, columns[:, None], axis=1)[:, 0]
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

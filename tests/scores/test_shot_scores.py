@@ -1,0 +1,282 @@
+"""Scores that use the shots, against the obvious version and independent libraries."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestNeighbors
+
+from trustvlm import scores
+from trustvlm.exceptions import InputError
+from trustvlm.scores import arrays, gaussians
+
+seeds = st.integers(0, 5_000)
+SHOT_SCORES = ("knn", "trust_score", "tip_adapter", "trine", "mahalanobis", "gda", "icpe")
+ALL = tuple(scores.names())
+
+
+def case(seed, n=7, n_classes=4, d=6, per_class=3, absent=()):
+    rng = np.random.default_rng(seed)
+    labels = np.array([c for c in np.repeat(np.arange(n_classes), per_class) if c not in absent])
+    return {
+        "logits": rng.normal(size=(n, n_classes)) * 2,
+        "features": rng.normal(size=(n, d)) + 0.3,
+        "support_features": rng.normal(size=(len(labels), d)) + 0.3,
+        "support_labels": rng.permutation(labels),
+        "image_embeddings": rng.normal(size=(n, 5)),
+        "text_embeddings": rng.normal(size=(n_classes, 5)),
+        "support_image_embeddings": rng.normal(size=(len(labels), 5)),
+        "support_logits": rng.normal(size=(len(labels), n_classes)),
+    }
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def parts(seed, **options):
+    e = case(seed, **options)
+    return e, unit(e["features"]), unit(e["support_features"]), e["support_labels"]
+
+
+@given(seeds)
+def test_knn_is_the_weighted_share_of_the_prediction(seed):
+    e, x, shots, y = parts(seed)
+    found = scores.compute("knn", k=5, **e)
+    for i in range(len(x)):
+        cosine = shots @ x[i]
+        near = np.argsort(-cosine)[:5]
+        votes = np.exp(cosine[near] / 0.07)
+        share = votes[y[near] == found.prediction[i]].sum() / votes.sum()
+        assert found.confidence[i] == pytest.approx(share, abs=1e-9)
+
+
+@given(seeds)
+def test_trust_score_equals_scikit_learns_nearest_neighbours(seed):
+    e, x, shots, y = parts(seed)
+    found = scores.compute("trust_score", **e)
+    own, other = np.empty(len(x)), np.empty(len(x))
+    for i, c in enumerate(found.prediction):
+        for store, chosen in ((own, y == c), (other, y != c)):
+            distance, _ = (
+                NearestNeighbors(n_neighbors=1).fit(shots[chosen]).kneighbors(x[i : i + 1])
+            )
+            store[i] = distance[0, 0]
+    np.testing.assert_allclose(found.confidence, other / own, rtol=1e-6)
+
+
+@given(seeds)
+def test_tip_adapter_adds_the_shots_votes(seed):
+    e, x, shots, y = parts(seed)
+    found = scores.compute("tip_adapter", alpha=2.0, beta=3.0, **e)
+    one_hot = np.eye(4)[y]
+    combined = e["logits"] + 2.0 * np.exp(-3.0 * (1 - x @ shots.T)) @ one_hot
+    np.testing.assert_array_equal(found.prediction, combined.argmax(axis=1))
+    np.testing.assert_allclose(found.confidence, softmax(combined, axis=1).max(axis=1), atol=1e-12)
+
+
+@given(seeds)
+def test_trine_written_out(seed):
+    e, x, shots, y = parts(seed)
+    found = scores.compute("trine", k=4, **e)
+    p = softmax(e["logits"], axis=1)
+    for i in range(len(x)):
+        near = np.argsort(-(shots @ x[i]))[:4]
+        votes = [p[i, y[j]] / math.log2(r + 2) for r, j in enumerate(near)]
+        own = sum(v for v, j in zip(votes, near, strict=True) if y[j] == found.prediction[i])
+        assert found.confidence[i] == pytest.approx(own / sum(votes), abs=1e-9)
+
+
+@given(seeds, st.integers(2, 12), st.integers(1, 9))
+def test_ledoit_wolf_equals_scikit_learn(seed, m, d):
+    rows = np.random.default_rng(seed).normal(size=(m, d)) * np.arange(1, d + 1)
+    expected, _ = ledoit_wolf(rows, assume_centered=True)
+    np.testing.assert_allclose(gaussians.ledoit_wolf(rows), expected, rtol=1e-8, atol=1e-10)
+
+
+@given(seeds)
+def test_mahalanobis_inverts_the_shared_covariance(seed):
+    e, x, shots, y = parts(seed)
+    found = scores.compute("mahalanobis", **e)
+    means = np.stack([shots[y == c].mean(axis=0) for c in range(4)])
+    inverse = np.linalg.inv(ledoit_wolf(shots - means[y], assume_centered=True)[0])
+    for i, c in enumerate(found.prediction):
+        difference = x[i] - means[c]
+        assert found.confidence[i] == pytest.approx(-difference @ inverse @ difference, rel=1e-5)
+
+
+def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge():
+    e, x, shots, y = parts(0, n=40, d=5, per_class=400)
+    found = scores.compute("gda", **{**e, "logits": np.zeros((40, 4))})
+    means = np.stack([shots[y == c].mean(axis=0) for c in range(4)])
+    residuals = shots - means[y]
+    sample = residuals.T @ residuals / (len(shots) - 1)
+    precision = 5 * np.linalg.inv((len(shots) - 1) * sample + np.trace(sample) * np.eye(5))
+    logits = x @ precision @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, precision, means)
+    np.testing.assert_allclose(found.confidence, softmax(logits, axis=1).max(axis=1))
+    # With many shots the ridge vanishes, and what is left is scikit-learn's discriminant.
+    lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(shots, y)
+    assert np.mean(found.prediction == lda.predict(x)) > 0.95
+
+
+@given(seeds)
+def test_icpe_equals_scipys_gaussians_in_the_principal_subspace(seed):
+    e, x, shots, y = parts(seed, d=3, per_class=5)
+    found = scores.compute("icpe", components=2, shrinkage=0.2, **e)
+    centre = shots.mean(axis=0)
+    axes = np.linalg.eigh(np.cov((shots - centre).T))[1][:, ::-1][:, :2]
+    low, low_x = (shots - centre) @ axes, (x - centre) @ axes
+    means = np.stack([low[y == c].mean(axis=0) for c in range(4)])
+    pooled = ((low - means[y]) ** 2).mean()
+    density = np.stack(
+        [
+            multivariate_normal(
+                means[c], 0.8 * np.cov(low[y == c].T) + 0.2 * pooled * np.eye(2)
+            ).logpdf(low_x)
+            for c in range(4)
+        ],
+        axis=1,
+    )
+    p = softmax(e["logits"], axis=1)
+    s_d = np.take_along_axis(softmax(density, axis=1), found.prediction[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(found.confidence, (p.max(axis=1) + s_d) / 2, atol=1e-8)
+
+
+@given(seeds)
+def test_prototype_margin_and_posterior(seed):
+    e, x, _, y = parts(seed)
+    prototypes = np.stack([e["support_features"][y == c].mean(axis=0) for c in range(4)])
+    cosine = x @ unit(prototypes).T
+    margin = scores.compute("prototype_margin", **e)
+    posterior = scores.compute("prototype_posterior", temperature=0.1, **e)
+    expected = softmax(cosine / 0.1, axis=1)
+    for i, c in enumerate(margin.prediction):
+        others = np.delete(cosine[i], c)
+        assert margin.confidence[i] == pytest.approx(cosine[i, c] - others.max(), abs=1e-12)
+        assert posterior.confidence[i] == pytest.approx(expected[i, c], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("absent", [(), (1,), (0, 1, 2)], ids=["all", "one-absent", "one-present"])
+def test_every_score_is_finite_for_classes_without_shots(name, absent):
+    found = scores.compute(name, **case(3, n=30, absent=absent))
+    assert np.isfinite(found.confidence).all()
+    assert found.confidence.shape == found.prediction.shape == (30,)
+    if not scores.get(name).corrects:
+        logits = case(3, n=30, absent=absent)["logits"]
+        np.testing.assert_array_equal(found.prediction, logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_shot_per_class_one_image_and_one_class(name):
+    assert np.isfinite(scores.compute(name, **case(4, per_class=1)).confidence).all()
+    assert np.isfinite(scores.compute(name, **case(4, n=1)).confidence).all()
+    assert np.isfinite(scores.compute(name, **case(4, n_classes=1)).confidence).all()
+    duplicated = case(5)
+    duplicated["support_features"][:] = duplicated["support_features"][0]
+    assert np.isfinite(scores.compute(name, **duplicated).confidence).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_order_of_images_and_of_shots_does_not_matter(name):
+    e = case(6, n=12)
+    whole = scores.compute(name, **e)
+    images, shots = (
+        np.random.default_rng(0).permutation(12),
+        np.random.default_rng(1).permutation(12),
+    )
+    shuffled = {
+        key: value[shots] if key.startswith("support") else value[images]
+        for key, value in e.items()
+        if key != "text_embeddings"
+    }
+    found = scores.compute(name, **shuffled, text_embeddings=e["text_embeddings"])
+    np.testing.assert_array_equal(found.prediction, whole.prediction[images])
+    np.testing.assert_allclose(found.confidence, whole.confidence[images], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_blocks_do_not_matter(name, monkeypatch):
+    e = case(7, n=40)
+    whole = scores.compute(name, **e)
+    monkeypatch.setattr(arrays, "_BLOCK_BYTES", 1)
+    found = scores.compute(name, **e)
+    np.testing.assert_allclose(found.confidence, whole.confidence, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SHOT_SCORES)
+def test_no_shots_at_all_is_explained(name):
+    e = {**case(0), "support_features": np.empty((0, 6)), "support_labels": np.empty(0, int)}
+    e = {
+        key: value
+        for key, value in e.items()
+        if key not in ("support_logits", "support_image_embeddings")
+    }
+    with pytest.raises(InputError, match="at least one shot"):
+        scores.compute(name, **e)
+
+
+def test_text_scores_against_their_formulas():
+    e = case(8, n=20)
+    z = e["logits"]
+    p = softmax(z, axis=1)
+    cosine = unit(e["image_embeddings"]) @ unit(e["text_embeddings"]).T
+    centred = z - z.mean(axis=1, keepdims=True)
+    expected = {
+        "maxcosine": cosine.max(axis=1),
+        "mcm": softmax(cosine, axis=1).max(axis=1),
+        "doctor_alpha": -(1 - (p**2).sum(axis=1)) / (p**2).sum(axis=1),
+        "doctor_beta": -(1 - p.max(axis=1)) / p.max(axis=1),
+        "gen": -(p**0.1 * (1 - p) ** 0.1).sum(axis=1),
+        "pnorm_maxlogit": centred.max(axis=1) / np.linalg.norm(centred, ord=5, axis=1),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(scores.compute(name, **e).confidence, value, atol=1e-12)
+    top2 = np.sort(p, axis=1)[:, -2:]
+    np.testing.assert_allclose(
+        scores.compute("gen", logits=z, top=2).confidence,
+        -(top2**0.1 * (1 - top2) ** 0.1).sum(axis=1),
+    )
+    np.testing.assert_allclose(
+        scores.compute("maxcosine", logits=z, logit_scale=10).confidence, z.max(axis=1) / 10
+    )
+    np.testing.assert_allclose(
+        scores.compute("mcm", logits=z, logit_scale=10).confidence,
+        softmax(z / 10, axis=1).max(axis=1),
+    )
+
+
+def test_scores_of_certainty_keep_their_order_near_certainty():
+    z = np.array([[60.0, 0.0], [90.0, 0.0], [200.0, 0.0]])
+    for name in ("doctor_alpha", "doctor_beta", "energy", "maxlogit"):
+        assert (np.diff(scores.compute(name, logits=z).confidence) > 0).all(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("knn", {"k": 0}),
+        ("knn", {"temperature": 0}),
+        ("trine", {"k": 0}),
+        ("icpe", {"components": 0}),
+        ("icpe", {"shrinkage": 0}),
+        ("gen", {"gamma": 1}),
+        ("gen", {"top": 0}),
+        ("mcm", {"temperature": -1}),
+        ("maxcosine", {"logit_scale": 0}),
+        ("pnorm_maxlogit", {"p": 0}),
+        ("prototype_posterior", {"temperature": 0}),
+    ],
+)
+def test_parameters_out_of_range_are_explained(name, settings):
+    e = case(0)
+    if "logit_scale" in settings:
+        e = {"logits": e["logits"]}
+    with pytest.raises(InputError, match=f"`{next(iter(settings))}`"):
+        scores.compute(name, **e, **settings)
