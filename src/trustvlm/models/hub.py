@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.extras import require
 from trustvlm.models.hashing import files_hash, json_hash
+from trustvlm.models.quiet import download_bars
 
 __all__ = ["ModelFiles", "locate", "unavailable"]
 
@@ -120,13 +122,20 @@ def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path
     purpose = f"The model hf:{repo}"
     hub = require("huggingface_hub", extra="torch", purpose=purpose)
     errors = require("huggingface_hub.errors", extra="torch", purpose=purpose)
+    constants = require("huggingface_hub.constants", extra="torch", purpose=purpose)
+    wanted = {
+        "repo_id": repo,
+        "revision": revision,
+        "allow_patterns": [*_SETTINGS, *_TOKENIZER, *_INDICES, *weights],
+    }
+    away: Exception | None = None
+    known = None
     try:
-        found = hub.snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=[*_SETTINGS, *_TOKENIZER, *_INDICES, *weights],
-            etag_timeout=5,
+        # The download itself would wait for ever for a hub that does not answer.
+        answer = hub.HfApi().model_info(
+            repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
+        known = hub.try_to_load_from_cache(repo, _SETTINGS[0], revision=answer.sha)
     except errors.GatedRepoError as error:
         raise ModelUnavailableError(
             f"The model repository {repo!r} is gated: accept its terms on the hub, then run "
@@ -142,7 +151,11 @@ def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path
         ) from error
     except errors.HFValidationError as error:
         raise ModelUnavailableError(f"{repo!r} is no repository id: {error}") from error
+    # Whatever the HTTP library raises: refused, timed out, switched off.
     except Exception as error:
-        # Whatever the HTTP library raises: refused, timed out, interrupted, no space left.
-        raise unavailable(repo, f"config.json and {weights[0]}", error) from error
-    return Path(found)
+        away = error
+    try:
+        with download_bars(shown=known is None and sys.stderr.isatty()):
+            return Path(hub.snapshot_download(**wanted, local_files_only=away is not None))
+    except Exception as error:
+        raise unavailable(repo, f"config.json and {weights[0]}", away or error) from error

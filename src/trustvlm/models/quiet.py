@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["download_bars", "quiet"]
 
 
 @contextmanager
@@ -44,14 +44,29 @@ def _no_bars() -> Iterator[None]:
     if bars is None or not bars.is_progress_bar_enabled():
         yield
         return
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from huggingface_hub import utils
 
     # Those of the hub are switched along with them, both ways.
-    hub_disabled = are_progress_bars_disabled()
+    hub_disabled = utils.are_progress_bars_disabled()
     bars.disable_progress_bar()
     try:
         yield
     finally:
         bars.enable_progress_bar()
         if hub_disabled:
-            disable_progress_bars()
+            utils.disable_progress_bars()
+
+
+@contextmanager
+def download_bars(*, shown: bool) -> Iterator[None]:
+    """Let the hub's library draw its progress, or not; leave it as it was."""
+    from huggingface_hub import utils
+
+    if shown or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
