@@ -66,6 +66,15 @@ def read_preprocessing(directory: Path) -> Preprocessing:
         If neither file is there or can be read, or the settings are not supported.
     """
     settings = _settings(directory)
+    try:
+        return _preprocessing(directory, settings)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelUnavailableError(
+            f"The image preprocessing of {directory} cannot be understood: {error!r}"
+        ) from error
+
+
+def _preprocessing(directory: Path, settings: Mapping[str, Any]) -> Preprocessing:
     name, processor = _processor(directory, settings)
     for switch in ("do_resize", "do_rescale"):
         if not settings.get(switch, True):
@@ -93,7 +102,7 @@ def _settings(directory: Path) -> Mapping[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         settings = _read(directory / name)
         settings = settings.get("image_processor", settings)
-        if "size" in settings:
+        if isinstance(settings, dict) and "size" in settings:
             return settings
     raise ModelUnavailableError(
         f"{directory} says nothing about image preprocessing: preprocessor_config.json is "
