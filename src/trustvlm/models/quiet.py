@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 __all__ = ["download_bars", "quiet"]
 
@@ -44,8 +45,7 @@ def _no_bars() -> Iterator[None]:
     if bars is None or not bars.is_progress_bar_enabled():
         yield
         return
-    from huggingface_hub import utils
-
+    utils = import_module("huggingface_hub.utils")
     # Those of the hub are switched along with them, both ways.
     hub_disabled = utils.are_progress_bars_disabled()
     bars.disable_progress_bar()
@@ -60,8 +60,7 @@ def _no_bars() -> Iterator[None]:
 @contextmanager
 def download_bars(*, shown: bool) -> Iterator[None]:
     """Let the hub's library draw its progress, or not; leave it as it was."""
-    from huggingface_hub import utils
-
+    utils = import_module("huggingface_hub.utils")
     if shown or utils.are_progress_bars_disabled():
         yield
         return
