@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from trustvlm.decisions import accept_on_agreement
 from trustvlm.pipeline.gathering import Gathered
 from trustvlm.pipeline.reasons import reasons
 from trustvlm.pipeline.verdicts import Verdict
 from trustvlm.pipeline.views import Views, look
-from trustvlm.scores import ScoreResult, apply
-
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
+from trustvlm.scores import Evidence, PreparedScore, ScoreResult
 
 __all__ = ["judge", "verdict_rows"]
 
 
-def judge(model: TrustVLM, found: Gathered) -> list[Verdict]:
+def judge(
+    evidence: Evidence, score: PreparedScore, found: Gathered, class_names: Sequence[str]
+) -> list[Verdict]:
     """Return one verdict per image, in input order, failures included."""
-    evidence = model.evidence(found.image_embeddings, found.features)
-    result = apply(model.score, evidence, **(model.score_parameters or {}))
+    result = score(evidence)
     views = look(evidence, result.prediction)
     paths = [ref.path for ref in found.refs]
-    return found.in_order(verdict_rows(result, views, paths, model.classes_.names))
+    return found.in_order(verdict_rows(result, views, paths, class_names))
 
 
 def verdict_rows(

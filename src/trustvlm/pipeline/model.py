@@ -22,7 +22,13 @@ from trustvlm.pipeline.gathering import gather, gather_all
 from trustvlm.pipeline.judge import judge
 from trustvlm.pipeline.persistence import load_model, provenance, save_model
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
-from trustvlm.scores import Evidence, PrototypeBank, get, zero_shot_logits
+from trustvlm.scores import (
+    Evidence,
+    PrototypeBank,
+    check_parameters,
+    prepare,
+    zero_shot_logits,
+)
 from trustvlm.scores.shots import draw_shots
 
 __all__ = ["TrustVLM"]
@@ -218,8 +224,11 @@ class TrustVLM:
             Called with images done, images in all, and images that needed no forward pass.
         """
         self.check_fitted()
+        shots = self.evidence_of_shots()
+        score = prepare(self.score, shots, **(self.score_parameters or {}))
         for found in gather(self, find_images(images), progress):
-            yield from judge(self, found)
+            evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
+            yield from judge(evidence, score, found, self.classes_.names)
 
     def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
         """Return one verdict per image, in input order.
@@ -316,22 +325,36 @@ class TrustVLM:
         """
         return load_model(cls, path, settings)
 
-    def evidence(self, embeddings: NDArray[Any], features: NDArray[Any]) -> Evidence:
-        """Gather everything known about n images, from their `(n, e)` and `(n, d)` vectors."""
-        scale = self.encoders.vlm.logit_scale
+    def evidence(
+        self,
+        embeddings: NDArray[Any],
+        features: NDArray[Any],
+        *,
+        shots: Evidence | None = None,
+    ) -> Evidence:
+        """Gather everything known about n images, from their `(n, e)` and `(n, d)` vectors.
+
+        `shots` is `evidence_of_shots()`, for callers with many batches.
+        """
+        return (shots or self.evidence_of_shots()).with_images(
+            logits=self._logits(embeddings), features=features, image_embeddings=embeddings
+        )
+
+    def evidence_of_shots(self) -> Evidence:
+        """Gather everything known from the examples, about no image yet."""
         return Evidence.of(
-            logits=zero_shot_logits(embeddings, self.text_embeddings_, logit_scale=scale),
-            features=features,
+            logits=np.empty((0, len(self.classes_))),
             bank=self.bank_,
             support_features=self.support_features_,
             support_labels=self.support_labels_,
-            support_logits=zero_shot_logits(
-                self.support_image_embeddings_, self.text_embeddings_, logit_scale=scale
-            ),
-            image_embeddings=embeddings,
+            support_logits=self._logits(self.support_image_embeddings_),
             text_embeddings=self.text_embeddings_,
             support_image_embeddings=self.support_image_embeddings_,
         )
+
+    def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+        scale = self.encoders.vlm.logit_scale
+        return zero_shot_logits(embeddings, self.text_embeddings_, logit_scale=scale)
 
     def check_fitted(self) -> None:
         """Raise `InputError` unless `fit` or `load` has been called and the score exists."""
@@ -340,13 +363,7 @@ class TrustVLM:
         self._check_score()
 
     def _check_score(self) -> None:
-        known = get(self.score).parameters
-        for name in self.score_parameters or {}:
-            if name not in known:
-                raise InputError(
-                    f"The score `{self.score}` has no parameter `{name}`; "
-                    f"it has {', '.join(f'`{p}`' for p in known) or 'none'}."
-                )
+        check_parameters(self.score, self.score_parameters or {})
 
     def _warn_about_shots(self) -> None:
         counts = self.bank_.counts_

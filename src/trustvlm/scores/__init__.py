@@ -8,31 +8,26 @@ array([0.8808])
 from __future__ import annotations
 
 from trustvlm.scores import gaussians, neighbours, text, visual
+from trustvlm.scores.computing import PreparedScore, apply, check_parameters, compute, prepare
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import (
-    Score,
-    ScoreResult,
-    apply,
-    compute,
-    get,
-    names,
-    register,
-    unregister,
-)
+from trustvlm.scores.registry import Score, ScoreResult, get, names, register, unregister
 from trustvlm.scores.zero_shot import zero_shot_logits
 
 __all__ = [
     "Evidence",
+    "PreparedScore",
     "PrototypeBank",
     "Score",
     "ScoreResult",
     "apply",
+    "check_parameters",
     "compute",
     "gaussians",
     "get",
     "names",
     "neighbours",
+    "prepare",
     "register",
     "text",
     "unregister",

@@ -13,10 +13,10 @@ from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.arrays import as_labels, as_matrix, as_nonzero_rows, row_blocks
 from trustvlm.scores.prototypes import PrototypeBank
 
-__all__ = ["Evidence"]
+__all__ = ["EVIDENCE_NAMES", "PER_IMAGE", "Evidence"]
 
 Array = NDArray[Any]
-_PER_IMAGE = ("logits", "features", "image_embeddings")
+PER_IMAGE = ("logits", "features", "image_embeddings")
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,36 @@ class Evidence:
 
     def rows(self, index: Any) -> Evidence:
         """Return the evidence of some of the images, by slice, mask or indices."""
-        parts = {name: getattr(self, name) for name in _PER_IMAGE}
+        parts = {name: getattr(self, name) for name in PER_IMAGE}
         return replace(self, **{k: v[index] for k, v in parts.items() if v is not None})
+
+    def with_images(
+        self,
+        *,
+        logits: ArrayLike,
+        features: ArrayLike | None = None,
+        image_embeddings: ArrayLike | None = None,
+    ) -> Evidence:
+        """Return evidence on other images with the same shots, which are not checked again.
+
+        Raises
+        ------
+        InputError
+            As `of`, for the arrays passed here.
+        """
+        z = as_matrix(logits, "logits")
+        if z.shape[1] != self.n_classes:
+            raise InputError(
+                f"Expected `logits` to have {self.n_classes} columns, but got {z.shape[1]}."
+            )
+        fresh = replace(
+            self,
+            logits=z,
+            features=_rows(features, "features", len(z), "logits"),
+            image_embeddings=_rows(image_embeddings, "image_embeddings", len(z), "logits"),
+        )
+        fresh._check_columns()
+        return fresh
 
     def _check_columns(self) -> None:
         pairs = (

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.covariance import Spectrum, invertible, ledoit_wolf, sample_spectrum
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.text import vlm_prediction
 from trustvlm.scores.zero_shot import pick, softmax, unit_rows
 
-__all__ = ["gda", "icpe", "ledoit_wolf", "mahalanobis"]
+__all__ = ["gda", "icpe", "mahalanobis"]
 
 _NEEDS = ("logits", "features", "support_features", "support_labels")
 
@@ -55,54 +56,19 @@ def _features(evidence: Evidence) -> NDArray[np.float64]:
     return unit_rows(evidence.features)
 
 
-def ledoit_wolf(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Covariance of centred rows `(m, d)`, shrunk towards a multiple of the identity.
-
-    Notes
-    -----
-    Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
-
-    Examples
-    --------
-    >>> ledoit_wolf(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])).round(3)
-    array([[1.208, 0.   ],
-           [0.   , 1.292]])
-    """
-    m, d = residuals.shape
-    sample = residuals.T @ residuals / m
-    mean_variance = np.trace(sample) / d
-    spread = (sample**2).sum() - d * mean_variance**2
-    noise = (((residuals**2).sum(axis=1) ** 2).sum() / m - (sample**2).sum()) / m
-    shrinkage = min(max(noise, 0.0) / spread, 1.0) if spread > 0 else 1.0
-    shrunk: NDArray[np.float64] = (1.0 - shrinkage) * sample
-    shrunk[np.diag_indices(d)] += shrinkage * mean_variance
-    return shrunk
-
-
-def _positive(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make a covariance invertible: one of nothing (a shot a class) becomes the identity."""
-    mean_variance = np.trace(covariance) / len(covariance)
-    if mean_variance <= 0:
-        return np.eye(len(covariance))
-    # One part in 10^9 of the mean variance keeps exact duplicates from making it singular.
-    return np.asarray(covariance + 1e-9 * mean_variance * np.eye(len(covariance)))
-
-
 @dataclass(frozen=True)
-class _Whitened:
-    lower: NDArray[np.float64]
+class _Distances:
+    precise_means: NDArray[np.float64]
     means: NDArray[np.float64]
+    covariance: Spectrum
     present: NDArray[np.bool_]
 
 
-def _fit_mahalanobis(evidence: Evidence) -> _Whitened:
+def _fit_mahalanobis(evidence: Evidence) -> _Distances:
     classes = _by_class(evidence, _directions(evidence))
-    lower = np.asarray(np.linalg.cholesky(_positive(ledoit_wolf(classes.residuals))), np.float64)
-    return _Whitened(
-        lower=lower,
-        means=solve_triangular(lower, classes.means[classes.present].T, lower=True).T,
-        present=classes.present,
-    )
+    covariance = invertible(ledoit_wolf(classes.residuals))
+    means = classes.means[classes.present]
+    return _Distances(covariance.solve(means), means, covariance, classes.present)
 
 
 @register(
@@ -110,21 +76,22 @@ def _fit_mahalanobis(evidence: Evidence) -> _Whitened:
     needs=_NEEDS,
     formula="-(x - mu_yhat)' S^-1 (x - mu_yhat), S shared and shrunk",
     source="Lee et al. 2018 (arXiv 1807.03888); shrinkage of Ledoit & Wolf 2004",
-    complexity="O(nd^2 + d^3)",
+    complexity="O(nd(C + m)), m shots",
     fit=_fit_mahalanobis,
 )
-def mahalanobis(evidence: Evidence, fitted: _Whitened) -> ScoreResult:
+def mahalanobis(evidence: Evidence, fitted: _Distances) -> ScoreResult:
     """Negative squared Mahalanobis distance to the predicted class, 0 or less.
 
     Features are scaled to length one. A class without shots counts as far as the farthest class.
     """
     prediction = vlm_prediction(evidence)
-    white = solve_triangular(fitted.lower, _features(evidence).T, lower=True).T
-    squared = (white**2).sum(axis=1)[:, None] + (fitted.means**2).sum(axis=1)
-    distances = np.maximum(squared - 2.0 * white @ fitted.means.T, 0.0)
+    x = _features(evidence)
+    own = (x * fitted.covariance.solve(x)).sum(axis=1)[:, None]
+    distances = own - 2.0 * x @ fitted.precise_means.T
+    distances += (fitted.means * fitted.precise_means).sum(axis=1)
     table = np.repeat(distances.max(axis=1, keepdims=True), evidence.n_classes, axis=1)
     table[:, fitted.present] = distances
-    return ScoreResult(prediction, -pick(table, prediction))
+    return ScoreResult(prediction, -np.maximum(pick(table, prediction), 0.0))
 
 
 @dataclass(frozen=True)
@@ -137,10 +104,11 @@ class _Linear:
 def _fit_gda(evidence: Evidence) -> _Linear:
     classes = _by_class(evidence, _directions(evidence))
     m, d = classes.shots.shape
-    sample = classes.residuals.T @ classes.residuals / max(m - 1, 1)
-    ridged = _positive(((m - 1) * sample + np.trace(sample) * np.eye(d)) / d)
+    sample = sample_spectrum(classes.residuals)
+    trace = sample.variances.sum() * m / max(m - 1, 1)  # of the unbiased covariance
+    ridged = Spectrum(sample.axes, (m * sample.variances + trace) / d, float(trace / d))
     means = classes.means[classes.present]
-    weights = cho_solve(cho_factor(ridged), means.T).T
+    weights = invertible(ridged).solve(means)
     return _Linear(weights, -0.5 * (weights * means).sum(axis=1), classes.present)
 
 
@@ -149,7 +117,7 @@ def _fit_gda(evidence: Evidence) -> _Linear:
     needs=_NEEDS,
     formula="max softmax(z + a (mu_c' P x - mu_c' P mu_c / 2)), P = d ((m-1) S + tr(S) I)^-1",
     source="Wang et al. 2024 (arXiv 2402.04087)",
-    complexity="O(nCd + d^3)",
+    complexity="O(nCd)",
     corrects=True,
     fit=_fit_gda,
 )
@@ -184,9 +152,9 @@ def _fit_icpe(evidence: Evidence, *, components: int = 128, shrinkage: float = 0
         )
     shots = _directions(evidence)
     centre = shots.mean(axis=0)
-    _, singular, axes = np.linalg.svd(shots - centre, full_matrices=False)
-    rank = max(int((singular > 1e-10 * max(singular[0], 1e-300)).sum()), 1)
-    axes = axes[: min(components, rank)]
+    axes = sample_spectrum(shots - centre).axes[::-1][:components]
+    if not len(axes):  # all shots are the same: any direction will do
+        axes = np.eye(1, shots.shape[1])
     classes = _by_class(evidence, (shots - centre) @ axes.T)
     size = len(axes)
     pooled = (classes.residuals**2).sum() / max(len(shots), 1) / size

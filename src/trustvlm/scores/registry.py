@@ -9,13 +9,12 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.evidence import EVIDENCE_NAMES, Evidence
-from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.evidence import EVIDENCE_NAMES
 
-__all__ = ["Score", "ScoreResult", "apply", "compute", "get", "names", "register"]
+__all__ = ["Score", "ScoreResult", "get", "keywords", "names", "register", "unregister"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def register(
     ... def constant(evidence):
     ...     '''Trust everything.'''
     ...     return ScoreResult(evidence.logits.argmax(axis=1), np.ones(evidence.n))
-    >>> compute("constant", logits=[[0.0, 1.0]]).confidence
-    array([1.])
+    >>> names()["constant"]
+    ('logits',)
     >>> unregister("constant")
     """
     unknown = set(needs) - set(EVIDENCE_NAMES)
@@ -123,7 +122,7 @@ def register(
             corrects=corrects,
             whole_batch=whole_batch,
             fit=fit,
-            parameters={**_keywords(fit), **_keywords(function)},
+            parameters={**keywords(fit), **keywords(function)},
         )
         return function
 
@@ -162,108 +161,15 @@ def get(name: str) -> Score:
     return _REGISTRY[name]
 
 
-def compute(
-    name: str,
-    *,
-    logits: ArrayLike,
-    features: ArrayLike | None = None,
-    bank: PrototypeBank | None = None,
-    support_features: ArrayLike | None = None,
-    support_labels: ArrayLike | None = None,
-    support_logits: ArrayLike | None = None,
-    image_embeddings: ArrayLike | None = None,
-    text_embeddings: ArrayLike | None = None,
-    support_image_embeddings: ArrayLike | None = None,
-    **parameters: Any,
-) -> ScoreResult:
-    """Compute a score by name from arrays alone.
-
-    Parameters
-    ----------
-    name
-        One of `names()`.
-    logits
-        `(n, C)` zero-shot logits, scaled.
-    features
-        `(n, d)` un-normalised features of the vision encoder.
-    bank
-        Prototypes; made from the shots where they are passed instead.
-    support_features, support_labels, support_logits
-        The shots: `(m, d)`, `(m,)`, `(m, C)`.
-    image_embeddings, text_embeddings, support_image_embeddings
-        The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
-    **parameters
-        The score's own parameters, such as `weight` of `trustvlm`.
-
-    Returns
-    -------
-    ScoreResult
-        `prediction` `(n,)` int64 and `confidence` `(n,)` float64, higher is more trusted.
-
-    Raises
-    ------
-    InputError
-        For an unknown score or parameter, or arrays that do not fit together.
-    EvidenceMissingError
-        If the score needs evidence that was not passed.
+def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
+    """Return the keyword-only parameters of a function, with their defaults.
 
     Examples
     --------
-    >>> bank = PrototypeBank().fit([[1.0, 0.0], [0.0, 1.0]], [0, 1])
-    >>> v = compute("trustvlm", logits=[[0.0, 0.0]], features=[[1.0, 0.0]], bank=bank)
-    >>> v.prediction, v.confidence
-    (array([0]), array([1.5]))
+    >>> keywords(sorted)
+    {'key': None, 'reverse': False}
     """
-    evidence = Evidence.of(
-        logits=logits,
-        features=features,
-        bank=bank,
-        support_features=support_features,
-        support_labels=support_labels,
-        support_logits=support_logits,
-        image_embeddings=image_embeddings,
-        text_embeddings=text_embeddings,
-        support_image_embeddings=support_image_embeddings,
-    )
-    return apply(name, evidence, **parameters)
-
-
-def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
-    """Compute a score by name from checked evidence, in blocks of bounded memory.
-
-    Raises
-    ------
-    InputError, EvidenceMissingError
-        As `compute`.
-    """
-    score = get(name)
-    unknown = sorted(set(parameters) - set(score.parameters))
-    if unknown:
-        raise InputError(
-            f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
-            f"it has {', '.join(f'`{p}`' for p in score.parameters) or 'none'}."
-        )
-    evidence.demand(score.needs, by=name)
-    settings = {**score.parameters, **parameters}
-    learned = () if score.fit is None else (score.fit(evidence, **_taken(score.fit, settings)),)
-    taken = _taken(score.function, settings)
-    blocks = [evidence] if score.whole_batch else evidence.blocks()
-    results = [score.function(block, *learned, **taken) for block in blocks]
-    if not results:
-        return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-    return ScoreResult(
-        prediction=np.concatenate([result.prediction for result in results]).astype(np.int64),
-        confidence=np.concatenate([result.confidence for result in results]).astype(np.float64),
-    )
-
-
-def _keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
-    """Keyword-only parameters and their defaults."""
     if function is None:
         return {}
     signature = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
-
-
-def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in _keywords(function)}

@@ -1,0 +1,164 @@
+"""Compute a registered score: learn from the shots once, then score images in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.evidence import PER_IMAGE, Evidence
+from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.registry import Score, ScoreResult, get, keywords
+
+__all__ = ["PreparedScore", "apply", "check_parameters", "compute", "prepare"]
+
+
+@dataclass(frozen=True)
+class PreparedScore:
+    """A score that has learned what it learns from the shots; call it with evidence.
+
+    Attributes
+    ----------
+    score
+        The registered score.
+    parameters
+        All its parameters, defaults included.
+    learned
+        What its `fit` returned; None if it has nothing to learn.
+    """
+
+    score: Score
+    parameters: Mapping[str, Any]
+    learned: Any
+
+    def __call__(self, evidence: Evidence) -> ScoreResult:
+        """Score n images, in blocks of bounded memory."""
+        evidence.demand(self.score.needs, by=self.score.name)
+        learned = () if self.score.fit is None else (self.learned,)
+        settings = _taken(self.score.function, self.parameters)
+        blocks = [evidence] if self.score.whole_batch else evidence.blocks()
+        results = [self.score.function(block, *learned, **settings) for block in blocks]
+        if not results:
+            return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+        return ScoreResult(
+            prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
+            confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
+        )
+
+
+def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless the score exists and has all these parameters."""
+    known = get(name).parameters
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise InputError(
+            f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
+            f"it has {', '.join(f'`{p}`' for p in known) or 'none'}."
+        )
+
+
+def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
+    """Learn from the shots in the evidence; its images are not looked at.
+
+    Raises
+    ------
+    InputError, EvidenceMissingError
+        As `compute`.
+
+    Examples
+    --------
+    >>> evidence = Evidence.of(logits=[[0.0, 2.0]])
+    >>> prepare("msp", evidence)(evidence).confidence.round(3)
+    array([0.881])
+    """
+    check_parameters(name, parameters)
+    score = get(name)
+    evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
+    settings = {**score.parameters, **parameters}
+    learned = None if score.fit is None else score.fit(evidence, **_taken(score.fit, settings))
+    return PreparedScore(score, settings, learned)
+
+
+def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
+    """Compute a score by name from checked evidence.
+
+    Raises
+    ------
+    InputError, EvidenceMissingError
+        As `compute`.
+    """
+    return prepare(name, evidence, **parameters)(evidence)
+
+
+def compute(
+    name: str,
+    *,
+    logits: ArrayLike,
+    features: ArrayLike | None = None,
+    bank: PrototypeBank | None = None,
+    support_features: ArrayLike | None = None,
+    support_labels: ArrayLike | None = None,
+    support_logits: ArrayLike | None = None,
+    image_embeddings: ArrayLike | None = None,
+    text_embeddings: ArrayLike | None = None,
+    support_image_embeddings: ArrayLike | None = None,
+    **parameters: Any,
+) -> ScoreResult:
+    """Compute a score by name from arrays alone.
+
+    Parameters
+    ----------
+    name
+        One of `names()`.
+    logits
+        `(n, C)` zero-shot logits, scaled.
+    features
+        `(n, d)` un-normalised features of the vision encoder.
+    bank
+        Prototypes; made from the shots where they are passed instead.
+    support_features, support_labels, support_logits
+        The shots: `(m, d)`, `(m,)`, `(m, C)`.
+    image_embeddings, text_embeddings, support_image_embeddings
+        The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
+    **parameters
+        The score's own parameters, such as `weight` of `trustvlm`.
+
+    Returns
+    -------
+    ScoreResult
+        `prediction` `(n,)` int64 and `confidence` `(n,)` float64, higher is more trusted.
+
+    Raises
+    ------
+    InputError
+        For an unknown score or parameter, or arrays that do not fit together.
+    EvidenceMissingError
+        If the score needs evidence that was not passed.
+
+    Examples
+    --------
+    >>> bank = PrototypeBank().fit([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+    >>> v = compute("trustvlm", logits=[[0.0, 0.0]], features=[[1.0, 0.0]], bank=bank)
+    >>> v.prediction, v.confidence
+    (array([0]), array([1.5]))
+    """
+    evidence = Evidence.of(
+        logits=logits,
+        features=features,
+        bank=bank,
+        support_features=support_features,
+        support_labels=support_labels,
+        support_logits=support_logits,
+        image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings,
+        support_image_embeddings=support_image_embeddings,
+    )
+    return apply(name, evidence, **parameters)
+
+
+def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in keywords(function)}
