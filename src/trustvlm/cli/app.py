@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import trustvlm
-from trustvlm.cli import cache, demo, evaluate, fit, models, predict, scores
+from trustvlm.cli import bench, cache, demo, evaluate, fit, models, predict, scores
 from trustvlm.cli.console import print_error, show_warnings_plainly
 from trustvlm.exceptions import TrustVLMError
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 for module in (demo, fit, predict, evaluate, models, scores):
     module.add_to(app)
+app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")
 
 

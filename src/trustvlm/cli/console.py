@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["note", "print_error", "progress_bar", "show_warnings_plainly"]
+__all__ = ["counting_bar", "note", "print_error", "progress_bar", "show_warnings_plainly"]
 
 
 def print_error(message: str) -> None:
@@ -36,7 +36,7 @@ def show_warnings_plainly() -> None:
 
 @contextmanager
 def progress_bar(
-    description: str, *, quiet: bool = False
+    description: str, *, quiet: bool = False, unit: str = " img/s"
 ) -> Iterator[Callable[[int, int, int], None] | None]:
     """Yield a progress callback that draws a bar on a terminal, or None where there is no one.
 
@@ -71,8 +71,17 @@ def progress_bar(
                 task,
                 completed=done,
                 total=total,
-                rate=f"{speed:.0f} img/s" if speed else "",
+                rate=f"{speed:.0f}{unit}" if speed else "",
                 stored=f"({cached} from the store)" if cached else "",
             )
 
         yield update
+
+
+@contextmanager
+def counting_bar(
+    description: str, *, quiet: bool = False
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a callback `(done, total)` that draws a bar on a terminal, or None."""
+    with progress_bar(description, quiet=quiet, unit="/s") as update:
+        yield None if update is None else lambda done, total: update(done, total, 0)

@@ -1,0 +1,8 @@
+"""Compare confidence scores fairly: the same images, the same shots, named conventions."""
+
+from __future__ import annotations
+
+from trustvlm.benchmark.arrays import ArraySet, load_arrays
+from trustvlm.benchmark.study import ROW_KEYS, StudyResult, run_study
+
+__all__ = ["ROW_KEYS", "ArraySet", "StudyResult", "load_arrays", "run_study"]

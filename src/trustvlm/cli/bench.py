@@ -1,0 +1,146 @@
+"""`trustvlm bench`: compare scores fairly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trustvlm.cli.console import counting_bar, note
+from trustvlm.cli.options import Quiet, split_names
+from trustvlm.exceptions import InputError
+
+if TYPE_CHECKING:
+    from trustvlm.benchmark import StudyResult
+
+__all__ = ["app", "arrays"]
+
+# The paper's units: the AURC family times 1000, the rest in percent.
+_UNITS = {"accuracy": 100, "aurc": 1000, "eaurc": 1000, "augrc": 1000, "auroc": 100, "fpr95": 100}
+
+app = typer.Typer(
+    help="Compare confidence scores fairly: the same images, the same shots.",
+    no_args_is_help=True,
+)
+
+
+@app.command(
+    epilog="Example:  trustvlm bench arrays --support pets__train.npz pets__test.npz "
+    "--shots 1,4,16 --draws 5 --json pets.json"
+)
+def arrays(
+    tests: Annotated[
+        list[Path], typer.Argument(metavar="TEST.npz...", help="The sets to test on.")
+    ],
+    support: Annotated[
+        Path, typer.Option(metavar="TRAIN.npz", help="The set that shots are drawn from.")
+    ],
+    scores: Annotated[
+        str, typer.Option(help='"all", or names such as "msp,trustvlm"; see trustvlm scores.')
+    ] = "all",
+    shots: Annotated[str, typer.Option(help='Shots per class, such as "1,2,4,8,16".')] = "16",
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the shots; 0 is the paper's.")] = 1,
+    convention: Annotated[
+        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
+    ] = "exact",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
+    ] = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Write prediction and confidence of draw 0 and the most shots.",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare scores from arrays alone; no images, no torch.
+
+    Each .npz file holds logits (n,C), features (n,d), labels (n,), class_names (C,), and
+    optionally image_embeddings (n,e) and text_embeddings (C,e).
+    """
+    from trustvlm.benchmark import load_arrays, run_study
+    from trustvlm.files import atomic_path, write_text
+
+    with counting_bar("scores", quiet=quiet) as progress:
+        study = run_study(
+            load_arrays(support),
+            [load_arrays(test) for test in _distinct(tests)],
+            scores=None if scores == "all" else split_names(scores),
+            shots=_numbers(shots),
+            draws=draws,
+            convention=convention,
+            progress=progress,
+        )
+    _print_means(study)
+    if json_file is not None:
+        content = {"rows": study.rows, "convention": convention}
+        write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        note(f"rows: {json_file}", quiet=quiet)
+    if verdicts is not None:
+        import numpy as np
+
+        arrays_: dict[str, Any] = study.verdict_arrays()
+        with atomic_path(verdicts) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays_)
+        note(f"verdicts: {verdicts}", quiet=quiet)
+
+
+def _distinct(tests: list[Path]) -> list[Path]:
+    stems = [test.stem for test in tests]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise InputError(
+            f"Expected test files with distinct names, but these repeat: {', '.join(twice)}."
+        )
+    return tests
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
+
+
+def _print_means(study: StudyResult) -> None:
+    """Print each score's means over the test sets and draws, at the most shots."""
+    from rich.console import Console
+    from rich.table import Table
+
+    largest = max(row["shots"] for row in study.rows)
+    rows = [row for row in study.rows if row["shots"] == largest]
+    sets = len({row["dataset"] for row in rows})
+    draws = len({row["draw"] for row in rows})
+    units = {
+        "accuracy": 100,
+        "aurc": 1000,
+        "eaurc": 1000,
+        "augrc": 1000,
+        "auroc": 100,
+        "fpr95": 100,
+    }
+    table = Table(
+        title=f"mean of {sets} test sets, {largest} shots, {draws} draws",
+        box=None,
+        title_justify="left",
+    )
+    for heading in ("Score", "Acc. %", "AURC", "E-AURC", "AUGRC", "AUROC %", "FPR95 %"):
+        table.add_column(heading, justify="left" if heading == "Score" else "right")
+    means = {
+        score: [
+            _mean([r[m] for r in rows if r["score"] == score], unit) for m, unit in units.items()
+        ]
+        for score in dict.fromkeys(row["score"] for row in rows)
+    }
+    for score, values in sorted(means.items(), key=lambda item: item[1][1] or 0.0):
+        table.add_row(score, *("-" if v is None else f"{v:.2f}" for v in values))
+    Console().print(table)
+
+
+def _mean(values: list[float | None], unit: float) -> float | None:
+    defined = [value for value in values if value is not None]
+    return unit * sum(defined) / len(defined) if defined else None
