@@ -15,6 +15,8 @@ from trustvlm.models.base import VisionLanguageModel
 __all__ = ["class_embeddings", "fill", "read_prompts"]
 
 _SLOT = "{}"
+# Shorter than this, a mean of unit vectors is rounding noise.
+_CANCELLED = 1e-6
 TextEncoder = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
@@ -89,6 +91,11 @@ def class_embeddings(
     ndarray
         `(C, e)` float32 unit rows.
 
+    Raises
+    ------
+    InputError
+        If the model gives a vector without direction, or the prompts of a class cancel out.
+
     Notes
     -----
     Ensembling in embedding space: Radford et al. 2021, section 3.1.4.
@@ -97,16 +104,22 @@ def class_embeddings(
     distinct = list(dict.fromkeys(text for texts in prompts for text in texts))
     vectors = (encode or vlm.encode_texts)(distinct).astype(np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
+    sound = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)
+    if not sound.all():
         raise InputError(
             f"The text encoder of {vlm.identity.spec} gave a vector without direction for "
-            f"{distinct[int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))[0])]!r}."
+            f"{distinct[int(np.argmin(sound))]!r}."
         )
     vectors /= norms
     row = {text: i for i, text in enumerate(distinct)}
     means = np.stack([vectors[[row[text] for text in texts]].mean(axis=0) for texts in prompts])
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    return means.astype(np.float32)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    if (lengths < _CANCELLED).any():
+        raise InputError(
+            f"The prompts of the class {class_names[int(lengths.argmin())]!r} cancel each other: "
+            "the mean of their embeddings has no direction."
+        )
+    return (means / lengths).astype(np.float32)
 
 
 def _lines(path: Path) -> list[str]:

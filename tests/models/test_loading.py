@@ -1,0 +1,127 @@
+"""From a name to an encoder, or to an error that says which names there are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pixel_encoder import PixelEncoder
+from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.models import Preset, load_vision, load_vlm, presets
+from trustvlm.models.loading import _resolve
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("clip-vit-b61", "clip-vit-b16"),
+        ("clip_vit_b32", "clip-vit-b32"),
+        ("siglip2-b16", "siglip2-b16-224"),
+        ("ofline", "offline"),
+    ],
+)
+def test_a_typo_in_a_vlm_is_answered_with_near_names(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"no VLM named '{typed}'.*Did you mean .*{meant}"):
+        load_vlm(typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("dinov2-basic", "dinov2-base"), ("moco-v2", "moco-v2-r50")]
+)
+def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"no vision encoder named '{typed}'.*{meant}"):
+        load_vision(typed)
+
+
+def test_without_a_near_name_all_are_listed() -> None:
+    with pytest.raises(InputError) as raised:
+        load_vlm("xyzzy")
+    for name in ("clip-vit-b16", "siglip-b16-224", "offline", "hf:<repo or directory>"):
+        assert name in str(raised.value)
+    assert "dinov2" not in str(raised.value)
+    with pytest.raises(InputError) as raised:
+        load_vision("xyzzy")
+    for name in ("dinov2-base", "same", "offline", "onnx:<file>", "timm:<name>"):
+        assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "spec", ["", ":", "hf:", "hf", "HF:a/b", "torch:a", "clip-vit-b16:x", "file.onnx"]
+)
+def test_what_is_no_name_at_all(spec: str) -> None:
+    for load in (load_vlm, load_vision):
+        with pytest.raises(InputError, match="There is no"):
+            load(spec)
+
+
+@pytest.mark.parametrize("spec", ["dinov2-base", "moco-v2-r50", "same"])
+def test_a_vision_encoder_predicts_nothing(spec: str) -> None:
+    with pytest.raises(InputError, match=f"{spec} is a vision model"):
+        load_vlm(spec)
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet18", "onnx:x.onnx", "moco-v2-r50:file"])
+def test_sources_of_vision_encoders_alone(spec: str) -> None:
+    with pytest.raises(InputError, match="no VLM named"):
+        load_vlm(spec)
+
+
+def test_a_vlm_preset_is_no_verifier() -> None:
+    with pytest.raises(InputError, match=r"clip-vit-b16 is a vlm model.*same"):
+        load_vision("clip-vit-b16")
+
+
+def test_same_is_the_vlm_itself() -> None:
+    vlm = PixelEncoder()
+    assert load_vision("same", vlm=vlm) is vlm
+    with pytest.raises(InputError, match="pass the VLM as `vlm`"):
+        load_vision("same")
+
+
+def test_moco_without_a_file_says_where_it_is_published() -> None:
+    with pytest.raises(ModelUnavailableError, match=r"facebookresearch/moco.*moco-v2-r50:<file>"):
+        load_vision("moco-v2-r50")
+
+
+def test_offline_serves_both_roles_and_keeps_its_name() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    assert load_vlm("offline").identity.spec == "offline"
+    assert load_vision("offline").identity.spec == "offline"
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_every_preset_resolves_in_its_role_and_no_other(preset: Preset) -> None:
+    assert preset.role in ("vlm", "vision", "both")
+    for role in ("vlm", "vision"):
+        if preset.role in (role, "both"):
+            assert _resolve(preset.name, role) == preset.spec
+        else:
+            with pytest.raises(InputError):
+                _resolve(preset.name, role)
+    assert preset.about
+    assert preset.licence
+    assert preset.extra or preset.name == "same"
+
+
+def test_the_promised_presets_are_there() -> None:
+    names = [preset.name for preset in presets()]
+    assert len(set(names)) == len(names)
+    vlms = "clip-vit-b16 clip-vit-b32 clip-vit-l14 clip-rn50 clip-rn101 siglip-b16-224"
+    vision = "dinov2-small dinov2-base dinov2-large moco-v2-r50 same offline"
+    assert {*vlms.split(), "siglip2-b16-224", *vision.split()} <= set(names)
+
+
+def test_importing_the_models_imports_no_library_that_runs_them() -> None:
+    program = """
+import sys
+import trustvlm.models
+heavy = {"torch", "transformers", "onnxruntime", "onnx", "open_clip", "timm", "tokenizers",
+         "huggingface_hub", "torchvision", "scipy", "matplotlib"}
+print(*sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == []
