@@ -105,9 +105,9 @@ def load_vision(
     kind, _, name = source.partition(":")
     encoder: ImageEncoder
     if kind == "onnx":
-        from trustvlm.models.onnx_file import OnnxVision
+        from trustvlm.models.onnx_vision import OnnxVision
 
-        encoder = OnnxVision.load(name)
+        encoder = OnnxVision.load(name, **options)
     elif kind == "timm":
         from trustvlm.models.timm_vision import TimmVision
 

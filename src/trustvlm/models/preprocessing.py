@@ -56,7 +56,7 @@ class Preprocessing:
     Raises
     ------
     InputError
-        If a setting is none of these.
+        If a setting is not of this kind.
 
     Examples
     --------
@@ -79,6 +79,17 @@ class Preprocessing:
                     f"Expected `{name}` to be one of {', '.join(known)}, "
                     f"but got {getattr(self, name)!r}."
                 )
+        lengths = (*self.size, *(() if self.resize is None else (self.resize,)))
+        if len(self.size) != 2 or min(lengths) < 1:
+            raise InputError(
+                "Expected `size` to be a height and a width and `resize` None or a length, of at "
+                f"least one pixel each, but got {self.size} and {self.resize}."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputError(
+                "Expected `mean` and `std` to have a value per colour, those of `std` above zero, "
+                f"but got {self.mean} and {self.std}."
+            )
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop an RGB image to `(height, width, 3)` uint8, not yet normalised."""

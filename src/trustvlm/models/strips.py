@@ -51,7 +51,8 @@ def resize_strip(
     Notes
     -----
     Pillow resizes in two passes, one along each side, and rounds to whole pixel values in between;
-    so does this, in the same order.
+    so does this, in the same order. With the filter "nearest", a sample that falls exactly between
+    two pixels may take the other one.
 
     Examples
     --------
