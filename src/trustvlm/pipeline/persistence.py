@@ -14,6 +14,7 @@ import trustvlm
 from trustvlm.decisions import UNCALIBRATED_RULE
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
+from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.artefact import check_same_model, read_artefact, write_artefact
 from trustvlm.pipeline.encoders import describe
 from trustvlm.pipeline.verdicts import Verdicts
@@ -40,8 +41,8 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
     return {
         **model.provenance_,
         "models": {
-            "vlm": describe(model.encoders.vlm),
-            "vision": describe(model.encoders.vision),
+            "vlm": _described(model.encoders.vlm, model.vlm),
+            "vision": _described(model.encoders.vision, model.vision),
         },
         "protocol": model.protocol,
         "precision": model.precision,
@@ -60,6 +61,11 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
         "calibration": None,
         "decision_rule": UNCALIBRATED_RULE,
     }
+
+
+def _described(encoder: ImageEncoder, named: str | ImageEncoder) -> dict[str, Any]:
+    # What the user named is what loads it again: `same` is not the name of the tower it became.
+    return {**describe(encoder), **({"spec": named} if isinstance(named, str) else {})}
 
 
 def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
