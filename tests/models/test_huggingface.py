@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,19 @@ def reference_images(directory: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
                 tokens = hidden if hidden.ndim == 3 else hidden.flatten(2).transpose(1, 2)
                 rows.append(sum(tokens[0, i] for i in range(tokens.shape[1])) / tokens.shape[1])
     return torch.stack(rows).numpy()
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own that can import what tests share."""
+    tests = str(Path(__file__).resolve().parents[1])
+    return subprocess.run(
+        [sys.executable, "-W", "default", "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": tests},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
 
 
 def load(name: str, directory: Path, role: str = "") -> Any:
@@ -319,12 +333,36 @@ def test_a_missing_library_names_the_extra(missing: str, monkeypatch: pytest.Mon
         load_vlm("clip-vit-b16")
 
 
-def test_loading_and_encoding_are_silent(
-    directory: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_of_transformers_that_cannot_be_imported(directory: Callable[[str], Path]) -> None:
+    """As with a torchvision that was built for another torch; in a process of its own."""
+    program = """
+import sys
+from torchvision_schemas import declare_schemas
+declare_schemas()
+import transformers
+class Broken:
+    def find_spec(self, name, *rest):
+        if name == "transformers.models.clip.modeling_clip":
+            raise RuntimeError("operator torchvision::nms does not exist")
+sys.meta_path.insert(0, Broken())
+from trustvlm.exceptions import MissingExtraError
+from trustvlm.models import load_vlm
+try:
+    load_vlm(sys.argv[1])
+except MissingExtraError as error:
+    print(error)
+"""
+    said = run(program, f"hf:{directory('clip')}").stdout
+    assert "operator torchvision::nms does not exist" in said
+    assert "install both with one command" in said
+
+
+def test_loading_and_encoding_are_silent(directory: Callable[[str], Path]) -> None:
     """In a process of its own: no bar, no log line, no warning, and nothing switched off after."""
     program = """
 import logging, sys, warnings
+from torchvision_schemas import declare_schemas
+declare_schemas()
 import numpy as np
 from trustvlm.models import load_vision, load_vlm
 for spec in sys.argv[1:]:
@@ -337,9 +375,8 @@ assert transformers_logging.is_progress_bar_enabled()
 assert not logging.root.handlers and logging.root.manager.disable == logging.NOTSET
 """
     specs = [f"hf:{directory(name)}" for name in ("clip", "siglip2", "dinov2")]
-    command = [sys.executable, "-W", "default", "-c", program, *specs]
-    subprocess.run(command, check=True, timeout=120)
-    assert capfd.readouterr() == ("", "")
+    done = run(program, *specs)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_encoder_may_be_copied_with_other_preprocessing(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import ModelUnavailableError
+from trustvlm.exceptions import MissingExtraError, ModelUnavailableError
 from trustvlm.extras import require
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.hub import ModelFiles, locate
@@ -35,7 +35,7 @@ def load_hf_vlm(
     InputError
         For an unknown device or precision.
     MissingExtraError
-        If transformers, or what its tokenizer needs, is not installed.
+        If transformers, or what its tokenizer needs, is not installed, or cannot be imported.
     ModelUnavailableError
         If the model cannot be had, is damaged, or is of another kind.
     """
@@ -202,6 +202,13 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs a part of transformers that cannot be imported: "
+            f"{_first_line(_root(error))} If this is about torchvision, it was built for another "
+            "torch: uninstall it, or install both with one command: pip install -c constraints.txt "
+            "'trustvlm[torch]' torchvision"
+        ) from error
     # transformers raises whatever its parts raise.
     except Exception as error:
         raise ModelUnavailableError(
@@ -220,7 +227,13 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     return files, model, family
 
 
-def _first_line(error: Exception) -> str:
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
