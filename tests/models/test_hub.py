@@ -339,6 +339,7 @@ def test_a_repository_is_downloaded_once_and_then_found_without_a_hub(
     assert first["weights"] == identity(clip).weights
     assert identity(Path(first["directory"])).settings == identity(clip).settings
     np.testing.assert_array_equal(row(first["directory"]), row(clip))
+    assert not Path(first["directory"]).samefile(clip)
     sent = list(hub.sent)
     assert "model.safetensors" in sent
     assert find("tiny/clip", HF_ENDPOINT=hub.address) == first

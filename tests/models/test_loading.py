@@ -58,7 +58,7 @@ def test_what_is_no_name_at_all(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["dinov2-base", "moco-v2-r50", "same"])
 def test_a_vision_encoder_predicts_nothing(spec: str) -> None:
-    with pytest.raises(InputError, match=f"{spec} is a vision model"):
+    with pytest.raises(InputError, match=f"is a vision encoder: --vision {spec}"):
         load_vlm(spec)
 
 
@@ -69,7 +69,7 @@ def test_sources_of_vision_encoders_alone(spec: str) -> None:
 
 
 def test_a_vlm_preset_is_no_verifier() -> None:
-    with pytest.raises(InputError, match=r"clip-vit-b16 is a vlm model.*same"):
+    with pytest.raises(InputError, match=r"is a VLM: --vlm clip-vit-b16\..*same"):
         load_vision("clip-vit-b16")
 
 
@@ -78,6 +78,12 @@ def test_same_is_the_vlm_itself() -> None:
     assert load_vision("same", vlm=vlm) is vlm
     with pytest.raises(InputError, match="pass the VLM as `vlm`"):
         load_vision("same")
+
+
+@pytest.mark.parametrize("spec", ["offline", "openclip:RN50/openai", "moco-v2-r50:file", "same"])
+def test_a_revision_of_what_has_none(spec: str) -> None:
+    with pytest.raises(InputError, match=f"'v1', but the model '{spec}' has none"):
+        load_vision(spec, revision="v1")
 
 
 def test_moco_without_a_file_says_where_it_is_published() -> None:

@@ -41,13 +41,12 @@ class ModelIdentity:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def fingerprint(self, preprocessing: Preprocessing) -> str:
-        """Return a SHA-256 in hex over weights, revision, settings and preprocessing.
+        """Return a SHA-256 in hex over weights, settings and preprocessing.
 
-        The names `spec` and `source` are left out: the same weights under another name or in
-        another folder give the same embeddings.
+        What only names them is left out, `spec`, `source` and `revision`: the same weights in
+        another folder, or in a repository whose description was edited, give the same embeddings.
         """
         content = {
-            "revision": self.revision,
             "weights": self.weights,
             "settings": dict(self.settings),
             "preprocessing": preprocessing.to_dict(),

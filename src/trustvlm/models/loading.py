@@ -24,6 +24,7 @@ _PREFIXES = {
         "moco-v2-r50:<file>",
     ),
 }
+_CALLED = {VLM: "VLM", VISION: "vision encoder"}
 
 
 def load_vlm(
@@ -40,18 +41,20 @@ def load_vlm(
     precision
         `float32` or `bfloat16`.
     revision
-        Commit, tag or branch of a hub repository.
+        Commit, tag or branch of a hub repository, for models that `hf:` stands for.
 
     Raises
     ------
     InputError
-        If no model has that name; near names are suggested.
+        If no model has that name (near names are suggested), for an unknown device or precision,
+        and for a revision of a model that has none.
     MissingExtraError
         If the library that runs it is not installed.
     ModelUnavailableError
         If the weights cannot be had.
     """
     source = _resolve(spec, VLM)
+    _check_revision(spec, source, revision)
     options: dict[str, Any] = {"device": device, "precision": precision}
     if source == "offline":
         from trustvlm.models.offline import load_vlm as load_offline
@@ -93,6 +96,7 @@ def load_vision(
         As `load_vlm`.
     """
     source = _resolve(spec, VISION)
+    _check_revision(spec, source, revision)
     options: dict[str, Any] = {"device": device, "precision": precision}
     if source == "same":
         if vlm is None:
@@ -127,6 +131,11 @@ def load_vision(
     return _named(encoder, spec)
 
 
+def _check_revision(spec: str, source: str, revision: str | None) -> None:
+    if revision is not None and not source.startswith("hf:"):
+        raise InputError(f"A revision was given, {revision!r}, but the model {spec!r} has none.")
+
+
 def _named(encoder: Encoder, spec: str) -> Encoder:
     encoder.identity = replace(encoder.identity, spec=spec)
     return encoder
@@ -145,10 +154,10 @@ def _resolve(spec: str, role: str) -> str:
     names = [preset.name for preset in known]
     near = get_close_matches(spec, names, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Presets: {', '.join(names)}."
-    others = [preset for preset in PRESETS if preset.name == spec]
-    if others:
-        hint = f"{spec} is a {others[0].role} model. {hint}"
+    if any(preset.name == spec for preset in PRESETS):
+        other = VISION if role == VLM else VLM
+        hint = f"It is a {_CALLED[other]}: --{other} {spec}. {hint}"
     raise InputError(
-        f"There is no {'VLM' if role == VLM else 'vision encoder'} named {spec!r}. {hint} "
+        f"There is no {_CALLED[role]} named {spec!r}. {hint} "
         f"Besides presets: {', '.join(_PREFIXES[role])}."
     )

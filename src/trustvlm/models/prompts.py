@@ -111,15 +111,16 @@ def class_embeddings(
             f"{distinct[int(np.argmin(sound))]!r}."
         )
     vectors /= norms
-    row = {text: i for i, text in enumerate(distinct)}
-    means = np.stack([vectors[[row[text] for text in texts]].mean(axis=0) for texts in prompts])
+    place = {text: i for i, text in enumerate(distinct)}
+    means = np.stack([vectors[[place[text] for text in texts]].mean(axis=0) for texts in prompts])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if (lengths < _CANCELLED).any():
         raise InputError(
             f"The prompts of the class {class_names[int(lengths.argmin())]!r} cancel each other: "
             "the mean of their embeddings has no direction."
         )
-    return (means / lengths).astype(np.float32)
+    rows: NDArray[np.float32] = (means / lengths).astype(np.float32)
+    return rows
 
 
 def _lines(path: Path) -> list[str]:
