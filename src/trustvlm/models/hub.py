@@ -53,8 +53,8 @@ class ModelFiles:
     directory: Path
     revision: str
 
-    def weights(self) -> str:
-        """SHA-256 of the weight file in hex; of several, the SHA-256 over theirs.
+    def weight_files(self) -> list[Path]:
+        """Return the files that transformers reads the weights from.
 
         Raises
         ------
@@ -64,11 +64,15 @@ class ModelFiles:
         for pattern in (*_SAFETENSORS, *_PICKLES):
             files = sorted(self.directory.glob(pattern))
             if files:
-                return files_hash(files)
+                return files
         raise ModelUnavailableError(
             f"{self.source} holds no weights: expected {_SAFETENSORS[0]} (or {_PICKLES[0]}) "
             f"beside config.json in {self.directory}."
         )
+
+    def weights(self) -> str:
+        """SHA-256 of the weight file in hex; of several, the SHA-256 over theirs."""
+        return files_hash(self.weight_files())
 
     def configuration(self) -> str:
         """SHA-256 in hex of what `config.json` says about the network."""

@@ -192,7 +192,7 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
         torch = require("torch", extra="torch", purpose=purpose)
         transformers = require("transformers", extra="torch", purpose=purpose)
     files = locate(name, revision=revision)
-    files.weights()
+    files.weight_files()
     try:
         with quiet():
             model, report = transformers.AutoModel.from_pretrained(
