@@ -1,0 +1,76 @@
+"""The classes of ImageNet, and which of them ImageNet-A and ImageNet-R have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from trustvlm.exceptions import InputError
+
+__all__ = ["ImageNetClass", "imagenet_classes", "mask"]
+
+_SETS = {"": "", "a": "A", "r": "R"}
+
+
+@dataclass(frozen=True)
+class ImageNetClass:
+    """One of the 1000 classes.
+
+    Attributes
+    ----------
+    index
+        Its place among the 1000, which is the order of the WordNet IDs.
+    wnid
+        Its WordNet ID, which names its folder.
+    name
+        What CLIP's prompts call it.
+    """
+
+    index: int
+    wnid: str
+    name: str
+
+
+def imagenet_classes(subset: str = "") -> tuple[ImageNetClass, ...]:
+    """Return the classes of ImageNet, ImageNet-A or ImageNet-R, in the order of their indices.
+
+    The names are those published with CLIP (Radford et al. 2021). Two of them stand for two
+    classes each: `missile` and `sunglasses`.
+
+    Parameters
+    ----------
+    subset
+        "" for all 1000 classes, "a" or "r" for the 200 of ImageNet-A or ImageNet-R.
+
+    Raises
+    ------
+    InputError
+        If there is no such subset.
+
+    Examples
+    --------
+    >>> imagenet_classes("a")[0]
+    ImageNetClass(index=6, wnid='n01498041', name='stingray')
+    """
+    if subset not in _SETS:
+        raise InputError(f"Expected `subset` to be one of {list(_SETS)}, but got {subset!r}.")
+    return tuple(known for known, sets in _table() if _SETS[subset] in sets)
+
+
+def mask(subset: str) -> tuple[int, ...]:
+    """Return the indices that a subset has among the 1000, in ascending order.
+
+    Examples
+    --------
+    >>> mask("r")[:5], len(mask("r"))
+    ((1, 2, 4, 6, 8), 200)
+    """
+    return tuple(known.index for known in imagenet_classes(subset))
+
+
+@cache
+def _table() -> tuple[tuple[ImageNetClass, str], ...]:
+    text = files(__package__).joinpath("imagenet_classes.tsv").read_text("utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    return tuple((ImageNetClass(i, wnid, name), sets) for i, (wnid, name, sets) in enumerate(rows))
