@@ -1,0 +1,187 @@
+"""What a study found: rows of metrics, and the samples behind them for paired tests."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
+
+from numpy.typing import ArrayLike
+
+from trustvlm.exceptions import InputError
+from trustvlm.metrics import CONVENTIONS
+
+__all__ = ["Classes", "Results", "Row", "Samples", "Setting", "value_of"]
+
+Row: TypeAlias = Mapping[str, Any]
+Samples: TypeAlias = tuple[ArrayLike, ArrayLike]
+
+_NEEDED = ("dataset", "score", "shots", "draw")
+
+
+class Setting(NamedTuple):
+    """The models and the protocol that a row was measured with; empty where a row names none.
+
+    Examples
+    --------
+    >>> Setting("clip-vit-b16", "dinov2-base").label
+    'clip-vit-b16 + dinov2-base'
+    """
+
+    vlm: str = ""
+    vision: str = ""
+    protocol: str = ""
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words; empty if nothing is known."""
+        models = " + ".join(filter(None, (self.vlm, self.vision)))
+        return ", ".join(filter(None, (models, self.protocol and f"protocol {self.protocol}")))
+
+
+class Classes(NamedTuple):
+    """True classes of a data set's images, `(n,)` indices into `names`."""
+
+    labels: ArrayLike
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that tables, figures and the page are made from.
+
+    Attributes
+    ----------
+    rows
+        One mapping per cell of the study, with `dataset`, `score`, `shots`, `draw`, the metrics as
+        fractions (None or absent where undefined) and `n`; optionally `vlm`, `vision`, `protocol`,
+        and `error` where the cell failed.
+    samples
+        `(confidence, correct)`, each `(n,)`, of draw 0 at the largest number of shots; the images
+        of a data set in one order for all its scores. The key is `(dataset, score)`, or
+        `(dataset, score, (vlm, vision, protocol))` where the rows have several settings.
+    classes
+        True classes by data set, for the gains of single classes.
+    reference
+        The score that the others are compared to.
+    convention
+        Of the metrics in `rows`: `exact` or `trustvlm`.
+
+    Raises
+    ------
+    InputError
+        If rows lack a key or repeat a cell, or samples fit to no setting.
+
+    Examples
+    --------
+    >>> row = {"dataset": "pets", "score": "msp", "shots": 16, "draw": 0, "aurc": 0.12, "n": 50}
+    >>> found = Results([row])
+    >>> found.datasets, found.scores, found.largest
+    (('pets',), ('msp',), 16)
+    """
+
+    rows: Sequence[Row]
+    samples: Mapping[tuple[Any, ...], Samples] = field(default_factory=dict)
+    classes: Mapping[str, Classes] = field(default_factory=dict)
+    reference: str = "trustvlm"
+    convention: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.convention not in CONVENTIONS:
+            raise InputError(
+                f"Expected `convention` to be {' or '.join(CONVENTIONS)}, "
+                f"but got {self.convention!r}."
+            )
+        for row in self.rows:
+            missing = [key for key in _NEEDED if key not in row]
+            if missing:
+                raise InputError(
+                    f"Expected every row to have {', '.join(_NEEDED)}, "
+                    f"but one lacks {', '.join(missing)}: {dict(row)}."
+                )
+        cells = Counter((*(row[key] for key in _NEEDED), setting_of(row)) for row in self.rows)
+        cell, times = max(cells.items(), key=lambda item: item[1], default=((), 1))
+        if times > 1:
+            raise InputError(f"Expected one row per cell, but {times} rows are of {cell[:4]}.")
+        if len(self.settings) > 1 and any(len(key) == 2 for key in self.samples):
+            raise InputError(
+                "Expected keys (dataset, score, (vlm, vision, protocol)) in `samples`, because "
+                f"the rows have {len(self.settings)} settings, but got keys (dataset, score)."
+            )
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Settings of the rows, in the order of the rows."""
+        return _distinct(setting_of(row) for row in self.rows)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets, in the order of the rows."""
+        return _distinct(str(row["dataset"]) for row in self.rows)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores, in the order of the rows."""
+        return _distinct(str(row["score"]) for row in self.rows)
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """Numbers of shots per class, ascending."""
+        return tuple(sorted({int(row["shots"]) for row in self.rows}))
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """Numbers of the draws, ascending."""
+        return tuple(sorted({int(row["draw"]) for row in self.rows}))
+
+    @property
+    def largest(self) -> int:
+        """Largest number of shots; 0 if there are no rows."""
+        return max(self.shots, default=0)
+
+    @property
+    def failures(self) -> list[Row]:
+        """Rows of cells that failed."""
+        return [row for row in self.rows if row.get("error")]
+
+    def of(self, setting: Setting) -> Results:
+        """Return the part with one setting; its samples have keys `(dataset, score)`."""
+        samples = {
+            (key[0], key[1]): found
+            for key, found in self.samples.items()
+            if len(key) == 2 or tuple(key[2]) == setting
+        }
+        rows = [row for row in self.rows if setting_of(row) == setting]
+        return replace(self, rows=rows, samples=samples)
+
+    def samples_of(self, dataset: str) -> dict[str, Samples]:
+        """Return the samples of every score on one data set."""
+        return {key[1]: found for key, found in self.samples.items() if key[0] == dataset}
+
+    def images(self, dataset: str) -> int:
+        """Count the test images of a data set; 0 if no row tells."""
+        known = (int(row.get("n") or 0) for row in self.rows if row["dataset"] == dataset)
+        return max(known, default=0)
+
+
+def setting_of(row: Row) -> Setting:
+    """Return the setting of a row."""
+    return Setting(*(str(row.get(key) or "") for key in Setting._fields))
+
+
+def value_of(row: Row, metric: str) -> float:
+    """Return a metric of a row as a fraction; NaN where it is undefined or the cell failed.
+
+    Examples
+    --------
+    >>> value_of({"aurc": 0.1}, "aurc"), value_of({"aurc": None}, "aurc")
+    (0.1, nan)
+    """
+    value = row.get(metric)
+    return math.nan if value is None or row.get("error") else float(value)
+
+
+def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
