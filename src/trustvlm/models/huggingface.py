@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import MissingExtraError, ModelUnavailableError
+from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.extras import require
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.hub import ModelFiles, locate
@@ -22,6 +22,7 @@ from trustvlm.models.torch_encoder import TorchImageEncoder
 __all__ = ["HuggingFaceVLM", "HuggingFaceVision", "load_hf_vision", "load_hf_vlm"]
 
 _PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
+_POOLINGS = ("mean", "cls")
 _TEXTS_AT_ONCE = 256
 
 
@@ -50,9 +51,16 @@ def load_hf_vlm(
 
 
 def load_hf_vision(
-    name: str, *, revision: str | None = None, device: str = "auto", precision: str = "float32"
+    name: str,
+    *,
+    pooling: str = "mean",
+    revision: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
 ) -> HuggingFaceVision:
     """Load an image encoder from a directory or a hub repository.
+
+    `pooling="mean"` averages over all tokens, as the paper does; "cls" takes the class token.
 
     Raises
     ------
@@ -62,15 +70,21 @@ def load_hf_vision(
     files, model, family = _load(name, revision)
     if family not in _PROMPTS and model.main_input_name != "pixel_values":
         raise ModelUnavailableError(f"{name} is a {family} model, which encodes no images.")
-    return HuggingFaceVision(files, model, family, device=device, precision=precision)
+    if pooling not in _POOLINGS:
+        raise InputError(f"Expected `pooling` to be {' or '.join(_POOLINGS)}, but got {pooling!r}.")
+    if pooling == "cls" and (family in _PROMPTS or not _has_class_token(model)):
+        raise InputError(f"hf:{name} is a {family} model, which offers no class token to take.")
+    return HuggingFaceVision(
+        files, model, family, pooling=pooling, device=device, precision=precision
+    )
 
 
 class HuggingFaceVision(TorchImageEncoder):
     """An image encoder run by transformers.
 
     DINOv2 and other transformers give the mean over all tokens of the last hidden state, the class
-    token included (TrustVLM-D, arXiv 2505.23745); convolutional networks the mean over all
-    positions; CLIP and SigLIP their projected image embedding.
+    token included (TrustVLM-D, arXiv 2505.23745), or the class token alone; convolutional networks
+    the mean over all positions; CLIP and SigLIP their projected image embedding.
 
     Attributes
     ----------
@@ -86,9 +100,11 @@ class HuggingFaceVision(TorchImageEncoder):
         *,
         device: str,
         precision: str,
+        pooling: str = "mean",
         settings: dict[str, Any] | None = None,
     ) -> None:
         self._joint = family in _PROMPTS
+        self._pooling = "projection" if self._joint else pooling
         super().__init__(
             model,
             identity=ModelIdentity(
@@ -99,7 +115,7 @@ class HuggingFaceVision(TorchImageEncoder):
                 settings={
                     "family": family,
                     "configuration": files.configuration(),
-                    "pooling": "projection" if self._joint else "mean of all tokens",
+                    "pooling": self._pooling,
                     "precision": precision,
                     **(settings or {}),
                 },
@@ -114,6 +130,8 @@ class HuggingFaceVision(TorchImageEncoder):
         if self._joint:
             return self._model.get_image_features(pixel_values=tensor).pooler_output
         hidden = self._model(pixel_values=tensor).last_hidden_state
+        if self._pooling == "cls":
+            return hidden[:, 0]
         # (n, tokens, d) of a transformer, (n, d, h, w) of a convolutional network
         return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
 
@@ -225,6 +243,12 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
             f"tensors are missing, such as {min(missing)}."
         )
     return files, model, family
+
+
+def _has_class_token(model: Any) -> bool:
+    return any(
+        name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters()
+    )
 
 
 def _root(error: BaseException) -> BaseException:

@@ -24,6 +24,7 @@ _PREFIXES = {
         "moco-v2-r50:<file>",
     ),
 }
+_CLS = "#cls"
 _CALLED = {VLM: "VLM", VISION: "vision encoder"}
 
 
@@ -84,7 +85,8 @@ def load_vision(
     ----------
     spec
         A preset, `same`, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `timm:<name>`,
-        `onnx:<file>`, `moco-v2-r50:<file>` or `offline`.
+        `onnx:<file>`, `moco-v2-r50:<file>` or `offline`. A preset or `hf:...` may end in `#cls`:
+        then the class token is taken in place of the mean of all tokens.
     vlm
         The VLM whose image tower `same` stands for.
     device, precision, revision
@@ -95,7 +97,10 @@ def load_vision(
     InputError, MissingExtraError, ModelUnavailableError
         As `load_vlm`.
     """
-    source = _resolve(spec, VISION)
+    named, pooling = (spec.removesuffix(_CLS), "cls") if spec.endswith(_CLS) else (spec, "mean")
+    source = _resolve(named, VISION)
+    if pooling == "cls" and not source.startswith("hf:"):
+        raise InputError(f"{_CLS} is for models that transformers runs, but {named!r} is not.")
     _check_revision(spec, source, revision)
     options: dict[str, Any] = {"device": device, "precision": precision}
     if source == "same":
@@ -127,7 +132,7 @@ def load_vision(
     else:
         from trustvlm.models.huggingface import load_hf_vision
 
-        encoder = load_hf_vision(name, revision=revision, **options)
+        encoder = load_hf_vision(name, pooling=pooling, revision=revision, **options)
     return _named(encoder, spec)
 
 
