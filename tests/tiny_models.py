@@ -241,8 +241,15 @@ def _save_sentencepiece(directory: Path) -> int:
 
 def _save_gemma_tokenizer(directory: Path) -> int:
     """SigLIP 2's tokenizer: Gemma's byte-fallback pairs, an end of text and no beginning."""
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
-    from tokenizers import processors, trainers
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     learner = Tokenizer(models.BPE(unk_token="<unk>"))

@@ -43,7 +43,8 @@ def write(
 ) -> Path:
     """Save a graph that averages over four quarters of the image and projects the twelve means.
 
-    Its outputs: `vectors` (n, 5), `maps` (n, 3, 2, 2), `pooled` (n, 12, 1, 1), `whole` (5,).
+    Its outputs: `vectors` (n, 5), `maps` (n, 3, 2, 2), `tokens` (n, 3, 4), `pooled`
+    (n, 12, 1, 1), `whole` (5,).
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -56,6 +57,7 @@ def write(
     constants = [
         weights,
         numpy_helper.from_array(np.array([0, 12, 1, 1]), "column"),
+        numpy_helper.from_array(np.array([0, 3, 4]), "row"),
         numpy_helper.from_array(np.array([0]), "first"),
     ]
     half = SIZE // 2
@@ -67,10 +69,11 @@ def write(
         helper.make_node("Flatten", ["maps"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["vectors"]),
         helper.make_node("Reshape", ["flat", "column"], ["pooled"]),
+        helper.make_node("Reshape", ["flat", "row"], ["tokens"]),
         helper.make_node("ReduceSum", ["vectors", "first"], ["whole"], keepdims=0),
     ]
     names = ["x", "y"][:inputs]
-    outputs = {"vectors": 2, "maps": 4, "pooled": 4, "whole": 1}
+    outputs = {"vectors": 2, "maps": 4, "tokens": 3, "pooled": 4, "whole": 1}
     graph = helper.make_graph(
         nodes,
         "quarters",
@@ -126,6 +129,21 @@ def test_images_go_through_the_graph(tmp_path, shape):
     assert encoder.encode_pixels(pixels[:0]).shape == (0, 5)
 
 
+@pytest.mark.parametrize(("output", "axis"), [("tokens", 1), ("maps", 2)])
+def test_tokens_and_positions_are_averaged(tmp_path, output, axis):
+    encoder = models.load_vision(
+        f"onnx:{write(tmp_path / 'a.onnx', settings={**SETTINGS, 'output': output})}"
+    )
+    pixels = np.stack([encoder.preprocessing.pixels(image) for image in pictures()])
+    scaled = (pixels / 255 - np.array(SETTINGS["mean"])) / np.array(SETTINGS["std"])
+    half = SIZE // 2
+    quarters = scaled.reshape(len(pixels), 2, half, 2, half, 3).mean(axis=(2, 4))
+    maps = quarters.transpose(0, 3, 1, 2).reshape(len(pixels), 3, 4)
+    found = encoder.encode_pixels(pixels)
+    assert (found.dtype, encoder.dim) == (np.float32, found.shape[1])
+    np.testing.assert_allclose(found, maps.mean(axis=axis), atol=1e-5)
+
+
 def test_an_output_can_be_chosen(tmp_path):
     settings = {**SETTINGS, "output": "pooled"}
     encoder = models.load_vision(f"onnx:{write(tmp_path / 'a.onnx', settings=settings)}")
@@ -142,9 +160,8 @@ def test_an_output_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("nothing", "has no output 'nothing'; it has: vectors, maps, pooled, whole"),
-        ("maps", r"one vector of floating-point numbers per image, .* of shape \(1, 3, 2, 2\)"),
-        ("whole", r"of shape \(5,\)"),
+        ("nothing", "has no output 'nothing'; it has: vectors, maps, tokens, pooled, whole"),
+        ("whole", r"of shape \(n, d\), .* of shape \(5,\)"),
     ],
 )
 def test_outputs_that_are_no_vectors_are_refused(tmp_path, output, message):

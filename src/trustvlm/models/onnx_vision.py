@@ -18,13 +18,17 @@ from trustvlm.models.preprocessing import Preprocessing
 
 __all__ = ["OnnxVision"]
 
+# Axes over which the mean is taken: none, tokens, positions.
+_POOLING: dict[int, tuple[int, ...]] = {2: (), 3: (1,), 4: (2, 3)}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxVision:
     """An image encoder run by ONNX Runtime; `OnnxVision.load` makes one.
 
-    The graph reads normalised `(n, 3, height, width)` float32 and gives one vector per image.
+    The graph reads normalised `(n, 3, height, width)` float32. Its output is one vector per image,
+    `(n, d)`, or is pooled to it: `(n, tokens, d)` by the mean over all tokens, as TrustVLM-D does
+    with DINOv2's, and `(n, d, height, width)` by the mean over all positions.
 
     Attributes
     ----------
@@ -125,14 +129,14 @@ class OnnxVision:
                 f"{self.identity.spec} cannot read images of {pixels.shape[1]} x "
                 f"{pixels.shape[2]} pixels: {error}"
             ) from error
-        vectors = found.reshape(found.shape[:2]) if found.shape[2:] == (1, 1) else found
-        if vectors.ndim != 2 or len(vectors) != len(tensor) or vectors.dtype.kind != "f":
+        if found.ndim not in _POOLING or len(found) != len(tensor) or found.dtype.kind != "f":
             raise InputError(
-                f"Expected the output {self._output!r} of {self.identity.spec} to hold one vector "
-                f"of floating-point numbers per image, but {len(tensor)} images gave {found.dtype} "
-                f"of shape {found.shape}."
+                f"Expected the output {self._output!r} of {self.identity.spec} to hold "
+                "floating-point numbers of shape (n, d), (n, tokens, d) or (n, d, height, width), "
+                f"but {len(tensor)} images gave {found.dtype} of shape {found.shape}."
             )
-        return np.asarray(vectors[:n], dtype=np.float32)
+        rows = found[:n].astype(np.float32, copy=False)
+        return np.asarray(rows.mean(axis=_POOLING[found.ndim])) if found.ndim > 2 else rows
 
 
 def _providers(runtime: Any, device: str) -> list[str]:
