@@ -4,28 +4,11 @@ import warnings
 import numpy as np
 import pytest
 
+from benchmark_files import write_arrays
 from trustvlm import metrics, scores
 from trustvlm.benchmark import ROW_KEYS, load_arrays, run_study
 from trustvlm.exceptions import EvidenceMissingError, InputError, TrustVLMWarning
 from trustvlm.scores.shots import draw_shots
-
-
-def write_arrays(path, seed, n=60, n_classes=3, d=8, e=5, **changes):
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % n_classes
-    centres = np.random.default_rng(99).normal(size=(n_classes, d))
-    arrays = {
-        "logits": rng.normal(size=(n, n_classes)).astype(np.float32)
-        + 2 * np.eye(n_classes)[labels],
-        "features": (centres[labels] + rng.normal(size=(n, d))).astype(np.float16),
-        "labels": labels.astype(np.int32),
-        "class_names": np.array(["cat", "dog", "bird"][:n_classes]),
-        "image_embeddings": rng.normal(size=(n, e)).astype(np.float16),
-        "text_embeddings": np.random.default_rng(98).normal(size=(n_classes, e)),
-    }
-    arrays.update(changes)
-    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
-    return path
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_cache_can_be_pruned_and_cleared(trustvlm, fitted, photos, tmp_path, mon
         (
             ["fit", "{shots}", "-o", "x.trust", "--vlm", "offline", "--vision", "clip-vit-b16"],
             1,
-            "is a vlm",
+            "It is a VLM",
         ),
         (["fit", "{shots}", "-o", "x.trust", "--vlm", "offline", "--score", "msb"], 1, "mean msp"),
         (

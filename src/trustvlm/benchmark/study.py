@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,14 @@ from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarn
 from trustvlm.scores import Evidence, ScoreResult, get, names, prepare
 from trustvlm.scores.shots import draw_shots
 
-__all__ = ["ROW_KEYS", "Cell", "StudyResult", "run_study", "usable_scores"]
+__all__ = ["ROW_KEYS", "Measured", "StudyResult", "measure_draw", "run_study", "usable_scores"]
 
 ROW_KEYS = ("dataset", "score", "shots", "draw", *metrics.METRICS, "n")
 _OF_SHOTS = ("bank", "support_features", "support_labels", "support_logits")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measured:
     """One score on one test set, with one draw of the shots."""
 
     dataset: str
@@ -146,10 +146,10 @@ def run_study(
     chosen = usable_scores(support, scores)
     study, largest = StudyResult(), max(shots)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
-    fixed: dict[tuple[str, str], Cell] = {}
+    fixed: dict[tuple[str, str], Measured] = {}
     for n_shots in shots:
         for draw in range(draws):
-            for cell in _cells(
+            for cell in measure_draw(
                 support, tests, chosen, n_shots, draw, convention, parameters or {}, fixed
             ):
                 study.rows.append(cell.row())
@@ -162,16 +162,21 @@ def run_study(
     return study
 
 
-def _cells(
+def measure_draw(
     support: ArraySet,
     tests: Sequence[ArraySet],
     scores: Sequence[str],
     shots: int,
     draw: int,
-    convention: str,
-    parameters: Mapping[str, Mapping[str, Any]],
-    fixed: dict[tuple[str, str], Cell],
-) -> Iterator[Cell]:
+    convention: str = "exact",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    fixed: dict[tuple[str, str], Measured] | None = None,
+) -> Iterator[Measured]:
+    """Measure scores with one draw of the shots, on every test set.
+
+    `fixed` carries the scores that do not depend on shots from one call to the next.
+    """
+    fixed = {} if fixed is None else fixed
     drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
     if draw == 0 and (drawn.counts < shots).any():
         few = int((drawn.counts < shots).sum())
@@ -189,9 +194,9 @@ def _cells(
         }:
             for test in tests:
                 cell = fixed[test.name, name]
-                yield Cell(**{**cell.__dict__, "shots": shots, "draw": draw})
+                yield replace(cell, shots=shots, draw=draw)
             continue
-        score = prepare(name, known, **parameters.get(name, {}))
+        score = prepare(name, known, **(parameters or {}).get(name, {}))
         for test, about in zip(tests, evidence, strict=True):
             result = score(about)
             cell = _measured(test, name, shots, draw, result, convention)
@@ -207,10 +212,10 @@ def _about(test: ArraySet, known: Evidence) -> Evidence:
 
 def _measured(
     test: ArraySet, name: str, shots: int, draw: int, result: ScoreResult, convention: str
-) -> Cell:
+) -> Measured:
     correct = result.prediction == test.labels
     with warnings.catch_warnings():
         # Undefined metrics are None in the rows; a warning per cell would say no more.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         measured = metrics.evaluate(result.confidence, correct, convention=convention)
-    return Cell(test.name, name, shots, draw, result, correct, measured)
+    return Measured(test.name, name, shots, draw, result, correct, measured)

@@ -4,26 +4,84 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from trustvlm.cli.console import counting_bar, note
 from trustvlm.cli.options import Quiet, split_names
 from trustvlm.exceptions import InputError
 
-if TYPE_CHECKING:
-    from trustvlm.benchmark import StudyResult
-
-__all__ = ["app", "arrays"]
+__all__ = ["app", "arrays", "run"]
 
 # The paper's units: the AURC family times 1000, the rest in percent.
 _UNITS = {"accuracy": 100, "aurc": 1000, "eaurc": 1000, "augrc": 1000, "auroc": 100, "fpr95": 100}
 
+
+class _ConfigFirst(TyperGroup):
+    """`bench CONFIG.toml` is short for `bench run CONFIG.toml`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    help="Compare confidence scores fairly: the same images, the same shots.",
+    cls=_ConfigFirst,
+    help=(
+        "Compare confidence scores fairly: the same images, the same shots.\n\n"
+        "`trustvlm bench CONFIG.toml` runs a whole grid from image folders; `trustvlm bench "
+        "arrays` does the same from arrays alone."
+    ),
     no_args_is_help=True,
 )
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE.py", help="A Python file that registers scores; it is executed."
+    ),
+]
+
+
+@app.command(
+    epilog="Example:  trustvlm bench study.toml  (short for trustvlm bench run study.toml)"
+)
+def run(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The study; see docs/compare-scores.md.")
+    ],
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a grid of data sets, models, scores, shots and draws from image folders.
+
+    Finished cells are kept in the study's folder, and embeddings in the store: run the same
+    command again after an interrupt or a change, and only what is new is computed.
+    """
+    _load_plugins(plugins)
+    from trustvlm.benchmark.config import read_config
+    from trustvlm.benchmark.grid import run_grid
+    from trustvlm.benchmark.rows import write_rows
+
+    study = read_config(config)
+    with counting_bar("cells", quiet=quiet) as progress:
+        grid = run_grid(study, on_cell=progress)
+    write_rows(grid.rows, study.out)
+    failed = [row for row in grid.rows if row.get("error")]
+    good = [row for row in grid.rows if not row.get("error")]
+    for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
+        of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
+        _print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
+    for remark in grid.notes:
+        note(f"note: {remark}", quiet=quiet)
+    for row in failed:
+        note(f"failed: {row['dataset']}: {row['error']}", quiet=quiet)
+    note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
+    if failed:
+        raise typer.Exit(3)
 
 
 @app.command(
@@ -55,6 +113,7 @@ def arrays(
             help="Write prediction and confidence of draw 0 and the most shots.",
         ),
     ] = None,
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare scores from arrays alone; no images, no torch.
@@ -62,6 +121,7 @@ def arrays(
     Each .npz file holds logits (n,C), features (n,d), labels (n,), class_names (C,), and
     optionally image_embeddings (n,e) and text_embeddings (C,e).
     """
+    _load_plugins(plugins)
     from trustvlm.benchmark import load_arrays, run_study
     from trustvlm.files import atomic_path, write_text
 
@@ -75,7 +135,7 @@ def arrays(
             convention=convention,
             progress=progress,
         )
-    _print_means(study)
+    _print_means(study.rows)
     if json_file is not None:
         content = {"rows": study.rows, "convention": convention}
         write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -106,13 +166,23 @@ def _numbers(text: str) -> list[int]:
         raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
 
 
-def _print_means(study: StudyResult) -> None:
+def _load_plugins(plugins: list[Path] | None) -> None:
+    from trustvlm.scores.plugins import load_installed, load_plugin
+
+    load_installed()
+    for plugin in plugins or []:
+        load_plugin(plugin)
+
+
+def _print_means(every: list[dict[str, Any]], of: str = "") -> None:
     """Print each score's means over the test sets and draws, at the most shots."""
     from rich.console import Console
     from rich.table import Table
 
-    largest = max(row["shots"] for row in study.rows)
-    rows = [row for row in study.rows if row["shots"] == largest]
+    if not every:
+        return
+    largest = max(row["shots"] for row in every)
+    rows = [row for row in every if row["shots"] == largest]
     sets = len({row["dataset"] for row in rows})
     draws = len({row["draw"] for row in rows})
     units = {
@@ -124,7 +194,7 @@ def _print_means(study: StudyResult) -> None:
         "fpr95": 100,
     }
     table = Table(
-        title=f"mean of {sets} test sets, {largest} shots, {draws} draws",
+        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
         box=None,
         title_justify="left",
     )

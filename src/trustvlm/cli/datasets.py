@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -106,10 +106,15 @@ def _print_table(columns: list[str], rows: list[list[str]], *, numbers: range) -
 
     table = Table(box=None, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="right" if i in numbers else "left")
+        # Only what stands after the numbers may be folded: names have to stay in one piece.
+        folds = i >= numbers.stop
+        justify: Literal["right", "left"] = "right" if i in numbers else "left"
+        table.add_column(column, overflow="fold", justify=justify, no_wrap=not folds)
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console = Console()
+    # A pipe has no width that a row would have to fit.
+    (console if console.is_terminal else Console(width=200)).print(table)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,9 @@ def scores(
 ) -> None:
     """List the confidence scores: what each needs, its formula, and where it is from."""
     from trustvlm.scores import get, names
+    from trustvlm.scores.plugins import load_installed
 
+    load_installed()
     entries = [get(name) for name in names()]
     if as_json:
         rows = [

@@ -1,0 +1,132 @@
+import json
+
+import pytest
+
+from command import Command
+from pictures import write_class_folders
+from trustvlm.benchmark.config import read_config
+from trustvlm.benchmark.grid import run_grid
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import InputError
+
+STUDY = """
+name = "colours"
+out = "results"
+shots = [1, 2]
+draws = 2
+scores = ["msp", "trustvlm", "knn"]
+[parameters]
+knn = {{ k = 3 }}
+[[models]]
+vlm = "offline"
+vision = "offline"
+[[models]]
+vlm = "offline"
+vision = "same"
+[[datasets]]
+train = "colours/train"
+test = ["colours/test", "colours/other"]
+{extra}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    write_class_folders(tmp_path / "colours" / "train", per_class=3)
+    write_class_folders(tmp_path / "colours" / "test", per_class=2, seed=5)
+    write_class_folders(tmp_path / "colours" / "other", per_class=2, seed=6)
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.format(extra=""))
+    return path
+
+
+def test_every_cell_is_a_row_and_a_second_run_computes_nothing(study):
+    config, store = read_config(study), EmbeddingStore.memory()
+    first = run_grid(config, store=store)
+    assert first.computed == len(config.cells()) == 2 * 2 * 2
+    assert len(first.rows) == 2 * 2 * 2 * 2 * 3
+    assert {row["dataset"] for row in first.rows} == {"colours/test", "colours/other"}
+    assert {row["parameters"].get("k") for row in first.rows if row["score"] == "knn"} == {3}
+    assert {(d, s) for d, s in first.samples} == {
+        (f"colours/{split}", s) for split in ("test", "other") for s in ("msp", "trustvlm", "knn")
+    }
+    again = run_grid(config, store=store)
+    assert again.computed == 0
+    assert again.rows == first.rows
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(study):
+    config, store = read_config(study), EmbeddingStore.memory()
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(config, store=store, on_cell=stop)
+    finished = len(list((config.out / "cells").glob("*.json")))
+    assert 3 <= finished < 8
+    rest = run_grid(config, store=store)
+    assert rest.computed == 8 - finished
+    undisturbed = run_grid(read_config(study), store=store)
+    assert rest.rows == undisturbed.rows
+
+
+def test_changed_images_make_new_cells(study):
+    config, store = read_config(study), EmbeddingStore.memory()
+    run_grid(config, store=store)
+    write_class_folders(study.parent / "colours" / "other", per_class=2, seed=9)
+    assert run_grid(config, store=store).computed == 8
+
+
+def test_a_failed_set_is_rows_with_its_error_and_the_rest_goes_on(study):
+    train = study.parent / "colours" / "train"
+    leaking = study.parent / "leaking"
+    write_class_folders(leaking, per_class=3)  # the same pictures as train
+    study.write_text(
+        STUDY.format(extra=f'[[datasets]]\nname = "leak"\ntrain = "{train}"\ntest = "{leaking}"')
+    )
+    grid = run_grid(read_config(study), store=EmbeddingStore.memory())
+    failed = [row for row in grid.rows if row.get("error")]
+    assert {row["dataset"] for row in failed} == {"leak/leaking"}
+    assert len(failed) == 2 * 2 * 2
+    assert all("also training images" in row["error"] for row in failed)
+    assert len([row for row in grid.rows if not row.get("error")]) == 48
+
+
+def test_the_command_writes_rows(study, capsys, monkeypatch):
+    run = Command(capsys, monkeypatch)
+    done = run("bench", study)
+    assert done.code == 0, done.err
+    assert "offline verified by same" in done.out
+    assert "not CLIP" in done.err
+    lines = (study.parent / "results" / "rows.jsonl").read_text().splitlines()
+    assert len(lines) == 48
+    assert json.loads(lines[0])["vlm"] == "offline"
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    assert parquet.read_table(study.parent / "results" / "rows.parquet").num_rows == 48
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("shots = [1, 2]", "shots = [0]"), "`shots`"),
+        (("shots = [1, 2]", "shots = 3"), "`shots`"),
+        (("draws = 2", "draws = 0"), "`draws`"),
+        (('"knn"', '"knm"'), "did you mean"),
+        (("k = 3", "kk = 3"), "no parameter `kk`"),
+        (('vision = "same"', 'visoin = "same"'), "does not know `visoin`"),
+        (('vision = "same"', ""), r"needs `vision`"),
+        (('train = "colours/train"', 'train = "nowhere"'), "nowhere"),
+        (('name = "colours"', 'convention = "x"'), "`convention` among exact"),
+        (('name = "colours"', 'protocols = ["x"]'), "`protocols` among clean"),
+        (('name = "colours"', "colour = 1"), "does not know `colour`"),
+        (('name = "colours"', "= 1"), "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_study_is_explained_before_any_work(study, change, message):
+    study.write_text(study.read_text().replace(*change))
+    with pytest.raises(InputError, match=message) as caught:
+        read_config(study)
+    assert "study.toml" in str(caught.value)
