@@ -15,13 +15,13 @@ from trustvlm.models.hub import ModelFiles, locate
 from trustvlm.models.hub_preprocessing import read_preprocessing
 from trustvlm.models.hub_tokenizer import load_tokenizer
 from trustvlm.models.inputs import check_texts
+from trustvlm.models.presets import PROMPTS
 from trustvlm.models.quiet import quiet
 from trustvlm.models.torch_device import inference, to_vectors
 from trustvlm.models.torch_encoder import TorchImageEncoder
 
 __all__ = ["HuggingFaceVLM", "HuggingFaceVision", "load_hf_vision", "load_hf_vlm"]
 
-_PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
 _POOLINGS = ("mean", "cls")
 _TEXTS_AT_ONCE = 256
 
@@ -41,10 +41,10 @@ def load_hf_vlm(
         If the model cannot be had, is damaged, or is of another kind.
     """
     files, model, family = _load(name, revision)
-    if family not in _PROMPTS:
+    if family not in PROMPTS:
         raise ModelUnavailableError(
             f"{name} is a {family} model, not a vision-language model of the kinds "
-            f"{' and '.join(_PROMPTS)}. An image encoder goes to --vision hf:{name}"
+            f"{' and '.join(PROMPTS)}. An image encoder goes to --vision hf:{name}"
         )
     tokenizer = load_tokenizer(files, int(model.config.text_config.vocab_size))
     return HuggingFaceVLM(files, model, tokenizer, family, device=device, precision=precision)
@@ -68,11 +68,11 @@ def load_hf_vision(
         As `load_hf_vlm`.
     """
     files, model, family = _load(name, revision)
-    if family not in _PROMPTS and model.main_input_name != "pixel_values":
+    if family not in PROMPTS and model.main_input_name != "pixel_values":
         raise ModelUnavailableError(f"{name} is a {family} model, which encodes no images.")
     if pooling not in _POOLINGS:
         raise InputError(f"Expected `pooling` to be {' or '.join(_POOLINGS)}, but got {pooling!r}.")
-    if pooling == "cls" and (family in _PROMPTS or not _has_class_token(model)):
+    if pooling == "cls" and (family in PROMPTS or not _has_class_token(model)):
         raise InputError(f"hf:{name} is a {family} model, which offers no class token to take.")
     return HuggingFaceVision(
         files, model, family, pooling=pooling, device=device, precision=precision
@@ -103,7 +103,7 @@ class HuggingFaceVision(TorchImageEncoder):
         pooling: str = "mean",
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self._joint = family in _PROMPTS
+        self._joint = family in PROMPTS
         self._pooling = "projection" if self._joint else pooling
         super().__init__(
             model,
@@ -161,7 +161,7 @@ class HuggingFaceVLM(HuggingFaceVision):
         precision: str,
     ) -> None:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.prompt = _PROMPTS[family]
+        self.prompt = PROMPTS[family]
         self._tokenizer = tokenizer
         self._full = family == "siglip"
         self._length = int(model.config.text_config.max_position_embeddings)
@@ -235,7 +235,7 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     family = str(model.config.model_type)
     # The pooler of an image encoder is not used, and often not published.
     missing = {
-        key for key in report["missing_keys"] if family in _PROMPTS or not key.startswith("pooler.")
+        key for key in report["missing_keys"] if family in PROMPTS or not key.startswith("pooler.")
     }
     if missing:
         raise ModelUnavailableError(

@@ -14,6 +14,7 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.inputs import check_texts
 from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.presets import PROMPTS
 from trustvlm.models.quiet import quiet
 from trustvlm.models.torch_device import inference, to_vectors
 from trustvlm.models.torch_encoder import TorchImageEncoder
@@ -33,7 +34,6 @@ _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
 _SCHEMES = (_HUB, _DIRECTORY)
 # What the weights are called in a repository, unless open_clip's table says otherwise.
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
 _TEXTS_AT_ONCE = 256
 _REMEDY = (
     " Check the connection; or name a file as openclip:<architecture>/<file>; or use --vlm "
@@ -56,7 +56,7 @@ class OpenClipVLM(TorchImageEncoder):
     ) -> None:
         family = "clip" if getattr(model, "logit_bias", None) is None else "siglip"
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.prompt = _PROMPTS[family]
+        self.prompt = PROMPTS[family]
         self._tokenizer = tokenizer
         preprocessing = _preprocessing(source, model.visual.preprocess_cfg)
         model.eval()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "Preset", "presets"]
+__all__ = ["PRESETS", "PROMPTS", "Preset", "presets"]
 
 VLM, VISION = "vlm", "vision"
+# The templates that the paper uses, by the kind of model.
+PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Preset:
         Of the weights, as their publisher states it.
     about
         One line for tables.
+    prompt
+        The template that a VLM uses unless another is given; "" for other models.
+    logit_scale
+        What a VLM multiplies cosines by, in words; "" for other models.
     """
 
     name: str
@@ -35,21 +41,28 @@ class Preset:
     extra: str
     licence: str
     about: str
+    prompt: str = ""
+    logit_scale: str = ""
 
+
+_CLIP = (PROMPTS["clip"], "the model's own, about 100")
+_SIGLIP = (PROMPTS["siglip"], "the model's own; 100 under the paper's protocol")
 
 PRESETS = (
     Preset("clip-vit-b16", VLM, "hf:openai/clip-vit-base-patch16", "torch", "MIT",
-           "CLIP ViT-B/16, the paper's main model"),
+           "CLIP ViT-B/16, the paper's main model", *_CLIP),
     Preset("clip-vit-b32", VLM, "hf:openai/clip-vit-base-patch32", "torch", "MIT",
-           "CLIP ViT-B/32"),
+           "CLIP ViT-B/32", *_CLIP),
     Preset("clip-vit-l14", VLM, "hf:openai/clip-vit-large-patch14", "torch", "MIT",
-           "CLIP ViT-L/14"),
-    Preset("clip-rn50", VLM, "openclip:RN50/openai", "openclip", "MIT", "CLIP ResNet-50"),
-    Preset("clip-rn101", VLM, "openclip:RN101/openai", "openclip", "MIT", "CLIP ResNet-101"),
+           "CLIP ViT-L/14", *_CLIP),
+    Preset("clip-rn50", VLM, "openclip:RN50/openai", "openclip", "MIT",
+           "CLIP ResNet-50", *_CLIP),
+    Preset("clip-rn101", VLM, "openclip:RN101/openai", "openclip", "MIT",
+           "CLIP ResNet-101", *_CLIP),
     Preset("siglip-b16-224", VLM, "hf:google/siglip-base-patch16-224", "torch", "Apache-2.0",
-           "SigLIP base, 224 px"),
+           "SigLIP base, 224 px", *_SIGLIP),
     Preset("siglip2-b16-224", VLM, "hf:google/siglip2-base-patch16-224", "torch", "Apache-2.0",
-           "SigLIP 2 base, 224 px"),
+           "SigLIP 2 base, 224 px", *_SIGLIP),
     Preset("dinov2-small", VISION, "hf:facebook/dinov2-small", "torch", "Apache-2.0",
            "DINOv2 small, mean of all tokens"),
     Preset("dinov2-base", VISION, "hf:facebook/dinov2-base", "torch", "Apache-2.0",
@@ -60,7 +73,8 @@ PRESETS = (
            "MoCo v2 ResNet-50 from a checkpoint file, moco-v2-r50:<file>: TrustVLM-M"),
     Preset("same", VISION, "same", "", "as the VLM", "the VLM's own image tower: TrustVLM"),
     Preset("offline", "both", "offline", "offline", "Apache-2.0",
-           "EfficientNet-Lite and MiniLM joined by ConSE: weak, real, needs no hub; not CLIP"),
+           "EfficientNet-Lite and MiniLM joined by ConSE: weak, real, needs no hub; not CLIP",
+           PROMPTS["clip"], "20"),
 )  # fmt: skip
 
 
