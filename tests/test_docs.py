@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark_files import write_arrays
 from command import Command
 from pictures import write_class_folders
-
-from trustvlm import TrustVLM
+from trustvlm import TrustVLM, scores
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,6 +24,8 @@ def workplace(tmp_path, monkeypatch):
     write_class_folders(tmp_path / "shots")
     write_class_folders(tmp_path / "photos", per_class=3, seed=7)
     write_class_folders(tmp_path / "labelled", per_class=3, seed=8)
+    write_arrays(tmp_path / "pets__train.npz", 0)
+    write_arrays(tmp_path / "pets__test.npz", 1)
     TrustVLM(vlm="offline", vision="offline").fit(tmp_path / "shots").save(
         tmp_path / "colours.trust"
     )
@@ -43,10 +45,12 @@ def commands(block):
 def test_snippets_run(page, workplace, capsys, monkeypatch):
     if not BLOCK.search(page.read_text()):
         return
-    run = Command(capsys, monkeypatch)
+    run, registered = Command(capsys, monkeypatch), set(scores.names())
     names = {"__name__": "__main__"}
     for language, block in BLOCK.findall(page.read_text()):
-        if language == "python":
+        if language == "toml":
+            (workplace / re.match(r"# (\S+\.toml)", block)[1]).write_text(block)
+        elif language == "python":
             exec(compile(block, str(page), "exec"), names)
         elif language == "bash":
             for arguments in commands(block):
@@ -56,6 +60,8 @@ def test_snippets_run(page, workplace, capsys, monkeypatch):
                     run("cache", "clear", "--yes")
                 done = run(*arguments)
                 assert done.code == 0, (arguments, done.err)
+    for added in set(scores.names()) - registered:
+        scores.unregister(added)
 
 
 def tiny_presets(folder, monkeypatch):
@@ -68,7 +74,6 @@ def tiny_presets(folder, monkeypatch):
     from dataclasses import replace
 
     from tiny_models import save_tiny_clip, save_tiny_dinov2
-
     from trustvlm.models import loading
 
     sources = {"clip-vit-b16": save_tiny_clip, "dinov2-base": save_tiny_dinov2}
