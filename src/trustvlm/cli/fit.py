@@ -63,6 +63,12 @@ def fit(
     draw: Annotated[
         int, typer.Option(min=0, help="Which random draw, with --shots; 0 is the paper's.")
     ] = 0,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune", help="Let the prototypes go on learning from the examples; needs torch."
+        ),
+    ] = False,
     protocol: Annotated[
         str,
         typer.Option(
@@ -75,8 +81,8 @@ def fit(
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
 
-    Nothing is trained: each class gets the mean of its examples. A handful per class is enough,
-    16 is what the paper uses.
+    Nothing is trained, unless you ask for it: each class gets the mean of its examples. A handful
+    per class is enough, 16 is what the paper uses.
     """
     from trustvlm.pipeline import TrustVLM
 
@@ -91,6 +97,7 @@ def fit(
         prompt=template,
         score=score,
         score_parameters=parse_settings(settings or []),
+        finetune=finetune,
         protocol=protocol,
         device=device,
         precision=precision,

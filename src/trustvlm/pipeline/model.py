@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import EmbeddingStore, Progress, encode_texts
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList, find_images, find_labelled, read_classes
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings, read_prompts
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
+from trustvlm.pipeline.finetuning import finetune_prototypes
 from trustvlm.pipeline.gathering import gather, gather_all
 from trustvlm.pipeline.judge import judge
 from trustvlm.pipeline.persistence import load_model, provenance, save_model
+from trustvlm.pipeline.shots import warn_about_shots
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
 from trustvlm.scores import (
     Evidence,
@@ -52,6 +53,8 @@ class TrustVLM:
         A name of `scores.names()`.
     score_parameters
         The score's own parameters, such as `{"weight": 0.5}`.
+    finetune
+        Let the prototypes go on learning from the shots: TrustVLM*(F). Needs torch.
     protocol
         `clean` gives each encoder its own preprocessing; `paper` follows the released script.
     device, precision
@@ -73,6 +76,8 @@ class TrustVLM:
         `(C, e)` unit rows, one per class.
     shots_ : tuple of dict
         Path, SHA-256 and class index of every shot that was used.
+    losses_ : tuple of float
+        Mean loss per epoch of fine-tuning; empty without it.
 
     Notes
     -----
@@ -96,6 +101,7 @@ class TrustVLM:
     draw_: int
     shots_per_class_: int | None
     provenance_: dict[str, str]
+    losses_: tuple[float, ...]
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class TrustVLM:
         *,
         score: str = "trustvlm",
         score_parameters: Mapping[str, Any] | None = None,
+        finetune: bool = False,
         protocol: str = "clean",
         device: str = "auto",
         precision: str = "float32",
@@ -119,6 +126,7 @@ class TrustVLM:
         self.prompt = prompt
         self.score = score
         self.score_parameters = score_parameters
+        self.finetune = finetune
         self.protocol = protocol
         self.device = device
         self.precision = precision
@@ -201,6 +209,10 @@ class TrustVLM:
         self.bank_ = PrototypeBank().fit(
             found.features, self.support_labels_, n_classes=len(self.classes_)
         )
+        self.losses_ = ()
+        if self.finetune:
+            tuned = finetune_prototypes(self.bank_, found.features, self.support_labels_)
+            self.bank_, self.losses_ = tuned.bank, tuple(map(float, tuned.losses))
         self.shots_ = tuple(
             {"path": ref.path, "sha256": digest, "class": int(label)}
             for ref, digest, label in zip(
@@ -210,7 +222,7 @@ class TrustVLM:
         self.shot_failures_ = Verdicts(found.failures)
         self.draw_, self.shots_per_class_ = draw, shots_per_class
         self.provenance_ = provenance()
-        self._warn_about_shots()
+        warn_about_shots(self)
         return self
 
     def iter_predict(self, images: Any, *, progress: Progress | None = None) -> Iterator[Verdict]:
@@ -364,29 +376,3 @@ class TrustVLM:
 
     def _check_score(self) -> None:
         check_parameters(self.score, self.score_parameters or {})
-
-    def _warn_about_shots(self) -> None:
-        counts = self.bank_.counts_
-        for failure in self.shot_failures_:
-            warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=3)
-        names = np.asarray(self.classes_.names)
-        if (counts == 0).any():
-            warnings.warn(
-                f"no example images of {_listed(names[counts == 0])}: "
-                "only the text supports these labels",
-                TrustVLMWarning,
-                stacklevel=3,
-            )
-        wanted = self.shots_per_class_
-        if wanted is not None and ((counts > 0) & (counts < wanted)).any():
-            few = (counts > 0) & (counts < wanted)
-            warnings.warn(
-                f"fewer than {wanted} example images of {_listed(names[few])}: all are used",
-                TrustVLMWarning,
-                stacklevel=3,
-            )
-
-
-def _listed(names: NDArray[Any], most: int = 8) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"

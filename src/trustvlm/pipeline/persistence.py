@@ -58,6 +58,7 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
             "images": list(model.shots_),
             "unreadable": [f.path for f in model.shot_failures_],
         },
+        "finetuning": {"losses": list(model.losses_)} if model.losses_ else None,
         "calibration": None,
         "decision_rule": UNCALIBRATED_RULE,
     }
@@ -77,6 +78,7 @@ def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
                 "name it by a preset, `hf:<directory>` or another spec to save the model."
             )
     arrays: dict[str, NDArray[Any]] = {
+        **({"learned_prototypes": model.bank_.prototypes_} if model.losses_ else {}),
         "prototype_sums": model.bank_.sums_,
         "prototype_counts": model.bank_.counts_,
         "text_embeddings": model.text_embeddings_,
@@ -116,6 +118,10 @@ def load_model(
         model.bank_ = PrototypeBank()
         model.bank_.sums_ = arrays["prototype_sums"]
         model.bank_.counts_ = arrays["prototype_counts"]
+        tuning = manifest["finetuning"]
+        model.finetune, model.losses_ = tuning is not None, tuple((tuning or {}).get("losses", ()))
+        if tuning is not None:
+            model.bank_ = model.bank_.with_prototypes(arrays["learned_prototypes"])
         model.text_embeddings_ = arrays["text_embeddings"]
         model.support_features_ = arrays["support_features"]
         model.support_image_embeddings_ = arrays["support_image_embeddings"]

@@ -146,6 +146,29 @@ class PrototypeBank:
         merged.counts_ = self.counts_ + other.counts_
         return merged
 
+    def with_prototypes(self, prototypes: ArrayLike) -> PrototypeBank:
+        """Return a bank with the same shots but other, learned prototypes `(C, d)`.
+
+        They are scaled to length one. Changing the shots of that bank forgets them.
+
+        Examples
+        --------
+        >>> bank = PrototypeBank().fit([[1.0, 0.0]], [0]).with_prototypes([[0.0, 2.0]])
+        >>> bank.prototypes_
+        array([[0., 1.]])
+        """
+        self._fitted()
+        learned = np.asarray(prototypes, dtype=np.float64)
+        if learned.shape != self.sums_.shape:
+            raise InputError(
+                f"Expected `prototypes` of shape {self.sums_.shape}, but got {learned.shape}."
+            )
+        as_nonzero_rows(learned[self.present_], "prototypes")
+        bank = PrototypeBank()
+        bank.sums_, bank.counts_ = self.sums_.copy(), self.counts_.copy()
+        bank.__dict__["prototypes_"] = unit_rows(np.where(self.present_[:, None], learned, 0.0))
+        return bank
+
     @property
     def n_classes(self) -> int:
         """C, the number of classes, with or without shots."""

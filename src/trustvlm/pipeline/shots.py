@@ -1,0 +1,44 @@
+"""What a user should know about the examples of a fitted model."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import TrustVLMWarning
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["warn_about_shots"]
+
+
+def warn_about_shots(model: TrustVLM) -> None:
+    """Warn of shots that could not be read, and of classes with few of them or none."""
+    counts = model.bank_.counts_
+    for failure in model.shot_failures_:
+        warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=4)
+    names = np.asarray(model.classes_.names)
+    if (counts == 0).any():
+        warnings.warn(
+            f"no example images of {_listed(names[counts == 0])}: "
+            "only the text supports these labels",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+    wanted = model.shots_per_class_
+    if wanted is not None and ((counts > 0) & (counts < wanted)).any():
+        few = (counts > 0) & (counts < wanted)
+        warnings.warn(
+            f"fewer than {wanted} example images of {_listed(names[few])}: all are used",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+
+
+def _listed(names: NDArray[Any], most: int = 8) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"
