@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from trustvlm.datasets import DatasetStatus, Split
+    from trustvlm.datasets import DatasetSpec, DatasetStatus, Split
 
 __all__ = ["add_to", "datasets"]
 
@@ -32,6 +32,8 @@ def datasets(
 
     The directory layout is that of CoOp and TPT. Images are counted, not opened.
     """
+    if root is None and splits is not None:
+        raise typer.BadParameter("It says where to look for sets below --root, so name that too.")
     if root is None:
         _print_known(as_json)
     else:
@@ -45,18 +47,31 @@ def _print_known(as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(spec) for spec in specs], indent=2, ensure_ascii=False))
         return
-    rows = []
-    for s in specs:
-        what = "/".join(part for part in (s.folder, s.images) if part)
-        counts = [str(s.counts[split]) if split in s.counts else "" for split in _SPLITS]
-        shots = s.shots_from if s.shots_from != s.name else ""
-        rows.append([s.name, str(s.n_classes), *counts, what, s.split_file or shots])
-    _print_table(
-        ["set", "classes", *_SPLITS, "folder", "splits in, or shots from"],
-        rows,
-        numbers=range(1, 5),
-    )
+    rows = [
+        [
+            s.name,
+            str(s.n_classes),
+            *(str(s.counts.get(split, "")) for split in _SPLITS),
+            _place(s),
+            _origin(s),
+        ]
+        for s in specs
+    ]
+    _print_table(["set", "classes", *_SPLITS, "folder", "splits"], rows, numbers=range(1, 5))
     typer.echo("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
+
+
+def _place(spec: DatasetSpec) -> str:
+    inside = spec.images or ", ".join(spec.split_folders.values())
+    return f"{spec.folder}/{inside}" if inside else spec.folder
+
+
+def _origin(spec: DatasetSpec) -> str:
+    if spec.split_file is not None:
+        return spec.split_file
+    if spec.layout == "variant lists":
+        return "variants.txt, images_variant_*.txt"
+    return "" if spec.shots_from == spec.name else f"shots: {spec.shots_from}, train"
 
 
 def _print_found(root: Path, splits: Path | None, as_json: bool) -> None:

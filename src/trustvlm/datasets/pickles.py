@@ -61,6 +61,7 @@ class _Array:
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(self.raw):
             raise ValueError(f"an array of shape {shape} has {len(self.raw)} bytes")
         values = np.frombuffer(self.raw, dtype)
+        values.flags.writeable = False
         return values.reshape(shape, order="F" if self.fortran else "C")
 
 

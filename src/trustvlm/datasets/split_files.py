@@ -40,7 +40,7 @@ def find_split_file(spec: DatasetSpec, folder: Path, splits_dir: Path | None) ->
     found = "; ".join(f"{shown(place)!r} holds {contents(place)}" for place in (*named[:1], folder))
     raise InputError(
         f"Expected the splits of {spec.title} in the file {spec.split_file!r}, but {found}. "
-        "CoOp's DATASETS.md links to it; name its folder with `splits_dir` if it lies elsewhere."
+        "CoOp's DATASETS.md links to it; if it lies elsewhere, name that folder as `splits_dir`."
     )
 
 
