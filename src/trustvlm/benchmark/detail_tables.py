@@ -1,0 +1,74 @@
+"""Tables of single classes and of single cells: who gains and loses, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trustvlm.benchmark.gains import ClassGain
+from trustvlm.benchmark.results import Row
+from trustvlm.benchmark.table import Cell, Head, Line, Table, signed, slug
+from trustvlm.report.wording import shortened
+
+__all__ = ["failure_table", "gain_table"]
+
+
+def gain_table(
+    gains: Sequence[ClassGain], dataset: str, first: str, second: str, coverage: float | None = None
+) -> Table:
+    """Gains and losses of every class when one score takes the place of another."""
+    heads = ("Images", f"Well by {first}", f"Well by {second}", "Gained", "Lost", "Net")
+    lines = [
+        Line(
+            row.name,
+            (
+                *(
+                    Cell(str(value), value=float(value))
+                    for value in (row.n, row.before, row.after, row.gained, row.lost)
+                ),
+                Cell(signed(row.net, 0, star=row.p_holm <= 0.05), value=float(row.net)),
+            ),
+        )
+        for row in gains
+    ]
+    well = (
+        "An image turns out well if its label is right."
+        if coverage is None
+        else f"Each score accepts the {100 * coverage:g} % of all images that it trusts most; an "
+        "image turns out well if it is right and accepted, or wrong and not accepted."
+    )
+    return Table(
+        name=f"gains-{slug(dataset)}-{slug(second)}-{slug(first)}",
+        title=f"{dataset}: classes that gain and lose from {first} to {second}",
+        caption=f"Images of each class on {dataset}. {well} *: gains and losses of the class "
+        "differ by more than chance (exact McNemar test, Holm's correction over classes, 0.05).",
+        heads=(Head("Class"), *(Head(title, falling=True) for title in heads)),
+        lines=tuple(lines),
+    )
+
+
+def failure_table(failures: Sequence[Row]) -> Table:
+    """Cells of the study that failed, with their errors."""
+    return Table(
+        name="failures",
+        title="Cells that failed",
+        caption="They count as undefined in tables and figures.",
+        heads=(
+            Head("Data set"),
+            Head("Score", text=True),
+            Head("Shots"),
+            Head("Draw"),
+            Head("Error", text=True),
+        ),
+        lines=tuple(
+            Line(
+                str(row["dataset"]),
+                (
+                    Cell(str(row["score"]), value=str(row["score"])),
+                    Cell(str(row["shots"]), value=float(row["shots"])),
+                    Cell(str(row["draw"]), value=float(row["draw"])),
+                    Cell(shortened(str(row["error"]), 400), value=str(row["error"])[:400]),
+                ),
+            )
+            for row in failures
+        ),
+    )

@@ -1,0 +1,66 @@
+"""The metrics that a paper prints, in its units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trustvlm.exceptions import InputError
+from trustvlm.report.columns import COLUMNS, MetricColumn
+
+__all__ = ["METRIC_COLUMNS", "columns_of", "unit_words"]
+
+METRIC_COLUMNS: dict[str, MetricColumn] = {
+    column.key: column
+    for column in (
+        *COLUMNS,
+        MetricColumn(
+            "aupr_success",
+            "AUPR-success",
+            100,
+            True,
+            "Area under the precision-recall curve that looks for right predictions among the "
+            "most trusted; its floor is the accuracy.",
+        ),
+        MetricColumn(
+            "aupr_error",
+            "AUPR-error",
+            100,
+            True,
+            "Area under the precision-recall curve that looks for wrong predictions among the "
+            "least trusted; its floor is the error rate.",
+        ),
+    )
+}
+
+
+def columns_of(metrics: Sequence[str]) -> list[MetricColumn]:
+    """Return how these metrics are shown.
+
+    Raises
+    ------
+    InputError
+        For a metric that does not exist.
+
+    Examples
+    --------
+    >>> [column.title for column in columns_of(["aurc", "fpr95"])]
+    ['AURC', 'FPR95']
+    """
+    unknown = [name for name in metrics if name not in METRIC_COLUMNS]
+    if unknown:
+        raise InputError(
+            f"Expected metrics among {', '.join(METRIC_COLUMNS)}, but got {unknown[0]!r}."
+        )
+    return [METRIC_COLUMNS[name] for name in metrics]
+
+
+def unit_words(column: MetricColumn) -> str:
+    """Say in which unit a metric is printed, and which end is good.
+
+    Examples
+    --------
+    >>> unit_words(METRIC_COLUMNS["aurc"]), unit_words(METRIC_COLUMNS["auroc"])
+    ('AURC ×1000, lower is better', 'AUROC in percent, higher is better')
+    """
+    unit = "in percent" if column.scale == 100 else f"×{column.scale}"
+    return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
