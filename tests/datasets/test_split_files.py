@@ -266,3 +266,11 @@ def test_aircraft_as_the_archive_has_it(tmp_path):
     home.rename(tmp_path / "fgvc-aircraft-2013b" / "data")
     spec = replace(datasets.get("aircraft"), counts={"test": 1}, n_classes=1)
     assert datasets.load(spec, tmp_path, strict=True).refs[0].read()
+
+
+def test_the_place_that_holds_something_is_taken(tmp_path):
+    (tmp_path / "UCF101").mkdir()
+    if (tmp_path / "ucf101").is_dir():
+        pytest.skip("this file system ignores case")
+    plant_zhou(tmp_path, "ucf101", folder="ucf101")
+    assert datasets.load(small("ucf101"), tmp_path, strict=True).folder == tmp_path / "ucf101"

@@ -81,8 +81,9 @@ def missing_files(base: Path, paths: Sequence[str]) -> tuple[str, ...]:
 
     def there(path: str) -> bool:
         parent, name = os.path.split(path)
+        names = listed[parent]
         # A file system that ignores case opens what a listing spells otherwise.
-        return name in listed[parent] or (base / path).is_file()
+        return bool(names) and (name in names or (base / path).is_file())
 
     return tuple(path for path in paths if not there(path))
 
@@ -95,6 +96,8 @@ def _listed(folder: Path) -> frozenset[str]:
 
 
 def _looks_right(spec: DatasetSpec, folder: Path) -> bool:
+    if spec.layout == "split file":
+        return any((folder / part).exists() for part in (spec.images, spec.split_file) if part)
     if spec.layout != "class folders":
         return True
     ids = {known.wnid for known in imagenet_classes(spec.subset)}

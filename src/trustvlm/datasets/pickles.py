@@ -50,7 +50,7 @@ class _Array:
     __slots__ = ("dtype", "fortran", "raw", "shape")
 
     def __setstate__(self, state: Any) -> None:
-        _version, self.shape, self.dtype, self.fortran, self.raw = state
+        *_version, self.shape, self.dtype, self.fortran, self.raw = state
 
     def resolve(self) -> NDArray[Any]:
         """Make the real thing, a view of the bytes in the file."""

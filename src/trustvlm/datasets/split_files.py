@@ -76,10 +76,13 @@ def _base(spec: DatasetSpec, folder: Path, paths: list[str]) -> tuple[Path, tupl
 
     TPT has the images of some sets in the set's folder, CoOp in a folder inside it.
     """
-    candidates = dict.fromkeys((folder / spec.images, folder))
-    lacking = {base: missing_files(base, paths) for base in candidates}
-    best = min(lacking, key=lambda base: len(lacking[base]))
-    return best, lacking[best]
+    usual = folder / spec.images
+    missing = missing_files(usual, paths)
+    if missing and usual != folder:
+        missing_otherwise = missing_files(folder, paths)
+        if len(missing_otherwise) < len(missing):
+            return folder, missing_otherwise
+    return usual, missing
 
 
 def _parsed(file: Path) -> Mapping[str, list[tuple[str, int, str]]]:
