@@ -10,7 +10,7 @@ from typing import Any
 from trustvlm.exceptions import MissingExtraError, ModelUnavailableError
 from trustvlm.extras import require
 from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.models.quiet import quiet
+from trustvlm.models.quiet import download_bars, quiet
 
 __all__ = [
     "centre_crop",
@@ -44,11 +44,30 @@ def require_library(module: str, *, extra: str, purpose: str) -> ModuleType:
 def reach_repository(repo: str) -> Path:
     """Get the small files of a hub repository and return where its snapshot lies.
 
-    Without a connection this returns what an earlier download left or fails at once, where the
-    libraries try again and again for most of a minute.
+    Without a connection this returns what an earlier download left or fails within seconds, where
+    the libraries try again and again for most of a minute.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If the hub does not answer or has no such repository, and nothing of it is here.
     """
-    hub = require("huggingface_hub", extra="torch", purpose=f"The repository {repo}")
-    return Path(hub.snapshot_download(repo, allow_patterns=["*.json"], etag_timeout=5))
+    purpose = f"The repository {repo}"
+    hub = require("huggingface_hub", extra="torch", purpose=purpose)
+    constants = require("huggingface_hub.constants", extra="torch", purpose=purpose)
+    with download_bars(shown=False):
+        try:
+            # A download would wait for ever for a hub that does not answer.
+            hub.HfApi().model_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return Path(hub.snapshot_download(repo, allow_patterns=["*.json"]))
+        # Whatever the HTTP library raises: refused, timed out, switched off, not found.
+        except Exception as error:
+            try:
+                return Path(hub.snapshot_download(repo, local_files_only=True))
+            except Exception:
+                raise ModelUnavailableError(
+                    f"the hub does not give the repository {repo!r} ({first_line(error)[:-1]})."
+                ) from error
 
 
 def centre_crop(
