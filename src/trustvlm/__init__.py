@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from trustvlm import decisions, metrics, models, scores
+    from trustvlm import benchmark, datasets, decisions, metrics, models, scores
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdicts import Verdicts
     from trustvlm.scores import PrototypeBank
@@ -18,13 +18,15 @@ __all__ = [
     "TrustVLM",
     "Verdicts",
     "__version__",
+    "benchmark",
+    "datasets",
     "decisions",
     "metrics",
     "models",
     "scores",
 ]
 
-_ROOMS = ("decisions", "metrics", "models", "scores")
+_ROOMS = ("benchmark", "datasets", "decisions", "metrics", "models", "scores")
 _CLASSES = {
     "PrototypeBank": "trustvlm.scores",
     "TrustVLM": "trustvlm.pipeline",

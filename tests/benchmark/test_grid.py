@@ -3,11 +3,12 @@ import json
 import pytest
 
 from command import Command
+from dataset_trees import plant_zhou
 from pictures import write_class_folders
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import run_grid
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 
 STUDY = """
 name = "colours"
@@ -106,6 +107,23 @@ def test_the_command_writes_rows(study, capsys, monkeypatch):
     assert json.loads(lines[0])["vlm"] == "offline"
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
     assert parquet.read_table(study.parent / "results" / "rows.parquet").num_rows == 48
+
+
+def test_a_set_of_the_catalogue_is_named_and_found_below_its_root(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    rows = {
+        split: [[f"{name}/{split}{i}.png", c, name] for c, name in enumerate(names) for i in (0, 1)]
+        for split, names in (("train", ["banded", "dotted"]), ("test", ["banded", "dotted"]))
+    }
+    plant_zhou(tmp_path / "data", "dtd", rows={**rows, "val": []})
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'shots = [1]\nscores = ["trustvlm"]\n[[models]]\nvlm = "offline"\nvision = "offline"\n'
+        '[[datasets]]\nname = "DTD"\nroot = "data"\n'
+    )
+    with pytest.warns(TrustVLMWarning):  # the counts are not those of the whole set
+        grid = run_grid(read_config(study), store=EmbeddingStore.memory())
+    assert [(row["dataset"], row["n"]) for row in grid.rows] == [("dtd/test", 4)]
 
 
 @pytest.mark.parametrize(

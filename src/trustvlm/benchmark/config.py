@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from trustvlm import metrics
+from trustvlm import datasets, metrics
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.encoders import PROTOCOLS
 from trustvlm.scores import check_parameters, get, names
@@ -32,12 +32,17 @@ class SetConfig:
         The same, to test on, by the name of the split.
     classes
         File of class names; None takes the folder names.
+    root, splits_dir
+        For a set of the catalogue (`trustvlm datasets`): the folder that holds all data sets, and
+        perhaps another one with their split files. Then `train` and `tests` are not given.
     """
 
     name: str
-    train: Path
-    tests: Mapping[str, Path]
+    train: Path | None = None
+    tests: Mapping[str, Path] = field(default_factory=dict)
     classes: Path | None = None
+    root: Path | None = None
+    splits_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,8 @@ def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
 
 
 def _set(entry: dict[str, Any], base: Path) -> SetConfig:
+    if "root" in entry:
+        return _catalogued(entry, base)
     _check_keys("[[datasets]]", entry, {"name", "train", "test", "classes"}, {"train", "test"})
     train = base / str(entry["train"])
     name = str(entry.get("name", train.parent.name or train.name))
@@ -183,10 +190,20 @@ def _set(entry: dict[str, Any], base: Path) -> SetConfig:
         tests={split: base / str(test) for split, test in tests.items()},
         classes=None if classes is None else base / str(classes),
     )
-    for place in (found.train, *found.tests.values(), *([found.classes] if found.classes else [])):
+    for place in (train, *found.tests.values(), *([found.classes] if found.classes else [])):
         if not place.exists():
             raise InputError(f"The data set `{name}` names {place}, which does not exist.")
     return found
+
+
+def _catalogued(entry: dict[str, Any], base: Path) -> SetConfig:
+    _check_keys("[[datasets]]", entry, {"name", "root", "splits_dir"}, {"name", "root"})
+    splits = entry.get("splits_dir")
+    return SetConfig(
+        name=datasets.get(str(entry["name"])).name,
+        root=base / str(entry["root"]),
+        splits_dir=None if splits is None else base / str(splits),
+    )
 
 
 def _pair(entry: dict[str, Any]) -> ModelPair:

@@ -1,23 +1,29 @@
-"""From image folders to arrays, through the embedding store."""
+"""From images to arrays, through the embedding store: the tests, and the shots that are drawn."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trustvlm.benchmark.arrays import ArraySet
 from trustvlm.benchmark.config import ModelPair, SetConfig
+from trustvlm.benchmark.listing import ListedSplit, list_set
 from trustvlm.embeddings import EmbeddingStore, Progress, encode_all, encode_texts
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
-from trustvlm.images import find_labelled, read_classes
 from trustvlm.models import class_embeddings, read_prompts
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.scores import zero_shot_logits
+from trustvlm.scores.shots import draw_shots
 
 __all__ = ["EncodedSet", "encode_set"]
+
+Point = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -27,17 +33,54 @@ class EncodedSet:
     Attributes
     ----------
     support, tests
-        Arrays of the training images and of each test split.
+        Arrays of the training images that some draw uses, and of each test split.
+    draws
+        Rows of `support` by (shots, draw).
     left_out
         Messages on images that could not be read.
     digest
-        SHA-256 over the content and labels of all images, the classes and the prompts.
+        SHA-256 over the content and labels of all these images, the classes and the prompts.
     """
 
     support: ArraySet
     tests: tuple[ArraySet, ...]
+    draws: Mapping[Point, NDArray[np.int64]]
     left_out: tuple[str, ...]
     digest: str
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Both encoders, the class texts, and where vectors are kept."""
+
+    encoders: Encoders
+    class_names: tuple[str, ...]
+    texts: NDArray[np.float32]
+    store: EmbeddingStore
+    progress: Progress | None
+
+    def encode(
+        self, name: str, split: ListedSplit
+    ) -> tuple[ArraySet, NDArray[np.bool_], list[str], list[str]]:
+        """Return the readable images as arrays, which are readable, their hashes, the errors."""
+        both = {"vlm": self.encoders.vlm, "vision": self.encoders.vision}
+        chunk = encode_all(split.refs, both, self.store, progress=self.progress)
+        ok = chunk.readable
+        if not ok.any():
+            raise InputError(f"No image of {name} can be read.")
+        embeddings = chunk.embeddings["vlm"][ok]
+        scale = self.encoders.vlm.logit_scale
+        arrays = ArraySet(
+            name=name,
+            logits=zero_shot_logits(embeddings, self.texts, logit_scale=scale),
+            features=chunk.embeddings["vision"][ok],
+            labels=split.labels[ok],
+            class_names=self.class_names,
+            image_embeddings=embeddings,
+            text_embeddings=self.texts,
+        )
+        digests = [digest for digest, kept in zip(chunk.hashes, ok, strict=True) if kept]
+        return arrays, ok, digests, [str(error) for error in chunk.errors if error is not None]
 
 
 def encode_set(
@@ -45,63 +88,65 @@ def encode_set(
     models: ModelPair,
     encoders: Encoders,
     store: EmbeddingStore,
+    points: Iterable[Point],
     progress: Progress | None = None,
 ) -> EncodedSet:
-    """Encode the training and test images of a data set; only what is new is computed.
+    """Encode the test images, and the training images that a draw uses; only what is new.
+
+    Parameters
+    ----------
+    dataset, models, encoders, store
+        What, with which prompts, through which encoders, and where vectors are kept.
+    points
+        (shots, draw) of the draws to come. They are drawn from the listing, as the paper does,
+        so that an unreadable image leaves a gap and changes no other draw.
+    progress
+        As in `encode_images`.
 
     Raises
     ------
     LeakError
-        If a test image is also a training image, by content.
+        If a test image is also among the drawn training images, by content.
     InputError
         If labels and classes do not fit, or no image can be read.
     """
-    listed = find_labelled(dataset.train)
-    classes = read_classes(listed.classes if dataset.classes is None else dataset.classes)
+    listed = list_set(dataset)
     prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
     texts = class_embeddings(
         encoders.vlm,
-        classes.names,
+        listed.class_names,
         prompts,
         encode=lambda new: encode_texts(encoders.vlm, new, store),
     )
-    training = f"{dataset.name}/train"
-    left_out: list[str] = []
-    seen: set[str] = set()
-    content = hashlib.sha256(json.dumps([classes.names, prompts]).encode())
-
-    def encoded(name: str, source: Path) -> ArraySet:
-        refs = find_labelled(source).refs
-        chunk = encode_all(
-            refs, {"vlm": encoders.vlm, "vision": encoders.vision}, store, progress=progress
-        )
-        left_out.extend(str(error) for error in chunk.errors if error is not None)
-        ok = chunk.readable
-        if not ok.any():
-            raise InputError(f"No image of {source} can be read.")
-        embeddings = chunk.embeddings["vlm"][ok]
-        labels = classes.indices([str(ref.label) for ref in refs])[ok]
-        digests = [digest for digest, kept in zip(chunk.hashes, ok, strict=True) if kept]
-        if name == training:
-            seen.update(digests)
-        else:
-            _refuse_leaks(name, digests, seen)
-        content.update(json.dumps([name, digests, labels.tolist()]).encode())
-        return ArraySet(
-            name=name,
-            logits=zero_shot_logits(embeddings, texts, logit_scale=encoders.vlm.logit_scale),
-            features=chunk.embeddings["vision"][ok],
-            labels=labels,
-            class_names=classes.names,
-            image_embeddings=embeddings,
-            text_embeddings=texts,
-        )
-
-    support = encoded(training, dataset.train)
-    tests = tuple(encoded(f"{dataset.name}/{s}", path) for s, path in dataset.tests.items())
+    encoder = _Encoder(encoders, listed.class_names, texts, store, progress)
+    n_classes = len(listed.class_names)
+    drawn = {
+        (shots, draw): draw_shots(listed.train.labels, n_classes, shots, draw=draw).indices
+        for shots, draw in points
+    }
+    used = np.unique(np.concatenate(list(drawn.values())))
+    shown = ListedSplit([listed.train.refs[int(i)] for i in used], listed.train.labels[used])
+    support, ok, digests, left_out = encoder.encode(f"{dataset.name}/train", shown)
+    row_of = np.full(len(listed.train.labels), -1)
+    row_of[used[ok]] = np.arange(int(ok.sum()))
+    content = hashlib.sha256(json.dumps([listed.class_names, prompts, digests]).encode())
+    content.update(support.labels.tobytes())
+    tests = []
+    for split, images in listed.tests.items():
+        arrays, _, of_test, errors = encoder.encode(f"{dataset.name}/{split}", images)
+        _refuse_leaks(arrays.name, of_test, set(digests))
+        content.update(json.dumps([arrays.name, of_test]).encode() + arrays.labels.tobytes())
+        left_out += errors
+        tests.append(arrays)
     for message in left_out:
         warnings.warn(f"left out: {message}", TrustVLMWarning, stacklevel=2)
-    return EncodedSet(support, tests, tuple(left_out), content.hexdigest())
+    return EncodedSet(
+        support=support,
+        tests=tuple(tests),
+        draws={point: row_of[i][row_of[i] >= 0] for point, i in drawn.items()},
+        left_out=tuple(left_out),
+        digest=content.hexdigest(),
+    )
 
 
 def _refuse_leaks(name: str, digests: list[str], training: set[str]) -> None:

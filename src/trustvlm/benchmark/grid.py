@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trustvlm
-from trustvlm.benchmark.arrays import ArraySet
 from trustvlm.benchmark.config import BenchConfig, Cell
 from trustvlm.benchmark.encoding import EncodedSet, encode_set
 from trustvlm.benchmark.study import measure_draw, usable_scores
@@ -89,7 +88,14 @@ def run_grid(
         settings = _settings(config, encoders, protocol)
         for dataset, points in _grouped(of_models, lambda c: c.dataset):
             try:
-                encoded = encode_set(dataset, models, encoders, store, on_image)
+                encoded = encode_set(
+                    dataset,
+                    models,
+                    encoders,
+                    store,
+                    [(point.shots, point.draw) for point in points],
+                    on_image,
+                )
             except TrustVLMError as error:
                 grid.rows += [row for point in points for row in _failed(point, error)]
                 done += len(points)
@@ -160,7 +166,7 @@ def _about(cell: Cell, settings: dict[str, Any] | None = None) -> dict[str, Any]
 def _run_cell(
     config: BenchConfig, settings: dict[str, Any], encoded: EncodedSet, cell: Cell, file: Path
 ) -> None:
-    rows, samples = _measured(config, cell, encoded.support, encoded.tests)
+    rows, samples = _measured(config, cell, encoded)
     if cell.draw == 0:
         with atomic_path(file.with_suffix(".npz")) as temporary, temporary.open("wb") as out:
             np.savez_compressed(out, **samples)
@@ -170,13 +176,20 @@ def _run_cell(
 
 
 def _measured(
-    config: BenchConfig, cell: Cell, support: ArraySet, tests: tuple[ArraySet, ...]
+    config: BenchConfig, cell: Cell, encoded: EncodedSet
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
-    chosen = usable_scores(support, config.scores or None)
+    chosen = usable_scores(encoded.support, config.scores or None)
     measured = measure_draw(
-        support, tests, chosen, cell.shots, cell.draw, config.convention, config.parameters
+        encoded.support,
+        encoded.tests,
+        chosen,
+        cell.shots,
+        cell.draw,
+        config.convention,
+        config.parameters,
+        chosen=encoded.draws[cell.shots, cell.draw],
     )
     for found in measured:
         parameters = {**get(found.score).parameters, **config.parameters.get(found.score, {})}
@@ -196,7 +209,7 @@ def _failed(cell: Cell, error: TrustVLMError) -> list[dict[str, Any]]:
             **_about(cell),
             "error": str(error),
         }
-        for split in cell.dataset.tests
+        for split in list(cell.dataset.tests) or ["test"]
     ]
 
 

@@ -171,22 +171,17 @@ def measure_draw(
     convention: str = "exact",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     fixed: dict[tuple[str, str], Measured] | None = None,
+    chosen: NDArray[np.int64] | None = None,
 ) -> Iterator[Measured]:
     """Measure scores with one draw of the shots, on every test set.
 
-    `fixed` carries the scores that do not depend on shots from one call to the next.
+    `fixed` carries the scores that do not depend on shots from one call to the next. `chosen` are
+    rows of `support` that have been drawn already.
     """
     fixed = {} if fixed is None else fixed
-    drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
-    if draw == 0 and (drawn.counts < shots).any():
-        few = int((drawn.counts < shots).sum())
-        warnings.warn(
-            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
-            "images: all of theirs are used",
-            TrustVLMWarning,
-            stacklevel=3,
-        )
-    known = support.shots(drawn.indices)
+    if chosen is None:
+        chosen = _drawn(support, shots, draw)
+    known = support.shots(chosen)
     evidence = [_about(test, known) for test in tests]
     for name in scores:
         if not any(need in _OF_SHOTS for need in get(name).needs) and fixed.keys() >= {
@@ -202,6 +197,19 @@ def measure_draw(
             cell = _measured(test, name, shots, draw, result, convention)
             fixed[test.name, name] = cell
             yield cell
+
+
+def _drawn(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
+    drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
+    if draw == 0 and (drawn.counts < shots).any():
+        few = int((drawn.counts < shots).sum())
+        warnings.warn(
+            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
+            "images: all of theirs are used",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+    return drawn.indices
 
 
 def _about(test: ArraySet, known: Evidence) -> Evidence:
