@@ -13,11 +13,11 @@ help: ## Say what can be made.
 demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no torch).
 	$(BIN)/trustvlm demo --out demo-output
 
-test: $(VENV)/.test ## Run all tests and doctests.
-	$(BIN)/python -m pytest
+test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
+	$(BIN)/python -m pytest $(OPTIONS)
 
-coverage: $(VENV)/.test ## Run the tests and show which lines they reach.
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+coverage: ## Run the tests and show which lines they reach.
+	$(MAKE) test OPTIONS='--cov --cov-report=term-missing:skip-covered'
 
 lint: $(VENV)/.lint ## Check style.
 	$(BIN)/ruff check

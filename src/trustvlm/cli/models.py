@@ -37,8 +37,8 @@ def models(
     Console().print(table)
     typer.echo(
         "\nBesides: hf:<repo or directory>, openclip:<arch>/<weights>, and for --vision also "
-        "timm:<name>, onnx:<file>, moco-v2-r50:<file>; #cls after a vision model takes its class token "
-        "instead of the mean over all tokens."
+        "timm:<name>, onnx:<file>, moco-v2-r50:<file>; #cls after a vision model takes its class "
+        "token instead of the mean over all tokens."
     )
 
 
