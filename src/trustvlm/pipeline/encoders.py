@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trustvlm import models
@@ -37,7 +37,8 @@ class Encoders:
 
         `protocol="clean"` gives each encoder its own preprocessing. `protocol="paper"` does what
         the released script did: the vision encoder receives the VLM's pixels, normalised with the
-        VLM's mean and standard deviation, and SigLIP's logit scale is 100.
+        VLM's mean and standard deviation, and SigLIP's logit scale is 100. Crops are placed as
+        torchvision places them, which the script is taken to use.
 
         Raises
         ------
@@ -59,6 +60,7 @@ class Encoders:
         )
         if protocol == "paper":
             loaded, verifier = copy.copy(loaded), copy.copy(verifier)
+            loaded.preprocessing = replace(loaded.preprocessing, rounding="even")
             verifier.preprocessing = loaded.preprocessing
             if loaded.identity.settings.get("family") == "siglip":
                 loaded.logit_scale = 100.0
