@@ -49,6 +49,14 @@ def test_spreads_take_failed_cells_as_undefined():
     assert (found.mean, found.n, found.n_undefined) == (0.2, 1, 1)
 
 
+def test_a_failure_as_a_whole_counts_for_every_score():
+    rows = [row(draw=0, aurc=0.2), {**row(score=None, draw=1), "error": "no such folder"}]
+    results = Results(rows)
+    assert results.scores == ("msp",)
+    assert spreads(results, "aurc")["pets", "msp", 16].n_undefined == 1
+    assert mean_over_datasets(results, "aurc", ["pets"], "msp", 16).n_undefined == 1
+
+
 def test_mean_over_datasets_needs_every_set_in_a_draw():
     rows = [
         row("a", draw=0, aurc=0.1),
@@ -218,8 +226,9 @@ def test_results_are_checked_and_sliced():
     assert [r["aurc"] for r in part.rows] == [0.1]
     assert part.samples_of("pets") == {"msp": ([0.5], [True])}
     assert results.of(Setting("z", "y")).samples == {}
-    with pytest.raises(InputError, match="2 settings"):
-        Results(rows, {("pets", "msp"): ([0.5], [True])})
+    short = Results(rows, {("pets", "msp"): ([0.5], [True])})
+    assert short.of(Setting("x", "y")).samples_of("pets") == {"msp": ([0.5], [True])}
+    assert short.of(Setting("z", "y")).samples == {}
     with pytest.raises(InputError, match="2 rows"):
         Results([row(aurc=0.1), row(aurc=0.1)])
     with pytest.raises(InputError, match="lacks draw"):

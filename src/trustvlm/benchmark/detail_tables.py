@@ -63,7 +63,7 @@ def failure_table(failures: Sequence[Row]) -> Table:
             Line(
                 str(row["dataset"]),
                 (
-                    Cell(str(row["score"]), value=str(row["score"])),
+                    Cell(row["score"] or "all", value=row["score"] or "all"),
                     Cell(str(row["shots"]), value=float(row["shots"])),
                     Cell(str(row["draw"]), value=float(row["draw"])),
                     Cell(shortened(str(row["error"]), 400), value=str(row["error"])[:400]),

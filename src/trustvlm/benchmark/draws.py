@@ -59,7 +59,7 @@ def spread(values: Sequence[float]) -> Spread:
 def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]:
     """Return the spread over draws for each (dataset, score, shots), as fractions.
 
-    Failed cells count as undefined draws.
+    Failed cells count as undefined draws, those that failed as a whole for every score.
 
     Examples
     --------
@@ -69,8 +69,9 @@ def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]
     0.2
     """
     values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
-    for row in results.rows:
-        values[row["dataset"], row["score"], row["shots"]].append(value_of(row, metric))
+    for (score, shots), rows in results.by_score.items():
+        for row in rows:
+            values[row["dataset"], score, shots].append(value_of(row, metric))
     return {cell: spread(found) for cell, found in values.items()}
 
 
@@ -84,8 +85,8 @@ def mean_over_datasets(
     """
     wanted = set(datasets)
     by_draw: dict[int, list[float]] = defaultdict(list)
-    for row in results.rows:
-        if row["score"] == score and row["shots"] == shots and row["dataset"] in wanted:
+    for row in results.by_score.get((score, shots), []):
+        if row["dataset"] in wanted:
             by_draw[row["draw"]].append(value_of(row, metric))
     complete = [
         float(np.mean(values)) if len(values) == len(wanted) else math.nan

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import ArrayLike
@@ -57,11 +58,11 @@ class Results:
     rows
         One mapping per cell of the study, with `dataset`, `score`, `shots`, `draw`, the metrics as
         fractions (None or absent where undefined) and `n`; optionally `vlm`, `vision`, `protocol`,
-        and `error` where the cell failed.
+        and `error` where the cell failed. A row that failed for all scores has None as score.
     samples
         `(confidence, correct)`, each `(n,)`, of draw 0 at the largest number of shots; the images
-        of a data set in one order for all its scores. The key is `(dataset, score)`, or
-        `(dataset, score, (vlm, vision, protocol))` where the rows have several settings.
+        of a data set in one order for all its scores. The key is `(dataset, score)` for the first
+        setting of the rows, `(dataset, score, (vlm, vision, protocol))` for any.
     classes
         True classes by data set, for the gains of single classes.
     reference
@@ -72,7 +73,7 @@ class Results:
     Raises
     ------
     InputError
-        If rows lack a key or repeat a cell, or samples fit to no setting.
+        If rows lack a key or repeat a cell, or for an unknown convention.
 
     Examples
     --------
@@ -105,33 +106,28 @@ class Results:
         cell, times = max(cells.items(), key=lambda item: item[1], default=((), 1))
         if times > 1:
             raise InputError(f"Expected one row per cell, but {times} rows are of {cell[:4]}.")
-        if len(self.settings) > 1 and any(len(key) == 2 for key in self.samples):
-            raise InputError(
-                "Expected keys (dataset, score, (vlm, vision, protocol)) in `samples`, because "
-                f"the rows have {len(self.settings)} settings, but got keys (dataset, score)."
-            )
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Setting, ...]:
         """Settings of the rows, in the order of the rows."""
         return _distinct(setting_of(row) for row in self.rows)
 
-    @property
+    @cached_property
     def datasets(self) -> tuple[str, ...]:
         """Names of the data sets, in the order of the rows."""
         return _distinct(str(row["dataset"]) for row in self.rows)
 
-    @property
+    @cached_property
     def scores(self) -> tuple[str, ...]:
         """Names of the scores, in the order of the rows."""
-        return _distinct(str(row["score"]) for row in self.rows)
+        return _distinct(row["score"] for row in self.rows if row["score"] is not None)
 
-    @property
+    @cached_property
     def shots(self) -> tuple[int, ...]:
         """Numbers of shots per class, ascending."""
         return tuple(sorted({int(row["shots"]) for row in self.rows}))
 
-    @property
+    @cached_property
     def draws(self) -> tuple[int, ...]:
         """Numbers of the draws, ascending."""
         return tuple(sorted({int(row["draw"]) for row in self.rows}))
@@ -141,20 +137,30 @@ class Results:
         """Largest number of shots; 0 if there are no rows."""
         return max(self.shots, default=0)
 
-    @property
+    @cached_property
     def failures(self) -> list[Row]:
         """Rows of cells that failed."""
         return [row for row in self.rows if row.get("error")]
 
     def of(self, setting: Setting) -> Results:
         """Return the part with one setting; its samples have keys `(dataset, score)`."""
+        first = self.settings[0] if self.rows else setting
         samples = {
             (key[0], key[1]): found
             for key, found in self.samples.items()
-            if len(key) == 2 or tuple(key[2]) == setting
+            if (first if len(key) == 2 else tuple(key[2])) == setting
         }
         rows = [row for row in self.rows if setting_of(row) == setting]
         return replace(self, rows=rows, samples=samples)
+
+    @cached_property
+    def by_score(self) -> dict[tuple[str, int], list[Row]]:
+        """Rows by score and number of shots; those that failed as a whole are under every score."""
+        found: dict[tuple[str, int], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            for score in self.scores if row["score"] is None else (row["score"],):
+                found[score, row["shots"]].append(row)
+        return found
 
     def samples_of(self, dataset: str) -> dict[str, Samples]:
         """Return the samples of every score on one data set."""

@@ -170,7 +170,7 @@ def _cell(
 ) -> Cell:
     found = analysis.spread(metric, dataset, score, shots)
     failed = math.isnan(found.mean) and any(
-        (row["dataset"], row["score"], row["shots"]) == (dataset, score, shots)
-        for row in analysis.results.failures
+        row["dataset"] == dataset and row.get("error")
+        for row in analysis.results.by_score.get((score, shots), [])
     )
     return spread_cell(found, METRIC_COLUMNS[metric].scale, marks.get(score, ""), failed=failed)
