@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types format coverage extras clean
+.PHONY: help demo test browser lint types format coverage extras clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no tor
 
 test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
 	$(BIN)/python -m pytest $(OPTIONS)
+
+browser: $(VENV)/.browser ## Test the report page in Chromium, which must be installed.
+	$(BIN)/python -m pytest tests/browser
 
 coverage: ## Run the tests and show which lines they reach.
 	$(MAKE) test OPTIONS='--cov --cov-report=term-missing:skip-covered'
@@ -48,6 +51,10 @@ $(VENV)/.demo: $(SOURCES) | $(BIN)/python
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
 	$(PIP) 'torch==2.13.0' -e '.[test,torch]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) -e '.[browser]'
+	touch $@
 
 $(VENV)/.lint: $(SOURCES) | $(BIN)/python
 	$(PIP) -e '.[lint]'

@@ -15,7 +15,7 @@ from evaluations import NOTE, empty_evaluation, failure, make_evaluation
 from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.report import render_html, write_html
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):

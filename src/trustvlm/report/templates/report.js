@@ -25,11 +25,22 @@ function sortBy(table, column) {
 
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((head, column) => {
-    head.querySelector("button").addEventListener("click", () => sortBy(table, column));
+    const button = head.querySelector("button");
+    button.addEventListener("click", () => sortBy(table, column));
+    // A browser leaves a half hidden button where it is. The mouse needs no help, and a header
+    // that moves under it would miss the click.
+    button.addEventListener("focus", () => {
+      if (button.matches(":focus-visible")) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+    });
   });
 }
 
 // On paper nothing can be unfolded.
+let unfolded = [];
 addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const details of unfolded) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of unfolded) details.open = false;
 });

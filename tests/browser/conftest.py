@@ -1,0 +1,98 @@
+"""A real browser, and pages opened in it under watch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Without a sandbox, because tests often run as root in a container; nothing but the tests' own
+# pages is opened.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+CHECKS = Path(__file__).with_name("checks.js").read_text("utf-8")
+
+
+@dataclass
+class WatchedPage:
+    """An open page, with what it asked for and what it complained about."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("dialog", self._refuse)
+        self.page.on(
+            "console", lambda message: self.complaints.append(f"{message.type}: {message.text}")
+        )
+
+    def _refuse(self, dialog: Any) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def faults(self, check: str) -> list[str]:
+        """Run one of the checks of checks.js; it returns what is wrong, in words."""
+        return self.page.evaluate(f"({CHECKS}).{check}()")
+
+    def accessible(self) -> list[dict[str, Any]]:
+        """Return what the browser tells a screen reader: role, name and properties of each node."""
+        session = self.page.context.new_cdp_session(self.page)
+        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+        return [
+            {
+                "role": node["role"]["value"],
+                "name": node.get("name", {}).get("value", "").strip(),
+                **{p["name"]: p["value"].get("value") for p in node.get("properties", ())},
+            }
+            for node in nodes
+            if not node["ignored"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium of this machine, driven by Playwright."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no Playwright: pip install 'trustvlm[browser]'"
+    )
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., WatchedPage]]:
+    """Open a file in a fresh window of some width and theme."""
+    contexts = []
+
+    def opened(file: Path, *, width: int = 1280, theme: str = "light") -> WatchedPage:
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=theme, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        watched = WatchedPage(context.new_page())
+        watched.page.goto(file.as_uri())
+        return watched
+
+    yield opened
+    for context in contexts:
+        context.close()
