@@ -49,9 +49,13 @@ def test_every_cell_is_a_row_and_a_second_run_computes_nothing(study):
     assert len(first.rows) == 2 * 2 * 2 * 2 * 3
     assert {row["dataset"] for row in first.rows} == {"colours/test", "colours/other"}
     assert {row["parameters"].get("k") for row in first.rows if row["score"] == "knn"} == {3}
-    assert {(d, s) for d, s in first.samples} == {
-        (f"colours/{split}", s) for split in ("test", "other") for s in ("msp", "trustvlm", "knn")
+    assert set(first.samples) == {
+        (f"colours/{split}", score, ("offline", vision, "clean"))
+        for split in ("test", "other")
+        for score in ("msp", "trustvlm", "knn")
+        for vision in ("offline", "same")
     }
+    assert first.classes["colours/test"].names == ("blue", "green", "red")
     again = run_grid(config, store=store)
     assert again.computed == 0
     assert again.rows == first.rows
@@ -102,6 +106,10 @@ def test_the_command_writes_rows(study, capsys, monkeypatch):
     assert done.code == 0, done.err
     assert "offline verified by same" in done.out
     assert "not CLIP" in done.err
+    page = (study.parent / "results" / "index.html").read_text()
+    assert "not CLIP" in page
+    assert list((study.parent / "results" / "tables").glob("*.tex"))
+    assert list((study.parent / "results" / "figures").glob("*.pdf"))
     lines = (study.parent / "results" / "rows.jsonl").read_text().splitlines()
     assert len(lines) == 48
     assert json.loads(lines[0])["vlm"] == "offline"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import trustvlm
 from trustvlm.benchmark.config import BenchConfig, Cell
 from trustvlm.benchmark.encoding import EncodedSet, encode_set
+from trustvlm.benchmark.results import Classes
 from trustvlm.benchmark.study import measure_draw, usable_scores
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import TrustVLMError
@@ -24,6 +25,8 @@ from trustvlm.pipeline.encoders import Encoders, describe
 from trustvlm.scores import get, names
 
 __all__ = ["Grid", "run_grid"]
+
+SampleKey = tuple[str, str, tuple[str, str, str]]
 
 
 @dataclass
@@ -36,8 +39,10 @@ class Grid:
         One dict per test split, score, model pair, protocol, number of shots and draw; a failed
         cell is a row with `error`.
     samples
-        Confidence and correctness by (dataset, score), of draw 0 at the most shots, for the first
-        model pair and protocol.
+        Confidence and correctness of draw 0 at the most shots, by dataset, score and (vlm, vision,
+        protocol).
+    classes
+        True classes and class names by dataset.
     notes
         Warnings of the models, to show wherever their numbers are.
     computed
@@ -45,7 +50,8 @@ class Grid:
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    samples: dict[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+    samples: dict[SampleKey, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+    classes: dict[str, Classes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     computed: int = 0
 
@@ -100,6 +106,8 @@ def run_grid(
                 grid.rows += [row for point in points for row in _failed(point, error)]
                 done += len(points)
                 continue
+            for test in encoded.tests:
+                grid.classes[test.name] = Classes(test.labels, test.class_names)
             for point in points:
                 file = _cell_file(config, settings, encoded, point)
                 if not file.is_file():
@@ -215,12 +223,12 @@ def _failed(cell: Cell, error: TrustVLMError) -> list[dict[str, Any]]:
 
 def _gather(grid: Grid, file: Path, cell: Cell, config: BenchConfig) -> None:
     grid.rows += json.loads(file.read_text(encoding="utf-8"))
-    first = cell.models == config.models[0] and cell.protocol == config.protocols[0]
-    if not first or cell.draw or cell.shots != max(config.shots):
+    if cell.draw or cell.shots != max(config.shots):
         return
+    setting = (cell.models.vlm, cell.models.vision, cell.protocol)
     with np.load(file.with_suffix(".npz"), allow_pickle=False) as stored:
         for key in stored.files:
             dataset, score, part = key.split("|")
             if part == "confidence":
                 correct = stored[f"{dataset}|{score}|correct"]
-                grid.samples[dataset, score] = (stored[key], correct)
+                grid.samples[dataset, score, setting] = (stored[key], correct)

@@ -64,6 +64,8 @@ def run(
     _load_plugins(plugins)
     from trustvlm.benchmark.config import read_config
     from trustvlm.benchmark.grid import run_grid
+    from trustvlm.benchmark.page import write_page
+    from trustvlm.benchmark.results import Results
     from trustvlm.benchmark.rows import write_rows
 
     study = read_config(config)
@@ -80,6 +82,10 @@ def run(
     for row in failed:
         note(f"failed: {row['dataset']}: {row['error']}", quiet=quiet)
     note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
+    if good:
+        results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
+        page = write_page(results, study.out, title=study.name, notes=grid.notes)
+        note(f"page, tables, figures: {page}", quiet=quiet)
     if failed:
         raise typer.Exit(3)
 
@@ -113,6 +119,10 @@ def arrays(
             help="Write prediction and confidence of draw 0 and the most shots.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a page, tables and figures, DIR/index.html."),
+    ] = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -125,10 +135,11 @@ def arrays(
     from trustvlm.benchmark import load_arrays, run_study
     from trustvlm.files import atomic_path, write_text
 
+    sets = [load_arrays(test) for test in _distinct(tests)]
     with counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
-            [load_arrays(test) for test in _distinct(tests)],
+            sets,
             scores=None if scores == "all" else split_names(scores),
             shots=_numbers(shots),
             draws=draws,
@@ -140,6 +151,13 @@ def arrays(
         content = {"rows": study.rows, "convention": convention}
         write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
         note(f"rows: {json_file}", quiet=quiet)
+    if report is not None:
+        from trustvlm.benchmark.page import write_page
+        from trustvlm.benchmark.results import Classes, Results
+
+        classes = {test.name: Classes(test.labels, test.class_names) for test in sets}
+        results = Results(study.rows, study.samples(), classes, convention=convention)
+        note(f"page, tables, figures: {write_page(results, report)}", quiet=quiet)
     if verdicts is not None:
         import numpy as np
 
