@@ -42,8 +42,11 @@ def main_metric(analysis: Analysis) -> str:
     return "aurc" if "aurc" in analysis.metrics else analysis.metrics[0]
 
 
-def sections(analysis: Analysis) -> list[Section]:
-    """Return what there is to show of one setting; sections without content are left out."""
+def sections(analysis: Analysis, prefix: str = "") -> list[Section]:
+    """Return what there is to show of one setting; sections without content are left out.
+
+    The names of figures and tables begin with the prefix, and none is given twice.
+    """
     found = [
         _ranks(analysis),
         _metrics(analysis),
@@ -59,19 +62,21 @@ def sections(analysis: Analysis) -> list[Section]:
     return [
         replace(
             section,
-            tables=tuple(_named_apart(table, used) for table in section.tables),
-            folded=tuple(_named_apart(table, used) for table in section.folded),
+            drawings=tuple(replace(d, name=f"{prefix}{d.name}") for d in section.drawings),
+            tables=tuple(_named(table, prefix, used) for table in section.tables),
+            folded=tuple(_named(table, prefix, used) for table in section.folded),
         )
         for section in found
     ]
 
 
-def _named_apart(table: Table, used: Counter[str]) -> Table:
-    """Add a number to a name that is taken: names of data sets can differ in signs alone."""
+def _named(table: Table, prefix: str, used: Counter[str]) -> Table:
+    # Names of data sets can differ in signs alone, which file names do not have.
     used[table.name] += 1
-    if used[table.name] == 1:
-        return table
-    return _named_apart(replace(table, name=f"{table.name}-{used[table.name]}"), used)
+    times = used[table.name]
+    if times > 1:
+        return _named(replace(table, name=f"{table.name}-{times}"), prefix, used)
+    return replace(table, name=f"{prefix}{table.name}")
 
 
 def _ranks(analysis: Analysis) -> Section:

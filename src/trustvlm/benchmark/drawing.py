@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trustvlm.benchmark.theme import PAGE, Palette, style_sheet_colours
@@ -54,14 +55,16 @@ class Drawing:
     height: float
     draw: Callable[[Figure, Palette], None]
 
-    def svg(self, prefix: str = "") -> str:
+    def svg(self) -> str:
         """Return an `<svg>` element for a page, in the page's colours; text stays text."""
+        return self._element
+
+    @cached_property
+    def _element(self) -> str:
         with svg.canvas(self.width, self.height) as figure:
             figure.set_layout_engine("constrained")
             self.draw(figure, PAGE)
-            drawn = svg.element(
-                figure, name=f"{prefix}{self.name}", title=self.title, description=self.caption
-            )
+            drawn = svg.element(figure, name=self.name, title=self.title, description=self.caption)
         # Matplotlib writes millionths of a pixel, which doubles the size.
         return _PATH.sub(lambda path: _MANY_DIGITS.sub(r"\1", path[0]), drawn)
 
@@ -87,7 +90,7 @@ class Drawing:
             style = [f'style="{rest}"'] if rest else []
             return " ".join([f'class="{" ".join(classes)}"', *attributes, *style])
 
-        drawn = _STYLED.sub(plain, self.svg())
+        drawn = _STYLED.sub(plain, self._element)
         rules = " ".join(f".{name} {rule}" for name, rule in sorted(used.items()))
         style = (
             "<style>:root { color-scheme: light dark; } "

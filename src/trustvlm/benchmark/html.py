@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from trustvlm.benchmark.table import UNDEFINED, Cell, Head, Line, Table
 
 __all__ = ["render"]
 
+# Lines above which a table scrolls within itself.
+_LONG = 40
 _MARK_WORDS = {"best": "best", "second": "second best"}
 
 
@@ -33,13 +35,17 @@ def render(table: Table) -> Markup:
     )
     return Markup(
         '<p class="caption">{caption}</p>\n'
-        '<div class="scroll tall" role="region" aria-label="{title}" tabindex="0">\n'
+        '<div class="{scroll}" role="region" aria-label="{title}" tabindex="0">\n'
         '<table class="sortable">\n'
         '<caption class="unseen">{title}. The column headers are buttons that sort the rows.'
         "</caption>\n"
         "<thead>\n<tr>{heads}</tr>\n</thead>\n<tbody>\n{lines}\n</tbody>\n</table>\n</div>"
     ).format(
-        caption=table.caption_with("★", "underlined"), title=table.title, heads=heads, lines=lines
+        caption=table.caption_with("★", "underlined"),
+        scroll="scroll tall" if len(table.lines) > _LONG else "scroll",
+        title=table.title,
+        heads=heads,
+        lines=lines,
     )
 
 
@@ -64,7 +70,12 @@ def _line(line: Line, texts: list[bool]) -> Markup:
         _cell(cell, text=text) for cell, text in zip(line.cells, texts, strict=True)
     )
     return Markup('<tr{}><th scope="row" data-value="{}">{}{}</th>{}</tr>').format(
-        Markup(' class="own"') if line.own else Markup(""), line.label, line.label, dagger, cells
+        Markup(' class="own"') if line.own else Markup(""),
+        line.label,
+        # Long names may break after an underscore.
+        escape(line.label).replace("_", Markup("_<wbr>")),
+        dagger,
+        cells,
     )
 
 
@@ -85,6 +96,7 @@ def _cell(cell: Cell, *, text: bool) -> Markup:
         if cell.mark
         else ""
     )
+    shown = Markup("<span>{}</span>").format(cell.text) if cell.mark == "second" else cell.text
     return Markup('<td class="{}" data-value="{}">{}{}{}</td>').format(
-        classes, value, cell.text, aside, word
+        classes, value, shown, aside, word
     )

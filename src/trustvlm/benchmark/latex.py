@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from trustvlm.benchmark.table import Cell, Head, Line, Table
 
@@ -33,6 +34,11 @@ _COMMANDS = {
     "”": "''",
     "≤": r"$\leq$",
 }
+_MARKS = ("Bold", "underlined")
+# Lines above which a table does not fit on a page, and is broken over several.
+_LONG = 45
+# Columns of numbers above which a table comes in parts.
+_WIDE = 8
 _SPECIAL = re.compile("|".join(map(re.escape, _COMMANDS)))
 
 
@@ -53,9 +59,11 @@ def escape(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    r"""Return a `table` environment, shrunk to the width of the text if it is wider.
+    r"""Return `table` environments, shrunk to the width of the text where they are wider.
 
-    It needs the packages booktabs and graphicx. Best is bold, second best underlined.
+    They need the packages booktabs and graphicx. What has more columns than can be read comes in
+    parts; what is longer than a page becomes a `longtable`, which needs the package of that name.
+    Best is bold, second best underlined.
 
     Examples
     --------
@@ -64,31 +72,85 @@ def render(table: Table) -> str:
     >>> [line for line in found.splitlines() if line.endswith(r"\\")]
     ['Score & x (\\%) \\\\', 'msp & \\textbf{1.00} {\\scriptsize $\\pm$ 0.10} \\\\']
     """
-    align = "".join("l" if not i or head.text else "r" for i, head in enumerate(table.heads))
-    body = []
-    for place, line in enumerate(table.lines):
-        if place in table.breaks:
-            body.append(r"\midrule")
-        body.append(_row([_label(line), *map(_cell, line.cells)]))
-    return "\n".join(
-        [
-            r"% Needs \usepackage{booktabs} and \usepackage{graphicx}.",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape(table.caption_with('Bold', 'underlined'))}}}",
-            rf"\label{{tab:{table.name}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            _row([_head(head) for head in table.heads]),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    environment = _long if len(table.lines) > _LONG else _float
+    package = "longtable" if len(table.lines) > _LONG else "graphicx"
+    text = [rf"% Needs \usepackage{{booktabs}} and \usepackage{{{package}}}."]
+    for part in _parts(table):
+        body = []
+        for place, line in enumerate(part.lines):
+            if place in part.breaks:
+                body.append(r"\midrule")
+            body.append(_row([_label(line), *map(_cell, line.cells)]))
+        text += environment(part, _row([_head(head) for head in part.heads]), body)
+    return "\n".join([*text, ""])
+
+
+def _parts(table: Table) -> list[Table]:
+    """Part the columns after the first evenly, so that none has more than can be read."""
+    columns = len(table.heads) - 1
+    count = max(1, -(-columns // _WIDE))
+    ends = [columns * part // count for part in range(count + 1)]
+    if count == 1:
+        return [table]
+    return [
+        replace(
+            table,
+            name=f"{table.name}-{part + 1}",
+            caption=table.caption_with(*_MARKS) if not part else f"{table.title}, continued.",
+            heads=(table.heads[0], *table.heads[1 + ends[part] : 1 + ends[part + 1]]),
+            lines=tuple(
+                replace(line, cells=line.cells[ends[part] : ends[part + 1]]) for line in table.lines
+            ),
+            marking=None,
+        )
+        for part in range(count)
+    ]
+
+
+def _align(table: Table) -> str:
+    return "".join("l" if not i or head.text else "r" for i, head in enumerate(table.heads))
+
+
+def _float(table: Table, head: str, body: list[str]) -> list[str]:
+    return [
+        r"\begin{table}",
+        r"\centering",
+        _caption(table),
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{_align(table)}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ]
+
+
+def _long(table: Table, head: str, body: list[str]) -> list[str]:
+    return [
+        r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{longtable}}{{{_align(table)}}}",
+        _caption(table) + r" \\",
+        r"\toprule",
+        head,
+        r"\midrule",
+        r"\endfirsthead",
+        r"\toprule",
+        head,
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+        *body,
+        r"\end{longtable}",
+        r"\endgroup",
+    ]
+
+
+def _caption(table: Table) -> str:
+    return rf"\caption{{{escape(table.caption_with(*_MARKS))}}}\label{{tab:{table.name}}}"
 
 
 def _row(cells: list[str]) -> str:

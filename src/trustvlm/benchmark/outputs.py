@@ -17,18 +17,18 @@ from trustvlm.files import write_bytes, write_text
 __all__ = ["write_drawing", "write_statistics", "write_table"]
 
 
-def write_table(table: Table, folder: Path, prefix: str = "") -> list[Path]:
+def write_table(table: Table, folder: Path) -> list[Path]:
     """Write `tables/<name>.md` and `.tex`; return the files."""
-    stem = folder / "tables" / f"{prefix}{table.name}"
+    stem = folder / "tables" / table.name
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "tex")]
     write_text(files[0], markdown.render(table))
     write_text(files[1], latex.render(table))
     return files
 
 
-def write_drawing(drawing: Drawing, folder: Path, prefix: str = "") -> list[Path]:
+def write_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     """Write `figures/<name>.svg` and `.pdf`; return the files."""
-    stem = folder / "figures" / f"{prefix}{drawing.name}"
+    stem = folder / "figures" / drawing.name
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "pdf")]
     write_text(files[0], drawing.svg_file())
     write_bytes(files[1], drawing.pdf())

@@ -115,9 +115,9 @@ def write_page(
     for chapter in chapters:
         for section in chapter.sections:
             for table in (*section.tables, *section.folded):
-                write_table(table, folder, chapter.prefix)
+                write_table(table, folder)
             for drawing in section.drawings:
-                write_drawing(drawing, folder, chapter.prefix)
+                write_drawing(drawing, folder)
     for drawing in general:
         write_drawing(drawing, folder)
     if failures is not None:
@@ -177,7 +177,7 @@ def _chapters(
         # Labels can differ in what a slug drops: the number keeps the names apart.
         prefix = f"{place + 1}-{slug(label)}-" if len(parts) > 1 else ""
         told = findings(analysis, main_metric(analysis))
-        chapters.append(_Chapter(label, prefix, analysis, sections(analysis), told))
+        chapters.append(_Chapter(label, prefix, analysis, sections(analysis, prefix), told))
     return chapters
 
 
@@ -191,6 +191,7 @@ def _encoders(results: Results, first: _Chapter) -> list[Drawing]:
         for row in results.rows
         if (row["score"], row["shots"]) == (reference, results.largest)
         and str(row.get("protocol") or "") == protocol
+        and {"vlm", "vision"} <= row.keys()
     ]
     return [encoder_figure(rows, metric)] if len(pairs) > 1 and rows else []
 

@@ -102,7 +102,10 @@ def resample(
     names = check_names(list(metrics))
     n_resamples, _ = check_plan(n_resamples, 0.5)
     rng = generator(seed)
-    rankings = {score: rank(*sample) for score, sample in samples.items()}
+    rankings = {
+        score: rank(*sample, names=(f"confidence of {score}", f"correctness of {score}"))
+        for score, sample in samples.items()
+    }
     sizes = {score: ranking.n for score, ranking in rankings.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"Expected all scores to have the same images, but got counts {sizes}.")

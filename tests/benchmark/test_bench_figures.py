@@ -1,0 +1,377 @@
+"""Figures: what is drawn where, in which colours, and the same bytes every time."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bench_results import make_results
+from trustvlm.benchmark.analysis import analyse
+from trustvlm.benchmark.bar_figures import equal_coverage_figure, modality_figure, modality_labels
+from trustvlm.benchmark.curve_figures import (
+    leading_scores,
+    missing_figure,
+    risk_coverage_figure,
+    shots_figure,
+)
+from trustvlm.benchmark.matrix_figures import encoder_figure, sensitivity_figure, shift_figure
+from trustvlm.benchmark.panels import Curve, Panel, small_multiples
+from trustvlm.benchmark.rank_figure import rank_figure
+from trustvlm.benchmark.theme import PAGE, Palette, ink_on, style_sheet_colours
+from trustvlm.exceptions import InputError
+from trustvlm.metrics import risk_coverage
+from trustvlm.report import svg
+
+SCORES = ("msp", "image_similarity", "trustvlm", "trustvlm_star")
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results()
+
+
+@pytest.fixture(scope="module")
+def analysis(results):
+    return analyse(results, ["aurc", "auroc"], n_resamples=50)
+
+
+def study_row(value, **keys):
+    about = {"dataset": "a", "score": "trustvlm", "shots": 16, "draw": 0, "aurc": value}
+    return about | keys
+
+
+def sensitivity_rows():
+    return [
+        study_row(0.1 + w / 10 + t, weight=w, temperature=t, dataset=dataset)
+        for dataset in "ab"
+        for w in (0.5, 1.0)
+        for t in (0.01, 0.1, 1.0)
+    ]
+
+
+def every_figure(analysis):
+    missing = [study_row(0.1 + m, missing=m, draw=d) for m in (0.0, 0.5) for d in (0, 1)]
+    encoders = [study_row(0.2, vlm="<clip>", vision=v) for v in ("same", "dinov2-base")]
+    shift = [study_row(0.2, dataset=d, support=s) for d in "xy" for s in "xy"]
+    return [
+        shots_figure(analysis, "aurc", SCORES),
+        shots_figure(analysis, "aurc", SCORES, by_dataset=True),
+        risk_coverage_figure(analysis, SCORES),
+        modality_figure(analysis, "aurc", modality_labels(SCORES)),
+        equal_coverage_figure(analysis, SCORES),
+        rank_figure(analysis, "aurc"),
+        missing_figure(missing, "aurc"),
+        sensitivity_figure(sensitivity_rows(), "aurc"),
+        encoder_figure(encoders, "aurc"),
+        shift_figure(shift, "aurc"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def drawings(analysis):
+    return every_figure(analysis)
+
+
+def drawn(drawing, palette=PAGE):
+    figure = Figure(figsize=(drawing.width / 72, drawing.height / 72), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)
+    drawing.draw(figure, palette)
+    return figure
+
+
+def axes_of(drawing):
+    figure = drawn(drawing)
+    parts = figure.subfigs or [figure]
+    return [axes for part in parts for axes in part.axes]
+
+
+def words(text):
+    tree = ElementTree.fromstring(text)
+    return ["".join(e.itertext()) for e in tree.iter() if e.tag.rpartition("}")[2] == "text"]
+
+
+def test_inline_figures_are_well_formed_named_and_without_colours_of_their_own(drawings):
+    stand_ins = (svg.INK, svg.MUTED, svg.GRID, *svg.SERIES)
+    for drawing in drawings:
+        text = replace(drawing, name=f"chapter-{drawing.name}").svg()
+        root = ElementTree.fromstring(text)
+        ids = [e.get("id") for e in root.iter() if e.get("id")]
+        assert len(ids) == len(set(ids))
+        assert all(name.startswith(f"chapter-{drawing.name}") for name in ids)
+        assert set(re.findall(r"[\"(]#([\w.-]+)", text)) <= set(ids)
+        assert not any(colour in text for colour in stand_ins)
+        assert "currentColor" in text
+        assert "<metadata" not in text
+
+
+def test_svg_files_stand_alone_in_light_and_dark(drawings):
+    light, dark = style_sheet_colours()
+    for drawing in drawings:
+        text = drawing.svg_file()
+        ElementTree.fromstring(text)
+        assert "var(" not in text
+        assert "currentColor" not in text
+        assert "prefers-color-scheme: dark" in text
+        assert light["text"] in text
+        assert dark["text"] in text
+        classes = {name for group in re.findall(r'class="([^"]+)"', text) for name in group.split()}
+        assert all(f".{name} {{" in text for name in classes)
+        assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_pdfs_are_pdfs_without_dates(drawings):
+    for drawing in drawings:
+        content = drawing.pdf()
+        assert content.startswith(b"%PDF")
+        assert content.rstrip().endswith(b"%%EOF")
+        assert not re.search(rb"/(CreationDate|ModDate|Producer|Creator)\b", content)
+        assert b"/FontFile2" in content or b"TrueType" in content
+
+
+def test_captions_name_unit_and_direction(drawings):
+    for drawing in drawings:
+        if "aurc" in drawing.name and not drawing.name.startswith("ranks"):
+            assert "AURC ×1000, lower is better" in drawing.caption
+        assert drawing.caption.endswith(".")
+
+
+PROGRAM = """
+import hashlib
+from bench_results import make_results
+from trustvlm.benchmark.analysis import analyse
+from trustvlm.benchmark.curve_figures import shots_figure
+from trustvlm.benchmark.rank_figure import rank_figure
+analysis = analyse(make_results(), ["aurc"], n_resamples=50)
+for drawing in (shots_figure(analysis, "aurc", ["msp", "trustvlm"]), rank_figure(analysis, "aurc")):
+    for content in (drawing.svg_file().encode(), drawing.pdf()):
+        print(hashlib.sha256(content).hexdigest())
+"""
+
+
+def test_other_processes_draw_the_same_bytes():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "HOME": "/nonexistent"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert found[0] == found[1]
+    assert len(set(found[0].split())) == 4
+
+
+def test_shots_curves_are_means_with_bands_of_the_spread(analysis):
+    (axes,) = axes_of(shots_figure(analysis, "aurc", SCORES))
+    for line, score in zip(axes.get_lines(), SCORES, strict=True):
+        expected = [1000 * analysis.mean("aurc", score, shots).mean for shots in (1, 16)]
+        assert line.get_ydata() == pytest.approx(expected)
+        assert line.get_xdata() == pytest.approx([0, 4])
+    for band, score in zip(axes.collections, SCORES, strict=True):
+        sd = 1000 * analysis.mean("aurc", score, 16).sd
+        mean = 1000 * analysis.mean("aurc", score, 16).mean
+        at = band.get_paths()[0].vertices
+        right = at[at[:, 0] == 4][:, 1]
+        assert (right.min(), right.max()) == pytest.approx((mean - sd, mean + sd))
+
+
+def test_small_multiples_have_a_panel_for_each_data_set(analysis, results):
+    axes = axes_of(shots_figure(analysis, "aurc", SCORES, by_dataset=True))
+    assert [a.get_title(loc="left") for a in axes] == list(results.datasets)
+    styles = {tuple((ln.get_color(), ln.get_marker()) for ln in a.get_lines()) for a in axes}
+    assert len(styles) == 1
+
+
+def test_lines_differ_by_more_than_colour():
+    curves = {str(i): Curve(np.arange(3.0), np.arange(3.0) + i) for i in range(8)}
+    figure = small_multiples(
+        [Panel("", curves)], name="n", title="t", caption="c.", x_label="x", y_label="y"
+    )
+    (axes,) = axes_of(figure)
+    dashes = {str(line._unscaled_dash_pattern) for line in axes.get_lines()}
+    assert len(dashes) == 8
+
+
+def test_risk_coverage_panels_show_the_curves(analysis, results):
+    samples = results.of(results.settings[0]).samples_of("pets")
+    (panel, *_) = axes_of(risk_coverage_figure(analysis, SCORES))
+    curve = risk_coverage(*samples["msp"])
+    line = panel.get_lines()[0]
+    at = np.searchsorted(curve.coverage, line.get_xdata() / 100 - 1e-9)
+    assert line.get_ydata() == pytest.approx(100 * curve.risk[at])
+
+
+def test_bars_are_means_with_their_numbers(analysis, results):
+    (axes,) = axes_of(modality_figure(analysis, "aurc", modality_labels(SCORES)))
+    widths = [bar.get_width() for bars in axes.containers[1::2] for bar in bars]
+    expected = [
+        1000 * analysis.spread("aurc", dataset, score).mean
+        for score in SCORES
+        for dataset in results.datasets
+    ]
+    assert widths == pytest.approx(expected)
+    assert [text.get_text() for text in axes.texts] == [f"{value:.1f}" for value in expected]
+
+
+def test_equal_coverage_is_the_share_right_among_as_many_images(analysis, results):
+    samples = results.of(results.settings[0]).samples_of("pets")
+    panels = axes_of(equal_coverage_figure(analysis, SCORES))
+    for panel, k in zip(panels, (120, 96, 60), strict=True):
+        for line, score in zip(panel.get_lines(), SCORES, strict=True):
+            confidence, correct = samples[score]
+            top = np.argsort(-confidence)[:k]
+            assert line.get_xdata()[0] == pytest.approx(100 * correct[top].mean())
+
+
+def test_the_rank_figure_names_every_score_with_its_rank(analysis, results):
+    shown = words(rank_figure(analysis, "aurc").svg())
+    for score in results.scores:
+        rank = f"{analysis.ranks['aurc'].rank_of(score):.2f}"
+        assert any(score in word and rank in word for word in shown)
+    assert any(word.startswith("CD ") for word in shown)
+
+
+def test_bars_of_groups_do_not_touch():
+    scores = [f"s{i:02}" for i in range(12)]
+    results = make_results([f"d{i}" for i in range(9)], ["trustvlm", *scores], draws=1, shots=(4,))
+    analysis = analyse(results, ["aurc"], n_resamples=2)
+    assert len(analysis.ranks["aurc"].groups()) > 1
+    (axes,) = axes_of(rank_figure(analysis, "aurc"))
+    bars = [line for line in axes.get_lines() if line.get_linewidth() == 3]
+    assert len(bars) == len(analysis.ranks["aurc"].groups())
+    for i, one in enumerate(bars):
+        for other in bars[:i]:
+            if one.get_ydata()[0] == other.get_ydata()[0]:
+                ends = sorted([one.get_xdata(), other.get_xdata()], key=min)
+                assert max(ends[0]) < min(ends[1])
+
+
+def test_heat_maps_write_means_and_frame_the_chosen_cell():
+    drawing = sensitivity_figure(sensitivity_rows(), "aurc")
+    (axes,) = axes_of(drawing)
+    shown = {tuple(np.floor(t.get_position())): t.get_text() for t in axes.texts}
+    assert shown[0, 1] == "210.0"  # weight 1, temperature 0.01
+    assert shown[2, 0] == "1150.0"
+    (frame,) = [patch for patch in axes.patches if not patch.get_fill()]
+    assert (frame.get_x(), frame.get_y()) == (0, 1)
+    assert "2 data sets" in drawing.caption
+    lightest = max(
+        (p for p in axes.patches if p.get_fill()), key=lambda p: sum(p.get_facecolor()[:3])
+    )
+    assert (lightest.get_x(), lightest.get_y()) == (0, 0)  # the lowest AURC
+
+
+def test_heat_map_means_are_over_what_all_cells_share():
+    rows = [
+        study_row(0.1, vlm="a", vision="x", dataset="d"),
+        study_row(0.9, vlm="a", vision="x", dataset="only here"),
+        study_row(0.3, vlm="a", vision="y", dataset="d"),
+        study_row(None, vlm="b", vision="x", dataset="d"),
+        study_row(0.5, vlm="b", vision="y", dataset="d"),
+    ]
+    drawing = encoder_figure(rows, "aurc")
+    assert [text.get_text() for text in axes_of(drawing)[0].texts] == [
+        "100.0",
+        "300.0",
+        "–",
+        "500.0",
+    ]
+    assert "1 data set." in drawing.caption
+
+
+def test_missing_classes_need_their_key():
+    with pytest.raises(InputError, match="missing"):
+        missing_figure([study_row(0.1)], "aurc")
+
+
+def test_text_on_every_shade_has_enough_contrast():
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for place in np.linspace(0, 1, 256):
+        shade = colormaps["cividis"](place)[:3]
+        ink = 0.0 if ink_on(*shade) == "#000000" else 1.0
+        bright, dark = sorted((luminance(shade), ink), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_palettes_have_every_series():
+    for colours in style_sheet_colours():
+        assert len(set(Palette.of(colours).series)) == len(svg.SERIES)
+
+
+def test_leading_scores_have_one_colour_everywhere(analysis):
+    assert leading_scores(analysis, "aurc")[:4] == list(SCORES)
+    assert list(modality_labels(analysis.results.scores)) == list(SCORES)
+    assert len(leading_scores(analysis, "aurc", 99)) == 5
+
+
+def test_undefined_metrics_are_drawn_as_such():
+    analysis = analyse(make_results(accuracy=1.1), ["auroc"], n_resamples=20)
+    for drawing in (
+        shots_figure(analysis, "auroc", SCORES),
+        shots_figure(analysis, "auroc", SCORES, by_dataset=True),
+    ):
+        assert "undefined" in words(drawing.svg())
+    assert "–" in words(modality_figure(analysis, "auroc", modality_labels(SCORES)).svg())
+    assert "<svg" in equal_coverage_figure(analysis, SCORES).svg()
+    empty = [study_row(math.nan, vlm="a", vision=v) for v in "xy"]
+    assert words(encoder_figure(empty, "aurc").svg()).count("–") == 2
+
+
+def test_one_data_set_one_score_one_draw_are_drawn():
+    results = make_results(["pets"], ["trustvlm"], draws=1)
+    analysis = analyse(results, ["aurc"], n_resamples=20)
+    for drawing in (
+        shots_figure(analysis, "aurc", ["trustvlm"]),
+        risk_coverage_figure(analysis, ["trustvlm"]),
+        modality_figure(analysis, "aurc", modality_labels(["trustvlm"])),
+        equal_coverage_figure(analysis, ["trustvlm"]),
+    ):
+        assert drawing.pdf().startswith(b"%PDF")
+    with pytest.raises(InputError, match="at least 2"):
+        rank_figure(analysis, "aurc")
+
+
+def test_names_are_text_and_nothing_else():
+    names = ["_private", "a<b>&c", "$x^2$"]
+    results = make_results(["<d>", "_e"], names, shots=(1, 2), draws=1)
+    analysis = analyse(results, ["aurc"], n_resamples=20)
+    for drawing in (
+        shots_figure(analysis, "aurc", names, by_dataset=True),
+        equal_coverage_figure(analysis, names),
+        rank_figure(analysis, "aurc"),
+    ):
+        shown = " ".join(words(drawing.svg_file()))
+        assert all(name in shown for name in names)
+        assert drawing.pdf()
+
+
+def test_misuse_is_refused(analysis):
+    many = {str(i): "x" for i in range(9)}
+    for call in (
+        lambda: modality_figure(analysis, "aurc", {}),
+        lambda: modality_figure(analysis, "aurc", many),
+        lambda: equal_coverage_figure(analysis, ["absent"]),
+        lambda: shots_figure(analysis, "aurc", list(many)),
+        lambda: encoder_figure([], "aurc"),
+        lambda: encoder_figure([study_row(0.1)], "aurc"),
+        lambda: shift_figure(
+            [study_row(0.1, support="a"), study_row(0.1, support="a", score="msp")], "aurc"
+        ),
+    ):
+        with pytest.raises(InputError, match="Expected"):
+            call()

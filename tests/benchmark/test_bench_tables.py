@@ -1,0 +1,465 @@
+"""Tables in three formats: the numbers, the marks, and what no name can break."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import warnings
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from bench_results import QUALITY, make_results
+from trustvlm.benchmark import html, latex, markdown
+from trustvlm.benchmark.analysis import analyse
+from trustvlm.benchmark.comparison_tables import difference_table, rank_table, tally_table
+from trustvlm.benchmark.comparisons import holm
+from trustvlm.benchmark.detail_tables import failure_table, gain_table
+from trustvlm.benchmark.gains import class_gains
+from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of
+from trustvlm.benchmark.results import Results
+from trustvlm.benchmark.score_tables import dataset_table, metric_table, shots_table
+from trustvlm.benchmark.table import Cell, Head, Line, Marking, Table, slug
+from trustvlm.exceptions import InputError
+from trustvlm.metrics import METRICS, paired_bootstrap
+
+HOSTILE = r"""<b>&amp; a|b *c* _d_ `e` \f{g} $h$ #i %j ^k ~l "m" [n] é花"""
+RESAMPLES = 200
+
+
+class Cells(HTMLParser):
+    """The cells of a table by row, as text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.open = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "wbr":
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def markdown_rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def latex_rows(text):
+    lines = [line for line in text.splitlines() if line.endswith(r"\\") and "caption" not in line]
+    return [re.split(r"(?<!\\)&", line[:-2]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results()
+
+
+@pytest.fixture(scope="module")
+def analysis(results):
+    return analyse(results, n_resamples=RESAMPLES)
+
+
+def cell_of(table, label, title):
+    column = [head.title for head in table.heads].index(title)
+    (line,) = [line for line in table.lines if line.label == label]
+    return line.cells[column - 1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_cells_are_means_over_draws_in_the_papers_units(results, analysis, metric):
+    table = metric_table(analysis, metric)
+    scale = 1000 if metric in ("aurc", "eaurc", "augrc") else 100
+    for dataset in results.datasets:
+        for score in results.scores:
+            values = [
+                scale * row[metric]
+                for row in results.rows
+                if (row["dataset"], row["score"], row["shots"]) == (dataset, score, 16)
+            ]
+            cell = cell_of(table, score, dataset)
+            assert cell.text == f"{np.mean(values):.2f}"
+            sd = np.std(values, ddof=1)
+            assert cell.aside == (f"± {sd:.2f}" if sd else "")
+    assert ("×1000" in table.caption) == (scale == 1000)
+    assert ("in percent" in table.caption) == (scale == 100)
+
+
+def test_means_and_ranks_are_over_the_data_sets(results, analysis):
+    table = metric_table(analysis, "aurc")
+    means = {
+        score: np.mean(
+            [r["aurc"] for r in results.rows if r["score"] == score and r["shots"] == 16]
+        )
+        for score in results.scores
+    }
+    for score, mean in means.items():
+        assert cell_of(table, score, "Mean").text == f"{1000 * mean:.2f}"
+        ranks = []
+        for dataset in results.datasets:
+            values = {s: analysis.spread("aurc", dataset, s).mean for s in results.scores}
+            ranks.append(1 + sum(value < values[score] for value in values.values()))
+        assert cell_of(table, score, "Rank").text == f"{np.mean(ranks):.2f}"
+
+
+def test_captions_name_units_convention_shots_draws_and_test(analysis):
+    caption = metric_table(analysis, "aurc").caption_with("Bold", "italics")
+    for words in (
+        "AURC ×1000, lower is better",
+        "16 shots per class",
+        "standard deviation over 2 draws",
+        "Convention exact",
+        "Bold: better than every other score",
+        f"{RESAMPLES:,} resamples",
+        "not corrected",
+        "†: may change the predicted label",
+    ):
+        assert words in caption
+
+
+def test_marks_follow_the_paired_bootstrap(results, analysis):
+    table, checked = metric_table(analysis, "auroc"), 0
+    for dataset in results.datasets:
+        shown = {s: analysis.spread("auroc", dataset, s).mean for s in results.scores}
+        samples = results.of(results.settings[0]).samples_of(dataset)
+        for score in results.scores:
+            beaten = 0
+            for other in set(results.scores) - {score}:
+                a, b = samples[score], samples[other]
+                found = paired_bootstrap(a[0], b[0], a[1], b[1], "auroc", n_resamples=1000, seed=9)
+                # Another seed moves the ends of the interval a little.
+                clear = found.low > 0.01 and shown[score] > shown[other]
+                near = abs(found.low) <= 0.01
+                beaten += clear
+                if near:
+                    break
+            else:
+                expected = "best" if beaten == 4 else "second" if beaten == 3 else ""
+                assert cell_of(table, score, dataset).mark == expected
+                checked += 1
+    assert checked > len(results.datasets)
+
+
+def test_without_samples_nothing_is_marked_or_compared():
+    analysis = analyse(make_results(with_samples=False), ["aurc"])
+    table = metric_table(analysis, "aurc")
+    assert table.marking is None
+    assert not any(cell.mark for line in table.lines for cell in line.cells)
+    assert "Bold" not in markdown.render(table)
+    assert analysis.comparisons == ()
+
+
+def test_one_draw_has_no_spread_and_says_so():
+    table = metric_table(analyse(make_results(draws=1), ["aurc"], n_resamples=50), "aurc")
+    assert not any(cell.aside for line in table.lines for cell in line.cells)
+    assert "One draw" in table.caption
+
+
+def test_one_data_set_has_no_mean_and_no_rank():
+    analysis = analyse(make_results(["pets"]), ["aurc"], n_resamples=50)
+    assert [head.title for head in metric_table(analysis, "aurc").heads] == ["Score", "pets"]
+
+
+def test_one_score_is_a_table_without_marks():
+    analysis = analyse(make_results(scores=["trustvlm"]), ["aurc"], n_resamples=50)
+    (line,) = metric_table(analysis, "aurc").lines
+    assert line.own
+    assert not any(cell.mark for cell in line.cells)
+    assert not tally_table(analysis).lines
+
+
+def test_undefined_is_a_dash_in_every_format():
+    analysis = analyse(make_results(accuracy=1.1), ["aurc", "auroc"], n_resamples=50)
+    table = metric_table(analysis, "auroc")
+    assert {cell.text for line in table.lines for cell in line.cells} == {"–"}
+    assert "–: undefined" in table.caption
+    assert markdown_rows(markdown.render(table))[2][1] == "–"
+    assert latex_rows(latex.render(table))[1][1].strip() == "--"
+    assert "undefined" in Cells(str(html.render(table))).rows[1][1]
+    assert "Without these" in table.caption
+
+
+def test_a_metric_undefined_in_some_draws_says_in_how_many():
+    results = make_results(draws=3)
+    rows = [
+        {**row, "auroc": None} if (row["dataset"], row["draw"]) == ("pets", 1) else row
+        for row in results.rows
+    ]
+    table = metric_table(analyse(Results(rows), ["auroc"]), "auroc")
+    assert cell_of(table, "msp", "pets").aside.endswith("(2/3)")
+    assert "(k/n)" in table.caption
+
+
+def test_failed_cells_are_listed_and_not_dropped():
+    results = make_results(draws=1)
+    rows = [
+        {k: row[k] for k in ("dataset", "score", "shots", "draw")} | {"error": "no | memory"}
+        if (row["dataset"], row["score"]) == ("pets", "noise")
+        else row
+        for row in results.rows
+    ]
+    results = Results(rows)
+    table = metric_table(analyse(results, ["aurc"]), "aurc")
+    assert cell_of(table, "noise", "pets").text == "failed"
+    assert "2 cells failed" in table.caption
+    failures = failure_table(results.failures)
+    assert len(failures.lines) == 2
+    assert {line.cells[3].text for line in failures.lines} == {"no | memory"}
+    assert markdown_rows(markdown.render(failures))[2][4] == r"no \| memory"
+    whole = failure_table([{**rows[0], "score": None, "error": "no folder"}])
+    assert whole.lines[0].cells[0].text == "all"
+
+
+def test_dataset_tables_hold_the_same_cells(analysis):
+    table = dataset_table(analysis, "pets")
+    for metric in analysis.metrics:
+        title = METRIC_COLUMNS[metric].title
+        for score in QUALITY:
+            expected = cell_of(metric_table(analysis, metric), score, "pets")
+            assert cell_of(table, score, title) == expected
+    assert "120 images" in table.caption
+
+
+def test_shots_tables_have_a_column_for_each_number(results, analysis):
+    table = shots_table(analysis, "aurc")
+    assert [head.title for head in table.heads] == ["Score", "1", "16"]
+    assert cell_of(table, "msp", "16") == cell_of(metric_table(analysis, "aurc"), "msp", "Mean")
+
+
+def test_tallies_count_corrected_tests(results, analysis):
+    table = tally_table(analysis)
+    assert "trustvlm" not in {line.label for line in table.lines}
+    counts = dict.fromkeys(("better", "even", "worse"), 0)
+    for dataset in results.datasets:
+        own = results.of(results.settings[0]).samples_of(dataset)
+        found = {
+            score: paired_bootstrap(
+                own["trustvlm"][0],
+                own[score][0],
+                own["trustvlm"][1],
+                own[score][1],
+                "aurc",
+                n_resamples=RESAMPLES,
+            )
+            for score in QUALITY
+            if score != "trustvlm"
+        }
+        p = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+        # AURC of trustvlm less that of noise: negative says that noise is worse.
+        verdict = (
+            "even" if p["noise"] > 0.05 else "worse" if found["noise"].difference < 0 else "better"
+        )
+        counts[verdict] += 1
+    assert cell_of(table, "noise", "AURC").text == " / ".join(map(str, counts.values()))
+
+
+def test_differences_have_sign_interval_and_star(results, analysis):
+    table = difference_table(analysis, "auroc")
+    cell = cell_of(table, "noise", "pets")
+    samples = results.of(results.settings[0]).samples_of("pets")
+    found = paired_bootstrap(
+        samples["trustvlm"][0],
+        samples["noise"][0],
+        samples["trustvlm"][1],
+        metric="auroc",
+        n_resamples=RESAMPLES,
+    )
+    assert cell.value == pytest.approx(-100 * found.difference)
+    assert cell.text == f"−{100 * found.difference:.2f}*"
+    assert cell.aside == f"[−{100 * found.high:.2f}, −{100 * found.low:.2f}]"
+    assert "positive says that the score is better" in table.caption
+
+
+def test_rank_tables_say_each_test_once(analysis):
+    caption = rank_table(analysis).caption
+    assert caption.count("Friedman's test") <= len(analysis.metrics)
+    assert "independent" in caption
+
+
+def test_gain_tables_count_images(results):
+    samples = results.of(results.settings[0]).samples_of("pets")
+    labels, names = results.classes["pets"]
+    found = class_gains(samples["trustvlm"], samples["trustvlm_star"], labels, names)
+    table = gain_table(found, "pets", "trustvlm", "trustvlm_star")
+    assert len(table.lines) == 4
+    total = sum(line.cells[5].value for line in table.lines)
+    assert total == sum(samples["trustvlm_star"][1]) - sum(samples["trustvlm"][1])
+    assert "80 %" in gain_table(found, "pets", "msp", "trustvlm", 0.8).caption
+
+
+def hostile_table(columns=2, lines=3):
+    return Table(
+        name="hostile",
+        title=HOSTILE,
+        caption=HOSTILE,
+        heads=(Head(HOSTILE), *(Head(HOSTILE, "%") for _ in range(columns))),
+        lines=tuple(
+            Line(HOSTILE, tuple(Cell("1.00", "± 0.10", "best", 1.0) for _ in range(columns)))
+            for _ in range(lines)
+        ),
+        marking=Marking(HOSTILE, HOSTILE, HOSTILE),
+        breaks=(1,),
+    )
+
+
+def test_no_name_breaks_markdown():
+    text = markdown.render(hostile_table())
+    assert {len(row) for row in markdown_rows(text)} == {3}
+    assert not re.search(r"(?<!\\)[<`_#$~]", text.replace("### ", "", 1).replace("|:--|--:|", ""))
+
+
+def test_no_name_breaks_html():
+    text = str(html.render(hostile_table()))
+    rows = Cells(text).rows
+    assert {len(row) for row in rows} == {3}
+    assert rows[1][0] == HOSTILE
+    assert rows[1][1] == "1.00 ± 0.10 (best)"
+    assert "<b>" not in text
+
+
+def test_no_name_breaks_latex():
+    text = latex.render(hostile_table())
+    assert {len(row) for row in latex_rows(text)} == {3}
+    bare = re.sub(r"\\[\\{}$&#%_]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert "#" not in bare
+    assert text.count(r"\midrule") == 2
+    for rule in (r"\toprule", r"\bottomrule", r"\textbf{1.00} {\scriptsize $\pm$ 0.10}"):
+        assert rule in text
+
+
+def test_latex_rows_that_begin_like_arguments_are_guarded():
+    lines = tuple(Line(label, (Cell("1"),)) for label in ("[a]", "*b"))
+    text = latex.render(Table("t", "T", "C.", (Head("x"), Head("y")), lines))
+    assert "{}[a] & 1" in text
+    assert "{}*b & 1" in text
+
+
+def test_wide_latex_tables_come_in_parts_and_long_ones_over_pages():
+    wide = latex.render(hostile_table(columns=20))
+    assert wide.count(r"\begin{table}") == 3
+    assert sum(len(row) - 1 for row in latex_rows(wide)[::4]) == 20
+    assert wide.count(r"\label{tab:hostile-") == 3
+    long = latex.render(hostile_table(lines=60))
+    assert long.count(r"\begin{longtable}") == 1
+    assert r"\usepackage{longtable}" in long
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(tmp_path, analysis):
+    hostile = latex.render(hostile_table()).replace("花", "")
+    tables = [hostile, latex.render(metric_table(analysis, "aurc"))]
+    tables.append(latex.render(difference_table(analysis, "auroc")))
+    tables.append(latex.render(hostile_table(lines=60)).replace("花", ""))
+    packages = "".join(rf"\usepackage{{{p}}}" for p in ("booktabs", "graphicx", "longtable"))
+    body = "\n".join(tables)
+    text = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "t.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
+
+
+def test_formats_mark_the_same_cells(analysis):
+    table = metric_table(analysis, "auroc")
+    marks = [[cell.mark for cell in line.cells] for line in table.lines]
+    assert any("best" in row for row in marks)
+    by_format = {
+        "markdown": [
+            [
+                "best" if c.startswith("**") else "second" if c.startswith("*") else ""
+                for c in row[1:]
+            ]
+            for row in markdown_rows(markdown.render(table))[2:]
+        ],
+        "latex": [
+            ["best" if "textbf" in c else "second" if "underline" in c else "" for c in row[1:]]
+            for row in latex_rows(latex.render(table))[1:]
+        ],
+        "html": [
+            ["second" if "(second" in c else "best" if "(best)" in c else "" for c in row[1:]]
+            for row in Cells(str(html.render(table))).rows[1:]
+        ],
+    }
+    assert by_format["markdown"] == by_format["html"] == marks
+    assert by_format["latex"] == marks
+
+
+def test_the_same_results_make_the_same_tables(results):
+    first, second = (
+        [
+            form.render(metric_table(analyse(results, ["aurc"], n_resamples=60), "aurc"))
+            for form in (markdown, latex, html)
+        ]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_the_convention_of_the_rows_is_named():
+    results = make_results(convention="trustvlm")
+    caption = metric_table(analyse(results, ["aurc"], n_resamples=50), "aurc").caption_with(
+        "B", "i"
+    )
+    assert "Convention trustvlm" in caption
+    assert "in convention exact" in caption
+
+
+def test_progress_and_refusals():
+    seen = []
+    analyse(make_results(), ["aurc"], n_resamples=20, progress=lambda a, b: seen.append((a, b)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(InputError, match="metrics among"):
+        columns_of(["ece"])
+    bad = make_results(["pets"], ["msp"], draws=1)
+    key = next(iter(bad.samples))
+    with pytest.raises(InputError, match="confidence of msp"):
+        analyse(Results(bad.rows, {key: ([math.nan] * 120, bad.samples[key][1])}), ["aurc"])
+
+
+def test_paired_tests_agree_with_a_permutation_test():
+    # Under the null hypothesis the two scores of an image may be swapped.
+    rng = np.random.default_rng(11)
+    right = rng.random(150) < 0.6
+    a, b = (quality * right + rng.normal(size=150) for quality in (1.5, 1.1))
+    ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
+
+    def auroc(confidence):
+        order = np.argsort(np.argsort(confidence)) + 1
+        n = right.sum()
+        return (order[right].sum() - n * (n + 1) / 2) / (n * (len(right) - n))
+
+    observed = auroc(ranks[0]) - auroc(ranks[1])
+    swapped = []
+    for _ in range(2000):
+        swap = rng.random(150) < 0.5
+        x, y = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
+        noise = rng.random((2, 150)) * 1e-6
+        swapped.append(auroc(x + noise[0]) - auroc(y + noise[1]))
+    p_permutation = np.mean(np.abs(swapped) >= abs(observed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = paired_bootstrap(a, b, right, metric="auroc").p_value
+    assert p == pytest.approx(p_permutation, abs=0.06)
+
+
+def test_slugs_are_safe_names():
+    assert slug("../../etc/passwd") == "etc-passwd"
+    assert slug(HOSTILE).isascii()
