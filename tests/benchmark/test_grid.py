@@ -134,6 +134,25 @@ def test_a_set_of_the_catalogue_is_named_and_found_below_its_root(tmp_path):
     assert [(row["dataset"], row["n"]) for row in grid.rows] == [("dtd/test", 4)]
 
 
+def test_the_papers_preset_is_that_of_the_set_and_the_users_word_comes_first(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'preset = "paper"\n[parameters]\ntrustvlm_star = { temperature = 0.5 }\n'
+        '[[models]]\nvlm = "offline"\nvision = "offline"\n'
+        '[[datasets]]\nname = "pets"\nroot = "data"\n[[datasets]]\nname = "sun397"\nroot = "data"\n'
+    )
+    config = read_config(study)
+    pets, sun = map(config.parameters_of, config.datasets)
+    assert pets == {
+        "trustvlm": {"weight": 0.1},
+        "trustvlm_star": {"weight": 0.1, "temperature": 0.5},
+    }
+    assert sun["trustvlm"] == {"weight": 1.0}
+    study.write_text(study.read_text().replace('"paper"', '"untuned"'))
+    config = read_config(study)
+    assert config.parameters_of(config.datasets[0]) == {"trustvlm_star": {"temperature": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +166,7 @@ def test_a_set_of_the_catalogue_is_named_and_found_below_its_root(tmp_path):
         (('train = "colours/train"', 'train = "nowhere"'), "nowhere"),
         (('name = "colours"', 'convention = "x"'), "`convention` among exact"),
         (('name = "colours"', 'protocols = ["x"]'), "`protocols` among clean"),
+        (('name = "colours"', 'preset = "best"'), "`preset` among untuned, paper"),
         (('name = "colours"', "colour = 1"), "does not know `colour`"),
         (('name = "colours"', "= 1"), "cannot be read as TOML"),
     ],

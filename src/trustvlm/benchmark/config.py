@@ -81,6 +81,9 @@ class BenchConfig:
         Names; empty takes every score that the evidence allows.
     parameters
         A score's own parameters, by its name.
+    preset
+        `untuned` (the scores' defaults, r=1 and T=0.01) or `paper` (for sets of the catalogue, the
+        values of the released commands; how those were chosen is not documented).
     convention
         Of the metrics.
     """
@@ -94,9 +97,23 @@ class BenchConfig:
     draws: int = 1
     scores: tuple[str, ...] = ()
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preset: str = "untuned"
     convention: str = "exact"
     device: str = "auto"
     precision: str = "float32"
+
+    def parameters_of(self, dataset: SetConfig) -> dict[str, dict[str, Any]]:
+        """Return each score's parameters for one data set; what the user wrote comes first."""
+        chosen: dict[str, dict[str, Any]] = {}
+        if self.preset == "paper" and dataset.root is not None:
+            released = datasets.preset(dataset.name)
+            given = {name: value for name, value in released.items() if value is not None}
+            for score in ("trustvlm", "trustvlm_star"):
+                known = get(score).parameters
+                chosen[score] = {k: v for k, v in given.items() if k in known}
+        for score, settings in self.parameters.items():
+            chosen[score] = {**chosen.get(score, {}), **settings}
+        return chosen
 
     def cells(self) -> list[Cell]:
         """Expand the grid; the cells of one data set and model stand together."""
@@ -114,6 +131,7 @@ _KEYS = {
     "draws",
     "scores",
     "parameters",
+    "preset",
     "convention",
     "device",
     "precision",
@@ -165,6 +183,7 @@ def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
         draws=draws,
         scores=chosen,
         parameters=parameters,
+        preset=_among("preset", [content.get("preset", "untuned")], ("untuned", "paper"))[0],
         convention=_among("convention", [content.get("convention", "exact")], metrics.CONVENTIONS)[
             0
         ],

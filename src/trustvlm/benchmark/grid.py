@@ -152,7 +152,7 @@ def _cell_file(
         "shots": cell.shots,
         "draw": cell.draw,
         "scores": {name: get(name).formula for name in config.scores or names()},
-        "parameters": config.parameters,
+        "parameters": config.parameters_of(cell.dataset),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     return config.out / "cells" / f"{key}.json"
@@ -189,6 +189,7 @@ def _measured(
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
     chosen = usable_scores(encoded.support, config.scores or None)
+    parameters = config.parameters_of(cell.dataset)
     measured = measure_draw(
         encoded.support,
         encoded.tests,
@@ -196,12 +197,12 @@ def _measured(
         cell.shots,
         cell.draw,
         config.convention,
-        config.parameters,
+        parameters,
         chosen=encoded.draws[cell.shots, cell.draw],
     )
     for found in measured:
-        parameters = {**get(found.score).parameters, **config.parameters.get(found.score, {})}
-        rows.append({**found.row(), "parameters": parameters})
+        used = {**get(found.score).parameters, **parameters.get(found.score, {})}
+        rows.append({**found.row(), "parameters": used})
         samples[f"{found.dataset}|{found.score}|confidence"] = found.result.confidence
         samples[f"{found.dataset}|{found.score}|correct"] = found.correct
     return rows, samples
