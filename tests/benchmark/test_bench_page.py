@@ -243,6 +243,14 @@ def test_hostile_names_stay_text(tmp_path):
     assert not page.all("img", "src")
 
 
+def test_names_in_other_encodings_and_alphabets_are_written(tmp_path):
+    results = make_results(["caf\udce9", "花"], ["msp", "trustvlm"], shots=(2,), draws=1)
+    page = written(results, tmp_path)
+    assert "caf?" in page.text
+    assert "花" in (tmp_path / "figures" / "risk-coverage.svg").read_text("utf-8")
+    assert "caf?" in (tmp_path / "tables" / "aurc.tex").read_text("utf-8")
+
+
 def test_progress_is_over_all_settings(tmp_path):
     seen = []
     settings = (Setting("a"), Setting("b"))

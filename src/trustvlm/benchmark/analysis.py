@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trustvlm.benchmark.comparisons import Comparison, Mark, compare_to_reference, leaders
+from trustvlm.benchmark.comparisons import Comparison, compare_to_reference
 from trustvlm.benchmark.draws import Spread, mean_over_datasets, spreads
+from trustvlm.benchmark.marks import Mark, leaders
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of
 from trustvlm.benchmark.ranks import RankComparison, compare_ranks
 from trustvlm.benchmark.resamples import Resampled, resample

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.bar_figures import equal_coverage_figure, modality_figure, modality_labels
 from trustvlm.benchmark.comparison_tables import difference_table, rank_table, tally_table
 from trustvlm.benchmark.curve_figures import leading_scores, risk_coverage_figure, shots_figure
-from trustvlm.benchmark.detail_tables import gain_table
+from trustvlm.benchmark.detail_tables import gain_tables
 from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.gains import class_gains
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
 from trustvlm.benchmark.rank_figure import rank_figure
 from trustvlm.benchmark.score_tables import dataset_table, metric_table, shots_table
 from trustvlm.benchmark.table import Table
 
 __all__ = ["Section", "main_metric", "sections"]
-
-# Share of the images that is accepted where classes are compared under scores of equal labels.
-_COVERAGE = 0.8
 
 
 @dataclass(frozen=True)
@@ -181,25 +176,5 @@ def _classes(analysis: Analysis) -> Section:
         "classes",
         "Classes that gain and lose",
         "An average can hide classes that a score makes worse.",
-        folded=tuple(_gains(analysis)),
+        folded=tuple(gain_tables(analysis)),
     )
-
-
-def _gains(analysis: Analysis) -> Iterator[Table]:
-    results = analysis.results
-    reference = results.reference
-    pairs: tuple[tuple[str, str, float | None], ...] = (
-        ("msp", reference, _COVERAGE),
-        (reference, f"{reference}_star", None),
-    )
-    for dataset in results.datasets:
-        samples = results.samples_of(dataset)
-        if dataset not in results.classes:
-            continue
-        labels, names = results.classes[dataset]
-        for first, second, coverage in pairs:
-            if first in samples and second in samples:
-                found = class_gains(
-                    samples[first], samples[second], labels, names, coverage=coverage
-                )
-                yield gain_table(found, dataset, first, second, coverage)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from trustvlm.benchmark.gains import ClassGain
+from trustvlm.benchmark.analysis import Analysis
+from trustvlm.benchmark.gains import ClassGain, class_gains
 from trustvlm.benchmark.results import Row
 from trustvlm.benchmark.table import Cell, Head, Line, Table, signed, slug
 from trustvlm.report.wording import shortened
 
-__all__ = ["failure_table", "gain_table"]
+__all__ = ["failure_table", "gain_table", "gain_tables"]
+
+# Share of the images that is accepted where classes are compared under scores of equal labels.
+_COVERAGE = 0.8
 
 
 def gain_table(
@@ -44,6 +48,27 @@ def gain_table(
         heads=(Head("Class"), *(Head(title, falling=True) for title in heads)),
         lines=tuple(lines),
     )
+
+
+def gain_tables(analysis: Analysis) -> Iterator[Table]:
+    """Yield the gains from text to reference, and from reference to its star, by data set."""
+    results = analysis.results
+    reference = results.reference
+    pairs: tuple[tuple[str, str, float | None], ...] = (
+        ("msp", reference, _COVERAGE),
+        (reference, f"{reference}_star", None),
+    )
+    for dataset in results.datasets:
+        samples = results.samples_of(dataset)
+        if dataset not in results.classes:
+            continue
+        labels, names = results.classes[dataset]
+        for first, second, coverage in pairs:
+            if first in samples and second in samples:
+                found = class_gains(
+                    samples[first], samples[second], labels, names, coverage=coverage
+                )
+                yield gain_table(found, dataset, first, second, coverage)
 
 
 def failure_table(failures: Sequence[Row]) -> Table:

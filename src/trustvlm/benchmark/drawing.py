@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,8 +63,7 @@ class Drawing:
 
     @cached_property
     def _element(self) -> str:
-        with svg.canvas(self.width, self.height) as figure:
-            figure.set_layout_engine("constrained")
+        with _canvas(self.width, self.height) as figure:
             self.draw(figure, PAGE)
             drawn = svg.element(figure, name=self.name, title=self.title, description=self.caption)
         # Matplotlib writes millionths of a pixel, which doubles the size.
@@ -105,9 +106,8 @@ class Drawing:
 
         palette = Palette.of(style_sheet_colours()[0])
         stream = io.BytesIO()
-        with svg.canvas(self.width, self.height) as figure:
+        with _canvas(self.width, self.height) as figure:
             mpl.rcParams.update(_print_settings(palette))
-            figure.set_layout_engine("constrained")
             self.draw(figure, palette)
             nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
             figure.savefig(stream, format="pdf", metadata={**nothing, "Title": self.title})
@@ -145,6 +145,15 @@ def above_legend(figure: Figure, labels: Sequence[str]) -> tuple[Any, Callable[[
 def legend_height(width: float, labels: Sequence[str]) -> float:
     """Return the height in CSS pixels that a legend with these labels takes."""
     return 21 * -(-len(labels) // _columns(width, labels)) + 6
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[Figure]:
+    with warnings.catch_warnings(), svg.canvas(width, height) as figure:
+        # Matplotlib's font lacks some alphabets: pages have other fonts, PDF shows boxes.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        figure.set_layout_engine("constrained")
+        yield figure
 
 
 def _columns(width: float, labels: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from trustvlm.benchmark import latex, markdown
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.drawing import Drawing
+from trustvlm.benchmark.readable import readable
 from trustvlm.benchmark.table import Table
 from trustvlm.files import write_bytes, write_text
 
@@ -21,8 +22,8 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     """Write `tables/<name>.md` and `.tex`; return the files."""
     stem = folder / "tables" / table.name
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "tex")]
-    write_text(files[0], markdown.render(table))
-    write_text(files[1], latex.render(table))
+    write_text(files[0], readable(markdown.render(table)))
+    write_text(files[1], readable(latex.render(table)))
     return files
 
 

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import trustvlm
-from trustvlm.benchmark import html
-from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.captions import convention_words
-from trustvlm.benchmark.chapter import Section, main_metric, sections
+from trustvlm.benchmark.analysis import analyse
+from trustvlm.benchmark.chapter import main_metric, sections
 from trustvlm.benchmark.detail_tables import failure_table
 from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.findings import cautions, findings
+from trustvlm.benchmark.findings import findings
 from trustvlm.benchmark.matrix_figures import encoder_figure
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
 from trustvlm.benchmark.outputs import write_drawing, write_statistics, write_table
+from trustvlm.benchmark.rendering import Chapter, render
 from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.table import slug
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL
-from trustvlm.report.wording import counted, shortened
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 __all__ = ["write_page"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Chapter:
-    """One setting on the page; `prefix` keeps its names apart from those of the others."""
-
-    label: str
-    prefix: str
-    analysis: Analysis
-    sections: list[Section]
-    findings: list[str]
 
 
 def write_page(
@@ -123,31 +99,8 @@ def write_page(
     if failures is not None:
         write_table(failures, folder)
     write_statistics([chapter.analysis for chapter in chapters], folder / "statistics.json")
-    script = _report_file("report.js")
-    style = _report_file("report.css") + _own_file("benchmark.css")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page: str = _template().render(
-        title=title,
-        version=trustvlm.__version__,
-        style=style,
-        script=script,
-        script_hash=digest,
-        results=results,
-        images=sum(map(results.images, results.datasets)),
-        notes=list(notes),
-        cautions=cautions(results),
-        chapters=chapters,
-        general=general,
-        failures=failures,
-        facts=_facts(chapters[0].analysis),
-        table_html=html.render,
-        citation=CITATION,
-        bibtex=BIBTEX,
-        paper_url=PAPER_URL,
-    )
     target = folder / "index.html"
-    # File names need not be UTF-8: Python marks such bytes with lone surrogates.
-    write_text(target, page.encode("utf-8", "replace").decode("utf-8"))
+    write_text(target, render(results, chapters, title, notes, general, failures))
     return target
 
 
@@ -158,7 +111,7 @@ def _chapters(
     seed: int,
     level: float,
     progress: Progress | None,
-) -> list[_Chapter]:
+) -> list[Chapter]:
     parts = [results.of(setting) for setting in results.settings]
     parts = [part for part in parts if part.scores]
     total, before = sum(len(part.datasets) for part in parts), 0
@@ -177,11 +130,11 @@ def _chapters(
         # Labels can differ in what a slug drops: the number keeps the names apart.
         prefix = f"{place + 1}-{slug(label)}-" if len(parts) > 1 else ""
         told = findings(analysis, main_metric(analysis))
-        chapters.append(_Chapter(label, prefix, analysis, sections(analysis, prefix), told))
+        chapters.append(Chapter(label, prefix, analysis, sections(analysis, prefix), told))
     return chapters
 
 
-def _encoders(results: Results, first: _Chapter) -> list[Drawing]:
+def _encoders(results: Results, first: Chapter) -> list[Drawing]:
     """Return the matrix of models and encoders, if the rows have several of either."""
     pairs = {(setting.vlm, setting.vision) for setting in results.settings}
     metric, reference = main_metric(first.analysis), results.reference
@@ -194,46 +147,3 @@ def _encoders(results: Results, first: _Chapter) -> list[Drawing]:
         and {"vlm", "vision"} <= row.keys()
     ]
     return [encoder_figure(rows, metric)] if len(pairs) > 1 and rows else []
-
-
-def _facts(analysis: Analysis) -> list[tuple[str, str]]:
-    results = analysis.results
-    return [
-        ("data sets", ", ".join(results.datasets)),
-        ("scores", ", ".join(results.scores)),
-        ("shots per class", ", ".join(map(str, results.shots))),
-        ("draws of the shots", str(len(results.draws))),
-        ("metrics", convention_words(analysis)),
-        (
-            "paired tests",
-            f"bootstrap over images, {analysis.n_resamples:,} resamples, seed {analysis.seed}, "
-            f"{100 * analysis.level:g} %",
-        ),
-        ("software", f"trustvlm {trustvlm.__version__}"),
-    ]
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("trustvlm.benchmark"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(shortened=shortened, markup=Markup)
-    environment.globals.update(counted=counted)
-    return environment.get_template("benchmark.html.j2")
-
-
-def _report_file(name: str) -> str:
-    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")
-
-
-def _own_file(name: str) -> str:
-    return resources.files("trustvlm.benchmark").joinpath("templates", name).read_text("utf-8")

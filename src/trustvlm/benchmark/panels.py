@@ -135,6 +135,7 @@ def _panel(
             )
     if all(np.isnan(curve.y).all() for curve in panel.curves.values()):
         axes.text(0.5, 0.5, "undefined", ha="center", va="center", transform=axes.transAxes)
+        axes.set_yticks([])
     if not math.isnan(panel.top):
         axes.set_ylim(0, panel.top)
 

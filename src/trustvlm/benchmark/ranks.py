@@ -195,7 +195,5 @@ def _friedman(ranks: NDArray[np.float64]) -> float:
 
 
 def _iman_davenport(statistic: float, N: int, k: int) -> float:
-    if math.isnan(statistic):
-        return math.nan
     left = N * (k - 1) - statistic
     return math.inf if left <= 1e-9 else (N - 1) * statistic / left

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import ArrayLike
 
+from trustvlm.benchmark.readable import with_readable_keys, with_readable_names
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import CONVENTIONS
 
@@ -90,6 +91,10 @@ class Results:
     convention: str = "exact"
 
     def __post_init__(self) -> None:
+        # Files can have names that no output could hold.
+        object.__setattr__(self, "rows", with_readable_names(self.rows))
+        object.__setattr__(self, "samples", with_readable_keys(self.samples))
+        object.__setattr__(self, "classes", with_readable_keys(self.classes))
         if self.convention not in CONVENTIONS:
             raise InputError(
                 f"Expected `convention` to be {' or '.join(CONVENTIONS)}, "

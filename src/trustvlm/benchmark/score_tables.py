@@ -15,7 +15,7 @@ from trustvlm.benchmark.captions import (
     spread_words,
     study_words,
 )
-from trustvlm.benchmark.comparisons import Mark
+from trustvlm.benchmark.marks import Mark
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of, unit_words
 from trustvlm.benchmark.table import (
     Cell,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trustvlm.benchmark.comparisons import Mark
 from trustvlm.benchmark.draws import Spread
+from trustvlm.benchmark.marks import Mark
 
 __all__ = [
     "UNDEFINED",
