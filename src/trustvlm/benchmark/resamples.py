@@ -15,7 +15,7 @@ from trustvlm.metrics import METRICS, PairedDifference
 from trustvlm.metrics.bootstrap import percentile_interval
 from trustvlm.metrics.conventions import value
 from trustvlm.metrics.counts import harmonic_numbers
-from trustvlm.metrics.paired import _two_sided
+from trustvlm.metrics.paired import two_sided_p_value
 from trustvlm.metrics.plan import check_names, check_plan, generator
 from trustvlm.metrics.ranking import Ranking, rank
 from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
@@ -55,7 +55,7 @@ class Resampled:
             difference=at_a - at_b,
             low=low,
             high=high,
-            p_value=_two_sided(drawn),
+            p_value=two_sided_p_value(drawn),
             level=level,
             n_resamples=len(drawn),
             n_excluded=n_excluded,

@@ -18,7 +18,7 @@ from trustvlm.metrics.plan import check_names, check_plan, generator
 from trustvlm.metrics.ranking import Ranking, rank
 from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
 
-__all__ = ["PairedDifference", "paired_bootstrap"]
+__all__ = ["PairedDifference", "paired_bootstrap", "two_sided_p_value"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def paired_bootstrap(
     if defined:
         drawn = _differences(name, a, b, n_resamples, rng)
         low, high, n_excluded = percentile_interval(drawn, level)
-        p_value = _two_sided(drawn)
+        p_value = two_sided_p_value(drawn)
     else:
         warn_undefined([name], a if math.isnan(at_a) else b)
     return PairedDifference(
@@ -187,7 +187,7 @@ def _differences(
     return np.concatenate(found)
 
 
-def _two_sided(differences: NDArray[np.float64]) -> float:
+def two_sided_p_value(differences: NDArray[np.float64]) -> float:
     kept = differences[~np.isnan(differences)]
     if not kept.size:
         return math.nan
