@@ -188,6 +188,7 @@ def _differences(
 
 
 def two_sided_p_value(differences: NDArray[np.float64]) -> float:
+    """Two-sided p-value of "no difference" from resampled differences; NaN ones are left out."""
     kept = differences[~np.isnan(differences)]
     if not kept.size:
         return math.nan
