@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.comparison import Comparison, compare
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.text import vlm_prediction
-from trustvlm.scores.zero_shot import pick, softmax, unit_rows
+from trustvlm.scores.zero_shot import pick, softmax
 
 __all__ = [
     "image_similarity",
@@ -19,18 +18,12 @@ __all__ = [
     "prototype_softmax",
     "trustvlm",
     "trustvlm_star",
+    "verified",
+    "voted",
 ]
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
 _NEEDS = ("logits", "features", "bank")
-
-
-def _cosines(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Cosines to all prototypes, 0 where a class has none, and which classes have one."""
-    bank, features = evidence.bank, evidence.features
-    assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
-    assert features is not None  # noqa: S101
-    return unit_rows(features) @ bank.prototypes_.T, bank.present_
 
 
 def prototype_softmax(
@@ -63,10 +56,10 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
 
     A class without shots cannot be verified: its confidence is -1, the lowest there is.
     """
-    similarities, present = _cosines(evidence)
-    prediction = vlm_prediction(evidence)
-    found = pick(similarities, prediction)
-    return ScoreResult(prediction, np.where(present[prediction], found, -1.0))
+    found = compare(evidence)
+    prediction = found.logits.argmax(axis=1)
+    similarity = pick(found.similarities, prediction)
+    return ScoreResult(prediction, np.where(found.present[prediction], similarity, -1.0))
 
 
 @register(
@@ -81,9 +74,9 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
 
     Above 0 the examples agree with the prediction. A missing prototype counts as cosine -1.
     """
-    similarities, present = _cosines(evidence)
-    prediction = vlm_prediction(evidence)
-    table = np.where(present, similarities, -1.0)
+    found = compare(evidence)
+    prediction = found.logits.argmax(axis=1)
+    table = np.where(found.present, found.similarities, -1.0)
     own = pick(table, prediction)
     np.put_along_axis(table, prediction[:, None], -1.0, axis=1)
     return ScoreResult(prediction, own - table.max(axis=1))
@@ -98,9 +91,9 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
 )
 def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
     """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
-    similarities, present = _cosines(evidence)
-    prediction = vlm_prediction(evidence)
-    posterior = prototype_softmax(similarities, present, temperature)
+    found = compare(evidence)
+    prediction = found.logits.argmax(axis=1)
+    posterior = prototype_softmax(found.similarities, found.present, temperature)
     return ScoreResult(prediction, pick(posterior, prediction))
 
 
@@ -117,10 +110,15 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     The prediction is the VLM's. `weight` = 0 is MSP. For a predicted class without shots the
     image term is absent, that is 0.
     """
-    similarities, present = _cosines(evidence)
-    prediction = vlm_prediction(evidence)
-    visual = np.where(present[prediction], pick(similarities, prediction), 0.0)
-    return ScoreResult(prediction, softmax(evidence.logits).max(axis=1) + weight * visual)
+    return verified(compare(evidence), weight=weight)
+
+
+def verified(found: Comparison, *, weight: float) -> ScoreResult:
+    """Score images by `trustvlm`, from a comparison with any prototypes."""
+    prediction = found.logits.argmax(axis=1)
+    return ScoreResult(
+        prediction, pick(found.probabilities, prediction) + weight * _image_term(found, prediction)
+    )
 
 
 @register(
@@ -139,9 +137,18 @@ def trustvlm_star(
     `weight` = 0 gives MSP's predictions and confidences. Classes without shots get no vote from
     the examples and no image term.
     """
-    similarities, present = _cosines(evidence)
-    q = softmax(evidence.logits) + weight * prototype_softmax(similarities, present, temperature)
+    found = compare(evidence)
+    votes = prototype_softmax(found.similarities, found.present, temperature)
+    return voted(found, votes, weight=weight)
+
+
+def voted(found: Comparison, votes: NDArray[np.float64], *, weight: float) -> ScoreResult:
+    """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
+    q = found.probabilities + weight * votes
     # Softmax can round distinct logits to equal values; without image votes the logits decide.
-    prediction = q.argmax(axis=1) if weight else vlm_prediction(evidence)
-    visual = np.where(present[prediction], pick(similarities, prediction), 0.0)
-    return ScoreResult(prediction, pick(q, prediction) + weight * visual)
+    prediction = q.argmax(axis=1) if weight else found.logits.argmax(axis=1)
+    return ScoreResult(prediction, pick(q, prediction) + weight * _image_term(found, prediction))
+
+
+def _image_term(found: Comparison, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(found.present[prediction], pick(found.similarities, prediction), 0.0)

@@ -1,0 +1,151 @@
+"""Images beside the prototypes: all of these, or those made without the image itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import EvidenceMissingError
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.zero_shot import softmax, unit_rows
+
+__all__ = ["Comparison", "HeldOut", "compare", "compare_held_out"]
+
+# Sums of shots shorter than this share of the shots' own lengths are rounding residue.
+_NO_DIRECTION = 1e-9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What text and prototypes say about n images of C classes.
+
+    Attributes
+    ----------
+    logits
+        `(n, C)` zero-shot logits, scaled.
+    similarities
+        `(n, C)` float64 cosines to the prototypes; 0 where a class has none.
+    present
+        `(C,)` bool, which classes have one.
+    """
+
+    logits: NDArray[Any]
+    similarities: NDArray[np.float64]
+    present: NDArray[np.bool_]
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """`(n, C)` softmax of the logits."""
+        return softmax(self.logits)
+
+    def rows(self, index: Any) -> Comparison:
+        """Return some of the images, by slice, mask or indices."""
+        return Comparison(self.logits[index], self.similarities[index], self.present)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The shots as images that the prototypes were made without.
+
+    Attributes
+    ----------
+    comparison
+        Of k of the m shots, in their order.
+    labels
+        `(k,)` int64, their classes.
+    kept
+        `(k,)` int64, which of the m shots these are.
+    """
+
+    comparison: Comparison
+    labels: NDArray[np.int64]
+    kept: NDArray[np.int64]
+
+
+def compare(evidence: Evidence) -> Comparison:
+    """Compare images with the bank's prototypes.
+
+    Examples
+    --------
+    >>> found = compare(Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
+    ...                             support_features=[[1.0, 0.0]], support_labels=[1]))
+    >>> found.similarities, found.present
+    (array([[0., 1.]]), array([False,  True]))
+    """
+    bank, features = evidence.bank, evidence.features
+    assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
+    assert features is not None  # noqa: S101
+    similarities = unit_rows(features) @ bank.prototypes_.T
+    return Comparison(evidence.logits, similarities, bank.present_)
+
+
+def compare_held_out(evidence: Evidence) -> HeldOut:
+    """Compare every shot with prototypes that were made without it.
+
+    The j-th shot of a class is compared with the prototypes of all classes without their j-th
+    shots: every prototype lacks one shot, or the true class alone would be at a disadvantage,
+    which at two shots per class is grave. A class with fewer shots than j lacks another one of
+    its own. A class with a single shot keeps it, and that shot itself is left out of the result:
+    without it there is nothing to compare with. The same holds for a shot without which the
+    others of its class cancel each other.
+
+    Parameters
+    ----------
+    evidence
+        With `support_features`, `support_labels` and `support_logits`; images and bank are not
+        looked at.
+
+    Raises
+    ------
+    EvidenceMissingError
+        If the shots, or their logits, are not there.
+
+    Examples
+    --------
+    >>> shots = Evidence.of(
+    ...     logits=np.empty((0, 2)), support_features=[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+    ...     support_labels=[0, 0, 1], support_logits=np.zeros((3, 2)))
+    >>> held_out = compare_held_out(shots)
+    >>> held_out.kept, held_out.comparison.similarities.round(2)
+    (array([0, 1]), array([[0.  , 0.71],
+           [0.  , 0.71]]))
+    """
+    features, labels, logits = (
+        evidence.support_features,
+        evidence.support_labels,
+        evidence.support_logits,
+    )
+    if features is None or labels is None or logits is None:
+        raise EvidenceMissingError(
+            "Holding out shots needs `support_features`, `support_labels` and `support_logits`."
+        )
+    n_classes = evidence.n_classes
+    order = np.argsort(labels, kind="stable")
+    vectors, classes = features[order].astype(np.float64), labels[order]
+    counts = np.bincount(labels, minlength=n_classes)
+    first = np.cumsum(counts) - counts
+    place = np.arange(len(order)) - first[classes]
+    sums, lengths = np.zeros((n_classes, vectors.shape[1])), np.zeros(n_classes)
+    np.add.at(sums, classes, vectors)
+    np.add.at(lengths, classes, np.linalg.norm(vectors, axis=1))
+    several = np.flatnonzero(counts > 1)
+    directions = unit_rows(vectors)
+    similarities = np.zeros((len(order), n_classes))
+    kept = counts[classes] > 1
+    for j in range(int(counts.max(initial=0))):
+        rest = sums.copy()
+        rest[several] -= vectors[first[several] + j % counts[several]]
+        lost = np.linalg.norm(rest, axis=1) <= _NO_DIRECTION * lengths
+        rest[lost] = 0.0
+        of_j = place == j
+        similarities[of_j] = directions[of_j] @ unit_rows(rest).T
+        kept[of_j] &= ~lost[classes[of_j]]
+    back = np.argsort(order, kind="stable")
+    chosen = np.flatnonzero(kept[back])
+    whole = Comparison(logits, similarities[back], counts > 0)
+    return HeldOut(whole.rows(chosen), labels[chosen], chosen)
