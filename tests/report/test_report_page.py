@@ -104,6 +104,8 @@ def test_every_metric_of_every_score_is_shown(page, evaluation):
                 1000 * found.augrc,
                 100 * found.auroc,
                 100 * found.fpr95,
+                100 * found.aupr_success,
+                100 * found.aupr_error,
             ],
             abs=0.00501,
         )
@@ -191,7 +193,7 @@ def test_the_structure_serves_a_screen_reader(page):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in pairwise(levels))
     sorts = [th["aria-sort"] for th in page.all("th") if "aria-sort" in th]
-    assert len(page.all("button")) == len(sorts) == 16
+    assert len(page.all("button")) == len(sorts) == 18
     assert sorts.count("ascending") == 2
     scrolled = [a for _, a in page.tags if "scroll" in a.get("class", "").split()]
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in scrolled)

@@ -9,28 +9,7 @@ from trustvlm.report.columns import COLUMNS, MetricColumn
 
 __all__ = ["METRIC_COLUMNS", "columns_of", "unit_words"]
 
-METRIC_COLUMNS: dict[str, MetricColumn] = {
-    column.key: column
-    for column in (
-        *COLUMNS,
-        MetricColumn(
-            "aupr_success",
-            "AUPR-success",
-            100,
-            True,
-            "Area under the precision-recall curve that looks for right predictions among the "
-            "most trusted; its floor is the accuracy.",
-        ),
-        MetricColumn(
-            "aupr_error",
-            "AUPR-error",
-            100,
-            True,
-            "Area under the precision-recall curve that looks for wrong predictions among the "
-            "least trusted; its floor is the error rate.",
-        ),
-    )
-}
+METRIC_COLUMNS: dict[str, MetricColumn] = {column.key: column for column in COLUMNS}
 
 
 def columns_of(metrics: Sequence[str]) -> list[MetricColumn]:

@@ -10,13 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from trustvlm.cli.console import counting_bar, note
+from trustvlm.cli.mean_table import print_means
 from trustvlm.cli.options import Quiet, split_names
 from trustvlm.exceptions import InputError
 
 __all__ = ["app", "arrays", "run"]
-
-# The paper's units: the AURC family times 1000, the rest in percent.
-_UNITS = {"accuracy": 100, "aurc": 1000, "eaurc": 1000, "augrc": 1000, "auroc": 100, "fpr95": 100}
 
 
 class _ConfigFirst(TyperGroup):
@@ -76,7 +74,7 @@ def run(
     good = [row for row in grid.rows if not row.get("error")]
     for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
         of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
-        _print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
+        print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
     for remark in grid.notes:
         note(f"note: {remark}", quiet=quiet)
     for row in failed:
@@ -146,7 +144,7 @@ def arrays(
             convention=convention,
             progress=progress,
         )
-    _print_means(study.rows)
+    print_means(study.rows)
     if json_file is not None:
         content = {"rows": study.rows, "convention": convention}
         write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -190,45 +188,3 @@ def _load_plugins(plugins: list[Path] | None) -> None:
     load_installed()
     for plugin in plugins or []:
         load_plugin(plugin)
-
-
-def _print_means(every: list[dict[str, Any]], of: str = "") -> None:
-    """Print each score's means over the test sets and draws, at the most shots."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if not every:
-        return
-    largest = max(row["shots"] for row in every)
-    rows = [row for row in every if row["shots"] == largest]
-    sets = len({row["dataset"] for row in rows})
-    draws = len({row["draw"] for row in rows})
-    units = {
-        "accuracy": 100,
-        "aurc": 1000,
-        "eaurc": 1000,
-        "augrc": 1000,
-        "auroc": 100,
-        "fpr95": 100,
-    }
-    table = Table(
-        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
-        box=None,
-        title_justify="left",
-    )
-    for heading in ("Score", "Acc. %", "AURC", "E-AURC", "AUGRC", "AUROC %", "FPR95 %"):
-        table.add_column(heading, justify="left" if heading == "Score" else "right")
-    means = {
-        score: [
-            _mean([r[m] for r in rows if r["score"] == score], unit) for m, unit in units.items()
-        ]
-        for score in dict.fromkeys(row["score"] for row in rows)
-    }
-    for score, values in sorted(means.items(), key=lambda item: item[1][1] or 0.0):
-        table.add_row(score, *("-" if v is None else f"{v:.2f}" for v in values))
-    Console().print(table)
-
-
-def _mean(values: list[float | None], unit: float) -> float | None:
-    defined = [value for value in values if value is not None]
-    return unit * sum(defined) / len(defined) if defined else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trustvlm.metrics import Evaluation
 
-__all__ = ["COLUMNS", "MetricColumn", "by_aurc", "number"]
+__all__ = ["COLUMNS", "NARROW_COLUMNS", "MetricColumn", "by_aurc", "number"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,25 @@ COLUMNS = (
         "Share of the wrong predictions that are still accepted when the threshold lets 95 % of "
         "the right ones through.",
     ),
+    MetricColumn(
+        "aupr_success",
+        "AUPR-success",
+        100,
+        True,
+        "Area under the precision-recall curve that looks for right predictions among the "
+        "most trusted; its floor is the accuracy.",
+    ),
+    MetricColumn(
+        "aupr_error",
+        "AUPR-error",
+        100,
+        True,
+        "Area under the precision-recall curve that looks for wrong predictions among the "
+        "least trusted; its floor is the error rate.",
+    ),
 )
+# What fits a terminal of 80 columns.
+NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.key.startswith("aupr"))
 
 
 def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> str:

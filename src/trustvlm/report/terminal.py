@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trustvlm.report.columns import COLUMNS, by_aurc, number
+from trustvlm.report.columns import NARROW_COLUMNS, by_aurc, number
 from trustvlm.report.wording import counted
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def table(evaluation: EvaluationResult) -> Table:
     """Build the terminal table of all scores, best AURC first; it fits 80 columns.
 
     The AURC family is shown times 1000 and the others in percent, as in Dong et al. 2025
-    (arXiv 2505.23745); the model's own score is marked. Only ASCII is used beside the names, so
-    that the table survives pipes and terminals of any encoding.
+    (arXiv 2505.23745); the two AUPR are in the page alone. The model's own score is marked. Only
+    ASCII is used beside the names, so that the table survives pipes and terminals of any encoding.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def table(evaluation: EvaluationResult) -> Table:
         pad_edge=False,
     )
     result.add_column("Score\n", no_wrap=True, overflow="ellipsis")
-    for column in COLUMNS:
+    for column in NARROW_COLUMNS:
         title = "Acc." if column.key == "accuracy" else column.title
         result.add_column(
             f"{title}\n{column.unit}", justify="right", no_wrap=True, min_width=len(title)
@@ -54,7 +54,8 @@ def table(evaluation: EvaluationResult) -> Table:
     for name in names:
         own = name == evaluation.score
         cells = [
-            number(column.value(evaluation.metrics[name]), undefined="-") for column in COLUMNS
+            number(column.value(evaluation.metrics[name]), undefined="-")
+            for column in NARROW_COLUMNS
         ]
         result.add_row(Text(f"{'*' if own else ' '} {name}"), *cells, style="bold" if own else None)
     return result
@@ -72,7 +73,7 @@ def _caption(evaluation: EvaluationResult) -> str:
     lines = ["* the model's own score. Best AURC first."]
     if any(
         number(column.value(found)) == "undefined"
-        for column in COLUMNS
+        for column in NARROW_COLUMNS
         for found in evaluation.metrics.values()
     ):
         lines.append("- undefined on these images.")
