@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trustvlm.report.columns import NARROW_COLUMNS, number
-
 __all__ = ["print_means"]
 
 
@@ -23,6 +21,8 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     """
     from rich.console import Console
     from rich.table import Table
+
+    from trustvlm.report.columns import NARROW_COLUMNS, number
 
     if not every:
         return
