@@ -7,7 +7,7 @@ array([0.8808])
 
 from __future__ import annotations
 
-from trustvlm.scores import gaussians, neighbours, text, visual
+from trustvlm.scores import finetuning, gaussians, neighbours, text, visual
 from trustvlm.scores.computing import PreparedScore, apply, check_parameters, compute, prepare
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
@@ -23,6 +23,7 @@ __all__ = [
     "apply",
     "check_parameters",
     "compute",
+    "finetuning",
     "gaussians",
     "get",
     "names",
