@@ -7,7 +7,8 @@ import pytest
 from benchmark_files import write_arrays
 from trustvlm import metrics, scores
 from trustvlm.benchmark import ROW_KEYS, load_arrays, run_study
-from trustvlm.exceptions import EvidenceMissingError, InputError, TrustVLMWarning
+from trustvlm.exceptions import EvidenceMissingError, InputError, LeakError, TrustVLMWarning
+from trustvlm.pipeline.selection import select_by_holding_out, select_on
 from trustvlm.scores.shots import draw_shots
 
 
@@ -58,6 +59,72 @@ def test_a_second_run_is_identical(files):
         return run_study(load_arrays(files[0]), [load_arrays(f) for f in files[1]], draws=2).rows
 
     assert run() == run()
+
+
+def test_settings_are_selected_anew_for_every_draw(files, tmp_path):
+    support, tests = load_arrays(files[0]), [load_arrays(file) for file in files[1]]
+    names = ["msp", "trustvlm", "trustvlm_star", "trustvlm_star_f"]
+    given = {"trustvlm_star_f": {"epochs": 2}}
+    study = run_study(
+        support, tests, scores=names, shots=(1, 8, 20), draws=2, preset="loo", parameters=given
+    )
+    assert len(study.rows) == 2 * 4 * 3 * 2
+    seen = set()
+    for row in study.rows:
+        assert tuple(row)[: len(ROW_KEYS)] == ROW_KEYS
+        if row["score"] == "msp":
+            assert row["parameters"] == {}
+            assert "selection" not in row
+            continue
+        chosen = draw_shots(support.labels, 3, row["shots"], draw=row["draw"]).indices
+        known = support.shots(chosen)
+        expected = select_by_holding_out(row["score"], known)
+        defaults = scores.get(row["score"]).parameters
+        own = given.get(row["score"], {})
+        assert row["parameters"] == {**defaults, **expected.parameters, **own}
+        assert row["selection"] == expected.to_dict()
+        test = next(t for t in tests if t.name == row["dataset"])
+        evidence = known.with_images(logits=test.logits, features=test.features)
+        by_hand = scores.apply(row["score"], evidence, **row["parameters"])
+        aurc = metrics.aurc(by_hand.confidence, by_hand.prediction == test.labels)
+        assert row["aurc"] == pytest.approx(aurc, abs=1e-12)
+        seen.add(json.dumps(row["selection"]))
+    assert len(seen) > 4
+
+
+def test_settings_are_selected_on_validation_images(files, tmp_path):
+    support, tests = load_arrays(files[0]), [load_arrays(file) for file in files[1]]
+    val = load_arrays(write_arrays(tmp_path / "val.npz", 7))
+    study = run_study(
+        support, tests, scores=["trustvlm_star"], shots=(4,), preset="validation", validation=val
+    )
+    known = support.shots(draw_shots(support.labels, 3, 4).indices)
+    seen = known.with_images(logits=val.logits, features=val.features)
+    expected = select_on("trustvlm_star", seen, val.labels)
+    assert [row["selection"] for row in study.rows] == [expected.to_dict()] * 2
+    assert study.rows[0]["parameters"] == dict(expected.parameters)
+
+
+def test_nothing_is_selected_on_what_is_tested_or_known(files, tmp_path):
+    support, tests = load_arrays(files[0]), [load_arrays(file) for file in files[1]]
+    chosen = {"scores": ["trustvlm"], "shots": (4,)}
+    with pytest.raises(LeakError, match="40 of the images of pets__test1"):
+        run_study(support, tests, preset="validation", validation=tests[0], **chosen)
+    with pytest.raises(LeakError, match="12 of the images of pets__train"):
+        run_study(support, tests, preset="validation", validation=support, **chosen)
+    with pytest.raises(LeakError, match="also in pets__train"):
+        run_study(support, [support], preset="loo", **chosen)
+    mixed = support.rows(np.arange(50)).rows(draw_shots(support.labels, 3, 4).indices[:1])
+    with pytest.raises(LeakError, match="1 of the images"):
+        run_study(support, [mixed], preset="loo", **chosen)
+    run_study(support, [support], **chosen)
+    with pytest.raises(InputError, match="validation images to select on"):
+        run_study(support, tests, preset="validation", **chosen)
+    with pytest.raises(InputError, match="`preset` among untuned"):
+        run_study(support, tests, preset="best", **chosen)
+    other = load_arrays(write_arrays(tmp_path / "w.npz", 0, d=9))
+    with pytest.raises(InputError, match="one vision encoder"):
+        run_study(support, tests, preset="validation", validation=other, **chosen)
 
 
 def test_classes_with_few_images_give_what_they_have(files):
@@ -148,6 +215,16 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
     with np.load(verdicts) as stored:
         assert stored["pets__test1/trustvlm_star/confidence"].shape == (40,)
     assert "trustvlm_star" in done.out
+    started = ["bench", "arrays", "--support", files[0], files[1][0], "--scores", "trustvlm"]
+    assert run(*started, "--preset", "loo", "--json", rows).code == 0
+    assert json.loads(rows.read_text())["rows"][0]["selection"]["by"] == "loo"
+    assert run(*started, "--val", files[1][1], "--json", rows).code == 0
+    assert json.loads(rows.read_text())["rows"][0]["selection"]["by"] == "validation"
+    assert "number for number" in run(*started, "--val", files[1][0]).err
+    for wrong in (["--preset", "paper"], ["--preset", "loo", "--val", files[1][1]]):
+        done = run(*started, *wrong)
+        assert done.code == 1
+        assert "--preset" in done.err
     assert run("bench", "arrays", "--support", files[0], files[1][0], "--shots", "x").code == 1
     assert run("bench", "arrays", "--support", files[0], files[1][0], files[1][0]).code == 1
     assert run("bench", "arrays", files[1][0]).code == 2

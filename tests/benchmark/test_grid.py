@@ -146,11 +146,68 @@ def test_the_papers_preset_is_that_of_the_set_and_the_users_word_comes_first(tmp
     assert pets == {
         "trustvlm": {"weight": 0.1},
         "trustvlm_star": {"weight": 0.1, "temperature": 0.5},
+        "trustvlm_star_f": {"weight": 0.1, "temperature": 0.1},
     }
     assert sun["trustvlm"] == {"weight": 1.0}
     study.write_text(study.read_text().replace('"paper"', '"untuned"'))
     config = read_config(study)
     assert config.parameters_of(config.datasets[0]) == {"trustvlm_star": {"temperature": 0.5}}
+
+
+@pytest.mark.parametrize("preset", ["loo", "validation"])
+def test_settings_are_selected_for_every_cell_and_recorded(study, preset):
+    write_class_folders(study.parent / "colours" / "val", per_class=4, seed=11)
+    text = STUDY.format(extra='val = "colours/val"').replace("shots = [1, 2]", "shots = [1, 3]")
+    text = text.replace('"msp", "trustvlm"', '"msp", "trustvlm_star", "trustvlm_star_f"')
+    study.write_text(f'preset = "{preset}"\n{text}')
+    config, store = read_config(study), EmbeddingStore.memory()
+    grid = run_grid(config, store=store)
+    assert not [row for row in grid.rows if row.get("error")]
+    selected = [row for row in grid.rows if row["score"].startswith("trustvlm")]
+    assert {row["selection"]["by"] for row in selected} == {preset}
+    counts = {(row["shots"], row["selection"]["n"]) for row in selected}
+    assert counts == ({(1, 0), (3, 9)} if preset == "loo" else {(1, 12), (3, 12)})
+    for row in selected:
+        assert row["parameters"].items() >= row["selection"]["parameters"].items()
+    assert not [row for row in grid.rows if row["score"] in ("msp", "knn") and "selection" in row]
+    assert run_grid(config, store=store).computed == 0
+    # Selecting otherwise, or on other images, makes new cells.
+    study.write_text(STUDY.format(extra="").replace("shots = [1, 2]", "shots = [1, 3]"))
+    assert run_grid(read_config(study), store=store).computed == 8
+    if preset == "validation":
+        write_class_folders(study.parent / "colours" / "val", per_class=4, seed=12)
+        assert run_grid(config, store=store).computed == 8
+
+
+@pytest.mark.parametrize(("source", "kind"), [("train", "training"), ("test", "validation")])
+def test_validation_images_that_are_shots_or_tests_are_refused(study, source, kind):
+    study.write_text('preset = "validation"\n' + STUDY.format(extra=f'val = "colours/{source}"'))
+    grid = run_grid(read_config(study), store=EmbeddingStore.memory())
+    assert {row["dataset"] for row in grid.rows} == {"colours/test", "colours/other"}
+    assert all(f"are also {kind} images" in row["error"] for row in grid.rows)
+
+
+def test_a_set_of_the_catalogue_has_its_own_validation_images(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    rows = {
+        split: [[f"{name}/{split}{i}.png", c, name] for c, name in enumerate(names) for i in (0, 1)]
+        for split in ("train", "val", "test")
+        for names in [["banded", "dotted"]]
+    }
+    plant_zhou(tmp_path / "data", "dtd", rows=rows)
+    study = tmp_path / "study.toml"
+    text = (
+        'preset = "validation"\nshots = [1]\nscores = ["trustvlm"]\n'
+        '[[models]]\nvlm = "offline"\nvision = "offline"\n'
+        '[[datasets]]\nname = "{}"\nroot = "data"\n'
+    )
+    study.write_text(text.format("DTD"))
+    with pytest.warns(TrustVLMWarning):  # the counts are not those of the whole set
+        grid = run_grid(read_config(study), store=EmbeddingStore.memory())
+    assert [row["selection"]["n"] for row in grid.rows] == [4]
+    study.write_text(text.format("imagenet"))
+    with pytest.raises(InputError, match="`imagenet` has none"):
+        read_config(study)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +223,12 @@ def test_the_papers_preset_is_that_of_the_set_and_the_users_word_comes_first(tmp
         (('train = "colours/train"', 'train = "nowhere"'), "nowhere"),
         (('name = "colours"', 'convention = "x"'), "`convention` among exact"),
         (('name = "colours"', 'protocols = ["x"]'), "`protocols` among clean"),
-        (('name = "colours"', 'preset = "best"'), "`preset` among untuned, paper"),
+        (('name = "colours"', 'preset = "best"'), "`preset` among untuned, paper, loo, validation"),
+        (('name = "colours"', 'preset = "validation"'), "needs validation images of `colours`"),
+        (
+            ('train = "colours/train"', 'train = "colours/train"\nval = "no"'),
+            "which does not exist",
+        ),
         (('name = "colours"', "colour = 1"), "does not know `colour`"),
         (('name = "colours"', "= 1"), "cannot be read as TOML"),
     ],

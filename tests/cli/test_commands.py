@@ -56,6 +56,20 @@ def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_p
     assert "uncalibrated" in done.err
 
 
+def test_fit_says_what_it_selected_and_on_what(trustvlm, shots, photos, tmp_path):
+    fit = ["fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", "--score", "trustvlm_star"]
+    done = trustvlm(*fit, "--select", "loo", "--finetune")
+    assert done.code == 0, done.err
+    assert "settings: weight 1, temperature 0.01, selected on 12 shots, each held out" in done.err
+    done = trustvlm(*fit, "--select-on", photos)
+    assert done.code == 0, done.err
+    assert "selected on 15 other images" in done.err
+    assert trustvlm("evaluate", tmp_path / "m.trust", photos).code == 1
+    done = trustvlm(*fit, "--select-on", shots)
+    assert done.code == 1
+    assert "also among the shots" in done.err
+
+
 def test_predict_prints_csv_and_quiet_prints_nothing_else(trustvlm, fitted, photos):
     done = trustvlm("predict", fitted, photos, "--quiet")
     assert done.code == 0

@@ -1,99 +1,68 @@
 import numpy as np
 import pytest
-from scipy.special import log_softmax
 
 from pictures import write_class_folders
 from pixel_encoder import PixelEncoder
-
-pytest.importorskip("torch", reason="fine-tuning needs the extra torch")
-
 from trustvlm import PrototypeBank, TrustVLM
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import InputError
-from trustvlm.pipeline.finetuning import finetune_prototypes
-
-pytestmark = pytest.mark.torch
+from trustvlm.pipeline.finetuning import finetune_on
+from trustvlm.scores.finetuning import Recipe, finetune_prototypes
 
 
-def shots(seed=0, m=60, n_classes=4, d=10, absent=()):
-    rng = np.random.default_rng(seed)
-    labels = np.array([c for c in np.arange(m) % n_classes if c not in absent])
-    features = rng.normal(size=(n_classes, d))[labels] + rng.normal(size=(len(labels), d))
-    return features, labels, PrototypeBank().fit(features, labels, n_classes=n_classes)
+@pytest.mark.torch
+@pytest.mark.parametrize("absent", [(), (2,)])
+def test_torchs_adamw_and_autograd_give_the_same_prototypes(absent):
+    pytest.importorskip("torch", reason="fine-tuning on a device needs the extra torch")
+    rng = np.random.default_rng(0)
+    labels = np.array([c for c in np.arange(60) % 4 if c not in absent])
+    features = rng.normal(size=(4, 10))[labels] + rng.normal(size=(len(labels), 10))
+    bank = PrototypeBank().fit(features, labels, n_classes=4)
+    recipe = Recipe(temperature=0.1, epochs=7, learning_rate=0.01, batch_size=16, seed=4)
+    ours = finetune_prototypes(bank, features, labels, recipe)
+    theirs = finetune_on("cpu", bank, features, labels, recipe)
+    np.testing.assert_allclose(ours.bank.prototypes_, theirs.bank.prototypes_, atol=1e-10)
+    np.testing.assert_allclose(ours.losses, theirs.losses, atol=1e-10)
 
 
-def cross_entropy(bank, features, labels, temperature):
-    logits = np.nan_to_num(bank.similarities(features), nan=-np.inf) / temperature
-    return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1).mean()
+def test_without_shots_there_is_nothing_to_learn():
+    bank = PrototypeBank().fit(np.empty((0, 3)), np.empty(0, dtype=int), n_classes=2)
+    tuned = finetune_on("cpu", bank, np.empty((0, 3)), np.empty(0, dtype=int))
+    assert tuned.losses.size == 0
+    assert not tuned.bank.present_.any()
 
 
-def test_it_starts_at_the_means_and_lowers_the_loss():
-    features, labels, bank = shots()
-    tuned = finetune_prototypes(bank, features, labels, temperature=0.1)
-    assert len(tuned.losses) == 20
-    # One batch an epoch: the first loss is that of the plain prototypes.
-    assert tuned.losses[0] == pytest.approx(cross_entropy(bank, features, labels, 0.1), abs=1e-9)
-    assert cross_entropy(tuned.bank, features, labels, 0.1) < tuned.losses[0]
-    np.testing.assert_allclose(np.linalg.norm(tuned.bank.prototypes_, axis=1), 1)
-    np.testing.assert_array_equal(tuned.bank.counts_, bank.counts_)
-
-
-def test_the_first_step_follows_the_gradient():
-    """AdamW's first step is lr * sign(gradient), nearly; checked by finite differences."""
-    features, labels, bank = shots(m=12, d=3)
-    tuned = finetune_prototypes(bank, features, labels, temperature=0.5, epochs=1)
-    moved = tuned.bank.prototypes_ - bank.prototypes_
-    for c in range(4):
-        for j in range(3):
-            ahead, behind = bank.prototypes_.copy(), bank.prototypes_.copy()
-            ahead[c, j] += 1e-5
-            behind[c, j] -= 1e-5
-            slope = cross_entropy(bank.with_prototypes(ahead), features, labels, 0.5)
-            slope -= cross_entropy(bank.with_prototypes(behind), features, labels, 0.5)
-            if abs(slope / 2e-5) > 0.01 and abs(moved[c, j]) > 5e-4:
-                assert np.sign(moved[c, j]) == -np.sign(slope)
-
-
-def test_the_same_seed_gives_the_same_prototypes():
-    features, labels, bank = shots()
-    a, b, c = (
-        finetune_prototypes(bank, features, labels, batch_size=16, seed=s).bank.prototypes_
-        for s in (1, 1, 2)
+def models(**settings):
+    return TrustVLM(
+        vlm=PixelEncoder(seed=1),
+        vision=PixelEncoder(seed=2, dim=9),
+        store=EmbeddingStore.memory(),
+        **settings,
     )
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-
-
-def test_classes_without_shots_stay_absent():
-    features, labels, bank = shots(absent=(2,))
-    tuned = finetune_prototypes(bank, features, labels)
-    assert not tuned.bank.prototypes_[2].any()
-    assert tuned.bank.present_.tolist() == [True, True, False, True]
-
-
-@pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"temperature": 0.0}, {"learning_rate": -1}, {"batch_size": 0}]
-)
-def test_parameters_out_of_range_are_explained(change):
-    features, labels, bank = shots()
-    with pytest.raises(InputError, match="positive"):
-        finetune_prototypes(bank, features, labels, **change)
-    with pytest.raises(InputError, match="fitted on"):
-        finetune_prototypes(bank, features[:, :5], labels)
 
 
 def test_a_finetuned_model_is_stored_as_it_is(tmp_path):
     folder = write_class_folders(tmp_path / "shots")
     photos = write_class_folders(tmp_path / "photos", seed=7)
-    encoders = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
-    settings = {"store": EmbeddingStore.memory()}
-    plain = TrustVLM(**encoders, **settings).fit(folder)
-    tuned = TrustVLM(**encoders, **settings, finetune=True).fit(folder)
+    plain = models().fit(folder)
+    tuned = models(finetune=True).fit(folder)
     assert len(tuned.losses_) == 20
     assert tuned.predict(photos).to_csv() != plain.predict(photos).to_csv()
     before = tuned.predict(photos).to_csv()
+    encoders = {"vlm": tuned.vlm, "vision": tuned.vision}
     tuned.vlm = tuned.vision = "offline"
     tuned.save(tmp_path / "m.trust")
-    again = TrustVLM.load(tmp_path / "m.trust", **encoders, **settings)
+    again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
     assert again.predict(photos).to_csv() == before
     assert again.losses_ == tuned.losses_
+
+
+def test_star_of_a_finetuned_model_is_the_score_star_f(tmp_path):
+    """At any temperature: it is that of the fine-tuning as well."""
+    folder = write_class_folders(tmp_path / "shots")
+    photos = write_class_folders(tmp_path / "photos", seed=7)
+    settings = {"score_parameters": {"temperature": 0.2}}
+    tuned = models(score="trustvlm_star", finetune=True, **settings).fit(folder)
+    plain = models(score="trustvlm_star_f", **settings).fit(folder)
+    a, b = tuned.predict(photos), plain.predict(photos)
+    assert [v.label for v in a] == [v.label for v in b]
+    assert [v.confidence for v in a] == [v.confidence for v in b]

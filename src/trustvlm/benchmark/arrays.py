@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, LeakError
 from trustvlm.scores import Evidence
 
-__all__ = ["ArraySet", "load_arrays", "same_classes"]
+__all__ = ["ArraySet", "load_arrays", "refuse_shared_images", "same_classes"]
 
 _NEEDED = ("logits", "features", "labels", "class_names")
 _OPTIONAL = ("image_embeddings", "text_embeddings")
@@ -51,6 +52,17 @@ class ArraySet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, chosen: NDArray[np.int64]) -> ArraySet:
+        """Return some of the images, with the same classes."""
+        embeddings = self.image_embeddings
+        return replace(
+            self,
+            logits=self.logits[chosen],
+            features=self.features[chosen],
+            labels=self.labels[chosen],
+            image_embeddings=None if embeddings is None else embeddings[chosen],
+        )
 
     def shots(self, chosen: NDArray[np.int64]) -> Evidence:
         """Return the evidence of these images as shots, about no image yet."""
@@ -112,6 +124,32 @@ def same_classes(support: ArraySet, test: ArraySet) -> None:
             f"Expected `{test.name}` and `{support.name}` to come from one vision encoder, but "
             f"their features have {test.features.shape[1]} and {support.features.shape[1]} columns."
         )
+
+
+def refuse_shared_images(
+    shots: ArraySet, tests: Sequence[ArraySet], validation: ArraySet | None = None
+) -> None:
+    """Raise `LeakError` if what settings are selected on is also tested, or validation also shots.
+
+    Images are the same if their logits and features are, to the last bit.
+    """
+    pairs = [(shots, test) for test in tests]
+    if validation is not None:
+        pairs = [(validation, test) for test in [*tests, shots]]
+    for chosen_on, other in pairs:
+        shared = len(_contents(chosen_on) & _contents(other))
+        if shared:
+            raise LeakError(
+                f"{shared} of the images of {chosen_on.name} that settings are selected on are "
+                f"also in {other.name}, number for number: results would be too good. Remove them "
+                "from one of the two."
+            )
+
+
+def _contents(images: ArraySet) -> set[bytes]:
+    columns = (images.logits, images.features)
+    rows = np.hstack([np.asarray(array, dtype=np.float64) for array in columns])
+    return {row.tobytes() for row in rows}
 
 
 def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:

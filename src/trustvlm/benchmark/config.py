@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from trustvlm import datasets, metrics
+from trustvlm.benchmark.tuning import PRESETS
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.encoders import PROTOCOLS
+from trustvlm.pipeline.selection import SELECTABLE
 from trustvlm.scores import check_parameters, get, names
 
 __all__ = ["BenchConfig", "Cell", "ModelPair", "SetConfig", "read_config"]
@@ -30,6 +32,8 @@ class SetConfig:
         Folder of class folders, or CSV of path and label, that shots are drawn from.
     tests
         The same, to test on, by the name of the split.
+    validation
+        The same, to select settings on; None if there is none.
     classes
         File of class names; None takes the folder names.
     root, splits_dir
@@ -40,6 +44,7 @@ class SetConfig:
     name: str
     train: Path | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
+    validation: Path | None = None
     classes: Path | None = None
     root: Path | None = None
     splits_dir: Path | None = None
@@ -83,7 +88,9 @@ class BenchConfig:
         A score's own parameters, by its name.
     preset
         `untuned` (the scores' defaults, r=1 and T=0.01) or `paper` (for sets of the catalogue, the
-        values of the released commands; how those were chosen is not documented).
+        values of the released commands; how those were chosen is not documented); or `loo` or
+        `validation`, which select them for every draw on the shots, or on the set's validation
+        images.
     convention
         Of the metrics.
     """
@@ -108,7 +115,7 @@ class BenchConfig:
         if self.preset == "paper" and dataset.root is not None:
             released = datasets.preset(dataset.name)
             given = {name: value for name, value in released.items() if value is not None}
-            for score in ("trustvlm", "trustvlm_star"):
+            for score in SELECTABLE:
                 known = get(score).parameters
                 chosen[score] = {k: v for k, v in given.items() if k in known}
         for score, settings in self.parameters.items():
@@ -173,17 +180,21 @@ def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
         raise InputError(f"Expected `shots` to be a list of whole numbers, but got {shots!r}.")
     if not _whole(draws):
         raise InputError(f"Expected `draws` to be a whole number of at least 1, but got {draws!r}.")
+    sets = tuple(_set(entry, base) for entry in _tables("datasets", content["datasets"]))
+    preset = _among("preset", [content.get("preset", "untuned")], PRESETS)[0]
+    if preset == "validation":
+        _check_validation(sets)
     return BenchConfig(
         name=str(content.get("name", stem)),
         out=base / str(content.get("out", f"{stem}-results")),
-        datasets=tuple(_set(entry, base) for entry in _tables("datasets", content["datasets"])),
+        datasets=sets,
         models=tuple(_pair(entry) for entry in _tables("models", content["models"])),
         protocols=_among("protocols", content.get("protocols", ["clean"]), PROTOCOLS),
         shots=tuple(sorted(set(shots))),
         draws=draws,
         scores=chosen,
         parameters=parameters,
-        preset=_among("preset", [content.get("preset", "untuned")], ("untuned", "paper"))[0],
+        preset=preset,
         convention=_among("convention", [content.get("convention", "exact")], metrics.CONVENTIONS)[
             0
         ],
@@ -195,21 +206,24 @@ def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
 def _set(entry: dict[str, Any], base: Path) -> SetConfig:
     if "root" in entry:
         return _catalogued(entry, base)
-    _check_keys("[[datasets]]", entry, {"name", "train", "test", "classes"}, {"train", "test"})
+    known = {"name", "train", "val", "test", "classes"}
+    _check_keys("[[datasets]]", entry, known, {"train", "test"})
     train = base / str(entry["train"])
     name = str(entry.get("name", train.parent.name or train.name))
     tests = entry["test"]
     if not isinstance(tests, dict):
         listed = [tests] if isinstance(tests, str) else list(_texts("test", tests))
         tests = {Path(test).stem: test for test in listed}
-    classes = entry.get("classes")
+    validation, classes = entry.get("val"), entry.get("classes")
     found = SetConfig(
         name=name,
         train=train,
         tests={split: base / str(test) for split, test in tests.items()},
+        validation=None if validation is None else base / str(validation),
         classes=None if classes is None else base / str(classes),
     )
-    for place in (train, *found.tests.values(), *([found.classes] if found.classes else [])):
+    others = [place for place in (found.validation, found.classes) if place is not None]
+    for place in (train, *found.tests.values(), *others):
         if not place.exists():
             raise InputError(f"The data set `{name}` names {place}, which does not exist.")
     return found
@@ -223,6 +237,20 @@ def _catalogued(entry: dict[str, Any], base: Path) -> SetConfig:
         root=base / str(entry["root"]),
         splits_dir=None if splits is None else base / str(splits),
     )
+
+
+def _check_validation(sets: Iterable[SetConfig]) -> None:
+    for found in sets:
+        if found.root is not None and "val" not in datasets.get(found.name).splits:
+            raise InputError(
+                f"The preset `validation` needs validation images, and `{found.name}` has none: "
+                'take preset = "loo", which selects on the shots.'
+            )
+        if found.root is None and found.validation is None:
+            raise InputError(
+                f"The preset `validation` needs validation images of `{found.name}`: name their "
+                'folder with val = "...", or take preset = "loo", which selects on the shots.'
+            )
 
 
 def _pair(entry: dict[str, Any]) -> ModelPair:

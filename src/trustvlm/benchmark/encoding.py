@@ -38,6 +38,8 @@ class EncodedSet:
         Rows of `support` by (shots, draw).
     left_out
         Messages on images that could not be read.
+    validation
+        Arrays of the validation images, if they were asked for.
     digest
         SHA-256 over the content and labels of all these images, the classes and the prompts.
     """
@@ -47,6 +49,7 @@ class EncodedSet:
     draws: Mapping[Point, NDArray[np.int64]]
     left_out: tuple[str, ...]
     digest: str
+    validation: ArraySet | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def encode_set(
     store: EmbeddingStore,
     points: Iterable[Point],
     progress: Progress | None = None,
+    *,
+    validation: bool = False,
 ) -> EncodedSet:
     """Encode the test images, and the training images that a draw uses; only what is new.
 
@@ -102,15 +107,18 @@ def encode_set(
         so that an unreadable image leaves a gap and changes no other draw.
     progress
         As in `encode_images`.
+    validation
+        Whether the validation images are wanted as well.
 
     Raises
     ------
     LeakError
-        If a test image is also among the drawn training images, by content.
+        If a test image is also among the drawn training images or the validation images, by
+        content, or a validation image among the drawn training images.
     InputError
         If labels and classes do not fit, or no image can be read.
     """
-    listed = list_set(dataset)
+    listed = list_set(dataset, validation=validation)
     prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
     texts = class_embeddings(
         encoders.vlm,
@@ -131,28 +139,34 @@ def encode_set(
     row_of[used[ok]] = np.arange(int(ok.sum()))
     content = hashlib.sha256(json.dumps([listed.class_names, prompts, digests]).encode())
     content.update(support.labels.tobytes())
-    tests = []
-    for split, images in listed.tests.items():
-        arrays, _, of_test, errors = encoder.encode(f"{dataset.name}/{split}", images)
-        _refuse_leaks(arrays.name, of_test, set(digests))
-        content.update(json.dumps([arrays.name, of_test]).encode() + arrays.labels.tobytes())
+    taken = dict.fromkeys(digests, "training")
+    encoded = []
+    listed_as = [] if listed.validation is None else [("val", listed.validation)]
+    for split, images in [*listed_as, *listed.tests.items()]:
+        arrays, _, found, errors = encoder.encode(f"{dataset.name}/{split}", images)
+        _refuse_leaks(arrays.name, found, taken)
+        if images is listed.validation:
+            taken.update(dict.fromkeys(found, "validation"))
+        content.update(json.dumps([arrays.name, found]).encode() + arrays.labels.tobytes())
         left_out += errors
-        tests.append(arrays)
+        encoded.append(arrays)
     for message in left_out:
         warnings.warn(f"left out: {message}", TrustVLMWarning, stacklevel=2)
     return EncodedSet(
         support=support,
-        tests=tuple(tests),
+        tests=tuple(encoded[len(listed_as) :]),
+        validation=encoded[0] if listed_as else None,
         draws={point: row_of[i][row_of[i] >= 0] for point, i in drawn.items()},
         left_out=tuple(left_out),
         digest=content.hexdigest(),
     )
 
 
-def _refuse_leaks(name: str, digests: list[str], training: set[str]) -> None:
-    leaked = sum(digest in training for digest in digests)
+def _refuse_leaks(name: str, digests: list[str], taken: Mapping[str, str]) -> None:
+    leaked = [taken[digest] for digest in digests if digest in taken]
     if leaked:
+        kinds = " or ".join(dict.fromkeys(leaked))
         raise LeakError(
-            f"{leaked} of {len(digests)} images of {name} are also training images, by content: "
-            "metrics on them would be too good. Remove them from one of the two."
+            f"{len(leaked)} of {len(digests)} images of {name} are also {kinds} images, by "
+            "content: metrics on them would be too good. Remove them from one of the two."
         )

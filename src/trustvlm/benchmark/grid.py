@@ -18,6 +18,7 @@ from trustvlm.benchmark.config import BenchConfig, Cell
 from trustvlm.benchmark.encoding import EncodedSet, encode_set
 from trustvlm.benchmark.results import Classes
 from trustvlm.benchmark.study import measure_draw, usable_scores
+from trustvlm.benchmark.tuning import Tuning
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import TrustVLMError
 from trustvlm.files import atomic_path, write_text
@@ -101,6 +102,7 @@ def run_grid(
                     store,
                     [(point.shots, point.draw) for point in points],
                     on_image,
+                    validation=config.preset == "validation",
                 )
             except TrustVLMError as error:
                 grid.rows += [row for point in points for row in _failed(point, error)]
@@ -153,9 +155,14 @@ def _cell_file(
         "draw": cell.draw,
         "scores": {name: get(name).formula for name in config.scores or names()},
         "parameters": config.parameters_of(cell.dataset),
+        **_tuning(config, encoded, cell).identity(),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     return config.out / "cells" / f"{key}.json"
+
+
+def _tuning(config: BenchConfig, encoded: EncodedSet, cell: Cell) -> Tuning:
+    return Tuning(config.preset, config.parameters_of(cell.dataset), encoded.validation)
 
 
 def _about(cell: Cell, settings: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -189,7 +196,6 @@ def _measured(
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
     chosen = usable_scores(encoded.support, config.scores or None)
-    parameters = config.parameters_of(cell.dataset)
     measured = measure_draw(
         encoded.support,
         encoded.tests,
@@ -197,12 +203,11 @@ def _measured(
         cell.shots,
         cell.draw,
         config.convention,
-        parameters,
+        _tuning(config, encoded, cell),
         chosen=encoded.draws[cell.shots, cell.draw],
     )
     for found in measured:
-        used = {**get(found.score).parameters, **parameters.get(found.score, {})}
-        rows.append({**found.row(), "parameters": used})
+        rows.append({**found.row(), **found.settings()})
         samples[f"{found.dataset}|{found.score}|confidence"] = found.result.confidence
         samples[f"{found.dataset}|{found.score}|correct"] = found.correct
     return rows, samples

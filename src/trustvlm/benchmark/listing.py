@@ -27,15 +27,23 @@ class ListedSplit:
 
 @dataclass(frozen=True)
 class ListedSet:
-    """The images that shots are drawn from, and those to test on."""
+    """The images that shots are drawn from, those to test on, and perhaps to select on."""
 
     class_names: tuple[str, ...]
     train: ListedSplit
     tests: Mapping[str, ListedSplit]
+    validation: ListedSplit | None = None
 
 
-def list_set(dataset: SetConfig) -> ListedSet:
+def list_set(dataset: SetConfig, *, validation: bool = False) -> ListedSet:
     """List the images of folders, CSVs, or one of the catalogue's sets.
+
+    Parameters
+    ----------
+    dataset
+        What the study says of it.
+    validation
+        Whether the validation images are wanted.
 
     Raises
     ------
@@ -46,10 +54,12 @@ def list_set(dataset: SetConfig) -> ListedSet:
         options: dict[str, Any] = {"splits_dir": dataset.splits_dir}
         shots = datasets.load_shots(dataset.name, dataset.root, **options)
         test = datasets.load(dataset.name, dataset.root, "test", **options)
+        val = datasets.load(dataset.name, dataset.root, "val", **options) if validation else None
         return ListedSet(
             class_names=tuple(test.class_names),
             train=ListedSplit(shots.refs, shots.labels),
             tests={"test": ListedSplit(test.refs, test.labels)},
+            validation=None if val is None else ListedSplit(val.refs, val.labels),
         )
     assert dataset.train is not None  # noqa: S101 -- the configuration has a root or folders
     found = find_labelled(dataset.train)
@@ -58,6 +68,9 @@ def list_set(dataset: SetConfig) -> ListedSet:
         class_names=tuple(classes.names),
         train=ListedSplit(found.refs, classes.indices(found.labels)),
         tests={split: _split(path, classes) for split, path in dataset.tests.items()},
+        validation=_split(dataset.validation, classes)
+        if validation and dataset.validation is not None
+        else None,
     )
 
 

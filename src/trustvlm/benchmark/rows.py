@@ -12,7 +12,7 @@ from trustvlm.files import atomic_path, write_text
 
 __all__ = ["write_rows"]
 
-_NESTED = ("parameters", "versions", "fingerprints")
+_NESTED = ("parameters", "selection", "versions", "fingerprints")
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

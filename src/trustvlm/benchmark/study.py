@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.benchmark.arrays import ArraySet, same_classes
+from trustvlm.benchmark.arrays import ArraySet, refuse_shared_images, same_classes
+from trustvlm.benchmark.tuning import Tuned, Tuning
 from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
 from trustvlm.scores import Evidence, ScoreResult, get, names, prepare
 from trustvlm.scores.shots import draw_shots
@@ -34,6 +35,7 @@ class Measured:
     result: ScoreResult
     correct: NDArray[np.bool_]
     measured: metrics.Evaluation
+    tuned: Tuned = field(default_factory=Tuned)
 
     def row(self) -> dict[str, Any]:
         """Return the cell as a flat row; undefined metrics are None."""
@@ -45,6 +47,14 @@ class Measured:
             "draw": self.draw,
             **{name: None if math.isnan(value) else value for name, value in values.items()},
             "n": self.measured.n,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return all the score's parameters, and how some of them were selected, if they were."""
+        chosen = self.tuned.selection
+        return {
+            "parameters": {**get(self.score).parameters, **self.tuned.parameters},
+            **({} if chosen is None else {"selection": chosen.to_dict()}),
         }
 
 
@@ -108,6 +118,8 @@ def run_study(
     draws: int = 1,
     convention: str = "exact",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: str = "untuned",
+    validation: ArraySet | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StudyResult:
     """Measure scores on test sets, with shots drawn from one support set.
@@ -129,11 +141,19 @@ def run_study(
         Of the metrics: `exact` or `trustvlm`.
     parameters
         A score's own parameters by its name; defaults otherwise.
+    preset
+        `untuned`; or `loo` or `validation`, to select the weight and temperature of TrustVLM anew
+        for every draw, on the shots, each held out, or on `validation`. The rows then also have
+        `parameters` and, where something was selected, `selection`.
+    validation
+        Labelled images that are neither shots nor tests.
     progress
         Called with cells done and cells in all.
 
     Raises
     ------
+    LeakError
+        If something would be selected on images that are also tested, or are shots.
     InputError, EvidenceMissingError
         If sets do not fit together, or a score cannot be computed from them.
     """
@@ -141,24 +161,28 @@ def run_study(
         raise InputError(
             f"Expected at least one draw and one shot, but got {draws} draws and {list(shots)}."
         )
-    for test in tests:
-        same_classes(support, test)
+    for other in [*tests, *([] if validation is None else [validation])]:
+        same_classes(support, other)
+    tuning = Tuning(preset, parameters or {}, validation)
     chosen = usable_scores(support, scores)
+    drawn = {(s, d): _drawn(support, s, d) for s in shots for d in range(draws)}
+    if tuning.selects:
+        used = np.unique(np.concatenate(list(drawn.values())))
+        refuse_shared_images(support.rows(used), tests, validation)
     study, largest = StudyResult(), max(shots)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
     fixed: dict[tuple[str, str], Measured] = {}
-    for n_shots in shots:
-        for draw in range(draws):
-            for cell in measure_draw(
-                support, tests, chosen, n_shots, draw, convention, parameters or {}, fixed
-            ):
-                study.rows.append(cell.row())
-                if draw == 0 and n_shots == largest:
-                    study.verdicts[cell.dataset, cell.score] = cell.result
-                    study.correct[cell.dataset, cell.score] = cell.correct
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+    for (n_shots, draw), rows in drawn.items():
+        for cell in measure_draw(
+            support, tests, chosen, n_shots, draw, convention, tuning, fixed, rows
+        ):
+            study.rows.append({**cell.row(), **(cell.settings() if tuning.selects else {})})
+            if draw == 0 and n_shots == largest:
+                study.verdicts[cell.dataset, cell.score] = cell.result
+                study.correct[cell.dataset, cell.score] = cell.correct
+            done += 1
+            if progress is not None:
+                progress(done, total)
     return study
 
 
@@ -169,20 +193,22 @@ def measure_draw(
     shots: int,
     draw: int,
     convention: str = "exact",
-    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    tuning: Tuning | None = None,
     fixed: dict[tuple[str, str], Measured] | None = None,
     chosen: NDArray[np.int64] | None = None,
 ) -> Iterator[Measured]:
     """Measure scores with one draw of the shots, on every test set.
 
-    `fixed` carries the scores that do not depend on shots from one call to the next. `chosen` are
-    rows of `support` that have been drawn already.
+    `tuning` sets their parameters, which it may select anew for these shots. `fixed` carries the
+    scores that do not depend on shots from one call to the next. `chosen` are rows of `support`
+    that have been drawn already.
     """
     fixed = {} if fixed is None else fixed
     if chosen is None:
         chosen = _drawn(support, shots, draw)
     known = support.shots(chosen)
     evidence = [_about(test, known) for test in tests]
+    settings = (tuning or Tuning()).settings(scores, known)
     for name in scores:
         if not any(need in _OF_SHOTS for need in get(name).needs) and fixed.keys() >= {
             (test.name, name) for test in tests
@@ -191,10 +217,11 @@ def measure_draw(
                 cell = fixed[test.name, name]
                 yield replace(cell, shots=shots, draw=draw)
             continue
-        score = prepare(name, known, **(parameters or {}).get(name, {}))
+        tuned = settings[name]
+        score = prepare(name, known, **tuned.parameters)
         for test, about in zip(tests, evidence, strict=True):
             result = score(about)
-            cell = _measured(test, name, shots, draw, result, convention)
+            cell = replace(_measured(test, name, shots, draw, result, convention), tuned=tuned)
             fixed[test.name, name] = cell
             yield cell
 
@@ -207,7 +234,7 @@ def _drawn(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
             f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
             "images: all of theirs are used",
             TrustVLMWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return drawn.indices
 

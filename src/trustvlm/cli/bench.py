@@ -104,6 +104,18 @@ def arrays(
     ] = "all",
     shots: Annotated[str, typer.Option(help='Shots per class, such as "1,2,4,8,16".')] = "16",
     draws: Annotated[int, typer.Option(min=1, help="Draws of the shots; 0 is the paper's.")] = 1,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="untuned|loo",
+            help="Weight and temperature of TrustVLM: untuned, 1 and 0.01; loo, selected anew for "
+            "every draw on its shots, each held out. [default: untuned, or --val]",
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
+    ] = None,
     convention: Annotated[
         str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
     ] = "exact",
@@ -142,6 +154,8 @@ def arrays(
             shots=_numbers(shots),
             draws=draws,
             convention=convention,
+            preset=_preset(preset, val),
+            validation=None if val is None else load_arrays(val),
             progress=progress,
         )
     print_means(study.rows)
@@ -173,6 +187,17 @@ def _distinct(tests: list[Path]) -> list[Path]:
             f"Expected test files with distinct names, but these repeat: {', '.join(twice)}."
         )
     return tests
+
+
+def _preset(preset: str | None, val: Path | None) -> str:
+    if val is None and preset in (None, "untuned", "loo"):
+        return preset or "untuned"
+    if val is not None and preset in (None, "validation"):
+        return "validation"
+    raise InputError(
+        "Expected --preset untuned, --preset loo or --val VAL.npz, but got "
+        f"--preset {preset}{'' if val is None else f' and --val {val}'}."
+    )
 
 
 def _numbers(text: str) -> list[int]:

@@ -63,11 +63,23 @@ def fit(
     draw: Annotated[
         int, typer.Option(min=0, help="Which random draw, with --shots; 0 is the paper's.")
     ] = 0,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="loo",
+            help="Select the score's weight and temperature on the examples, each held out.",
+        ),
+    ] = None,
+    select_on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LABELLED",
+            help="Or on other labelled images, which are then neither examples nor to evaluate on.",
+        ),
+    ] = None,
     finetune: Annotated[
         bool,
-        typer.Option(
-            "--finetune", help="Let the prototypes go on learning from the examples; needs torch."
-        ),
+        typer.Option("--finetune", help="Let the prototypes go on learning from the examples."),
     ] = False,
     protocol: Annotated[
         str,
@@ -103,10 +115,19 @@ def fit(
         precision=precision,
     )
     with progress_bar("examples", quiet=quiet) as progress:
-        model.fit(shots, shots_per_class=per_class, draw=draw, progress=progress)
+        model.fit(
+            shots,
+            shots_per_class=per_class,
+            draw=draw,
+            select=select,
+            select_on=select_on,
+            progress=progress,
+        )
     model.save(output)
     for remark in model.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
+    if model.selection_ is not None:
+        note(f"settings: {model.selection_}", quiet=quiet)
     note(
         f"{output}: {len(model.classes_)} classes, {len(model.shots_)} example images, "
         f"score {score}. Next: trustvlm predict {output} PHOTOS -o out.csv",

@@ -200,12 +200,13 @@ def _name(labelled: Any) -> str:
 def _without_shots(
     model: TrustVLM, found: Gathered, exclude: bool
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    shots = {shot["sha256"] for shot in model.shots_}
-    fresh = np.array([digest not in shots for digest in found.hashes], dtype=bool)
+    used = {image["sha256"] for image in (*model.shots_, *model.selection_images_)}
+    fresh = np.array([digest not in used for digest in found.hashes], dtype=bool)
     leaked = tuple(ref.path for ref, keep in zip(found.refs, fresh, strict=True) if not keep)
     if leaked and not exclude:
         raise LeakError(
-            f"{len(leaked)} of {len(found.refs)} images are also among the shots, by content "
+            f"{len(leaked)} of {len(found.refs)} images are also among the shots"
+            f"{' and the images selected on' if model.selection_images_ else ''}, by content "
             f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): metrics on them would "
             "be too good. Evaluate on other images, or leave these out with --exclude-shots "
             "(exclude_shots=True)."
@@ -219,5 +220,5 @@ def _all_scores(
     if wanted is None:
         wanted = [name for name, needs in names().items() if all(map(evidence.has, needs))]
     chosen = list(dict.fromkeys([model.score, *wanted]))
-    own = {model.score: dict(model.score_parameters or {})}
+    own = {model.score: model.parameters_}
     return {get(n).name: apply(n, evidence, **own.get(n, {})) for n in chosen}

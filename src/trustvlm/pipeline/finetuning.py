@@ -1,112 +1,62 @@
-"""TrustVLM*(F): prototypes that go on learning from the shots they were made of."""
+"""Fine-tuning of prototypes on a torch device, step for step as `scores.finetuning` does it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from trustvlm.exceptions import InputError
 from trustvlm.extras import require
 from trustvlm.scores import PrototypeBank
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows
-from trustvlm.scores.zero_shot import unit_rows
+from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 
-__all__ = ["FineTuned", "finetune_prototypes"]
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """What fine-tuning gave.
-
-    Attributes
-    ----------
-    bank
-        The bank with the learned prototypes; its shots and counts are those of the original.
-    losses
-        `(epochs,)` mean cross-entropy on the shots, in nats, one per epoch.
-    """
-
-    bank: PrototypeBank
-    losses: NDArray[np.float64]
+__all__ = ["finetune_on"]
 
 
-def finetune_prototypes(
+def finetune_on(
+    device: str,
     bank: PrototypeBank,
     features: ArrayLike,
     labels: ArrayLike,
-    *,
-    temperature: float = 0.01,
-    epochs: int = 20,
-    learning_rate: float = 1e-3,
-    batch_size: int = 256,
-    seed: int = 0,
-    device: str = "cpu",
+    recipe: Recipe | None = None,
 ) -> FineTuned:
-    """Fine-tune prototypes, and nothing else, on the shots.
+    """Fine-tune prototypes on a torch device, such as `cuda`, where classes are thousands.
 
-    They start at the bank's, and minimise the cross-entropy of softmax(S / T), S the cosines of
-    the shots with all prototypes, by AdamW (eps 1e-4) with cosine decay over a fixed number of
-    epochs. No epoch is chosen by any result. Classes without shots stay as they are: absent.
-
-    Parameters
-    ----------
-    bank
-        Prototypes fitted on the same shots.
-    features, labels
-        `(m, d)` un-normalised features and `(m,)` class indices of the shots.
-    temperature
-        T.
-    epochs, learning_rate, batch_size
-        Of the optimisation.
-    seed
-        Of the order of shots within an epoch; the same seed gives the same prototypes.
-    device
-        A torch device.
+    The steps, the order of the shots and the results up to rounding are those of
+    `scores.finetuning.finetune_prototypes`, in float64.
 
     Raises
     ------
     InputError
-        For arrays that do not fit, or parameters out of range.
+        As there.
     MissingExtraError
         If torch is not installed.
-
-    Notes
-    -----
-    The paper (arXiv 2505.23745) names the variant and not its details; these are our choice.
     """
-    if not (temperature > 0 and epochs >= 1 and learning_rate > 0 and batch_size >= 1):
-        raise InputError(
-            "Expected `temperature`, `epochs`, `learning_rate` and `batch_size` to be positive, "
-            f"but got {temperature}, {epochs}, {learning_rate} and {batch_size}."
-        )
-    shots = unit_rows(as_nonzero_rows(features, "features"))
-    index = as_labels(labels, "labels", n_classes=bank.n_classes, n=len(shots))
+    recipe = recipe or Recipe()
+    shots, index = checked_shots(bank, features, labels)
+    if not len(shots):
+        return finetune_prototypes(bank, features, labels, recipe)
+    torch = require("torch", extra="torch", purpose="Fine-tuning on a torch device")
     present = bank.present_
-    if not len(shots) or not present[index].all() or shots.shape[1] != bank.dim:
-        raise InputError("Expected the shots that the bank was fitted on, but got others.")
-    torch = require("torch", extra="torch", purpose="Fine-tuning prototypes")
-    generator = torch.Generator().manual_seed(seed)
     learned = torch.tensor(bank.prototypes_[present], device=device, requires_grad=True)
-    x = torch.tensor(shots, device=device)
-    y = torch.tensor((np.cumsum(present) - 1)[index], device=device)
-    steps = epochs * -(-len(x) // batch_size)
-    optimiser = torch.optim.AdamW([learned], lr=learning_rate, eps=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
-    losses = []
-    for _ in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x), generator=generator).split(batch_size):
-            prototypes = torch.nn.functional.normalize(learned, dim=1)
-            logits = x[batch.to(device)] @ prototypes.T / temperature
-            loss = torch.nn.functional.cross_entropy(logits, y[batch.to(device)])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach()) * len(batch)
-        losses.append(total / len(x))
+    x, y = torch.tensor(shots, device=device), torch.tensor(index, device=device)
+    optimiser = torch.optim.AdamW(
+        [learned],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+    )
+    losses = np.zeros(recipe.epochs)
+    for epoch, rate, batch in recipe.steps(len(shots)):
+        chosen = torch.tensor(batch, device=device)
+        prototypes = torch.nn.functional.normalize(learned, dim=1)
+        logits = x[chosen] @ prototypes.T / recipe.temperature
+        loss = torch.nn.functional.cross_entropy(logits, y[chosen])
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses[epoch] += float(loss.detach()) * len(batch) / len(shots)
     result = np.zeros_like(bank.prototypes_)
     result[present] = learned.detach().cpu().numpy()
-    return FineTuned(bank.with_prototypes(result), np.array(losses))
+    return FineTuned(bank.with_prototypes(result), losses)

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.embeddings import EmbeddingStore, Progress, encode_texts
+from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError
-from trustvlm.images import ClassList, find_images, find_labelled, read_classes
+from trustvlm.images import ClassList, find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.prompts import class_embeddings, read_prompts
+from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
-from trustvlm.pipeline.finetuning import finetune_prototypes
-from trustvlm.pipeline.gathering import gather, gather_all
+from trustvlm.pipeline.fitting import fit
+from trustvlm.pipeline.gathering import gather
 from trustvlm.pipeline.judge import judge
-from trustvlm.pipeline.persistence import load_model, provenance, save_model
-from trustvlm.pipeline.shots import warn_about_shots
+from trustvlm.pipeline.persistence import load_model, save_model
+from trustvlm.pipeline.selection import SELECTABLE, Selection
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
 from trustvlm.scores import (
     Evidence,
@@ -30,7 +30,6 @@ from trustvlm.scores import (
     prepare,
     zero_shot_logits,
 )
-from trustvlm.scores.shots import draw_shots
 
 __all__ = ["TrustVLM"]
 
@@ -54,7 +53,7 @@ class TrustVLM:
     score_parameters
         The score's own parameters, such as `{"weight": 0.5}`.
     finetune
-        Let the prototypes go on learning from the shots: TrustVLM*(F). Needs torch.
+        Let the prototypes go on learning from the shots: TrustVLM*(F).
     protocol
         `clean` gives each encoder its own preprocessing; `paper` follows the released script.
     device, precision
@@ -78,6 +77,10 @@ class TrustVLM:
         Path, SHA-256 and class index of every shot that was used.
     losses_ : tuple of float
         Mean loss per epoch of fine-tuning; empty without it.
+    selection_ : Selection or None
+        How `fit` selected parameters of the score, if it was asked to.
+    selection_images_ : tuple of dict
+        Path and SHA-256 of the images that they were selected on, besides the shots.
 
     Notes
     -----
@@ -102,6 +105,8 @@ class TrustVLM:
     shots_per_class_: int | None
     provenance_: dict[str, str]
     losses_: tuple[float, ...]
+    selection_: Selection | None
+    selection_images_: tuple[dict[str, Any], ...]
 
     def __init__(
         self,
@@ -155,12 +160,21 @@ class TrustVLM:
         """The prompt templates in use."""
         return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
 
+    @property
+    def parameters_(self) -> dict[str, Any]:
+        """The parameters of the score in use: those selected, unless they were given."""
+        found: Selection | None = getattr(self, "selection_", None)
+        fits = found is not None and found.score == SELECTABLE.get(self.score)
+        return {**(found.parameters if found and fits else {}), **(self.score_parameters or {})}
+
     def fit(
         self,
         shots: Any,
         *,
         shots_per_class: int | None = None,
         draw: int = 0,
+        select: str | None = None,
+        select_on: Any = None,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn one prototype per class from labelled example images; nothing is trained.
@@ -173,11 +187,19 @@ class TrustVLM:
             Use at most this many per class, by the paper's draw; None uses all.
         draw
             Which draw; 0 is the paper's.
+        select
+            `loo` selects weight and temperature of the score on the shots, each of them held out.
+            What `score_parameters` gives is not selected.
+        select_on
+            Or labelled images to select them on, in any form that `shots` may have; these must be
+            neither shots nor images to evaluate on.
         progress
             Called with images done, images in all, and images that needed no forward pass.
 
         Raises
         ------
+        LeakError
+            If images of `select_on` are also among the shots, by content.
         InputError
             For a missing or empty input, unknown classes, or parameters that make no sense.
         ModelUnavailableError, MissingExtraError
@@ -189,40 +211,15 @@ class TrustVLM:
             If shots cannot be read, or classes have fewer shots than asked for, or none.
         """
         self._check_score()
-        labelled = find_labelled(shots)
-        self.classes_ = read_classes(labelled.classes if self.classes is None else self.classes)
-        labels = self.classes_.indices([str(ref.label) for ref in labelled.refs])
-        chosen = np.arange(len(labels))
-        if shots_per_class is not None:
-            chosen = draw_shots(labels, len(self.classes_), shots_per_class, draw=draw).indices
-        refs = [labelled.refs[i] for i in chosen]
-        self.text_embeddings_ = class_embeddings(
-            self.encoders.vlm,
-            self.classes_.names,
-            self.prompts,
-            encode=lambda texts: encode_texts(self.encoders.vlm, texts, self.embedding_store),
+        fit(
+            self,
+            shots,
+            shots_per_class=shots_per_class,
+            draw=draw,
+            select=select,
+            images=select_on,
+            progress=progress,
         )
-        found = gather_all(self, refs, progress)
-        self.support_labels_ = labels[chosen][found.readable]
-        self.support_features_ = found.features
-        self.support_image_embeddings_ = found.image_embeddings
-        self.bank_ = PrototypeBank().fit(
-            found.features, self.support_labels_, n_classes=len(self.classes_)
-        )
-        self.losses_ = ()
-        if self.finetune:
-            tuned = finetune_prototypes(self.bank_, found.features, self.support_labels_)
-            self.bank_, self.losses_ = tuned.bank, tuple(map(float, tuned.losses))
-        self.shots_ = tuple(
-            {"path": ref.path, "sha256": digest, "class": int(label)}
-            for ref, digest, label in zip(
-                found.refs, found.hashes, self.support_labels_, strict=True
-            )
-        )
-        self.shot_failures_ = Verdicts(found.failures)
-        self.draw_, self.shots_per_class_ = draw, shots_per_class
-        self.provenance_ = provenance()
-        warn_about_shots(self)
         return self
 
     def iter_predict(self, images: Any, *, progress: Progress | None = None) -> Iterator[Verdict]:
@@ -237,7 +234,7 @@ class TrustVLM:
         """
         self.check_fitted()
         shots = self.evidence_of_shots()
-        score = prepare(self.score, shots, **(self.score_parameters or {}))
+        score = prepare(self.score, shots, **self.parameters_)
         for found in gather(self, find_images(images), progress):
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
             yield from judge(evidence, score, found, self.classes_.names)

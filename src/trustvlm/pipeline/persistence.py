@@ -17,6 +17,7 @@ from trustvlm.images import ClassList
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.artefact import check_same_model, read_artefact, write_artefact
 from trustvlm.pipeline.encoders import describe
+from trustvlm.pipeline.selection import Selection
 from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.scores import PrototypeBank
 
@@ -50,7 +51,13 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
         "classes": list(model.classes_.names),
         "folders": list(model.classes_.folders),
         "prompts": list(model.prompts),
-        "score": {"name": model.score, "parameters": dict(model.score_parameters or {})},
+        "score": {
+            "name": model.score,
+            "parameters": model.parameters_,
+            "selection": None
+            if model.selection_ is None
+            else {**model.selection_.to_dict(), "images": list(model.selection_images_)},
+        },
         "shots": {
             "per_class": model.shots_per_class_,
             "draw": model.draw_,
@@ -122,6 +129,10 @@ def load_model(
         model.finetune, model.losses_ = tuning is not None, tuple((tuning or {}).get("losses", ()))
         if tuning is not None:
             model.bank_ = model.bank_.with_prototypes(arrays["learned_prototypes"])
+        # Artefacts of older versions know of no selection.
+        selection = manifest["score"].get("selection")
+        model.selection_ = None if selection is None else Selection.from_dict(selection)
+        model.selection_images_ = tuple((selection or {}).get("images", ()))
         model.text_embeddings_ = arrays["text_embeddings"]
         model.support_features_ = arrays["support_features"]
         model.support_image_embeddings_ = arrays["support_image_embeddings"]

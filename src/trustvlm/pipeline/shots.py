@@ -20,14 +20,14 @@ def warn_about_shots(model: TrustVLM) -> None:
     """Warn of shots that could not be read, and of classes with few of them or none."""
     counts = model.bank_.counts_
     for failure in model.shot_failures_:
-        warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=4)
+        warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=5)
     names = np.asarray(model.classes_.names)
     if (counts == 0).any():
         warnings.warn(
             f"no example images of {_listed(names[counts == 0])}: "
             "only the text supports these labels",
             TrustVLMWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     wanted = model.shots_per_class_
     if wanted is not None and ((counts > 0) & (counts < wanted)).any():
@@ -35,7 +35,7 @@ def warn_about_shots(model: TrustVLM) -> None:
         warnings.warn(
             f"fewer than {wanted} example images of {_listed(names[few])}: all are used",
             TrustVLMWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -91,6 +91,13 @@ def _score(evaluation: EvaluationResult) -> tuple[tuple[str, str], ...]:
     chosen = told.get("parameters") if isinstance(told, Mapping) else None
     if isinstance(chosen, Mapping) and chosen:
         lines.append(("parameters", _value(chosen)))
+    selection = told.get("selection") if isinstance(told, Mapping) else None
+    if isinstance(selection, Mapping):
+        told_elsewhere = ("images", "parameters")
+        how = {
+            k: v for k, v in selection.items() if k not in told_elsewhere and v not in ("", None)
+        }
+        lines.append(("selected", _value(how)))
     return tuple((term, text) for term, text in lines if text)
 
 
