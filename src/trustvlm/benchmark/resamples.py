@@ -18,7 +18,7 @@ from trustvlm.metrics.counts import harmonic_numbers
 from trustvlm.metrics.paired import two_sided_p_value
 from trustvlm.metrics.plan import check_names, check_plan, generator
 from trustvlm.metrics.ranking import Ranking, rank
-from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
+from trustvlm.metrics.resampling import evaluated, multiplicities, resampled_counts
 
 __all__ = ["Resampled", "resample"]
 
@@ -128,15 +128,26 @@ def _draw(
     n_resamples: int,
     rng: np.random.Generator,
 ) -> None:
-    known = formulas(harmonic_numbers(base.n))
+    harmonic = harmonic_numbers(base.n)
+    # Metrics see ranks alone: scores that rank alike, such as logits and cosines, are drawn once.
+    distinct: dict[bytes, str] = {}
+    for score, ranking in rankings.items():
+        distinct.setdefault(_ranks(ranking), score)
     place = np.empty(base.n, dtype=np.intp)
     place[base.order] = np.arange(base.n)
-    at = {score: place[ranking.order] for score, ranking in rankings.items()}
+    at = {score: place[rankings[score].order] for score in distinct.values()}
     done = 0
     for weights in multiplicities(base.n, n_resamples, rng):
         rows = slice(done, done + len(weights))
-        for score, ranking in rankings.items():
-            counts = resampled_counts(ranking, np.take(weights, at[score], axis=1))
-            for name, values in drawn[score].items():
-                values[rows] = known[name](counts)
+        for score, places in at.items():
+            counts = resampled_counts(rankings[score], np.take(weights, places, axis=1))
+            for name, values in evaluated(counts, list(drawn[score]), harmonic).items():
+                drawn[score][name][rows] = values
         done += len(weights)
+    for score, ranking in rankings.items():
+        for name, values in drawn[distinct[_ranks(ranking)]].items():
+            drawn[score][name][:] = values
+
+
+def _ranks(ranking: Ranking) -> bytes:
+    return b"".join(a.tobytes() for a in (ranking.order, ranking.ends, ranking.correct))

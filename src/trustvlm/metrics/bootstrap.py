@@ -14,7 +14,7 @@ from trustvlm.metrics.conventions import METRICS, value, warn_undefined
 from trustvlm.metrics.counts import harmonic_numbers
 from trustvlm.metrics.plan import check_names, check_plan, generator
 from trustvlm.metrics.ranking import rank
-from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
+from trustvlm.metrics.resampling import evaluated, multiplicities, resampled_counts
 
 __all__ = ["Interval", "bootstrap", "percentile_interval"]
 
@@ -119,14 +119,14 @@ def bootstrap(
     warn_undefined([name for name in names if math.isnan(estimates[name])], ranking)
     samples = {name: np.full(n_resamples, np.nan) for name in names}
     if ranking.n:
-        known = formulas(harmonic_numbers(ranking.n))
+        harmonic = harmonic_numbers(ranking.n)
         done = 0
         for weights in multiplicities(ranking.n, n_resamples, rng):
             # Which of n equal draws is which sample is arbitrary: they are in ranked order.
             counts = resampled_counts(ranking, weights)
             rows = slice(done, done + len(weights))
-            for name in names:
-                samples[name][rows] = known[name](counts)
+            for name, values in evaluated(counts, names, harmonic).items():
+                samples[name][rows] = values
             done += len(weights)
     found = {}
     for name in names:

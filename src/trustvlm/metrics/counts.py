@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,20 @@ class Counts:
     accepted: NDArray[np.int64]
     right: NDArray[np.int64]
 
-    @property
+    @cached_property
     def wrong(self) -> NDArray[np.int64]:
         """`(..., m + 1)` int64, how many of the accepted samples are wrong."""
         return self.accepted - self.right
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """`(..., m)` int64, how many samples each threshold adds."""
+        return np.diff(self.accepted)
+
+    @cached_property
+    def errors(self) -> NDArray[np.int64]:
+        """`(..., m)` int64, how many wrong samples each threshold adds."""
+        return np.diff(self.wrong)
 
     @property
     def n(self) -> NDArray[np.int64]:

@@ -39,8 +39,7 @@ def aurc(counts: Counts, harmonic: Values | None = None) -> Values:
         `(n + 1,)` harmonic numbers. Differences of a table serve many resamples quickly; without
         it the steps are summed anew, to the last digit.
     """
-    accepted, wrong = counts.accepted, counts.wrong
-    size, errors = np.diff(accepted), np.diff(wrong)
+    accepted, wrong, size = counts.accepted, counts.wrong, counts.sizes
     if harmonic is not None:
         steps = np.diff(harmonic[accepted])
     else:
@@ -48,7 +47,7 @@ def aurc(counts: Counts, harmonic: Values | None = None) -> Values:
         steps = np.add.reduceat(reciprocal, accepted[:-1]) if size.size else reciprocal
     # In the block from a to b the errors among the first k are W + slope (k - a), hence the sum of
     # their share is slope (b - a) + (W - slope a)(1/(a+1) + ... + 1/b).
-    slope = errors / np.maximum(size, 1)
+    slope = counts.errors / np.maximum(size, 1)
     offset = wrong[..., :-1] - slope * accepted[..., :-1]
     total = counts.n_wrong + np.einsum("...m,...m->...", offset, steps)
     return _ratio(total, counts.n)
@@ -95,7 +94,7 @@ def aupr_success(counts: Counts) -> Values:
     doubled = np.einsum(
         "...m,...m->...",
         precision[..., 1:] + precision[..., :-1],
-        np.diff(counts.right).astype(np.float64),
+        (counts.sizes - counts.errors).astype(np.float64),
     )
     return _ratio(doubled, 2 * counts.n_right)
 
@@ -107,7 +106,7 @@ def aupr_error(counts: Counts) -> Values:
     flagged = n - counts.accepted[..., :-1]
     total = np.einsum(
         "...m,...m->...",
-        np.diff(counts.wrong).astype(np.float64),
+        counts.errors.astype(np.float64),
         found / np.maximum(flagged, 1),
     )
     return _ratio(total, counts.n_wrong)
@@ -117,7 +116,7 @@ def _twice_ordered_pairs(counts: Counts) -> NDArray[np.int64]:
     """Twice the pairs of a right sample above a wrong one; a tie counts half."""
     right = counts.right
     pairs: NDArray[np.int64] = np.einsum(
-        "...m,...m->...", right[..., 1:] + right[..., :-1], np.diff(counts.wrong)
+        "...m,...m->...", right[..., 1:] + right[..., :-1], counts.errors
     )
     return pairs
 
