@@ -12,7 +12,7 @@ from broken_images import write_broken_images
 from pictures import COLOURS, picture
 from trustvlm.scores import names
 
-COMMANDS = ["demo", "fit", "predict", "evaluate", "models", "scores", "cache"]
+COMMANDS = ["demo", "fit", "predict", "evaluate", "crossvalidate", "models", "scores", "cache"]
 
 
 def rows(text):
@@ -68,6 +68,27 @@ def test_fit_says_what_it_selected_and_on_what(trustvlm, shots, photos, tmp_path
     done = trustvlm(*fit, "--select-on", shots)
     assert done.code == 1
     assert "also among the shots" in done.err
+
+
+def test_crossvalidate_says_whether_fine_tuning_helps(trustvlm, fitted, tmp_path):
+    done = trustvlm("crossvalidate", fitted, "--folds", 2, "--json", tmp_path / "cv.json")
+    assert done.code == 0, done.err
+    assert "12 examples, 2 folds" in done.out
+    assert "trustvlm_star_f" in done.out
+    assert re.search(r"fine-tuning: \S+ points of accuracy, .* beyond chance", done.err)
+    assert "not CLIP" in done.err
+    found = json.loads((tmp_path / "cv.json").read_text())
+    assert {row["score"] for row in found["rows"]} == {
+        "trustvlm",
+        "trustvlm_star",
+        "trustvlm_star_f",
+    }
+    every = trustvlm("crossvalidate", fitted, "--scores", "all", "--quiet")
+    assert every.code == 0
+    assert every.err == ""
+    for name in names():
+        assert name in every.out
+    assert trustvlm("crossvalidate", fitted, "--scores", "msp", "--folds", 1).code == 2
 
 
 def test_predict_prints_csv_and_quiet_prints_nothing_else(trustvlm, fitted, photos):

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 import trustvlm
-from trustvlm.cli import bench, cache, datasets, demo, evaluate, fit, models, predict, scores
+from trustvlm.cli import (
+    bench,
+    cache,
+    crossvalidate,
+    datasets,
+    demo,
+    evaluate,
+    fit,
+    models,
+    predict,
+    scores,
+)
 from trustvlm.cli.console import print_error, show_warnings_plainly
 from trustvlm.exceptions import TrustVLMError
 
@@ -36,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (demo, fit, predict, evaluate, models, datasets, scores):
+for module in (demo, fit, predict, evaluate, crossvalidate, models, datasets, scores):
     module.add_to(app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

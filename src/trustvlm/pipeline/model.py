@@ -15,6 +15,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList, find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
 from trustvlm.pipeline.fitting import fit
@@ -299,6 +300,21 @@ class TrustVLM:
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,
+        )
+
+    def cross_validate(
+        self, scores: Sequence[str] | None = None, *, folds: int = 4, convention: str = "exact"
+    ) -> CrossValidation:
+        """Measure scores on the shots alone, as `pipeline.crossvalidation` describes it.
+
+        Scores with the settings of the model's own score use its values. `trustvlm_star_f` is
+        fine-tuned in each fold anew, and no other score is, whatever the model is.
+        """
+        self.check_fitted()
+        shots = self.evidence_of_shots()
+        parameters = alike(self.score, self.parameters_)
+        return cross_validate(
+            shots, scores, folds=folds, parameters=parameters, convention=convention
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
