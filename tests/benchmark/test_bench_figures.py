@@ -288,7 +288,7 @@ def test_heat_map_means_are_over_what_all_cells_share():
         "–",
         "500.0",
     ]
-    assert "1 data set." in drawing.caption
+    assert "all cells have: d." in drawing.caption
 
 
 def test_missing_classes_need_their_key():

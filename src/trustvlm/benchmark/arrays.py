@@ -64,6 +64,12 @@ class ArraySet:
             image_embeddings=None if embeddings is None else embeddings[chosen],
         )
 
+    def contents(self) -> list[bytes]:
+        """Return what tells images apart: logits and features, to the last bit."""
+        columns = (self.logits, self.features)
+        rows = np.hstack([np.asarray(array, dtype=np.float64) for array in columns])
+        return [row.tobytes() for row in rows]
+
     def shots(self, chosen: NDArray[np.int64]) -> Evidence:
         """Return the evidence of these images as shots, about no image yet."""
         embeddings = self.image_embeddings
@@ -74,6 +80,12 @@ class ArraySet:
             support_logits=self.logits[chosen],
             support_image_embeddings=None if embeddings is None else embeddings[chosen],
             text_embeddings=self.text_embeddings,
+        )
+
+    def about(self, shots: Evidence) -> Evidence:
+        """Return what is known about these images with such shots."""
+        return shots.with_images(
+            logits=self.logits, features=self.features, image_embeddings=self.image_embeddings
         )
 
 
@@ -137,19 +149,13 @@ def refuse_shared_images(
     if validation is not None:
         pairs = [(validation, test) for test in [*tests, shots]]
     for chosen_on, other in pairs:
-        shared = len(_contents(chosen_on) & _contents(other))
+        shared = len(set(chosen_on.contents()) & set(other.contents()))
         if shared:
             raise LeakError(
                 f"{shared} of the images of {chosen_on.name} that settings are selected on are "
                 f"also in {other.name}, number for number: results would be too good. Remove them "
                 "from one of the two."
             )
-
-
-def _contents(images: ArraySet) -> set[bytes]:
-    columns = (images.logits, images.features)
-    rows = np.hstack([np.asarray(array, dtype=np.float64) for array in columns])
-    return {row.tobytes() for row in rows}
 
 
 def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:

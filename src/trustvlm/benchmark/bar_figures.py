@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import capitalised, convention_words, shots_words
+from trustvlm.benchmark.captions import capitalised, figure_words
 from trustvlm.benchmark.drawing import MARKERS, Drawing, above_legend, legend_height
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, unit_words
 from trustvlm.benchmark.table import UNDEFINED, slug
@@ -98,9 +98,8 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     return Drawing(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
-        caption=f"{capitalised(unit_words(column))}; {shots_words(analysis)}. "
-        "Bars are means over the draws of the shots, whiskers one standard deviation to each "
-        f"side. {convention_words(analysis)}",
+        caption=f"{capitalised(unit_words(column))}. {figure_words(analysis)} Bars are means over "
+        "the draws, whiskers one standard deviation to each side.",
         width=width,
         height=len(datasets) * group + 60 + legend_height(width, list(labels.values())),
         draw=draw,
@@ -169,8 +168,8 @@ def equal_coverage_figure(
         name="equal-coverage",
         title="Accuracy at equal coverage",
         caption="Share right among the accepted images when every score accepts the same share, "
-        f"its most trusted; {shots_words(analysis)}, draw 0. Ties count with their expected value. "
-        "No test is made here: intervals are in the tables.",
+        f"its most trusted. {figure_words(analysis, draw=0)} No test is made here: intervals are "
+        "in the tables.",
         width=width,
         height=len(datasets) * step + 80 + legend_height(width, list(scores)),
         draw=draw,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis
+from trustvlm.benchmark.basis import basis_words, convention_sentence
 from trustvlm.benchmark.ranks import RankComparison
 from trustvlm.benchmark.results import value_of
 from trustvlm.benchmark.table import Marking
@@ -15,6 +16,7 @@ from trustvlm.report.wording import counted
 __all__ = [
     "capitalised",
     "convention_words",
+    "figure_words",
     "friedman_words",
     "marking",
     "mean_words",
@@ -24,11 +26,6 @@ __all__ = [
     "spread_words",
     "study_words",
 ]
-
-_CONVENTIONS = {
-    "exact": "ties count with their expected value",
-    "trustvlm": "the rules of the paper's released script",
-}
 
 
 def capitalised(text: str) -> str:
@@ -55,10 +52,20 @@ def shots_words(analysis: Analysis) -> str:
     return counted(analysis.results.largest, "shot") + " per class"
 
 
+def figure_words(analysis: Analysis, *, every_shot: bool = False, draw: int | None = None) -> str:
+    """Say what a figure rests on: by default the most shots and every draw."""
+    results = analysis.results
+    rows = [
+        row
+        for row in results.rows
+        if (every_shot or row["shots"] == results.largest) and draw in (None, row["draw"])
+    ]
+    return basis_words(rows, results.convention)
+
+
 def convention_words(analysis: Analysis) -> str:
     """Name the convention of the metrics, and what it means."""
-    convention = analysis.results.convention
-    return f"Convention {convention}: {_CONVENTIONS[convention]}."
+    return convention_sentence(analysis.results.convention)
 
 
 def spread_words(analysis: Analysis, *, largest_only: bool = True) -> str:

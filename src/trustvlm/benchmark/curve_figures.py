@@ -12,9 +12,8 @@ from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.bar_figures import modality_labels
 from trustvlm.benchmark.captions import (
     capitalised,
-    convention_words,
+    figure_words,
     mean_words,
-    shots_words,
 )
 from trustvlm.benchmark.drawing import MARKERS, Drawing
 from trustvlm.benchmark.draws import Spread, spread
@@ -79,8 +78,9 @@ def shots_figure(
         name=f"shots-{slug(metric)}{'-by-dataset' if by_dataset else ''}",
         title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
         caption=f"{capitalised(unit_words(column))}, against the number of shots per class, on a "
-        "logarithmic axis. Band: one standard deviation over the draws of the shots to each side. "
-        f"{convention_words(analysis)}{'' if by_dataset else ' ' + mean_words(analysis, metric)}",
+        "logarithmic axis. Band: one standard deviation over the draws to each side. "
+        f"{figure_words(analysis, every_shot=True)}"
+        f"{'' if by_dataset else ' ' + mean_words(analysis, metric)}",
         x_label="shots per class",
         y_label=_axis(column),
         highlight=results.reference,
@@ -157,9 +157,8 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
         name="risk-coverage",
         title="Risk by coverage",
         caption="Share wrong among the accepted images against the share accepted, most trusted "
-        f"first; lower is better. {capitalised(shots_words(analysis))}, draw 0; ties count with "
-        "their expected value. Where few images are accepted the curves jump and may leave the "
-        "frame; each panel has its own scale.",
+        f"first; lower is better. {figure_words(analysis, draw=0)} Where few images are accepted "
+        "the curves jump and may leave the frame; each panel has its own scale.",
         x_label="accepted images (%)",
         y_label="wrong among the accepted (%)",
         highlight=analysis.results.reference,

@@ -17,7 +17,18 @@ from trustvlm.report import svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DASHES", "MARKERS", "Drawing", "above_legend", "legend_height"]
+__all__ = [
+    "BANNER_HEIGHT",
+    "DASHES",
+    "MARKERS",
+    "Drawing",
+    "above_legend",
+    "legend_height",
+    "write_banner",
+]
+
+# Of a warning above a figure, in CSS pixels.
+BANNER_HEIGHT = 30
 
 # Besides colour, lines differ by dash and marker.
 DASHES: tuple[Any, ...] = (
@@ -145,6 +156,12 @@ def above_legend(figure: Figure, labels: Sequence[str]) -> tuple[Any, Callable[[
 def legend_height(width: float, labels: Sequence[str]) -> float:
     """Return the height in CSS pixels that a legend with these labels takes."""
     return 21 * -(-len(labels) // _columns(width, labels)) + 6
+
+
+def write_banner(figure: Any, palette: Palette, text: str) -> None:
+    """Write a warning above a figure, within it: figures are copied without their captions."""
+    if text:
+        figure.suptitle(text, color=palette.series[1], fontsize=12.5, fontweight="bold")
 
 
 @contextmanager

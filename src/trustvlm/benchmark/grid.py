@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from trustvlm.benchmark.cells import cell_file, read_cell, write_cell
 from trustvlm.benchmark.config import BenchConfig
 from trustvlm.benchmark.material import Material, Unavailable, materials
+from trustvlm.benchmark.measuring import measure_draw, usable_scores
 from trustvlm.benchmark.results import Classes
-from trustvlm.benchmark.study import measure_draw, usable_scores
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.files import atomic_path
 from trustvlm.scores import get, names

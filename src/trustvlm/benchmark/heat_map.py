@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trustvlm.benchmark.basis import basis_words
 from trustvlm.benchmark.captions import capitalised
-from trustvlm.benchmark.drawing import Drawing
+from trustvlm.benchmark.drawing import BANNER_HEIGHT, Drawing, write_banner
+from trustvlm.benchmark.matrix import NOTHING, Matrix, matrix
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, unit_words
-from trustvlm.benchmark.results import Row, value_of
+from trustvlm.benchmark.results import Row
 from trustvlm.benchmark.table import UNDEFINED
 from trustvlm.benchmark.theme import Palette, ink_on
 from trustvlm.exceptions import InputError
 from trustvlm.report.columns import MetricColumn
-from trustvlm.report.wording import counted, shortened
+from trustvlm.report.wording import shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,10 @@ def heat_map(
     name: str,
     title: str,
     framed: tuple[Any, Any] | None = None,
+    of: str = "",
+    banner: str = "",
+    shade_columns: bool = False,
+    convention: str = "exact",
 ) -> Drawing:
     """Write means of a metric by two keys of the rows into cells, and shade these by them.
 
@@ -55,28 +60,44 @@ def heat_map(
         As of `Drawing`.
     framed
         Line and column of a cell with a frame.
+    of
+        What is measured; by default the one score that the rows have.
+    banner
+        A warning that is part of the figure, wherever that is copied to.
+    shade_columns
+        Whether each column is shaded by itself, where columns cannot be compared.
+    convention
+        Of the metric.
 
     Raises
     ------
     InputError
-        Without rows, if a row lacks a key, or if rows of two scores or shots are mixed.
+        Without rows, if a row lacks a key, or if rows of several scores or shots are mixed.
     """
-    column = METRIC_COLUMNS[metric]
-    _check(rows, keys)
-    lines, columns = (_ordered([row[key] for row in rows]) for key in keys)
-    means, told = _means(rows, metric, keys)
-    rule = "Lighter is better." + " The frame marks the setting used." * (framed is not None)
+    column, found = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
+    _check(rows, keys, of)
+    caption = [
+        f"{banner}." if banner else "",
+        f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{words[1]} (columns).",
+        basis_words(rows, convention),
+        "Means over the draws" + ("." if "dataset" in keys else " and data sets."),
+        found.told,
+        "Lighter is better" + (" within a column." if shade_columns else "."),
+        "The frame marks the default, which nothing was tuned for." if framed else "",
+    ]
 
     def draw(figure: Figure, palette: Palette) -> None:
         from matplotlib.patches import Rectangle
 
+        write_banner(figure, palette, banner)
         axes = figure.subplots()
-        axes.set_xlim(0, len(columns))
-        axes.set_ylim(len(lines), 0)
-        for y, one in enumerate(lines):
-            for x, other in enumerate(columns):
-                value = means.get((one, other), math.nan)
-                colour = _shade(value, list(means.values()), column)
+        axes.set_xlim(0, len(found.columns))
+        axes.set_ylim(len(found.lines), 0)
+        for y, one in enumerate(found.lines):
+            for x, other in enumerate(found.columns):
+                value = found.cells.get((one, other), NOTHING).mean
+                colour = _shade(value, _compared(found, other if shade_columns else None), column)
                 if colour is not None:
                     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
                 axes.text(
@@ -92,9 +113,10 @@ def heat_map(
                     frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=palette.series[1])
                     frame.set(linewidth=3, clip_on=False, zorder=5)
                     axes.add_patch(frame)
-        axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(str(c), 22) for c in columns])
-        axes.set_yticks(np.arange(len(lines)) + 0.5, [shortened(str(c), 22) for c in lines])
-        if max(len(str(c)) for c in columns) > 7:
+        xs, ys = (np.arange(len(found.columns)) + 0.5, np.arange(len(found.lines)) + 0.5)
+        axes.set_xticks(xs, [shortened(str(c), 22) for c in found.columns])
+        axes.set_yticks(ys, [shortened(str(c), 22) for c in found.lines])
+        if max(len(str(c)) for c in found.columns) > 7:
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
@@ -107,35 +129,15 @@ def heat_map(
     return Drawing(
         name=name,
         title=title,
-        caption=f"{capitalised(unit_words(column))}, of {rows[0]['score']} with "
-        f"{counted(int(rows[0]['shots']), 'shot')} per class: {words[0]} (lines) by {words[1]} "
-        f"(columns). {told} {rule}",
-        width=max(320.0, _CELL[0] * len(columns) + 170.0),
-        height=_CELL[1] * len(lines) + 110.0,
+        caption=" ".join(filter(None, caption)),
+        width=max(320.0, _CELL[0] * len(found.columns) + 170.0),
+        height=_CELL[1] * len(found.lines) + 110.0 + (BANNER_HEIGHT if banner else 0),
         draw=draw,
     )
 
 
-def _means(
-    rows: Sequence[Row], metric: str, keys: tuple[str, str]
-) -> tuple[dict[tuple[Any, Any], float], str]:
-    cells: dict[tuple[Any, Any], dict[tuple[str, int], float]] = defaultdict(dict)
-    for row in rows:
-        value = value_of(row, metric)
-        if not math.isnan(value):
-            unit = ("" if "dataset" in keys else str(row["dataset"]), int(row["draw"]))
-            cells[row[keys[0]], row[keys[1]]][unit] = value
-    shared = set.intersection(*map(set, cells.values())) if cells else set()
-    datasets, draws = len({unit[0] for unit in shared}), len({unit[1] for unit in shared})
-    told = f"Mean over {counted(draws, 'draw')}"
-    if "dataset" not in keys:
-        told += f" and {counted(datasets, 'data set')}"
-    if not shared:
-        return {}, "The cells share no data set and draw."
-    return {
-        cell: float(np.mean([values[unit] for unit in sorted(shared)]))
-        for cell, values in cells.items()
-    }, f"{told}."
+def _compared(found: Matrix, column: Any | None) -> list[float]:
+    return [cell.mean for key, cell in found.cells.items() if column is None or key[1] == column]
 
 
 def _shade(
@@ -151,16 +153,8 @@ def _shade(
     return float(red), float(green), float(blue)
 
 
-def _ordered(values: Sequence[Any]) -> list[Any]:
-    distinct = list(dict.fromkeys(values))
-    numbers = all(isinstance(value, int | float) for value in distinct)
-    return sorted(distinct) if numbers else distinct
-
-
-def _check(rows: Sequence[Row], keys: tuple[str, str]) -> None:
-    if not rows or any(key not in row for row in rows for key in keys):
-        raise InputError(f"Expected rows that have {' and '.join(f'`{key}`' for key in keys)}.")
+def _check(rows: Sequence[Row], keys: tuple[str, str], of: str) -> None:
     for key in ("score", "shots"):
         found = sorted({str(row[key]) for row in rows})
-        if len(found) > 1 and key not in keys:
+        if len(found) > 1 and key not in keys and not of:
             raise InputError(f"Expected rows of one {key.rstrip('s')}, but got {', '.join(found)}.")

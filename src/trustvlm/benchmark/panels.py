@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.drawing import DASHES, MARKERS, Drawing, above_legend, legend_height
+from trustvlm.benchmark.drawing import (
+    BANNER_HEIGHT,
+    DASHES,
+    MARKERS,
+    Drawing,
+    above_legend,
+    legend_height,
+    write_banner,
+)
 from trustvlm.benchmark.theme import Palette
 from trustvlm.exceptions import InputError
 from trustvlm.report.wording import shortened
@@ -54,6 +62,8 @@ def small_multiples(
     highlight: str = "",
     ticks: Mapping[float, str] | None = None,
     markers: bool = False,
+    banner: str = "",
+    marked: float | None = None,
 ) -> Drawing:
     """Draw panels of curves; a label has the same colour, dash and marker in every panel.
 
@@ -71,6 +81,10 @@ def small_multiples(
         Places on the x axis and what stands there; chosen by Matplotlib otherwise.
     markers
         Whether the points of the curves are marked.
+    banner
+        A warning that is part of the figure, wherever that is copied to.
+    marked
+        Place on the x axis that has a vertical line in every panel.
 
     Raises
     ------
@@ -94,10 +108,11 @@ def small_multiples(
     rows = -(-len(panels) // columns)
     alone = len(panels) == 1
     width = _ALONE[0] if alone else _WIDE * columns / _COLUMNS
-    body = _ALONE[1] if alone else rows * _ROW + _BELOW
+    body = (_ALONE[1] if alone else rows * _ROW + _BELOW) + (BANNER_HEIGHT if banner else 0)
 
     def draw(figure: Figure, palette: Palette) -> None:
         upper, fill_legend = above_legend(figure, labels)
+        write_banner(upper, palette, banner)
         grid = upper.subplots(rows, columns, squeeze=False)
         for place, axes in enumerate(grid.flat):
             if place >= len(panels):
@@ -106,6 +121,8 @@ def small_multiples(
             _panel(axes, panels[place], labels, palette, highlight, markers=markers)
             if not alone:
                 axes.set_title(shortened(panels[place].title, 26), fontsize=12, loc="left")
+            if marked is not None:
+                axes.axvline(marked, color=palette.muted, linestyle=":", linewidth=2, zorder=1)
             if ticks is not None:
                 axes.set_xticks(list(ticks), list(ticks.values()))
             axes.tick_params(labelsize=13 if alone else 11)

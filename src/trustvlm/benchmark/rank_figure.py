@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import friedman_words, shots_words
+from trustvlm.benchmark.captions import figure_words, friedman_words
 from trustvlm.benchmark.drawing import Drawing
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
 from trustvlm.benchmark.ranks import RankComparison
@@ -76,7 +76,7 @@ def rank_figure(analysis: Analysis, metric: str) -> Drawing:
         name=f"ranks-{slug(metric)}",
         title=f"Average ranks by {column.title}",
         caption=f"Average rank by {column.title} over {counted(len(ranks.datasets), 'data set')}, "
-        f"1 is best; {shots_words(analysis)}, means over draws. {friedman_words(ranks)} A bar "
+        f"1 is best, of means over draws. {figure_words(analysis)} {friedman_words(ranks)} A bar "
         "joins scores whose ranks differ by less than the critical difference, CD. Data sets are "
         "taken to be independent of one another.",
         width=_WIDTH,
