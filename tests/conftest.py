@@ -31,6 +31,15 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def embeddings_root(data_root: Path) -> Path:
+    """Folder of ready-made embeddings of the image sets."""
+    root = data_root.parent / "embeddings"
+    if not root.is_dir():
+        pytest.skip(f"no ready-made embeddings at {root}")
+    return root
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests out of the user's cache, and the user's cache out of the tests."""

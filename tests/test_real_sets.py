@@ -89,14 +89,6 @@ def test_a_plain_recomputation_from_the_stored_embeddings_agrees(evaluations, da
     np.testing.assert_allclose(result.results["trustvlm"].confidence, confidence, atol=1e-6)
 
 
-@pytest.fixture
-def embeddings_root(data_root):
-    root = data_root.parent / "embeddings"
-    if not root.is_dir():
-        pytest.skip(f"no ready-made embeddings at {root}")
-    return root
-
-
 def test_arrays_alone_give_the_same_picture(embeddings_root):
     """Scores and metrics on ready-made arrays of the same images, computed elsewhere."""
     from trustvlm import metrics, scores
