@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustvlm.decisions import DriftMonitor
-from trustvlm.decisions.betting import Bettor
+from trustvlm.decisions.betting import BOTH_SIDES, LOW_SIDE, Bettor
 from trustvlm.decisions.conformal import online_p_values, p_values
 from trustvlm.exceptions import InputError
 
@@ -53,18 +53,17 @@ class TestPValues:
             p_values([0.1], [math.nan])
 
 
-def every_history(p_list):
+def every_history(p_list, slopes):
     """Capital as a plain mixture over when each part wakes and which bets it moves through."""
-    slopes, jump = (-2.0, -1.0, 1.0, 2.0), 0.01
-    n = len(p_list)
+    n, jump, bets = len(p_list), 0.01, len(slopes)
     total = 1.0 / (n + 1)  # never woke
     for wakes in range(n):
         prior = 1.0 / ((wakes + 1) * (wakes + 2))
-        for path in itertools.product(range(4), repeat=n - wakes):
-            weight, previous = prior / 4, None
+        for path in itertools.product(range(bets), repeat=n - wakes):
+            weight, previous = prior / bets, None
             for k, p in zip(path, p_list[wakes:], strict=True):
                 if previous is not None:
-                    weight *= jump / 4 + (1 - jump) * (k == previous)
+                    weight *= jump / bets + (1 - jump) * (k == previous)
                 weight *= 1 + slopes[k] * (p - 0.5)
                 previous = k
             total += weight
@@ -73,9 +72,10 @@ def every_history(p_list):
 
 class TestBettor:
     @settings(max_examples=30)
-    @given(st.lists(st.floats(0, 1), max_size=4))
-    def test_the_capital_is_the_mixture_written_out(self, p_list):
-        assert Bettor().after(p_list).capital == pytest.approx(every_history(p_list))
+    @given(st.lists(st.floats(0, 1), max_size=4), st.sampled_from([BOTH_SIDES, LOW_SIDE]))
+    def test_the_capital_is_the_mixture_written_out(self, p_list, slopes):
+        found = Bettor(slopes).after(p_list).capital
+        assert found == pytest.approx(every_history(p_list, slopes))
 
     @given(st.lists(st.floats(0, 1), max_size=30))
     def test_a_fair_game_whatever_came_before(self, p_list):
@@ -144,6 +144,18 @@ class TestDriftMonitor:
             monitor = DriftMonitor.start(start, false_alarm=0.05, seed=seed)
             false += monitor.after({k: array[30:] for k, array in both.items()}).drifted
         assert false / 400 <= 0.05
+
+    def test_on_the_low_side_only_a_fall_is_drift(self):
+        """Calibrated too low, as on held-out shots, the bound still holds."""
+        false = 0
+        for seed in range(200):
+            start = {"typicality": normal(30, -0.3, seed)}
+            monitor = DriftMonitor.start(start, false_alarm=0.05, low_side=["typicality"])
+            false += monitor.after({"typicality": normal(200, 0.0, 500 + seed)}).drifted
+        assert false / 200 <= 0.05
+        monitor = self.started(low_side=["confidence"])
+        assert not monitor.after(self.batch(200, 1.5)).drifted
+        assert monitor.after(self.batch(200, -1.5)).drifted
 
     def test_sorted_batches_are_no_drift(self):
         batch = {name: np.sort(array) for name, array in self.batch(300).items()}

@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Bettor"]
+__all__ = ["BOTH_SIDES", "LOW_SIDE", "Bettor"]
 
-# Slopes of the bets on a p-value p: a stake is multiplied by 1 + slope (p - 1/2). Negative ones
-# gain when p-values are low; 2 is the steepest slope that never loses more than everything.
-_SLOPES = (-2.0, -1.0, 1.0, 2.0)
+LOW_SIDE = (-2.0, -1.0)
+"""Slopes of bets that gain when p-values are low; at 2 a bet can lose everything, but no more."""
+
+BOTH_SIDES = (*LOW_SIDE, 1.0, 2.0)
+"""Slopes of bets on p-values that are low or high."""
+
 _JUMP = 0.01
 # Beyond this only the logarithm goes on growing.
 _RESCALE = 1e100
@@ -24,16 +27,19 @@ class Bettor:
     it ever reaches 1/a is at most a (Ville's inequality), however long one looks. Part of it
     sleeps: at the n-th p-value 1 in n + 1 parts of what sleeps wakes and bets from then on, so
     that a change is found after any time, and what sleeps never falls below 1 / (n + 1). What is
-    awake is spread over four bets and moves between them with rate 1 in 100.
+    awake is spread over the bets and moves between them with rate 1 in 100. A bet multiplies its
+    stake by 1 + slope (p - 1/2).
 
     Attributes
     ----------
+    slopes
+        Of the bets, in [-2, 2].
     n
         P-values seen.
     sleeping
         Capital that does not bet yet, in units of exp(log_scale).
     stakes
-        Capital on each of the four bets, in units of exp(log_scale).
+        Capital on each bet, in units of exp(log_scale); () stands for none yet.
     log_scale
         Logarithm of the unit, so that nothing overflows.
     peak
@@ -53,9 +59,10 @@ class Bettor:
     True
     """
 
+    slopes: tuple[float, ...] = BOTH_SIDES
     n: int = 0
     sleeping: float = 1.0
-    stakes: tuple[float, ...] = (0.0,) * len(_SLOPES)
+    stakes: tuple[float, ...] = ()
     log_scale: float = 0.0
     peak: float = 0.0
 
@@ -81,15 +88,16 @@ class Bettor:
         n = self.n + 1
         waking = self.sleeping / (n + 1)
         sleeping = self.sleeping - waking
-        awake = [stake + waking / len(_SLOPES) for stake in self.stakes]
-        moved = _JUMP * sum(awake) / len(_SLOPES)
+        before = self.stakes or (0.0,) * len(self.slopes)
+        awake = [stake + waking / len(self.slopes) for stake in before]
+        moved = _JUMP * sum(awake) / len(self.slopes)
         stakes = [
             ((1.0 - _JUMP) * stake + moved) * (1.0 + slope * (p - 0.5))
-            for stake, slope in zip(awake, _SLOPES, strict=True)
+            for stake, slope in zip(awake, self.slopes, strict=True)
         ]
         total, log_scale = sleeping + sum(stakes), self.log_scale
         peak = max(self.peak, log_scale + math.log(total))
         if total > _RESCALE:
             sleeping, stakes = sleeping / total, [stake / total for stake in stakes]
             log_scale += math.log(total)
-        return Bettor(n, sleeping, tuple(stakes), log_scale, peak)
+        return Bettor(self.slopes, n, sleeping, tuple(stakes), log_scale, peak)

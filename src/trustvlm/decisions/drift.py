@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +60,12 @@ class DriftMonitor:
 
     @classmethod
     def start(
-        cls, calibration: Mapping[str, ArrayLike], *, false_alarm: float = 1e-4, seed: int = 0
+        cls,
+        calibration: Mapping[str, ArrayLike],
+        *,
+        false_alarm: float = 1e-4,
+        low_side: Collection[str] = (),
+        seed: int = 0,
     ) -> DriftMonitor:
         """Start to watch.
 
@@ -70,6 +75,9 @@ class DriftMonitor:
             `(n,)` values of each stream on the calibration images; n may differ.
         false_alarm
             Bound on the chance of a false alarm, in (0, 1).
+        low_side
+            Streams of which only a fall raises the alarm. If their calibration values are lower
+            than those of ordinary images, as those of held-out shots are, the bound still holds.
         seed
             Of the random numbers.
 
@@ -82,7 +90,10 @@ class DriftMonitor:
             raise InputError(f"Expected `false_alarm` to lie in (0, 1), but got {false_alarm}.")
         if not calibration:
             raise InputError("Expected `calibration` to hold at least one stream, but got none.")
-        streams = {name: Stream.start(values, name) for name, values in calibration.items()}
+        streams = {
+            name: Stream.start(values, name, low_side=name in low_side)
+            for name, values in calibration.items()
+        }
         state = np.random.default_rng(seed).bit_generator.state
         return cls(streams, false_alarm, dict(state))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trustvlm.decisions.betting import Bettor
+from trustvlm.decisions.betting import BOTH_SIDES, LOW_SIDE, Bettor
 from trustvlm.decisions.conformal import online_p_values
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
@@ -47,12 +47,16 @@ class Stream:
     drifted_after: int | None = None
 
     @classmethod
-    def start(cls, calibration: ArrayLike, name: str) -> Stream:
-        """Start from `(n,)` calibration values; n must be at least 1."""
+    def start(cls, calibration: ArrayLike, name: str, *, low_side: bool = False) -> Stream:
+        """Start from `(n,)` calibration values; n must be at least 1.
+
+        With `low_side` only values that fall are a change, not values that rise.
+        """
         values = confidence_array(calibration, name).astype(np.float64)
         if not len(values):
             raise InputError(f"Expected calibration values of `{name}`, but got none.")
-        return cls(tuple(np.sort(values).tolist()))
+        bettor = Bettor(slopes=LOW_SIDE if low_side else BOTH_SIDES)
+        return cls(tuple(np.sort(values).tolist()), bettor=bettor)
 
     def after(self, values: ArrayLike, rng: np.random.Generator, *, alarm_at: float) -> Stream:
         """Return the stream after `(k,)` more values, in their order.
@@ -83,14 +87,19 @@ class Stream:
         return {
             "calibration": list(self.calibration),
             "arrived": list(self.arrived),
-            "bettor": {**vars(self.bettor), "stakes": list(self.bettor.stakes)},
+            "bettor": {
+                **vars(self.bettor),
+                "slopes": list(self.bettor.slopes),
+                "stakes": list(self.bettor.stakes),
+            },
             "drifted_after": self.drifted_after,
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Stream:
         """Take up what `to_dict` returned; KeyError or TypeError if it is not complete."""
-        bettor = {**state["bettor"], "stakes": tuple(state["bettor"]["stakes"])}
+        bettor = dict(state["bettor"])
+        bettor.update(slopes=tuple(bettor["slopes"]), stakes=tuple(bettor["stakes"]))
         return cls(
             calibration=tuple(map(float, state["calibration"])),
             arrived=tuple(map(float, state["arrived"])),
