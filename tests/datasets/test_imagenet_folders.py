@@ -10,6 +10,7 @@ import pytest
 from dataset_trees import plant, plant_files
 from trustvlm import datasets
 from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images import find_labelled
 
 CLASSES = datasets.imagenet_classes()
 WNIDS = [known.wnid for known in CLASSES]
@@ -33,6 +34,36 @@ def root(tmp_path_factory):
     v2 = top / "imagenetv2-matched-frequency-format-val"
     plant_files(v2, (f"{i}/{i}.jpeg" for i in range(1000)))
     return top
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("imagenet", "ImageNet/train"),
+        ("imagenet-a", "imagenet-a"),
+        ("imagenet-r", "imagenet-r"),
+        ("imagenet-sketch", "ImageNet-Sketch"),
+        ("imagenet-v2", "imagenetv2-matched-frequency-format-val"),
+    ],
+)
+def test_class_lists_explain_the_folders_as_the_catalogue_does(root, name, folder):
+    known = datasets.imagenet_class_list(name)
+    assert len(set(known.labels)) == len(known)
+    labelled = find_labelled(root / folder)
+    assert set(labelled.classes) == set(known.folders)
+    of_file = dict(
+        zip((ref.path for ref in labelled.refs), known.indices(labelled.labels), strict=True)
+    )
+    with pytest.warns(TrustVLMWarning):  # the counts are not those of the whole set
+        listed = (datasets.load_shots if name == "imagenet" else datasets.load)(name, root)
+    assert known.names == listed.class_names
+    for ref, label in zip(listed.refs, listed.labels, strict=True):
+        assert of_file["/".join(ref.path.split("/")[-2:])] == label
+
+
+def test_the_names_of_other_sets_are_in_their_files():
+    with pytest.raises(InputError, match="`dtd` are in its own files"):
+        datasets.imagenet_class_list("dtd")
 
 
 def test_imagenet(root):

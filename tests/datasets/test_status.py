@@ -11,6 +11,7 @@ from command import Command
 from dataset_trees import ROWS, ZHOU, plant_cifar10, plant_files, plant_zhou
 from trustvlm import datasets
 from trustvlm.exceptions import InputError
+from trustvlm.images import read_classes
 
 COUNTS = {split: len(rows) for split, rows in ROWS.items()}
 
@@ -80,6 +81,14 @@ def test_half_of_imagenet(tmp_path):
 def test_no_root(tmp_path):
     with pytest.raises(InputError, match="`root` to be a folder"):
         datasets.status(tmp_path / "nowhere")
+
+
+def test_the_command_prints_class_names_as_fit_reads_them(run, tmp_path):
+    done = run("datasets", "--classes", "imagenet-r")
+    assert done.code == 0, done.err
+    (tmp_path / "classes.txt").write_text(done.out)
+    assert read_classes(tmp_path / "classes.txt") == datasets.imagenet_class_list("imagenet-r")
+    assert "in its own files" in run("datasets", "--classes", "dtd").err
 
 
 def test_command_without_a_root_prints_what_is_known(run):

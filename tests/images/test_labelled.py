@@ -185,7 +185,7 @@ def test_classes_of_the_real_sets(data_root):
         ("cat,,dog", "not to be empty, but number 2 is"),
         (["cat", " "], "not to be empty"),
         ("cat,dog,cat", "these repeat: 'cat'"),
-        ({"a": "cat", "b": "cat"}, "these repeat: 'cat'"),
+        ({"a": "cat", "b": "cat", "c": "cat (b)"}, r"these repeat: 'cat \(b\)'"),
         (["cat", 3], "got 3"),
         (Path("nowhere.txt"), "no file"),
         ("nowhere.txt", "no file"),
@@ -226,6 +226,17 @@ def test_labels_to_indices():
         classes.indices(["cat", "fox", "Dog", "fox"])
     with pytest.raises(InputError, match="as many folders as names"):
         ClassList(("a", "b"), ("x",))
+
+
+def test_classes_may_share_a_name_where_folders_tell_them_apart():
+    classes = read_classes({"n1": "missile", "n2": "missile", "n3": "tench"})
+    assert classes.names == ("missile", "missile", "tench")
+    assert classes.labels == ("missile (n1)", "missile (n2)", "tench")
+    assert list(classes.indices(["n2", "n3", "n1"])) == [1, 2, 0]
+    # Verdicts can be read back as labels.
+    assert list(classes.indices(["tench", "missile (n2)"])) == [2, 1]
+    with pytest.raises(InputError, match="'missile' is the name of several"):
+        classes.indices(["tench", "missile"])
 
 
 def test_a_label_that_could_mean_two_classes():

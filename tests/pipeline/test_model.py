@@ -5,7 +5,7 @@ import pytest
 
 from pictures import COLOURS, picture, write_class_folders
 from pixel_encoder import PixelEncoder
-from trustvlm import TrustVLM, metrics, scores
+from trustvlm import TrustVLM, datasets, metrics, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
 from trustvlm.models.preprocessing import Preprocessing
@@ -236,3 +236,30 @@ def test_one_image_is_enough(shots, tmp_path):
     verdicts = new_model().fit(shots).predict(tmp_path / "one.png")
     assert len(verdicts) == 1
     assert verdicts[0].decision in ("accept", "review")
+
+
+def test_classes_that_share_a_name_are_told_apart_by_their_examples(tmp_path):
+    """As two pairs of ImageNet's classes do, under the names published with CLIP."""
+    colours = {"n04355933": (200, 40, 40), "n04356056": (40, 60, 200), "n01440764": (40, 190, 60)}
+    folder = write_class_folders(tmp_path / "train", colours=colours)
+    photos = write_class_folders(tmp_path / "val", per_class=5, seed=7, colours=colours)
+    classes = datasets.imagenet_class_list("imagenet")
+    model = new_model(classes=classes, score="trustvlm_star", score_parameters={"weight": 100.0})
+    with (
+        pytest.warns(TrustVLMWarning, match="no example images of"),
+        pytest.warns(TrustVLMWarning, match=r"share a name: 'missile \(n03773504\)'"),
+    ):
+        model.fit(folder)
+    np.testing.assert_array_equal(model.text_embeddings_[836], model.text_embeddings_[837])
+    found = model.predict(photos)
+    named = {"n04355933": "sunglasses (n04355933)", "n04356056": "sunglasses (n04356056)"}
+    assert [v.label for v in found] == [named.get(v.path.split("/")[0], "tench") for v in found]
+    assert model.evaluate(photos, scores=["msp"]).metrics["trustvlm_star"].accuracy == 1
+    # What was predicted can be evaluated against, and the model is stored as it is.
+    pairs = [photos / v.path for v in found], [v.label for v in found]
+    assert model.evaluate(pairs, scores=["msp"]).metrics["trustvlm_star"].accuracy == 1
+    encoders = {"vlm": model.vlm, "vision": model.vision}
+    model.vlm = model.vision = "offline"
+    model.save(tmp_path / "m.trust")
+    again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
+    assert again.predict(photos).to_csv() == found.to_csv()

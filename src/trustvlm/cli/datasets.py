@@ -26,18 +26,38 @@ def datasets(
         Path | None,
         typer.Option("--splits", help="Folder of split_zhou_*.json, if not in the sets' folders."),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            metavar="SET",
+            help="Print folder and name of every class of ImageNet, or of a relative of it, as "
+            "`trustvlm fit --classes FILE` reads them.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the 17 sets of the paper, or with --root, which of them are there and complete.
 
     The directory layout is that of CoOp and TPT. Images are counted, not opened.
     """
+    if classes is not None:
+        _print_classes(classes)
+        return
     if root is None and splits is not None:
         raise typer.BadParameter("It says where to look for sets below --root, so name that too.")
     if root is None:
         _print_known(as_json)
     else:
         _print_found(root, splits, as_json)
+
+
+def _print_classes(name: str) -> None:
+    from trustvlm.datasets import imagenet_class_list
+
+    known = imagenet_class_list(name)
+    for folder, said in zip(known.folders, known.names, strict=True):
+        typer.echo(f"{folder}\t{said}")
 
 
 def _print_known(as_json: bool) -> None:
@@ -134,4 +154,7 @@ def _print_table(columns: list[str], rows: list[list[str]], *, numbers: range) -
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(epilog="Example:  trustvlm datasets --root /data")(datasets)
+    app.command(
+        epilog="Example:  trustvlm datasets --root /data\n\n"
+        "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt"
+    )(datasets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trustvlm.datasets.catalogue import get, names, preset
 from trustvlm.datasets.checking import DatasetStatus, status
-from trustvlm.datasets.imagenet import imagenet_classes
+from trustvlm.datasets.imagenet import imagenet_class_list, imagenet_classes
 from trustvlm.datasets.loading import Dataset, load
 from trustvlm.datasets.shots import ShotsSource, load_shots, shots_source
 from trustvlm.datasets.specs import DatasetSpec, Split
@@ -16,6 +16,7 @@ __all__ = [
     "ShotsSource",
     "Split",
     "get",
+    "imagenet_class_list",
     "imagenet_classes",
     "load",
     "load_shots",

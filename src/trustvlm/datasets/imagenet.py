@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from trustvlm.datasets.catalogue import get
 from trustvlm.exceptions import InputError
+from trustvlm.images import ClassList
 
-__all__ = ["ImageNetClass", "imagenet_classes", "mask"]
+__all__ = ["ImageNetClass", "imagenet_class_list", "imagenet_classes", "mask"]
 
 _SETS = {"": "", "a": "A", "r": "R"}
 
@@ -36,7 +38,8 @@ def imagenet_classes(subset: str = "") -> tuple[ImageNetClass, ...]:
     """Return the classes of ImageNet, ImageNet-A or ImageNet-R, in the order of their indices.
 
     The names are those published with CLIP (Radford et al. 2021). Two of them stand for two
-    classes each: `missile` and `sunglasses`.
+    classes each: `missile` and `sunglasses`. Results of CLIP are published with these names, so
+    they stay; whatever names a class to a user adds its WordNet ID to them.
 
     Parameters
     ----------
@@ -56,6 +59,36 @@ def imagenet_classes(subset: str = "") -> tuple[ImageNetClass, ...]:
     if subset not in _SETS:
         raise InputError(f"Expected `subset` to be one of {list(_SETS)}, but got {subset!r}.")
     return tuple(known for known, sets in _table() if _SETS[subset] in sets)
+
+
+def imagenet_class_list(name: str) -> ClassList:
+    """Return folders and names of the classes of ImageNet or one of its relatives.
+
+    It is what `TrustVLM(classes=...)` needs to be fitted on folders of ImageNet's images: prompts
+    say the names, and the folders are named by WordNet ID, or of ImageNet-V2 by index.
+
+    Raises
+    ------
+    InputError
+        If the set is another one: its names are in its own files.
+
+    Examples
+    --------
+    >>> imagenet_class_list("imagenet-a").folders[:2]
+    ('n01498041', 'n01531178')
+    >>> imagenet_class_list("imagenet").labels[836]
+    'sunglasses (n04355933)'
+    """
+    spec = get(name)
+    if spec.layout not in ("class folders", "numbered folders"):
+        raise InputError(
+            f"The class names of `{spec.name}` are in its own files: load it with "
+            "trustvlm.datasets.load. Known without files are those of ImageNet and its relatives."
+        )
+    classes = imagenet_classes(spec.subset)
+    numbered = spec.layout == "numbered folders"
+    folders = (str(known.index) if numbered else known.wnid for known in classes)
+    return ClassList(tuple(known.name for known in classes), tuple(folders))
 
 
 def mask(subset: str) -> tuple[int, ...]:

@@ -25,20 +25,23 @@ class ClassList:
     Parameters
     ----------
     names
-        What prompts say, such as `annual crop land`.
+        What prompts say, such as `annual crop land`. Classes with folders of their own may share a
+        name, as two pairs of ImageNet's do: the text cannot tell these apart, the examples can.
     folders
         What folders and tables say, such as `annual_crop_land`; equal to `names` by default.
 
     Raises
     ------
     InputError
-        If there is no class, or if a name or folder is empty or occurs twice.
+        If there is no class, if a name or folder is empty, or if two classes cannot be told apart.
 
     Examples
     --------
     >>> classes = ClassList(("house cat", "dog"), ("cat", "dog"))
     >>> classes.indices(["dog", "cat"])
     array([1, 0])
+    >>> ClassList(("missile", "missile", "tench"), ("n03773504", "n04008634", "n01440764")).labels
+    ('missile (n03773504)', 'missile (n04008634)', 'tench')
     """
 
     names: tuple[str, ...]
@@ -54,8 +57,21 @@ class ClassList:
                 f"Expected as many folders as names, but got {len(self.folders)} and "
                 f"{len(self.names)}."
             )
-        _check_distinct("class names", self.names)
-        _check_distinct("class folders", self.folders)
+        _check_filled("class names", self.names)
+        _check_filled("class folders", self.folders)
+        _check_distinct(
+            "class names" if self.names == self.folders else "class folders", self.folders
+        )
+        _check_distinct("class names", self.labels)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What verdicts say: the name, and the folder beside it where classes share a name."""
+        counts = Counter(self.names)
+        return tuple(
+            name if counts[name] == 1 else f"{name} ({folder})"
+            for name, folder in zip(self.names, self.folders, strict=True)
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,7 +80,7 @@ class ClassList:
         """Return the class index of each label.
 
         Labels are compared exactly, with the folders if those explain every label, else with the
-        names if those do, else with both.
+        names (of classes that share one, `labels`) if those do, else with both.
 
         Raises
         ------
@@ -73,7 +89,7 @@ class ClassList:
         """
         labels = list(labels)
         by_folder = {folder: i for i, folder in enumerate(self.folders)}
-        by_name = {name: i for i, name in enumerate(self.names)}
+        by_name = {label: i for i, label in enumerate(self.labels)}
         distinct = dict.fromkeys(labels)
         if distinct.keys() <= by_folder.keys():
             lookup = by_folder
@@ -88,6 +104,13 @@ class ClassList:
         self, distinct: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
     ) -> None:
         unknown = [label for label in distinct if label not in by_folder and label not in by_name]
+        shared = [label for label in unknown if label in self.names]
+        if shared:
+            raise InputError(
+                f"Expected every label to mean one class, but {_some(shared)} "
+                f"{'is the name' if len(shared) == 1 else 'are the names'} of several: use the "
+                "folders of the classes as labels."
+            )
         if unknown:
             raise InputError(
                 f"Expected every label to be one of the {len(self)} classes, but {len(unknown)} "
@@ -118,7 +141,7 @@ def read_classes(
     Raises
     ------
     InputError
-        If there is no class, or if a name or folder is empty or occurs twice.
+        As `ClassList`.
 
     Examples
     --------
@@ -186,9 +209,12 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(value).strip() for value in values)
 
 
-def _check_distinct(what: str, values: Sequence[str]) -> None:
+def _check_filled(what: str, values: Sequence[str]) -> None:
     if not all(values):
         raise InputError(f"Expected {what} not to be empty, but number {values.index('') + 1} is.")
+
+
+def _check_distinct(what: str, values: Sequence[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise InputError(f"Expected {what} to be distinct, but these repeat: {_some(twice)}.")

@@ -161,7 +161,7 @@ def evaluate(
     return EvaluationResult(
         dataset=_name(labelled) if name is None else name,
         score=model.score,
-        class_names=tuple(model.classes_.names),
+        class_names=model.classes_.labels,
         shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
         draw=model.draw_,
         convention=convention,
@@ -170,7 +170,7 @@ def evaluate(
         results=results,
         metrics={name: _measured(result, truth, convention) for name, result in results.items()},
         verdicts=Verdicts(
-            verdict_rows(own, views, [ref.path for ref in refs], model.classes_.names)
+            verdict_rows(own, views, [ref.path for ref in refs], model.classes_.labels)
         ),
         nearest=views.nearest,
         failures=Verdicts(found.failures),

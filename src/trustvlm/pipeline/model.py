@@ -238,7 +238,7 @@ class TrustVLM:
         score = prepare(self.score, shots, **self.parameters_)
         for found in gather(self, find_images(images), progress):
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
-            yield from judge(evidence, score, found, self.classes_.names)
+            yield from judge(evidence, score, found, self.classes_.labels)
 
     def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
         """Return one verdict per image, in input order.

@@ -17,11 +17,19 @@ __all__ = ["warn_about_shots"]
 
 
 def warn_about_shots(model: TrustVLM) -> None:
-    """Warn of shots that could not be read, and of classes with few of them or none."""
+    """Warn of unreadable shots, classes that share a name, and those with few shots or none."""
     counts = model.bank_.counts_
     for failure in model.shot_failures_:
         warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=5)
-    names = np.asarray(model.classes_.names)
+    names = np.asarray(model.classes_.labels)
+    shared = names != np.asarray(model.classes_.names)
+    if shared.any():
+        warnings.warn(
+            f"classes that share a name: {_listed(names[shared])}: the text cannot tell these "
+            "apart, only the examples can",
+            TrustVLMWarning,
+            stacklevel=5,
+        )
     if (counts == 0).any():
         warnings.warn(
             f"no example images of {_listed(names[counts == 0])}: "
