@@ -20,7 +20,6 @@ from trustvlm.benchmark.analysis import analyse
 from trustvlm.benchmark.bar_figures import equal_coverage_figure, modality_figure, modality_labels
 from trustvlm.benchmark.curve_figures import (
     leading_scores,
-    missing_figure,
     risk_coverage_figure,
     shots_figure,
 )
@@ -60,7 +59,6 @@ def sensitivity_rows():
 
 
 def every_figure(analysis):
-    missing = [study_row(0.1 + m, missing=m, draw=d) for m in (0.0, 0.5) for d in (0, 1)]
     encoders = [study_row(0.2, vlm="<clip>", vision=v) for v in ("same", "dinov2-base")]
     shift = [study_row(0.2, dataset=d, support=s) for d in "xy" for s in "xy"]
     return [
@@ -70,7 +68,6 @@ def every_figure(analysis):
         modality_figure(analysis, "aurc", modality_labels(SCORES)),
         equal_coverage_figure(analysis, SCORES),
         rank_figure(analysis, "aurc"),
-        missing_figure(missing, "aurc"),
         sensitivity_figure(sensitivity_rows(), "aurc"),
         encoder_figure(encoders, "aurc"),
         shift_figure(shift, "aurc"),
@@ -143,6 +140,39 @@ def test_captions_name_unit_and_direction(drawings):
         if "aurc" in drawing.name and not drawing.name.startswith("ranks"):
             assert "AURC ×1000, lower is better" in drawing.caption
         assert drawing.caption.endswith(".")
+        assert re.search(r"\d shots? per class; (\d+ draws|draw 0) of the shots; ", drawing.caption)
+        assert "Convention exact" in drawing.caption
+
+
+def test_captions_count_the_images(analysis):
+    for drawing in (
+        shots_figure(analysis, "aurc", SCORES),
+        risk_coverage_figure(analysis, SCORES),
+        modality_figure(analysis, "aurc", modality_labels(SCORES)),
+        equal_coverage_figure(analysis, SCORES),
+        rank_figure(analysis, "aurc"),
+    ):
+        assert "3 data sets with 120 test images each" in drawing.caption
+
+
+def test_banners_are_part_of_the_figure():
+    drawing = sensitivity_figure(sensitivity_rows(), "aurc", banner="Not for choosing")
+    assert "Not for choosing" in words(drawing.svg())
+    assert drawing.caption.startswith("Not for choosing. ")
+
+
+def test_columns_that_cannot_be_compared_are_shaded_by_themselves():
+    rows = [
+        study_row(value, dataset=d, support=s)
+        for (d, s), value in {
+            ("easy", "x"): 0.1, ("easy", "y"): 0.2, ("hard", "x"): 0.9, ("hard", "y"): 0.8
+        }.items()
+    ]  # fmt: skip
+    (axes,) = axes_of(shift_figure(rows, "aurc"))
+    shade = {(p.get_x(), p.get_y()): p.get_facecolor() for p in axes.patches}
+    assert shade[0, 0] == shade[1, 1]
+    assert shade[0, 1] == shade[1, 0]
+    assert shade[0, 0] != shade[0, 1]
 
 
 PROGRAM = """
@@ -289,11 +319,6 @@ def test_heat_map_means_are_over_what_all_cells_share():
         "500.0",
     ]
     assert "all cells have: d." in drawing.caption
-
-
-def test_missing_classes_need_their_key():
-    with pytest.raises(InputError, match="missing"):
-        missing_figure([study_row(0.1)], "aurc")
 
 
 def test_text_on_every_shade_has_enough_contrast():

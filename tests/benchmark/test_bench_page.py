@@ -12,7 +12,7 @@ import pytest
 
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.chapter import sections
+from trustvlm.benchmark.chapter import Section, sections
 from trustvlm.benchmark.matrix_figures import sensitivity_figure
 from trustvlm.benchmark.page import write_page
 from trustvlm.benchmark.results import Results, Setting
@@ -174,18 +174,26 @@ def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
         for w in (0.1, 1.0)
         for t in (0.01, 0.1)
     ]
-    study = sensitivity_figure(sensitivity, "aurc")
+    study = Section("tuning", "Tuning", "Why.", (sensitivity_figure(sensitivity, "aurc"),))
     seen = []
     page = written(
-        results, tmp_path, studies=[study], progress=lambda done, of: seen.append((done, of))
+        results,
+        tmp_path,
+        studies={settings[1]: [study]},
+        progress=lambda done, of: seen.append((done, of)),
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert "clip + dinov2-base, protocol paper" in page.headings
-    assert "Further studies" in page.headings
+    assert "Which encoder verifies which model" in page.headings
+    assert page.headings.count("Tuning") == 1
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     names = {f.name for f in (tmp_path / "figures").iterdir()}
-    assert {"encoders-aurc.svg", "sensitivity-aurc.pdf"} <= names
+    wanted = {
+        "encoders-aurc-trustvlm.svg",
+        "2-clip-dinov2-base-protocol-paper-sensitivity-aurc.pdf",
+    }
+    assert wanted <= names
     assert len({n for n in names if n.endswith("ranks-aurc.svg")}) == 2
     assert len(json.loads((tmp_path / "statistics.json").read_text())) == 2
 

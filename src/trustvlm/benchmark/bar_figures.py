@@ -11,7 +11,7 @@ import numpy as np
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.captions import capitalised, figure_words
 from trustvlm.benchmark.drawing import MARKERS, Drawing, above_legend, legend_height
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, unit_words
+from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, axis_words, unit_words
 from trustvlm.benchmark.table import UNDEFINED, slug
 from trustvlm.benchmark.theme import Palette
 from trustvlm.exceptions import InputError
@@ -92,7 +92,7 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
                 )
         axes.margins(x=0.08)
         _rows(axes, datasets, group, group / 2 - _GAP / 2 - _BAR / 2)
-        axes.set_xlabel(f"{column.title} ({'%' if column.scale == 100 else f'×{column.scale}'})")
+        axes.set_xlabel(axis_words(column))
         fill_legend(handles)
 
     return Drawing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trustvlm.benchmark.analysis import Analysis
@@ -17,7 +18,7 @@ from trustvlm.benchmark.rank_figure import rank_figure
 from trustvlm.benchmark.score_tables import dataset_table, metric_table, shots_table
 from trustvlm.benchmark.table import Table
 
-__all__ = ["Section", "main_metric", "sections"]
+__all__ = ["Section", "main_metric", "named", "sections"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def sections(analysis: Analysis, prefix: str = "") -> list[Section]:
         _classes(analysis),
     ]
     found = [section for section in found if section.drawings or section.tables or section.folded]
+    return named(found, prefix)
+
+
+def named(found: Sequence[Section], prefix: str) -> list[Section]:
+    """Let all names of figures and tables begin with a prefix, and give none twice."""
     used: Counter[str] = Counter()
     return [
         replace(

@@ -93,6 +93,9 @@ class BenchConfig:
         images.
     convention
         Of the metrics.
+    studies
+        Names of further studies on the same images (`trustvlm bench study`); each is shown where
+        the data sets and the scores allow it.
     """
 
     name: str
@@ -106,6 +109,7 @@ class BenchConfig:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: str = "untuned"
     convention: str = "exact"
+    studies: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = "float32"
 
@@ -140,6 +144,7 @@ _KEYS = {
     "parameters",
     "preset",
     "convention",
+    "studies",
     "device",
     "precision",
 }
@@ -198,9 +203,19 @@ def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
         convention=_among("convention", [content.get("convention", "exact")], metrics.CONVENTIONS)[
             0
         ],
+        studies=_studies(content.get("studies", "all")),
         device=str(content.get("device", "auto")),
         precision=str(content.get("precision", "float32")),
     )
+
+
+def _studies(value: Any) -> tuple[str, ...]:
+    # The studies work on what this module describes.
+    from trustvlm.benchmark.studies import STUDIES
+
+    if value in ("all", []):
+        return tuple(STUDIES) if value else ()
+    return _among("studies", value, tuple(STUDIES))
 
 
 def _set(entry: dict[str, Any], base: Path) -> SetConfig:

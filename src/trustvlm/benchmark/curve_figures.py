@@ -1,9 +1,8 @@
-"""Figures of curves: metrics by shots or by missing classes, and risk by coverage."""
+"""Figures of curves: metrics by shots, and risk by coverage."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,16 +15,13 @@ from trustvlm.benchmark.captions import (
     mean_words,
 )
 from trustvlm.benchmark.drawing import MARKERS, Drawing
-from trustvlm.benchmark.draws import Spread, spread
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, unit_words
+from trustvlm.benchmark.draws import Spread
+from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, axis_words, unit_words
 from trustvlm.benchmark.panels import Curve, Panel, small_multiples
-from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.table import slug
-from trustvlm.exceptions import InputError
 from trustvlm.report.accepting import Acceptance
-from trustvlm.report.columns import MetricColumn
 
-__all__ = ["leading_scores", "missing_figure", "risk_coverage_figure", "shots_figure"]
+__all__ = ["leading_scores", "risk_coverage_figure", "shots_figure"]
 
 
 def leading_scores(analysis: Analysis, metric: str, limit: int = 6) -> list[str]:
@@ -82,60 +78,9 @@ def shots_figure(
         f"{figure_words(analysis, every_shot=True)}"
         f"{'' if by_dataset else ' ' + mean_words(analysis, metric)}",
         x_label="shots per class",
-        y_label=_axis(column),
+        y_label=axis_words(column),
         highlight=results.reference,
         ticks={math.log2(max(shots, 0.5)): str(shots) for shots in results.shots},
-        markers=True,
-    )
-
-
-def missing_figure(
-    rows: Sequence[Row], metric: str, *, key: str = "missing", highlight: str = "trustvlm"
-) -> Drawing:
-    """Draw a metric against how many classes have no shots at all.
-
-    Parameters
-    ----------
-    rows
-        As of `Results`, with the share of classes without shots, in [0, 1], under `key`; at most 8
-        scores. Means are over the data sets that a draw has; the band is over draws.
-    metric
-        Its name.
-    highlight
-        The score drawn boldest.
-
-    Raises
-    ------
-    InputError
-        If a row lacks the key.
-    """
-    column = METRIC_COLUMNS[metric]
-    if any(key not in row for row in rows):
-        raise InputError(f"Expected every row to have `{key}`.")
-    shares = sorted({float(row[key]) for row in rows})
-    values: dict[tuple[str, float], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        values[row["score"], float(row[key])][row["draw"]].append(value_of(row, metric))
-    curves = {
-        score: _curve(
-            [100 * share for share in shares],
-            [
-                spread([float(np.mean(v)) for v in values[score, share].values()])
-                for share in shares
-            ],
-            column.scale,
-        )
-        for score in dict.fromkeys(row["score"] for row in rows)
-    }
-    return small_multiples(
-        [Panel("", curves)],
-        name=f"missing-{slug(metric)}",
-        title=f"{column.title} when classes lack shots",
-        caption=f"{capitalised(unit_words(column))}, against the share of classes without any "
-        "shot: mean over data sets. Band: one standard deviation over the draws to each side.",
-        x_label="classes without shots (%)",
-        y_label=_axis(column),
-        highlight=highlight,
         markers=True,
     )
 
@@ -177,7 +122,3 @@ def _ceiling(curves: dict[str, Curve]) -> float:
     # The first few images make a curve jump: the axis fits what holds from a tenth of them on.
     highest = max(float(curve.y[curve.x >= 10].max(initial=0.0)) for curve in curves.values())
     return min(100.0, 1.15 * highest) if highest > 0 else 1.0
-
-
-def _axis(column: MetricColumn) -> str:
-    return f"{column.title} ({'%' if column.scale == 100 else f'×{column.scale}'})"

@@ -161,7 +161,10 @@ def legend_height(width: float, labels: Sequence[str]) -> float:
 def write_banner(figure: Any, palette: Palette, text: str) -> None:
     """Write a warning above a figure, within it: figures are copied without their captions."""
     if text:
-        figure.suptitle(text, color=palette.series[1], fontsize=12.5, fontweight="bold")
+        # On the left, which small screens show first.
+        figure.suptitle(
+            text, x=0.01, ha="left", color=palette.series[1], fontsize=12.5, fontweight="bold"
+        )
 
 
 @contextmanager

@@ -16,11 +16,13 @@ from trustvlm.benchmark.config import BenchConfig
 from trustvlm.benchmark.material import Material, Unavailable, materials
 from trustvlm.benchmark.measuring import measure_draw, usable_scores
 from trustvlm.benchmark.results import Classes
+from trustvlm.benchmark.studies import STUDIES, Plan, Study
+from trustvlm.benchmark.studies.answering import Answers
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.files import atomic_path
 from trustvlm.scores import get, names
 
-__all__ = ["Grid", "run_grid"]
+__all__ = ["Grid", "plan_of", "run_grid"]
 
 SampleKey = tuple[str, str, tuple[str, str, str]]
 Point = tuple[int, int]
@@ -42,6 +44,8 @@ class Grid:
         True classes and class names by dataset.
     notes
         Warnings of the models, to show wherever their numbers are.
+    answers
+        What the further studies found on the same images.
     computed
         How many cells were not on disk yet.
     """
@@ -50,6 +54,7 @@ class Grid:
     samples: dict[SampleKey, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
     classes: dict[str, Classes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    answers: Answers = field(default_factory=lambda: Answers((), Plan()))
     computed: int = 0
 
 
@@ -77,7 +82,7 @@ def run_grid(
         If a model cannot be loaded. What fails inside a cell is a row with its error.
     """
     store = EmbeddingStore() if store is None else store
-    grid, done = Grid(), 0
+    grid, done = Grid(answers=Answers(_further(config), plan_of(config), config.out)), 0
     points = list(product(config.shots, range(config.draws)))
     total = len(config.cells())
     for found in materials(config, store, notes=grid.notes, on_image=on_image):
@@ -96,7 +101,17 @@ def run_grid(
             done += 1
             if on_cell is not None:
                 on_cell(done, total)
+        grid.answers.add(found)
     return grid
+
+
+def plan_of(config: BenchConfig) -> Plan:
+    """Return what the studies of a configuration may vary."""
+    return Plan(config.shots, config.draws, config.convention, scores=config.scores)
+
+
+def _further(config: BenchConfig) -> list[Study]:
+    return [STUDIES[name] for name in config.studies if not STUDIES[name].of_the_grid]
 
 
 def _content(config: BenchConfig, material: Material, point: Point) -> dict[str, Any]:

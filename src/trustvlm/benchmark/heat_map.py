@@ -11,7 +11,7 @@ import numpy as np
 from trustvlm.benchmark.basis import basis_words
 from trustvlm.benchmark.captions import capitalised
 from trustvlm.benchmark.drawing import BANNER_HEIGHT, Drawing, write_banner
-from trustvlm.benchmark.matrix import NOTHING, Matrix, matrix
+from trustvlm.benchmark.matrix import NOTHING, Matrix, matrix, plainly
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, unit_words
 from trustvlm.benchmark.results import Row
 from trustvlm.benchmark.table import UNDEFINED
@@ -114,9 +114,11 @@ def heat_map(
                     frame.set(linewidth=3, clip_on=False, zorder=5)
                     axes.add_patch(frame)
         xs, ys = (np.arange(len(found.columns)) + 0.5, np.arange(len(found.lines)) + 0.5)
-        axes.set_xticks(xs, [shortened(str(c), 22) for c in found.columns])
-        axes.set_yticks(ys, [shortened(str(c), 22) for c in found.lines])
-        if max(len(str(c)) for c in found.columns) > 7:
+        axes.set_xticks(xs, [shortened(plainly(c), 22) for c in found.columns])
+        axes.set_yticks(ys, [shortened(plainly(c), 22) for c in found.lines])
+        headline = (of or str(rows[0]["score"])).partition(",")[0]
+        axes.set_title(shortened(headline, 40), fontsize=12.5, loc="left")
+        if max(len(plainly(c)) for c in found.columns) > 7:
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
@@ -131,7 +133,8 @@ def heat_map(
         title=title,
         caption=" ".join(filter(None, caption)),
         width=max(320.0, _CELL[0] * len(found.columns) + 170.0),
-        height=_CELL[1] * len(found.lines) + 110.0 + (BANNER_HEIGHT if banner else 0),
+        # A single line has to leave room for the name of its axis.
+        height=max(_CELL[1] * len(found.lines), 100.0) + 130.0 + (BANNER_HEIGHT if banner else 0),
         draw=draw,
     )
 

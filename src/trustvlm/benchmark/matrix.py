@@ -18,7 +18,7 @@ from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.table import Head, Line, Table, spread_cell
 from trustvlm.exceptions import InputError
 
-__all__ = ["NOTHING", "Matrix", "matrix", "matrix_table"]
+__all__ = ["NOTHING", "Matrix", "matrix", "matrix_table", "plainly"]
 
 NOTHING = Spread(math.nan, math.nan, 0)
 
@@ -141,11 +141,11 @@ def matrix_table(
         caption=" ".join(filter(None, caption)),
         heads=(
             Head(capitalised(words[0])),
-            *(Head(str(one), falling=column.higher_is_better) for one in found.columns),
+            *(Head(plainly(one), falling=column.higher_is_better) for one in found.columns),
         ),
         lines=tuple(
             Line(
-                str(line),
+                plainly(line),
                 tuple(
                     spread_cell(found.cells.get((line, one), NOTHING), column.scale)
                     for one in found.columns
@@ -154,6 +154,17 @@ def matrix_table(
             for line in found.lines
         ),
     )
+
+
+def plainly(value: Any) -> str:
+    """Write a name as it is, and a number without needless digits.
+
+    Examples
+    --------
+    >>> plainly("pets"), plainly(10.0), plainly(0.03)
+    ('pets', '10', '0.03')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,12 @@ __all__ = ["encoder_figure", "sensitivity_figure", "shift_figure"]
 
 
 def sensitivity_figure(
-    rows: Sequence[Row], metric: str, *, chosen: tuple[float, float] | None = (1.0, 0.01)
+    rows: Sequence[Row],
+    metric: str,
+    *,
+    chosen: tuple[float, float] | None = (1.0, 0.01),
+    banner: str = "",
+    convention: str = "exact",
 ) -> Drawing:
     """Draw a metric by weight and temperature; a frame marks the chosen pair.
 
@@ -26,6 +31,8 @@ def sensitivity_figure(
         Its name.
     chosen
         Weight and temperature that are framed; the untuned setting by default.
+    banner, convention
+        As of `heat_map`.
     """
     return heat_map(
         rows,
@@ -35,10 +42,12 @@ def sensitivity_figure(
         name=f"sensitivity-{slug(metric)}",
         title=f"{METRIC_COLUMNS[metric].title} by weight and temperature",
         framed=chosen,
+        banner=banner,
+        convention=convention,
     )
 
 
-def encoder_figure(rows: Sequence[Row], metric: str) -> Drawing:
+def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact") -> Drawing:
     """Draw a metric by the model that predicts and the encoder that verifies.
 
     Parameters
@@ -47,32 +56,42 @@ def encoder_figure(rows: Sequence[Row], metric: str) -> Drawing:
         As of `Results`, of one score and one number of shots, with `vlm` and `vision`.
     metric
         Its name.
+    convention
+        Of the metric.
     """
     return heat_map(
         rows,
         metric,
         keys=("vlm", "vision"),
         words=("predicting model", "verifying encoder"),
-        name=f"encoders-{slug(metric)}",
+        name=f"encoders-{slug(metric)}-{slug(str(rows[0]['score']))}" if rows else "encoders",
         title=f"{METRIC_COLUMNS[metric].title} by model and encoder",
+        convention=convention,
     )
 
 
-def shift_figure(rows: Sequence[Row], metric: str) -> Drawing:
+def shift_figure(
+    rows: Sequence[Row], metric: str, *, name: str = "", of: str = "", convention: str = "exact"
+) -> Drawing:
     """Draw a metric by the domain that the shots are from and the data set that is tested.
 
     Parameters
     ----------
     rows
-        As of `Results`, of one score and one number of shots, with `support`.
+        As of `Results`, with `support`; of one number of shots.
     metric
         Its name.
+    name, of, convention
+        As of `heat_map`.
     """
     return heat_map(
         rows,
         metric,
         keys=("support", "dataset"),
         words=("shots from", "tested on"),
-        name=f"shift-{slug(metric)}",
+        name=name or f"shift-{slug(metric)}",
         title=f"{METRIC_COLUMNS[metric].title} with shots of another domain",
+        of=of,
+        shade_columns=True,
+        convention=convention,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trustvlm.exceptions import InputError
 from trustvlm.report.columns import COLUMNS, MetricColumn
 
-__all__ = ["METRIC_COLUMNS", "columns_of", "unit_words"]
+__all__ = ["METRIC_COLUMNS", "axis_words", "columns_of", "unit_words"]
 
 METRIC_COLUMNS: dict[str, MetricColumn] = {column.key: column for column in COLUMNS}
 
@@ -43,3 +43,14 @@ def unit_words(column: MetricColumn) -> str:
     """
     unit = "in percent" if column.scale == 100 else f"×{column.scale}"
     return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
+
+
+def axis_words(column: MetricColumn) -> str:
+    """Name a metric and its unit, for an axis.
+
+    Examples
+    --------
+    >>> axis_words(METRIC_COLUMNS["aurc"]), axis_words(METRIC_COLUMNS["auroc"])
+    ('AURC (×1000)', 'AUROC (%)')
+    """
+    return f"{column.title} ({'%' if column.scale == 100 else f'×{column.scale}'})"

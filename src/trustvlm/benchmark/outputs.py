@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trustvlm.benchmark import latex, markdown
 from trustvlm.benchmark.analysis import Analysis
+from trustvlm.benchmark.chapter import Section
 from trustvlm.benchmark.drawing import Drawing
 from trustvlm.benchmark.readable import readable
 from trustvlm.benchmark.table import Table
 from trustvlm.files import write_bytes, write_text
 
-__all__ = ["write_drawing", "write_statistics", "write_table"]
+__all__ = ["write_drawing", "write_sections", "write_statistics", "write_table"]
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
@@ -34,6 +35,15 @@ def write_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     write_text(files[0], drawing.svg_file())
     write_bytes(files[1], drawing.pdf())
     return files
+
+
+def write_sections(sections: Iterable[Section], folder: Path) -> None:
+    """Write every table and every figure of some sections."""
+    for section in sections:
+        for table in (*section.tables, *section.folded):
+            write_table(table, folder)
+        for drawing in section.drawings:
+            write_drawing(drawing, folder)
 
 
 def write_statistics(analyses: Sequence[Analysis], path: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.chapter import main_metric, sections
+from trustvlm.benchmark.analysis import Analysis, analyse
+from trustvlm.benchmark.chapter import Section, main_metric, named, sections
 from trustvlm.benchmark.detail_tables import failure_table
-from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.findings import findings
-from trustvlm.benchmark.matrix_figures import encoder_figure
+from trustvlm.benchmark.findings import cautions, findings
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
-from trustvlm.benchmark.outputs import write_drawing, write_statistics, write_table
-from trustvlm.benchmark.rendering import Chapter, render
-from trustvlm.benchmark.results import Results
+from trustvlm.benchmark.outputs import write_sections, write_statistics, write_table
+from trustvlm.benchmark.rendering import Chapter, Content, render
+from trustvlm.benchmark.results import Results, Setting
+from trustvlm.benchmark.scope import Scope
+from trustvlm.benchmark.studies.encoders import ENCODERS
+from trustvlm.benchmark.studies.study import Plan
 from trustvlm.benchmark.table import slug
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
@@ -31,7 +32,7 @@ def write_page(
     *,
     title: str = "Benchmark of confidence scores",
     notes: Sequence[str] = (),
-    studies: Sequence[Drawing] = (),
+    studies: Mapping[Setting, Sequence[Section]] | None = None,
     metrics: Sequence[str] = tuple(METRIC_COLUMNS),
     n_resamples: int = 2000,
     seed: int = 0,
@@ -54,7 +55,7 @@ def write_page(
     notes
         What readers must know before all else, such as what the models are and are not.
     studies
-        Further figures, such as those of `matrix_figures`.
+        Further sections by setting, such as those of `benchmark.studies`.
     metrics
         Which metrics, in the order of the tables.
     n_resamples, seed, level
@@ -85,65 +86,78 @@ def write_page(
     if not results.scores:
         raise InputError("Expected rows of at least one score, but there are none.")
     folder = Path(folder)
-    chapters = _chapters(results, metrics, n_resamples, seed, level, progress)
-    general = (*_encoders(results, chapters[0]), *studies)
+    parts = [results.of(setting) for setting in results.settings]
+    parts = [part for part in parts if part.scores]
+    analyses = _analyses(parts, metrics, n_resamples, seed, level, progress)
+    chapters = []
+    for place, analysis in enumerate(analyses):
+        setting = analysis.results.settings[0]
+        # Labels can differ in what a slug drops: the number keeps the names apart.
+        prefix = f"{place + 1}-{slug(setting.label)}-" if len(parts) > 1 else ""
+        found = [*sections(analysis), *(studies or {}).get(setting, ())]
+        told = findings(analysis, main_metric(analysis))
+        chapters.append(Chapter(setting.label, prefix, named(found, prefix), told))
+    general = _encoders(results, main_metric(analyses[0]))
     failures = failure_table(results.failures) if results.failures else None
     for chapter in chapters:
-        for section in chapter.sections:
-            for table in (*section.tables, *section.folded):
-                write_table(table, folder)
-            for drawing in section.drawings:
-                write_drawing(drawing, folder)
-    for drawing in general:
-        write_drawing(drawing, folder)
+        write_sections(chapter.sections, folder)
+    write_sections(general, folder)
     if failures is not None:
         write_table(failures, folder)
-    write_statistics([chapter.analysis for chapter in chapters], folder / "statistics.json")
+    write_statistics(analyses, folder / "statistics.json")
+    tests = f"bootstrap over images, {n_resamples:,} resamples, seed {seed}, {100 * level:g} %"
+    scope = Scope.of(results.rows)
+    content = Content(
+        title=title,
+        tiles=scope.tiles(),
+        chapters=chapters,
+        facts=scope.facts(results.convention, ("paired tests", tests)),
+        notes=notes,
+        cautions=cautions(results),
+        general=general,
+        failures=failures,
+        rows_file="statistics.json",
+        rows_words="Every mean, test and rank is in",
+    )
     target = folder / "index.html"
-    write_text(target, render(results, chapters, title, notes, general, failures))
+    write_text(target, render(content))
     return target
 
 
-def _chapters(
-    results: Results,
+def _analyses(
+    parts: Sequence[Results],
     metrics: Sequence[str],
     n_resamples: int,
     seed: int,
     level: float,
     progress: Progress | None,
-) -> list[Chapter]:
-    parts = [results.of(setting) for setting in results.settings]
-    parts = [part for part in parts if part.scores]
+) -> list[Analysis]:
     total, before = sum(len(part.datasets) for part in parts), 0
-    chapters = []
-    for place, part in enumerate(parts):
+    found = []
+    for part in parts:
 
         def report(done: int, _: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, total)
 
-        analysis = analyse(
-            part, metrics, n_resamples=n_resamples, seed=seed, level=level, progress=report
+        found.append(
+            analyse(part, metrics, n_resamples=n_resamples, seed=seed, level=level, progress=report)
         )
         before += len(part.datasets)
-        label = part.settings[0].label
-        # Labels can differ in what a slug drops: the number keeps the names apart.
-        prefix = f"{place + 1}-{slug(label)}-" if len(parts) > 1 else ""
-        told = findings(analysis, main_metric(analysis))
-        chapters.append(Chapter(label, prefix, analysis, sections(analysis, prefix), told))
-    return chapters
+    return found
 
 
-def _encoders(results: Results, first: Chapter) -> list[Drawing]:
+def _encoders(results: Results, metric: str) -> list[Section]:
     """Return the matrix of models and encoders, if the rows have several of either."""
     pairs = {(setting.vlm, setting.vision) for setting in results.settings}
-    metric, reference = main_metric(first.analysis), results.reference
     protocol = results.settings[0].protocol
     rows = [
         row
         for row in results.rows
-        if (row["score"], row["shots"]) == (reference, results.largest)
+        if row["shots"] == results.largest
+        and row["score"] in (results.reference, f"{results.reference}_star")
         and str(row.get("protocol") or "") == protocol
         and {"vlm", "vision"} <= row.keys()
     ]
-    return [encoder_figure(rows, metric)] if len(pairs) > 1 and rows else []
+    plan = Plan(metric=metric, convention=results.convention)
+    return [ENCODERS.show(rows, plan)] if len(pairs) > 1 and rows else []

@@ -64,6 +64,7 @@ def small_multiples(
     markers: bool = False,
     banner: str = "",
     marked: float | None = None,
+    zero: bool = False,
 ) -> Drawing:
     """Draw panels of curves; a label has the same colour, dash and marker in every panel.
 
@@ -85,6 +86,8 @@ def small_multiples(
         A warning that is part of the figure, wherever that is copied to.
     marked
         Place on the x axis that has a vertical line in every panel.
+    zero
+        Whether every panel has a line at zero.
 
     Raises
     ------
@@ -123,6 +126,8 @@ def small_multiples(
                 axes.set_title(shortened(panels[place].title, 26), fontsize=12, loc="left")
             if marked is not None:
                 axes.axvline(marked, color=palette.muted, linestyle=":", linewidth=2, zorder=1)
+            if zero:
+                axes.axhline(0, color=palette.ink, linewidth=1, zorder=2)
             if ticks is not None:
                 axes.set_xticks(list(ticks), list(ticks.values()))
             axes.tick_params(labelsize=13 if alone else 11)

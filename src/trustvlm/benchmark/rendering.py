@@ -5,20 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import trustvlm
 from trustvlm.benchmark import html
-from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import convention_words
 from trustvlm.benchmark.chapter import Section
-from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.findings import cautions
 from trustvlm.benchmark.readable import readable
-from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.table import Table
 from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL
 from trustvlm.report.wording import counted, shortened
@@ -26,7 +21,7 @@ from trustvlm.report.wording import counted, shortened
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Chapter", "render"]
+__all__ = ["Chapter", "Content", "render"]
 
 
 @dataclass(frozen=True)
@@ -35,74 +30,63 @@ class Chapter:
 
     label: str
     prefix: str
-    analysis: Analysis
-    sections: list[Section]
-    findings: list[str]
+    sections: Sequence[Section]
+    findings: Sequence[str] = ()
 
 
-def render(
-    results: Results,
-    chapters: Sequence[Chapter],
-    title: str,
-    notes: Sequence[str],
-    general: Sequence[Drawing],
-    failures: Table | None,
-) -> str:
-    """Return the page: no other host, and no script but its own, which sorts the tables.
+@dataclass(frozen=True)
+class Content:
+    """Everything that a page says.
 
-    Parameters
+    Attributes
     ----------
-    results
-        Of all settings.
+    title
+        Its heading.
+    tiles
+        What it is about, in numbers: values and what they count.
+    notes, cautions
+        What readers must know before all else; notes are set in bold.
     chapters
         At least one; the first is shown open.
-    title, notes
-        Heading, and what readers must know before all else.
     general
-        Figures about more than one setting.
+        Sections about more than one setting.
     failures
         Cells that failed; None if none did.
+    facts
+        How it was made, by what.
+    rows_file, rows_words
+        A file beside the page with its numbers, and what it holds; empty if there is none.
     """
+
+    title: str
+    tiles: Sequence[tuple[str, str]]
+    chapters: Sequence[Chapter]
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str] = ()
+    cautions: Sequence[str] = ()
+    general: Sequence[Section] = ()
+    failures: Table | None = None
+    rows_file: str = ""
+    rows_words: str = ""
+
+
+def render(content: Content) -> str:
+    """Return the page: no other host, and no script but its own, which sorts the tables."""
     script = _report_file("report.js")
     style = _report_file("report.css") + _own_file("benchmark.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     page: str = _template().render(
-        title=title,
+        **{field.name: getattr(content, field.name) for field in fields(content)},
         version=trustvlm.__version__,
         style=style,
         script=script,
         script_hash=digest,
-        results=results,
-        images=sum(map(results.images, results.datasets)),
-        notes=list(notes),
-        cautions=cautions(results),
-        chapters=chapters,
-        general=general,
-        failures=failures,
-        facts=_facts(chapters[0].analysis),
         table_html=html.render,
         citation=CITATION,
         bibtex=BIBTEX,
         paper_url=PAPER_URL,
     )
     return readable(page)
-
-
-def _facts(analysis: Analysis) -> list[tuple[str, str]]:
-    results = analysis.results
-    return [
-        ("data sets", ", ".join(results.datasets)),
-        ("scores", ", ".join(results.scores)),
-        ("shots per class", ", ".join(map(str, results.shots))),
-        ("draws of the shots", str(len(results.draws))),
-        ("metrics", convention_words(analysis)),
-        (
-            "paired tests",
-            f"bootstrap over images, {analysis.n_resamples:,} resamples, seed {analysis.seed}, "
-            f"{100 * analysis.level:g} %",
-        ),
-        ("software", f"trustvlm {trustvlm.__version__}"),
-    ]
 
 
 @cache

@@ -15,7 +15,7 @@ from trustvlm.benchmark.readable import with_readable_keys, with_readable_names
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import CONVENTIONS
 
-__all__ = ["Classes", "Results", "Row", "Samples", "Setting", "value_of"]
+__all__ = ["Classes", "Results", "Row", "Samples", "Setting", "setting_of", "value_of"]
 
 Row: TypeAlias = Mapping[str, Any]
 Samples: TypeAlias = tuple[ArrayLike, ArrayLike]

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trustvlm.cli import study as study_command
+from trustvlm.cli.bench_options import Plugins, distinct, load_plugins, whole_numbers
 from trustvlm.cli.console import counting_bar, note
 from trustvlm.cli.mean_table import print_means
 from trustvlm.cli.options import Quiet, split_names
@@ -31,17 +33,12 @@ app = typer.Typer(
     help=(
         "Compare confidence scores fairly: the same images, the same shots.\n\n"
         "`trustvlm bench CONFIG.toml` runs a whole grid from image folders; `trustvlm bench "
-        "arrays` does the same from arrays alone."
+        "arrays` does the same from arrays alone; `trustvlm bench study` answers one of the "
+        "questions that reviewers ask."
     ),
     no_args_is_help=True,
 )
-
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin", metavar="FILE.py", help="A Python file that registers scores; it is executed."
-    ),
-]
+study_command.add_to(app)
 
 
 @app.command(
@@ -59,7 +56,7 @@ def run(
     Finished cells are kept in the study's folder, and embeddings in the store: run the same
     command again after an interrupt or a change, and only what is new is computed.
     """
-    _load_plugins(plugins)
+    load_plugins(plugins)
     from trustvlm.benchmark.config import read_config
     from trustvlm.benchmark.grid import run_grid
     from trustvlm.benchmark.page import write_page
@@ -82,7 +79,13 @@ def run(
     note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
     if good:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
-        page = write_page(results, study.out, title=study.name, notes=grid.notes)
+        page = write_page(
+            results,
+            study.out,
+            title=study.name,
+            notes=grid.notes,
+            studies={s: grid.answers.sections(s) for s in results.settings},
+        )
         note(f"page, tables, figures: {page}", quiet=quiet)
     if failed:
         raise typer.Exit(3)
@@ -141,17 +144,17 @@ def arrays(
     Each .npz file holds logits (n,C), features (n,d), labels (n,), class_names (C,), and
     optionally image_embeddings (n,e) and text_embeddings (C,e).
     """
-    _load_plugins(plugins)
+    load_plugins(plugins)
     from trustvlm.benchmark import load_arrays, run_study
     from trustvlm.files import atomic_path, write_text
 
-    sets = [load_arrays(test) for test in _distinct(tests)]
+    sets = [load_arrays(test) for test in distinct(tests)]
     with counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
             sets,
             scores=None if scores == "all" else split_names(scores),
-            shots=_numbers(shots),
+            shots=whole_numbers(shots),
             draws=draws,
             convention=convention,
             preset=_preset(preset, val),
@@ -179,16 +182,6 @@ def arrays(
         note(f"verdicts: {verdicts}", quiet=quiet)
 
 
-def _distinct(tests: list[Path]) -> list[Path]:
-    stems = [test.stem for test in tests]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
-    if twice:
-        raise InputError(
-            f"Expected test files with distinct names, but these repeat: {', '.join(twice)}."
-        )
-    return tests
-
-
 def _preset(preset: str | None, val: Path | None) -> str:
     if val is None and preset in (None, "untuned", "loo"):
         return preset or "untuned"
@@ -198,18 +191,3 @@ def _preset(preset: str | None, val: Path | None) -> str:
         "Expected --preset untuned, --preset loo or --val VAL.npz, but got "
         f"--preset {preset}{'' if val is None else f' and --val {val}'}."
     )
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
-
-
-def _load_plugins(plugins: list[Path] | None) -> None:
-    from trustvlm.scores.plugins import load_installed, load_plugin
-
-    load_installed()
-    for plugin in plugins or []:
-        load_plugin(plugin)
