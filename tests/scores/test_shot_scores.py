@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from trustvlm import scores
 from trustvlm.exceptions import InputError
 from trustvlm.scores import arrays
+from trustvlm.scores.covariance import Rows
 from trustvlm.scores.covariance import ledoit_wolf as shrunk_covariance
 
 seeds = st.integers(0, 5_000)
@@ -98,7 +99,9 @@ def test_trine_written_out(seed):
 def test_ledoit_wolf_equals_scikit_learn(seed, m, d):
     rows = np.random.default_rng(seed).normal(size=(m, d)) * np.arange(1, d + 1)
     expected, _ = ledoit_wolf(rows, assume_centered=True)
-    np.testing.assert_allclose(shrunk_covariance(rows).dense(), expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(
+        shrunk_covariance(Rows(rows)).dense(), expected, rtol=1e-8, atol=1e-10
+    )
 
 
 @given(seeds)

@@ -16,6 +16,7 @@ from trustvlm.benchmark.arrays import ArraySet
 from trustvlm.benchmark.tuning import Tuned, Tuning
 from trustvlm.exceptions import TrustVLMWarning, UndefinedMetricWarning
 from trustvlm.scores import ScoreResult, get, names, prepare
+from trustvlm.scores.computing import score_together
 from trustvlm.scores.shots import draw_shots
 
 __all__ = [
@@ -103,23 +104,28 @@ def measure_draw(
     if chosen is None:
         chosen = draw_rows(support, shots, draw)
     known = support.shots(chosen)
-    evidence = [test.about(known) for test in tests]
     settings = (tuning or Tuning()).settings(scores, known)
+    fixed_already = {
+        name
+        for name in scores
+        if not any(need in _OF_SHOTS for need in get(name).needs)
+        and all((test.name, name) in fixed for test in tests)
+    }
+    prepared = {
+        name: prepare(name, known, **settings[name].parameters)
+        for name in scores
+        if name not in fixed_already
+    }
+    results = {test.name: score_together(prepared, test.about(known)) for test in tests}
     for name in scores:
-        if not any(need in _OF_SHOTS for need in get(name).needs) and fixed.keys() >= {
-            (test.name, name) for test in tests
-        }:
-            for test in tests:
-                cell = fixed[test.name, name]
-                yield replace(cell, shots=shots, draw=draw)
-            continue
-        tuned = settings[name]
-        score = prepare(name, known, **tuned.parameters)
-        for test, about in zip(tests, evidence, strict=True):
-            result = score(about)
+        for test in tests:
+            if name in fixed_already:
+                yield replace(fixed[test.name, name], shots=shots, draw=draw)
+                continue
+            result = results[test.name][name]
             correct = result.prediction == test.labels
             found = evaluate_quietly(result.confidence, correct, convention)
-            cell = Measured(test.name, name, shots, draw, result, correct, found, tuned)
+            cell = Measured(test.name, name, shots, draw, result, correct, found, settings[name])
             fixed[test.name, name] = cell
             yield cell
 

@@ -14,7 +14,14 @@ from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.zero_shot import softmax, unit_rows
 
-__all__ = ["Comparison", "HeldOut", "compare", "compare_held_out"]
+__all__ = [
+    "Comparison",
+    "HeldOut",
+    "compare",
+    "compare_held_out",
+    "compare_with",
+    "image_directions",
+]
 
 # Sums of shots shorter than this share of the shots' own lengths are rounding residue.
 _NO_DIRECTION = 1e-9
@@ -77,11 +84,25 @@ def compare(evidence: Evidence) -> Comparison:
     >>> found.similarities, found.present
     (array([[0., 1.]]), array([False,  True]))
     """
-    bank, features = evidence.bank, evidence.features
+    bank = evidence.bank
     assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
-    assert features is not None  # noqa: S101
-    similarities = unit_rows(features) @ bank.prototypes_.T
+    prototypes = bank.prototypes_
+    known, found = evidence.once("comparison", lambda: (prototypes, compare_with(evidence, bank)))
+    # A bank that has been given more shots since has other prototypes.
+    return found if known is prototypes else compare_with(evidence, bank)
+
+
+def compare_with(evidence: Evidence, bank: PrototypeBank) -> Comparison:
+    """Compare images with the prototypes of another bank than the evidence's own."""
+    similarities = image_directions(evidence) @ bank.prototypes_.T
     return Comparison(evidence.logits, similarities, bank.present_)
+
+
+def image_directions(evidence: Evidence) -> NDArray[np.float64]:
+    """Return the images' features as unit rows, `(n, d)`."""
+    features = evidence.features
+    assert features is not None  # noqa: S101 -- the registry demanded it
+    return evidence.once("directions", lambda: unit_rows(features))
 
 
 def compare_held_out(evidence: Evidence) -> HeldOut:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from trustvlm.scores.evidence import PER_IMAGE, Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import Score, ScoreResult, get, keywords
 
-__all__ = ["PreparedScore", "apply", "check_parameters", "compute", "prepare"]
+__all__ = ["PreparedScore", "apply", "check_parameters", "compute", "prepare", "score_together"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,42 @@ class PreparedScore:
         learned = () if self.score.fit is None else (self.learned,)
         settings = _taken(self.score.function, self.parameters)
         blocks = [evidence] if self.score.whole_batch else evidence.blocks()
-        results = [self.score.function(block, *learned, **settings) for block in blocks]
-        if not results:
-            return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-        return ScoreResult(
-            prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
-            confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
-        )
+        return _joined([self.score.function(block, *learned, **settings) for block in blocks])
+
+
+def score_together(
+    prepared: Mapping[str, PreparedScore], evidence: Evidence
+) -> dict[str, ScoreResult]:
+    """Score the same images by several scores, block by block, so that they share their work.
+
+    Parameters
+    ----------
+    prepared
+        By any names; those that learned from the same evidence share the most.
+    evidence
+        Of n images.
+
+    Returns
+    -------
+    dict of str to ScoreResult
+        What each score alone returns for the evidence.
+
+    Examples
+    --------
+    >>> evidence = Evidence.of(logits=[[0.0, 2.0]])
+    >>> found = score_together({"text": prepare("msp", evidence)}, evidence)
+    >>> found["text"].prediction
+    array([1])
+    """
+    whole = {name for name, score in prepared.items() if score.score.whole_batch}
+    parts: dict[str, list[ScoreResult]] = {name: [] for name in prepared}
+    for name in whole:
+        parts[name].append(prepared[name](evidence))
+    for block in evidence.blocks():
+        for name, score in prepared.items():
+            if name not in whole:
+                parts[name].append(score(block))
+    return {name: _joined(results) for name, results in parts.items()}
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
@@ -158,6 +187,15 @@ def compute(
         support_image_embeddings=support_image_embeddings,
     )
     return apply(name, evidence, **parameters)
+
+
+def _joined(results: Sequence[ScoreResult]) -> ScoreResult:
+    if not results:
+        return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+    return ScoreResult(
+        prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
+        confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
+    )
 
 
 def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:

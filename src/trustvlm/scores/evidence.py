@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from trustvlm.scores.prototypes import PrototypeBank
 __all__ = ["EVIDENCE_NAMES", "PER_IMAGE", "Evidence"]
 
 Array = NDArray[Any]
+_Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")
 
 
@@ -125,13 +127,36 @@ class Evidence:
                 f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute."
             )
 
+    def once(self, name: str, compute: Callable[[], _Derived]) -> _Derived:
+        """Return what several scores derive from this evidence, computed by the first that asks.
+
+        It is kept as long as this evidence, of which a block of images is a new one.
+
+        Examples
+        --------
+        >>> evidence = Evidence.of(logits=[[1.0, 2.0]])
+        >>> evidence.once("two", lambda: 2), evidence.once("two", lambda: 1 / 0)
+        (2, 2)
+        """
+        if name not in self._derived:
+            self._derived[name] = compute()
+        found: _Derived = self._derived[name]
+        return found
+
+    @cached_property
+    def _derived(self) -> dict[str, Any]:
+        return {}
+
     def blocks(self) -> Iterable[Evidence]:
-        """Cut the images into blocks of bounded memory; the shots are shared by all."""
+        """Cut the images into blocks of bounded memory; the shots are shared by all.
+
+        Evidence that is small enough is its own only block.
+        """
         columns = self.n_classes + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
         for rows in row_blocks(self.n, 4 * columns):
-            yield self.rows(rows)
+            yield self if rows == slice(0, self.n) else self.rows(rows)
 
     def rows(self, index: Any) -> Evidence:
         """Return the evidence of some of the images, by slice, mask or indices."""

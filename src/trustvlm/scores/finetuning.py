@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_labels, as_nonzero_rows
-from trustvlm.scores.comparison import compare
+from trustvlm.scores.comparison import compare_with
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import ScoreResult, register
@@ -224,6 +224,6 @@ def trustvlm_star_f(
     `seed` are AdamW's. `weight` = 0 gives MSP's predictions and confidences. Classes without shots
     get no vote from the examples and no image term.
     """
-    found = compare(replace(evidence, bank=bank))
+    found = compare_with(evidence, bank)
     votes = prototype_softmax(found.similarities, found.present, temperature)
     return voted(found, votes, weight=weight)

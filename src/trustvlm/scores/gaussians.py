@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.covariance import Spectrum, invertible, ledoit_wolf, sample_spectrum
+from trustvlm.scores.comparison import image_directions
+from trustvlm.scores.covariance import RidgedCovariance, Rows, leading_axes, ledoit_wolf
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.text import vlm_prediction
@@ -29,9 +30,13 @@ class _Classes:
     means: NDArray[np.float64]
     present: NDArray[np.bool_]
 
-    @property
-    def residuals(self) -> NDArray[np.float64]:
-        return self.shots - self.means[self.labels]
+    @cached_property
+    def residuals(self) -> Rows:
+        return Rows(self.shots - self.means[self.labels])
+
+
+def _classes(evidence: Evidence) -> _Classes:
+    return evidence.once("classes of shots", lambda: _by_class(evidence, _directions(evidence)))
 
 
 def _by_class(evidence: Evidence, shots: NDArray[np.float64]) -> _Classes:
@@ -51,22 +56,17 @@ def _directions(evidence: Evidence) -> NDArray[np.float64]:
     return unit_rows(evidence.support_features)
 
 
-def _features(evidence: Evidence) -> NDArray[np.float64]:
-    assert evidence.features is not None  # noqa: S101 -- the registry demanded it
-    return unit_rows(evidence.features)
-
-
 @dataclass(frozen=True)
 class _Distances:
     precise_means: NDArray[np.float64]
     means: NDArray[np.float64]
-    covariance: Spectrum
+    covariance: RidgedCovariance
     present: NDArray[np.bool_]
 
 
 def _fit_mahalanobis(evidence: Evidence) -> _Distances:
-    classes = _by_class(evidence, _directions(evidence))
-    covariance = invertible(ledoit_wolf(classes.residuals))
+    classes = _classes(evidence)
+    covariance = ledoit_wolf(classes.residuals).invertible()
     means = classes.means[classes.present]
     return _Distances(covariance.solve(means), means, covariance, classes.present)
 
@@ -85,7 +85,7 @@ def mahalanobis(evidence: Evidence, fitted: _Distances) -> ScoreResult:
     Features are scaled to length one. A class without shots counts as far as the farthest class.
     """
     prediction = vlm_prediction(evidence)
-    x = _features(evidence)
+    x = image_directions(evidence)
     own = (x * fitted.covariance.solve(x)).sum(axis=1)[:, None]
     distances = own - 2.0 * x @ fitted.precise_means.T
     distances += (fitted.means * fitted.precise_means).sum(axis=1)
@@ -102,13 +102,12 @@ class _Linear:
 
 
 def _fit_gda(evidence: Evidence) -> _Linear:
-    classes = _by_class(evidence, _directions(evidence))
+    classes = _classes(evidence)
     m, d = classes.shots.shape
-    sample = sample_spectrum(classes.residuals)
-    trace = sample.variances.sum() * m / max(m - 1, 1)  # of the unbiased covariance
-    ridged = Spectrum(sample.axes, (m * sample.variances + trace) / d, float(trace / d))
+    trace = classes.residuals.total / max(m - 1, 1)  # of the unbiased covariance
+    ridged = RidgedCovariance(classes.residuals, 1 / d, trace / d)
     means = classes.means[classes.present]
-    weights = invertible(ridged).solve(means)
+    weights = ridged.invertible().solve(means)
     return _Linear(weights, -0.5 * (weights * means).sum(axis=1), classes.present)
 
 
@@ -128,7 +127,7 @@ def gda(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResu
     vision encoder, scaled to length one. A class without shots gets the image's mean visual
     logit, which neither favours nor excludes it.
     """
-    visual = _features(evidence) @ fitted.weights.T + fitted.offsets
+    visual = image_directions(evidence) @ fitted.weights.T + fitted.offsets
     table = np.repeat(visual.mean(axis=1, keepdims=True), evidence.n_classes, axis=1)
     table[:, fitted.present] = visual
     combined = evidence.logits.astype(np.float64) + alpha * table
@@ -136,11 +135,24 @@ def gda(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResu
 
 
 @dataclass(frozen=True)
+class _Density:
+    """A Gaussian in the subspace: its mean, and its covariance by few rows and a floor."""
+
+    mean: NDArray[np.float64]
+    covariance: RidgedCovariance
+
+    def logarithm(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logarithm of the density at rows `(n, k)`, up to a constant that all classes share."""
+        away = x - self.mean
+        distances = (away * self.covariance.solve(away)).sum(axis=1)
+        return np.asarray(-0.5 * (distances + self.covariance.log_determinant))
+
+
+@dataclass(frozen=True)
 class _Subspace:
     centre: NDArray[np.float64]
     axes: NDArray[np.float64]
-    means: NDArray[np.float64]
-    lowers: NDArray[np.float64]
+    densities: tuple[_Density, ...]
     present: NDArray[np.bool_]
 
 
@@ -152,20 +164,19 @@ def _fit_icpe(evidence: Evidence, *, components: int = 128, shrinkage: float = 0
         )
     shots = _directions(evidence)
     centre = shots.mean(axis=0)
-    axes = sample_spectrum(shots - centre).axes[::-1][:components]
+    axes = leading_axes(Rows(shots - centre), components)
     if not len(axes):  # all shots are the same: any direction will do
         axes = np.eye(1, shots.shape[1])
     classes = _by_class(evidence, (shots - centre) @ axes.T)
-    size = len(axes)
-    pooled = (classes.residuals**2).sum() / max(len(shots), 1) / size
-    lowers = []
+    residuals = classes.residuals
+    pooled = residuals.total / max(len(shots), 1) / len(axes)
+    densities = []
     for c in np.flatnonzero(classes.present):
-        own = classes.residuals[classes.labels == c]
-        covariance = (1.0 - shrinkage) * own.T @ own / max(len(own) - 1, 1)
-        lowers.append(np.linalg.cholesky(covariance + (shrinkage * pooled or 1.0) * np.eye(size)))
-    return _Subspace(
-        centre, axes, classes.means[classes.present], np.stack(lowers), classes.present
-    )
+        own = Rows(residuals.values[classes.labels == c])
+        scale = (1.0 - shrinkage) / max(len(own.values) - 1, 1)
+        covariance = RidgedCovariance(own, scale, shrinkage * pooled or 1.0)
+        densities.append(_Density(classes.means[c], covariance))
+    return _Subspace(centre, axes, tuple(densities), classes.present)
 
 
 @register(
@@ -173,7 +184,7 @@ def _fit_icpe(evidence: Evidence, *, components: int = 128, shrinkage: float = 0
     needs=_NEEDS,
     formula="(max_c p_c + softmax_c(log N(x; mu_c, S_c))_yhat) / 2, in the shots' PCA subspace",
     source="Lin et al. 2025 (arXiv 2511.22019)",
-    complexity="O(n(dk + Ck^2) + Ck^3), k components",
+    complexity="O(ndk + nmk), m shots, k components",
     fit=_fit_icpe,
 )
 def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
@@ -184,11 +195,8 @@ def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
     more). Features are scaled to length one. A class without shots has density 0.
     """
     prediction = vlm_prediction(evidence)
-    x = (_features(evidence) - fitted.centre) @ fitted.axes.T
-    densities = np.empty((len(x), len(fitted.means)))
-    for c, (mean, lower) in enumerate(zip(fitted.means, fitted.lowers, strict=True)):
-        white = solve_triangular(lower, (x - mean).T, lower=True)
-        densities[:, c] = -0.5 * (white**2).sum(axis=0) - np.log(np.diag(lower)).sum()
+    x = (image_directions(evidence) - fitted.centre) @ fitted.axes.T
+    densities = np.stack([density.logarithm(x) for density in fitted.densities], axis=1)
     table = np.zeros((len(x), evidence.n_classes))
     table[:, fitted.present] = softmax(densities)
     confidence = (softmax(evidence.logits).max(axis=1) + pick(table, prediction)) / 2.0

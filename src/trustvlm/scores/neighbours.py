@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.comparison import image_directions
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.text import vlm_prediction
@@ -32,16 +33,22 @@ def _sorted_shots(evidence: Evidence) -> _Shots:
     assert evidence.support_labels is not None  # noqa: S101
     if not len(evidence.support_labels):
         raise InputError("Expected at least one shot, but `support_features` has no rows.")
-    order = np.argsort(evidence.support_labels, kind="stable")
-    return _Shots(
-        directions=unit_rows(evidence.support_features[order]),
-        labels=evidence.support_labels[order],
-    )
+    features, labels = evidence.support_features, evidence.support_labels
+
+    def sort() -> _Shots:
+        order = np.argsort(labels, kind="stable")
+        return _Shots(unit_rows(features[order]), labels[order])
+
+    return evidence.once("sorted shots", sort)
 
 
 def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
-    assert evidence.features is not None  # noqa: S101
-    return unit_rows(evidence.features) @ shots.directions.T
+    def compare() -> tuple[_Shots, NDArray[np.float64]]:
+        return shots, image_directions(evidence) @ shots.directions.T
+
+    known, similarities = evidence.once("similarities to shots", compare)
+    # Scores may have learned from different shots, and ask about the same images.
+    return similarities if known is shots else compare()[1]
 
 
 def _per_class(
@@ -60,8 +67,19 @@ def _nearest(
     """Similarities and columns of the k nearest shots, nearest first; ties by column."""
     if k < 1:
         raise InputError(f"Expected `k` to be at least 1, but got {k}.")
-    columns = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(similarities, columns, axis=1), columns
+    if k >= similarities.shape[1]:
+        columns = np.argsort(-similarities, axis=1, kind="stable")
+        return np.take_along_axis(similarities, columns, axis=1), columns
+    columns = np.sort(np.argpartition(-similarities, k - 1, axis=1)[:, :k], axis=1)
+    found = np.take_along_axis(similarities, columns, axis=1)
+    # A part of the columns is found faster than an order of all, but any of those tied for the
+    # last place: there the order decides.
+    tied = (similarities >= found.min(axis=1, keepdims=True)).sum(axis=1) > k
+    if tied.any():
+        columns[tied] = np.argsort(-similarities[tied], axis=1, kind="stable")[:, :k]
+        found = np.take_along_axis(similarities, columns, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
 @register(
