@@ -11,6 +11,7 @@ import typer
 
 import trustvlm
 from trustvlm.cli import (
+    advise,
     bench,
     cache,
     crossvalidate,
@@ -19,6 +20,7 @@ from trustvlm.cli import (
     evaluate,
     fit,
     models,
+    monitor,
     predict,
     scores,
 )
@@ -39,7 +41,8 @@ app = typer.Typer(
         "Start with:  trustvlm demo\n\n"
         "Then, with your own pictures:  trustvlm fit shots/ -o my.trust  and  "
         "trustvlm predict my.trust photos/ -o out.csv\n\n"
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs failed."
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs failed, "
+        "4 drift (monitor)."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -47,7 +50,18 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (demo, fit, predict, evaluate, crossvalidate, models, datasets, scores):
+for module in (
+    demo,
+    fit,
+    predict,
+    evaluate,
+    crossvalidate,
+    advise,
+    monitor,
+    models,
+    datasets,
+    scores,
+):
     module.add_to(app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,7 @@ def demo(
     from trustvlm.demo import credits, write_pictures
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.shot_health import examine
 
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
@@ -50,7 +52,7 @@ def demo(
         verdicts = model.predict(pictures.photos, progress=progress)
     verdicts.to_csv(out / "verdicts.csv")
     note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
-    result = model.evaluate(pictures.labels, name="demo")
+    result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model))
     note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))

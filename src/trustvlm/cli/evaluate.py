@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,7 @@ def evaluate(
     Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first.
     """
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.shot_health import examine
 
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
@@ -67,6 +69,8 @@ def evaluate(
         )
     for remark in trust.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
+    if report is not None:
+        result = replace(result, health=examine(trust))
     show(result, report=report, json_file=json_file, quiet=quiet)
     if result.failures:
         raise typer.Exit(3)
@@ -82,6 +86,8 @@ def show(
     from trustvlm.report import table, write_html
 
     Console().print(table(result))
+    if result.near_copies.found:
+        note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:
         note(f"left out: {failure.error}", quiet=quiet)
     if json_file is not None:

@@ -13,7 +13,7 @@ from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence
 from trustvlm.scores.comparison import compare_held_out
 
-__all__ = ["Scope", "held_out_typicality"]
+__all__ = ["EVERYTHING", "Scope", "held_out_typicality", "scope_of_shots"]
 
 # A flag that fires on more than this share of ordinary images would be noise.
 _AT_MOST = 0.05
@@ -86,6 +86,30 @@ class Scope:
         values = np.asarray(typicality, dtype=np.float64)
         flagged: NDArray[np.bool_] = values < self.below
         return flagged
+
+
+EVERYTHING = Scope(-math.inf, 0.0)
+"""Flags nothing."""
+
+
+def scope_of_shots(evidence: Evidence, *, false_flags: float = 0.01) -> Scope:
+    """Calibrate the flag on the shots, each held out; without any, nothing is flagged.
+
+    Parameters
+    ----------
+    evidence
+        With the shots' features, labels and logits, or without shots.
+    false_flags
+        As in `Scope.of`.
+
+    Examples
+    --------
+    >>> scope_of_shots(Evidence.of(logits=[[0.0, 0.0]])).false_flags
+    0.0
+    """
+    if evidence.support_features is None:
+        return EVERYTHING
+    return Scope.of(held_out_typicality(evidence), false_flags=false_flags)
 
 
 def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:

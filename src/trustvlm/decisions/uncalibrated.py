@@ -9,12 +9,15 @@ __all__ = ["UNCALIBRATED_RULE", "accept_on_agreement"]
 
 UNCALIBRATED_RULE = (
     "uncalibrated: accept if the image resembles the example images of the predicted class more "
-    "than those of any other class, otherwise review; no error rate is promised"
+    "than those of any other class, and no less than example images do, otherwise review; no error "
+    "rate is promised"
 )
 
 
 def accept_on_agreement(
-    prediction: NDArray[np.int64], nearest: NDArray[np.int64]
+    prediction: NDArray[np.int64],
+    nearest: NDArray[np.int64],
+    unlike: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """Accept where text and image evidence name the same class.
 
@@ -24,6 +27,8 @@ def accept_on_agreement(
         `(n,)` predicted class indices.
     nearest
         `(n,)` class of the most similar prototype, -1 where there are no prototypes.
+    unlike
+        `(n,)` whether an image resembles no class at all; these are never accepted.
 
     Returns
     -------
@@ -36,4 +41,4 @@ def accept_on_agreement(
     array([ True, False, False])
     """
     agrees: NDArray[np.bool_] = prediction == nearest
-    return agrees
+    return agrees if unlike is None else agrees & ~unlike

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
+from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError, LeakError, UndefinedMetricWarning
+from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
-from trustvlm.pipeline.gathering import Gathered, gather_all
+from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.judge import verdict_rows
+from trustvlm.pipeline.leaks import NearCopies, near_copies, without_shots
 from trustvlm.pipeline.persistence import manifest_of
+from trustvlm.pipeline.shot_health import ShotHealth
 from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.pipeline.views import look
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
@@ -64,6 +67,10 @@ class EvaluationResult:
         Paths of images that were left out because they are among the shots.
     model
         The artefact's manifest: models, classes, prompt, score and so on.
+    near_copies
+        Images that are nearly the same as a shot; they are in every figure.
+    health
+        Of the shots, for reports; None if nobody looked.
     """
 
     dataset: str
@@ -81,6 +88,8 @@ class EvaluationResult:
     failures: Verdicts
     excluded: tuple[str, ...]
     model: Mapping[str, Any]
+    near_copies: NearCopies = field(default_factory=NearCopies)
+    health: ShotHealth | None = None
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
@@ -123,6 +132,7 @@ class EvaluationResult:
             "score": self.score,
             "failures": [{"path": v.path, "error": v.error} for v in self.failures],
             "excluded": list(self.excluded),
+            "near_copies": [vars(copy) for copy in self.near_copies.found],
             "model": dict(self.model),
         }
 
@@ -149,7 +159,7 @@ def evaluate(
     listing = find_labelled(labelled)
     labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
     found = gather_all(model, listing.refs, progress)
-    fresh, leaked = _without_shots(model, found, exclude_shots)
+    fresh, leaked = without_shots(model, found, exclude=exclude_shots)
     if not fresh.any():
         raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
     truth = labels[found.readable][fresh]
@@ -157,7 +167,7 @@ def evaluate(
     evidence = model.evidence(found.image_embeddings[fresh], found.features[fresh])
     results = _all_scores(model, evidence, scores)
     own = results[model.score]
-    views = look(evidence, own.prediction)
+    views = look(evidence, own.prediction, scope_of_shots(evidence))
     return EvaluationResult(
         dataset=_name(labelled) if name is None else name,
         score=model.score,
@@ -176,6 +186,7 @@ def evaluate(
         failures=Verdicts(found.failures),
         excluded=leaked,
         model=manifest_of(model),
+        near_copies=near_copies(model, [ref.path for ref in refs], found.features[fresh]),
     )
 
 
@@ -195,23 +206,6 @@ def _name(labelled: Any) -> str:
     path = Path(labelled).resolve()
     name = path.name if path.is_dir() else path.stem
     return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
-
-
-def _without_shots(
-    model: TrustVLM, found: Gathered, exclude: bool
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    used = {image["sha256"] for image in (*model.shots_, *model.selection_images_)}
-    fresh = np.array([digest not in used for digest in found.hashes], dtype=bool)
-    leaked = tuple(ref.path for ref, keep in zip(found.refs, fresh, strict=True) if not keep)
-    if leaked and not exclude:
-        raise LeakError(
-            f"{len(leaked)} of {len(found.refs)} images are also among the shots"
-            f"{' and the images selected on' if model.selection_images_ else ''}, by content "
-            f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): metrics on them would "
-            "be too good. Evaluate on other images, or leave these out with --exclude-shots "
-            "(exclude_shots=True)."
-        )
-    return fresh, leaked
 
 
 def _all_scores(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,12 +77,21 @@ def fit(
         {"path": ref.path, "sha256": digest, "class": int(label)}
         for ref, digest, label in zip(found.refs, found.hashes, model.support_labels_, strict=True)
     )
+    model.shots_folder_ = _folder(shots)
     model.selection_, model.selection_images_ = _select(model, select, images, progress)
     model.losses_ = _finetune(model) if model.finetune else ()
     model.shot_failures_ = Verdicts(found.failures)
     model.draw_, model.shots_per_class_ = draw, shots_per_class
     model.provenance_ = provenance()
     warn_about_shots(model)
+
+
+def _folder(shots: Any) -> str:
+    """Return the folder that the names of the shots are relative to."""
+    if not isinstance(shots, (str, os.PathLike)):
+        return str(Path.cwd())
+    path = Path(shots).absolute()
+    return str(path if path.is_dir() else path.parent)
 
 
 def _check_selection(model: TrustVLM, select: str | None, images: Any) -> None:

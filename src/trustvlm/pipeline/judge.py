@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from trustvlm.decisions import accept_on_agreement
+from trustvlm.decisions.scope import EVERYTHING, Scope
 from trustvlm.pipeline.gathering import Gathered
 from trustvlm.pipeline.reasons import reasons
 from trustvlm.pipeline.verdicts import Verdict
@@ -16,11 +17,15 @@ __all__ = ["judge", "verdict_rows"]
 
 
 def judge(
-    evidence: Evidence, score: PreparedScore, found: Gathered, class_names: Sequence[str]
+    evidence: Evidence,
+    score: PreparedScore,
+    found: Gathered,
+    class_names: Sequence[str],
+    scope: Scope = EVERYTHING,
 ) -> list[Verdict]:
     """Return one verdict per image, in input order, failures included."""
     result = score(evidence)
-    views = look(evidence, result.prediction)
+    views = look(evidence, result.prediction, scope)
     paths = [ref.path for ref in found.refs]
     return found.in_order(verdict_rows(result, views, paths, class_names))
 
@@ -29,7 +34,7 @@ def verdict_rows(
     result: ScoreResult, views: Views, paths: Sequence[str], class_names: Sequence[str]
 ) -> list[Verdict]:
     """Combine a score's result with the two views of it into n verdicts."""
-    accepted = accept_on_agreement(result.prediction, views.nearest)
+    accepted = accept_on_agreement(result.prediction, views.nearest, views.unlike)
     whys = reasons(result.prediction, views, class_names)
     return [
         Verdict(

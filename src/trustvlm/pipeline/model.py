@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList, find_images
@@ -101,6 +102,7 @@ class TrustVLM:
     support_image_embeddings_: NDArray[np.float32]
     support_labels_: NDArray[np.int64]
     shots_: tuple[dict[str, Any], ...]
+    shots_folder_: str
     shot_failures_: Verdicts
     draw_: int
     shots_per_class_: int | None
@@ -236,9 +238,10 @@ class TrustVLM:
         self.check_fitted()
         shots = self.evidence_of_shots()
         score = prepare(self.score, shots, **self.parameters_)
+        scope = scope_of_shots(shots)
         for found in gather(self, find_images(images), progress):
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
-            yield from judge(evidence, score, found, self.classes_.labels)
+            yield from judge(evidence, score, found, self.classes_.labels, scope)
 
     def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
         """Return one verdict per image, in input order.

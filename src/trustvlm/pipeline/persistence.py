@@ -62,6 +62,7 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
             "per_class": model.shots_per_class_,
             "draw": model.draw_,
             "counts": [int(count) for count in model.bank_.counts_],
+            "folder": model.shots_folder_,
             "images": list(model.shots_),
             "unreadable": [f.path for f in model.shot_failures_],
         },
@@ -138,6 +139,8 @@ def load_model(
         model.support_image_embeddings_ = arrays["support_image_embeddings"]
         model.support_labels_ = arrays["support_labels"].astype(np.int64)
         model.shots_ = tuple(shots["images"])
+        # Artefacts of older versions do not say where the shots were.
+        model.shots_folder_ = shots.get("folder", "")
         model.draw_, model.shots_per_class_ = shots["draw"], shots["per_class"]
         model.shot_failures_ = Verdicts([])
         model.provenance_ = {key: manifest[key] for key in ("created_by", "created_at")}

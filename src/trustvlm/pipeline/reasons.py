@@ -29,6 +29,18 @@ def reasons(prediction: NDArray[np.int64], views: Views, class_names: Sequence[s
 
 
 def _reason(i: int, c: int, views: Views, names: Sequence[str]) -> str:
+    why = _comparison(i, c, views, names)
+    if not views.unlike[i]:
+        return why
+    # What it resembles most says little then, but still says why the label is what it is.
+    return (
+        f"the image resembles no class: even '{names[int(views.nearest[i])]}' only "
+        f"{views.nearest_score[i]:.2f}, where at most {100 * views.scope.false_flags:.1f} % of "
+        f"example images have less than {views.scope.below:.2f}; {why}"
+    )
+
+
+def _comparison(i: int, c: int, views: Views, names: Sequence[str]) -> str:
     label, runner_up = names[c], int(views.runner_up[i])
     text, image = views.text_score[i], views.image_score[i]
     nearest = int(views.nearest[i])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.decisions.scope import EVERYTHING, Scope
 from trustvlm.scores import Evidence
 from trustvlm.scores.zero_shot import softmax
 
@@ -30,6 +31,10 @@ class Views:
         `(n,)` class of the most similar prototype, -1 if there is none at all.
     nearest_score
         `(n,)` its cosine, NaN if there is none.
+    unlike
+        `(n,)` bool, whether even that is so low that the image resembles no class.
+    scope
+        Where it becomes so low.
     runner_up
         `(n,)` class to consider instead: the nearest one if it is not the predicted one, else the
         most probable other one; -1 if there is a single class.
@@ -42,12 +47,14 @@ class Views:
     text_choice: NDArray[np.int64]
     nearest: NDArray[np.int64]
     nearest_score: NDArray[np.float64]
+    unlike: NDArray[np.bool_]
+    scope: Scope
     runner_up: NDArray[np.int64]
     runner_up_text: NDArray[np.float64]
     runner_up_image: NDArray[np.float64]
 
 
-def look(evidence: Evidence, prediction: NDArray[np.int64]) -> Views:
+def look(evidence: Evidence, prediction: NDArray[np.int64], scope: Scope = EVERYTHING) -> Views:
     """Look at predictions from the text side and from the image side.
 
     Parameters
@@ -56,6 +63,8 @@ def look(evidence: Evidence, prediction: NDArray[np.int64]) -> Views:
         Logits of n images; features and prototypes where there are any.
     prediction
         `(n,)` class indices, from any score.
+    scope
+        Where an image resembles no class; by default none is so unlike.
 
     Examples
     --------
@@ -75,12 +84,15 @@ def look(evidence: Evidence, prediction: NDArray[np.int64]) -> Views:
     np.put_along_axis(others, prediction[:, None], -1.0, axis=1)
     by_text = others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
     runner_up = np.where(known & (nearest != prediction), nearest, by_text)
+    nearest_score = _at(similarities, nearest)
     return Views(
         text_score=_at(p, prediction),
         image_score=_at(similarities, prediction),
         text_choice=evidence.logits.argmax(axis=1),
         nearest=nearest,
-        nearest_score=_at(similarities, nearest),
+        nearest_score=nearest_score,
+        unlike=scope.flags(nearest_score),
+        scope=scope,
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),
         runner_up_image=_at(similarities, runner_up),

@@ -17,6 +17,7 @@ from trustvlm.report.columns import COLUMNS, by_aurc, number
 from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, facts
 from trustvlm.report.figures import confidence_histogram_svg, risk_coverage_svg
 from trustvlm.report.gallery import galleries
+from trustvlm.report.shot_section import shot_section
 from trustvlm.report.summary import cautions, findings, working_points
 from trustvlm.report.thumbnails import thumbnail
 from trustvlm.report.wording import counted, percent, shortened
@@ -53,7 +54,8 @@ def render_html(evaluation: EvaluationResult) -> str:
 
     Everything that comes from data (class names, paths, reasons) is escaped, and a content
     security policy allows nothing but the page's own script. The size is bounded: at most 1000
-    classes, 200 listed files of a kind and 27 thumbnails are shown, and the page says so.
+    classes, 200 listed files of a kind, 27 thumbnails of the images and 24 of the examples are
+    shown, and the page says so.
     """
     from markupsafe import Markup
 
@@ -86,6 +88,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         classes=shown,
         classes_left_out=len(rows) - len(shown),
         groups=galleries(evaluation) if n else [],
+        shots=shot_section(evaluation.health),
         failures=_failures(evaluation),
         excluded=evaluation.excluded[:_MAX_FILES],
         facts=facts(evaluation),

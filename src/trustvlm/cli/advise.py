@@ -1,0 +1,98 @@
+"""`trustvlm advise`: look after the examples, and find out which class to label next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, ModelPath, Quiet
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.advising import Advised
+
+__all__ = ["add_to", "advise"]
+
+_SHOWN = 10
+
+
+def advise(
+    model: ModelPath,
+    labelled: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[LABELLED]",
+            help="Labelled images beside the examples: a folder of class folders, or a CSV.",
+            show_default=False,
+        ),
+    ] = None,
+    risk: Annotated[
+        float, typer.Option(help="Share of errors to bear among accepted images.")
+    ] = 0.05,
+    examples: Annotated[
+        int, typer.Option(min=1, help="How many more examples of a class to try.")
+    ] = 8,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Find wrong labels and other trouble among a model's examples, and what to label next.
+
+    With labelled images, some of them are tried as further examples and the others judge: which
+    classes gain most, and how much more could be accepted at the same risk.
+    """
+    from trustvlm.files import write_text
+    from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline import advise as find
+
+    trust = TrustVLM.load(model, device=device)
+    with progress_bar("images", quiet=quiet) as progress:
+        found = find(trust, labelled, risk=risk, examples=examples, progress=progress)
+    for remark in trust.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    typer.echo("\n".join(_lines(found)))
+    if found.excluded:
+        note(f"{len(found.excluded)} labelled images left out: they are shots", quiet=quiet)
+    for failure in found.failures:
+        note(f"left out: {failure.error}", quiet=quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        note(f"findings: {json_file}", quiet=quiet)
+    if found.failures:
+        raise typer.Exit(3)
+
+
+def _lines(found: Advised) -> list[str]:
+    from trustvlm.report.next_labels import by_examples_alone, by_labelled_images
+    from trustvlm.report.shot_findings import shot_groups, shot_summary
+
+    shots = found.shots
+    lines = [shot_summary(shots)]
+    for group in shot_groups(shots):
+        lines += ["", group.title, f"  {group.meaning}"]
+        for case in group.cases[:_SHOWN]:
+            where = " and ".join(shots.paths[shot] for shot in case.shots)
+            lines.append(f"  - {where}: {case.text}" if where else f"  - {case.text}")
+        if len(group.cases) > _SHOWN:
+            lines.append(f"  ... and {len(group.cases) - _SHOWN} more; --json lists all")
+    advice = found.advice
+    names = shots.class_names
+    return [
+        *lines,
+        "",
+        *(
+            by_examples_alone(shots.health, names)
+            if advice is None
+            else by_labelled_images(advice, names)
+        ),
+    ]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(epilog="Example:  trustvlm advise pets.trust labelled/ --risk 0.02")(advise)

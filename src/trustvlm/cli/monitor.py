@@ -1,0 +1,100 @@
+"""`trustvlm monitor`: do incoming images still resemble those the model was made for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, ModelPath, Quiet
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.monitoring import Watched
+
+__all__ = ["add_to", "monitor"]
+
+_DRIFTED = 4
+
+
+def monitor(
+    model: ModelPath,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Incoming images: images, folders, CSVs with the column path, or text files.",
+        ),
+    ],
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Go on from this file, and keep the state there; images seen before are left out.",
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="Ordinary images, unlabelled, to compare with; repeatable, on the first run. "
+            "[default: the model's examples, each held out]",
+        ),
+    ] = None,
+    false_alarm: Annotated[
+        float, typer.Option(help="Bound on the chance of a false alarm, over all runs.")
+    ] = 1e-4,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Watch whether incoming images still resemble the ordinary ones; run it every night.
+
+    Exit code 4 means that they do not. An alarm stays until a new state file is started.
+    """
+    from trustvlm.files import write_text
+    from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline import monitor as watch
+
+    trust = TrustVLM.load(model, device=device)
+    with progress_bar("images", quiet=quiet) as progress:
+        found = watch(
+            trust,
+            inputs,
+            state=state,
+            reference=reference or None,
+            false_alarm=false_alarm,
+            progress=progress,
+        )
+    for remark in trust.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    _show(found, quiet=quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        note(f"findings: {json_file}", quiet=quiet)
+    if found.monitor.drifted:
+        raise typer.Exit(_DRIFTED)
+    if found.failures:
+        raise typer.Exit(3)
+
+
+def _show(found: Watched, *, quiet: bool) -> None:
+    from trustvlm.report.drift_words import drift_caution, drift_sentence
+
+    typer.echo(drift_sentence(found))
+    caution = drift_caution(found)
+    if caution:
+        note(f"note: {caution}", quiet=quiet)
+    for failure in found.failures:
+        note(f"left out: {failure.error}", quiet=quiet)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(epilog="Example:  trustvlm monitor pets.trust photos/ --state pets.drift.json")(
+        monitor
+    )

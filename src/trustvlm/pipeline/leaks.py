@@ -1,0 +1,110 @@
+"""Images that are also among the shots, or nearly so: metrics on them would be too good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.decisions.duplicates import alike_from, near_duplicates
+from trustvlm.exceptions import LeakError
+from trustvlm.pipeline.gathering import Gathered
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["NearCopies", "NearCopy", "near_copies", "without_shots"]
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """An image that is nearly the same as a shot.
+
+    Attributes
+    ----------
+    path, shot
+        Names of the two.
+    cosine
+        Of their features.
+    """
+
+    path: str
+    shot: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """All images that are nearly the same as a shot, most alike first, and from which cosine."""
+
+    found: tuple[NearCopy, ...] = ()
+    threshold: float = 1.0
+
+    def warning(self, most: int = 3) -> str:
+        """Say it in a sentence that names the first pairs; "" if there is none."""
+        if not self.found:
+            return ""
+        n = len(self.found)
+        pairs = "; ".join(f"{c.path} and {c.shot} ({c.cosine:.3f})" for c in self.found[:most])
+        more = "; ..." if n > most else ""
+        return (
+            f"{n} {'image is' if n == 1 else 'images are'} nearly the same as an example image "
+            f"(cosine {self.threshold:.3f} or more), which flatters every figure if they are "
+            f"copies: {pairs}{more}"
+        )
+
+
+def without_shots(
+    model: TrustVLM, found: Gathered, *, exclude: bool
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Tell which of the readable images are neither shots nor selected on, by content.
+
+    Returns
+    -------
+    fresh
+        `(k,)` bool.
+    leaked
+        Paths of the others.
+
+    Raises
+    ------
+    LeakError
+        If there are others and `exclude` is False.
+    """
+    used = {image["sha256"] for image in (*model.shots_, *model.selection_images_)}
+    fresh = np.array([digest not in used for digest in found.hashes], dtype=bool)
+    leaked = tuple(ref.path for ref, keep in zip(found.refs, fresh, strict=True) if not keep)
+    if leaked and not exclude:
+        raise LeakError(
+            f"{len(leaked)} of {len(found.refs)} images are also among the shots"
+            f"{' and the images selected on' if model.selection_images_ else ''}, by content "
+            f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): metrics on them would "
+            "be too good. Evaluate on other images, or leave these out with --exclude-shots "
+            "(exclude_shots=True)."
+        )
+    return fresh, leaked
+
+
+def near_copies(model: TrustVLM, paths: list[str], features: NDArray[np.float32]) -> NearCopies:
+    """List the images whose features are nearly those of a shot.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    paths, features
+        Names of k images and their `(k, d)` features.
+    """
+    if not len(model.support_labels_):
+        return NearCopies()
+    threshold = alike_from(
+        model.support_features_, model.support_labels_, n_classes=len(model.classes_)
+    )
+    pairs = near_duplicates(features, model.support_features_, threshold=threshold)
+    copies = (
+        NearCopy(paths[pair.image], str(model.shots_[pair.other]["path"]), pair.cosine)
+        for pair in pairs
+    )
+    return NearCopies(tuple(copies), threshold)
