@@ -251,9 +251,9 @@ def advice(root: Path) -> None:
     )
     print(
         "| score | set | AURC before | advised | random | fewest shots | coverage at 5 %: before "
-        "| advised | random | gain expected (interval) |"
+        "| advised | random | gain expected (interval) | inside |"
     )
-    print("|---|---|" + "--:|" * 8)
+    print("|---|---|" + "--:|" * 9)
     for score in ("trustvlm", "trustvlm_star"):
         better = []
         for name in SETS:
@@ -263,9 +263,10 @@ def advice(root: Path) -> None:
             print(
                 f"| {score} | {name} | {m[0]:.1f} | {m[1]:+.1f} | {m[2]:+.1f} | {m[3]:+.1f} | "
                 f"{100 * m[4]:.1f} % | {100 * m[5]:+.1f} | {100 * m[6]:+.1f} | "
-                f"{100 * m[7]:+.1f} ({100 * m[8]:+.1f} to {100 * m[9]:+.1f}) |"
+                f"{100 * m[7]:+.1f} ({100 * m[8]:+.1f} to {100 * m[9]:+.1f}) | "
+                f"{((rows[:, 8] <= rows[:, 5]) & (rows[:, 5] <= rows[:, 9])).sum()} of 4 |"
             )
-        print(f"| {score} | better than random | | {sum(better)} of {len(better)} | | | | | | |")
+        print(f"| {score} | better than random | | {sum(better)} of {len(better)} | | | | | | | |")
 
 
 def followed(root: Path, name: str, score: str, seed: int) -> list[float]:
