@@ -7,7 +7,16 @@ array([0.8808])
 
 from __future__ import annotations
 
-from trustvlm.scores import finetuning, gaussians, neighbours, text, visual
+from trustvlm.scores import (
+    adapted,
+    auto,
+    finetuning,
+    gaussians,
+    neighbours,
+    text,
+    unlabelled,
+    visual,
+)
 from trustvlm.scores.computing import PreparedScore, apply, check_parameters, compute, prepare
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
@@ -20,7 +29,9 @@ __all__ = [
     "PrototypeBank",
     "Score",
     "ScoreResult",
+    "adapted",
     "apply",
+    "auto",
     "check_parameters",
     "compute",
     "finetuning",
@@ -31,6 +42,7 @@ __all__ = [
     "prepare",
     "register",
     "text",
+    "unlabelled",
     "unregister",
     "visual",
     "zero_shot_logits",

@@ -1,0 +1,160 @@
+"""`auto` and `auto_star`: text and shots weighed against each other by what held-out shots say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.experts import EXPERTS, Expert
+from trustvlm.scores.registry import ScoreResult, register
+from trustvlm.scores.spaces import SPACES, SpaceName, images_in, scale_of, scaled, shots_in
+from trustvlm.scores.stacking import evidence_scale, fit_weights, log_odds
+from trustvlm.scores.text import vlm_prediction
+
+__all__ = ["AutoModel", "auto", "auto_star", "fit_auto"]
+
+Array = NDArray[np.float64]
+_NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
+_FORMULA = (
+    "log-odds of yhat in softmax(mean over experts of a z + b E + b' E'), "
+    "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
+)
+
+# Means and spreads of the prior on weights, in units of the evidence's own scale. They matter
+# where there are few shots, and alone decide at one shot a class.
+_TEXT, _TEXT_SPREAD = 0.3, 0.5
+_VISUAL: Mapping[SpaceName, float] = {"features": 1.0, "image_embeddings": 0.3}
+_VISUAL_SPREAD = 0.5
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """One expert in each space, with the weight of the text beside it."""
+
+    text: float
+    parts: tuple[tuple[SpaceName, Expert, float], ...]
+
+
+@dataclass(frozen=True)
+class AutoModel:
+    """What `auto` learns from the shots.
+
+    Attributes
+    ----------
+    present
+        `(C,)` bool, which classes have shots.
+    scales
+        Scale of each dimension, by space.
+    weighted
+        The experts and their weights.
+    """
+
+    present: NDArray[np.bool_]
+    scales: Mapping[SpaceName, Array]
+    weighted: tuple[_Weighted, ...]
+
+    def logits(self, evidence: Evidence, shift: Mapping[SpaceName, Array] | None = None) -> Array:
+        """Combine text and shots into `(n, C)` logits; `shift` is taken from the scaled images.
+
+        For a class without shots the image is as probable as on average over the others: it can
+        win by its text alone.
+        """
+        shift = shift or {}
+        evidence.demand(self.scales, by="auto")
+        rows = {
+            space: scaled(images_in(space, evidence), scale) - shift.get(space, 0.0)
+            for space, scale in self.scales.items()
+        }
+        z = evidence.logits.astype(np.float64)
+        total = np.zeros_like(z)
+        for expert in self.weighted:
+            visual = np.zeros_like(z)
+            for space, part, weight in expert.parts:
+                visual += weight * part.evidence(rows[space])
+            total += expert.text * z + self._filled(visual)
+        return total / len(self.weighted)
+
+    def _filled(self, visual: Array) -> Array:
+        if self.present.all():
+            return visual
+        known = visual[:, self.present]
+        top = known.max(axis=1, keepdims=True)
+        background = top + np.log(np.exp(known - top).mean(axis=1, keepdims=True))
+        return np.where(self.present, visual, background)
+
+
+def fit_auto(evidence: Evidence) -> AutoModel:
+    """Learn experts from the shots, and by leave-one-out how far to believe each.
+
+    Raises
+    ------
+    InputError
+        If there are no shots.
+    """
+    labels = evidence.support_labels
+    assert labels is not None  # noqa: S101 -- the registry demanded it
+    assert evidence.support_logits is not None  # noqa: S101
+    if not len(labels):
+        raise InputError("Expected at least one shot, but `support_features` has no rows.")
+    counts = np.bincount(labels, minlength=evidence.n_classes)
+    present = counts > 0
+    column = (np.cumsum(present) - 1)[labels]
+    z = evidence.support_logits.astype(np.float64)[:, present]
+    usable = counts[labels] > 1
+    text = fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
+    spaces = [space for space in SPACES if evidence.has(f"support_{space}")]
+    scales = {space: scale_of(shots_in(space, evidence)) for space in spaces}
+    shots = {space: scaled(shots_in(space, evidence), scales[space]) for space in spaces}
+    centre = np.array([0.5 * text, *(_VISUAL[space] for space in spaces)])
+    spread = np.array([max(text, 0.05), *(_VISUAL_SPREAD for _ in spaces)])
+    weighted = []
+    for make in EXPERTS:
+        experts = [make(shots[space], labels, evidence.n_classes) for space in spaces]
+        held_out = [expert.held_out[:, present] for expert in experts]
+        units = [evidence_scale(table, column) for table in held_out]
+        tables = np.stack([z, *(t / unit for t, unit in zip(held_out, units, strict=True))])
+        weights = fit_weights(tables[:, usable], column[usable], centre, spread)
+        parts = zip(spaces, experts, weights[1:] / np.array(units), strict=True)
+        weighted.append(_Weighted(float(weights[0]), tuple((s, e, float(w)) for s, e, w in parts)))
+    return AutoModel(present, scales, tuple(weighted))
+
+
+@register(
+    "auto",
+    needs=_NEEDS,
+    formula=_FORMULA,
+    source="this project; docs/research/auto.md",
+    complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    fit=fit_auto,
+)
+def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
+    """Log-odds of the VLM's prediction, given text and shots; no knob to turn. 0 is even odds.
+
+    Each expert is a log-linear mix of the logits and of its own evidence in the vision encoder's
+    space, and in the VLM's own where those vectors are passed. The weights maximise the likelihood
+    of the shots, each held out. A class without shots is judged by its text against an average
+    image.
+    """
+    prediction = vlm_prediction(evidence)
+    return ScoreResult(prediction, log_odds(model.logits(evidence), prediction))
+
+
+@register(
+    "auto_star",
+    needs=_NEEDS,
+    formula=_FORMULA.replace("yhat", "the best class"),
+    source="this project; docs/research/auto.md",
+    complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    corrects=True,
+    fit=fit_auto,
+)
+def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:
+    """As `auto`, but the prediction is the class that text and shots together favour."""
+    logits = model.logits(evidence)
+    prediction = logits.argmax(axis=1)
+    return ScoreResult(prediction, log_odds(logits, prediction))

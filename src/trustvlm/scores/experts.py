@@ -1,0 +1,153 @@
+"""Three experts on what the shots say about an image, each with its leave-one-out answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.scores.zero_shot import unit_rows
+
+__all__ = ["EXPERTS", "Expert", "neighbours", "prototypes", "ridge"]
+
+Array = NDArray[np.float64]
+_SHARPNESS = 10.0
+_PENALTIES = np.geomspace(0.3, 30.0, 5)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Class evidence for images, and for each shot as if it had not been among the shots.
+
+    Attributes
+    ----------
+    held_out
+        `(m, C)`; column of the shot's own class computed without that shot. A row whose class has
+        no other shot is not to be used. Columns of classes without shots are 0.
+    evidence
+        Maps `(n, d)` rows to `(n, C)`; larger speaks for the class.
+    """
+
+    held_out: Array
+    evidence: Callable[[Array], Array]
+
+
+def prototypes(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+    """Cosine with the mean of each class, around the mean of all shots.
+
+    The own class of a shot is compared by the mean of its other shots, which needs no loop:
+    the sum of the class less the shot.
+
+    Parameters
+    ----------
+    shots, labels
+        `(m, d)` and `(m,)` class indices.
+    n_classes
+        C; classes without shots have evidence 0.
+
+    Examples
+    --------
+    >>> shots = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+    >>> prototypes(shots, np.array([0, 0, 1, 1]), 2).held_out[0].round(2)
+    array([ 0.98, -1.  ])
+    """
+    centre = shots.mean(axis=0)
+    directions = unit_rows(shots - centre)
+    sums = np.zeros((n_classes, shots.shape[1]))
+    np.add.at(sums, labels, directions)
+    means = unit_rows(sums)
+    held_out = directions @ means.T
+    others = unit_rows(sums[labels] - directions)
+    held_out[np.arange(len(labels)), labels] = (directions * others).sum(axis=1)
+    return Expert(held_out, lambda rows: unit_rows(rows - centre) @ means.T)
+
+
+def neighbours(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+    """Soft maximum over each class's shots of the cosine: (1/b) log mean exp(b cos), b = 10.
+
+    Between the nearest shot (b large) and the mean over all (b small), so that a class may have
+    several looks.
+
+    Parameters
+    ----------
+    shots, labels, n_classes
+        As of `prototypes`.
+
+    Examples
+    --------
+    >>> shots = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> neighbours(shots, np.array([0, 0, 1, 1]), 2).held_out[0]
+    array([1., 0.])
+    """
+    directions = unit_rows(shots)
+    counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
+    belongs = np.zeros((len(labels), n_classes))
+    belongs[np.arange(len(labels)), labels] = 1.0
+
+    def pooled(weights: Array, counts: Array) -> Array:
+        mean = np.divide(
+            weights @ belongs, counts, out=np.ones((len(weights), n_classes)), where=counts > 0
+        )
+        return np.asarray(1.0 + np.log(mean) / _SHARPNESS) * (counts > 0)
+
+    weights = np.exp(_SHARPNESS * (directions @ directions.T - 1.0))
+    np.fill_diagonal(weights, 0.0)
+    left = np.maximum(counts - belongs, 0.0)  # one less of the own class
+    held_out = pooled(weights, left)
+    return Expert(
+        held_out,
+        lambda rows: pooled(np.exp(_SHARPNESS * (unit_rows(rows) @ directions.T - 1.0)), counts),
+    )
+
+
+def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+    """Ridge regression of the class indicators, its penalty chosen by its held-out errors.
+
+    The held-out answer of shot i is (f_i - h_ii y_i) / (1 - h_ii), h the hat matrix, so that
+    leaving out every shot costs one decomposition (Allen 1974, PRESS).
+
+    Parameters
+    ----------
+    shots, labels, n_classes
+        As of `prototypes`.
+
+    Examples
+    --------
+    >>> shots = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+    >>> bool(ridge(shots, np.array([0, 0, 1, 1]), 2).held_out[0].argmax() == 0)
+    True
+    """
+    centre = shots.mean(axis=0)
+    rows = shots - centre
+    size = float(np.sqrt((rows**2).sum(axis=1).mean())) or 1.0
+    rows = rows / size
+    targets = np.zeros((len(labels), n_classes))
+    targets[np.arange(len(labels)), labels] = 1.0
+    present = np.bincount(labels, minlength=n_classes) > 0
+    targets -= targets.mean(axis=0)
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    values = np.maximum(values, 0.0)
+    along = vectors.T @ targets
+    best: tuple[float, float, Array] | None = None
+    # With one shot a class a held-out shot has no class left: the penalty stays in the middle.
+    single = bool(np.bincount(labels).max(initial=0) < 2)
+    for penalty in (1.0,) if single else _PENALTIES:
+        kept = values / (values + penalty)
+        leverage = (vectors**2 * kept).sum(axis=1)
+        fitted = vectors @ (kept[:, None] * along)
+        rest = np.maximum(1.0 - leverage, 1e-12)[:, None]
+        held_out = (fitted - leverage[:, None] * targets) / rest
+        error = float(((held_out - targets) ** 2).sum())
+        if best is None or error < best[0]:
+            best = error, float(penalty), held_out
+    assert best is not None  # noqa: S101
+    _, penalty, held_out = best
+    coefficients = rows.T @ (vectors @ (along / (values + penalty)[:, None]))
+    return Expert(
+        held_out * present, lambda other: ((other - centre) / size) @ coefficients * present
+    )
+
+
+EXPERTS = (prototypes, neighbours, ridge)

@@ -1,0 +1,307 @@
+"""The scores that weigh text, shots and batch by themselves, against slow and obvious versions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import Ridge
+
+from trustvlm import metrics, scores
+from trustvlm.exceptions import EvidenceMissingError, InputError
+from trustvlm.scores.adapted import shift_of
+from trustvlm.scores.batch import Batch, fullness
+from trustvlm.scores.experts import EXPERTS, neighbours, prototypes, ridge
+from trustvlm.scores.stacking import evidence_scale, fit_weights, log_odds
+
+seeds = st.integers(0, 5_000)
+WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
+OF_THE_BATCH = ("auto_unlabelled", "auto_unlabelled_star")
+ALL = WITH_SHOTS + OF_THE_BATCH
+
+
+def case(seed, n=40, n_classes=4, d=8, per_class=5, absent=(), signal=2.0, shift=0.0):
+    """Classes with means of their own in image space, and logits that know a little of them."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(n_classes, d))
+    truth = rng.integers(n_classes, size=n)
+    labels = np.array([c for c in np.repeat(np.arange(n_classes), per_class) if c not in absent])
+
+    def seen(classes, moved=0.0):
+        return signal * means[classes] + rng.normal(size=(len(classes), d)) + 0.5 + moved
+
+    def told(classes):
+        return 1.5 * np.eye(n_classes)[classes] + rng.normal(size=(len(classes), n_classes))
+
+    evidence = {
+        "logits": told(truth),
+        "features": seen(truth, shift),
+        "support_features": seen(labels),
+        "support_labels": labels,
+        "support_logits": told(labels),
+    }
+    return evidence, truth
+
+
+def used(name, evidence):
+    if name in WITH_SHOTS:
+        return evidence
+    return {key: evidence[key] for key in ("logits", "features")}
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_held_out_prototypes_are_those_of_the_other_shots(seed):
+    rng = np.random.default_rng(seed)
+    shots, labels = rng.normal(size=(9, 5)), np.repeat([0, 1, 2], 3)
+    found = prototypes(shots, labels, 3)
+    rows = unit(shots - shots.mean(axis=0))
+    for i in range(9):
+        others = np.arange(9) != i
+        for c in range(3):
+            mean = rows[others & (labels == c)].mean(axis=0)
+            expected = rows[i] @ mean / np.linalg.norm(mean)
+            assert found.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_held_out_neighbours_are_the_other_shots(seed):
+    rng = np.random.default_rng(seed)
+    shots, labels = unit(rng.normal(size=(8, 5))), np.repeat([0, 1], 4)
+    found = neighbours(shots, labels, 2)
+    for i in range(8):
+        for c in range(2):
+            near = shots[(np.arange(8) != i) & (labels == c)] @ shots[i]
+            expected = np.log(np.exp(10 * near).mean()) / 10
+            assert found.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(
+        found.evidence(shots[:1])[0, 0], np.log(np.exp(10 * shots[:4] @ shots[0]).mean()) / 10
+    )
+
+
+@given(seeds)
+@settings(max_examples=10)
+def test_held_out_ridge_is_a_fit_without_the_shot(seed):
+    """Scikit-learn refits without shot i; the centre of rows and targets stays, as documented."""
+    rng = np.random.default_rng(seed)
+    shots, labels = rng.normal(size=(12, 4)), np.repeat([0, 1, 2], 4)
+    found = ridge(shots, labels, 3)
+    rows = shots - shots.mean(axis=0)
+    rows /= np.sqrt((rows**2).sum(axis=1).mean())
+    targets = np.eye(3)[labels] - 1 / 3
+    errors = {}
+    for penalty in np.geomspace(0.3, 30.0, 5):
+        held_out = np.empty((12, 3))
+        for i in range(12):
+            rest = np.arange(12) != i
+            model = Ridge(alpha=penalty, fit_intercept=False).fit(rows[rest], targets[rest])
+            held_out[i] = model.predict(rows[i : i + 1])[0]
+        errors[penalty] = ((held_out - targets) ** 2).sum(), held_out
+    best = min(errors, key=lambda penalty: errors[penalty][0])
+    np.testing.assert_allclose(found.held_out, errors[best][1], atol=1e-8)
+    whole = Ridge(alpha=best, fit_intercept=False).fit(rows, targets)
+    np.testing.assert_allclose(found.evidence(shots), whole.predict(rows), atol=1e-8)
+
+
+def test_weights_minimise_the_penalised_likelihood():
+    rng = np.random.default_rng(0)
+    tables, labels = rng.normal(size=(2, 30, 3)), rng.integers(3, size=30)
+    centre, spread = np.array([0.5, 1.0]), np.array([0.5, 2.0])
+
+    def loss(weights):
+        log_p = log_softmax(np.tensordot(weights, tables, axes=1), axis=1)
+        away = (weights - centre) / spread
+        return -log_p[np.arange(30), labels].sum() + 0.5 * (away**2).sum()
+
+    found = fit_weights(tables, labels, centre, spread)
+    grid = [np.array([a, b]) for a in np.linspace(0, 2, 81) for b in np.linspace(0, 2, 81)]
+    assert loss(found) <= min(map(loss, grid)) + 1e-4
+    assert (found >= 0).all()
+    nothing = fit_weights(tables[:, :0], labels[:0], centre, spread)
+    np.testing.assert_array_equal(nothing, centre)
+
+
+@given(seeds)
+def test_log_odds_are_those_of_the_softmax(seed):
+    rng = np.random.default_rng(seed)
+    logits, prediction = rng.normal(size=(6, 5)) * 3, rng.integers(5, size=6)
+    p = softmax(logits, axis=1)[np.arange(6), prediction]
+    np.testing.assert_allclose(log_odds(logits, prediction), np.log(p / (1 - p)), atol=1e-9)
+
+
+def test_scale_of_evidence_leaves_out_the_true_class():
+    assert evidence_scale(np.array([[5.0, 1.0, 3.0], [0.0, 9.0, 2.0]]), np.array([0, 1])) == 1.0
+    assert evidence_scale(np.zeros((3, 3)), np.array([0, 1, 2])) == 1.0
+
+
+@given(seeds, st.sampled_from(("auto", "auto_adapted", "auto_unlabelled")))
+@settings(max_examples=30)
+def test_the_plain_modes_keep_the_prediction(seed, name):
+    evidence, _ = case(seed)
+    found = scores.compute(name, **used(name, evidence))
+    np.testing.assert_array_equal(found.prediction, evidence["logits"].argmax(axis=1))
+
+
+@given(seeds, st.sampled_from(ALL))
+@settings(max_examples=30)
+def test_the_order_of_images_and_shots_does_not_matter(seed, name):
+    evidence, _ = case(seed)
+    whole = scores.compute(name, **used(name, evidence))
+    rng = np.random.default_rng(seed)
+    images, shots = rng.permutation(40), rng.permutation(len(evidence["support_labels"]))
+    moved = {k: v[shots if k.startswith("support") else images] for k, v in evidence.items()}
+    found = scores.compute(name, **used(name, moved))
+    np.testing.assert_allclose(found.confidence, whole.confidence[images], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["auto", "auto_star"])
+def test_a_verdict_does_not_depend_on_the_other_images(name):
+    evidence, _ = case(3)
+    whole = scores.compute(name, **evidence)
+    alone = {k: v if k.startswith("support") else v[:1] for k, v in evidence.items()}
+    np.testing.assert_allclose(
+        scores.compute(name, **alone).confidence, whole.confidence[:1], atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_beats_the_softmax_alone_on_classes_that_can_be_seen(name):
+    ratios = []
+    for seed in range(4):
+        evidence, truth = case(seed, n=200, per_class=8)
+        found = scores.compute(name, **used(name, evidence))
+        plain = scores.compute("msp", logits=evidence["logits"])
+        before = metrics.aurc(plain.confidence, plain.prediction == truth)
+        ratios.append(metrics.aurc(found.confidence, found.prediction == truth) / before)
+    assert np.mean(ratios) < 0.9
+
+
+@pytest.mark.parametrize("name", WITH_SHOTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"per_class": 1},
+        {"per_class": 2},
+        {"absent": (1,)},
+        {"absent": (0, 1, 2)},
+        {"n": 1},
+        {"n": 0},
+        {"n_classes": 2},
+        {"n_classes": 1},
+        {"n_classes": 1, "per_class": 1},
+    ],
+)
+def test_few_shots_classes_and_images_have_a_finite_answer(name, options):
+    evidence, _ = case(1, **options)
+    found = scores.compute(name, **evidence)
+    assert found.confidence.shape == (options.get("n", 40),)
+    assert np.isfinite(found.confidence).all()
+
+
+@pytest.mark.parametrize("name", WITH_SHOTS)
+def test_identical_shots_have_a_finite_answer(name):
+    evidence, _ = case(1, per_class=3)
+    evidence["support_features"] = np.ones_like(evidence["support_features"])
+    assert np.isfinite(scores.compute(name, **evidence).confidence).all()
+
+
+def test_a_class_without_shots_can_still_be_predicted():
+    evidence, _ = case(2, absent=(1,))
+    evidence["logits"][:, 1] = 60.0
+    assert (scores.compute("auto_star", **evidence).prediction == 1).all()
+
+
+def test_the_vlms_own_space_is_used_where_it_is_passed():
+    evidence, _ = case(4)
+    rng = np.random.default_rng(0)
+    own = {
+        "image_embeddings": rng.normal(size=(40, 5)),
+        "support_image_embeddings": rng.normal(size=(20, 5)),
+    }
+    with_own = scores.compute("auto", **evidence, **own)
+    assert not np.allclose(with_own.confidence, scores.compute("auto", **evidence).confidence)
+    with pytest.raises(EvidenceMissingError, match="image_embeddings"):
+        scores.compute("auto", **evidence, support_image_embeddings=own["support_image_embeddings"])
+
+
+@pytest.mark.parametrize("name", WITH_SHOTS)
+def test_shots_are_needed(name):
+    evidence, _ = case(0)
+    none = {k: v[:0] if k.startswith("support") else v for k, v in evidence.items()}
+    with pytest.raises(InputError, match="at least one shot"):
+        scores.compute(name, **none)
+
+
+def test_one_image_without_shots_has_the_log_odds_of_its_logits():
+    found = scores.compute("auto_unlabelled", logits=[[2.0, 0.0]], features=[[1.0, 0.5]])
+    np.testing.assert_allclose(found.confidence, [2.0])
+
+
+def test_few_images_a_class_leave_the_logits_nearly_alone():
+    assert fullness(3, 100) < 0.001 < 0.8 < fullness(1500, 100)
+    evidence, _ = case(0, n=6, n_classes=4)
+    few = used("auto_unlabelled", evidence)
+    found = scores.compute("auto_unlabelled", **few)
+    plain = log_odds(few["logits"], few["logits"].argmax(axis=1))
+    assert np.corrcoef(found.confidence, plain)[0, 1] > 0.95
+
+
+@given(seeds)
+@settings(max_examples=15)
+def test_batch_prototypes_leave_the_image_itself_out(seed):
+    rng = np.random.default_rng(seed)
+    rows = unit(rng.normal(size=(20, 6)))
+    posterior = softmax(rng.normal(size=(20, 3)) * 2, axis=1)
+    batch = Batch.of(rows)
+    expected = np.empty((20, 3))
+    k = round(0.5 * 20 / 3)
+    k = max(4, min(16, k))
+    for c in range(3):
+        surest = np.argsort(-posterior[:, c], kind="stable")[:k]
+        for i in range(20):
+            others = [j for j in surest if j != i]
+            mean = (posterior[others, c, None] * batch.directions[others]).sum(axis=0)
+            mass = posterior[others, c].sum()
+            expected[i, c] = batch.directions[i] @ mean / np.linalg.norm(mean) * mass / (mass + 1)
+    rest = np.sort(expected, axis=1)[:, :-1]
+    unit_of = (rest - rest.mean(axis=1, keepdims=True)).std()
+    np.testing.assert_allclose(batch.to_prototypes(posterior), expected / unit_of, atol=1e-6)
+
+
+def test_neighbours_are_the_nearest_others():
+    rows = unit(np.random.default_rng(0).normal(size=(60, 5)))
+    batch = Batch.of(rows)
+    cosines = batch.directions @ batch.directions.T
+    np.fill_diagonal(cosines, -np.inf)
+    for i in range(60):
+        assert set(batch.neighbours[i]) == set(np.argsort(-cosines[i])[:10])
+    np.testing.assert_allclose(batch.weights.sum(axis=1), 1.0)
+    np.testing.assert_allclose(batch.around(np.full((60, 2), 0.5)), 0.5)
+
+
+def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
+    basis, centre = np.eye(6)[:, :2], np.zeros(6)
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.normal(size=(400, 6))
+    within, away = 0.06, np.array([0.1, 0.0, 3.0, 0, 0, 0])
+    domain = shift_of(noise + away, centre, basis, within, 100)
+    np.testing.assert_allclose(domain, away, atol=0.05)
+    other_proportions = shift_of(noise + np.eye(6)[0] * 3, centre, basis, within, 100)
+    assert np.abs(other_proportions).max() < 0.05
+    evidence, truth = case(7, n=300, d=30, per_class=16, signal=0.7, shift=np.linspace(-3, 3, 30))
+    found = {name: scores.compute(name, **evidence) for name in ("auto_star", "auto_adapted_star")}
+    accuracy = {name: (v.prediction == truth).mean() for name, v in found.items()}
+    assert accuracy["auto_adapted_star"] > accuracy["auto_star"]
+
+
+def test_every_expert_answers_for_classes_without_shots():
+    shots, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 0, 0, 2, 2, 2])
+    for make in EXPERTS:
+        expert = make(shots, labels, 3)
+        np.testing.assert_array_equal(expert.held_out[:, 1], 0.0)
+        np.testing.assert_array_equal(expert.evidence(shots)[:, 1], 0.0)
