@@ -36,6 +36,8 @@ def test_rows_equal_scores_and_metrics_by_hand(files):
             text_embeddings=test.text_embeddings,
             support_features=support.features[chosen],
             support_labels=support.labels[chosen],
+            support_logits=support.logits[chosen],
+            support_image_embeddings=support.image_embeddings[chosen],
         )
         expected = metrics.evaluate(by_hand.confidence, by_hand.prediction == test.labels)
         for name in metrics.METRICS:

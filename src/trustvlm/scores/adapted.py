@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.auto import AutoModel, fit_auto
-from trustvlm.scores.batch import Batch, refine
+from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
+from trustvlm.scores.batch import batch_of, refine
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.spaces import SpaceName, images_in, scaled, shots_in
@@ -83,6 +83,10 @@ def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: i
 
 def fit_adapted(evidence: Evidence) -> _Adapted:
     """Learn `auto` and the shots' means and spread."""
+    return evidence.once("auto_adapted", lambda: _fitted(evidence))
+
+
+def _fitted(evidence: Evidence) -> _Adapted:
     model = fit_auto(evidence)
     labels = evidence.support_labels
     assert labels is not None  # noqa: S101 -- the registry demanded it
@@ -107,10 +111,14 @@ def fit_adapted(evidence: Evidence) -> _Adapted:
 
 def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
     """Combine text, shots and the batch into `(n, C)` logits; a single image gets `auto`'s."""
-    model = learned.model
-    plain = model.logits(evidence)
     if evidence.n < 2 or evidence.n_classes < 2:
-        return plain
+        return auto_logits(evidence, learned.model)
+    key = f"auto_adapted {id(learned)}"
+    return evidence.once(key, lambda: (learned, _combined(evidence, learned)))[1]
+
+
+def _combined(evidence: Evidence, learned: _Adapted) -> Array:
+    model = learned.model
     shift = {
         space: shift_of(
             scaled(images_in(space, evidence), model.scales[space]),
@@ -122,7 +130,7 @@ def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
         for space, shots in learned.shots.items()
     }
     moved = model.logits(evidence, shift)
-    batch = Batch.of(images_in("features", evidence))
+    batch = batch_of(evidence)
     return refine(moved, batch, first=moved, keep=1.0, prototypes=0.5, neighbours=0.5)
 
 

@@ -16,7 +16,7 @@ from trustvlm.scores.spaces import SPACES, SpaceName, images_in, scale_of, scale
 from trustvlm.scores.stacking import evidence_scale, fit_weights, log_odds
 from trustvlm.scores.text import vlm_prediction
 
-__all__ = ["AutoModel", "auto", "auto_star", "fit_auto"]
+__all__ = ["AutoModel", "auto", "auto_logits", "auto_star", "fit_auto"]
 
 Array = NDArray[np.float64]
 _NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
@@ -96,6 +96,17 @@ def fit_auto(evidence: Evidence) -> AutoModel:
     InputError
         If there are no shots.
     """
+    return evidence.once("auto", lambda: _fitted(evidence))
+
+
+def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
+    """Return `model.logits(evidence)`, computed once for all scores that build on it."""
+    # The model is kept beside its logits, so that no other can come to have its identity.
+    found = evidence.once(f"auto {id(model)}", lambda: (model, model.logits(evidence)))
+    return found[1]
+
+
+def _fitted(evidence: Evidence) -> AutoModel:
     labels = evidence.support_labels
     assert labels is not None  # noqa: S101 -- the registry demanded it
     assert evidence.support_logits is not None  # noqa: S101
@@ -141,7 +152,7 @@ def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     image.
     """
     prediction = vlm_prediction(evidence)
-    return ScoreResult(prediction, log_odds(model.logits(evidence), prediction))
+    return ScoreResult(prediction, log_odds(auto_logits(evidence, model), prediction))
 
 
 @register(
@@ -155,6 +166,6 @@ def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
 )
 def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """As `auto`, but the prediction is the class that text and shots together favour."""
-    logits = model.logits(evidence)
+    logits = auto_logits(evidence, model)
     prediction = logits.argmax(axis=1)
     return ScoreResult(prediction, log_odds(logits, prediction))

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import row_blocks
-from trustvlm.scores.spaces import scale_of, scaled
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.spaces import images_in, scale_of, scaled
 from trustvlm.scores.zero_shot import log_softmax, unit_rows
 
-__all__ = ["Batch", "fullness", "refine"]
+__all__ = ["Batch", "batch_of", "fullness", "refine"]
 
 Array = NDArray[np.float64]
 _NEIGHBOURS, _SHARPNESS = 10, 5.0
@@ -96,6 +97,11 @@ class Batch:
         mass = votes.sum(axis=0) - votes
         cosines = own_left_out * (mass / (mass + _MASS))
         return np.asarray(cosines / _spread(cosines))
+
+
+def batch_of(evidence: Evidence) -> Batch:
+    """Return the images of the evidence as a batch, compared once for all scores."""
+    return evidence.once("batch", lambda: Batch.of(images_in("features", evidence)))
 
 
 def refine(

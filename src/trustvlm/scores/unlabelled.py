@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.batch import Batch, fullness, refine
+from trustvlm.scores.batch import batch_of, fullness, refine
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.spaces import images_in
 from trustvlm.scores.stacking import log_odds
 from trustvlm.scores.text import vlm_prediction
 
@@ -34,6 +33,10 @@ def unlabelled_logits(evidence: Evidence) -> NDArray[np.float64]:
     >>> unlabelled_logits(one)
     array([[2., 0.]])
     """
+    return evidence.once("auto_unlabelled", lambda: _combined(evidence))
+
+
+def _combined(evidence: Evidence) -> NDArray[np.float64]:
     z = evidence.logits.astype(np.float64)
     n, n_classes = z.shape
     if n < 2 or n_classes < 2:
@@ -44,7 +47,7 @@ def unlabelled_logits(evidence: Evidence) -> NDArray[np.float64]:
     tempered = _TEXT**belief
     return refine(
         tempered * start,
-        Batch.of(images_in("features", evidence)),
+        batch_of(evidence),
         first=tempered * z,
         keep=1.0,
         prototypes=1.0,
