@@ -147,12 +147,13 @@ class TestNearDuplicates:
     def test_the_threshold_rises_where_different_classes_are_alike(self):
         rng = np.random.default_rng(0)
         x = 1.0 + 0.05 * rng.normal(size=(60, 4))
+        x[4] = x[0]  # a copy in another class does not raise it
         labels = np.arange(60) % 3
         cosines = unit(x) @ unit(x).T
         nearest = [cosines[i, labels != labels[i]].max() for i in range(60)]
         threshold = alike_from(x, labels, n_classes=3)
         assert threshold > ALIKE
-        assert threshold == pytest.approx(sorted(nearest)[59], abs=1e-6)
+        assert threshold == pytest.approx(sorted(nearest)[53])
         assert alike_from(x, np.zeros(60, dtype=int), n_classes=3) == ALIKE
         assert alike_from(np.empty((0, 4)), np.empty(0, dtype=int), n_classes=3) == ALIKE
 
@@ -215,7 +216,7 @@ class TestAlikeClasses:
 
 class TestHealth:
     def test_every_kind_of_trouble_is_found_and_named_once(self):
-        features, labels = clusters((30, 30, 30, 2, 0), d=40, noise=0.6)
+        features, labels = clusters((30, 30, 30, 2, 0), d=40, noise=0.5)
         labels[3] = 1  # wrong label
         features[50] = 5.0 * np.random.default_rng(9).normal(size=40)  # shows nothing known
         features[80] = 1.7 * features[63]  # a copy
