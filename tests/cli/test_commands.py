@@ -12,7 +12,17 @@ from broken_images import write_broken_images
 from pictures import COLOURS, picture
 from trustvlm.scores import names
 
-COMMANDS = ["demo", "fit", "predict", "evaluate", "crossvalidate", "models", "scores", "cache"]
+COMMANDS = [
+    "demo",
+    "label",
+    "fit",
+    "predict",
+    "evaluate",
+    "crossvalidate",
+    "models",
+    "scores",
+    "cache",
+]
 
 
 def rows(text):
@@ -37,6 +47,31 @@ def test_every_help_has_an_example_and_explains_its_options(trustvlm, command):
 
 def test_version(trustvlm):
     assert trustvlm("--version").out == f"trustvlm {package.__version__}\n"
+
+
+def test_label_needs_a_folder_and_names_alone(trustvlm, photos, tmp_path):
+    done = trustvlm(
+        "label", photos, "--classes", "red,green,blue", "--vlm", "offline", "-o", tmp_path / "o.csv"
+    )
+    assert done.code == 0, done.err
+    found = rows((tmp_path / "o.csv").read_text())
+    assert len(found) == 15
+    assert {row["label"] for row in found} <= {"red", "green", "blue"}
+    assert "uncalibrated" in done.err
+    assert "not CLIP" in done.err
+
+
+def test_adapting_is_named_in_the_artefact_and_needs_auto(trustvlm, shots, photos, tmp_path):
+    fit = ["fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", "--adapt"]
+    done = trustvlm(*fit)
+    assert done.code == 1
+    assert "--score auto" in done.err
+    assert trustvlm(*fit, "--score", "auto").code == 0
+    manifest = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
+    assert manifest["score"]["name"] == "auto_adapted"
+    done = trustvlm("predict", tmp_path / "m.trust", photos, "--quiet")
+    assert done.code == 0
+    assert len(rows(done.out)) == 15
 
 
 def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_path):

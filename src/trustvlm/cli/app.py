@@ -19,6 +19,7 @@ from trustvlm.cli import (
     demo,
     evaluate,
     fit,
+    label,
     models,
     monitor,
     predict,
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 for module in (
     demo,
+    label,
     fit,
     predict,
     evaluate,

@@ -9,6 +9,7 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, Quiet, parse_settings
+from trustvlm.exceptions import InputError
 
 __all__ = ["add_to", "fit"]
 
@@ -50,6 +51,14 @@ def fit(
     score: Annotated[
         str, typer.Option(help="The confidence score; see `trustvlm scores`.")
     ] = "trustvlm",
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="With --score auto or auto_star: let the images of a run tell in what they differ "
+            "from the examples (drawings, another camera). Verdicts then depend on the run.",
+        ),
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the score; repeatable."),
@@ -98,6 +107,8 @@ def fit(
     """
     from trustvlm.pipeline import TrustVLM
 
+    if adapt:
+        score = _adapted(score)
     if prompt is not None and len(prompt) == 1:
         template: str | list[str] | None = prompt[0]
     else:
@@ -135,6 +146,16 @@ def fit(
     )
     if model.shot_failures_:
         raise typer.Exit(3)
+
+
+def _adapted(score: str) -> str:
+    adapted = {"auto": "auto_adapted", "auto_star": "auto_adapted_star"}
+    if score not in adapted:
+        raise InputError(
+            f"--adapt is for the scores auto and auto_star, but the score is {score}: "
+            "add --score auto."
+        )
+    return adapted[score]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustvlm.embeddings import Progress, encode_texts
+from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.images import find_labelled, read_classes
-from trustvlm.models.prompts import class_embeddings
 from trustvlm.pipeline.finetuning import finetune_on
 from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.persistence import provenance
@@ -24,6 +23,7 @@ from trustvlm.pipeline.selection import (
     select_on,
 )
 from trustvlm.pipeline.shots import warn_about_shots
+from trustvlm.pipeline.texts import embed_classes
 from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.scores import PrototypeBank
 from trustvlm.scores.finetuning import Recipe, finetune_prototypes
@@ -59,13 +59,7 @@ def fit(
     chosen = np.arange(len(labels))
     if shots_per_class is not None:
         chosen = draw_shots(labels, len(model.classes_), shots_per_class, draw=draw).indices
-    vlm = model.encoders.vlm
-    model.text_embeddings_ = class_embeddings(
-        vlm,
-        model.classes_.names,
-        model.prompts,
-        encode=lambda texts: encode_texts(vlm, texts, model.embedding_store),
-    )
+    model.text_embeddings_ = embed_classes(model, model.classes_.names)
     found = gather_all(model, [labelled.refs[i] for i in chosen], progress)
     model.support_labels_ = labels[chosen][found.readable]
     model.support_features_ = found.features

@@ -20,8 +20,9 @@ from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_vali
 from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
 from trustvlm.pipeline.fitting import fit
-from trustvlm.pipeline.gathering import gather
+from trustvlm.pipeline.gathering import gather, gather_all
 from trustvlm.pipeline.judge import judge
+from trustvlm.pipeline.labelling import label_images
 from trustvlm.pipeline.persistence import load_model, save_model
 from trustvlm.pipeline.selection import SELECTABLE, Selection
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
@@ -239,7 +240,11 @@ class TrustVLM:
         shots = self.evidence_of_shots()
         score = prepare(self.score, shots, **self.parameters_)
         scope = scope_of_shots(shots)
-        for found in gather(self, find_images(images), progress):
+        gathered = gather(self, find_images(images), progress)
+        if score.score.whole_batch:
+            # A verdict depends on the other images, so they are judged together.
+            gathered = iter([gather_all(self, find_images(images), progress)])
+        for found in gathered:
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
             yield from judge(evidence, score, found, self.classes_.labels, scope)
 
@@ -259,6 +264,32 @@ class TrustVLM:
             If the input does not exist or holds no images, or the model is not fitted.
         """
         return Verdicts(self.iter_predict(images, progress=progress))
+
+    def label(
+        self, images: Any, *, correct: bool = False, progress: Progress | None = None
+    ) -> Verdicts:
+        """Label images from `classes` alone, without shots; nothing needs to be fitted.
+
+        The images verify each other (`auto_unlabelled`), so a verdict depends on the others.
+
+        Parameters
+        ----------
+        images, progress
+            As `iter_predict`.
+        correct
+            Let the images correct the VLM's labels, too (`auto_unlabelled_star`).
+
+        Raises
+        ------
+        InputError
+            Without class names, or if the input does not exist or holds no images.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If there are few images a class, or they contradict the VLM on most of them.
+        """
+        return label_images(self, images, correct=correct, progress=progress)
 
     def evaluate(
         self,

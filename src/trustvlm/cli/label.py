@@ -1,0 +1,103 @@
+"""`trustvlm label`: labels and trust from a folder and class names alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.options import Device, Quiet
+
+__all__ = ["add_to", "label"]
+
+
+def label(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders, CSVs with the column path, or text files with a path a line.",
+        ),
+    ],
+    classes: Annotated[
+        str,
+        typer.Option(help='Names "a,b,c", or a file with a name on each line.'),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT.{csv,jsonl,parquet}",
+            help="Where to write. [default: CSV to standard output]",
+        ),
+    ] = None,
+    vlm: Annotated[
+        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
+    ] = "clip-vit-b16",
+    vision: Annotated[
+        str | None,
+        typer.Option(
+            help="The encoder that compares images; `same` is the VLM's own image tower. "
+            "[default: dinov2-base; offline with --vlm offline]",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
+            "[default: the model's own]",
+        ),
+    ] = None,
+    correct: Annotated[
+        bool,
+        typer.Option("--correct", help="Let the images correct the model's labels, too."),
+    ] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Label images from class names alone: no examples, no labels.
+
+    The images verify each other: a label is trusted if the images that an image resembles bear it,
+    too. So a verdict depends on the other images of the run: label many at once. Columns are those
+    of `predict`; an image that cannot be read is a row with its error, and the exit code is 3.
+    """
+    from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.verdicts import check_output
+
+    if output is not None:
+        check_output(output)
+    model = TrustVLM(
+        vlm=vlm,
+        vision=vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        classes=classes,
+        prompt=prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
+        device=device,
+    )
+    with progress_bar("images", quiet=quiet) as progress:
+        verdicts = model.label(inputs, correct=correct, progress=progress)
+    if output is None:
+        sys.stdout.write(verdicts.to_csv())
+    else:
+        verdicts.write(output)
+    for remark in model.encoders.notes():
+        note(f"note: {remark}", quiet=quiet)
+    counts = verdicts.decisions()
+    note(
+        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
+        f"{counts['error']} error (decisions are uncalibrated: no error rate is promised)",
+        quiet=quiet,
+    )
+    if counts["error"]:
+        raise typer.Exit(3)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(
+        epilog='Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
+        '\n\nWithout a model hub:  trustvlm label photos/ --classes "cat,dog" --vlm offline'
+    )(label)

@@ -1,0 +1,70 @@
+"""Labels from class names alone, with encoders that see colours."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from pictures import COLOURS, picture
+from trustvlm import TrustVLM
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.pipeline.labelling import _reason
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return EmbeddingStore(tmp_path_factory.mktemp("store") / "embeddings.sqlite")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    for name, colour in COLOURS.items():
+        for i in range(12):
+            picture(colour, seed=i).save(folder / f"{name}-{i:02d}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def labelled(folder, store, correct=False):
+    model = TrustVLM("offline", "offline", classes=list(COLOURS), store=store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        return model.label(folder, correct=correct)
+
+
+def test_every_image_has_a_row_in_order_and_broken_ones_an_error(folder, store):
+    verdicts = labelled(folder, store)
+    assert [v.path for v in verdicts] == sorted(p.name for p in folder.iterdir())
+    assert [v.path for v in verdicts if v.decision == "error"] == ["broken.png"]
+    good = [v for v in verdicts if v.decision != "error"]
+    assert all(np.isfinite(v.confidence) and v.reason and v.runner_up for v in good)
+    assert {v.decision for v in good} <= {"accept", "review"}
+
+
+def test_correcting_follows_the_images(folder, store):
+    kept, corrected = labelled(folder, store), labelled(folder, store, correct=True)
+    for before, after in zip(kept, corrected, strict=True):
+        if before.label != after.label:
+            assert "outweighs" in after.reason
+            assert before.decision == after.decision == "review"
+
+
+def test_few_images_are_said_to_be_few(folder, store):
+    model = TrustVLM("offline", "offline", classes=list(COLOURS), store=store)
+    with pytest.warns(TrustVLMWarning, match="say little about each other"):
+        model.label(folder / "red-00.png")
+
+
+def test_class_names_are_needed(folder, store):
+    with pytest.raises(InputError, match="classes"):
+        TrustVLM("offline", "offline", store=store).label(folder)
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [((0, 0, 0), "agree"), ((0, 0, 1), "but the images"), ((1, 0, 1), "outweighs")],
+)
+def test_reasons_say_which_side_says_what(choices, expected):
+    assert expected in _reason(*choices, np.array([0.4, 0.6]), ["a", "b"])
