@@ -196,7 +196,7 @@ def _fit(
 
 def _with_odd_ones(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Leave every class a small chance, whatever the evidence."""
-    return (1.0 - _ODD) * p + _ODD / p.shape[1]
+    return np.asarray((1.0 - _ODD) * p + _ODD / p.shape[1])
 
 
 def _noise(theta: float) -> float:
