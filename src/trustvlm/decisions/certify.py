@@ -1,0 +1,183 @@
+"""The most lenient threshold whose risk is certified not to exceed what the user allows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trustvlm.decisions.accepting import Accepting
+from trustvlm.decisions.binomial import check_fraction
+from trustvlm.decisions.coverage import coverage_lower_bound
+from trustvlm.decisions.methods import DEFAULT_METHOD, Method, method_named
+from trustvlm.decisions.needed import images_needed
+from trustvlm.decisions.sequences import FIRST_SHARE, LEVELS, Hypotheses, first_count
+
+__all__ = ["Certificate", "certify"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A threshold and what is certified of it.
+
+    Attributes
+    ----------
+    threshold
+        Accept where confidence >= threshold; NaN if none is certified: accept nothing.
+    risk_bound
+        The risk, the share of wrong labels among the accepted ones, is at most this with
+        probability `confidence_level` over the draw of the calibration set; NaN if none.
+    confidence_level
+        That probability.
+    coverage
+        Share of the calibration set that is accepted; 0 if no threshold is certified.
+    coverage_bound
+        With probability `confidence_level`, the share of new images accepted is at least this.
+    n, accepted, errors
+        Images of the calibration set, how many of them are accepted, how many of those are wrong.
+    n_needed
+        0 where a threshold is certified; otherwise about how many more labelled images it would
+        take; infinity where more images are not expected to help.
+    risk
+        What was asked for.
+    method
+        A name of `METHODS`.
+    """
+
+    threshold: float
+    risk_bound: float
+    confidence_level: float
+    coverage: float
+    coverage_bound: float
+    n: int
+    accepted: int
+    errors: int
+    n_needed: float
+    risk: float
+    method: str
+
+    @property
+    def certified(self) -> bool:
+        """Whether there is a threshold."""
+        return not math.isnan(self.threshold)
+
+    @property
+    def observed_risk(self) -> float:
+        """Share wrong among the accepted of the calibration set; NaN if none are accepted."""
+        return self.errors / self.accepted if self.accepted else math.nan
+
+
+def certify(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    risk: float = 0.05,
+    confidence_level: float = 0.95,
+    *,
+    method: str = DEFAULT_METHOD,
+    first_share: float = FIRST_SHARE,
+    levels: int = LEVELS,
+    thresholds: ArrayLike | None = None,
+) -> Certificate:
+    """Find the most lenient threshold at which the risk is certified to be at most `risk`.
+
+    The risk is the share of wrong labels among those accepted. Over the draw of the calibration
+    set, the probability that the risk of new images exceeds `risk` is at most
+    1 - `confidence_level`. This assumes that calibration images and new images are independent
+    draws of the same kind, and that neither shots nor score were chosen with the calibration set.
+    Nothing is assumed about the confidence.
+
+    Parameters
+    ----------
+    confidence
+        `(n,)` real numbers, higher is more trusted. Equal ones are accepted together.
+    correct
+        `(n,)` booleans, or zeros and ones.
+    risk, confidence_level
+        In (0, 1).
+    method
+        `fixed_sequence`: exact binomial tests, one for each image, up to the first failure.
+        `hoeffding_bentkus`: the same with a looser test. `bonferroni`, `learn_then_test`: exact
+        tests at `levels` levels of coverage, corrected for their number.
+    first_share
+        Share of the images that the first test of a sequence accepts; more where so few could
+        not certify. Fix it before looking at the labels.
+    levels
+        How many levels of coverage the methods with a correction test.
+    thresholds
+        Test these instead; they must have been fixed without the calibration set.
+
+    Returns
+    -------
+    Certificate
+        With `threshold` NaN where none can be certified, n = 0 included.
+
+    Raises
+    ------
+    InputError
+        For arrays that do not fit, NaN, or settings out of range.
+
+    Notes
+    -----
+    Clopper & Pearson 1934; Bauer 1991; Angelopoulos et al. 2022 (arXiv 2110.01052). The sequence of
+    data-dependent thresholds is justified in `trustvlm.decisions.sequences`.
+
+    Examples
+    --------
+    >>> confidence = np.linspace(1, 0, 1000)
+    >>> t = certify(confidence, confidence > 0.3, risk=0.05)
+    >>> round(t.threshold, 3), round(t.coverage, 3), round(t.coverage_bound, 3)
+    (0.274, 0.726, 0.687)
+    >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
+    1165.0
+    """
+    chosen = method_named(method)
+    check_fraction(risk, "risk")
+    check_fraction(confidence_level, "confidence_level")
+    accepting = Accepting.of(confidence, correct)
+    if thresholds is not None:
+        tried = Hypotheses.of_thresholds(accepting, thresholds)
+    elif chosen.every_image:
+        first = first_count(accepting.n, risk, confidence_level, first_share)
+        tried = Hypotheses.of_every_image(accepting, first)
+    else:
+        tried = Hypotheses.of_levels(accepting, levels)
+    p_values = chosen.p_value(tried.errors, tried.accepted, risk)
+    rejected = chosen.procedure(p_values, 1 - confidence_level) & tried.offered
+    if not rejected.any():
+        return _none(accepting, risk, confidence_level, chosen, first_share)
+    last = int(np.flatnonzero(rejected)[-1])
+    accepted = int(tried.accepted[last])
+    return Certificate(
+        threshold=float(tried.thresholds[last]),
+        risk_bound=risk,
+        confidence_level=confidence_level,
+        coverage=accepted / accepting.n,
+        coverage_bound=coverage_lower_bound(accepted, accepting.n, confidence_level),
+        n=accepting.n,
+        accepted=accepted,
+        errors=int(tried.errors[last]),
+        n_needed=0.0,
+        risk=risk,
+        method=chosen.name,
+    )
+
+
+def _none(
+    accepting: Accepting, risk: float, confidence_level: float, method: Method, first_share: float
+) -> Certificate:
+    needed = images_needed(accepting, risk, confidence_level, method.p_value, first_share)
+    return Certificate(
+        threshold=math.nan,
+        risk_bound=math.nan,
+        confidence_level=confidence_level,
+        coverage=0.0,
+        coverage_bound=0.0,
+        n=accepting.n,
+        accepted=0,
+        errors=0,
+        n_needed=needed,
+        risk=risk,
+        method=method.name,
+    )

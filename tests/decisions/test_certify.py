@@ -1,0 +1,216 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from trustvlm.decisions import METHODS, certify
+from trustvlm.decisions.binomial import (
+    binomial_p_value,
+    fewest_images,
+    proportion_lower_bound,
+    risk_upper_bound,
+)
+from trustvlm.decisions.p_values import hoeffding_bentkus_p_value
+from trustvlm.decisions.procedures import bonferroni, fixed_sequence, holm
+from trustvlm.exceptions import InputError
+
+
+def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):
+    """Image by image, written out: (threshold, accepted) of the last that passes."""
+    # Equal confidences: the wrong ones first.
+    order = sorted(range(len(confidence)), key=lambda i: (-confidence[i], correct[i]))
+    n = len(order)
+    first = math.ceil(first_share * n)
+    while (1 - risk) ** (first - 1) > 1 - level + 1e-12:
+        first += 1
+    found, errors = (math.nan, 0), 0
+    for count, i in enumerate(order, 1):
+        errors += not correct[i]
+        if count < first - 1:
+            continue
+        if stats.binom.cdf(errors, count, risk) > 1 - level:
+            break
+        last_of_its_kind = count == n or confidence[order[count]] < confidence[i]
+        if count >= first and last_of_its_kind:
+            found = (confidence[i], count)
+    return found
+
+
+@st.composite
+def calibration_sets(draw):
+    n = draw(st.integers(0, 120))
+    wrong_at = draw(st.floats(0, 1))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    confidence = rng.random(n).round(draw(st.sampled_from([1, 2, 9])))
+    return confidence, rng.random(n) < np.clip(confidence + wrong_at, 0, 1)
+
+
+@settings(max_examples=60)
+@given(
+    calibration_sets(),
+    st.sampled_from([0.05, 0.1, 0.3]),
+    st.sampled_from([0.8, 0.95]),
+    st.sampled_from([0.01, 0.2, 0.5]),
+)
+def test_fixed_sequence_equals_the_slow_version(data, risk, level, share):
+    confidence, correct = data
+    found = certify(confidence, correct, risk, level, first_share=share)
+    threshold, accepted = slow_fixed_sequence(confidence, correct, risk, level, share)
+    assert found.accepted == accepted
+    assert found.threshold == pytest.approx(threshold, nan_ok=True)
+
+
+@given(calibration_sets(), st.sampled_from(sorted(METHODS)))
+def test_the_certificate_describes_the_calibration_set(data, method):
+    confidence, correct = data
+    found = certify(confidence, correct, 0.2, 0.9, method=method)
+    accepted = confidence >= found.threshold
+    assert found.accepted == accepted.sum()
+    assert found.errors == (accepted & ~correct).sum()
+    assert found.n == len(confidence)
+    assert found.certified == (found.accepted > 0)
+    if found.certified:
+        assert found.risk_bound == 0.2
+        assert found.coverage == found.accepted / found.n
+        assert 0 <= found.coverage_bound < found.coverage
+        assert found.observed_risk <= 0.2
+        assert found.n_needed == 0
+    else:
+        assert math.isnan(found.risk_bound)
+        assert found.coverage == found.coverage_bound == 0
+        assert found.n_needed > 0
+
+
+@given(calibration_sets(), st.sampled_from(sorted(METHODS)), st.randoms())
+def test_only_the_order_of_the_confidences_matters(data, method, shuffler):
+    confidence, correct = data
+    found = certify(confidence, correct, 0.2, 0.9, method=method)
+    stretched = certify(np.exp(3 * confidence) - 7, correct, 0.2, 0.9, method=method)
+    order = list(range(len(confidence)))
+    shuffler.shuffle(order)
+    shuffled = certify(confidence[order], correct[order], 0.2, 0.9, method=method)
+    assert shuffled.threshold == pytest.approx(found.threshold, nan_ok=True)
+    np.testing.assert_array_equal(
+        np.exp(3 * confidence) - 7 >= stretched.threshold, confidence >= found.threshold
+    )
+
+
+@given(calibration_sets())
+def test_sharper_tests_accept_at_least_as_much(data):
+    confidence, correct = data
+    accepted = {m: certify(confidence, correct, 0.2, 0.9, method=m).accepted for m in METHODS}
+    assert accepted["hoeffding_bentkus"] <= accepted["fixed_sequence"]
+    assert accepted["bonferroni"] <= accepted["learn_then_test"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stated_answers_of_the_edges(method):
+    for confidence, correct in (([], []), ([0.5], [True]), ([0.5] * 500, [False] * 500)):
+        found = certify(confidence, correct, method=method)
+        assert math.isnan(found.threshold)
+        assert found.n_needed > 0
+    assert certify([0.5] * 500, [False] * 500, method=method).n_needed == math.inf
+    # A single confidence for all images: everything or nothing.
+    tied = certify([0.5] * 500, [True] * 500, method=method)
+    assert tied.accepted in (0, 500)
+
+
+def test_everything_is_accepted_where_everything_is_right():
+    found = certify(range(500), [True] * 500, 0.01)
+    assert found.threshold == 0
+    assert found.coverage == 1
+    assert found.errors == 0
+
+
+def test_the_needed_images_are_enough_when_they_are_all_right():
+    found = certify(range(40), [True] * 40, 0.05)
+    assert not found.certified
+    total = 40 + int(found.n_needed)
+    assert certify(range(total), [True] * total, 0.05).certified
+
+
+def test_tied_images_are_accepted_together_or_not_at_all():
+    # Ninety right ones, then a tie of ten of which nine are wrong.
+    confidence = np.r_[np.linspace(2, 1, 90), np.full(10, 0.5)]
+    correct = np.r_[np.ones(91, dtype=bool), np.zeros(9, dtype=bool)]
+    for order in (np.arange(100), np.arange(100)[::-1]):
+        found = certify(confidence[order], correct[order], 0.05)
+        assert found.threshold == 1
+        assert found.accepted == 90
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"risk": 0}, "`risk` to lie between 0 and 1"),
+        ({"risk": 5}, "write 5 percent as 0.05"),
+        ({"risk": "much"}, "`risk`"),
+        ({"confidence_level": 1.0}, "`confidence_level`"),
+        ({"method": "bonferoni"}, "did you mean bonferroni"),
+        ({"first_share": 0}, "`first_share`"),
+        ({"method": "bonferroni", "levels": 0}, "`levels` to be at least 1"),
+        ({"thresholds": []}, "`thresholds`"),
+        ({"thresholds": [0.5, math.nan]}, "`thresholds`"),
+    ],
+)
+def test_wrong_settings_are_explained(settings, message):
+    with pytest.raises(InputError, match=message):
+        certify([0.5, 0.6], [True, False], **settings)
+
+
+def test_wrong_arrays_are_explained():
+    with pytest.raises(InputError, match="`confidence` to be finite"):
+        certify([0.5, math.nan], [True, False])
+    with pytest.raises(InputError, match="`correct` to have shape"):
+        certify([0.5, 0.6], [True])
+
+
+def test_binomial_p_value_and_bounds_equal_scipys():
+    rng = np.random.default_rng(0)
+    accepted = rng.integers(1, 5000, 300)
+    errors = (accepted * rng.random(300)).astype(int)
+    for risk in (0.01, 0.2, 0.7):
+        np.testing.assert_allclose(
+            binomial_p_value(errors, accepted, risk),
+            stats.binom.cdf(errors, accepted, risk),
+            atol=1e-12,
+        )
+    for k, m in zip(errors[:40].tolist(), accepted[:40].tolist(), strict=True):
+        test = stats.binomtest(k, m, alternative="less").proportion_ci(0.95, "exact")
+        assert risk_upper_bound(k, m) == pytest.approx(test.high, abs=1e-9)
+        test = stats.binomtest(k, m, alternative="greater").proportion_ci(0.95, "exact")
+        assert proportion_lower_bound(k, m) == pytest.approx(test.low, abs=1e-9)
+
+
+@pytest.mark.parametrize("risk", [0.5, 0.05, 0.01, 1e-4])
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_the_fewest_images_are_just_enough(risk, level):
+    m = fewest_images(risk, level)
+    assert binomial_p_value(0, m, risk) <= 1 - level + 1e-9
+    assert m == 1 or binomial_p_value(0, m - 1, risk) > 1 - level
+
+
+def test_hoeffding_bentkus_is_the_smaller_of_both_written_out():
+    for total, m, risk in ((0.0, 50, 0.1), (2.3, 80, 0.1), (9.0, 80, 0.1), (80.0, 80, 0.1)):
+        mean = min(total / m, risk)
+        entropy = (mean * math.log(mean / risk) if mean else 0.0) + (1 - mean) * math.log(
+            (1 - mean) / (1 - risk)
+        )
+        bentkus = math.e * stats.binom.cdf(math.ceil(total), m, risk)
+        expected = min(1.0, math.exp(-m * entropy), bentkus)
+        assert hoeffding_bentkus_p_value(total, m, risk) == pytest.approx(expected)
+    assert hoeffding_bentkus_p_value(0, 0, 0.1) == 1
+
+
+def test_procedures_on_hand_made_p_values():
+    p = [0.001, 0.02, 0.3, 0.001]
+    assert fixed_sequence(p, 0.05).tolist() == [True, True, False, False]
+    assert bonferroni(p, 0.05).tolist() == [True, False, False, True]
+    # Sorted: 0.001 * 4, 0.001 * 3, 0.02 * 2, 0.3 * 1.
+    assert holm(p, 0.05).tolist() == [True, True, False, True]
+    for procedure in (fixed_sequence, bonferroni, holm):
+        assert procedure([], 0.05).size == 0
