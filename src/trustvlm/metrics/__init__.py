@@ -18,11 +18,19 @@ Convention `trustvlm` repeats the rules of the paper's released script, to compa
 from __future__ import annotations
 
 from trustvlm.metrics.bootstrap import Interval, bootstrap
+from trustvlm.metrics.calibration import (
+    brier,
+    ece,
+    ece_if_calibrated,
+    ece_sweep,
+    rms_calibration_error,
+)
 from trustvlm.metrics.conventions import CONVENTIONS, METRICS
 from trustvlm.metrics.curve import RiskCoverageCurve, risk_coverage
 from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
 from trustvlm.metrics.evaluation import Evaluation, evaluate
 from trustvlm.metrics.paired import PairedDifference, paired_bootstrap
+from trustvlm.metrics.reliability import Reliability, reliability
 from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "PairedDifference",
+    "Reliability",
     "RiskCoverageCurve",
     "accuracy",
     "augrc",
@@ -39,9 +48,15 @@ __all__ = [
     "aurc",
     "auroc",
     "bootstrap",
+    "brier",
     "eaurc",
+    "ece",
+    "ece_if_calibrated",
+    "ece_sweep",
     "evaluate",
     "fpr95",
     "paired_bootstrap",
+    "reliability",
     "risk_coverage",
+    "rms_calibration_error",
 ]

@@ -1,0 +1,120 @@
+"""Errors of probabilities: Brier score and calibration errors, with what is known of their bias."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trustvlm.metrics.inputs import correctness_array
+from trustvlm.metrics.reliability import probability_array, reliability
+
+__all__ = ["brier", "ece", "ece_if_calibrated", "ece_sweep", "rms_calibration_error"]
+
+
+def brier(probability: ArrayLike, correct: ArrayLike) -> float:
+    """Mean squared difference between probability and outcome, in [0, 1]; lower is better.
+
+    NaN without images. Brier 1950; predicting the share r of right labels for every image costs
+    r (1 - r).
+
+    Examples
+    --------
+    >>> brier([0.8, 0.4], [1, 0])
+    0.1
+    """
+    p = probability_array(probability)
+    right = correctness_array(correct, len(p), like="probability")
+    return float(np.mean((p - right) ** 2)) if p.size else math.nan
+
+
+def ece(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error: mean over images of |share right - mean probability| of its bin.
+
+    With bins of equal number. Biased upwards, the more so the fewer images there are in a bin:
+    `ece_if_calibrated` is what to expect of perfect probabilities. NaN without images.
+
+    Notes
+    -----
+    Naeini et al. 2015; with bins of equal number Nixon et al. 2019 (arXiv 1904.01685).
+
+    Examples
+    --------
+    >>> ece([0.2, 0.4, 0.8, 0.8], [0, 1, 1, 1], bins=2).__round__(3)
+    0.2
+    """
+    found = reliability(probability, correct, bins)
+    if not found.images.size:
+        return math.nan
+    gaps = np.abs(found.right - found.probability)
+    return float(np.average(gaps, weights=found.images))
+
+
+def ece_if_calibrated(probability: ArrayLike, bins: int = 15) -> float:
+    """Return the `ece` to expect of these probabilities if every one of them were true.
+
+    By the normal approximation of the share right in each bin. NaN without images.
+
+    Examples
+    --------
+    >>> round(ece_if_calibrated([0.5] * 100, bins=1), 4)
+    0.0399
+    """
+    p = probability_array(probability)
+    found = reliability(p, np.zeros(len(p), dtype=bool), bins)
+    if not found.images.size:
+        return math.nan
+    return float(np.average(math.sqrt(2 / math.pi) * found.spread, weights=found.images))
+
+
+def ece_sweep(probability: ArrayLike, correct: ArrayLike) -> float:
+    """Expected calibration error with as many bins as keep the shares right in order.
+
+    The largest number of bins of equal number up to which, bin after bin, more probable images are
+    right at least as often. Less biased than a fixed number of bins. NaN without images.
+
+    Notes
+    -----
+    Roelofs et al. 2022, "Mitigating bias in calibration error estimation" (arXiv 2012.08668).
+
+    Examples
+    --------
+    >>> ece_sweep([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]).__round__(3)
+    0.15
+    """
+    p = probability_array(probability)
+    if not p.size:
+        return math.nan
+    best = 1
+    for bins in range(2, len(p) + 1):
+        if (np.diff(reliability(p, correct, bins).right) < 0).any():
+            break
+        best = bins
+    return ece(p, correct, best)
+
+
+def rms_calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+    """Root mean square calibration error, debiased: at least as large as the ECE, 0 if perfect.
+
+    From each bin's squared gap the variance of its share right is taken off, so that perfect
+    probabilities score about 0 with few images as well; a mean below 0 gives 0. Bins of one image
+    tell nothing and are left out. NaN if there are no others.
+
+    Notes
+    -----
+    Kumar, Liang & Ma 2019, "Verified uncertainty calibration" (arXiv 1909.10155), section 5.
+
+    Examples
+    --------
+    >>> probability = [0.5] * 4 + [0.9] * 4
+    >>> rms_calibration_error(probability, [1, 0, 1, 0, 0, 0, 0, 0], bins=2).__round__(3)
+    0.603
+    """
+    found = reliability(probability, correct, bins)
+    several = found.images > 1
+    if not several.any():
+        return math.nan
+    n, right = found.images[several], found.right[several]
+    squared = (right - found.probability[several]) ** 2 - right * (1 - right) / (n - 1)
+    return math.sqrt(max(0.0, float(np.average(squared, weights=n))))
