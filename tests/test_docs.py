@@ -24,6 +24,7 @@ def workplace(tmp_path, monkeypatch):
     write_class_folders(tmp_path / "shots")
     write_class_folders(tmp_path / "photos", per_class=3, seed=7)
     write_class_folders(tmp_path / "labelled", per_class=3, seed=8)
+    write_class_folders(tmp_path / "checked", per_class=20, seed=9)
     write_arrays(tmp_path / "pets__train.npz", 0)
     write_arrays(tmp_path / "pets__test.npz", 1)
     TrustVLM(vlm="offline", vision="offline").fit(tmp_path / "shots").save(

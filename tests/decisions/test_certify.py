@@ -119,6 +119,20 @@ def test_stated_answers_of_the_edges(method):
     assert tied.accepted in (0, 500)
 
 
+@given(calibration_sets(), st.integers(0, 2**32 - 1))
+def test_images_that_are_never_accepted_only_lower_the_coverage(data, seed):
+    confidence, correct = data
+    eligible = np.random.default_rng(seed).random(len(confidence)) < 0.7
+    among = certify(confidence[eligible], correct[eligible], 0.2, 0.9)
+    found = certify(confidence, correct, 0.2, 0.9, eligible=eligible)
+    assert found.threshold == pytest.approx(among.threshold, nan_ok=True)
+    assert (found.accepted, found.errors) == (among.accepted, among.errors)
+    assert found.n == len(confidence)
+    assert found.n_needed >= among.n_needed
+    if found.certified:
+        assert found.coverage == found.accepted / found.n
+
+
 def test_everything_is_accepted_where_everything_is_right():
     found = certify(range(500), [True] * 500, 0.01)
     assert found.threshold == 0
@@ -154,6 +168,7 @@ def test_tied_images_are_accepted_together_or_not_at_all():
         ({"first_share": 0}, "`first_share`"),
         ({"method": "bonferroni", "levels": 0}, "`levels` to be at least 1"),
         ({"thresholds": []}, "`thresholds`"),
+        ({"eligible": [1, 0]}, "`eligible` to be 2 booleans"),
         ({"thresholds": [0.5, math.nan]}, "`thresholds`"),
     ],
 )

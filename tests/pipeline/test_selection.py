@@ -222,7 +222,7 @@ def test_images_selected_on_are_neither_shots_nor_evaluated(folders):
     with pytest.raises(LeakError, match="18 of 18 images to choose settings on"):
         model().fit(folders["shots"], select_on=folders["shots"])
     fitted = model().fit(folders["shots"], select_on=folders["val"])
-    with pytest.raises(LeakError, match="and the images selected on"):
+    with pytest.raises(LeakError, match="among the images selected on"):
         fitted.evaluate(folders["val"])
     (folders["val"] / "red" / "00.png").replace(folders["test"] / "red" / "leak.png")
     with pytest.raises(LeakError, match="1 of 19"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.calibration import Calibration
 
 __all__ = ["add_to", "predict"]
 
@@ -59,11 +62,20 @@ def predict(
     counts = verdicts.decisions()
     note(
         f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
-        f"{counts['error']} error (decisions are uncalibrated: no error rate is promised)",
+        f"{counts['error']} error ({_basis(trust.calibration_)})",
         quiet=quiet,
     )
     if counts["error"]:
         raise typer.Exit(3)
+
+
+def _basis(calibration: Calibration | None) -> str:
+    """Say what the decisions rest on."""
+    if calibration is None:
+        return "decisions are uncalibrated: no error rate is promised"
+    if not calibration.certificate.certified:
+        return "no threshold is certified, so everything is reviewed; see trustvlm calibrate"
+    return calibration.certificate.statement()
 
 
 def add_to(app: typer.Typer) -> None:

@@ -68,6 +68,19 @@ class Calibrator:
     def __init__(self, name: str = DEFAULT_CALIBRATOR) -> None:
         self.name = name
 
+    def check(self) -> Calibrator:
+        """Raise `InputError` unless the name is known.
+
+        Examples
+        --------
+        >>> Calibrator("plat").check()
+        Traceback (most recent call last):
+        trustvlm.exceptions.InputError: Expected a calibrator of platt, isotonic, \
+smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean platt?
+        """
+        self._kind()
+        return self
+
     def fit(self, confidence: ArrayLike, correct: ArrayLike) -> Calibrator:
         """Learn from n >= 1 labelled images that neither shots nor score have seen.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.decisions.accepting import Accepting
 from trustvlm.decisions.binomial import check_fraction
@@ -14,6 +16,9 @@ from trustvlm.decisions.coverage import coverage_lower_bound
 from trustvlm.decisions.methods import DEFAULT_METHOD, Method, method_named
 from trustvlm.decisions.needed import images_needed
 from trustvlm.decisions.sequences import FIRST_SHARE, LEVELS, Hypotheses, first_count
+from trustvlm.decisions.statements import none_statement, percent
+from trustvlm.exceptions import InputError
+from trustvlm.metrics.inputs import confidence_array, correctness_array
 
 __all__ = ["Certificate", "certify"]
 
@@ -68,6 +73,45 @@ class Certificate:
         """Share wrong among the accepted of the calibration set; NaN if none are accepted."""
         return self.errors / self.accepted if self.accepted else math.nan
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: None for NaN, and for infinitely many needed images.
+
+        Examples
+        --------
+        >>> found = certify([0.5] * 99, [False] * 99)
+        >>> Certificate.from_dict(found.to_dict()).n_needed
+        inf
+        """
+        plain = {k: v if _is_plain(v) else None for k, v in asdict(self).items()}
+        return {"certified": self.certified, **plain}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
+        """Restore what `to_dict` gave."""
+        values: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
+        absent = {"n_needed": math.inf}
+        for name, value in values.items():
+            values[name] = absent.get(name, math.nan) if value is None else value
+        return cls(**values)
+
+    def statement(self) -> str:
+        """Say it in words.
+
+        Examples
+        --------
+        >>> print(certify(range(300), [True] * 300, risk=0.02).statement())
+        accept at confidence >= 0; with 95 % confidence at most 2 % of what is accepted is wrong; \
+it accepts 100 % of images like these (at least 92.9 %)
+        """
+        if not self.certified:
+            return none_statement(self.n, self.n_needed, self.risk, self.confidence_level)
+        return (
+            f"accept at confidence >= {self.threshold:.6g}; with "
+            f"{percent(self.confidence_level)} confidence at most {percent(self.risk_bound)} of "
+            f"what is accepted is wrong; it accepts {percent(self.coverage)} of images like these "
+            f"(at least {percent(self.coverage_bound)})"
+        )
+
 
 def certify(
     confidence: ArrayLike,
@@ -79,6 +123,7 @@ def certify(
     first_share: float = FIRST_SHARE,
     levels: int = LEVELS,
     thresholds: ArrayLike | None = None,
+    eligible: ArrayLike | None = None,
 ) -> Certificate:
     """Find the most lenient threshold at which the risk is certified to be at most `risk`.
 
@@ -107,6 +152,10 @@ def certify(
         How many levels of coverage the methods with a correction test.
     thresholds
         Test these instead; they must have been fixed without the calibration set.
+    eligible
+        `(n,)` booleans: which images may be accepted at all, by a rule that does not depend on the
+        calibration set and is applied to new images too; None for all. Others only lower the
+        coverage.
 
     Returns
     -------
@@ -135,7 +184,9 @@ def certify(
     chosen = method_named(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
-    accepting = Accepting.of(confidence, correct)
+    n = len(correctness_array(correct, len(confidence_array(confidence))))
+    chance = np.ones(n, dtype=bool) if eligible is None else _mask(eligible, n)
+    accepting = Accepting.of(np.asarray(confidence)[chance], np.asarray(correct)[chance])
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
     elif chosen.every_image:
@@ -146,16 +197,19 @@ def certify(
     p_values = chosen.p_value(tried.errors, tried.accepted, risk)
     rejected = chosen.procedure(p_values, 1 - confidence_level) & tried.offered
     if not rejected.any():
-        return _none(accepting, risk, confidence_level, chosen, first_share)
+        needed = images_needed(accepting, risk, confidence_level, chosen.p_value, first_share)
+        # Not every new image will be eligible either.
+        scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
+        return _none(n, float(scaled), risk, confidence_level, chosen)
     last = int(np.flatnonzero(rejected)[-1])
     accepted = int(tried.accepted[last])
     return Certificate(
         threshold=float(tried.thresholds[last]),
         risk_bound=risk,
         confidence_level=confidence_level,
-        coverage=accepted / accepting.n,
-        coverage_bound=coverage_lower_bound(accepted, accepting.n, confidence_level),
-        n=accepting.n,
+        coverage=accepted / n,
+        coverage_bound=coverage_lower_bound(accepted, n, confidence_level),
+        n=n,
         accepted=accepted,
         errors=int(tried.errors[last]),
         n_needed=0.0,
@@ -164,20 +218,33 @@ def certify(
     )
 
 
+def _mask(eligible: ArrayLike, n: int) -> NDArray[np.bool_]:
+    mask = np.asarray(eligible)
+    if mask.shape != (n,) or mask.dtype != bool:
+        raise InputError(
+            f"Expected `eligible` to be {n} booleans like `confidence`, but got shape {mask.shape} "
+            f"of {mask.dtype}."
+        )
+    return mask
+
+
 def _none(
-    accepting: Accepting, risk: float, confidence_level: float, method: Method, first_share: float
+    n: int, needed: float, risk: float, confidence_level: float, method: Method
 ) -> Certificate:
-    needed = images_needed(accepting, risk, confidence_level, method.p_value, first_share)
     return Certificate(
         threshold=math.nan,
         risk_bound=math.nan,
         confidence_level=confidence_level,
         coverage=0.0,
         coverage_bound=0.0,
-        n=accepting.n,
+        n=n,
         accepted=0,
         errors=0,
         n_needed=needed,
         risk=risk,
         method=method.name,
     )
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

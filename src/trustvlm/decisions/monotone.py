@@ -23,7 +23,7 @@ def grouped(
     """
     values, where = np.unique(confidence, return_inverse=True)
     images = np.bincount(where, minlength=len(values)).astype(np.float64)
-    right = np.bincount(where, weights=correct, minlength=len(values))
+    right = np.bincount(where, weights=correct, minlength=len(values)).astype(np.float64)
     return values, images, right
 
 

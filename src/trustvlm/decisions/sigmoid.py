@@ -18,12 +18,17 @@ def fit_platt(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> St
 
     The confidence s is standardised first, which changes nothing but the rounding.
     """
-    location, spread = float(confidence.mean()), float(confidence.std())
-    scale = spread if spread > 0 else 1.0
-    standard = (confidence - location) / scale
-    columns = np.stack([standard, np.ones_like(standard)], axis=1)
+    location, scale = float(confidence.mean()), float(confidence.std())
+    if confidence.min() == confidence.max() or scale == 0:
+        # A single confidence tells nothing of a slope.
+        weights = np.append(0.0, _logistic(np.ones((len(correct), 1)), correct, increasing=0))
+        scale = 1.0
+    else:
+        standard = (confidence - location) / scale
+        columns = np.stack([standard, np.ones_like(standard)], axis=1)
+        weights = _logistic(columns, correct, increasing=1)
     return {
-        "weights": _logistic(columns, correct, increasing=1),
+        "weights": weights,
         "location": np.array([location]),
         "scale": np.array([scale]),
     }

@@ -30,7 +30,7 @@ def brier(probability: ArrayLike, correct: ArrayLike) -> float:
 
 
 def ece(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error: mean over images of |share right - mean probability| of its bin.
+    """Mean over images of |share right - mean probability| of its bin: expected calibration error.
 
     With bins of equal number. Biased upwards, the more so the fewer images there are in a bin:
     `ece_if_calibrated` is what to expect of perfect probabilities. NaN without images.
@@ -69,7 +69,7 @@ def ece_if_calibrated(probability: ArrayLike, bins: int = 15) -> float:
 
 
 def ece_sweep(probability: ArrayLike, correct: ArrayLike) -> float:
-    """Expected calibration error with as many bins as keep the shares right in order.
+    """Return the `ece` with as many bins as keep the shares right in order.
 
     The largest number of bins of equal number up to which, bin after bin, more probable images are
     right at least as often. Less biased than a fixed number of bins. NaN without images.

@@ -12,7 +12,7 @@ from trustvlm.decisions.advice import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.gathering import gather_all
-from trustvlm.pipeline.leaks import without_shots
+from trustvlm.pipeline.leaks import set_apart
 from trustvlm.pipeline.shot_health import ShotHealth, examine
 from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.scores import Evidence, ScoreResult, apply
@@ -103,7 +103,7 @@ def advise(
     listing = find_labelled(labelled)
     labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
     found = gather_all(model, listing.refs, progress)
-    fresh, excluded = without_shots(model, found, exclude=True)
+    fresh, excluded = set_apart(model, found, exclude=True, calibrated_on=False, purpose="")
     truth = labels[found.readable][fresh]
     trial = _Trial(model, found.image_embeddings[fresh], found.features[fresh], truth)
     advice = label_next(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
 from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.judge import verdict_rows
-from trustvlm.pipeline.leaks import NearCopies, near_copies, without_shots
+from trustvlm.pipeline.leaks import NearCopies, near_copies, set_apart
+from trustvlm.pipeline.naming import name_of
 from trustvlm.pipeline.persistence import manifest_of
 from trustvlm.pipeline.shot_health import ShotHealth
 from trustvlm.pipeline.verdicts import Verdicts
@@ -64,7 +64,7 @@ class EvaluationResult:
     failures
         Verdicts of the images that could not be read.
     excluded
-        Paths of images that were left out because they are among the shots.
+        Paths of images that were left out because the model has learned from them.
     model
         The artefact's manifest: models, classes, prompt, score and so on.
     near_copies
@@ -152,14 +152,21 @@ def evaluate(
     Raises
     ------
     LeakError
-        If images are also among the shots and `exclude_shots` is False.
+        If images are also among the shots, or were selected or calibrated on, and `exclude_shots`
+        is False.
     InputError
         If no labelled image is left, or a label is not among the model's classes.
     """
     listing = find_labelled(labelled)
     labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
     found = gather_all(model, listing.refs, progress)
-    fresh, leaked = without_shots(model, found, exclude=exclude_shots)
+    fresh, leaked = set_apart(
+        model,
+        found,
+        exclude=exclude_shots,
+        calibrated_on=True,
+        purpose="metrics on them would be too good. Evaluate on other images",
+    )
     if not fresh.any():
         raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
     truth = labels[found.readable][fresh]
@@ -169,7 +176,7 @@ def evaluate(
     own = results[model.score]
     views = look(evidence, own.prediction, scope_of_shots(evidence))
     return EvaluationResult(
-        dataset=_name(labelled) if name is None else name,
+        dataset=name_of(labelled) if name is None else name,
         score=model.score,
         class_names=model.classes_.labels,
         shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
@@ -180,7 +187,9 @@ def evaluate(
         results=results,
         metrics={name: _measured(result, truth, convention) for name, result in results.items()},
         verdicts=Verdicts(
-            verdict_rows(own, views, [ref.path for ref in refs], model.classes_.labels)
+            verdict_rows(
+                own, views, [ref.path for ref in refs], model.classes_.labels, model.calibration_
+            )
         ),
         nearest=views.nearest,
         failures=Verdicts(found.failures),
@@ -197,15 +206,6 @@ def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) ->
         return metrics.evaluate(
             result.confidence, result.prediction == truth, convention=convention
         )
-
-
-def _name(labelled: Any) -> str:
-    """Name a labelled input by its folder or file; a bare split name says too little alone."""
-    if not isinstance(labelled, (str, os.PathLike)):
-        return "labelled"
-    path = Path(labelled).resolve()
-    name = path.name if path.is_dir() else path.stem
-    return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
 
 
 def _all_scores(

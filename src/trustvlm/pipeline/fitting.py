@@ -77,6 +77,7 @@ def fit(
     model.shot_failures_ = Verdicts(found.failures)
     model.draw_, model.shots_per_class_ = draw, shots_per_class
     model.provenance_ = provenance()
+    model.calibration_ = None
     warn_about_shots(model)
 
 

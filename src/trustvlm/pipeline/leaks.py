@@ -1,9 +1,10 @@
-"""Images that are also among the shots, or nearly so: metrics on them would be too good."""
+"""Images that a model has learned from, or nearly so: what is measured on them is too good."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from trustvlm.pipeline.gathering import Gathered
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["NearCopies", "NearCopy", "near_copies", "without_shots"]
+__all__ = ["NearCopies", "NearCopy", "near_copies", "set_apart"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,23 @@ class NearCopies:
         )
 
 
-def without_shots(
-    model: TrustVLM, found: Gathered, *, exclude: bool
+def set_apart(
+    model: TrustVLM, found: Gathered, *, exclude: bool, calibrated_on: bool, purpose: str
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Tell which of the readable images are neither shots nor selected on, by content.
+    """Tell fresh images from those that the model has learned from, by content.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    found
+        k readable images.
+    exclude
+        Whether the others are left out; else they are an error.
+    calibrated_on
+        Whether images that the model was calibrated on count as learned from.
+    purpose
+        What would be wrong, and what to do instead: the end of the error's message.
 
     Returns
     -------
@@ -73,18 +87,27 @@ def without_shots(
     LeakError
         If there are others and `exclude` is False.
     """
-    used = {image["sha256"] for image in (*model.shots_, *model.selection_images_)}
-    fresh = np.array([digest not in used for digest in found.hashes], dtype=bool)
+    calibration = model.calibration_ if calibrated_on else None
+    used = {
+        "the shots": model.shots_,
+        "the images selected on": model.selection_images_,
+        "the images calibrated on": calibration.images if calibration else (),
+    }
+    among = [name for name, images in used.items() if _share_content(images, found.hashes)]
+    learned_from = {image["sha256"] for images in used.values() for image in images}
+    fresh = np.array([digest not in learned_from for digest in found.hashes], dtype=bool)
     leaked = tuple(ref.path for ref, keep in zip(found.refs, fresh, strict=True) if not keep)
     if leaked and not exclude:
         raise LeakError(
-            f"{len(leaked)} of {len(found.refs)} images are also among the shots"
-            f"{' and the images selected on' if model.selection_images_ else ''}, by content "
-            f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): metrics on them would "
-            "be too good. Evaluate on other images, or leave these out with --exclude-shots "
-            "(exclude_shots=True)."
+            f"{len(leaked)} of {len(found.refs)} images are also among {' and '.join(among)}, by "
+            f"content ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): {purpose}, or "
+            "leave these out with --exclude-shots (exclude_shots=True)."
         )
     return fresh, leaked
+
+
+def _share_content(images: Sequence[Mapping[str, Any]], hashes: Collection[str]) -> bool:
+    return not {image["sha256"] for image in images}.isdisjoint(hashes)
 
 
 def near_copies(model: TrustVLM, paths: list[str], features: NDArray[np.float32]) -> NearCopies:

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trustvlm.decisions import DEFAULT_CALIBRATOR, DEFAULT_METHOD
 from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import EmbeddingStore, Progress
-from trustvlm.exceptions import InputError
-from trustvlm.images import ClassList, find_images
+from trustvlm.images import find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.calibrating import calibrate
 from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
-from trustvlm.pipeline.encoders import Encoders
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
+from trustvlm.pipeline.fitted import Fitted
 from trustvlm.pipeline.fitting import fit
 from trustvlm.pipeline.gathering import gather, gather_all
 from trustvlm.pipeline.judge import judge
 from trustvlm.pipeline.labelling import label_images
 from trustvlm.pipeline.persistence import load_model, save_model
-from trustvlm.pipeline.selection import SELECTABLE, Selection
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
-from trustvlm.scores import (
-    Evidence,
-    PrototypeBank,
-    check_parameters,
-    prepare,
-    zero_shot_logits,
-)
+from trustvlm.scores import prepare
 
 __all__ = ["TrustVLM"]
 
 
-class TrustVLM:
+class TrustVLM(Fitted):
     """Label images with a vision-language model and say how far each label can be trusted.
 
     Parameters
@@ -84,6 +73,8 @@ class TrustVLM:
         How `fit` selected parameters of the score, if it was asked to.
     selection_images_ : tuple of dict
         Path and SHA-256 of the images that they were selected on, besides the shots.
+    calibration_ : Calibration or None
+        P(correct) and the certified threshold, if `calibrate` was called.
 
     Notes
     -----
@@ -95,22 +86,6 @@ class TrustVLM:
     >>> model.fit("shots/").save("pets.trust")  # doctest: +SKIP
     >>> TrustVLM.load("pets.trust").predict("photos/").to_csv("out.csv")  # doctest: +SKIP
     """
-
-    classes_: ClassList
-    bank_: PrototypeBank
-    text_embeddings_: NDArray[np.float32]
-    support_features_: NDArray[np.float32]
-    support_image_embeddings_: NDArray[np.float32]
-    support_labels_: NDArray[np.int64]
-    shots_: tuple[dict[str, Any], ...]
-    shots_folder_: str
-    shot_failures_: Verdicts
-    draw_: int
-    shots_per_class_: int | None
-    provenance_: dict[str, str]
-    losses_: tuple[float, ...]
-    selection_: Selection | None
-    selection_images_: tuple[dict[str, Any], ...]
 
     def __init__(
         self,
@@ -142,34 +117,6 @@ class TrustVLM:
         self.store = store
         self.batch_size = batch_size
         self.workers = workers
-
-    @cached_property
-    def encoders(self) -> Encoders:
-        """Both encoders, loaded when they are first needed."""
-        return Encoders.load(
-            self.vlm,
-            self.vision,
-            protocol=self.protocol,
-            device=self.device,
-            precision=self.precision,
-        )
-
-    @cached_property
-    def embedding_store(self) -> EmbeddingStore:
-        """The store in use, opened when it is first needed."""
-        return EmbeddingStore() if self.store is None else self.store
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The prompt templates in use."""
-        return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
-
-    @property
-    def parameters_(self) -> dict[str, Any]:
-        """The parameters of the score in use: those selected, unless they were given."""
-        found: Selection | None = getattr(self, "selection_", None)
-        fits = found is not None and found.score == SELECTABLE.get(self.score)
-        return {**(found.parameters if found and fits else {}), **(self.score_parameters or {})}
 
     def fit(
         self,
@@ -226,6 +173,68 @@ class TrustVLM:
         )
         return self
 
+    def calibrate(
+        self,
+        labelled: Any,
+        *,
+        risk: float = 0.05,
+        confidence_level: float = 0.95,
+        method: str = DEFAULT_METHOD,
+        calibrator: str = DEFAULT_CALIBRATOR,
+        name: str | None = None,
+        exclude_shots: bool = False,
+        progress: Progress | None = None,
+    ) -> TrustVLM:
+        """Learn P(correct), and certify a threshold for accepting labels unseen.
+
+        With probability `confidence_level` over the draw of the labelled images, at most the share
+        `risk` of what is accepted is wrong, for new images like these. Where no threshold can be
+        certified, everything is sent to review. `calibration_` says what was found.
+
+        Parameters
+        ----------
+        labelled
+            Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
+            like those to come, and not among the shots.
+        risk, confidence_level
+            In (0, 1).
+        method
+            Of `decisions.METHODS`.
+        calibrator
+            Of `decisions.CALIBRATORS`.
+        name
+            What the artefact calls the images; None takes the folder's or file's name.
+        exclude_shots
+            Leave out images that are also among the shots, instead of refusing.
+        progress
+            As in `iter_predict`.
+
+        Raises
+        ------
+        LeakError
+            If images are also among the shots, or were selected on, and `exclude_shots` is False.
+        InputError
+            If the input does not exist, holds no images, or settings make no sense.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If images cannot be read, or are copies of each other.
+        """
+        self.check_fitted()
+        self.calibration_ = calibrate(
+            self,
+            labelled,
+            risk=risk,
+            confidence_level=confidence_level,
+            method=method,
+            calibrator=calibrator,
+            name=name,
+            exclude_shots=exclude_shots,
+            progress=progress,
+        )
+        return self
+
     def iter_predict(self, images: Any, *, progress: Progress | None = None) -> Iterator[Verdict]:
         """Yield one verdict per image in input order, in bounded memory.
 
@@ -236,7 +245,7 @@ class TrustVLM:
         progress
             Called with images done, images in all, and images that needed no forward pass.
         """
-        self.check_fitted()
+        self.check_ready()
         shots = self.evidence_of_shots()
         score = prepare(self.score, shots, **self.parameters_)
         scope = scope_of_shots(shots)
@@ -246,7 +255,7 @@ class TrustVLM:
             gathered = iter([gather_all(self, find_images(images), progress)])
         for found in gathered:
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
-            yield from judge(evidence, score, found, self.classes_.labels, scope)
+            yield from judge(evidence, score, found, self.classes_.labels, scope, self.calibration_)
 
     def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
         """Return one verdict per image, in input order.
@@ -321,11 +330,12 @@ class TrustVLM:
         Raises
         ------
         LeakError
-            If images are also among the shots, by content, and `exclude_shots` is False.
+            If images are also among the shots, or were selected or calibrated on, by content, and
+            `exclude_shots` is False.
         InputError
             If the input does not exist, holds no images, or has labels of unknown classes.
         """
-        self.check_fitted()
+        self.check_ready()
         return evaluate(
             self,
             labelled,
@@ -344,7 +354,7 @@ class TrustVLM:
         Scores with the settings of the model's own score use its values. `trustvlm_star_f` is
         fine-tuned in each fold anew, and no other score is, whatever the model is.
         """
-        self.check_fitted()
+        self.check_ready()
         shots = self.evidence_of_shots()
         parameters = alike(self.score, self.parameters_)
         return cross_validate(
@@ -361,7 +371,7 @@ class TrustVLM:
         ArtefactError
             If something else than a `.trust` directory stands at that path.
         """
-        self.check_fitted()
+        self.check_ready()
         save_model(self, path)
 
     @classmethod
@@ -383,43 +393,3 @@ class TrustVLM:
             message says which side differs.
         """
         return load_model(cls, path, settings)
-
-    def evidence(
-        self,
-        embeddings: NDArray[Any],
-        features: NDArray[Any],
-        *,
-        shots: Evidence | None = None,
-    ) -> Evidence:
-        """Gather everything known about n images, from their `(n, e)` and `(n, d)` vectors.
-
-        `shots` is `evidence_of_shots()`, for callers with many batches.
-        """
-        return (shots or self.evidence_of_shots()).with_images(
-            logits=self._logits(embeddings), features=features, image_embeddings=embeddings
-        )
-
-    def evidence_of_shots(self) -> Evidence:
-        """Gather everything known from the examples, about no image yet."""
-        return Evidence.of(
-            logits=np.empty((0, len(self.classes_))),
-            bank=self.bank_,
-            support_features=self.support_features_,
-            support_labels=self.support_labels_,
-            support_logits=self._logits(self.support_image_embeddings_),
-            text_embeddings=self.text_embeddings_,
-            support_image_embeddings=self.support_image_embeddings_,
-        )
-
-    def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
-        scale = self.encoders.vlm.logit_scale
-        return zero_shot_logits(embeddings, self.text_embeddings_, logit_scale=scale)
-
-    def check_fitted(self) -> None:
-        """Raise `InputError` unless `fit` or `load` has been called and the score exists."""
-        if not hasattr(self, "bank_"):
-            raise InputError("This TrustVLM knows no examples yet: call fit(shots) first.")
-        self._check_score()
-
-    def _check_score(self) -> None:
-        check_parameters(self.score, self.score_parameters or {})

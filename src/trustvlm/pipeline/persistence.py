@@ -16,6 +16,7 @@ from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.artefact import check_same_model, read_artefact, write_artefact
+from trustvlm.pipeline.calibration import Calibration
 from trustvlm.pipeline.encoders import describe
 from trustvlm.pipeline.selection import Selection
 from trustvlm.pipeline.verdicts import Verdicts
@@ -39,6 +40,7 @@ def provenance() -> dict[str, str]:
 
 def manifest_of(model: TrustVLM) -> dict[str, Any]:
     """Describe a fitted model as plain JSON values."""
+    calibration = model.calibration_
     return {
         **model.provenance_,
         "models": {
@@ -67,8 +69,8 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
             "unreadable": [f.path for f in model.shot_failures_],
         },
         "finetuning": {"losses": list(model.losses_)} if model.losses_ else None,
-        "calibration": None,
-        "decision_rule": UNCALIBRATED_RULE,
+        "calibration": calibration.to_manifest(len(model.classes_)) if calibration else None,
+        "decision_rule": calibration.rule if calibration else UNCALIBRATED_RULE,
     }
 
 
@@ -93,6 +95,7 @@ def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
         "support_features": model.support_features_,
         "support_image_embeddings": model.support_image_embeddings_,
         "support_labels": model.support_labels_,
+        **(model.calibration_.to_arrays() if model.calibration_ else {}),
     }
     write_artefact(path, manifest_of(model), arrays)
 
@@ -145,6 +148,10 @@ def load_model(
         model.shot_failures_ = Verdicts([])
         model.provenance_ = {key: manifest[key] for key in ("created_by", "created_at")}
         stored = manifest["models"]
+        calibration = manifest["calibration"]
+        model.calibration_ = (
+            None if calibration is None else Calibration.from_artefact(calibration, arrays)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trustvlm.pipeline.views import Views
 
-__all__ = ["reasons"]
+__all__ = ["reasons", "with_threshold"]
 
 
 def reasons(prediction: NDArray[np.int64], views: Views, class_names: Sequence[str]) -> list[str]:
@@ -26,6 +26,43 @@ def reasons(prediction: NDArray[np.int64], views: Views, class_names: Sequence[s
     "the image resembles the examples of 'b' (1.00) m"
     """
     return [_reason(i, int(c), views, class_names) for i, c in enumerate(prediction)]
+
+
+def with_threshold(
+    reasons: Sequence[str],
+    confidence: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    *,
+    outside: NDArray[np.bool_] | None = None,
+) -> list[str]:
+    """Put before each reason whether the confidence reaches its threshold, NaN for none.
+
+    Images `outside` all classes are reviewed whatever their confidence: their reason says so.
+
+    Examples
+    --------
+    >>> for why in with_threshold(["why"] * 3, np.array([1.5, 1, 1]), np.array([1.2, 1.2, np.nan])):
+    ...     print(why)
+    confidence 1.5 reaches the threshold 1.2: why
+    confidence 1 is below the threshold 1.2: why
+    no threshold is certified: why
+    """
+    whole = []
+    for i, why in enumerate(reasons):
+        if outside is not None and outside[i]:
+            whole.append(why)
+            continue
+        c, t = float(confidence[i]), float(threshold[i])
+        # As many digits as it takes to tell the two apart.
+        digits = next((d for d in (4, 6, 9) if f"{c:.{d}g}" != f"{t:.{d}g}"), 17)
+        if np.isnan(t):
+            begin = "no threshold is certified"
+        elif c >= t:
+            begin = f"confidence {c:.{digits}g} reaches the threshold {t:.{digits}g}"
+        else:
+            begin = f"confidence {c:.{digits}g} is below the threshold {t:.{digits}g}"
+        whole.append(f"{begin}: {why}")
+    return whole
 
 
 def _reason(i: int, c: int, views: Views, names: Sequence[str]) -> str:

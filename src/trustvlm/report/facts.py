@@ -32,6 +32,7 @@ _ROLES = {"vlm": "Vision-language model", "vision": "Vision encoder of the image
 # Long, told elsewhere on the page, or (the time) different in every run.
 _ELSEWHERE = frozenset(
     {"models", "classes", "folders", "shots", "note", "score", "decision_rule", "created_at"}
+    | {"calibration"}
 )
 
 

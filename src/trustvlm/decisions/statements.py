@@ -1,0 +1,48 @@
+"""Pieces of the sentences that say what was certified, and under which assumption."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["ASSUMPTION", "none_statement", "percent"]
+
+ASSUMPTION = (
+    "This holds if the calibration images are drawn independently and like the images to come: "
+    "the same kinds of pictures, from the same sources, in the same proportions. The confidence is "
+    "over the draw of the calibration images."
+)
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction in percent, with a decimal where it is not whole.
+
+    Examples
+    --------
+    >>> percent(0.95), percent(0.7123), percent(0.001)
+    ('95 %', '71.2 %', '0.1 %')
+    """
+    value = round(100 * fraction, 1 if fraction >= 0.001 or fraction == 0 else 4)
+    return f"{value:g} %"
+
+
+def none_statement(n: int, n_needed: float, risk: float, confidence_level: float) -> str:
+    """Say that no threshold is certified, and what it would take.
+
+    Examples
+    --------
+    >>> none_statement(20, 40.0, 0.05, 0.95)  # doctest: +NORMALIZE_WHITESPACE
+    'none: 20 labelled images certify no threshold at a risk of 5 % with 95 % confidence; you
+    would need about 40 more labelled images'
+    """
+    images = "1 labelled image certifies" if n == 1 else f"{n} labelled images certify"
+    begin = (
+        f"none: {images} no threshold at a risk of {percent(risk)} with "
+        f"{percent(confidence_level)} confidence; "
+    )
+    if math.isinf(n_needed):
+        return (
+            f"{begin}more images are not expected to help, since even the most trusted labels are "
+            "wrong too often: allow a higher risk, or use a better score, model or examples"
+        )
+    more = "1 more labelled image" if n_needed == 1 else f"{n_needed:.0f} more labelled images"
+    return f"{begin}you would need about {more}"

@@ -1,0 +1,79 @@
+import json
+import shutil
+
+import pytest
+
+from pictures import write_class_folders
+from trustvlm import TrustVLM
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    return write_class_folders(tmp_path_factory.mktemp("cli") / "labelled", per_class=12, seed=9)
+
+
+@pytest.fixture(scope="module")
+def correcting(shots, tmp_path_factory):
+    """The offline text side knows no colours; the starred score corrects it."""
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    path = tmp_path_factory.mktemp("cli") / "colours.trust"
+    TrustVLM(vlm="offline", vision="offline", score="trustvlm_star").fit(shots).save(path)
+    return path
+
+
+@pytest.fixture
+def model(correcting, tmp_path):
+    return shutil.copytree(correcting, tmp_path / "colours.trust")
+
+
+def test_calibrate_prints_what_holds_and_predict_uses_it(
+    trustvlm, model, labelled, photos, tmp_path
+):
+    done = trustvlm(
+        *("calibrate", model, labelled, "--risk", "0.3", "--confidence", "0.9"),
+        *("--json", tmp_path / "c.json"),
+    )
+    assert done.code == 0, done.err
+    assert "36 labelled images of labelled" in done.out
+    assert "accept at confidence >= " in done.out
+    assert "with 90 % confidence at most 30 % of what is accepted is wrong" in done.out
+    assert "drawn independently" in done.err
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert told["certificate"]["certified"] is True
+    assert told["statement"] in done.out
+    predicted = trustvlm("predict", model, photos)
+    assert predicted.code == 0
+    assert told["statement"] in predicted.err
+    assert "threshold" in predicted.out
+
+
+def test_calibrate_says_loudly_that_nothing_is_certified(trustvlm, model, labelled, photos):
+    done = trustvlm("calibrate", model, labelled, "--risk", "0.01")
+    assert done.code == 0
+    assert "none: 36 labelled images certify no threshold at a risk of 1 %" in done.out
+    assert "sends every image to review" in done.err
+    predicted = trustvlm("predict", model, photos)
+    assert "15 images: 0 accept, 15 review" in predicted.err
+    assert "no threshold is certified" in predicted.err
+
+
+def test_calibrate_can_write_elsewhere(trustvlm, model, labelled, tmp_path):
+    before = (model / "manifest.json").read_bytes()
+    done = trustvlm("calibrate", model, labelled, "-o", tmp_path / "other.trust", "--quiet")
+    assert done.code == 0
+    assert (model / "manifest.json").read_bytes() == before
+    assert "calibrated" not in done.err
+    assert (tmp_path / "other.trust" / "manifest.json").is_file()
+
+
+def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):
+    leaked = trustvlm("calibrate", model, shots)
+    assert leaked.code == 1
+    assert "among the shots" in leaked.err
+    assert trustvlm("calibrate", model, labelled, "--risk", "5").code == 1
+    assert trustvlm("calibrate", model, labelled, "--risk", "much").code == 2
+    broken = shutil.copytree(labelled, tmp_path / "broken")
+    (broken / "red" / "00.png").write_bytes(b"")
+    done = trustvlm("calibrate", model, broken)
+    assert done.code == 3
+    assert "00.png" in done.err

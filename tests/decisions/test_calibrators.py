@@ -1,0 +1,188 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import isotonic_regression
+from scipy.special import expit
+from sklearn.calibration import _sigmoid_calibration
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from trustvlm.decisions import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator
+from trustvlm.exceptions import InputError
+
+PLACES = np.linspace(-1, 2, 61)
+
+
+def sample(seed, n=150, decimals=9):
+    rng = np.random.default_rng(seed)
+    confidence = rng.random(n).round(decimals)
+    return confidence, rng.random(n) < expit(6 * confidence - 3)
+
+
+@st.composite
+def calibration_sets(draw):
+    confidence, correct = sample(
+        draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, 60)), draw(st.sampled_from([1, 9]))
+    )
+    return confidence, draw(st.sampled_from([correct, correct, correct | True, correct & False]))
+
+
+@settings(max_examples=50)
+@given(calibration_sets(), st.sampled_from(CALIBRATORS))
+def test_probabilities_never_fall_as_the_confidence_rises(data, name):
+    found = Calibrator(name).fit(*data).predict(PLACES)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found) >= -1e-12).all()
+
+
+@settings(max_examples=50)
+@given(calibration_sets(), st.sampled_from(CALIBRATORS), st.randoms())
+def test_the_order_of_the_images_does_not_matter(data, name, shuffler):
+    confidence, correct = data
+    order = list(range(len(confidence)))
+    shuffler.shuffle(order)
+    a = Calibrator(name).fit(confidence, correct).predict(PLACES)
+    b = Calibrator(name).fit(confidence[order], correct[order]).predict(PLACES)
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@settings(max_examples=50)
+@given(calibration_sets(), st.sampled_from(CALIBRATORS))
+def test_stretching_the_confidence_changes_nothing(data, name):
+    confidence, correct = data
+    a = Calibrator(name).fit(confidence, correct).predict(PLACES)
+    b = Calibrator(name).fit(8 * confidence, correct).predict(8 * PLACES)
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@settings(max_examples=50)
+@given(calibration_sets(), st.sampled_from(CALIBRATORS))
+def test_the_state_survives_json(data, name):
+    learned = Calibrator(name).fit(*data)
+    again = Calibrator.from_dict(json.loads(json.dumps(learned.to_dict())))
+    np.testing.assert_array_equal(again.predict(PLACES), learned.predict(PLACES))
+
+
+@given(calibration_sets(), st.sampled_from(["smoothed_isotonic", "platt", "beta", "venn_abers"]))
+def test_nothing_is_ever_certain(data, name):
+    found = Calibrator(name).fit(*data).predict(PLACES)
+    assert ((found > 0) & (found < 1)).all()
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_isotonic_equals_scikit_learns(decimals):
+    confidence, correct = sample(1, decimals=decimals)
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(confidence, correct)
+    ours = Calibrator("isotonic").fit(confidence, correct)
+    np.testing.assert_allclose(ours.predict(PLACES), theirs.predict(PLACES), atol=1e-12)
+
+
+def test_smoothed_isotonic_draws_each_pool_in():
+    confidence, correct = np.arange(6.0), np.array([0, 0, 1, 0, 1, 1], dtype=bool)
+    # Pools: two wrong ones, one of two right, two right ones.
+    found = Calibrator("smoothed_isotonic").fit(confidence, correct).predict(confidence)
+    np.testing.assert_allclose(found, [1 / 6, 1 / 6, 0.5, 0.5, 5 / 6, 5 / 6])
+
+
+def test_pools_that_lose_their_order_by_smoothing_are_pooled_again():
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        n = int(rng.integers(1, 12))
+        confidence, correct = rng.random(n), rng.random(n) < 0.5
+        found = (
+            Calibrator("smoothed_isotonic").fit(confidence, correct).predict(np.sort(confidence))
+        )
+        assert (np.diff(found) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_platt_equals_scikit_learns(seed):
+    confidence, correct = sample(seed)
+    a, b = _sigmoid_calibration(confidence, correct.astype(float))
+    ours = Calibrator("platt").fit(confidence, correct)
+    np.testing.assert_allclose(ours.predict(PLACES), expit(-(a * PLACES + b)), atol=2e-5)
+
+
+def test_beta_is_the_logistic_regression_of_the_two_logarithms():
+    confidence, correct = sample(3, n=400)
+    platt = Calibrator("platt").fit(confidence, correct)
+
+    def columns(x):
+        p = platt.predict(x)
+        return np.stack([np.log(p), -np.log1p(-p)], axis=1)
+
+    # Platt's targets, as weights of the two outcomes.
+    right, wrong = correct.sum(), (~correct).sum()
+    target = np.where(correct, (right + 1) / (right + 2), 1 / (wrong + 2))
+    x = np.concatenate([columns(confidence)] * 2)
+    y = np.repeat([1, 0], len(confidence))
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(
+        x, y, sample_weight=np.r_[target, 1 - target]
+    )
+    assert (theirs.coef_ > 0).all(), "otherwise the constraint matters"
+    inside = np.linspace(0, 1, 21)
+    np.testing.assert_allclose(
+        Calibrator("beta").fit(confidence, correct).predict(inside),
+        theirs.predict_proba(columns(inside))[:, 1],
+        atol=1e-4,
+    )
+
+
+def slow_venn_abers(confidence, correct, new):
+    """Two isotonic fits with the new image among the others, by definition."""
+    pair = []
+    for label in (0.0, 1.0):
+        _, where = np.unique(np.append(confidence, new), return_inverse=True)
+        n = np.bincount(where).astype(float)
+        k = np.bincount(where, weights=np.append(correct, label))
+        pair.append(isotonic_regression(k / n, weights=n).x[where[-1]])
+    return pair[1] / (1 - pair[0] + pair[1])
+
+
+@settings(max_examples=25)
+@given(calibration_sets())
+def test_venn_abers_equals_its_definition(data):
+    confidence, correct = data
+    new = np.concatenate([PLACES, confidence])
+    ours = Calibrator("venn_abers").fit(confidence, correct).predict(new)
+    slow = [slow_venn_abers(confidence, correct, x) for x in new]
+    np.testing.assert_allclose(ours, slow, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_stated_answers_of_the_edges(name):
+    one = Calibrator(name).fit([0.5], [True])
+    assert one.predict([]).shape == (0,)
+    found = one.predict([0.4, 0.5, 0.6, np.nan])
+    assert found[0] <= found[1] <= found[2]
+    assert name == "venn_abers" or found[0] == found[2], "one confidence has no slope"
+    assert np.isnan(found[3])
+    # All alike in confidence: the share right, give or take what is drawn in.
+    alike = Calibrator(name).fit([0.5] * 400, [True] * 300 + [False] * 100).predict([0.5])
+    np.testing.assert_allclose(alike, 0.75, atol=0.01)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_a_good_score_gives_true_probabilities(name):
+    rng = np.random.default_rng(0)
+    confidence = rng.random(4000)
+    correct = rng.random(4000) < expit(6 * confidence - 3)
+    inside = np.linspace(0.05, 0.95, 10)
+    found = Calibrator(name).fit(confidence, correct).predict(inside)
+    np.testing.assert_allclose(found, expit(6 * inside - 3), atol=0.08)
+
+
+def test_wrong_use_is_explained():
+    with pytest.raises(InputError, match="call fit first"):
+        Calibrator().predict([0.5])
+    with pytest.raises(InputError, match="at least one labelled image"):
+        Calibrator().fit([], [])
+    with pytest.raises(InputError, match="did you mean isotonic"):
+        Calibrator("isotonik").fit([0.5], [True])
+    with pytest.raises(InputError, match="`confidence` to be finite"):
+        Calibrator().fit([np.nan], [True])
+    with pytest.raises(InputError, match="lacks probability"):
+        Calibrator.from_dict({"name": DEFAULT_CALIBRATOR, "state": {"confidence": [0.5]}})

@@ -1,0 +1,120 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss
+
+from trustvlm import metrics
+from trustvlm.exceptions import InputError
+
+
+def slow_bins(p, correct, bins):
+    """Members of each bin: the images with one probability go where the middle one goes."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    parts = {}
+    for i in range(len(p)):
+        places = [k for k, j in enumerate(order) if p[j] == p[i]]
+        middle = (places[0] + places[-1] + 1) / 2
+        parts.setdefault(min(int(bins * middle / len(p)), bins - 1), []).append(i)
+    return [parts[k] for k in sorted(parts)]
+
+
+@st.composite
+def judged(draw):
+    n = draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    p = rng.random(n).round(draw(st.sampled_from([1, 9])))
+    return p, rng.random(n) < p
+
+
+@given(judged(), st.integers(1, 20))
+def test_errors_equal_the_slow_versions(data, bins):
+    p, correct = data
+    members = slow_bins(p.tolist(), correct, bins)
+    gaps = [abs(correct[m].mean() - p[m].mean()) for m in members]
+    assert metrics.ece(p, correct, bins) == pytest.approx(
+        sum(len(m) * g for m, g in zip(members, gaps, strict=True)) / len(p)
+    )
+    spread = [math.sqrt(sum(p[m] * (1 - p[m]))) / len(m) for m in members]
+    expected = sum(
+        len(m) * s * math.sqrt(2 / math.pi) for m, s in zip(members, spread, strict=True)
+    )
+    assert metrics.ece_if_calibrated(p, bins) == pytest.approx(expected / len(p), abs=1e-12)
+    several = [(len(m), correct[m].mean(), g) for m, g in zip(members, gaps, strict=True)]
+    several = [(n, y, g) for n, y, g in several if n > 1]
+    if several:
+        total = sum(n * (g**2 - y * (1 - y) / (n - 1)) for n, y, g in several)
+        squared = max(0.0, total / sum(n for n, *_ in several))
+        assert metrics.rms_calibration_error(p, correct, bins) == pytest.approx(
+            math.sqrt(squared), abs=1e-7
+        )
+    else:
+        assert math.isnan(metrics.rms_calibration_error(p, correct, bins))
+
+
+@given(judged())
+def test_the_sweep_stops_before_the_first_disorder(data):
+    p, correct = data
+    bins = 1
+    while bins < len(p):
+        shares = [correct[m].mean() for m in slow_bins(p.tolist(), correct, bins + 1)]
+        if any(b < a for a, b in pairwise(shares)):
+            break
+        bins += 1
+    assert metrics.ece_sweep(p, correct) == pytest.approx(metrics.ece(p, correct, bins))
+
+
+@given(judged())
+def test_the_brier_score_is_scikit_learns(data):
+    p, correct = data
+    assert metrics.brier(p, correct) == pytest.approx(
+        brier_score_loss(correct, p, pos_label=True), abs=1e-12
+    )
+
+
+@given(judged(), st.randoms())
+def test_the_order_of_images_does_not_matter(data, shuffler):
+    p, correct = data
+    order = list(range(len(p)))
+    shuffler.shuffle(order)
+    for measure in (metrics.ece, metrics.ece_sweep, metrics.rms_calibration_error):
+        assert measure(p[order], correct[order]) == pytest.approx(
+            measure(p, correct), abs=1e-12, nan_ok=True
+        )
+
+
+def test_the_stated_bias_is_the_bias():
+    """Of perfect probabilities: what the plain ECE shows, and what the debiased error leaves."""
+    rng = np.random.default_rng(0)
+    p = rng.random(300)
+    plain, debiased = [], []
+    for _ in range(400):
+        correct = rng.random(300) < p
+        plain.append(metrics.ece(p, correct))
+        found = metrics.reliability(p, correct)
+        squared = (found.right - found.probability) ** 2
+        squared -= found.right * (1 - found.right) / (found.images - 1)
+        debiased.append(np.average(squared, weights=found.images))
+    assert np.mean(plain) == pytest.approx(metrics.ece_if_calibrated(p), rel=0.05)
+    assert abs(np.mean(debiased)) < 3 * np.std(debiased) / 20
+
+
+def test_a_constant_that_is_right_on_average_has_no_error():
+    found = metrics.reliability([0.25] * 8, [1, 0, 0, 0, 1, 0, 0, 0])
+    assert found.images.tolist() == [8]
+    assert metrics.ece([0.25] * 8, [1, 0, 0, 0, 1, 0, 0, 0]) == 0
+
+
+def test_nothing_gives_nan_and_wrong_input_is_explained():
+    for measure in (metrics.brier, metrics.ece, metrics.ece_sweep, metrics.rms_calibration_error):
+        assert math.isnan(measure([], []))
+        with pytest.raises(InputError, match=r"`probability` to lie in \[0, 1\], but 1 of 2"):
+            measure([0.5, 1.5], [True, False])
+        with pytest.raises(InputError, match="like `probability`"):
+            measure([0.5, 0.5], [True])
+    assert math.isnan(metrics.ece_if_calibrated([]))
+    with pytest.raises(InputError, match="`bins`"):
+        metrics.ece([0.5], [True], bins=0)

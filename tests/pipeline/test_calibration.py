@@ -1,0 +1,196 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from pictures import write_class_folders
+from pixel_encoder import PixelEncoder
+from trustvlm import TrustVLM, decisions
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
+from trustvlm.pipeline.artefact import read_artefact, write_artefact
+
+ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
+
+
+def new_model(**settings):
+    return TrustVLM(**ENCODERS, **{"store": EmbeddingStore.memory(), **settings})
+
+
+@pytest.fixture
+def shots(tmp_path):
+    return write_class_folders(tmp_path / "shots")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    return write_class_folders(tmp_path / "labelled", per_class=15, seed=5)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_class_folders(tmp_path / "photos", per_class=5, seed=7)
+
+
+@pytest.fixture
+def fitted(shots):
+    # The text side of this encoder guesses; the starred score corrects it.
+    return new_model(score="trustvlm_star").fit(shots)
+
+
+def test_calibration_equals_the_decisions_on_the_verdicts(fitted, labelled, photos):
+    before = fitted.predict(photos)
+    verdicts = fitted.predict(labelled)
+    truth = [v.path.split("/")[0] for v in verdicts]
+    right = [v.label == t for v, t in zip(verdicts, truth, strict=True)]
+    confidence = verdicts.column("confidence")
+    found = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    assert found.certificate == decisions.certify(confidence, right, 0.2, 0.9)
+    assert found.certificate.certified
+    calibrator = decisions.Calibrator().fit(confidence, right)
+    after = fitted.predict(photos)
+    assert after.column("confidence") == before.column("confidence")
+    assert after.column("p_correct") == pytest.approx(
+        calibrator.predict(before.column("confidence"))
+    )
+    for verdict in after:
+        reached = verdict.confidence >= found.certificate.threshold
+        assert verdict.decision == ("accept" if reached else "review")
+        told = "reaches the threshold" if reached else "is below the threshold"
+        assert told in verdict.reason
+
+
+def test_without_a_certified_threshold_everything_is_reviewed(fitted, labelled, photos):
+    with_few = fitted.calibrate(labelled, risk=0.01)
+    assert math.isnan(with_few.calibration_.certificate.threshold)
+    verdicts = with_few.predict(photos)
+    assert set(verdicts.column("decision")) == {"review"}
+    assert all("no threshold is certified" in v.reason for v in verdicts)
+    assert not any(math.isnan(v.p_correct) for v in verdicts)
+    assert "you would need about" in with_few.calibration_.rule
+
+
+def test_the_artefact_keeps_what_was_certified(fitted, labelled, photos, tmp_path):
+    fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
+    told = stored["calibration"]
+    assert told["certificate"]["risk"] == 0.2
+    assert told["certificate"]["confidence_level"] == 0.9
+    assert told["certificate"]["method"] == "fixed_sequence"
+    assert told["data"]["n"] == 45
+    assert told["data"]["counts"] == [15, 15, 15]
+    assert len(told["data"]["fingerprint"]) == 64
+    assert told["created_at"].startswith("20")
+    assert told["statement"] in stored["decision_rule"]
+    assert "drawn independently" in stored["decision_rule"]
+    loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert loaded.predict(photos).to_csv() == fitted.predict(photos).to_csv()
+    again, once = loaded.calibration_, fitted.calibration_
+    assert again.certificate == once.certificate
+    np.testing.assert_array_equal(again.result.confidence, once.result.confidence)
+    np.testing.assert_array_equal(again.correct, once.correct)
+    assert again.to_manifest(3) == once.to_manifest(3)
+
+
+def test_a_damaged_calibration_is_an_error_that_says_so(fitted, labelled, tmp_path):
+    fitted.calibrate(labelled, risk=0.2)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    manifest, arrays = read_artefact(tmp_path / "m.trust")
+    del arrays["calibrator_probability"]
+    write_artefact(tmp_path / "m.trust", manifest, arrays)
+    with pytest.raises(ArtefactError, match=r"calibrator `smoothed_isotonic` lacks probability"):
+        TrustVLM.load(tmp_path / "m.trust", **ENCODERS)
+
+
+def test_images_have_one_role(fitted, shots, labelled):
+    with pytest.raises(LeakError, match=r"12 of 12 images .*among the shots.*Calibrate on other"):
+        fitted.calibrate(shots)
+    copied = labelled / "red" / "copied.png"
+    copied.write_bytes((shots / "red" / "00.png").read_bytes())
+    found = fitted.calibrate(labelled, exclude_shots=True).calibration_
+    assert len(found.labels) == 45
+    with pytest.raises(LeakError, match="among the shots and the images calibrated on"):
+        fitted.evaluate(labelled)
+    with pytest.raises(InputError, match="No labelled image is left"):
+        fitted.evaluate(labelled, exclude_shots=True)
+    # Calibrating again on the same images is no leak.
+    assert fitted.calibrate(labelled, exclude_shots=True).calibration_.images == found.images
+
+
+def test_copies_and_broken_images_are_left_out_with_a_warning(fitted, labelled):
+    (labelled / "red" / "twice.png").write_bytes((labelled / "red" / "00.png").read_bytes())
+    (labelled / "blue" / "broken.png").write_bytes(b"")
+    with pytest.warns(TrustVLMWarning) as caught:
+        found = fitted.calibrate(labelled).calibration_
+    messages = [str(w.message) for w in caught]
+    assert any("1 copies of other images" in m for m in messages)
+    assert any("broken.png" in m for m in messages)
+    assert len(found.labels) == 45
+    assert found.unreadable == ("blue/broken.png",)
+
+
+def test_another_score_needs_another_calibration(fitted, labelled, photos, shots):
+    fitted.calibrate(labelled)
+    fitted.score = "msp"
+    for act in (fitted.predict, fitted.evaluate):
+        with pytest.raises(InputError, match="calibrated for the score `trustvlm_star`"):
+            act(photos)
+    assert fitted.calibrate(labelled).calibration_.score == "msp"
+    fitted.predict(photos)
+    assert fitted.fit(shots).calibration_ is None
+
+
+def test_evaluations_tell_of_the_calibration(fitted, labelled, photos):
+    result = fitted.calibrate(labelled, risk=0.2).evaluate(photos)
+    assert result.model["calibration"]["data"]["n"] == 45
+    np.testing.assert_allclose(
+        result.verdicts.column("p_correct"),
+        fitted.calibration_.calibrator.predict(result.results["trustvlm_star"].confidence),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"risk": 2}, "write 5 percent as 0.05"),
+        ({"confidence_level": 0}, "`confidence_level`"),
+        ({"method": "best"}, "`method` to be one of"),
+        ({"calibrator": "plat"}, "did you mean platt"),
+    ],
+)
+def test_wrong_settings_are_explained_before_images_are_read(fitted, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        fitted.calibrate(tmp_path / "nowhere", **settings)
+
+
+def test_a_score_that_depends_on_the_batch_is_refused(shots, labelled):
+    model = new_model(score="auto_adapted").fit(shots)
+    with pytest.raises(InputError, match="depends on the other images of its batch"):
+        model.calibrate(labelled)
+
+
+def test_an_unfitted_model_cannot_be_calibrated(labelled):
+    with pytest.raises(InputError, match="call fit"):
+        new_model().calibrate(labelled)
+
+
+def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, labelled, photos):
+    fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
+    # All but a picture of the shots' own colours would be called unlike any class.
+    scope = decisions.Scope(below=2.0, false_flags=0.01)
+    evidence = fitted.evidence_of_shots()
+    from trustvlm.images import find_images
+    from trustvlm.pipeline.gathering import gather
+    from trustvlm.pipeline.judge import judge
+    from trustvlm.scores import prepare
+
+    score = prepare(fitted.score, evidence)
+    for found in gather(fitted, find_images(photos)):
+        shown = fitted.evidence(found.image_embeddings, found.features, shots=evidence)
+        for verdict in judge(shown, score, found, ["b", "g", "r"], scope, fitted.calibration_):
+            assert verdict.decision == "review"
+            assert verdict.reason.startswith("the image resembles no class")
