@@ -1,4 +1,4 @@
-"""The README's table: `trustvlm` against `msp` on real image folders, with the offline models.
+"""The README's table: `trustvlm` and `auto` against `msp` on image folders, offline models.
 
     python benchmarks/real_sets.py DATA [--shots 16] [--draw 0]
 
@@ -17,7 +17,7 @@ from trustvlm import TrustVLM
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.pipeline import EvaluationResult
 
-SCORES = ("msp", "trustvlm", "trustvlm_star")
+SCORES = ("msp", "trustvlm", "trustvlm_star", "auto", "auto_star")
 
 
 def measure(folder: Path, shots: int, draw: int, split: str = "test") -> EvaluationResult:
@@ -36,12 +36,13 @@ def main() -> None:
     parser.add_argument("--draw", type=int, default=0)
     options = parser.parse_args()
     print("| set | images | accuracy | AUROC msp | AUROC trustvlm | FPR95 msp | FPR95 trustvlm "
-          "| AURC msp | AURC trustvlm | accuracy * | AURC * |")  # fmt: skip
-    print("|---|" + "--:|" * 10)
+          "| AURC msp | AURC trustvlm | accuracy * | AURC * | AUROC auto | FPR95 auto "
+          "| accuracy auto_star |")  # fmt: skip
+    print("|---|" + "--:|" * 13)
     rows = []
     for folder in sorted(path.parent for path in options.data.glob("*/train")):
         found = measure(folder, options.shots, options.draw).metrics
-        msp, trust, star = (found[name] for name in SCORES)
+        msp, trust, star, auto, auto_star = (found[name] for name in SCORES)
         row = [
             100 * msp.accuracy,
             100 * msp.auroc,
@@ -52,6 +53,9 @@ def main() -> None:
             1000 * trust.aurc,
             100 * star.accuracy,
             1000 * star.aurc,
+            100 * auto.auroc,
+            100 * auto.fpr95,
+            100 * auto_star.accuracy,
         ]
         rows.append(row)
         print(f"| {folder.name} | {msp.n} | " + " | ".join(f"{v:.1f}" for v in row) + " |")

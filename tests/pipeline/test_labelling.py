@@ -67,4 +67,16 @@ def test_class_names_are_needed(folder, store):
     [((0, 0, 0), "agree"), ((0, 0, 1), "but the images"), ((1, 0, 1), "outweighs")],
 )
 def test_reasons_say_which_side_says_what(choices, expected):
-    assert expected in _reason(*choices, np.array([0.4, 0.6]), ["a", "b"])
+    assert expected in _reason(*choices, np.array([0.4, 0.6]), ["a", "b"], sure=True)
+
+
+def test_a_reason_says_why_an_agreement_is_not_enough():
+    assert "less likely" in _reason(0, 0, 0, np.array([0.4, 0.6]), ["a", "b"], sure=False)
+
+
+def test_a_single_class_is_never_accepted(folder, store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        verdicts = TrustVLM("offline", "offline", classes=["red"], store=store).label(folder)
+    assert {v.decision for v in verdicts} == {"review", "error"}
+    assert "only class" in verdicts[1].reason

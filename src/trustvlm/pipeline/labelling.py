@@ -103,18 +103,21 @@ def _rows(
     verdicts = []
     for i, path in enumerate(paths):
         label = int(result.prediction[i])
-        agree = label == choice[i] == text_choice[i]
+        agree = label == choice[i] == text_choice[i] and len(names) > 1
+        sure = bool(result.confidence[i] > 0)
         verdicts.append(
             Verdict(
                 path=path,
                 label=names[label],
                 confidence=float(result.confidence[i]),
                 p_correct=math.nan,
-                decision="accept" if agree and result.confidence[i] > 0 else "review",
+                decision="accept" if agree and sure else "review",
                 text_score=float(text_score[i]),
                 image_score=math.nan,
                 runner_up=names[runner_up[i]] if runner_up[i] >= 0 else "",
-                reason=_reason(label, int(text_choice[i]), int(choice[i]), text[i], names),
+                reason=_reason(
+                    label, int(text_choice[i]), int(choice[i]), text[i], names, sure=sure
+                ),
                 error="",
             )
         )
@@ -122,8 +125,16 @@ def _rows(
 
 
 def _reason(
-    label: int, text_choice: int, choice: int, text: NDArray[np.float64], names: Sequence[str]
+    label: int,
+    text_choice: int,
+    choice: int,
+    text: NDArray[np.float64],
+    names: Sequence[str],
+    *,
+    sure: bool,
 ) -> str:
+    if len(names) == 1:
+        return f"'{names[0]}' is the only class to choose from: there is nothing to compare it with"
     if choice != label:
         return (
             f"the text says '{names[label]}' ({text[label]:.2f}), but the images that this one "
@@ -137,4 +148,4 @@ def _reason(
     agreement = f"the text and the images that this one resembles agree on '{names[label]}'"
     if text[label] < 0.5:
         agreement += f"; the text alone is unsure ({text[label]:.2f})"
-    return agreement
+    return agreement if sure else f"{agreement}; even so it is less likely right than wrong"
