@@ -93,7 +93,7 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
         curves = {}
         for score in scores:
             if score in samples and len(np.asarray(samples[score][1])):
-                coverage, risk = Acceptance.of(*samples[score]).curve(120)
+                coverage, risk = Acceptance.of(*samples[score]).curve(80)
                 curves[score] = Curve(100 * coverage, 100 * risk)
         if curves:
             panels.append(Panel(dataset, curves, _ceiling(curves)))

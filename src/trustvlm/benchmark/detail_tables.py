@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.gains import ClassGain, class_gains
-from trustvlm.benchmark.results import Row
-from trustvlm.benchmark.table import Cell, Head, Line, Table, signed, slug
+from trustvlm.benchmark.results import Row, setting_of
+from trustvlm.benchmark.table import UNDEFINED, Cell, Head, Line, Table, signed, slug
 from trustvlm.report.wording import shortened
 
 __all__ = ["failure_table", "gain_table", "gain_tables"]
@@ -72,28 +73,38 @@ def gain_tables(analysis: Analysis) -> Iterator[Table]:
 
 
 def failure_table(failures: Sequence[Row]) -> Table:
-    """Cells of the study that failed, with their errors."""
+    """Cells of the study that failed, with their errors; a line for those that failed alike."""
+    counts: Counter[tuple[str, str, str, str]] = Counter(
+        (
+            str(row["dataset"]),
+            str(row["score"] or "all"),
+            setting_of(row).label or UNDEFINED,
+            str(row["error"]),
+        )
+        for row in failures
+    )
     return Table(
         name="failures",
         title="Cells that failed",
-        caption="They count as undefined in tables and figures.",
+        caption="They count as undefined in tables and figures. A cell is one number of shots and "
+        "one draw.",
         heads=(
             Head("Data set"),
             Head("Score", text=True),
-            Head("Shots"),
-            Head("Draw"),
+            Head("Models", text=True),
+            Head("Cells", falling=True),
             Head("Error", text=True),
         ),
         lines=tuple(
             Line(
-                str(row["dataset"]),
+                dataset,
                 (
-                    Cell(row["score"] or "all", value=row["score"] or "all"),
-                    Cell(str(row["shots"]), value=float(row["shots"])),
-                    Cell(str(row["draw"]), value=float(row["draw"])),
-                    Cell(shortened(str(row["error"]), 400), value=str(row["error"])[:400]),
+                    Cell(score, value=score),
+                    Cell(models, value=models),
+                    Cell(f"{count:,}", value=float(count)),
+                    Cell(shortened(error, 400), value=error[:400]),
                 ),
             )
-            for row in failures
+            for (dataset, score, models, error), count in counts.items()
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 __all__ = ["Chapter", "Content", "render"]
+
+
+_FIGURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_STYLE = re.compile(r'style="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,25 @@ def render(content: Content) -> str:
         bibtex=BIBTEX,
         paper_url=PAPER_URL,
     )
-    return readable(page)
+    return readable(_with_shared_styles(page))
+
+
+def _with_shared_styles(page: str) -> str:
+    """Name every style of the figures once: they repeat few, thousands of times.
+
+    Examples
+    --------
+    >>> _with_shared_styles('<style>a {}</style><p style="x: y"><svg><g style="fill: red"/></svg>')
+    '<style>a {}.f0{fill: red}</style><p style="x: y"><svg><g class="f0"/></svg>'
+    """
+    names: dict[str, str] = {}
+
+    def named(style: re.Match[str]) -> str:
+        return f'class="{names.setdefault(style[1], f"f{len(names)}")}"'
+
+    page = _FIGURE.sub(lambda figure: _STYLE.sub(named, figure[0]), page)
+    rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    return page.replace("</style>", f"{rules}</style>", 1)
 
 
 @cache

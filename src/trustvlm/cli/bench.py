@@ -74,8 +74,8 @@ def run(
         print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
     for remark in grid.notes:
         note(f"note: {remark}", quiet=quiet)
-    for row in failed:
-        note(f"failed: {row['dataset']}: {row['error']}", quiet=quiet)
+    for told in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
+        note(told, quiet=quiet)
     note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
     if good:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
