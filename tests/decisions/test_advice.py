@@ -126,6 +126,15 @@ def test_what_is_foreseen_of_several_classes_is_measured_on_images_that_did_not_
     assert all(len(judged) < size for judged in at_once)
 
 
+def test_progress_counts_judgements_up_to_what_is_needed():
+    told = []
+    work = Workplace()
+    work.advice(candidates=3, repeats=2, progress=lambda done, most: told.append((done, most)))
+    assert [done for done, _ in told] == list(range(1, len(work.asked)))
+    assert {most for _, most in told} == {2 * (3 + 3)}
+    assert told[-1][0] <= told[-1][1]
+
+
 def test_the_same_seed_gives_the_same_advice():
     assert Workplace().advice() == Workplace().advice()
     assert Workplace().advice() != Workplace().advice(seed=1)
@@ -153,7 +162,13 @@ def test_classes_with_one_labelled_image_are_not_tried():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"risk": 0.0}, "risk"), ({"examples": 0}, "examples"), ({"together": 0}, "together")],
+    [
+        ({"risk": 0.0}, "risk"),
+        ({"examples": 0}, "examples"),
+        ({"together": 0}, "together"),
+        ({"candidates": 0}, "candidates"),
+        ({"repeats": 0}, "repeats"),
+    ],
 )
 def test_wrong_numbers_are_refused(options, message):
     with pytest.raises(InputError, match=message):

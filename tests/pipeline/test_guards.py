@@ -186,6 +186,15 @@ class TestMonitor:
             monitor(model, photos, reference=photos, state=state)
         assert monitor(model, photos, state=state).monitor.drifted
 
+    def test_a_score_that_adapts_to_the_batch_does_not_hide_that_it_changed(
+        self, shots, photos, strange
+    ):
+        adapting = new_model(score="auto_adapted").fit(shots)
+        assert not monitor(adapting, photos).monitor.drifted
+        found = monitor(adapting, strange)
+        assert found.monitor.drifted
+        assert set(found.latest) == {"text_confidence", "typicality"}
+
     def test_unreadable_images_are_told_and_left_out(self, model, photos):
         (photos / "red" / "broken.png").write_bytes(b"no image")
         found = monitor(model, photos)

@@ -51,8 +51,11 @@ def advise(
     from trustvlm.pipeline import advise as find
 
     trust = TrustVLM.load(model, device=device)
-    with progress_bar("images", quiet=quiet) as progress:
-        found = find(trust, labelled, risk=risk, examples=examples, progress=progress)
+    with progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
+        on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
+        found = find(
+            trust, labelled, risk=risk, examples=examples, progress=progress, on_trial=on_trial
+        )
     for remark in trust.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
     typer.echo("\n".join(_lines(found)))

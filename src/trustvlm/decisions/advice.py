@@ -20,8 +20,6 @@ __all__ = ["Advice", "ClassAdvice", "Judge", "label_next"]
 Judge: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], ScoreResult]
 """Judges some labelled images after others joined the shots: `judge(joined, judged)`."""
 
-_CANDIDATES, _REPEATS = 20, 4
-
 
 @dataclass(frozen=True)
 class ClassAdvice:
@@ -80,13 +78,16 @@ def label_next(
     risk: float = 0.05,
     examples: int = 8,
     together: int = 3,
+    candidates: int = 20,
+    repeats: int = 4,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Advice:
     """Find the classes of which more examples help most, by trying.
 
     Labelled images of a class are given to the model as further shots, and the others judge what
-    that changed; four times, with other images each time. Tried are up to twenty classes that take
-    part in most errors.
+    that changed; several times, with other images each time. Tried are the classes that take part
+    in most errors.
 
     Parameters
     ----------
@@ -102,8 +103,14 @@ def label_next(
         How many images of a class are tried at most; never more than half of those there are.
     together
         How many of the best classes are tried at once.
+    candidates
+        How many classes are tried at most.
+    repeats
+        How often each is tried. The judge is called about `repeats` times `candidates` times.
     seed
         Of the draws.
+    progress
+        Called with judgements made and the most that can be needed.
 
     Raises
     ------
@@ -125,7 +132,7 @@ def label_next(
     1
     """
     label = as_labels(labels, "labels", n_classes=n_classes)
-    _check(risk, examples, together)
+    _check(risk, examples=examples, together=together, candidates=candidates, repeats=repeats)
     if not (np.bincount(label, minlength=n_classes) > 1).any():
         raise InputError(
             "Expected labelled images of which some class has at least two (one to try as an "
@@ -133,15 +140,14 @@ def label_next(
         )
     nobody = np.empty(0, dtype=np.int64)
     rng = np.random.default_rng(seed)
-    candidates = _involved(judge(nobody, np.arange(len(label))), label, n_classes)
-    trials: dict[int, list[Trial]] = {c: [] for c in candidates}
-    added: dict[int, list[int]] = {c: [] for c in candidates}
+    tried = _involved(judge(nobody, np.arange(len(label))), label, n_classes)[:candidates]
+    judge = _counted(judge, repeats * (len(tried) + 3), progress)
+    trials: dict[int, list[Trial]] = {c: [] for c in tried}
+    added: dict[int, list[int]] = {c: [] for c in tried}
     at_once = []
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         donors, judged = _split(label, rng)
-        gifts = {
-            c: own[:examples] for c in candidates if len(own := donors[label[donors] == c]) > 0
-        }
+        gifts = {c: own[:examples] for c in tried if len(own := donors[label[donors] == c]) > 0}
         before = _answer(judge(nobody, judged), label[judged])
         for c, given in gifts.items():
             answer = _answer(judge(given, judged), label[judged])
@@ -157,7 +163,7 @@ def label_next(
             aurc_gain=gain,
             coverage=coverage_gain(trials[c], risk=risk, seed=seed),
         )
-        for c in candidates
+        for c in tried
         if trials[c] and (gain := float(np.mean([_aurc_gain(t) for t in trials[c]]))) > 0
     ]
     helpful.sort(key=lambda found: -found.aurc_gain)
@@ -171,12 +177,28 @@ def label_next(
     )
 
 
-def _check(risk: float, examples: int, together: int) -> None:
+def _check(risk: float, **counts: int) -> None:
     if not 0 < risk < 1:
         raise InputError(f"Expected `risk` to lie in (0, 1), but got {risk}.")
-    for name, value in (("examples", examples), ("together", together)):
+    for name, value in counts.items():
         if value < 1:
             raise InputError(f"Expected `{name}` to be at least 1, but got {value}.")
+
+
+def _counted(judge: Judge, most: int, progress: Callable[[int, int], None] | None) -> Judge:
+    """Report every judgement."""
+    if progress is None:
+        return judge
+    made = 0
+
+    def counting(joined: NDArray[np.int64], judged: NDArray[np.int64]) -> ScoreResult:
+        nonlocal made
+        result = judge(joined, judged)
+        made += 1
+        progress(made, most)
+        return result
+
+    return counting
 
 
 def _involved(result: ScoreResult, labels: NDArray[np.int64], n_classes: int) -> list[int]:
@@ -186,7 +208,7 @@ def _involved(result: ScoreResult, labels: NDArray[np.int64], n_classes: int) ->
     trouble += np.bincount(result.prediction[wrong], minlength=n_classes)
     enough = np.bincount(labels, minlength=n_classes) > 1
     order = np.argsort(-trouble, kind="stable")
-    return [int(c) for c in order if enough[c]][:_CANDIDATES]
+    return [int(c) for c in order if enough[c]]
 
 
 def _split(

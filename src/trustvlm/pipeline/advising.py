@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,15 @@ from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.leaks import set_apart
 from trustvlm.pipeline.shot_health import ShotHealth, examine
 from trustvlm.pipeline.verdicts import Verdicts
-from trustvlm.scores import Evidence, ScoreResult, apply
+from trustvlm.scores import Evidence, ScoreResult, apply, get
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
 __all__ = ["Advised", "advise"]
+
+# For scores that learn from the shots anew in every trial.
+_SLOW = {"candidates": 12, "repeats": 3}
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def advise(
     risk: float = 0.05,
     examples: int = 8,
     progress: Progress | None = None,
+    on_trial: Callable[[int, int], None] | None = None,
 ) -> Advised:
     """Look after the shots of a fitted model, and find the classes of which more shots help most.
 
@@ -85,6 +90,8 @@ def advise(
         How many further shots of a class are tried.
     progress
         Called with images done, images in all, and images that needed no forward pass.
+    on_trial
+        Called with trials done and the most that can be needed.
 
     Raises
     ------
@@ -107,7 +114,13 @@ def advise(
     truth = labels[found.readable][fresh]
     trial = _Trial(model, found.image_embeddings[fresh], found.features[fresh], truth)
     advice = label_next(
-        trial.judge, truth, n_classes=len(model.classes_), risk=risk, examples=examples
+        trial.judge,
+        truth,
+        n_classes=len(model.classes_),
+        risk=risk,
+        examples=examples,
+        progress=on_trial,
+        **({} if get(model.score).fit is None else _SLOW),
     )
     return Advised(shots, advice, excluded, Verdicts(found.failures))
 

@@ -20,7 +20,7 @@ from trustvlm.pipeline.crossvalidation import cross_validate
 from trustvlm.pipeline.gathering import gather
 from trustvlm.pipeline.monitor_state import MonitorState, read_state, write_state
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
-from trustvlm.scores import prepare
+from trustvlm.scores import get, prepare
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
@@ -95,8 +95,9 @@ def monitor(
 ) -> Watched:
     """Watch incoming images for drift, going on from where the last run stopped.
 
-    Two numbers per image are watched: the confidence of its verdict, and its typicality, the
-    cosine to the most similar prototype.
+    Two numbers per image are watched: the confidence of its verdict (of the text alone, if the
+    model's score adapts to the batch), and its typicality, the cosine to the most similar
+    prototype.
 
     Parameters
     ----------
@@ -171,7 +172,8 @@ def _look(
 ) -> _Looked:
     """Reduce images to two numbers each; each content counts once."""
     shots = model.evidence_of_shots()
-    score = prepare(model.score, shots, **model.parameters_)
+    stream, name, parameters = _score(model)
+    score = prepare(name, shots, **parameters)
     confidence: list[NDArray[np.float64]] = [np.empty(0)]
     typicality: list[NDArray[np.float64]] = [np.empty(0)]
     fresh: set[str] = set()
@@ -180,9 +182,9 @@ def _look(
         failures += found.failures
         keep = np.zeros(len(found.hashes), dtype=bool)
         for i, digest in enumerate(found.hashes):
-            name = digest[:_DIGITS]
-            if name not in seen and name not in fresh:
-                fresh.add(name)
+            short = digest[:_DIGITS]
+            if short not in seen and short not in fresh:
+                fresh.add(short)
                 keep[i] = True
         repeated += int((~keep).sum())
         if keep.any():
@@ -192,8 +194,19 @@ def _look(
             confidence.append(score(evidence).confidence)
             if model.bank_.present_.any():
                 typicality.append(_typicality(model, found.features[keep]))
-    streams = {"confidence": np.concatenate(confidence), "typicality": np.concatenate(typicality)}
+    streams = {stream: np.concatenate(confidence), "typicality": np.concatenate(typicality)}
     return _Looked(streams, fresh, repeated, failures)
+
+
+def _score(model: TrustVLM) -> tuple[str, str, Mapping[str, Any]]:
+    """Return what to call the watched confidence, the score that gives it, and its parameters.
+
+    A score that adapts to the batch would hide that the batch changed: the text's own confidence
+    is then watched.
+    """
+    if get(model.score).whole_batch:
+        return "text_confidence", "msp", {}
+    return "confidence", model.score, model.parameters_
 
 
 def _typicality(model: TrustVLM, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -217,10 +230,9 @@ def _start(
             "No class has two example images, so nothing says what is usual. Name ordinary images "
             "with --reference (reference=...)."
         )
-    own = cross_validate(
-        shots, [model.score], folds=_FOLDS, parameters={model.score: model.parameters_}
-    )
-    streams = {"confidence": own.results[model.score].confidence, "typicality": typicality}
+    stream, name, parameters = _score(model)
+    own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
+    streams = {stream: own.results[name].confidence, "typicality": typicality}
     # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
     monitor = DriftMonitor.start(streams, false_alarm=false_alarm, low_side=tuple(streams))
     return monitor, f"{len(typicality)} example images, each held out"

@@ -16,6 +16,7 @@ __all__ = ["drift_caution", "drift_sentence"]
 
 _MEANING = {
     "confidence": "the confidence of the verdicts",
+    "text_confidence": "the confidence of the text",
     "typicality": "the similarity to the examples",
 }
 
