@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.decisions.accepting import Accepting
 from trustvlm.decisions.binomial import check_fraction
 from trustvlm.decisions.coverage import coverage_lower_bound
-from trustvlm.decisions.methods import DEFAULT_METHOD, Method, method_named
+from trustvlm.decisions.methods import DEFAULT_METHOD, method_named
 from trustvlm.decisions.needed import images_needed
 from trustvlm.decisions.sequences import FIRST_SHARE, LEVELS, Hypotheses, first_count
-from trustvlm.decisions.statements import none_statement, percent
+from trustvlm.decisions.statements import coverage_statement, none_statement, percent
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "among", "certify"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Certificate:
     risk
         What was asked for.
     method
-        A name of `METHODS`.
+        A name of `METHODS`, or `coverage` where a coverage was asked for instead of a risk, which
+        is NaN then.
+    wanted_coverage
+        The coverage that was asked for; NaN if a risk was.
     """
 
     threshold: float
@@ -62,6 +65,33 @@ class Certificate:
     n_needed: float
     risk: float
     method: str
+    wanted_coverage: float = math.nan
+
+    @classmethod
+    def none(
+        cls,
+        n: int,
+        n_needed: float,
+        risk: float,
+        confidence_level: float,
+        method: str,
+        wanted_coverage: float = math.nan,
+    ) -> Certificate:
+        """Say that n images certify no threshold."""
+        return cls(
+            threshold=math.nan,
+            risk_bound=math.nan,
+            confidence_level=confidence_level,
+            coverage=0.0,
+            coverage_bound=0.0,
+            n=n,
+            accepted=0,
+            errors=0,
+            n_needed=n_needed,
+            risk=risk,
+            method=method,
+            wanted_coverage=wanted_coverage,
+        )
 
     @property
     def certified(self) -> bool:
@@ -73,6 +103,10 @@ class Certificate:
         """Share wrong among the accepted of the calibration set; NaN if none are accepted."""
         return self.errors / self.accepted if self.accepted else math.nan
 
+    def thresholds(self, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`(n,)` the threshold that each new verdict has to reach; NaN where there is none."""
+        return np.full(len(prediction), self.threshold)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: None for NaN, and for infinitely many needed images.
 
@@ -83,7 +117,8 @@ class Certificate:
         inf
         """
         plain = {k: v if _is_plain(v) else None for k, v in asdict(self).items()}
-        return {"certified": self.certified, **plain}
+        kind = "risk" if math.isnan(self.wanted_coverage) else "coverage"
+        return {"kind": kind, "certified": self.certified, **plain}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
@@ -103,13 +138,16 @@ class Certificate:
         accept at confidence >= 0; with 95 % confidence at most 2 % of what is accepted is wrong; \
 it accepts 100 % of images like these (at least 92.9 %)
         """
+        if not self.certified and math.isnan(self.risk):
+            return coverage_statement(self.n, self.n_needed, self.wanted_coverage)
         if not self.certified:
             return none_statement(self.n, self.n_needed, self.risk, self.confidence_level)
         return (
             f"accept at confidence >= {self.threshold:.6g}; with "
-            f"{percent(self.confidence_level)} confidence at most {percent(self.risk_bound)} of "
-            f"what is accepted is wrong; it accepts {percent(self.coverage)} of images like these "
-            f"(at least {percent(self.coverage_bound)})"
+            f"{percent(self.confidence_level)} confidence at most "
+            f"{percent(self.risk_bound, towards='up')} of what is accepted is wrong; it accepts "
+            f"{percent(self.coverage)} of images like these "
+            f"(at least {percent(self.coverage_bound, towards='down')})"
         )
 
 
@@ -184,9 +222,7 @@ def certify(
     chosen = method_named(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
-    n = len(correctness_array(correct, len(confidence_array(confidence))))
-    chance = np.ones(n, dtype=bool) if eligible is None else _mask(eligible, n)
-    accepting = Accepting.of(np.asarray(confidence)[chance], np.asarray(correct)[chance])
+    n, accepting = among(confidence, correct, eligible)
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
     elif chosen.every_image:
@@ -200,7 +236,7 @@ def certify(
         needed = images_needed(accepting, risk, confidence_level, chosen.p_value, first_share)
         # Not every new image will be eligible either.
         scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
-        return _none(n, float(scaled), risk, confidence_level, chosen)
+        return Certificate.none(n, float(scaled), risk, confidence_level, chosen.name)
     last = int(np.flatnonzero(rejected)[-1])
     accepted = int(tried.accepted[last])
     return Certificate(
@@ -218,32 +254,27 @@ def certify(
     )
 
 
-def _mask(eligible: ArrayLike, n: int) -> NDArray[np.bool_]:
+def among(
+    confidence: ArrayLike, correct: ArrayLike, eligible: ArrayLike | None
+) -> tuple[int, Accepting]:
+    """Return how many images there are, and those of them that may be accepted, in order.
+
+    Raises
+    ------
+    InputError
+        For arrays that do not fit together.
+    """
+    score = confidence_array(confidence)
+    right = correctness_array(correct, len(score))
+    if eligible is None:
+        return len(score), Accepting.of(score, right)
     mask = np.asarray(eligible)
-    if mask.shape != (n,) or mask.dtype != bool:
+    if mask.shape != score.shape or mask.dtype != bool:
         raise InputError(
-            f"Expected `eligible` to be {n} booleans like `confidence`, but got shape {mask.shape} "
-            f"of {mask.dtype}."
+            f"Expected `eligible` to be {len(score)} booleans like `confidence`, but got shape "
+            f"{mask.shape} of {mask.dtype}."
         )
-    return mask
-
-
-def _none(
-    n: int, needed: float, risk: float, confidence_level: float, method: Method
-) -> Certificate:
-    return Certificate(
-        threshold=math.nan,
-        risk_bound=math.nan,
-        confidence_level=confidence_level,
-        coverage=0.0,
-        coverage_bound=0.0,
-        n=n,
-        accepted=0,
-        errors=0,
-        n_needed=needed,
-        risk=risk,
-        method=method.name,
-    )
+    return len(score), Accepting.of(score[mask], right[mask])
 
 
 def _is_plain(value: Any) -> bool:

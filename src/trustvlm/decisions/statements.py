@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ASSUMPTION", "none_statement", "percent"]
+__all__ = ["ASSUMPTION", "coverage_statement", "none_statement", "percent"]
 
 ASSUMPTION = (
     "This holds if the calibration images are drawn independently and like the images to come: "
@@ -13,16 +13,21 @@ ASSUMPTION = (
 )
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float, *, towards: str = "nearest") -> str:
     """Write a fraction in percent, with a decimal where it is not whole.
+
+    `towards` is `nearest`, or `up` or `down` for bounds, which must not gain by the rounding.
 
     Examples
     --------
-    >>> percent(0.95), percent(0.7123), percent(0.001)
-    ('95 %', '71.2 %', '0.1 %')
+    >>> percent(0.95), percent(0.7123), percent(0.0133, towards="up"), percent(0.0009)
+    ('95 %', '71.2 %', '1.4 %', '0.09 %')
     """
-    value = round(100 * fraction, 1 if fraction >= 0.001 or fraction == 0 else 4)
-    return f"{value:g} %"
+    digits = 1 if fraction >= 0.001 or fraction == 0 else 4
+    # What is whole but for the rounding of floating point stays so.
+    tenths = round(100 * fraction * 10**digits, 6)
+    whole = {"nearest": round(tenths), "up": math.ceil(tenths), "down": math.floor(tenths)}
+    return f"{whole[towards] / 10**digits:g} %"
 
 
 def none_statement(n: int, n_needed: float, risk: float, confidence_level: float) -> str:
@@ -46,3 +51,17 @@ def none_statement(n: int, n_needed: float, risk: float, confidence_level: float
         )
     more = "1 more labelled image" if n_needed == 1 else f"{n_needed:.0f} more labelled images"
     return f"{begin}you would need about {more}"
+
+
+def coverage_statement(n: int, n_needed: float, coverage: float) -> str:
+    """Say that so many images cannot show that a share of new ones is accepted.
+
+    Examples
+    --------
+    >>> coverage_statement(5, 9.0, 0.8)
+    'none: accepting 80 % of new images cannot be shown with 5; you would need 9 more'
+    """
+    return (
+        f"none: accepting {percent(coverage)} of new images cannot be shown with {n}; you would "
+        f"need {n_needed:.0f} more"
+    )

@@ -1,0 +1,189 @@
+"""At least this coverage, at most this risk for each class, and the lowest cost."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from trustvlm.decisions import certify, certify_coverage, certify_per_class, cheapest
+from trustvlm.decisions.rules import rule_from_dict
+from trustvlm.exceptions import InputError
+
+DRAWS = 600
+
+
+def rising(v):
+    return 0.4 * v**1.5
+
+
+def draw(rng, n=200, risk=rising):
+    """Images at places v in (0, 1], the most trusted first."""
+    v = rng.random(n)
+    return -v, rng.random(n) >= risk(v)
+
+
+def most_allowed(level):
+    return stats.binom.ppf(0.9999, DRAWS, 1 - level)
+
+
+@st.composite
+def calibration_sets(draw):
+    n = draw(st.integers(0, 80))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    confidence = rng.random(n).round(draw(st.sampled_from([1, 9])))
+    return confidence, rng.random(n) < confidence, rng.integers(0, 3, n)
+
+
+def test_the_coverage_and_the_bound_of_the_risk_hold():
+    rng = np.random.default_rng(0)
+    too_little = too_risky = 0
+    for _ in range(DRAWS):
+        found = certify_coverage(*draw(rng), coverage=0.5, confidence_level=0.9)
+        share = -found.threshold
+        too_little += share < 0.5
+        too_risky += 0.4 * share**1.5 / 2.5 > found.risk_bound
+    # Both are exact: neither exceeded too often nor hardly ever.
+    for exceeded in (too_little, too_risky):
+        assert DRAWS * 0.1 / 4 < exceeded <= most_allowed(0.9)
+
+
+def test_the_threshold_of_a_coverage_is_the_strictest_that_will_do():
+    confidence = np.arange(300.0)
+    found = certify_coverage(confidence, confidence > 40, coverage=0.7)
+    k = found.accepted
+    assert stats.binom.sf(k - 1, 300, 0.7) <= 0.05 < stats.binom.sf(k - 2, 300, 0.7)
+    test = stats.binomtest(found.errors, k - 1, alternative="less").proportion_ci(0.95, "exact")
+    assert found.errors == 0
+    assert found.risk_bound == pytest.approx(test.high)
+    assert "at most 1.4 % of what is accepted is wrong" in found.statement()
+
+
+@pytest.mark.parametrize("n", [0, 1, 13])
+def test_too_few_images_for_a_coverage_say_how_many_more(n):
+    found = certify_coverage(np.arange(n), np.ones(n), coverage=0.8)
+    assert not found.certified
+    # 0.8 ** 14 < 0.05: of 14 images all can stand for 80 %.
+    assert found.n_needed == 14 - n
+    assert f"you would need {14 - n} more" in found.statement()
+    assert certify_coverage(np.arange(14), np.ones(14), coverage=0.8).certified
+
+
+def test_ties_at_the_threshold_of_a_coverage_are_all_accepted():
+    confidence = np.r_[np.ones(50), np.zeros(50)]
+    correct = np.r_[np.ones(50, dtype=bool), np.zeros(50, dtype=bool)]
+    found = certify_coverage(confidence, correct, coverage=0.6)
+    assert found.threshold == 0
+    assert found.accepted == 100
+    assert found.risk_bound > 0.5
+
+
+def test_each_class_keeps_the_risk_for_all_classes_at_once():
+    rng = np.random.default_rng(1)
+    bad = certified = 0
+    for _ in range(DRAWS):
+        prediction = rng.integers(0, 3, 450)
+        v = rng.random(450)
+        correct = rng.random(450) >= (1 + prediction) / 3 * rising(v)
+        found = certify_per_class(-v, correct, prediction, 3, 0.1, 0.9)
+        shares = np.array([-c.threshold for c in found.certificates])
+        risks = (1 + np.arange(3)) / 3 * 0.4 * shares**1.5 / 2.5
+        certified += np.isfinite(shares).sum()
+        bad += bool((risks > 0.1).any())
+    assert certified > DRAWS
+    assert bad <= most_allowed(0.9)
+
+
+@given(calibration_sets())
+def test_certificates_of_classes_are_those_of_their_images(data):
+    confidence, correct, prediction = data
+    found = certify_per_class(confidence, correct, prediction, 4, 0.3, 0.8)
+    level = 1 - 0.2 / max(1, len(np.unique(prediction)))
+    for label in range(4):
+        own = prediction == label
+        assert found.certificates[label] == certify(confidence[own], correct[own], 0.3, level) or (
+            not found.certificates[label].certified
+        )
+    alone = certify_per_class(confidence, correct, prediction, 4, 0.3, 0.8, simultaneous=False)
+    assert alone.accepted >= found.accepted
+    accepted = confidence >= found.thresholds(prediction)
+    assert found.accepted == accepted.sum()
+    assert found.errors == (accepted & ~correct).sum()
+    assert found.certified == bool(found.accepted)
+    assert found.n == len(confidence)
+
+
+@given(calibration_sets(), st.floats(0.1, 50), st.floats(0.1, 5))
+def test_no_threshold_is_cheaper(data, cost_error, cost_review):
+    confidence, correct, _ = data
+    found = cheapest(confidence, correct, cost_error, cost_review)
+
+    def cost(threshold):
+        accepted = confidence >= threshold
+        return cost_error * (accepted & ~correct).sum() + cost_review * (~accepted).sum()
+
+    n = len(confidence)
+    every = [cost(t) for t in [*confidence, math.inf]]
+    assert found.cost * max(n, 1) == pytest.approx(min(every) if n else cost_review)
+    assert found.cost_bound >= found.cost - 1e-9
+    if n:
+        assert found.accept_all == pytest.approx(cost(-math.inf) / n)
+        assert found.cost * n == pytest.approx(cost(np.nan_to_num(found.threshold, nan=math.inf)))
+
+
+def test_the_bound_of_the_cost_holds():
+    rng = np.random.default_rng(2)
+    exceeded = 0
+    for _ in range(DRAWS):
+        found = cheapest(*draw(rng), 10, 1, confidence_level=0.9)
+        share = 0.0 if math.isnan(found.threshold) else -found.threshold
+        exceeded += 10 * 0.4 * share**2.5 / 2.5 + 1 - share > found.cost_bound + 1e-9
+    assert exceeded <= most_allowed(0.9)
+
+
+def test_prices_decide_what_is_accepted():
+    confidence, correct = draw(np.random.default_rng(3), 2000)
+    shares = [cheapest(confidence, correct, price, 1).coverage for price in (1.5, 5, 20, 1000)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.9
+    assert shares[-1] < 0.2
+    # Chow's rule: accept where 0.4 v ** 1.5 is below 1 / 5.
+    assert shares[1] == pytest.approx(0.5 ** (1 / 1.5), abs=0.12)
+    nothing = cheapest([0.5, 0.4], [False, False], 10, 1)
+    assert math.isnan(nothing.threshold)
+    assert "reviewing everything costs least" in nothing.statement()
+    assert nothing.cost == nothing.cost_bound == 1
+
+
+@given(calibration_sets())
+def test_every_rule_survives_json_and_speaks(data):
+    confidence, correct, prediction = data
+    rules = (
+        certify(confidence, correct, 0.2, 0.8),
+        certify_coverage(confidence, correct, 0.5, 0.8),
+        certify_per_class(confidence, correct, prediction, 3, 0.2, 0.8),
+        cheapest(confidence, correct, 5, 1),
+    )
+    for rule in rules:
+        again = rule_from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False)))
+        assert type(again) is type(rule)
+        assert again.to_dict() == rule.to_dict()
+        np.testing.assert_array_equal(again.thresholds(prediction), rule.thresholds(prediction))
+        assert rule.certified == (rule.coverage > 0)
+        assert rule.statement().startswith("none: ") != rule.certified
+
+
+def test_wrong_use_is_explained():
+    with pytest.raises(InputError, match="`coverage` to lie between 0 and 1"):
+        certify_coverage([0.5], [True], coverage=1)
+    with pytest.raises(InputError, match="`cost_review` to be a price above 0"):
+        cheapest([0.5], [True], 1, 0)
+    with pytest.raises(InputError, match=r"`prediction` to lie in 0\.\.1"):
+        certify_per_class([0.5], [True], [2], 2)
+    with pytest.raises(InputError, match="`prediction` to be 1 class indices"):
+        certify_per_class([0.5], [True], [0.5], 2)
+    with pytest.raises(InputError, match="no rule of the kind 'luck'"):
+        rule_from_dict({"kind": "luck"})
