@@ -54,7 +54,35 @@ def test_calibrate_says_loudly_that_nothing_is_certified(trustvlm, model, labell
     assert "sends every image to review" in done.err
     predicted = trustvlm("predict", model, photos)
     assert "15 images: 0 accept, 15 review" in predicted.err
-    assert "no threshold is certified" in predicted.err
+    assert "nothing is certified, so everything is reviewed" in predicted.err
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        (("--per-class", "--risk", "0.45", "--confidence", "0.8"), "for all classes at once"),
+        (("--min-coverage", "0.5"), "it accepts"),
+        (("--cost-error", "5", "--cost-review", "1"), "on the calibration images this costs"),
+    ],
+)
+def test_calibrate_for_another_goal(trustvlm, model, labelled, photos, goal, said):
+    done = trustvlm("calibrate", model, labelled, *goal)
+    assert done.code == 0, done.err
+    assert said in done.out
+    assert "P(correct): Brier score" in done.out
+    predicted = trustvlm("predict", model, photos)
+    assert predicted.code == 0
+    assert " 0 accept" not in predicted.err
+
+
+def test_calibrate_from_the_examples_alone_promises_nothing(trustvlm, model, photos):
+    done = trustvlm("calibrate", model, "--from-shots")
+    assert done.code == 0
+    assert "12 examples" in done.out
+    assert "optimistic where new images differ" in done.out
+    predicted = trustvlm("predict", model, photos)
+    assert "P(correct) is from the shots alone" in predicted.err
+    assert all(line.split(",")[3] for line in predicted.out.splitlines()[1:])
 
 
 def test_calibrate_can_write_elsewhere(trustvlm, model, labelled, tmp_path):
@@ -72,6 +100,10 @@ def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):
     assert "among the shots" in leaked.err
     assert trustvlm("calibrate", model, labelled, "--risk", "5").code == 1
     assert trustvlm("calibrate", model, labelled, "--risk", "much").code == 2
+    for wrong in ((), (labelled, "--from-shots"), (labelled, "--cost-error", "5")):
+        assert trustvlm("calibrate", model, *wrong).code == 1
+    several = trustvlm("calibrate", model, labelled, "--per-class", "--min-coverage", "0.5")
+    assert "choose one" in several.err
     broken = shutil.copytree(labelled, tmp_path / "broken")
     (broken / "red" / "00.png").write_bytes(b"")
     done = trustvlm("calibrate", model, broken)

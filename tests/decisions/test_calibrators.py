@@ -10,7 +10,7 @@ from sklearn.calibration import _sigmoid_calibration
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from trustvlm.decisions import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator
+from trustvlm.decisions import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator, cross_fitted
 from trustvlm.exceptions import InputError
 
 PLACES = np.linspace(-1, 2, 61)
@@ -186,3 +186,32 @@ def test_wrong_use_is_explained():
         Calibrator().fit([np.nan], [True])
     with pytest.raises(InputError, match="lacks probability"):
         Calibrator.from_dict({"name": DEFAULT_CALIBRATOR, "state": {"confidence": [0.5]}})
+
+
+@settings(max_examples=30)
+@given(calibration_sets(), st.integers(2, 12), st.randoms())
+def test_cross_fitting_judges_every_image_without_itself(data, folds, shuffler):
+    confidence, correct = data
+    n = len(confidence)
+    found = cross_fitted(confidence, correct, "isotonic", folds=folds)
+    place = sorted(range(n), key=lambda i: (confidence[i], correct[i]))
+    for rank, i in enumerate(place):
+        others = [j for other, j in enumerate(place) if other % folds != rank % folds]
+        if not others:
+            assert np.isnan(found[i])
+            continue
+        learned = Calibrator("isotonic").fit(confidence[others], correct[others])
+        assert found[i] == pytest.approx(learned.predict(confidence[[i]])[0])
+    order = list(range(n))
+    shuffler.shuffle(order)
+    again = cross_fitted(confidence[order], correct[order], "isotonic", folds=folds)
+    # Images that are alike in all may swap folds.
+    pairs = zip(confidence, correct, found, strict=True)
+    swapped = zip(confidence[order], correct[order], again, strict=True)
+    np.testing.assert_allclose(sorted(pairs), sorted(swapped))
+
+
+def test_cross_fitting_needs_two_folds():
+    with pytest.raises(InputError, match="`folds`"):
+        cross_fitted([0.5], [True], folds=1)
+    assert cross_fitted([], []).shape == (0,)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trustvlm.decisions import certify, certify_coverage, certify_per_class, cheapest
+from trustvlm.decisions.goals import Goal
 from trustvlm.decisions.rules import rule_from_dict
 from trustvlm.exceptions import InputError
 
@@ -174,6 +175,34 @@ def test_every_rule_survives_json_and_speaks(data):
         np.testing.assert_array_equal(again.thresholds(prediction), rule.thresholds(prediction))
         assert rule.certified == (rule.coverage > 0)
         assert rule.statement().startswith("none: ") != rule.certified
+
+
+def test_a_goal_finds_the_rule_of_its_function():
+    confidence, correct = draw(np.random.default_rng(5), 300)
+    prediction = np.arange(300) % 3
+    arrays = confidence, correct
+    goals = {
+        Goal(0.1, 0.9): certify(*arrays, 0.1, 0.9),
+        Goal(0.1, 0.9, per_class=True): certify_per_class(*arrays, prediction, 3, 0.1, 0.9),
+        Goal(confidence_level=0.9, min_coverage=0.5): certify_coverage(*arrays, 0.5, 0.9),
+        Goal(confidence_level=0.9, cost_error=9, cost_review=1): cheapest(*arrays, 9, 1, 0.9),
+    }
+    for goal, expected in goals.items():
+        assert goal.check().rule(*arrays, prediction, 3).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cost_error": 5}, "both `cost_error` and `cost_review`"),
+        ({"per_class": True, "min_coverage": 0.5}, "per_class and min_coverage: choose one"),
+        ({"cost_error": -1, "cost_review": 1}, "`cost_error` to be a price"),
+        ({"risk": 7}, "`risk`"),
+    ],
+)
+def test_goals_that_make_no_sense_are_explained(settings, message):
+    with pytest.raises(InputError, match=message):
+        Goal(**settings).check()
 
 
 def test_wrong_use_is_explained():

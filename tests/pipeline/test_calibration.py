@@ -6,7 +6,7 @@ import pytest
 
 from pictures import write_class_folders
 from pixel_encoder import PixelEncoder
-from trustvlm import TrustVLM, decisions
+from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
 from trustvlm.pipeline.artefact import read_artefact, write_artefact
@@ -171,6 +171,56 @@ def test_a_score_that_depends_on_the_batch_is_refused(shots, labelled):
     model = new_model(score="auto_adapted").fit(shots)
     with pytest.raises(InputError, match="depends on the other images of its batch"):
         model.calibrate(labelled)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        {"per_class": True, "risk": 0.45, "confidence_level": 0.8},
+        {"min_coverage": 0.5},
+        {"cost_error": 5, "cost_review": 1},
+    ],
+)
+def test_other_goals_decide_and_are_kept(fitted, labelled, photos, tmp_path, goal):
+    verdicts = fitted.calibrate(labelled, **goal).predict(photos)
+    rule = fitted.calibration_.certificate
+    assert rule.certified
+    index = {name: i for i, name in enumerate(fitted.classes_.names)}
+    limits = rule.thresholds(np.array([index[v.label] for v in verdicts]))
+    for verdict, limit in zip(verdicts, limits, strict=True):
+        assert (verdict.decision == "accept") == (verdict.confidence >= limit)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert loaded.calibration_.certificate.to_dict() == rule.to_dict()
+    assert loaded.predict(photos).to_csv() == verdicts.to_csv()
+
+
+def test_the_shots_alone_give_a_probability_and_promise_nothing(fitted, shots, photos, tmp_path):
+    before = fitted.predict(photos)
+    after = fitted.calibrate_on_shots().predict(photos)
+    assert after.column("decision") == before.column("decision")
+    assert after.column("reason") == before.column("reason")
+    assert not any(math.isnan(p) for p in after.column("p_correct"))
+    found = fitted.calibration_
+    held_out = fitted.cross_validate(["trustvlm_star"], folds=4).results["trustvlm_star"]
+    np.testing.assert_array_equal(found.result.confidence, held_out.confidence)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
+    assert stored["calibration"]["data"]["source"] == "shots"
+    assert "optimistic" in stored["calibration"]["statement"]
+    assert "no error rate is promised" in stored["decision_rule"]
+    loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert loaded.predict(photos).to_csv() == after.to_csv()
+
+
+def test_the_quality_is_measured_on_images_left_out(fitted, labelled):
+    found = fitted.calibrate(labelled).calibration_
+    p = decisions.cross_fitted(found.result.confidence, found.correct)
+    assert found.quality()["brier"] == metrics.brier(p, found.correct)
+    accuracy = found.correct.mean()
+    assert found.quality()["brier_constant"] == pytest.approx(accuracy * (1 - accuracy))
 
 
 def test_an_unfitted_model_cannot_be_calibrated(labelled):

@@ -10,6 +10,7 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.calibration import Calibration
@@ -20,19 +21,34 @@ __all__ = ["add_to", "calibrate"]
 def calibrate(
     model: ModelPath,
     labelled: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="LABELLED",
             help="Folder of class folders, or CSV with the columns path and label: images like "
             "those to come, and not among the examples.",
         ),
-    ],
+    ] = None,
     risk: Annotated[
         float, typer.Option(help="Most of what is accepted that may be wrong; 0.05 is 5 %.")
     ] = 0.05,
     confidence: Annotated[
-        float, typer.Option(help="Probability with which that is guaranteed.")
+        float, typer.Option(help="Probability with which the promise holds.")
     ] = 0.95,
+    per_class: Annotated[
+        bool,
+        typer.Option("--per-class", help="Let the risk hold for every class, all at once."),
+    ] = False,
+    min_coverage: Annotated[
+        float | None,
+        typer.Option(help="Instead of a risk: accept at least this share of new images."),
+    ] = None,
+    cost_error: Annotated[
+        float | None,
+        typer.Option(help="Instead of a risk: the price of a wrong label that is accepted."),
+    ] = None,
+    cost_review: Annotated[
+        float | None, typer.Option(help="The price of a review, in the same unit.")
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -46,6 +62,13 @@ def calibrate(
             help="For P(correct): smoothed_isotonic, isotonic, platt, beta or venn_abers."
         ),
     ] = "smoothed_isotonic",
+    from_shots: Annotated[
+        bool,
+        typer.Option(
+            "--from-shots",
+            help="Without LABELLED: P(correct) from the examples alone; promises nothing.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -75,17 +98,28 @@ def calibrate(
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
 
-    trust = TrustVLM.load(model, device=device)
-    with progress_bar("images", quiet=quiet) as progress:
-        trust.calibrate(
-            labelled,
-            risk=risk,
-            confidence_level=confidence,
-            method=method,
-            calibrator=calibrator,
-            exclude_shots=exclude_shots,
-            progress=progress,
+    if (labelled is None) != from_shots:
+        raise InputError(
+            "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
+    trust = TrustVLM.load(model, device=device)
+    if labelled is None:
+        trust.calibrate_on_shots(calibrator=calibrator)
+    else:
+        with progress_bar("images", quiet=quiet) as progress:
+            trust.calibrate(
+                labelled,
+                risk=risk,
+                confidence_level=confidence,
+                per_class=per_class,
+                min_coverage=min_coverage,
+                cost_error=cost_error,
+                cost_review=cost_review,
+                method=method,
+                calibrator=calibrator,
+                exclude_shots=exclude_shots,
+                progress=progress,
+            )
     found = trust.calibration_
     assert found is not None  # noqa: S101 -- it has just been made
     trust.save(output or model)
@@ -102,11 +136,15 @@ def calibrate(
 
 
 def _show(found: Calibration, *, quiet: bool) -> None:
-    from trustvlm.decisions.statements import ASSUMPTION
+    from trustvlm.decisions.statements import ASSUMPTION, calibrator_statement
 
-    right = int(found.correct.sum())
-    typer.echo(f"{len(found.labels)} labelled images of {found.dataset}: {right} labels are right.")
-    typer.echo(found.certificate.statement())
+    n, right = len(found.labels), int(found.correct.sum())
+    what = "examples" if found.certificate is None else f"labelled images of {found.dataset}"
+    typer.echo(f"{n} {what}: {right} of the labels are right.")
+    typer.echo(found.statement)
+    typer.echo(calibrator_statement(found.quality()))
+    if found.certificate is None:
+        return
     if found.certificate.certified:
         note(ASSUMPTION, quiet=quiet)
     else:

@@ -73,9 +73,10 @@ def _basis(calibration: Calibration | None) -> str:
     """Say what the decisions rest on."""
     if calibration is None:
         return "decisions are uncalibrated: no error rate is promised"
-    if not calibration.certificate.certified:
-        return "no threshold is certified, so everything is reviewed; see trustvlm calibrate"
-    return calibration.certificate.statement()
+    rule = calibration.certificate
+    if rule is not None and not rule.certified:
+        return "nothing is certified, so everything is reviewed; see trustvlm calibrate"
+    return calibration.statement
 
 
 def add_to(app: typer.Typer) -> None:

@@ -13,6 +13,7 @@ from trustvlm.decisions.calibrator import CALIBRATORS, DEFAULT_CALIBRATOR, Calib
 from trustvlm.decisions.certify import Certificate, certify
 from trustvlm.decisions.costs import CostThreshold, cheapest
 from trustvlm.decisions.coverage_goal import certify_coverage
+from trustvlm.decisions.cross_fitting import cross_fitted
 from trustvlm.decisions.drift import DriftMonitor
 from trustvlm.decisions.duplicates import near_duplicates
 from trustvlm.decisions.health import Health, check_shots
@@ -40,5 +41,6 @@ __all__ = [
     "certify_per_class",
     "cheapest",
     "check_shots",
+    "cross_fitted",
     "near_duplicates",
 ]

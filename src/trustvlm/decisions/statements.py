@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-__all__ = ["ASSUMPTION", "coverage_statement", "none_statement", "percent"]
+__all__ = [
+    "ASSUMPTION",
+    "calibrator_statement",
+    "coverage_statement",
+    "none_statement",
+    "percent",
+]
 
 ASSUMPTION = (
     "This holds if the calibration images are drawn independently and like the images to come: "
@@ -64,4 +71,24 @@ def coverage_statement(n: int, n_needed: float, coverage: float) -> str:
     return (
         f"none: accepting {percent(coverage)} of new images cannot be shown with {n}; you would "
         f"need {n_needed:.0f} more"
+    )
+
+
+def calibrator_statement(quality: Mapping[str, float | None]) -> str:
+    """Say how true the probabilities are, from `Calibration.quality`.
+
+    Examples
+    --------
+    >>> calibrator_statement({"brier": 0.08, "brier_constant": 0.2, "ece": 0.04,
+    ...                       "ece_if_calibrated": 0.03, "rms_calibration_error": 0.02})
+    'P(correct): Brier score 0.080 (a constant: 0.200), calibration error 0.040 (perfect \
+probabilities would show 0.030)'
+    """
+    brier, constant = quality["brier"], quality["brier_constant"]
+    ece, unavoidable = quality["ece"], quality["ece_if_calibrated"]
+    if brier is None or constant is None or ece is None or unavoidable is None:
+        return "P(correct): too few images to measure it"
+    return (
+        f"P(correct): Brier score {brier:.3f} (a constant: {constant:.3f}), calibration error "
+        f"{ece:.3f} (perfect probabilities would show {unavoidable:.3f})"
     )

@@ -10,23 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.decisions import Calibrator, Certificate
+from trustvlm import metrics
+from trustvlm.decisions import UNCALIBRATED_RULE, Calibrator, cross_fitted
+from trustvlm.decisions.rules import Rule, rule_from_dict
 from trustvlm.decisions.statements import ASSUMPTION
 from trustvlm.scores import ScoreResult
 
-__all__ = ["Calibration", "fingerprint_of"]
+__all__ = ["FROM_SHOTS", "Calibration", "fingerprint_of"]
 
+FROM_SHOTS = (
+    "P(correct) is from the shots alone, each judged without itself: optimistic where new images "
+    "differ from the shots; no error rate is promised"
+)
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A certificate, a calibrator, and the labelled images that both rest on.
+    """A rule for accepting, a calibrator, and the labelled images that both rest on.
 
     Attributes
     ----------
     certificate
-        The threshold and what is guaranteed of it.
+        When to accept, and what is guaranteed of it; None if only the shots were there, with which
+        nothing can be promised.
     calibrator
         From confidence to P(correct).
     result
@@ -34,7 +41,7 @@ class Calibration:
     labels
         `(n,)` int64, their true classes.
     images
-        Path and SHA-256 of each.
+        Path and SHA-256 of each; none for the shots, which the model has anyway.
     dataset
         What the labelled input was called.
     score, parameters
@@ -45,7 +52,7 @@ class Calibration:
         Paths of labelled images that could not be read.
     """
 
-    certificate: Certificate
+    certificate: Rule | None
     calibrator: Calibrator
     result: ScoreResult
     labels: NDArray[np.int64]
@@ -63,24 +70,45 @@ class Calibration:
         return right
 
     @property
+    def statement(self) -> str:
+        """What was found, in words."""
+        return FROM_SHOTS if self.certificate is None else self.certificate.statement()
+
+    @property
     def rule(self) -> str:
         """How decisions are made, in words."""
+        if self.certificate is None:
+            return UNCALIBRATED_RULE
         if not self.certificate.certified:
-            return f"review everything: {self.certificate.statement()}"
-        return f"certified: {self.certificate.statement()}. {ASSUMPTION}"
+            return f"review everything: {self.statement}"
+        return f"calibrated: {self.statement}. {ASSUMPTION}"
 
-    def accepts(self, result: ScoreResult) -> NDArray[np.bool_]:
-        """`(n,)` bool: which of n new verdicts to accept; none where no threshold is certified."""
-        accepted: NDArray[np.bool_] = result.confidence >= self.thresholds(result)
-        return accepted
-
-    def thresholds(self, result: ScoreResult) -> NDArray[np.float64]:
-        """`(n,)` the threshold that each new verdict has to reach; NaN where there is none."""
-        return np.full(len(result.confidence), self.certificate.threshold)
+    def thresholds(self, result: ScoreResult) -> NDArray[np.float64] | None:
+        """`(n,)` what each new verdict has to reach, NaN where none is accepted; None: no rule."""
+        return None if self.certificate is None else self.certificate.thresholds(result.prediction)
 
     def p_correct(self, result: ScoreResult) -> NDArray[np.float64]:
         """`(n,)` probability that each new verdict is right."""
         return self.calibrator.predict(result.confidence)
+
+    def quality(self) -> dict[str, float | None]:
+        """Measure P(correct) on the calibration images, each judged by a calibrator without it.
+
+        Brier score, that of a constant probability, the calibration error, what perfect
+        probabilities would show of it, and the debiased root mean square one; None if undefined.
+        """
+        p = cross_fitted(self.result.confidence, self.correct, self.calibrator.name)
+        known = ~np.isnan(p)
+        p, right = p[known], self.correct[known]
+        accuracy = float(right.mean()) if right.size else float("nan")
+        found = {
+            "brier": metrics.brier(p, right),
+            "brier_constant": accuracy * (1 - accuracy),
+            "ece": metrics.ece(p, right),
+            "ece_if_calibrated": metrics.ece_if_calibrated(p),
+            "rms_calibration_error": metrics.rms_calibration_error(p, right),
+        }
+        return {name: None if np.isnan(value) else value for name, value in found.items()}
 
     def to_manifest(self, classes: int) -> dict[str, Any]:
         """Return everything but the arrays as plain JSON values."""
@@ -89,17 +117,18 @@ class Calibration:
             "score": {"name": self.score, "parameters": dict(self.parameters)},
             "data": {
                 "name": self.dataset,
+                "source": "shots" if self.certificate is None else "images",
                 "n": len(self.labels),
                 "right": int(self.correct.sum()),
                 "counts": np.bincount(self.labels, minlength=classes).tolist(),
-                "fingerprint": fingerprint_of(self.images, self.labels),
+                "fingerprint": fingerprint_of(self.images, self.labels) if self.images else None,
                 "images": [dict(image) for image in self.images],
                 "unreadable": list(self.unreadable),
             },
-            "certificate": self.certificate.to_dict(),
-            "statement": self.certificate.statement(),
-            "assumption": ASSUMPTION,
-            "calibrator": self.calibrator.name,
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "statement": self.statement,
+            "assumption": None if self.certificate is None else ASSUMPTION,
+            "calibrator": {"name": self.calibrator.name, **self.quality()},
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -127,9 +156,10 @@ class Calibration:
             if name.startswith("calibrator_")
         }
         confidence, _, prediction, label = (arrays[f"calibration_{name}"] for name in _ARRAYS)
+        certificate = stored["certificate"]
         return cls(
-            certificate=Certificate.from_dict(stored["certificate"]),
-            calibrator=Calibrator.from_dict({"name": stored["calibrator"], "state": state}),
+            certificate=None if certificate is None else rule_from_dict(certificate),
+            calibrator=Calibrator.from_dict({"name": stored["calibrator"]["name"], "state": state}),
             result=ScoreResult(prediction.astype(np.int64), confidence.astype(np.float64)),
             labels=label.astype(np.int64),
             images=tuple(stored["data"]["images"]),

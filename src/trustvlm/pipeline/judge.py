@@ -46,15 +46,15 @@ def verdict_rows(
     Decisions and P(correct) are those of the calibration; see `decisions.uncalibrated` without one.
     """
     whys = reasons(result.prediction, views, class_names)
-    if calibration is None:
+    thresholds = None if calibration is None else calibration.thresholds(result)
+    if thresholds is None:
         accepted = accept_on_agreement(result.prediction, views.nearest, views.unlike)
-        p_correct = np.full(len(paths), math.nan)
     else:
-        accepted = calibration.accepts(result) & ~views.unlike
+        accepted = (result.confidence >= thresholds) & ~views.unlike
+        whys = with_threshold(whys, result.confidence, thresholds, outside=views.unlike)
+    p_correct = np.full(len(paths), math.nan)
+    if calibration is not None:
         p_correct = calibration.p_correct(result)
-        whys = with_threshold(
-            whys, result.confidence, calibration.thresholds(result), outside=views.unlike
-        )
     return [
         Verdict(
             path=path,

@@ -6,15 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trustvlm.decisions import DEFAULT_CALIBRATOR, DEFAULT_METHOD
 from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.images import find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.pipeline.calibrating import calibrate
+from trustvlm.pipeline.calibratable import Calibratable
 from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
-from trustvlm.pipeline.fitted import Fitted
 from trustvlm.pipeline.fitting import fit
 from trustvlm.pipeline.gathering import gather, gather_all
 from trustvlm.pipeline.judge import judge
@@ -26,7 +24,7 @@ from trustvlm.scores import prepare
 __all__ = ["TrustVLM"]
 
 
-class TrustVLM(Fitted):
+class TrustVLM(Calibratable):
     """Label images with a vision-language model and say how far each label can be trusted.
 
     Parameters
@@ -74,7 +72,7 @@ class TrustVLM(Fitted):
     selection_images_ : tuple of dict
         Path and SHA-256 of the images that they were selected on, besides the shots.
     calibration_ : Calibration or None
-        P(correct) and the certified threshold, if `calibrate` was called.
+        P(correct) and the rule for accepting, if `calibrate` was called.
 
     Notes
     -----
@@ -169,68 +167,6 @@ class TrustVLM(Fitted):
             draw=draw,
             select=select,
             images=select_on,
-            progress=progress,
-        )
-        return self
-
-    def calibrate(
-        self,
-        labelled: Any,
-        *,
-        risk: float = 0.05,
-        confidence_level: float = 0.95,
-        method: str = DEFAULT_METHOD,
-        calibrator: str = DEFAULT_CALIBRATOR,
-        name: str | None = None,
-        exclude_shots: bool = False,
-        progress: Progress | None = None,
-    ) -> TrustVLM:
-        """Learn P(correct), and certify a threshold for accepting labels unseen.
-
-        With probability `confidence_level` over the draw of the labelled images, at most the share
-        `risk` of what is accepted is wrong, for new images like these. Where no threshold can be
-        certified, everything is sent to review. `calibration_` says what was found.
-
-        Parameters
-        ----------
-        labelled
-            Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
-            like those to come, and not among the shots.
-        risk, confidence_level
-            In (0, 1).
-        method
-            Of `decisions.METHODS`.
-        calibrator
-            Of `decisions.CALIBRATORS`.
-        name
-            What the artefact calls the images; None takes the folder's or file's name.
-        exclude_shots
-            Leave out images that are also among the shots, instead of refusing.
-        progress
-            As in `iter_predict`.
-
-        Raises
-        ------
-        LeakError
-            If images are also among the shots, or were selected on, and `exclude_shots` is False.
-        InputError
-            If the input does not exist, holds no images, or settings make no sense.
-
-        Warns
-        -----
-        TrustVLMWarning
-            If images cannot be read, or are copies of each other.
-        """
-        self.check_fitted()
-        self.calibration_ = calibrate(
-            self,
-            labelled,
-            risk=risk,
-            confidence_level=confidence_level,
-            method=method,
-            calibrator=calibrator,
-            name=name,
-            exclude_shots=exclude_shots,
             progress=progress,
         )
         return self
