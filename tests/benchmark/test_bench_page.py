@@ -117,6 +117,23 @@ def test_every_linked_file_exists(page, folder):
     assert stored == {*files, "index.html"}
 
 
+def test_a_page_alone_links_to_no_file_and_writes_none(results, tmp_path):
+    page = written(results, tmp_path, alone=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert all(link.startswith(("#", "https:")) for link in page.all("a", "href"))
+    assert "files beside it" not in page.text
+
+
+def test_styles_of_figures_are_shared_and_defined(folder):
+    text = (folder / "index.html").read_text("utf-8")
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert figures
+    assert not any("style=" in figure for figure in figures)
+    used = {name for figure in figures for name in re.findall(r'class="(f\d+)"', figure)}
+    (sheet,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert used == set(re.findall(r"\.(f\d+)\{", sheet))
+
+
 def test_the_page_loads_nothing_and_runs_only_its_own_script(page):
     (policy,) = [
         a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"

@@ -21,7 +21,12 @@ from trustvlm.benchmark.detail_tables import failure_table, gain_table
 from trustvlm.benchmark.gains import class_gains
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of
 from trustvlm.benchmark.results import Results
-from trustvlm.benchmark.score_tables import dataset_table, metric_table, shots_table
+from trustvlm.benchmark.score_tables import (
+    dataset_table,
+    metric_table,
+    overview_table,
+    shots_table,
+)
 from trustvlm.benchmark.table import Cell, Head, Line, Marking, Table, slug
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, paired_bootstrap
@@ -116,6 +121,23 @@ def test_means_and_ranks_are_over_the_data_sets(results, analysis):
             values = {s: analysis.spread("aurc", dataset, s).mean for s in results.scores}
             ranks.append(1 + sum(value < values[score] for value in values.values()))
         assert cell_of(table, score, "Rank").text == f"{np.mean(ranks):.2f}"
+
+
+def test_the_overview_has_means_of_every_metric_and_one_rank(results, analysis):
+    table = overview_table(analysis, "auroc")
+    assert [head.title for head in table.heads][-2:] == ["AUPR-error", "Rank"]
+    for score in results.scores:
+        cell = cell_of(table, score, "AURC")
+        found = [
+            np.mean([r["aurc"] for r in results.rows if (r["score"], r["draw"], r["shots"])
+                     == (score, draw, 16)])
+            for draw in (0, 1)
+        ]  # fmt: skip
+        assert cell.text == f"{1000 * np.mean(found):.2f}"
+        rank = analysis.ranks["auroc"].rank_of(score)
+        assert cell_of(table, score, "Rank").text == f"{rank:.2f}"
+    assert "rank is by AUROC" in table.caption
+    assert not any(cell.mark for line in table.lines for cell in line.cells)
 
 
 def test_captions_name_units_convention_shots_draws_and_test(analysis):

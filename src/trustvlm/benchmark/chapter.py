@@ -15,7 +15,7 @@ from trustvlm.benchmark.detail_tables import gain_tables
 from trustvlm.benchmark.drawing import Drawing
 from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
 from trustvlm.benchmark.rank_figure import rank_figure
-from trustvlm.benchmark.score_tables import dataset_table, metric_table, shots_table
+from trustvlm.benchmark.score_tables import dataset_table, metric_table, overview_table, shots_table
 from trustvlm.benchmark.table import Table
 
 __all__ = ["Section", "main_metric", "named", "sections"]
@@ -97,11 +97,13 @@ def _ranks(analysis: Analysis) -> Section:
 def _metrics(analysis: Analysis) -> Section:
     main = main_metric(analysis)
     others = (metric for metric in analysis.metrics if metric != main)
+    several = len(analysis.results.datasets) > 1 and len(analysis.metrics) > 1
+    overview = (overview_table(analysis, main),) if several else ()
     return Section(
         "metrics",
         "Every metric",
         f"{METRIC_COLUMNS[main].title}: {METRIC_COLUMNS[main].meaning}",
-        tables=(metric_table(analysis, main),),
+        tables=(*overview, metric_table(analysis, main)),
         folded=tuple(metric_table(analysis, metric) for metric in others),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trustvlm.exceptions import InputError
 from trustvlm.report.columns import COLUMNS, MetricColumn
 
-__all__ = ["METRIC_COLUMNS", "axis_words", "columns_of", "unit_words"]
+__all__ = ["METRIC_COLUMNS", "axis_words", "columns_of", "unit_words", "units_words"]
 
 METRIC_COLUMNS: dict[str, MetricColumn] = {column.key: column for column in COLUMNS}
 
@@ -43,6 +43,21 @@ def unit_words(column: MetricColumn) -> str:
     """
     unit = "in percent" if column.scale == 100 else f"×{column.scale}"
     return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
+
+
+def units_words(columns: Sequence[MetricColumn]) -> str:
+    """Say in which units several metrics are printed, and which end of each is good.
+
+    Examples
+    --------
+    >>> units_words(columns_of(["aurc", "auroc"]))
+    'The AURC family is times 1000, the rest in percent; AURC is better low, the others high.'
+    """
+    lower = [column.title for column in columns if not column.higher_is_better]
+    return (
+        f"The AURC family is times 1000, the rest in percent; {', '.join(lower) or 'none'} "
+        f"{'is' if len(lower) == 1 else 'are'} better low, the others high."
+    )
 
 
 def axis_words(column: MetricColumn) -> str:

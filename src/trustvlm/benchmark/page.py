@@ -37,6 +37,7 @@ def write_page(
     n_resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    alone: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write `index.html`, `tables/*.md` and `*.tex`, `figures/*.svg` and `*.pdf`.
@@ -60,6 +61,8 @@ def write_page(
         Which metrics, in the order of the tables.
     n_resamples, seed, level
         Of the paired bootstrap; see `analyse`.
+    alone
+        Whether to write the page alone, without the files.
     progress
         Called with the analysed data sets and their number, over all settings.
 
@@ -99,12 +102,13 @@ def write_page(
         chapters.append(Chapter(setting.label, prefix, named(found, prefix), told))
     general = _encoders(results, main_metric(analyses[0]))
     failures = failure_table(results.failures) if results.failures else None
-    for chapter in chapters:
-        write_sections(chapter.sections, folder)
-    write_sections(general, folder)
-    if failures is not None:
-        write_table(failures, folder)
-    write_statistics(analyses, folder / "statistics.json")
+    if not alone:
+        for chapter in chapters:
+            write_sections(chapter.sections, folder)
+        write_sections(general, folder)
+        if failures is not None:
+            write_table(failures, folder)
+        write_statistics(analyses, folder / "statistics.json")
     tests = f"bootstrap over images, {n_resamples:,} resamples, seed {seed}, {100 * level:g} %"
     scope = Scope.of(results.rows)
     content = Content(
@@ -118,6 +122,7 @@ def write_page(
         failures=failures,
         rows_file="statistics.json",
         rows_words="Every mean, test and rank is in",
+        with_files=not alone,
     )
     target = folder / "index.html"
     write_text(target, render(content))

@@ -61,6 +61,8 @@ class Content:
         How it was made, by what.
     rows_file, rows_words
         A file beside the page with its numbers, and what it holds; empty if there is none.
+    with_files
+        Whether tables and figures are beside the page as files too.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Content:
     failures: Table | None = None
     rows_file: str = ""
     rows_words: str = ""
+    with_files: bool = True
 
 
 def render(content: Content) -> str:

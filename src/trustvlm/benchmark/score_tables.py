@@ -16,7 +16,7 @@ from trustvlm.benchmark.captions import (
     study_words,
 )
 from trustvlm.benchmark.marks import Mark
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of, unit_words
+from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of, unit_words, units_words
 from trustvlm.benchmark.table import (
     Cell,
     Head,
@@ -28,7 +28,47 @@ from trustvlm.benchmark.table import (
 )
 from trustvlm.report.wording import counted
 
-__all__ = ["by_group", "dataset_table", "line", "metric_table", "shots_table"]
+__all__ = ["by_group", "dataset_table", "line", "metric_table", "overview_table", "shots_table"]
+
+
+def overview_table(analysis: Analysis, rank_by: str) -> Table:
+    """Every metric of every score, as means over the data sets, and the rank by one of them."""
+    results, columns = analysis.results, columns_of(analysis.metrics)
+    names, breaks = by_group(results.scores)
+    lines = [
+        line(
+            analysis,
+            score,
+            [
+                *(spread_cell(analysis.mean(c.key, score), c.scale) for c in columns),
+                rank_cell(analysis.ranks[rank_by].rank_of(score)),
+            ],
+        )
+        for score in names
+    ]
+    caption = [
+        f"Means over data sets, of {study_words(analysis)}; {shots_words(analysis)}. "
+        f"{units_words(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
+        spread_words(analysis),
+        mean_words(analysis, rank_by),
+        "Nothing is marked here: tests are made on each data set, and of ranks.",
+        small_print(analysis, analysis.metrics),
+    ]
+    return Table(
+        name="overview",
+        title="Every metric at a glance",
+        caption=" ".join(filter(None, caption)),
+        heads=(
+            Head("Score"),
+            *(
+                Head(c.title, "%" if c.scale == 100 else f"×{c.scale}", c.higher_is_better)
+                for c in columns
+            ),
+            Head("Rank"),
+        ),
+        lines=tuple(lines),
+        breaks=breaks,
+    )
 
 
 def metric_table(analysis: Analysis, metric: str) -> Table:
@@ -82,14 +122,10 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
         )
         for score in names
     ]
-    lower = [column.title for column in columns if not column.higher_is_better]
     images = results.images(dataset)
     told = f" ({counted(images, 'image')})" if images else ""
     caption = [
-        f"Every metric on {dataset}{told}; "
-        f"{shots_words(analysis)}. The AURC family is times 1000, the rest in percent; "
-        f"{', '.join(lower) or 'none'} {'is' if len(lower) == 1 else 'are'} better low, "
-        "the others high.",
+        f"Every metric on {dataset}{told}; {shots_words(analysis)}. {units_words(columns)}",
         spread_words(analysis),
         small_print(analysis, analysis.metrics, dataset),
     ]
