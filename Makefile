@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test browser lint types format coverage extras clean
+.PHONY: help demo test browser lint types format coverage extras results clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ format: $(VENV)/.lint ## Put the code into shape.
 
 extras: $(VENV)-extras/.done ## Test open_clip and timm, which need torchvision, apart from the rest.
 	$(VENV)-extras/bin/python -m pytest tests/models
+
+results: $(VENV)/.test ## Make docs/results.md anew (needs the image sets in ../shared/data).
+	$(BIN)/python benchmarks/publish_offline.py
 
 clean: ## Remove environments and outputs.
 	rm -rf $(VENV) $(VENV)-extras demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,6 +39,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _THEMED = re.compile(r"([\w-]+): (currentColor|var\(--([\w-]+), #[0-9a-f]{6}\))(?:; )?")
 _PLACES = re.compile(r' (?:(?:d|x|y)="[^"]*"|transform="rotate[^"]*")')
+_NO_TURN = re.compile(r' transform="rotate\(-?0 [^"]*"')
 _MANY_DIGITS = re.compile(r"(\.\d\d)\d+")
 _SPACES = re.compile(r"\s*([A-Za-z])\s*|\s+")
 _BARE_GROUP = re.compile(r"<g>((?:(?!</?g[ >]).)*)</g>", re.DOTALL)
@@ -186,7 +187,8 @@ def _compact(drawn: str) -> str:
     >>> _compact('<svg> <g> <g><path d="M 1.23456 2  L 0 3  " /></g> </g> </svg>')
     '<svg><path d="M1.23 2L0 3" /></svg>'
     """
-    # Millionths of a pixel.
+    # Millionths of a pixel, and turns by no angle.
+    drawn = _NO_TURN.sub("", drawn)
     drawn = _PLACES.sub(lambda places: _MANY_DIGITS.sub(r"\1", places[0]), drawn)
     drawn = re.sub(
         r' d="([^"]*)"', lambda d: f' d="{_SPACES.sub(_without_spaces, d[1].strip())}"', drawn

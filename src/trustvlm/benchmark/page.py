@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from trustvlm.benchmark.analysis import Analysis, analyse
@@ -38,6 +38,7 @@ def write_page(
     seed: int = 0,
     level: float = 0.95,
     alone: bool = False,
+    without: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Write `index.html`, `tables/*.md` and `*.tex`, `figures/*.svg` and `*.pdf`.
@@ -63,6 +64,8 @@ def write_page(
         Of the paired bootstrap; see `analyse`.
     alone
         Whether to write the page alone, without the files.
+    without
+        Names of sections to leave out, such as `classes`.
     progress
         Called with the analysed data sets and their number, over all settings.
 
@@ -98,6 +101,7 @@ def write_page(
         # Labels can differ in what a slug drops: the number keeps the names apart.
         prefix = f"{place + 1}-{slug(setting.label)}-" if len(parts) > 1 else ""
         found = [*sections(analysis), *(studies or {}).get(setting, ())]
+        found = [section for section in found if section.name not in without]
         told = findings(analysis, main_metric(analysis))
         chapters.append(Chapter(setting.label, prefix, named(found, prefix), told))
     general = _encoders(results, main_metric(analyses[0]))

@@ -27,6 +27,10 @@ __all__ = ["Chapter", "Content", "render"]
 
 _FIGURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _STYLE = re.compile(r'style="([^"]*)"')
+_IDENTIFIER = re.compile(r' id="([^"]*)"')
+# Where identifiers stand; names of data sets, which are text, are left alone.
+_REFERENCE = re.compile(r'(?: id| aria-labelledby)="[^"]*"|"#[^"]*"|url\(#[^)]*\)')
+_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -94,24 +98,34 @@ def render(content: Content) -> str:
         bibtex=BIBTEX,
         paper_url=PAPER_URL,
     )
-    return readable(_with_shared_styles(page))
+    return readable(_compact(page))
 
 
-def _with_shared_styles(page: str) -> str:
-    """Name every style of the figures once: they repeat few, thousands of times.
+def _compact(page: str) -> str:
+    """Name styles and identifiers of the figures briefly: they repeat few, thousands of times.
 
     Examples
     --------
-    >>> _with_shared_styles('<style>a {}</style><p style="x: y"><svg><g style="fill: red"/></svg>')
-    '<style>a {}.f0{fill: red}</style><p style="x: y"><svg><g class="f0"/></svg>'
+    >>> _compact('<style>a {}</style><p style="x: y"><svg><g id="long" style="fill: red"/></svg>')
+    '<style>a {}.f0{fill: red}</style><p style="x: y"><svg><g id="g0" class="f0"/></svg>'
     """
-    names: dict[str, str] = {}
+    styles: dict[str, str] = {}
+    identifiers: dict[str, str] = {}
 
-    def named(style: re.Match[str]) -> str:
-        return f'class="{names.setdefault(style[1], f"f{len(names)}")}"'
+    def style(found: re.Match[str]) -> str:
+        return f'class="{styles.setdefault(found[1], f"f{len(styles)}")}"'
 
-    page = _FIGURE.sub(lambda figure: _STYLE.sub(named, figure[0]), page)
-    rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    def brief(found: re.Match[str]) -> str:
+        return identifiers.get(found[0], found[0])
+
+    def figure(found: re.Match[str]) -> str:
+        for name in _IDENTIFIER.findall(found[0]):
+            identifiers[name] = f"g{len(identifiers)}"
+        named = _REFERENCE.sub(lambda part: _NAME.sub(brief, part[0]), found[0])
+        return _STYLE.sub(style, named)
+
+    page = _FIGURE.sub(figure, page)
+    rules = "".join(f".{name}{{{found}}}" for found, name in styles.items())
     return page.replace("</style>", f"{rules}</style>", 1)
 
 
