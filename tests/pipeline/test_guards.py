@@ -186,6 +186,23 @@ class TestMonitor:
             monitor(model, photos, reference=photos, state=state)
         assert monitor(model, photos, state=state).monitor.drifted
 
+    def test_a_calibrated_model_is_compared_with_its_calibration(
+        self, model, photos, strange, tmp_path
+    ):
+        state, other = tmp_path / "drift.json", write_class_folders(tmp_path / "c", 20, seed=3)
+        monitor(model, photos, state=state)
+        model.calibrate(other)
+        with pytest.raises(InputError, match="calibrated again"):
+            monitor(model, photos, state=state)
+        found = monitor(model, photos)
+        assert found.calibrated_on == (
+            "60 calibration images (confidence) and 120 example images, each held out"
+        )
+        calibration = found.monitor.streams["confidence"].calibration
+        assert list(calibration) == sorted(model.predict(other).column("confidence"))
+        assert not found.monitor.drifted
+        assert monitor(model, strange).monitor.drifted
+
     def test_a_score_that_adapts_to_the_batch_does_not_hide_that_it_changed(
         self, shots, photos, strange
     ):

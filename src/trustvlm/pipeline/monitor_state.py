@@ -78,8 +78,8 @@ def read_state(path: str | os.PathLike[str], model: TrustVLM) -> MonitorState | 
         )
     if stored.get("model") != _fingerprint(model):
         raise InputError(
-            f"{path} belongs to another model, or to this one before it was fitted again: start a "
-            "new state file."
+            f"{path} belongs to another model, or to this one before it was fitted or calibrated "
+            "again: start a new state file."
         )
     try:
         return MonitorState(
@@ -98,6 +98,7 @@ def _fingerprint(model: TrustVLM) -> str:
         "models": {role: made["fingerprint"] for role, made in manifest["models"].items()},
         "shots": [(shot["sha256"], shot["class"]) for shot in model.shots_],
         "score": (model.score, model.parameters_),
+        "calibrated_at": model.calibration_.created_at if model.calibration_ else None,
         **{
             key: manifest[key]
             for key in ("protocol", "logit_scale", "classes", "prompts", "finetuning")

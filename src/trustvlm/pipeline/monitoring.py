@@ -15,12 +15,10 @@ from trustvlm.decisions.drift import DriftMonitor
 from trustvlm.decisions.scope import held_out_typicality
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
-from trustvlm.images import find_images
 from trustvlm.pipeline.crossvalidation import cross_validate
-from trustvlm.pipeline.gathering import gather
 from trustvlm.pipeline.monitor_state import MonitorState, read_state, write_state
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
-from trustvlm.scores import get, prepare
+from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.watched_numbers import watched_numbers, watched_score
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Watched", "monitor"]
 
 _FOLDS = 8
-# Of the SHA-256 of an image that was seen; enough to tell 10^8 images apart.
-_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,8 @@ def monitor(
         these images alone.
     reference
         Ordinary images, unlabelled, that incoming ones should resemble; they start the state.
-        None takes the shots, each held out, and raises the alarm only where numbers fall.
+        None takes the calibration images' confidences, if the model is calibrated, and for the
+        rest the shots, each held out; of what rests on shots, only a fall raises the alarm.
     false_alarm
         Bound on the chance that an alarm is ever raised if incoming and reference images are
         exchangeable, in (0, 1).
@@ -140,7 +137,7 @@ def monitor(
                 f"{state} was started with a false-alarm bound of {watching.false_alarm}, but got "
                 f"{false_alarm}: name another state file."
             )
-    found = _look(model, images, seen, progress)
+    found = watched_numbers(model, images, seen, progress)
     watching = watching.after({name: found.streams[name] for name in watching.streams})
     if state is not None:
         write_state(
@@ -159,80 +156,51 @@ def monitor(
     )
 
 
-@dataclass(frozen=True)
-class _Looked:
-    streams: Mapping[str, NDArray[np.float64]]
-    seen: set[str]
-    repeated: int
-    failures: list[Verdict]
-
-
-def _look(
-    model: TrustVLM, images: Any, seen: set[str], progress: Progress | None = None
-) -> _Looked:
-    """Reduce images to two numbers each; each content counts once."""
-    shots = model.evidence_of_shots()
-    stream, name, parameters = _score(model)
-    score = prepare(name, shots, **parameters)
-    confidence: list[NDArray[np.float64]] = [np.empty(0)]
-    typicality: list[NDArray[np.float64]] = [np.empty(0)]
-    fresh: set[str] = set()
-    repeated, failures = 0, []
-    for found in gather(model, find_images(images), progress):
-        failures += found.failures
-        keep = np.zeros(len(found.hashes), dtype=bool)
-        for i, digest in enumerate(found.hashes):
-            short = digest[:_DIGITS]
-            if short not in seen and short not in fresh:
-                fresh.add(short)
-                keep[i] = True
-        repeated += int((~keep).sum())
-        if keep.any():
-            evidence = model.evidence(
-                found.image_embeddings[keep], found.features[keep], shots=shots
-            )
-            confidence.append(score(evidence).confidence)
-            if model.bank_.present_.any():
-                typicality.append(_typicality(model, found.features[keep]))
-    streams = {stream: np.concatenate(confidence), "typicality": np.concatenate(typicality)}
-    return _Looked(streams, fresh, repeated, failures)
-
-
-def _score(model: TrustVLM) -> tuple[str, str, Mapping[str, Any]]:
-    """Return what to call the watched confidence, the score that gives it, and its parameters.
-
-    A score that adapts to the batch would hide that the batch changed: the text's own confidence
-    is then watched.
-    """
-    if get(model.score).whole_batch:
-        return "text_confidence", "msp", {}
-    return "confidence", model.score, model.parameters_
-
-
-def _typicality(model: TrustVLM, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(np.nanmax(model.bank_.similarities(features), axis=1))
-
-
 def _start(
     model: TrustVLM, reference: Any, false_alarm: float, progress: Progress | None
 ) -> tuple[DriftMonitor, str]:
-    if reference is not None:
-        found = _look(model, reference, set(), progress)
-        streams = {name: values for name, values in found.streams.items() if len(values)}
-        if not streams:
-            raise InputError("None of the reference images can be read.")
-        monitor = DriftMonitor.start(streams, false_alarm=false_alarm)
-        return monitor, f"{len(found.seen)} reference images"
+    if reference is None:
+        return _start_from_model(model, false_alarm)
+    found = watched_numbers(model, reference, frozenset(), progress)
+    streams = {name: values for name, values in found.streams.items() if len(values)}
+    if not streams:
+        raise InputError("None of the reference images can be read.")
+    monitor = DriftMonitor.start(streams, false_alarm=false_alarm)
+    return monitor, f"{len(found.seen)} reference images"
+
+
+def _start_from_model(model: TrustVLM, false_alarm: float) -> tuple[DriftMonitor, str]:
     shots = model.evidence_of_shots()
+    stream, name, parameters = watched_score(model)
+    streams: dict[str, NDArray[np.float64]] = {}
+    words, low_side = [], []
+    calibrated = _calibrated(model) if stream == "confidence" else None
+    if calibrated is not None:
+        streams[stream] = calibrated
+        words.append(f"{len(calibrated)} calibration images (confidence)")
     typicality = held_out_typicality(shots)
-    if not len(typicality):
+    if len(typicality):
+        # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
+        if calibrated is None:
+            own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
+            streams[stream] = own.results[name].confidence
+            low_side.append(stream)
+        streams["typicality"] = typicality
+        low_side.append("typicality")
+        words.append(f"{len(typicality)} example images, each held out")
+    if not streams:
         raise InputError(
             "No class has two example images, so nothing says what is usual. Name ordinary images "
             "with --reference (reference=...)."
         )
-    stream, name, parameters = _score(model)
-    own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
-    streams = {stream: own.results[name].confidence, "typicality": typicality}
-    # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
-    monitor = DriftMonitor.start(streams, false_alarm=false_alarm, low_side=tuple(streams))
-    return monitor, f"{len(typicality)} example images, each held out"
+    monitor = DriftMonitor.start(streams, false_alarm=false_alarm, low_side=low_side)
+    return monitor, " and ".join(words)
+
+
+def _calibrated(model: TrustVLM) -> NDArray[np.float64] | None:
+    """Confidences of the calibration images, if the model's score was calibrated on images."""
+    found = model.calibration_
+    if found is None or not found.images:
+        return None
+    same = (found.score, dict(found.parameters)) == (model.score, dict(model.parameters_))
+    return found.result.confidence if same else None
