@@ -147,6 +147,9 @@ def test_another_score_needs_another_calibration(fitted, labelled, photos, shots
 def test_evaluations_tell_of_the_calibration(fitted, labelled, photos):
     result = fitted.calibrate(labelled, risk=0.2).evaluate(photos)
     assert result.model["calibration"]["data"]["n"] == 45
+    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))["p_correct"]
+    p = result.verdicts.column("p_correct")
+    assert told["brier"] == pytest.approx(metrics.brier(p, result.correct()))
     np.testing.assert_allclose(
         result.verdicts.column("p_correct"),
         fitted.calibration_.calibrator.predict(result.results["trustvlm_star"].confidence),

@@ -23,6 +23,7 @@ from trustvlm.metrics.calibration import (
     ece,
     ece_if_calibrated,
     ece_sweep,
+    probability_quality,
     rms_calibration_error,
 )
 from trustvlm.metrics.conventions import CONVENTIONS, METRICS
@@ -56,6 +57,7 @@ __all__ = [
     "evaluate",
     "fpr95",
     "paired_bootstrap",
+    "probability_quality",
     "reliability",
     "risk_coverage",
     "rms_calibration_error",

@@ -10,7 +10,14 @@ from numpy.typing import ArrayLike
 from trustvlm.metrics.inputs import correctness_array
 from trustvlm.metrics.reliability import probability_array, reliability
 
-__all__ = ["brier", "ece", "ece_if_calibrated", "ece_sweep", "rms_calibration_error"]
+__all__ = [
+    "brier",
+    "ece",
+    "ece_if_calibrated",
+    "ece_sweep",
+    "probability_quality",
+    "rms_calibration_error",
+]
 
 
 def brier(probability: ArrayLike, correct: ArrayLike) -> float:
@@ -118,3 +125,25 @@ def rms_calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int 
     n, right = found.images[several], found.right[several]
     squared = (right - found.probability[several]) ** 2 - right * (1 - right) / (n - 1)
     return math.sqrt(max(0.0, float(np.average(squared, weights=n))))
+
+
+def probability_quality(probability: ArrayLike, correct: ArrayLike) -> dict[str, float]:
+    """Measure probabilities of being right by `brier`, `ece` and their kin, by name.
+
+    `brier_constant` is the Brier score of one probability for all, the share right. NaN where a
+    measure is undefined.
+
+    Examples
+    --------
+    >>> probability_quality([0.75, 0.25], [True, False])["brier_constant"]
+    0.25
+    """
+    right = np.asarray(correct, dtype=bool)
+    accuracy = float(right.mean()) if right.size else math.nan
+    return {
+        "brier": brier(probability, right),
+        "brier_constant": accuracy * (1 - accuracy),
+        "ece": ece(probability, right),
+        "ece_if_calibrated": ece_if_calibrated(probability),
+        "rms_calibration_error": rms_calibration_error(probability, right),
+    }

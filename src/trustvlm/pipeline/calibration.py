@@ -80,7 +80,7 @@ class Calibration:
         if self.certificate is None:
             return UNCALIBRATED_RULE
         if not self.certificate.certified:
-            return f"review everything: {self.statement}"
+            return f"calibrated: review everything; {self.statement}"
         return f"calibrated: {self.statement}. {ASSUMPTION}"
 
     def thresholds(self, result: ScoreResult) -> NDArray[np.float64] | None:
@@ -94,20 +94,11 @@ class Calibration:
     def quality(self) -> dict[str, float | None]:
         """Measure P(correct) on the calibration images, each judged by a calibrator without it.
 
-        Brier score, that of a constant probability, the calibration error, what perfect
-        probabilities would show of it, and the debiased root mean square one; None if undefined.
+        By name as `metrics.probability_quality`; None where undefined.
         """
         p = cross_fitted(self.result.confidence, self.correct, self.calibrator.name)
         known = ~np.isnan(p)
-        p, right = p[known], self.correct[known]
-        accuracy = float(right.mean()) if right.size else float("nan")
-        found = {
-            "brier": metrics.brier(p, right),
-            "brier_constant": accuracy * (1 - accuracy),
-            "ece": metrics.ece(p, right),
-            "ece_if_calibrated": metrics.ece_if_calibrated(p),
-            "rms_calibration_error": metrics.rms_calibration_error(p, right),
-        }
+        found = metrics.probability_quality(p[known], self.correct[known])
         return {name: None if np.isnan(value) else value for name, value in found.items()}
 
     def to_manifest(self, classes: int) -> dict[str, Any]:

@@ -130,11 +130,19 @@ class EvaluationResult:
             "rows": rows,
             "convention": self.convention,
             "score": self.score,
+            "p_correct": self._probability_quality(),
             "failures": [{"path": v.path, "error": v.error} for v in self.failures],
             "excluded": list(self.excluded),
             "near_copies": [vars(copy) for copy in self.near_copies.found],
             "model": dict(self.model),
         }
+
+    def _probability_quality(self) -> dict[str, float | None] | None:
+        """Measure P(correct) as `metrics.probability_quality`; None without a calibration."""
+        if not self.model.get("calibration"):
+            return None
+        found = metrics.probability_quality(self.verdicts.column("p_correct"), self.correct())
+        return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 
 def evaluate(

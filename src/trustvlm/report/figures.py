@@ -19,9 +19,9 @@ from trustvlm.report import svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confidence_histogram_svg", "risk_coverage_svg"]
+__all__ = ["HEIGHT", "WIDTH", "confidence_histogram_svg", "place_legend", "risk_coverage_svg"]
 
-_WIDTH, _HEIGHT, _LEGEND_ROW = 420, 300, 20
+WIDTH, HEIGHT, _LEGEND_ROW = 420, 300, 20
 _MAX_POINTS = 400
 _MAX_CURVES = len(svg.SERIES)
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
@@ -67,7 +67,7 @@ def risk_coverage_svg(
     if not 1 <= len(curves) <= _MAX_CURVES:
         raise InputError(f"Expected 1 to {_MAX_CURVES} `curves`, but got {len(curves)}.")
     points = {score: _points(score, *curve) for score, curve in curves.items()}
-    with svg.canvas(_WIDTH, _HEIGHT) as figure:
+    with svg.canvas(WIDTH, HEIGHT) as figure:
         axes = figure.add_subplot()
         for rank, (score, (coverage, risk)) in enumerate(points.items()):
             own = score == highlight
@@ -90,7 +90,7 @@ def risk_coverage_svg(
         axes.set_ylim(0, _ceiling(points))
         axes.set_xlabel("accepted images, most trusted first (%)")
         axes.set_ylabel("wrong among the accepted (%)")
-        _legend(figure, axes.get_lines(), labels)
+        place_legend(figure, axes.get_lines(), labels)
         return svg.element(
             figure,
             name=name,
@@ -148,7 +148,7 @@ def confidence_histogram_svg(
     edges = np.histogram_bin_edges(values, bins=bins)
     above = np.histogram(values[right], bins=edges)[0]
     below = np.histogram(values[~right], bins=edges)[0]
-    with svg.canvas(_WIDTH, _HEIGHT) as figure:
+    with svg.canvas(WIDTH, HEIGHT) as figure:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
         axes = figure.add_subplot()
@@ -163,7 +163,7 @@ def confidence_histogram_svg(
         axes.set_xlabel(f"confidence ({score})")
         axes.set_ylabel("images")
         labels = [f"right ({above.sum()}), upwards", f"wrong ({below.sum()}), downwards"]
-        _legend(figure, patches, labels)
+        place_legend(figure, patches, labels)
         return svg.element(
             figure,
             name=name,
@@ -199,15 +199,16 @@ def _ceiling(points: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]
     return min(100.0, 115 * highest) if highest > 0 else 1.0
 
 
-def _legend(figure: Figure, handles: Any, labels: list[str]) -> None:
+def place_legend(figure: Figure, handles: Any, labels: list[str]) -> None:
+    """Put a legend below the axes, and make the figure as much higher as it needs."""
     columns = 3 if max(map(len, labels)) <= 10 else 2
     columns = min(columns, len(labels))
     rows = -(-len(labels) // columns)
-    height = _HEIGHT + rows * _LEGEND_ROW
-    figure.set_size_inches(_WIDTH / 72, height / 72)
+    height = HEIGHT + rows * _LEGEND_ROW
+    figure.set_size_inches(WIDTH / 72, height / 72)
     figure.subplots_adjust(
-        left=56 / _WIDTH,
-        right=1 - 12 / _WIDTH,
+        left=56 / WIDTH,
+        right=1 - 12 / WIDTH,
         top=1 - 10 / height,
         bottom=(54 + rows * _LEGEND_ROW) / height,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trustvlm
 from trustvlm.files import write_text
 from trustvlm.report.accepting import Acceptance, perfect_curve
+from trustvlm.report.calibration_section import calibration_section
 from trustvlm.report.classes import ClassRow, class_rows
 from trustvlm.report.columns import COLUMNS, by_aurc, number
 from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, facts
@@ -88,6 +89,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         classes=shown,
         classes_left_out=len(rows) - len(shown),
         groups=galleries(evaluation) if n else [],
+        calibration=calibration_section(evaluation),
         shots=shot_section(evaluation.health),
         failures=_failures(evaluation),
         excluded=evaluation.excluded[:_MAX_FILES],

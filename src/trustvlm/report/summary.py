@@ -144,4 +144,4 @@ def _decision_note(evaluation: EvaluationResult) -> str:
         share = f" ({percent(float(chosen.mean()))} right)" if len(chosen) else ""
         parts.append(f"{verb} {counted(len(chosen), 'image')}{share}")
     rule = evaluation.model.get("decision_rule") or UNCALIBRATED_RULE
-    return f"Decisions are {rule}. Here the rule {' and '.join(parts)}."
+    return f"Decisions are {str(rule).rstrip('.')}. Here the rule {' and '.join(parts)}."

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluations import make_evaluation
+from trustvlm import metrics
+from trustvlm.decisions import Calibrator, certify
+from trustvlm.exceptions import InputError
+from trustvlm.pipeline.calibration import Calibration
+from trustvlm.pipeline.judge import verdict_rows
+from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.views import look
+from trustvlm.report import render_html
+from trustvlm.report.calibration_section import calibration_section
+from trustvlm.report.reliability_figure import reliability_svg
+from trustvlm.scores import Evidence
+
+
+def calibrated(n=120, certificate="certify", **changes):
+    """An evaluation by a model that was calibrated on other synthetic images."""
+    other, shown = make_evaluation(n=300, seed=1), make_evaluation(n=n, seed=2, **changes)
+    result = other.results["trustvlm"]
+    rule = None
+    if certificate:
+        rule = certify(
+            result.confidence, other.correct(), 0.2 if certificate == "certify" else 1e-4
+        )
+    found = Calibration(
+        certificate=rule,
+        calibrator=Calibrator().fit(result.confidence, other.correct()),
+        result=result,
+        labels=other.labels,
+        images=tuple({"path": f"{i}.png", "sha256": f"{i:064d}"} for i in range(300)),
+        dataset="held back",
+        score="trustvlm",
+        parameters={},
+        created_at="2026-01-02T03:04:05+00:00",
+    )
+    own = shown.results["trustvlm"]
+    p = found.p_correct(own)
+    accepted = [False] * n if rule is None else own.confidence >= rule.threshold
+    rows = [
+        replace(v, p_correct=float(q), decision="accept" if a else "review")
+        for v, q, a in zip(shown.verdicts, p, accepted, strict=True)
+    ]
+    manifest = {
+        **shown.model,
+        "calibration": found.to_manifest(len(shown.class_names)),
+        "decision_rule": found.rule,
+    }
+    return replace(shown, verdicts=Verdicts(rows), model=manifest), found
+
+
+def test_the_section_tells_the_promise_and_how_it_fares():
+    evaluation, found = calibrated()
+    section = calibration_section(evaluation)
+    assert "300 labelled images of held back" in section.promise[0]
+    assert found.certificate.statement() in section.promise[1]
+    assert "drawn independently" in section.promise[2]
+    told = dict(section.measured)
+    accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
+    wrong = (accepted & ~evaluation.correct()).sum()
+    assert f"({accepted.sum()} of 120 images)" in told["Accepted here"]
+    assert f"({wrong})" in told["Wrong among the accepted"]
+    p = evaluation.verdicts.column("p_correct")
+    assert told["Brier score"].startswith(f"{metrics.brier(p, evaluation.correct()):.3f}")
+    assert told["Calibration error (ECE)"].startswith(f"{metrics.ece(p, evaluation.correct()):.3f}")
+
+
+def test_the_page_has_the_section_only_where_there_is_a_calibration():
+    evaluation, _ = calibrated()
+    page = render_html(evaluation)
+    assert page.count('id="calibration"') == 1
+    assert 'href="#calibration"' in page
+    assert "Reliability of P(correct)" in page
+    assert "Decisions are calibrated: accept at confidence" in page.replace("&gt;", ">")
+    assert page == render_html(evaluation)
+    assert 'id="calibration"' not in render_html(make_evaluation(n=30))
+
+
+def test_nothing_certified_and_shots_alone_are_said_to_be_so():
+    nothing, _ = calibrated(certificate="impossible")
+    section = calibration_section(nothing)
+    assert "Nothing is accepted: none: 300 labelled images" in section.promise[1]
+    assert dict(section.measured)["Wrong among the accepted"] == "none is accepted"
+    shots, _ = calibrated(certificate=None)
+    section = calibration_section(shots)
+    assert len(section.promise) == 1
+    assert "optimistic where new images differ" in section.promise[0]
+    assert "300 shots were judged" in section.promise[0]
+
+
+def test_hostile_names_of_the_calibration_set_are_escaped():
+    evaluation, _ = calibrated()
+    evaluation.model["calibration"]["data"]["name"] = "<script>alert(1)</script>"
+    assert "<script>alert(1)" not in render_html(evaluation)
+
+
+def test_one_image_is_enough_for_a_diagram():
+    evaluation, _ = calibrated(n=1)
+    assert calibration_section(evaluation).figure.startswith("<svg")
+    with pytest.raises(InputError, match="at least one image"):
+        reliability_svg([], [])
+
+
+def test_verdicts_of_an_evaluation_follow_the_calibration():
+    evaluation, found = calibrated()
+    own = evaluation.results["trustvlm"]
+    logits = np.zeros((len(own.prediction), 5))
+    views = look(Evidence.of(logits=logits), own.prediction)
+    rows = verdict_rows(own, views, ["x"] * len(logits), evaluation.class_names, found)
+    assert [r.decision for r in rows] == evaluation.verdicts.column("decision")
+    assert [r.p_correct for r in rows] == evaluation.verdicts.column("p_correct")
