@@ -45,9 +45,8 @@ images and shots; they compare with no table of the paper.
 * The images: the test splits of eight image sets, and six splits of other domains (Office-Caltech,
   PACS); shots are drawn from their training splits.
 * Weight 1 and temperature 0.01 everywhere, tuned for nothing. What a score selects or learns, it
-  selects and learns on the shots. `auto_adapted`, `auto_unlabelled` and their stars look at the whole
-  unlabelled batch
-  of test images at once.
+  selects and learns on the shots. `auto_adapted`, `auto_unlabelled` and their stars look at the
+  whole unlabelled batch of test images at once.
 * The scores whose names begin with `auto` are this project's own, and were developed while results
   on these very sets were in view: expect less of them elsewhere. The others are published methods
   with their defaults.
