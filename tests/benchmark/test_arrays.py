@@ -1,4 +1,5 @@
 import json
+import random
 import warnings
 
 import numpy as np
@@ -248,3 +249,52 @@ def test_real_embeddings_give_finite_numbers_for_every_score(data_root):
         for row in study.rows:
             assert row["aurc"] is not None
             assert row["auroc"] is not None
+
+
+def plainly(support, test, weight=1.0, temperature=0.01):
+    """TrustVLM and TrustVLM* from two .npz files, written out: no line of the package."""
+    labels, features = support["labels"].tolist(), support["features"].astype(np.float64)
+    prototypes = []
+    for c in range(len(support["class_names"])):
+        members = [i for i, label in enumerate(labels) if label == c]
+        mean = features[random.Random(0).sample(members, min(16, len(members)))].mean(axis=0)
+        prototypes.append(mean / np.linalg.norm(mean))
+    images = test["features"].astype(np.float64)
+    similarity = images @ np.array(prototypes).T / np.linalg.norm(images, axis=1, keepdims=True)
+    z = test["logits"].astype(np.float64)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
+    q = p + weight * votes / votes.sum(axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    plain, star = z.argmax(axis=1), q.argmax(axis=1)
+    return {
+        "trustvlm": (plain, p[rows, plain] + weight * similarity[rows, plain]),
+        "trustvlm_star": (star, q[rows, star] + weight * similarity[rows, star]),
+    }
+
+
+@pytest.mark.slow
+def test_real_embeddings_give_what_a_plain_computation_gives(
+    data_root, tmp_path, capsys, monkeypatch
+):
+    from command import Command
+
+    root = data_root.parent / "embeddings"
+    if not root.is_dir():
+        pytest.skip(f"no ready-made embeddings at {root}")
+    run, verdicts = Command(capsys, monkeypatch), tmp_path / "verdicts.npz"
+    for support in sorted(root.glob("*__train.npz")):
+        tests = sorted(root.glob(f"{support.stem.split('__')[0]}__test*.npz"))
+        done = run(
+            *["bench", "arrays", "--support", support, *tests, "--shots", 16, "--quiet"],
+            *["--scores", "trustvlm,trustvlm_star", "--verdicts", verdicts],
+        )
+        assert done.code == 0, done.err
+        with np.load(verdicts) as found:
+            for test in tests:
+                expected = plainly(np.load(support), np.load(test))
+                for score, (prediction, confidence) in expected.items():
+                    at = f"{test.stem}/{score}"
+                    np.testing.assert_array_equal(found[f"{at}/prediction"], prediction)
+                    np.testing.assert_allclose(found[f"{at}/confidence"], confidence, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -82,3 +83,16 @@ def test_against_the_plain_definition(labels, shots, draw):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         draw_shots(*arguments)
+
+
+@pytest.mark.parametrize("n", [16, 21, 22, 60, 85])
+@pytest.mark.parametrize("draw", [0, 3])
+def test_draws_are_nested_where_the_papers_are(n, draw):
+    # Python samples small populations by another rule than large ones, and so does the paper:
+    # within a rule fewer shots are the first of more, and the very first is always the same.
+    drawn = {k: draw_shots(np.zeros(n, int), 1, k, draw=draw).indices for k in (1, 2, 4, 8, 16)}
+    groups = [(1, 2, 4, 8, 16)] if n <= 21 else [(1, 2, 4), (8, 16)]
+    for group in groups:
+        for fewer, more in itertools.pairwise(group):
+            assert drawn[fewer].tolist() == drawn[more][:fewer].tolist()
+    assert len({indices[0] for indices in drawn.values()}) == 1
