@@ -120,7 +120,8 @@ def test_nothing_is_selected_on_what_is_tested_or_known(files, tmp_path):
     mixed = support.rows(np.arange(50)).rows(draw_shots(support.labels, 3, 4).indices[:1])
     with pytest.raises(LeakError, match="1 of the images"):
         run_study(support, [mixed], preset="loo", **chosen)
-    run_study(support, [support], **chosen)
+    with pytest.warns(TrustVLMWarning, match="12 of the images of pets__train are also among"):
+        run_study(support, [tests[0], support], **chosen)
     with pytest.raises(InputError, match="validation images to select on"):
         run_study(support, tests, preset="validation", **chosen)
     with pytest.raises(InputError, match="`preset` among untuned"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError, LeakError
+from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.scores import Evidence
 
-__all__ = ["ArraySet", "load_arrays", "refuse_shared_images", "same_classes"]
+__all__ = [
+    "ArraySet",
+    "load_arrays",
+    "refuse_shared_images",
+    "same_classes",
+    "warn_of_shared_images",
+]
 
 _NEEDED = ("logits", "features", "labels", "class_names")
 _OPTIONAL = ("image_embeddings", "text_embeddings")
@@ -149,13 +156,28 @@ def refuse_shared_images(
     if validation is not None:
         pairs = [(validation, test) for test in [*tests, shots]]
     for chosen_on, other in pairs:
-        shared = len(set(chosen_on.contents()) & set(other.contents()))
-        if shared:
+        if shared := _shared_images(chosen_on, other):
             raise LeakError(
                 f"{shared} of the images of {chosen_on.name} that settings are selected on are "
                 f"also in {other.name}, number for number: results would be too good. Remove them "
                 "from one of the two."
             )
+
+
+def warn_of_shared_images(shots: ArraySet, tests: Sequence[ArraySet]) -> None:
+    """Warn, for each test set, of images that are also shots: every score with shots knows them."""
+    for test in tests:
+        if shared := _shared_images(shots, test):
+            warnings.warn(
+                f"{shared} of the images of {test.name} are also among the shots, number for "
+                "number: scores with shots look better than they are. Remove them from either.",
+                TrustVLMWarning,
+                stacklevel=3,
+            )
+
+
+def _shared_images(first: ArraySet, second: ArraySet) -> int:
+    return len(set(first.contents()) & set(second.contents()))
 
 
 def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.benchmark.arrays import ArraySet, refuse_shared_images, same_classes
+from trustvlm.benchmark.arrays import (
+    ArraySet,
+    refuse_shared_images,
+    same_classes,
+    warn_of_shared_images,
+)
 from trustvlm.benchmark.measuring import Measured, draw_rows, measure_draw, usable_scores
 from trustvlm.benchmark.tuning import Tuning
 from trustvlm.exceptions import InputError
@@ -96,7 +101,8 @@ def run_study(
     Raises
     ------
     LeakError
-        If something would be selected on images that are also tested, or are shots.
+        If something would be selected on images that are also tested, or are shots. Where nothing
+        is selected, tested images that are also shots are a warning.
     InputError, EvidenceMissingError
         If sets do not fit together, or a score cannot be computed from them.
     """
@@ -109,9 +115,11 @@ def run_study(
     tuning = Tuning(preset, parameters or {}, validation)
     chosen = usable_scores(support, scores)
     drawn = {(s, d): draw_rows(support, s, d) for s in shots for d in range(draws)}
+    used = support.rows(np.unique(np.concatenate(list(drawn.values()))))
     if tuning.selects:
-        used = np.unique(np.concatenate(list(drawn.values())))
-        refuse_shared_images(support.rows(used), tests, validation)
+        refuse_shared_images(used, tests, validation)
+    else:
+        warn_of_shared_images(used, tests)
     study, largest = StudyResult(), max(shots)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
     fixed: dict[tuple[str, str], Measured] = {}
