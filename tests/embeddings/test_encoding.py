@@ -19,7 +19,15 @@ from PIL import Image
 from broken_images import write_broken_images
 from pixel_encoder import PixelEncoder
 from processes import finished, next_line, running
-from trustvlm.embeddings import Chunk, EmbeddingStore, encode_all, encode_images, preparing
+from trustvlm.embeddings import (
+    Chunk,
+    EmbeddingStore,
+    ForgetfulStore,
+    encode_all,
+    encode_images,
+    preparing,
+)
+from trustvlm.embeddings.chunks import joined
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -391,7 +399,7 @@ def test_a_forgotten_run_may_be_collected_in_one_of_its_own_threads(photos):
     content = photos[0].file.read_bytes()
     parts = [[InMemoryImage("first", content)], [Collecting("second", content)]]
     wanted = preparing.Wanted({}, EmbeddingStore.memory(), Limits())
-    forgotten.append(preparing.run_ahead(parts, wanted, workers=1))
+    forgotten.append(preparing.run_ahead(parts, wanted, workers=1, chunk_size=1))
     next(forgotten[0])
     ready.set()
     assert_no_threads()
@@ -481,3 +489,28 @@ def test_on_real_photographs(data_root):
     assert got.errors == (None,) * len(refs)
     np.testing.assert_array_equal(got.embeddings["e"], expected_rows(refs, encoder))
     assert Path(got.refs[0].file).is_file()
+
+
+def test_a_stream_gives_what_a_list_gives_and_is_read_only_a_little_ahead(photos):
+    drawn, reports = [], []
+
+    def stream():
+        for ref in photos:
+            drawn.append(ref)
+            yield ref
+
+    chunks = encode_images(
+        stream(),
+        {"e": PixelEncoder()},
+        ForgetfulStore(),
+        batch_size=3,
+        workers=1,
+        progress=lambda *report: reports.append(report),
+    )
+    first = next(chunks)
+    assert len(drawn) < len(photos), "the stream was read to its end at once"
+    got = joined([first, *chunks], {"e": PixelEncoder().dim})
+    same = encode_all(photos, {"e": PixelEncoder()}, EmbeddingStore.memory(), batch_size=3)
+    assert [ref.path for ref in got.refs] == [ref.path for ref in photos]
+    assert got.embeddings["e"].tobytes() == same.embeddings["e"].tobytes()
+    assert reports[-1][:2] == (len(photos), 0)

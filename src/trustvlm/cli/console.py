@@ -41,6 +41,7 @@ def progress_bar(
     """Yield a progress callback that draws a bar on a terminal, or None where there is no one.
 
     The bar shows images done, how many came from the store, the rate and the time left.
+    A total of 0 is an unknown one.
     """
     if quiet or not sys.stderr.isatty():
         yield None
@@ -70,7 +71,7 @@ def progress_bar(
             bar.update(
                 task,
                 completed=done,
-                total=total,
+                total=total or None,
                 rate=f"{speed:.0f}{unit}" if speed else "",
                 stored=f"({cached} from the store)" if cached else "",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trustvlm.embeddings.chunks import Chunk
 from trustvlm.embeddings.encoding import Progress, encode_all, encode_images
+from trustvlm.embeddings.forgetful import ForgetfulStore
 from trustvlm.embeddings.statistics import EncoderStats, StoreStats
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.embeddings.texts import encode_texts
@@ -12,6 +13,7 @@ __all__ = [
     "Chunk",
     "EmbeddingStore",
     "EncoderStats",
+    "ForgetfulStore",
     "Progress",
     "StoreStats",
     "encode_all",

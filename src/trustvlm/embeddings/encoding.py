@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import islice, tee
 from typing import TypeAlias, TypeVar
 
 from trustvlm.embeddings.batches import Batch
@@ -20,7 +21,7 @@ Progress: TypeAlias = Callable[[int, int, int], None]
 
 
 def encode_images(
-    refs: Sequence[S],
+    refs: Iterable[S],
     encoders: Mapping[str, ImageEncoder],
     store: EmbeddingStore,
     *,
@@ -39,7 +40,8 @@ def encode_images(
     Parameters
     ----------
     refs
-        The n images.
+        The n images. An iterator is drawn on a few chunks ahead, so that a stream of any length
+        needs the memory of those.
     encoders
         By the names under which their embeddings come back. Encoders with one fingerprint run
         once, and an image is decoded once for all of them.
@@ -52,8 +54,8 @@ def encode_images(
     limits
         Bounds on each image.
     progress
-        Called after each chunk with images done, images in all, and how many of those done
-        needed no forward pass.
+        Called after each chunk with images done, images in all (0 where `refs` has no length), and
+        how many of those done needed no forward pass.
 
     Yields
     ------
@@ -76,7 +78,7 @@ def encode_images(
 
 
 def encode_all(
-    refs: Sequence[S],
+    refs: Iterable[S],
     encoders: Mapping[str, ImageEncoder],
     store: EmbeddingStore,
     *,
@@ -99,7 +101,7 @@ def encode_all(
 
 
 def _chunks(
-    refs: Sequence[S],
+    refs: Iterable[S],
     encoders: Mapping[str, ImageEncoder],
     store: EmbeddingStore,
     batch_size: int,
@@ -112,18 +114,27 @@ def _chunks(
         for name, encoder in encoders.items()
     }
     distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
-    parts = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
-    prepared_chunks = run_ahead(parts, Wanted(distinct, store, limits), workers)
+    total = len(refs) if isinstance(refs, Sized) else 0
+    # Chunks wait between the two copies from when they are prepared until they are encoded.
+    ahead, parts = tee(_parts(refs, batch_size))
+    size = min(batch_size, total or batch_size)
+    prepared_chunks = run_ahead(ahead, Wanted(distinct, store, limits), workers, chunk_size=size)
     done = cached = 0
     try:
-        for part, prepared in zip(parts, prepared_chunks, strict=True):
+        for prepared, part in zip(prepared_chunks, parts, strict=True):
             batch = Batch(part, prepared, store)
             for fingerprint, encoder in distinct.items():
                 batch.complete(fingerprint, encoder)
             done += len(part)
             cached += batch.n_cached
             if progress is not None:
-                progress(done, len(refs), cached)
+                progress(done, total, cached)
             yield batch.chunk(encoders, fingerprints)
     finally:
         prepared_chunks.close()
+
+
+def _parts(refs: Iterable[S], size: int) -> Iterator[tuple[S, ...]]:
+    images = iter(refs)
+    while part := tuple(islice(images, size)):
+        yield part

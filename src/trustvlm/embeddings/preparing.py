@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -71,16 +71,15 @@ def pixels_key(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def run_ahead(
-    chunks: Sequence[Sequence[S]], wanted: Wanted, workers: int | None
+    chunks: Iterable[Sequence[S]], wanted: Wanted, workers: int | None, *, chunk_size: int
 ) -> Generator[list[Prepared], None, None]:
     """Yield each chunk prepared, in order, while threads prepare the next few.
 
     The pool is shut down when the generator ends, is closed, or is left by an exception.
     """
     workers = workers or default_workers()
-    size = max((len(chunk) for chunk in chunks), default=1)
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
-    ahead = 1 + max(1, -(-2 * workers // max(size, 1)))
+    ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
     pool = ThreadPoolExecutor(workers, thread_name_prefix=_THREADS)
     running: deque[list[Future[Prepared]]] = deque()
     todo = iter(chunks)
