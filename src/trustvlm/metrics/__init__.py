@@ -4,8 +4,8 @@ All metrics take `(confidence, correct)`: higher confidence is more trusted, cor
 and 1. They work in float64, need nothing but NumPy, and return fractions.
 
 `evaluate` gives every metric from one sort; each is also a function of its own. `risk_coverage`
-gives the operating points, `bootstrap` intervals, `paired_bootstrap` a comparison of two
-confidences on the same images.
+gives the operating points and `risk_band` how far they would move, `bootstrap` intervals,
+`paired_bootstrap` a comparison of two confidences on the same images.
 
 Convention `exact`, the default, does not depend on the order of the samples, ties included.
 Convention `trustvlm` repeats the rules of the paper's released script, to compare with its numbers.
@@ -17,6 +17,7 @@ Convention `trustvlm` repeats the rules of the paper's released script, to compa
 
 from __future__ import annotations
 
+from trustvlm.metrics.bands import RiskBand, risk_band
 from trustvlm.metrics.bootstrap import Interval, bootstrap
 from trustvlm.metrics.calibration import (
     brier,
@@ -41,6 +42,7 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "Reliability",
+    "RiskBand",
     "RiskCoverageCurve",
     "accuracy",
     "augrc",
@@ -59,6 +61,7 @@ __all__ = [
     "paired_bootstrap",
     "probability_quality",
     "reliability",
+    "risk_band",
     "risk_coverage",
     "rms_calibration_error",
 ]
