@@ -15,6 +15,7 @@ from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.pipeline.views import look
 from trustvlm.report import render_html
 from trustvlm.report.calibration_section import calibration_section
+from trustvlm.report.drawings import drawings
 from trustvlm.report.reliability_figure import reliability_svg
 from trustvlm.scores import Evidence
 
@@ -101,7 +102,7 @@ def test_hostile_names_of_the_calibration_set_are_escaped():
 
 def test_one_image_is_enough_for_a_diagram():
     evaluation, _ = calibrated(n=1)
-    assert calibration_section(evaluation).figure.startswith("<svg")
+    assert drawings(evaluation)["reliability"].startswith("<svg")
     with pytest.raises(InputError, match="at least one image"):
         reliability_svg([], [])
 

@@ -5,6 +5,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -136,9 +137,34 @@ def test_working_points_end_in_the_accuracy(page, evaluation):
 
 def test_pictures_are_inline_small_and_described(page):
     pictures = page.all("img")
-    assert 18 <= len(pictures) <= 27
+    assert 42 <= len(pictures) <= 51
     assert all(p["src"].startswith("data:image/jpeg;base64,") and p["alt"] for p in pictures)
     assert all(", labelled " in p["alt"] for p in pictures)
+
+
+def test_confusions_stand_with_their_pictures(page, evaluation):
+    wrong = ~evaluation.correct()
+    own = evaluation.results["trustvlm"].prediction
+    pairs = Counter(zip(evaluation.labels[wrong].tolist(), own[wrong].tolist(), strict=True))
+    (truth, label), count = pairs.most_common(1)[0]
+    names = evaluation.class_names
+    expected = f"{count} images of {(evaluation.labels == truth).sum()} "
+    assert expected in page.text.split("Confusions")[2]
+    captions = [p["alt"] for p in page.all("img")]
+    assert captions.count(f"{names[truth]}, labelled {names[label]}") >= 3
+
+
+def test_what_makes_it_repeatable_is_told(tmp_path):
+    hashes = tuple(f"{i:064x}" for i in range(60))
+    known = make_evaluation(hashes=hashes)
+    turned = make_evaluation(hashes=hashes[::-1])
+    assert known.fingerprint != turned.fingerprint
+    page = Page(render_html(known))
+    assert known.fingerprint in page.text
+    assert f"60 images of photos, convention exact, data fingerprint {known.fingerprint[:12]}." in (
+        page.text
+    )
+    assert "fingerprint" not in Page(render_html(make_evaluation(model={}))).text
 
 
 def test_what_was_left_out_is_listed(page):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,11 +28,13 @@ def evaluate(
     ],
     report: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write a self-contained page, DIR/index.html."),
+        typer.Option(
+            metavar="DIR", help="Write a self-contained page, DIR/index.html, and figures."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
+        typer.Option("--json", metavar="FILE", help="Write metrics and confidences as JSON."),
     ] = None,
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
@@ -83,7 +84,8 @@ def show(
     from rich.console import Console
 
     from trustvlm.files import write_text
-    from trustvlm.report import table, write_html
+    from trustvlm.pipeline.evaluation_file import evaluation_json
+    from trustvlm.report import table, write_figures, write_html
 
     Console().print(table(result))
     if result.near_copies.found:
@@ -91,11 +93,12 @@ def show(
     for failure in result.failures:
         note(f"left out: {failure.error}", quiet=quiet)
     if json_file is not None:
-        write_text(json_file, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+        write_text(json_file, evaluation_json(result))
         note(f"metrics: {json_file}", quiet=quiet)
     if report is not None:
         page = report / "index.html"
         write_html(result, page)
+        write_figures(result, report / "figures")
         note(f"report:  {page}", quiet=quiet)
 
 

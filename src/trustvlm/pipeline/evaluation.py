@@ -17,6 +17,7 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
+from trustvlm.pipeline.evaluation_file import data_of, fingerprint_of_data
 from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.judge import verdict_rows
 from trustvlm.pipeline.leaks import NearCopies, near_copies, set_apart
@@ -71,6 +72,8 @@ class EvaluationResult:
         Images that are nearly the same as a shot; they are in every figure.
     health
         Of the shots, for reports; None if nobody looked.
+    hashes
+        SHA-256 of the bytes of the n images; empty if not known.
     """
 
     dataset: str
@@ -90,11 +93,17 @@ class EvaluationResult:
     model: Mapping[str, Any]
     near_copies: NearCopies = field(default_factory=NearCopies)
     health: ShotHealth | None = None
+    hashes: tuple[str, ...] = ()
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
         right: NDArray[np.bool_] = self.results[score or self.score].prediction == self.labels
         return right
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images' contents and true labels; "" if the contents are not known."""
+        return fingerprint_of_data(self)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score, as `trustvlm bench arrays` writes them; values are fractions."""
@@ -134,6 +143,7 @@ class EvaluationResult:
             "failures": [{"path": v.path, "error": v.error} for v in self.failures],
             "excluded": list(self.excluded),
             "near_copies": [vars(copy) for copy in self.near_copies.found],
+            "data": data_of(self),
             "model": dict(self.model),
         }
 
@@ -204,6 +214,7 @@ def evaluate(
         excluded=leaked,
         model=manifest_of(model),
         near_copies=near_copies(model, [ref.path for ref in refs], found.features[fresh]),
+        hashes=tuple(h for h, keep in zip(found.hashes, fresh, strict=True) if keep),
     )
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trustvlm import metrics
-from trustvlm.report.reliability_figure import reliability_svg
 from trustvlm.report.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -20,10 +19,9 @@ __all__ = ["CalibrationSection", "calibration_section"]
 
 @dataclass(frozen=True)
 class CalibrationSection:
-    """Everything the section shows: sentences, the reliability diagram, terms with values."""
+    """Everything the section shows: sentences, and terms with values."""
 
     promise: tuple[str, ...]
-    figure: str
     measured: tuple[tuple[str, str], ...]
 
 
@@ -36,7 +34,6 @@ def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | No
     correct = evaluation.correct()
     return CalibrationSection(
         promise=_promise(told),
-        figure=reliability_svg(p, correct),
         measured=(*_decisions(evaluation), *_qualities(metrics.probability_quality(p, correct))),
     )
 

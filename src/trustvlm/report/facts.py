@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import trustvlm
 from trustvlm.report.wording import counted, shortened
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.evaluation import EvaluationResult
 
-__all__ = ["BIBTEX", "CITATION", "PAPER_URL", "FactGroup", "facts"]
+__all__ = ["BIBTEX", "CITATION", "PAPER_URL", "FactGroup", "cited", "facts"]
 
 PAPER_URL = "https://arxiv.org/abs/2505.23745"
 CITATION = (
@@ -59,9 +60,10 @@ def facts(evaluation: EvaluationResult) -> list[FactGroup]:
         ("classes", f"{len(evaluation.class_names):,}"),
         ("shots per class", f"{evaluation.shots} (draw {evaluation.draw})"),
         ("convention of the metrics", evaluation.convention),
+        ("fingerprint", evaluation.fingerprint),
     ]
     groups = [
-        FactGroup("Data", tuple(data)),
+        FactGroup("Data", tuple((term, text) for term, text in data if text)),
         FactGroup("Score", _score(evaluation)),
     ]
     models = manifest.get("models")
@@ -75,6 +77,26 @@ def facts(evaluation: EvaluationResult) -> list[FactGroup]:
     if rest:
         groups.append(FactGroup("Settings of the model", rest))
     return groups
+
+
+def cited(evaluation: EvaluationResult) -> str:
+    """Say in one sentence what these figures are of, for those who quote them."""
+    models = evaluation.model.get("models")
+    named = models.values() if isinstance(models, Mapping) else ()
+    specs = dict.fromkeys(
+        str(model.get("spec") or "") for model in named if isinstance(model, Mapping)
+    )
+    parts = [
+        f"trustvlm {trustvlm.__version__}",
+        f"score {evaluation.score}",
+        f"models {' and '.join(shortened(spec) for spec in specs if spec)}" if any(specs) else "",
+        f"{counted(evaluation.shots, 'shot')} per class",
+        f"{counted(len(evaluation.labels), 'image')} of {shortened(evaluation.dataset)}",
+        f"convention {evaluation.convention}",
+    ]
+    if evaluation.fingerprint:
+        parts.append(f"data fingerprint {evaluation.fingerprint[:12]}")
+    return f"{', '.join(part for part in parts if part)}."
 
 
 def _score(evaluation: EvaluationResult) -> tuple[tuple[str, str], ...]:

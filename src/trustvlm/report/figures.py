@@ -24,6 +24,8 @@ __all__ = ["HEIGHT", "WIDTH", "confidence_histogram_svg", "place_legend", "risk_
 WIDTH, HEIGHT, _LEGEND_ROW = 420, 300, 20
 _MAX_POINTS = 400
 _MAX_CURVES = len(svg.SERIES)
+# Two bands on each other stay paler than any line, and text on both readable.
+_BAND = 0.16
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
 
@@ -31,6 +33,7 @@ def risk_coverage_svg(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     highlight: str = "",
+    bands: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ideal: tuple[ArrayLike, ArrayLike] | None = None,
     name: str = "risk-coverage",
 ) -> str:
@@ -43,6 +46,9 @@ def risk_coverage_svg(
         [0, 1], coverage ascending. At most 8 scores; long curves are thinned for drawing.
     highlight
         The score that is drawn boldest and on top; "" for none.
+    bands
+        For some of the scores, the lowest and highest plausible risk `(k,)` at the coverages of
+        the curve, drawn as a pale band behind it.
     ideal
         Coverage and risk of a perfect order, drawn as a thin dotted line.
     name
@@ -56,7 +62,7 @@ def risk_coverage_svg(
     Raises
     ------
     InputError
-        If there are no curves, too many, or an empty one.
+        If there are no curves, too many, or an empty one; if a band does not fit its curve.
 
     Examples
     --------
@@ -79,6 +85,17 @@ def risk_coverage_svg(
                 linewidth=2.8 if own else 1.5,
                 zorder=4 if own else 3,
             )
+            if bands and score in bands:
+                low, high = (_points(score, curves[score][0], end)[1] for end in bands[score])
+                axes.fill_between(
+                    100 * coverage,
+                    100 * low,
+                    100 * high,
+                    color=svg.SERIES[rank],
+                    alpha=_BAND,
+                    linewidth=0,
+                    zorder=1,
+                )
         labels = list(points)
         if ideal is not None:
             coverage, risk = _points("ideal", *ideal)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import trustvlm
 from trustvlm.files import write_text
-from trustvlm.report.accepting import Acceptance, perfect_curve
+from trustvlm.report.accepting import Acceptance
 from trustvlm.report.calibration_section import calibration_section
 from trustvlm.report.classes import ClassRow, class_rows
 from trustvlm.report.columns import COLUMNS, by_aurc, number
-from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, facts
-from trustvlm.report.figures import confidence_histogram_svg, risk_coverage_svg
+from trustvlm.report.confusions import confusions
+from trustvlm.report.drawings import acceptances, drawings
+from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, cited, facts
 from trustvlm.report.gallery import galleries
 from trustvlm.report.shot_section import shot_section
 from trustvlm.report.summary import cautions, findings, working_points
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render_html", "write_html"]
 
-_MAX_CURVES, _MAX_CLASSES, _MAX_FILES = 6, 1000, 200
+_MAX_CLASSES, _MAX_FILES = 1000, 200
 
 
 def write_html(evaluation: EvaluationResult, path: str | os.PathLike[str]) -> None:
@@ -55,7 +56,7 @@ def render_html(evaluation: EvaluationResult) -> str:
 
     Everything that comes from data (class names, paths, reasons) is escaped, and a content
     security policy allows nothing but the page's own script. The size is bounded: at most 1000
-    classes, 200 listed files of a kind, 27 thumbnails of the images and 24 of the examples are
+    classes, 200 listed files of a kind, 51 thumbnails of the images and 24 of the examples are
     shown, and the page says so.
     """
     from markupsafe import Markup
@@ -63,11 +64,9 @@ def render_html(evaluation: EvaluationResult) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     n = len(evaluation.labels)
-    acceptances = _acceptances(evaluation) if n else {}
+    drawn = acceptances(evaluation)
     compared = {
-        name: acceptances[name]
-        for name in dict.fromkeys((evaluation.score, "msp"))
-        if name in acceptances
+        name: drawn[name] for name in dict.fromkeys((evaluation.score, "msp")) if name in drawn
     }
     rows = class_rows(evaluation)
     shown = _shown_classes(rows)
@@ -83,12 +82,13 @@ def render_html(evaluation: EvaluationResult) -> str:
         tiles=_tiles(evaluation, compared),
         points=working_points(compared) if compared else [],
         compared=list(compared),
-        figures=[Markup(svg) for svg in _figures(evaluation, acceptances)],  # noqa: S704
+        figures={k: Markup(v) for k, v in drawings(evaluation).items()},  # noqa: S704
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
         classes=shown,
         classes_left_out=len(rows) - len(shown),
         groups=galleries(evaluation) if n else [],
+        confusions=confusions(evaluation) if n else (),
         calibration=calibration_section(evaluation),
         shots=shot_section(evaluation.health),
         failures=_failures(evaluation),
@@ -96,39 +96,11 @@ def render_html(evaluation: EvaluationResult) -> str:
         facts=facts(evaluation),
         citation=CITATION,
         bibtex=BIBTEX,
+        cited=cited(evaluation),
         paper_url=PAPER_URL,
     )
     # File names need not be UTF-8: Python marks such bytes with lone surrogates.
     return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def _acceptances(evaluation: EvaluationResult) -> dict[str, Acceptance]:
-    """Return what is drawn: the model's own score, msp, and the best others by AURC."""
-    ranked = by_aurc(evaluation.metrics)
-    wanted = [name for name in (evaluation.score, "msp") if name in evaluation.results]
-    names = list(dict.fromkeys(wanted + ranked))[:_MAX_CURVES]
-    return {
-        name: Acceptance.of(evaluation.results[name].confidence, evaluation.correct(name))
-        for name in names
-    }
-
-
-def _figures(evaluation: EvaluationResult, acceptances: dict[str, Acceptance]) -> list[str]:
-    if len(evaluation.labels) < 2:
-        return []
-    curves = {name: found.curve() for name, found in acceptances.items()}
-    correct = evaluation.correct()
-    coverage = curves[evaluation.score][0]
-    return [
-        risk_coverage_svg(
-            curves,
-            highlight=evaluation.score,
-            ideal=perfect_curve(float(correct.mean()), coverage),
-        ),
-        confidence_histogram_svg(
-            evaluation.results[evaluation.score].confidence, correct, score=evaluation.score
-        ),
-    ]
 
 
 def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> list[tuple[str, str]]:
