@@ -15,7 +15,13 @@ from trustvlm.decisions.binomial import check_fraction
 from trustvlm.decisions.coverage import coverage_lower_bound
 from trustvlm.decisions.methods import DEFAULT_METHOD, method_named
 from trustvlm.decisions.needed import images_needed
-from trustvlm.decisions.sequences import FIRST_SHARE, LEVELS, Hypotheses, first_count
+from trustvlm.decisions.sequences import (
+    FIRST_SHARE,
+    LEVELS,
+    Hypotheses,
+    first_count,
+    step_counts,
+)
 from trustvlm.decisions.statements import coverage_statement, none_statement, percent
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
@@ -180,7 +186,7 @@ def certify(
     risk, confidence_level
         In (0, 1).
     method
-        `fixed_sequence`: exact binomial tests, one for each image, up to the first failure.
+        `fixed_sequence`: exact binomial tests from strict to lenient, up to the first failure.
         `hoeffding_bentkus`: the same with a looser test. `bonferroni`, `learn_then_test`: exact
         tests at `levels` levels of coverage, corrected for their number.
     first_share
@@ -215,39 +221,41 @@ def certify(
     >>> confidence = np.linspace(1, 0, 1000)
     >>> t = certify(confidence, confidence > 0.3, risk=0.05)
     >>> round(t.threshold, 3), round(t.coverage, 3), round(t.coverage_bound, 3)
-    (0.274, 0.726, 0.687)
+    (0.282, 0.718, 0.679)
     >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
-    1165.0
+    1050.0
     """
     chosen = method_named(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
     n, accepting = among(confidence, correct, eligible)
+    check_fraction(first_share, "first_share")
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
-    elif chosen.every_image:
-        first = first_count(accepting.n, risk, confidence_level, first_share)
-        tried = Hypotheses.of_every_image(accepting, first)
+    elif chosen.sequence:
+        steps = step_counts(accepting.n, risk, confidence_level, chosen.p_value)
+        first = first_count(accepting.n, steps, first_share)
+        tried = Hypotheses.of_sequence(accepting, steps, first)
     else:
         tried = Hypotheses.of_levels(accepting, levels)
-    p_values = chosen.p_value(tried.errors, tried.accepted, risk)
-    rejected = chosen.procedure(p_values, 1 - confidence_level) & tried.offered
+    p_values = chosen.p_value(tried.errors, tried.evidence, risk)
+    rejected = chosen.procedure(p_values, 1 - confidence_level) & ~np.isnan(tried.thresholds)
     if not rejected.any():
         needed = images_needed(accepting, risk, confidence_level, chosen.p_value, first_share)
         # Not every new image will be eligible either.
         scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
         return Certificate.none(n, float(scaled), risk, confidence_level, chosen.name)
-    last = int(np.flatnonzero(rejected)[-1])
-    accepted = int(tried.accepted[last])
+    threshold = float(tried.thresholds[np.flatnonzero(rejected)[-1]])
+    accepted = int(np.searchsorted(-accepting.thresholds, -threshold, side="right"))
     return Certificate(
-        threshold=float(tried.thresholds[last]),
+        threshold=threshold,
         risk_bound=risk,
         confidence_level=confidence_level,
         coverage=accepted / n,
         coverage_bound=coverage_lower_bound(accepted, n, confidence_level),
         n=n,
         accepted=accepted,
-        errors=int(tried.errors[last]),
+        errors=int(accepting.errors[accepted]),
         n_needed=0.0,
         risk=risk,
         method=chosen.name,

@@ -32,8 +32,9 @@ class Method:
     procedure
         Which hypotheses are rejected, of p-values from the strictest threshold to the most
         lenient, at a level.
-    every_image
-        Whether every image of the calibration set offers a threshold, or a few levels of coverage.
+    sequence
+        Whether thresholds are tested at the fewest images that allow 0, 1, 2, ... errors, or at a
+        few levels of coverage.
     summary
         In words.
     source
@@ -43,7 +44,7 @@ class Method:
     name: str
     p_value: PValue
     procedure: Callable[[ArrayLike, float], NDArray[np.bool_]]
-    every_image: bool
+    sequence: bool
     summary: str
     source: str
 
@@ -95,7 +96,7 @@ def method_named(name: str) -> Method:
 
     Examples
     --------
-    >>> method_named("fixed_sequence").every_image
+    >>> method_named("fixed_sequence").sequence
     True
     """
     if name not in METHODS:

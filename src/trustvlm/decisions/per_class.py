@@ -161,7 +161,7 @@ def certify_per_class(
     >>> correct = confidence > 0.3 * prediction
     >>> found = certify_per_class(confidence, correct, prediction, 3)
     >>> found.thresholds(np.array([0, 1, 2])).round(2)
-    array([0.  , 0.28,  nan])
+    array([0.  , 0.32,  nan])
     """
     check_fraction(confidence_level, "confidence_level")
     score = confidence_array(confidence)

@@ -1,37 +1,43 @@
 """Which thresholds are tested, in which order, and with which images of the calibration set.
 
-Why every image may offer a threshold at no cost. Let the images be independent draws, ties broken
-at random, and let R(v) be the risk of accepting the share v that is trusted most: a continuous
-function. Testing begins at the k-th image of the calibration set, k fixed beforehand, with the
-k - 1 images above it. Given where it lies, these are independent draws from all images above it, so
-the exact test holds there. If R is too high there, certifying anything means that this first test
-erred. Otherwise let v be the first share beyond at which R rises above the wanted risk. At v, and
-at every earlier crossing, R is exactly the wanted risk, so between crossings the errors have that
-rate too; given how many images lie between crossings, the errors among all images above v are
-binomial with the wanted risk. Certifying more than v means passing the test of these images, which
-happens with probability at most 1 - confidence. R may rise and fall as it likes.
+A test with k images that allows m errors is the stronger, the fewer images k are: so a sequence
+tests at the fewest images that allow 0, 1, 2, ... errors. Tests in between can only stop it early.
 
-Breaking ties with the wrong images first can only make tests fail that a random order passes.
+Why thresholds may come from the calibration set itself, at ranks fixed beforehand and without a
+correction. Let the images be independent draws without ties, and let R(v) be the risk of accepting
+the share v that is trusted most: a continuous function. The test at rank k + 1 uses the k images
+above that image. Call a rank bad if R is too high where its image lies, and ask how often the
+first bad rank passes. R is exactly the wanted risk where it begins to be too high, and where it
+ceases to be, so between two such places errors are as frequent as wanted on average. How many
+images lie between them decides which rank is the first bad one. Given these numbers, the errors
+before the place where R last began to be too high are binomial with the wanted risk, and those
+beyond, up to the image at the bad rank, more frequent, since R is still too high there. So the
+exact test of the first bad rank passes with probability at most 1 - confidence, and certifying any
+bad rank takes that. R may rise and fall as it likes.
 
-The same argument holds for a few ranks fixed beforehand, each tested with the images strictly above
-it, in a sequence or with a correction for their number.
+Tied images are accepted together, or none of them. Within a tie every rank is tested, the wrong
+images first, which can only fail where a random order passes; the end of a tie is offered with all
+its images, and the place just above it with those before it. Where ties come from a score of few
+values, and not from copies, the argument is no longer exact; the guarantee then rests on
+simulations (tests/decisions/test_guarantee.py).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.decisions.accepting import Accepting
-from trustvlm.decisions.binomial import check_fraction, fewest_images
+from trustvlm.decisions.p_values import PValue
 from trustvlm.exceptions import InputError
 
-__all__ = ["FIRST_SHARE", "LEVELS", "Hypotheses", "first_count"]
+__all__ = ["FIRST_SHARE", "LEVELS", "Hypotheses", "first_count", "step_counts"]
 
-# Early tests rest on few images and fail by chance; a later start certifies nothing below it.
+# Early tests rest on few images and fail by chance; a late start certifies nothing before it.
 # Chosen on simulated populations (docs/research/certified-thresholds.md), not on image sets.
 FIRST_SHARE = 0.2
 LEVELS = 20
@@ -43,46 +49,61 @@ class Hypotheses:
 
     Attributes
     ----------
+    evidence, errors
+        `(t,)` int64, how many images the test of each uses, and how many of those are wrong.
     thresholds
-        `(t,)` float64, descending; accept where confidence >= threshold.
-    accepted, errors
-        `(t,)` int64, the images that the test of each may use.
-    offered
-        `(t,)` bool, whether a threshold may be chosen, or is only tested on the way.
+        `(t,)` float64; accept where confidence >= threshold. NaN where none is offered: some
+        tests only stand on the way.
     """
 
-    thresholds: NDArray[np.float64]
-    accepted: NDArray[np.int64]
+    evidence: NDArray[np.int64]
     errors: NDArray[np.int64]
-    offered: NDArray[np.bool_]
+    thresholds: NDArray[np.float64]
 
     @classmethod
-    def of_every_image(cls, accepting: Accepting, first: int) -> Hypotheses:
-        """Offer every confidence of the calibration set from the `first`-th highest on.
+    def of_sequence(cls, accepting: Accepting, steps: NDArray[np.int64], first: int) -> Hypotheses:
+        """Test at the steps from `first` on, within ties, and at every rank after the last step.
 
         Examples
         --------
-        >>> found = Accepting.of([0.9, 0.5, 0.5, 0.1], [True, True, False, True])
-        >>> Hypotheses.of_every_image(found, first=3).accepted
-        array([2, 3, 4])
+        >>> found = Accepting.of([0.9, 0.8, 0.5, 0.5, 0.1], [True, True, True, False, True])
+        >>> tests = Hypotheses.of_sequence(found, np.array([1, 9]), first=1)
+        >>> tests.evidence, tests.thresholds
+        (array([1, 2, 3, 4, 5]), array([0.8, 0.5, nan, 0.1, nan]))
         """
-        if first > accepting.n:
+        n = accepting.n
+        if first > n:
             return cls.none()
-        counts = np.arange(first - 1, accepting.n + 1)
-        offered = accepting.reachable[counts]
-        # The first test leaves the image at its own threshold out.
-        offered[0] = False
-        thresholds = accepting.thresholds[np.maximum(counts - 1, 0)]
-        return cls(thresholds, counts, accepting.errors[counts], offered)
+        tested = np.zeros(n + 1, dtype=bool)
+        usable = steps[(steps >= first) & (steps <= n)]
+        tested[usable] = True
+        tested[usable[-1] if usable.size else first :] = True
+        alone = np.zeros(n + 2, dtype=bool)
+        alone[1 : n + 1] = accepting.reachable[1:] & accepting.reachable[:-1]
+        # A tie is left between two places that can be reached: its ranks, and the one before it.
+        inside = ~alone[1 : n + 1]
+        tested[1:] |= inside
+        tested[:-1] |= inside
+        tested[:first] = False
+        evidence = np.flatnonzero(tested)
+        next_alone = alone[evidence + 1]
+        end_of_tie = accepting.reachable[evidence] & ~alone[evidence]
+        accepted = np.where(next_alone, evidence + 1, evidence)
+        offered = next_alone | end_of_tie
+        thresholds = np.where(offered, accepting.thresholds[accepted - 1], np.nan)
+        above_tie = np.flatnonzero(accepting.reachable[evidence] & ~offered & (evidence < n))
+        tied = accepting.thresholds[evidence[above_tie]]
+        thresholds[above_tie] = np.nextafter(tied, np.inf)
+        return cls(evidence, accepting.errors[evidence], thresholds)
 
     @classmethod
     def of_levels(cls, accepting: Accepting, levels: int) -> Hypotheses:
-        """Offer the confidences at evenly spaced levels of coverage, the image there left out.
+        """Offer thresholds just above the confidences at evenly spaced levels of coverage.
 
         Examples
         --------
         >>> found = Accepting.of([0.9, 0.5, 0.4, 0.1], [True, True, False, True])
-        >>> Hypotheses.of_levels(found, 2).accepted
+        >>> Hypotheses.of_levels(found, 2).evidence
         array([1, 3])
         """
         if levels < 1:
@@ -90,9 +111,8 @@ class Hypotheses:
         ranks = np.unique(np.ceil(accepting.n * np.arange(1, levels + 1) / levels).astype(int))
         cuts = accepting.thresholds[ranks - 1] if accepting.n else np.empty(0)
         above = np.searchsorted(-accepting.thresholds, -cuts, side="left")
-        # Just above the image that was left out.
-        thresholds = np.nextafter(cuts, np.inf)
-        return cls(thresholds, above, accepting.errors[above], above > 0)
+        thresholds = np.where(above > 0, np.nextafter(cuts, np.inf), np.nan)
+        return cls(above, accepting.errors[above], thresholds)
 
     @classmethod
     def of_thresholds(cls, accepting: Accepting, thresholds: ArrayLike) -> Hypotheses:
@@ -101,25 +121,51 @@ class Hypotheses:
         if not cuts.size or np.isnan(cuts).any():
             raise InputError("Expected `thresholds` to be one or more numbers, none of them NaN.")
         accepted = np.searchsorted(-accepting.thresholds, -cuts, side="right")
-        return cls(cuts, accepted, accepting.errors[accepted], accepted > 0)
+        return cls(accepted, accepting.errors[accepted], np.where(accepted > 0, cuts, np.nan))
 
     @classmethod
     def none(cls) -> Hypotheses:
         """No thresholds at all."""
         nothing = np.empty(0, dtype=np.int64)
-        return cls(np.empty(0), nothing, nothing, nothing.astype(bool))
+        return cls(nothing, nothing, np.empty(0))
 
 
-def first_count(
-    n: int, risk: float, confidence_level: float, first_share: float = FIRST_SHARE
-) -> int:
-    """Images accepted at the first threshold that is tested; above n if n images cannot certify.
+@lru_cache(maxsize=256)
+def step_counts(
+    most: int, risk: float, confidence_level: float, p_value: PValue
+) -> NDArray[np.int64]:
+    """Fewest images that allow 0, 1, 2, ... errors, as long as these are at most `most` images.
 
     Examples
     --------
-    >>> first_count(1000, 0.05, 0.95), first_count(100, 0.05, 0.95), first_count(50, 0.05, 0.95)
-    (200, 60, 60)
+    >>> from trustvlm.decisions.binomial import binomial_p_value
+    >>> step_counts(200, 0.05, 0.95, binomial_p_value)
+    array([ 59,  93, 124, 153, 181])
     """
-    # One more than the fewest: the image at the first threshold itself does not count there.
-    least = fewest_images(risk, confidence_level) + 1
-    return max(least, math.ceil(check_fraction(first_share, "first_share") * n))
+    errors = np.arange(int(most * risk) + 2)
+    low, high = errors.copy(), np.full_like(errors, most + 1)
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        passed = p_value(errors, middle, risk) <= 1 - confidence_level
+        low, high = np.where(passed, low, middle), np.where(passed, middle, high)
+    return high[high <= most]
+
+
+def first_count(n: int, steps: NDArray[np.int64], first_share: float = FIRST_SHARE) -> int:
+    """Images that the first test of a sequence uses; above n if n images cannot certify.
+
+    The first step with at least the share of the images, or that share itself where there is no
+    such step.
+
+    Examples
+    --------
+    >>> steps = np.array([59, 93, 124])
+    >>> first_count(400, steps), first_count(100, steps), first_count(640, steps)
+    (93, 59, 127)
+    """
+    if not steps.size:
+        return n + 1
+    # One image less: that at the threshold itself is accepted too.
+    least = math.ceil(first_share * n) - 1
+    later = steps[steps >= least]
+    return int(later[0]) if later.size else max(least, int(steps[0]))
