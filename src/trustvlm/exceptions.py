@@ -34,6 +34,9 @@ class ImageError(TrustVLMError, OSError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
 
 class ArtefactError(TrustVLMError):
     """A `.trust` directory is damaged, of another format version, or does not fit its models."""

@@ -15,7 +15,9 @@ from trustvlm.images.references import (
     InMemoryImage,
     LabelledImages,
 )
+from trustvlm.images.shards import ImageShard
 from trustvlm.images.sources import find_images, find_labelled
+from trustvlm.images.streams import image_shards, open_images
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -24,6 +26,7 @@ __all__ = [
     "ClassList",
     "FoundImages",
     "ImageRef",
+    "ImageShard",
     "ImageSource",
     "InMemoryImage",
     "LabelledImages",
@@ -32,6 +35,8 @@ __all__ = [
     "decode",
     "find_images",
     "find_labelled",
+    "image_shards",
+    "open_images",
     "read_bytes",
     "read_classes",
 ]

@@ -11,7 +11,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.images.formats import IMAGE_EXTENSIONS
 from trustvlm.images.references import FoundImages, ImageRef, shown
 
-__all__ = ["class_folders", "images_below", "looks_like_image"]
+__all__ = ["class_folders", "images_below", "looks_like_image", "walk_images"]
 
 
 def looks_like_image(name: str) -> bool:
@@ -46,15 +46,31 @@ def images_below(folder: Path, *, prefix: str = "", label: str | None = None) ->
         If a folder cannot be listed.
     """
     skipped: Counter[str] = Counter()
-    found: list[PurePosixPath] = []
+    return FoundImages(walk_images(folder, prefix=prefix, label=label, skipped=skipped), skipped)
+
+
+def walk_images(
+    folder: Path,
+    *,
+    prefix: str = "",
+    label: str | None = None,
+    skipped: Counter[str] | None = None,
+) -> Iterator[ImageRef]:
+    """Yield the images that `images_below` lists, in the memory of the largest single folder.
+
+    Parameters
+    ----------
+    folder, prefix, label
+        As in `images_below`.
+    skipped
+        Counts the files passed over, by extension, as the walk goes on.
+    """
+    start = f"{prefix}/" if prefix else ""
     for relative in _files_below(folder):
         if looks_like_image(relative.name):
-            found.append(relative)
-        else:
+            yield ImageRef(shown(f"{start}{relative}"), folder / relative, label)
+        elif skipped is not None:
             skipped[relative.suffix.lower() or "(none)"] += 1
-    start = f"{prefix}/" if prefix else ""
-    refs = (ImageRef(shown(f"{start}{path}"), folder / path, label) for path in sorted(found))
-    return FoundImages(refs, skipped)
 
 
 def class_folders(folder: Path) -> tuple[list[str], FoundImages]:
@@ -82,18 +98,25 @@ def class_folders(folder: Path) -> tuple[list[str], FoundImages]:
 
 
 def _files_below(top: Path) -> Iterator[PurePosixPath]:
-    """Yield the relative path of every file, in no particular order."""
-    todo = [(PurePosixPath(), frozenset[tuple[int, int]]())]
-    while todo:
-        relative, above = todo.pop()
-        identity = _identity(top / relative)
-        if identity in above:
+    """Yield the relative path of every file, ordered by its parts."""
+    # Names are reversed, so that the next one is the last of the list.
+    levels = [(PurePosixPath(), _listed(top), frozenset({_identity(top)}))]
+    while levels:
+        relative, names, above = levels[-1]
+        if not names:
+            levels.pop()
             continue
-        for entry in _entries(top / relative):
-            if _is_folder(entry):
-                todo.append((relative / entry.name, above | {identity}))
-            else:
-                yield relative / entry.name
+        name, is_folder = names.pop()
+        if not is_folder:
+            yield relative / name
+        elif (identity := _identity(top / relative / name)) not in above:
+            below = relative / name
+            levels.append((below, _listed(top / below), above | {identity}))
+
+
+def _listed(folder: Path) -> list[tuple[str, bool]]:
+    names = [(entry.name, _is_folder(entry)) for entry in _entries(folder)]
+    return sorted(names, reverse=True)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,10 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from trustvlm.exceptions import ImageError
 from trustvlm.images.limits import DEFAULT_LIMITS, Limits
 from trustvlm.images.reading import check_size, read_bytes
 
-__all__ = ["FoundImages", "ImageRef", "ImageSource", "InMemoryImage", "LabelledImages", "shown"]
+__all__ = [
+    "FoundImages",
+    "ImageRef",
+    "ImageSource",
+    "InMemoryImage",
+    "LabelledImages",
+    "UnreadableImage",
+    "shown",
+]
 
 
 class ImageSource(Protocol):
@@ -75,6 +84,33 @@ class InMemoryImage:
         """Return the bytes or raise `ImageError`."""
         check_size(len(self.content), limits, self.path)
         return self.content
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """One image of which nothing but the trouble with it is known.
+
+    Parameters
+    ----------
+    path
+        The name to show.
+    kind, message
+        Of the `ImageError` that reading raises.
+    """
+
+    path: str
+    kind: str
+    message: str
+    label: str | None = None
+
+    @classmethod
+    def of(cls, path: str, error: ImageError) -> UnreadableImage:
+        """Keep an error for later."""
+        return cls(path, error.kind, str(error))
+
+    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:  # noqa: ARG002
+        """Raise the error."""
+        raise ImageError(self.kind, self.message)
 
 
 class FoundImages(list[ImageRef]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from trustvlm.images.formats import IMAGE_EXTENSIONS
 from trustvlm.images.references import FoundImages, ImageRef, LabelledImages, shown
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 
-__all__ = ["LabelledSource", "PathLike", "Source", "find_images", "find_labelled"]
+__all__ = ["LabelledSource", "PathLike", "Source", "find_images", "find_labelled", "no_images"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = PathLike | Iterable[PathLike]
@@ -75,7 +76,7 @@ def find_images(source: Source, *, path_column: str = "path") -> FoundImages:
         found.extend(part)
         found.skipped.update(part.skipped)
     if not found:
-        raise InputError(_no_images(described, found))
+        raise InputError(no_images(described, found.skipped))
     return found
 
 
@@ -172,7 +173,7 @@ def _labelled_folder(folder: Path, described: str) -> LabelledImages:
         refs.extend(part)
         refs.skipped.update(part.skipped)
     if not refs:
-        raise InputError(_no_images(f"the class folders of {described}", refs))
+        raise InputError(no_images(f"the class folders of {described}", refs.skipped))
     return LabelledImages(refs, tuple(map(shown, names)), tuple(ref.path for ref in loose))
 
 
@@ -210,11 +211,12 @@ def _from_refs(refs: FoundImages, described: str) -> LabelledImages:
     return LabelledImages(refs, tuple(sorted({str(ref.label) for ref in refs})))
 
 
-def _no_images(described: str, found: FoundImages) -> str:
+def no_images(described: str, skipped: Counter[str]) -> str:
+    """Say that a source holds no images, and what it holds instead, by extension."""
     others = ""
-    if found.n_skipped:
-        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in found.skipped.most_common(5))
-        others = f" It holds {found.n_skipped} other files ({kinds})."
+    if skipped:
+        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
+        others = f" It holds {skipped.total()} other files ({kinds})."
     return (
         f"Expected at least one image, but found none in {described}.{others} "
         f"Looked for {' '.join(sorted(IMAGE_EXTENSIONS))}."

@@ -12,7 +12,15 @@ from pathlib import Path
 from trustvlm.exceptions import InputError
 from trustvlm.images.references import shown
 
-__all__ = ["TABLE_EXTENSIONS", "TableRow", "read_lines", "read_table", "read_text"]
+__all__ = [
+    "TABLE_EXTENSIONS",
+    "TableRow",
+    "read_header",
+    "read_lines",
+    "read_table",
+    "read_text",
+    "row_cells",
+]
 
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv"})
 _DELIMITERS = (",", ";", "\t", "|")
@@ -81,13 +89,13 @@ def read_table(file: Path, columns: Sequence[str]) -> list[TableRow]:
         more or fewer cells than the header.
     """
     text = read_text(file)
-    delimiter, header = _read_header(file, text, columns)
+    delimiter, header = read_header(shown(file), text, columns)
     positions = [header.index(column) for column in columns]
     rows: list[TableRow] = []
     try:
         for line, cells in islice(_rows(text, delimiter), 1, None):
             where = f"row {len(rows) + 1} (line {line}) of {shown(file)!r}"
-            rows.append(_row(cells, header, columns, positions, where))
+            rows.append(row_cells(cells, header, columns, positions, where))
     except csv.Error as error:
         raise InputError(
             f"Expected {shown(file)!r} to be a CSV table, but got {error}. "
@@ -96,13 +104,14 @@ def read_table(file: Path, columns: Sequence[str]) -> list[TableRow]:
     return rows
 
 
-def _row(
+def row_cells(
     cells: list[str],
     header: list[str],
     columns: Sequence[str],
     positions: list[int],
     where: str,
 ) -> TableRow:
+    """Pick the cells of a row, or raise `InputError` with its place."""
     if len(cells) > len(header):
         raise InputError(
             f"Expected {len(header)} cells in {where}, but got {len(cells)}. "
@@ -127,17 +136,24 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise csv.Error(f"{error} in line {reader.line_num}") from error
 
 
-def _read_header(file: Path, text: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+def read_header(name: str, text: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the delimiter and the cells of the first row.
+
+    Raises
+    ------
+    InputError
+        If a column is missing; `name` is what the message calls the table.
+    """
     headers = {delimiter: _header(text, delimiter) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
         if all(column in header for column in columns):
             return (delimiter if len(header) > 1 else _NONE), header
     widest = max(headers.values(), key=len)
     if not any(widest):
-        raise InputError(f"Expected {shown(file)!r} to hold a table, but it is empty.")
+        raise InputError(f"Expected {name!r} to hold a table, but it is empty.")
     missing = [column for column in columns if column not in widest]
     raise InputError(
-        f"Expected {shown(file)!r} to have a column {missing[0]!r}, but its columns are "
+        f"Expected {name!r} to have a column {missing[0]!r}, but its columns are "
         f"{', '.join(map(repr, widest))}. Rename one, or say which to use."
     )
 

@@ -114,7 +114,7 @@ def _learner(model: TrustVLM, calibrator: str) -> Calibrator:
     return Calibrator(calibrator).check()
 
 
-def _usable(model: TrustVLM, found: Gathered, exclude_shots: bool) -> NDArray[np.bool_]:
+def _usable(model: TrustVLM, found: Gathered[Any], exclude_shots: bool) -> NDArray[np.bool_]:
     """`(k,)` bool: which readable images are fresh, and not copies of others before them."""
     for failure in found.failures:
         warnings.warn(f"left out: {failure.error}", TrustVLMWarning, stacklevel=5)

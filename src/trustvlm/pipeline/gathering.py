@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images
-from trustvlm.images import ImageRef
+from trustvlm.images import ImageSource
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.verdicts import Verdict, error_verdict
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Gathered", "gather", "gather_all"]
 
+S = TypeVar("S", bound=ImageSource)
+
 
 @dataclass(frozen=True)
-class Gathered:
+class Gathered(Generic[S]):
     """Some images, readable or not, with the vectors of the readable ones.
 
     Attributes
@@ -37,7 +39,7 @@ class Gathered:
     """
 
     readable: NDArray[np.bool_]
-    refs: list[ImageRef]
+    refs: list[S]
     hashes: list[str]
     image_embeddings: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -50,8 +52,8 @@ class Gathered:
 
 
 def gather(
-    model: TrustVLM, refs: Sequence[ImageRef], progress: Progress | None = None
-) -> Iterator[Gathered]:
+    model: TrustVLM, refs: Iterable[S], progress: Progress | None = None
+) -> Iterator[Gathered[S]]:
     """Yield images in fixed chunks, in input order, encoded by both encoders."""
     chunks = encode_images(
         refs,
@@ -64,9 +66,7 @@ def gather(
     return map(_gathered, chunks)
 
 
-def gather_all(
-    model: TrustVLM, refs: Sequence[ImageRef], progress: Progress | None = None
-) -> Gathered:
+def gather_all(model: TrustVLM, refs: Iterable[S], progress: Progress | None = None) -> Gathered[S]:
     """Encode all images at once; memory grows with their number."""
     chunk = encode_all(
         refs,
@@ -83,7 +83,7 @@ def _encoders(model: TrustVLM) -> dict[str, ImageEncoder]:
     return {"vlm": model.encoders.vlm, "vision": model.encoders.vision}
 
 
-def _gathered(chunk: Chunk[ImageRef]) -> Gathered:
+def _gathered(chunk: Chunk[S]) -> Gathered[S]:
     readable = chunk.readable
     kept = np.flatnonzero(readable)
     return Gathered(

@@ -10,7 +10,7 @@ import numpy as np
 from trustvlm.decisions import accept_on_agreement
 from trustvlm.decisions.scope import EVERYTHING, Scope
 from trustvlm.pipeline.calibration import Calibration
-from trustvlm.pipeline.gathering import Gathered
+from trustvlm.pipeline.gathering import Gathered, S
 from trustvlm.pipeline.reasons import reasons, with_threshold
 from trustvlm.pipeline.verdicts import Verdict
 from trustvlm.pipeline.views import Views, look
@@ -22,7 +22,7 @@ __all__ = ["judge", "verdict_rows"]
 def judge(
     evidence: Evidence,
     score: PreparedScore,
-    found: Gathered,
+    found: Gathered[S],
     class_names: Sequence[str],
     scope: Scope = EVERYTHING,
     calibration: Calibration | None = None,

@@ -58,7 +58,7 @@ class NearCopies:
 
 
 def set_apart(
-    model: TrustVLM, found: Gathered, *, exclude: bool, calibrated_on: bool, purpose: str
+    model: TrustVLM, found: Gathered[Any], *, exclude: bool, calibrated_on: bool, purpose: str
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Tell fresh images from those that the model has learned from, by content.
 

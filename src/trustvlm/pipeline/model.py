@@ -8,7 +8,7 @@ from typing import Any
 
 from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import EmbeddingStore, Progress
-from trustvlm.images import find_images
+from trustvlm.images import open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.pipeline.calibratable import Calibratable
 from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
@@ -177,18 +177,20 @@ class TrustVLM(Calibratable):
         Parameters
         ----------
         images
-            A file, a folder, a CSV with a `path` column, a list of paths, or several of these.
+            A file, a folder, a CSV with a `path` column, a text file of paths, a tar archive, a
+            Parquet file with images, the URL of any of these, or a list of several.
         progress
-            Called with images done, images in all, and images that needed no forward pass.
+            Called with images done, images in all (0 for a stream), and images that needed no
+            forward pass.
         """
         self.check_ready()
         shots = self.evidence_of_shots()
         score = prepare(self.score, shots, **self.parameters_)
         scope = scope_of_shots(shots)
-        gathered = gather(self, find_images(images), progress)
+        gathered = gather(self, open_images(images), progress)
         if score.score.whole_batch:
             # A verdict depends on the other images, so they are judged together.
-            gathered = iter([gather_all(self, find_images(images), progress)])
+            gathered = iter([gather_all(self, open_images(images), progress)])
         for found in gathered:
             evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
             yield from judge(evidence, score, found, self.classes_.labels, scope, self.calibration_)

@@ -1,0 +1,318 @@
+"""Archives, Parquet files, lists and URLs as one stream of images."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import pickle
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trustvlm.exceptions import ImageError, InputError
+from trustvlm.images import find_images, image_shards, open_images
+from trustvlm.images import shards as shards_module
+from trustvlm.images.archives import TarShard
+from trustvlm.images.locations import Location
+from trustvlm.images.shards import BrokenShard, read_patiently
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(shards_module, "_FIRST_WAIT", 0.0)
+
+
+def content(name: str) -> bytes:
+    return f"the bytes of {name}".encode() * 50
+
+
+def write_tar(file: Path, names: list[str], mode: str = "w") -> Path:
+    with tarfile.open(file, mode) as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(content(name))
+            archive.addfile(member, io.BytesIO(content(name)))
+    return file
+
+
+def write_parquet(file: Path, columns: dict, group: int = 10) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(columns), file, row_group_size=group)
+    return file
+
+
+def read_all(source, **settings) -> list[tuple[str, bytes]]:
+    found = image_shards(source, **settings)
+    return [(image.path, image.read()) for shard in found for image in shard.images()]
+
+
+NAMES = [f"{i:03}.jpg" for i in range(23)]
+EXPECTED = [(name, content(name)) for name in NAMES]
+
+
+def write_folder(folder: Path, names=NAMES) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content(name))
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.xz", "tar.bz2"])
+def test_an_archive_gives_its_images_and_passes_other_members_over(tmp_path, ending):
+    names = [name for i in NAMES for name in (i, i.replace("jpg", "json"))]
+    kind = {"tgz": "gz", "tar": ""}.get(ending, ending.removeprefix("tar."))
+    file = write_tar(tmp_path / f"a.{ending}", [*names, "._003.jpg", "dir/.x/1.jpg"], f"w:{kind}")
+    assert read_all(file) == EXPECTED
+
+
+def test_a_parquet_file_gives_bytes_or_structs_or_paths(tmp_path):
+    images = [content(name) for name in NAMES]
+    plain = write_parquet(
+        tmp_path / "p.parquet", {"path": NAMES, "image": images, "x": images[::-1]}
+    )
+    assert read_all(plain, image_column="image") == EXPECTED
+    structs = [{"bytes": b, "path": n} for n, b in EXPECTED]
+    assert read_all(write_parquet(tmp_path / "s.parquet", {"image": structs})) == EXPECTED
+    write_folder(tmp_path)
+    assert read_all(write_parquet(tmp_path / "n.parquet", {"path": NAMES})) == EXPECTED
+    nameless = write_parquet(tmp_path / "b.parquet", {"image": images})
+    assert [path for path, _ in read_all(nameless)][:2] == [f"{nameless}#0", f"{nameless}#1"]
+
+
+def test_a_parquet_file_without_a_column_of_images_names_those_it_has(tmp_path):
+    file = write_parquet(tmp_path / "p.parquet", {"a": [1], "b": [2]})
+    with pytest.raises(InputError, match="its columns are 'a', 'b'"):
+        read_all(file)
+    two = write_parquet(tmp_path / "q.parquet", {"a": [b"1"], "b": [b"2"]})
+    with pytest.raises(InputError, match="--image-column"):
+        read_all(two)
+
+
+def test_an_empty_cell_is_an_image_with_an_error(tmp_path):
+    file = write_parquet(tmp_path / "p.parquet", {"path": ["a", "b"], "image": [None, b"x"]})
+    first, second = (i for shard in image_shards(file) for i in shard.images())
+    with pytest.raises(ImageError, match="a: the cell is empty"):
+        first.read()
+    assert second.read() == b"x"
+
+
+def sources(folder: Path):
+    """One input of every kind, all with the images of NAMES."""
+    files = write_folder(folder / "files")
+    (folder / "files" / "list.txt").write_text("\n\n".join(NAMES) + "\n")
+    with (folder / "files" / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "n"), *((n, i) for i, n in enumerate(NAMES))])
+    yield files
+    yield files / "list.txt"
+    yield files / "table.csv"
+    yield write_tar(folder / "a.tar", NAMES)
+    yield write_tar(folder / "a.tar.gz", NAMES, "w:gz")
+    pytest.importorskip("pyarrow")
+    yield write_parquet(folder / "p.parquet", {"path": NAMES, "im": [content(n) for n in NAMES]})
+
+
+def test_every_kind_gives_the_same_images_from_any_position_after_pickling(tmp_path):
+    for source in sources(tmp_path):
+        assert read_all(source) == EXPECTED, source
+        assert [(i.path, i.read()) for i in open_images(source)] == EXPECTED
+        for shard in image_shards(source, size=100):
+            again = pickle.loads(pickle.dumps(shard))
+            assert again.stamp() == shard.stamp()
+            for start in (0, 1, 9, 10, 11, 22, 23, 30):
+                got = [(i.path, i.read()) for i in again.images(start)]
+                assert got == EXPECTED[start:], (source, start)
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_every_kind_by_url(tmp_path, scheme):
+    fsspec = pytest.importorskip("fsspec")
+    local = list(sources(tmp_path / "here"))
+    base = f"memory://{tmp_path.name}" if scheme == "memory" else f"file://{tmp_path}/here"
+    if scheme == "memory":
+        memory = fsspec.filesystem("memory")
+        for file in (tmp_path / "here").rglob("*"):
+            if file.is_file():
+                target = f"/{tmp_path.name}/{file.relative_to(tmp_path / 'here')}"
+                memory.pipe_file(target, file.read_bytes())
+    for source in local:
+        url = f"{base}/{source.relative_to(tmp_path / 'here').as_posix()}"
+        assert read_all(url) == EXPECTED, url
+        stamps = [shard.stamp() for shard in image_shards(url)]
+        assert stamps == [shard.stamp() for shard in image_shards(url)]
+    names = [path.rpartition("/")[2] for path, _ in read_all(f"{base}/a.*")]
+    assert names == NAMES * 2, "two archives fit the pattern"
+    one, missing = image_shards([f"{base}/files/003.jpg", f"{base}/files/none.jpg"], size=1)
+    assert next(one.images()).read() == content("003.jpg")
+    with pytest.raises(ImageError, match="there is no such file"):
+        next(missing.images()).read()
+    with pytest.raises(InputError, match="no name fits it"):
+        read_all(f"{base}/*.none")
+
+
+def test_urls_in_a_list_are_read_from_where_they_point(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe_file("/elsewhere/1.jpg", b"one")
+    (tmp_path / "2.jpg").write_bytes(b"two")
+    (tmp_path / "l.txt").write_text("memory://elsewhere/1.jpg\n2.jpg\n")
+    assert [data for _, data in read_all(tmp_path / "l.txt")] == [b"one", b"two"]
+
+
+def test_unknown_schemes_are_told(tmp_path):
+    pytest.importorskip("fsspec")
+    with pytest.raises(InputError, match="nosuch"):
+        read_all("nosuch://bucket/a.tar")
+
+
+@given(st.sets(st.text("ab/.-", min_size=1, max_size=6), max_size=12))
+def test_a_walk_is_in_the_order_of_the_parts(names):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for name in names:
+            parts = [part for part in name.split("/") if part.strip(".")]
+            target = folder.joinpath(*parts[:-1], f"{parts[-1]}.jpg") if parts else None
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.is_dir():
+                    target.write_bytes(b"x")
+        everything = [p.relative_to(folder) for p in folder.rglob("*.jpg") if p.is_file()]
+        slow = sorted(p for p in everything if not any(part[0] == "." for part in p.parts))
+        try:
+            found = [
+                image.path for shard in image_shards(folder, size=2) for image in shard.images()
+            ]
+        except InputError:
+            found = []
+        assert found == [p.as_posix() for p in slow]
+
+
+def test_pieces_and_prefixes(tmp_path):
+    write_folder(tmp_path / "a")
+    write_tar(tmp_path / "b.tar", NAMES[:2])
+    single = tmp_path / "a" / NAMES[0]
+    inputs = [tmp_path / "a", tmp_path / "b.tar", single, single, tmp_path / "none.jpg"]
+    pieces = list(image_shards(inputs, size=10))
+    assert [len(list(p.images())) for p in pieces] == [10, 10, 3, 2, 3]
+    old = [ref.path for ref in find_images([tmp_path / "a", single, single])]
+    new = [i.path for p in image_shards([tmp_path / "a", single, single]) for i in p.images()]
+    assert new == old
+    assert [i.path for i in pieces[3].images()] == [f"{tmp_path}/b.tar/{n}" for n in NAMES[:2]]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match=r"there is no .*none.tar"):
+        read_all(tmp_path / "none.tar")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 x \.tar"):
+        read_all(tmp_path / "empty")
+    with pytest.raises(InputError, match="named by a path or URL"):
+        read_all([1])
+
+
+def test_a_long_list_is_not_read_at_once(tmp_path):
+    (tmp_path / "l.txt").write_text("".join(f"{i}.jpg\n" for i in range(300_000)))
+    pieces = image_shards(tmp_path / "l.txt", size=10)
+    assert next(pieces).refs[9].path == "9.jpg"
+    pieces.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('path\nx.jpg\n"a\ny.jpg\n', "quotation marks"),
+        ("path,n\nx.jpg,1\ny.jpg,1,2\n", r"row 2 \(line 3\)"),
+        ("path,n\nx.jpg,1\n,2\n", "row 2 .* empty"),
+        ("file,n\nx.jpg,1\n", "have a column 'path'"),
+    ],
+)
+def test_damaged_tables_name_the_row(tmp_path, text, what):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=what):
+        shown(tmp_path / "t.csv")
+
+
+def test_a_table_of_one_column_may_hold_commas(tmp_path):
+    (tmp_path / "t.csv").write_text("path\na,b.jpg\n\nc.jpg\n")
+    assert [path for path, _ in shown(tmp_path / "t.csv")] == ["a,b.jpg", "c.jpg"]
+
+
+def shown(source):
+    return [(image.path, None) for shard in image_shards(source) for image in shard.images()]
+
+
+def test_text_of_another_encoding_is_refused(tmp_path):
+    (tmp_path / "l.txt").write_bytes("café.jpg\n".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        shown(tmp_path / "l.txt")
+    (tmp_path / "l.txt").write_text("café.jpg\n", encoding="utf-16")
+    assert shown(tmp_path / "l.txt") == [("café.jpg", None)]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_cut_archive_keeps_what_could_be_read_and_says_so(tmp_path, compressed):
+    whole = write_tar(tmp_path / "w.tar", NAMES).read_bytes()
+    rng = random.Random(0)
+    data = gzip.compress(whole) if compressed else whole[:-9216]
+    file = tmp_path / ("c.tar.gz" if compressed else "c.tar")
+    for cut in rng.sample(range(len(data) // 9, len(data) * 3 // 4), 12):
+        file.write_bytes(data[:cut])
+        (shard,) = image_shards(file)
+        *good, broken = list(shard.images())
+        assert [(i.path, i.read()) for i in good] == EXPECTED[: len(good)]
+        assert isinstance(broken, BrokenShard)
+        with pytest.raises(ImageError, match=f"nothing after its first {len(good)} images"):
+            broken.read()
+        assert [i.path for i in shard.images(len(good))] == [str(file)]
+
+
+def test_a_damaged_header_is_no_silent_end(tmp_path):
+    file = write_tar(tmp_path / "w.tar", NAMES)
+    data = bytearray(file.read_bytes())
+    at = bytes(data).index(b"010.jpg")
+    data[at : at + 512] = b"\xff" * 512
+    file.write_bytes(data)
+    (shard,) = image_shards(file)
+    *good, broken = list(shard.images())
+    assert len(good) == 10
+    with pytest.raises(ImageError, match="damaged"):
+        broken.read()
+
+
+def test_a_damaged_parquet_file_is_one_error(tmp_path):
+    file = write_parquet(tmp_path / "p.parquet", {"image": [content(n) for n in NAMES]})
+    file.write_bytes(file.read_bytes()[:-100])
+    ((broken,),) = ([*shard.images()] for shard in image_shards(file))
+    with pytest.raises(ImageError, match="first 0 images"):
+        broken.read()
+
+
+def test_reading_goes_on_where_a_connection_broke():
+    broke = []
+
+    def read(start):
+        for i in range(start, 10):
+            if i in (3, 7) and broke.count(i) < 2:
+                broke.append(i)
+                raise OSError("reset")
+            yield i
+
+    place = Location("memory://x.tar")
+    assert list(read_patiently(read, 0, place, "x", (OSError,))) == list(range(10))
+    assert broke == [3, 3, 7, 7]
+
+
+def test_a_huge_member_is_not_read(tmp_path, monkeypatch):
+    from trustvlm.images import Limits, archives
+
+    monkeypatch.setattr(archives, "DEFAULT_LIMITS", Limits(max_bytes=100))
+    (image, *_) = TarShard("a", Location(str(write_tar(tmp_path / "a.tar", NAMES)))).images()
+    with pytest.raises(ImageError, match="at most 100 are read"):
+        image.read()
