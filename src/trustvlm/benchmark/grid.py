@@ -18,6 +18,7 @@ from trustvlm.benchmark.measuring import measure_draw, usable_scores
 from trustvlm.benchmark.results import Classes
 from trustvlm.benchmark.studies import STUDIES, Plan, Study
 from trustvlm.benchmark.studies.answering import Answers
+from trustvlm.benchmark.workers import Workers, one_thread
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.files import atomic_path
 from trustvlm.scores import get, names
@@ -62,6 +63,7 @@ def run_grid(
     config: BenchConfig,
     *,
     store: EmbeddingStore | None = None,
+    workers: Workers | None = None,
     on_cell: Callable[[int, int], None] | None = None,
     on_image: Progress | None = None,
 ) -> Grid:
@@ -73,6 +75,8 @@ def run_grid(
         The study, already checked.
     store
         Where embeddings are kept; by default the user's cache folder.
+    workers
+        Processes that share the cells; by default this one alone.
     on_cell, on_image
         Progress callbacks: cells done and in all; as in `encode_images`.
 
@@ -92,16 +96,21 @@ def run_grid(
             continue
         for test in found.tests:
             grid.classes[test.name] = Classes(test.labels, test.class_names)
-        for point in points:
-            file = cell_file(config.out, _content(config, found, point))
-            if not file.is_file():
-                _run_cell(config, found, point, file)
-                grid.computed += 1
-            _gather(grid, file, found, point, config)
+        files = {point: cell_file(config.out, _content(config, found, point)) for point in points}
+        missing = [point for point, file in files.items() if not file.is_file()]
+        done += len(points) - len(missing)
+        tasks = [(config, found, point, files[point]) for point in missing]
+        for _ in (workers or Workers()).map(_run_cell, tasks):
+            grid.computed += 1
             done += 1
             if on_cell is not None:
                 on_cell(done, total)
-        grid.answers.add(found)
+        if on_cell is not None:
+            on_cell(done, total)
+        for point, file in files.items():
+            _gather(grid, file, found, point, config)
+        with one_thread():
+            grid.answers.add(found)
     return grid
 
 

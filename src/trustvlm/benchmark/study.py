@@ -18,6 +18,7 @@ from trustvlm.benchmark.arrays import (
 )
 from trustvlm.benchmark.measuring import Measured, draw_rows, measure_draw, usable_scores
 from trustvlm.benchmark.tuning import Tuning
+from trustvlm.benchmark.workers import Workers
 from trustvlm.exceptions import InputError
 from trustvlm.scores import ScoreResult
 
@@ -68,6 +69,7 @@ def run_study(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     preset: str = "untuned",
     validation: ArraySet | None = None,
+    workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StudyResult:
     """Measure scores on test sets, with shots drawn from one support set.
@@ -95,6 +97,8 @@ def run_study(
         `parameters` and, where something was selected, `selection`.
     validation
         Labelled images that are neither shots nor tests.
+    workers
+        Processes that share the work; by default this one alone.
     progress
         Called with cells done and cells in all.
 
@@ -122,16 +126,23 @@ def run_study(
         warn_of_shared_images(used, tests)
     study, largest = StudyResult(), max(shots)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
+    # Filled by the first cells: scores of the logits alone are computed once.
     fixed: dict[tuple[str, str], Measured] = {}
-    for (n_shots, draw), rows in drawn.items():
-        for cell in measure_draw(
-            support, tests, chosen, n_shots, draw, convention, tuning, fixed, rows
-        ):
+    tasks = [
+        (support, tests, chosen, n_shots, draw, convention, tuning, fixed, rows)
+        for (n_shots, draw), rows in drawn.items()
+    ]
+    for cells in (workers or Workers()).map(_measured, tasks):
+        for cell in cells:
             study.rows.append({**cell.row(), **(cell.settings() if tuning.selects else {})})
-            if draw == 0 and n_shots == largest:
+            if cell.draw == 0 and cell.shots == largest:
                 study.verdicts[cell.dataset, cell.score] = cell.result
                 study.correct[cell.dataset, cell.score] = cell.correct
             done += 1
             if progress is not None:
                 progress(done, total)
     return study
+
+
+def _measured(*task: Any) -> list[Measured]:
+    return list(measure_draw(*task))

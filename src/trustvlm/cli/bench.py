@@ -10,7 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from trustvlm.cli import study as study_command
-from trustvlm.cli.bench_options import Plugins, distinct, load_plugins, whole_numbers
+from trustvlm.cli.bench_options import (
+    Jobs,
+    Plugins,
+    distinct,
+    load_plugins,
+    whole_numbers,
+    workers,
+)
 from trustvlm.cli.console import counting_bar, note
 from trustvlm.cli.mean_table import print_means
 from trustvlm.cli.options import Quiet, split_names
@@ -48,6 +55,7 @@ def run(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The study; see docs/compare-scores.md.")
     ],
+    jobs: Jobs = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -65,7 +73,7 @@ def run(
 
     study = read_config(config)
     with counting_bar("cells", quiet=quiet) as progress:
-        grid = run_grid(study, on_cell=progress)
+        grid = run_grid(study, workers=workers(jobs, plugins), on_cell=progress)
     write_rows(grid.rows, study.out)
     failed = [row for row in grid.rows if row.get("error")]
     good = [row for row in grid.rows if not row.get("error")]
@@ -136,6 +144,7 @@ def arrays(
         Path | None,
         typer.Option(metavar="DIR", help="Write a page, tables and figures, DIR/index.html."),
     ] = None,
+    jobs: Jobs = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -159,6 +168,7 @@ def arrays(
             convention=convention,
             preset=_preset(preset, val),
             validation=None if val is None else load_arrays(val),
+            workers=workers(jobs, plugins),
             progress=progress,
         )
     print_means(study.rows)

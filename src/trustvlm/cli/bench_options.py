@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["Plugins", "distinct", "load_plugins", "whole_numbers"]
+if TYPE_CHECKING:
+    from trustvlm.benchmark.workers import Workers
+
+__all__ = ["Jobs", "Plugins", "distinct", "load_plugins", "whole_numbers", "workers"]
 
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
         "--plugin", metavar="FILE.py", help="A Python file that registers scores; it is executed."
+    ),
+]
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that share the work; results do not depend on it. [default: one a core]",
     ),
 ]
 
@@ -57,3 +68,10 @@ def load_plugins(plugins: list[Path] | None) -> None:
     load_installed()
     for plugin in plugins or []:
         load_plugin(plugin)
+
+
+def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:
+    """Return who computes the cells; one process a core unless a number is given."""
+    from trustvlm.benchmark.workers import Workers, cores
+
+    return Workers(jobs or cores(), tuple(plugins or ()))

@@ -127,8 +127,7 @@ def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
     targets[np.arange(len(labels)), labels] = 1.0
     present = np.bincount(labels, minlength=n_classes) > 0
     targets -= targets.mean(axis=0)
-    values, vectors = np.linalg.eigh(rows @ rows.T)
-    values = np.maximum(values, 0.0)
+    values, vectors = _principal(rows)
     along = vectors.T @ targets
     best: tuple[float, float, Array] | None = None
     # With one shot a class a held-out shot has no class left: the penalty stays in the middle.
@@ -148,6 +147,18 @@ def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
     return Expert(
         held_out * present, lambda other: ((other - centre) / size) @ coefficients * present
     )
+
+
+def _principal(rows: Array) -> tuple[Array, Array]:
+    """Eigenvalues of the rows' Gram matrix, and its eigenvectors `(n, r)`, null space left out."""
+    n, d = rows.shape
+    if n <= d:
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        return np.maximum(values, 0.0), vectors
+    values, axes = np.linalg.eigh(rows.T @ rows)
+    # Below this, rounding decides the direction.
+    kept = values > values[-1] * n * np.finfo(np.float64).eps
+    return values[kept], (rows @ axes[:, kept]) / np.sqrt(values[kept])
 
 
 EXPERTS = (prototypes, neighbours, ridge)
