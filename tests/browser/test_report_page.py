@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from evaluations import failure, make_evaluation
+from trustvlm.pipeline.evaluation_file import evaluation_json
 from trustvlm.pipeline.verdicts import Verdicts
-from trustvlm.report import write_html
+from trustvlm.report import compare_runs, read_run, write_comparison, write_html
 
 pytestmark = pytest.mark.browser
 
@@ -73,6 +74,19 @@ def hostile_report(tmp_path_factory):
     return folder / "report.html"
 
 
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison")
+    runs = []
+    for name, noise in (("before", 2.0), ("after", 1.2)):
+        file = folder / f"{name}.json"
+        made = make_evaluation(n=240, class_names=CLASSES, noise=noise)
+        file.write_text(evaluation_json(made), "utf-8")
+        runs.append(read_run(file))
+    write_comparison(compare_runs(*runs, n_resamples=100), folder / "comparison.html")
+    return folder / "comparison.html"
+
+
 @pytest.fixture(params=["light", "dark"])
 def theme(request):
     return request.param
@@ -118,7 +132,7 @@ def test_it_loads_nothing_and_complains_about_nothing(open_page, report, width, 
 
 
 @pytest.mark.parametrize("width", [1280, 390, 320])
-@pytest.mark.parametrize("kind", ["report", "hostile_report"])
+@pytest.mark.parametrize("kind", ["report", "hostile_report", "comparison"])
 def test_the_page_never_scrolls_sideways(open_page, request, kind, width):
     opened = open_page(request.getfixturevalue(kind), width=width)
     unfold(opened.page)
@@ -304,6 +318,32 @@ def test_names_from_data_stay_text(open_page, hostile_report):
     assert sorted(shown) == sorted(HOSTILE)
     assert opened.requests == [hostile_report.as_uri()]
     assert opened.complaints == []
+
+
+def test_a_comparison_is_as_good_a_page(open_page, comparison, screenshots, width, theme):
+    opened = open_page(comparison, width=width, theme=theme)
+    file = screenshots / f"comparison-{width}-{theme}.png"
+    opened.page.screenshot(path=file, full_page=True)
+    unfold(opened.page)
+    checks = ("paleText", "crowdedFigures", "smallTargets")
+    assert [fault for check in checks for fault in opened.faults(check)] == []
+    nodes = opened.accessible()
+    assert [n for n in nodes if (n["role"] in NAMED or n.get("focusable")) and not n["name"]] == []
+    regions = [n["name"] for n in nodes if n["role"] == "region"]
+    assert len(regions) == len(set(regions))
+    levels = [n["level"] for n in nodes if n["role"] == "heading"]
+    assert levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in pairwise(levels))
+    assert {url for url in opened.requests if not url.startswith("data:")} == {comparison.as_uri()}
+    assert opened.complaints == []
+
+
+def test_a_comparison_can_be_printed(open_page, comparison, theme):
+    page = (opened := open_page(comparison, width=680, theme=theme)).page
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    page.emulate_media(media="print", color_scheme=theme)
+    for check in ("tooWide", "cutOff", "paleText"):
+        assert opened.faults(check) == [], check
 
 
 FAULTY = """<!DOCTYPE html><title>Faulty</title>

@@ -276,3 +276,19 @@ def test_the_module_runs_and_starts_without_heavy_imports():
         [sys.executable, "-m", "trustvlm", "--version"], check=True, capture_output=True
     )
     assert done.stdout.decode().startswith("trustvlm ")
+
+
+def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):
+    trustvlm("evaluate", fitted, photos, "--json", tmp_path / "a.json", "--quiet")
+    same = [tmp_path / "a.json", tmp_path / "a.json"]
+    page, numbers = tmp_path / "new" / "page.html", tmp_path / "numbers.json"
+    done = trustvlm(
+        "report", "compare", *same, "--score-a", "msp", "-o", page, "--json", numbers,
+        "--resamples", 50,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "paired by content" in done.out
+    assert "trustvlm against msp" in page.read_text("utf-8")
+    assert json.loads(numbers.read_text())["n"] == 15
+    done = trustvlm("report", "compare", *same, "--score", "nonsense")
+    assert (done.code, "nonsense" in done.err, "Traceback" in done.err) == (1, True, False)

@@ -24,6 +24,7 @@ from trustvlm.cli import (
     models,
     monitor,
     predict,
+    report,
     scores,
 )
 from trustvlm.cli.console import print_error, show_warnings_plainly
@@ -67,6 +68,7 @@ for module in (
     scores,
 ):
     module.add_to(app)
+app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")
 

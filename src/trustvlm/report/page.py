@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import trustvlm
 from trustvlm.files import write_text
 from trustvlm.report.accepting import Acceptance
 from trustvlm.report.calibration_section import calibration_section
@@ -19,14 +14,12 @@ from trustvlm.report.confusions import confusions
 from trustvlm.report.drawings import acceptances, drawings
 from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, cited, facts
 from trustvlm.report.gallery import galleries
+from trustvlm.report.rendering import render
 from trustvlm.report.shot_section import shot_section
 from trustvlm.report.summary import cautions, findings, working_points
-from trustvlm.report.thumbnails import thumbnail
-from trustvlm.report.wording import counted, percent, shortened
+from trustvlm.report.wording import percent
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from trustvlm.pipeline.evaluation import EvaluationResult
 
 __all__ = ["render_html", "write_html"]
@@ -61,8 +54,6 @@ def render_html(evaluation: EvaluationResult) -> str:
     """
     from markupsafe import Markup
 
-    style, script = _asset("report.css"), _asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     n = len(evaluation.labels)
     drawn = acceptances(evaluation)
     compared = {
@@ -70,18 +61,16 @@ def render_html(evaluation: EvaluationResult) -> str:
     }
     rows = class_rows(evaluation)
     shown = _shown_classes(rows)
-    page: str = _template().render(
+    return render(
+        "report.html.j2",
         evaluation=evaluation,
-        version=trustvlm.__version__,
-        style=Markup(style),  # noqa: S704 -- the package's own file
-        script=Markup(script),  # noqa: S704
-        script_hash=digest,
         n=n,
         findings=findings(evaluation, compared),
         cautions=cautions(evaluation),
         tiles=_tiles(evaluation, compared),
         points=working_points(compared) if compared else [],
         compared=list(compared),
+        # Made by this package, which escapes what comes from data.
         figures={k: Markup(v) for k, v in drawings(evaluation).items()},  # noqa: S704
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
@@ -99,8 +88,6 @@ def render_html(evaluation: EvaluationResult) -> str:
         cited=cited(evaluation),
         paper_url=PAPER_URL,
     )
-    # File names need not be UTF-8: Python marks such bytes with lone surrogates.
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> list[tuple[str, str]]:
@@ -157,27 +144,3 @@ def _shown_classes(rows: list[ClassRow]) -> list[ClassRow]:
         return (row.images == 0, row.accuracy if row.images else 0.0, -row.wrong)
 
     return sorted(rows, key=key)[:_MAX_CLASSES]
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("trustvlm.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
-    )
-    environment.globals.update(counted=counted)
-    return environment.get_template("report.html.j2")
-
-
-def _asset(name: str) -> str:
-    """Return a file beside the template; its line ends are those that a browser hashes."""
-    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")

@@ -1,0 +1,75 @@
+"""`trustvlm report`: pages about evaluations that were made before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustvlm.cli.console import note
+from trustvlm.cli.options import Quiet
+
+__all__ = ["app", "compare"]
+
+app = typer.Typer(
+    help="Compare evaluations that `trustvlm evaluate --json` wrote.", no_args_is_help=True
+)
+
+
+@app.callback()
+def _report() -> None:
+    pass
+
+
+@app.command(epilog="Example:  trustvlm report compare before.json after.json -o comparison.html")
+def compare(
+    a: Annotated[
+        Path, typer.Argument(metavar="A.json", help="An evaluation, such as that of today's model.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another on the same images.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PAGE.html", help="Write a self-contained page."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="Of both. [default: each model's own score]")
+    ] = None,
+    score_a: Annotated[str | None, typer.Option(help="Of A.json alone.")] = None,
+    score_b: Annotated[str | None, typer.Option(help="Of B.json alone.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the paired bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether B is better than A by more than chance, on the images that both have.
+
+    Images are paired by content. Every metric is tested by a paired bootstrap, the labels by
+    McNemar's exact test. The same file twice, with --score-a and --score-b, compares two scores.
+    """
+    from rich.console import Console
+
+    from trustvlm.files import write_text
+    from trustvlm.report import compare_runs, comparison_table, read_run, write_comparison
+    from trustvlm.report.comparison_words import comparison_cautions, comparison_findings
+
+    found = compare_runs(
+        read_run(a, score_a or score),
+        read_run(b, score_b or score),
+        n_resamples=resamples,
+        seed=seed,
+    )
+    Console().print(comparison_table(found))
+    for sentence in comparison_findings(found):
+        typer.echo(sentence)
+    for caution in comparison_cautions(found):
+        note(f"note: {caution}", quiet=quiet)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        note(f"numbers: {json_file}", quiet=quiet)
+    if output is not None:
+        write_comparison(found, output)
+        note(f"page:    {output}", quiet=quiet)
