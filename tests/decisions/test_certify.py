@@ -38,8 +38,13 @@ def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):
             m += 1
     if not steps:
         return math.nan, 0
-    least = math.ceil(first_share * n) - 1
-    first = next((k for k in steps if k >= least), max(least, steps[0]))
+    first = max([k for k in steps if k <= first_share * n], default=steps[0])
+    tests, k = [first], first
+    while k < n - 1:
+        end = min([s for s in steps if s >= k + n / 40 and s < n], default=n - 1)
+        parts = max(1, round((end - k) / (n / 20)))
+        tests += [k + math.floor((end - k) * part / parts + 1e-9) for part in range(1, parts + 1)]
+        k = end
 
     def alone(rank):
         return value.count(value[rank - 1]) == 1
@@ -48,8 +53,7 @@ def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):
     for count in range(first, n + 1):
         tied_here = count > 0 and not alone(count)
         tie_begins = count < n and not alone(count + 1)
-        after_last_step = count >= max([k for k in steps if k >= first], default=first)
-        if not (count in steps or tied_here or tie_begins or after_last_step):
+        if not (count in tests or tied_here or tie_begins):
             continue
         if not passes(errors[count], count):
             break

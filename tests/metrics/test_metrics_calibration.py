@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
@@ -55,6 +55,21 @@ def test_errors_equal_the_slow_versions(data, bins):
         assert math.isnan(metrics.rms_calibration_error(p, correct, bins))
 
 
+@settings(max_examples=20)
+@given(judged(), st.integers(1, 8))
+def test_the_debiased_error_equals_that_by_resampling(data, bins):
+    p, correct = data
+    members = slow_bins(p.tolist(), correct, bins)
+    rng = np.random.default_rng(0)
+    again = 0.0
+    for m in members:
+        y = correct[m].mean()
+        drawn = rng.normal(y, math.sqrt(y * (1 - y) / len(m)), 20_000)
+        again += len(m) * np.abs(drawn - p[m].mean()).mean() / len(p)
+    plain = metrics.ece(p, correct, bins)
+    assert metrics.ece_debiased(p, correct, bins) == pytest.approx(2 * plain - again, abs=0.02)
+
+
 @given(judged())
 def test_the_sweep_stops_before_the_first_disorder(data):
     p, correct = data
@@ -80,7 +95,12 @@ def test_the_order_of_images_does_not_matter(data, shuffler):
     p, correct = data
     order = list(range(len(p)))
     shuffler.shuffle(order)
-    for measure in (metrics.ece, metrics.ece_sweep, metrics.rms_calibration_error):
+    for measure in (
+        metrics.ece,
+        metrics.ece_debiased,
+        metrics.ece_sweep,
+        metrics.rms_calibration_error,
+    ):
         assert measure(p[order], correct[order]) == pytest.approx(
             measure(p, correct), abs=1e-12, nan_ok=True
         )

@@ -19,7 +19,7 @@ from trustvlm.decisions.sequences import (
     FIRST_SHARE,
     LEVELS,
     Hypotheses,
-    first_count,
+    sequence_counts,
     step_counts,
 )
 from trustvlm.decisions.statements import coverage_statement, none_statement, percent
@@ -190,8 +190,8 @@ def certify(
         `hoeffding_bentkus`: the same with a looser test. `bonferroni`, `learn_then_test`: exact
         tests at `levels` levels of coverage, corrected for their number.
     first_share
-        Share of the images that the first test of a sequence accepts; more where so few could
-        not certify. Fix it before looking at the labels.
+        Most of the images that the first test of a sequence uses, as a share; more where so few
+        could not certify. Fix it before looking at the labels.
     levels
         How many levels of coverage the methods with a correction test.
     thresholds
@@ -223,7 +223,7 @@ def certify(
     >>> round(t.threshold, 3), round(t.coverage, 3), round(t.coverage_bound, 3)
     (0.282, 0.718, 0.679)
     >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
-    1050.0
+    1177.0
     """
     chosen = method_named(method)
     check_fraction(risk, "risk")
@@ -234,8 +234,8 @@ def certify(
         tried = Hypotheses.of_thresholds(accepting, thresholds)
     elif chosen.sequence:
         steps = step_counts(accepting.n, risk, confidence_level, chosen.p_value)
-        first = first_count(accepting.n, steps, first_share)
-        tried = Hypotheses.of_sequence(accepting, steps, first)
+        counts = sequence_counts(accepting.n, steps, first_share)
+        tried = Hypotheses.of_sequence(accepting, counts)
     else:
         tried = Hypotheses.of_levels(accepting, levels)
     p_values = chosen.p_value(tried.errors, tried.evidence, risk)

@@ -33,8 +33,8 @@ class Method:
         Which hypotheses are rejected, of p-values from the strictest threshold to the most
         lenient, at a level.
     sequence
-        Whether thresholds are tested at the fewest images that allow 0, 1, 2, ... errors, or at a
-        few levels of coverage.
+        Whether thresholds are tested where each number of errors is first allowed, or at evenly
+        spaced levels of coverage.
     summary
         In words.
     source

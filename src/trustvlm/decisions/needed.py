@@ -12,7 +12,7 @@ from scipy import special
 from trustvlm.decisions.accepting import Accepting
 from trustvlm.decisions.binomial import binomial_p_value, fewest_images
 from trustvlm.decisions.p_values import PValue
-from trustvlm.decisions.sequences import FIRST_SHARE, first_count, step_counts
+from trustvlm.decisions.sequences import FIRST_SHARE, first_counts, step_counts
 
 __all__ = ["images_needed"]
 
@@ -54,7 +54,7 @@ def images_needed(
     >>> from trustvlm.decisions.binomial import binomial_p_value, fewest_images
     >>> ten_right = Accepting.of(range(10), [1] * 10)
     >>> images_needed(ten_right, 0.05, 0.95, binomial_p_value)
-    766.0
+    905.0
     """
     n = accepting.n
     totals, first, most = _first_tests(risk, confidence_level, p_value, first_share)
@@ -76,6 +76,6 @@ def _first_tests(
     least = fewest_images(risk, confidence_level)
     totals = np.unique(np.ceil(np.geomspace(least, _MOST * least, 600)).astype(np.int64))
     steps = step_counts(int(2 * first_share * totals[-1]), risk, confidence_level, p_value)
-    first = np.array([first_count(total, steps, first_share) for total in totals.tolist()])
+    first = first_counts(totals, steps, first_share)
     # The sequence accepts the image at the first threshold as well.
     return np.maximum(totals, first + 1), first, np.searchsorted(steps, first, side="right") - 1

@@ -1,7 +1,9 @@
 """Which thresholds are tested, in which order, and with which images of the calibration set.
 
-A test with k images that allows m errors is the stronger, the fewer images k are: so a sequence
-tests at the fewest images that allow 0, 1, 2, ... errors. Tests in between can only stop it early.
+A test with k images that allows m errors is the easier to pass, the fewer images k are: so a
+sequence tests at the fewest images that allow 0, 1, 2, ... errors, its steps. Every further test
+may stop it early, but where steps are far apart it would end long before the risk is too high.
+Therefore about twenty tests are spread over the images, at steps where there are some.
 
 Why thresholds may come from the calibration set itself, at ranks fixed beforehand and without a
 correction. Let the images be independent draws without ties, and let R(v) be the risk of accepting
@@ -24,7 +26,6 @@ simulations (tests/decisions/test_guarantee.py).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,7 +36,7 @@ from trustvlm.decisions.accepting import Accepting
 from trustvlm.decisions.p_values import PValue
 from trustvlm.exceptions import InputError
 
-__all__ = ["FIRST_SHARE", "LEVELS", "Hypotheses", "first_count", "step_counts"]
+__all__ = ["FIRST_SHARE", "LEVELS", "Hypotheses", "first_counts", "sequence_counts", "step_counts"]
 
 # Early tests rest on few images and fail by chance; a late start certifies nothing before it.
 # Chosen on simulated populations (docs/research/certified-thresholds.md), not on image sets.
@@ -61,30 +62,28 @@ class Hypotheses:
     thresholds: NDArray[np.float64]
 
     @classmethod
-    def of_sequence(cls, accepting: Accepting, steps: NDArray[np.int64], first: int) -> Hypotheses:
-        """Test at the steps from `first` on, within ties, and at every rank after the last step.
+    def of_sequence(cls, accepting: Accepting, counts: NDArray[np.int64]) -> Hypotheses:
+        """Test with so many images, `sequence_counts`, and at every rank within ties from there on.
 
         Examples
         --------
         >>> found = Accepting.of([0.9, 0.8, 0.5, 0.5, 0.1], [True, True, True, False, True])
-        >>> tests = Hypotheses.of_sequence(found, np.array([1, 9]), first=1)
+        >>> tests = Hypotheses.of_sequence(found, np.array([1, 4]))
         >>> tests.evidence, tests.thresholds
-        (array([1, 2, 3, 4, 5]), array([0.8, 0.5, nan, 0.1, nan]))
+        (array([1, 2, 3, 4]), array([0.8, 0.5, nan, 0.1]))
         """
         n = accepting.n
-        if first > n:
+        if not counts.size:
             return cls.none()
         tested = np.zeros(n + 1, dtype=bool)
-        usable = steps[(steps >= first) & (steps <= n)]
-        tested[usable] = True
-        tested[usable[-1] if usable.size else first :] = True
+        tested[counts] = True
         alone = np.zeros(n + 2, dtype=bool)
         alone[1 : n + 1] = accepting.reachable[1:] & accepting.reachable[:-1]
         # A tie is left between two places that can be reached: its ranks, and the one before it.
         inside = ~alone[1 : n + 1]
         tested[1:] |= inside
         tested[:-1] |= inside
-        tested[:first] = False
+        tested[: counts[0]] = False
         evidence = np.flatnonzero(tested)
         next_alone = alone[evidence + 1]
         end_of_tie = accepting.reachable[evidence] & ~alone[evidence]
@@ -151,21 +150,44 @@ def step_counts(
     return high[high <= most]
 
 
-def first_count(n: int, steps: NDArray[np.int64], first_share: float = FIRST_SHARE) -> int:
-    """Images that the first test of a sequence uses; above n if n images cannot certify.
+def first_counts(
+    n: ArrayLike, steps: NDArray[np.int64], first_share: float = FIRST_SHARE
+) -> NDArray[np.int64]:
+    """Images that the first test uses, for each number n of images in all: a step.
 
-    The first step with at least the share of the images, or that share itself where there is no
-    such step.
+    The last step with at most the share of the images, or the very first.
 
     Examples
     --------
-    >>> steps = np.array([59, 93, 124])
-    >>> first_count(400, steps), first_count(100, steps), first_count(640, steps)
-    (93, 59, 127)
+    >>> first_counts([50, 400, 640], np.array([59, 93, 124]))
+    array([ 59,  59, 124])
     """
-    if not steps.size:
-        return n + 1
-    # One image less: that at the threshold itself is accepted too.
-    least = math.ceil(first_share * n) - 1
-    later = steps[steps >= least]
-    return int(later[0]) if later.size else max(least, int(steps[0]))
+    wanted = np.maximum(first_share * np.asarray(n), steps[0])
+    return np.asarray(steps[np.searchsorted(steps, wanted, side="right") - 1])
+
+
+def sequence_counts(
+    n: int, steps: NDArray[np.int64], first_share: float = FIRST_SHARE
+) -> NDArray[np.int64]:
+    """Images that each test of a sequence uses, ascending; none if n images cannot certify.
+
+    From the first on always the next step that is n / 40 or more away; gaps wider than n / 20 are
+    divided evenly into parts of about that.
+
+    Examples
+    --------
+    >>> sequence_counts(200, np.array([59, 93, 124, 153, 181]))
+    array([ 59,  70,  81,  93, 103, 113, 124, 133, 143, 153, 162, 171, 181,
+           190, 199])
+    """
+    first = int(first_counts(n, steps, first_share)) if steps.size else n + 1
+    if first > n:
+        return np.empty(0, dtype=np.int64)
+    counts = [first]
+    while counts[-1] < n - 1:
+        begin = counts[-1]
+        later = steps[(steps >= begin + n / (2 * LEVELS)) & (steps < n)]
+        end = int(later[0]) if later.size else n - 1
+        parts = max(1, round(LEVELS * (end - begin) / n))
+        counts += [begin + (end - begin) * part // parts for part in range(1, parts + 1)]
+    return np.array(counts)

@@ -22,6 +22,7 @@ from trustvlm.metrics.bootstrap import Interval, bootstrap
 from trustvlm.metrics.calibration import (
     brier,
     ece,
+    ece_debiased,
     ece_if_calibrated,
     ece_sweep,
     probability_quality,
@@ -54,6 +55,7 @@ __all__ = [
     "brier",
     "eaurc",
     "ece",
+    "ece_debiased",
     "ece_if_calibrated",
     "ece_sweep",
     "evaluate",

@@ -1,0 +1,83 @@
+"""Scores of ready-made embeddings, judged right or wrong: what decisions are made on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm import scores
+from trustvlm.benchmark.arrays import ArraySet, load_arrays
+from trustvlm.pipeline.crossvalidation import cross_validate
+from trustvlm.scores.shots import draw_shots
+
+SHOTS = 16
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A score on one test split, or on the shots, each judged without itself."""
+
+    name: str
+    confidence: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.confidence)
+
+    def rows(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidence and correctness of some images."""
+        return self.confidence[index], self.correct[index]
+
+    def oracle(self, risk: float) -> float:
+        """Largest coverage with at most this risk, read off the split itself."""
+        order = np.argsort(-self.confidence, kind="stable")
+        observed = np.cumsum(~self.correct[order]) / np.arange(1, self.n + 1)
+        kept = np.flatnonzero(observed <= risk)
+        return float(kept[-1] + 1) / self.n if kept.size else 0.0
+
+
+def judged(root: Path, score: str) -> list[Judged]:
+    """Score every test split of a folder of arrays, with 16 shots a class by the paper's draw."""
+    found = []
+    for file in sorted(root.glob("*__test*.npz")):
+        train, chosen = _shots(root, file)
+        test = load_arrays(file)
+        images = train.image_embeddings
+        result = scores.compute(
+            score,
+            logits=test.logits,
+            features=test.features,
+            image_embeddings=test.image_embeddings,
+            text_embeddings=test.text_embeddings,
+            support_features=train.features[chosen],
+            support_labels=train.labels[chosen],
+            support_logits=train.logits[chosen],
+            support_image_embeddings=None if images is None else images[chosen],
+        )
+        found.append(Judged(file.stem, result.confidence, result.prediction == test.labels))
+    return found
+
+
+def judged_shots(root: Path, score: str) -> dict[str, Judged]:
+    """By test split: its shots, each judged by the others, as `calibrate --from-shots` does."""
+    found: dict[str, Judged] = {}
+    for file in sorted(root.glob("*__test*.npz")):
+        name = file.stem.split("__")[0]
+        if name not in found:
+            train, chosen = _shots(root, file)
+            held_out = cross_validate(train.shots(chosen), [score], folds=SHOTS)
+            result = held_out.results[score]
+            right = result.prediction == held_out.labels
+            found[name] = Judged(name, result.confidence, right)
+        found[file.stem] = found[name]
+    return found
+
+
+def _shots(root: Path, file: Path) -> tuple[ArraySet, NDArray[np.int64]]:
+    train = load_arrays(root / f"{file.stem.split('__')[0]}__train.npz")
+    return train, draw_shots(train.labels, len(train.class_names), SHOTS).indices
