@@ -42,6 +42,10 @@ class ArtefactError(TrustVLMError):
     """A `.trust` directory is damaged, of another format version, or does not fit its models."""
 
 
+class BulkError(TrustVLMError):
+    """Bulk prediction cannot go on; what is done so far is kept."""
+
+
 class LeakError(InputError):
     """Evaluation images are also among the shots."""
 

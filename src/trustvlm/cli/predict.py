@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trustvlm.cli.bulk import is_folder, predict_into_folder
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
 
@@ -28,16 +28,32 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
-            metavar="OUT.{csv,jsonl,parquet}",
-            help="Where to write. [default: CSV to standard output]",
+            metavar="OUT.{csv,jsonl,parquet}|FOLDER/",
+            help="Where to write; a folder takes any number of images, as Parquet files. "
+            "[default: CSV to standard output]",
         ),
     ] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
+    path_column: Annotated[str, typer.Option(help="Column of paths, in tables.")] = "path",
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Column of images, in Parquet files. [default: the only one with bytes]"),
+    ] = None,
+    part_size: Annotated[
+        int, typer.Option(min=1, help="Images in each file of a folder, at most.")
+    ] = 2048,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Into a folder: new tries of an image that kills a process.")
+    ] = 2,
+    keep_embeddings: Annotated[
+        bool,
+        typer.Option("--keep-embeddings", help="Into a folder: use the store, 5 kB an image."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Label images and say how far each label can be trusted, whether to accept it, and why.
@@ -45,15 +61,36 @@ def predict(
     Columns: path, label, confidence, p_correct, decision, text_score, image_score, runner_up,
     reason, error. An image that cannot be read is a row with its error, and the exit code is 3.
     An interrupted run continues where it stopped.
+
+    `-o FOLDER/` is for more images than fit one file: memory does not grow with their number, and
+    an image that kills the process becomes a row with an error.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdicts import check_output
 
+    if output is not None and is_folder(output):
+        predict_into_folder(
+            model,
+            inputs,
+            output,
+            device=device,
+            batch_size=batch_size,
+            path_column=path_column,
+            image_column=image_column,
+            part_size=part_size,
+            retries=retries,
+            keep_embeddings=keep_embeddings,
+            engine="local",
+            quiet=quiet,
+        )
+        return
     if output is not None:
         check_output(output)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)
     with progress_bar("images", quiet=quiet) as progress:
-        verdicts = trust.predict(inputs, progress=progress)
+        verdicts = trust.predict(
+            inputs, path_column=path_column, image_column=image_column, progress=progress
+        )
     if output is None:
         sys.stdout.write(verdicts.to_csv())
     else:

@@ -50,6 +50,11 @@ class TarShard:
     location: Location
     prefix: str = ""
 
+    @property
+    def length(self) -> None:
+        """Not known without reading."""
+        return
+
     def stamp(self) -> str:
         """Tell this archive from another by its size and date."""
         return stamp_of(self.location)

@@ -45,6 +45,11 @@ class ParquetShard:
     image_column: str | None = None
     prefix: str = ""
 
+    @property
+    def length(self) -> None:
+        """Not known without reading."""
+        return
+
     def stamp(self) -> str:
         """Tell this file from another by its size and date."""
         return stamp_of(self.location)

@@ -21,6 +21,7 @@ KINDS = {
     "too_large": "there are too many pixels or bytes",
     "memory": "there was not enough memory to decode it",
     "unexpected": "decoding failed in a way nobody foresaw",
+    "fatal": "it stopped the process that read it, again and again",
     "embedding": "an encoder gave NaN or infinity for it",
 }
 

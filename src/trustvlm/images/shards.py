@@ -28,6 +28,11 @@ class ImageShard(Protocol):
         """What the user calls the input that this is a piece of."""
         ...
 
+    @property
+    def length(self) -> int | None:
+        """How many images there are; None where only reading tells."""
+        ...
+
     def stamp(self) -> str:
         """Return what tells this input from another, without reading images."""
         ...
@@ -52,6 +57,11 @@ class FileShard:
 
     name: str
     refs: tuple[ImageSource, ...]
+
+    @property
+    def length(self) -> int:
+        """How many images there are."""
+        return len(self.refs)
 
     def stamp(self) -> str:
         """Hash the names; the content of the files is not looked at."""

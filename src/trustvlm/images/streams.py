@@ -24,15 +24,17 @@ __all__ = ["image_shards", "open_images"]
 _STREAMED = TAR_EXTENSIONS | {".parquet"}
 
 
-def open_images(source: Source, *, path_column: str = "path") -> Iterable[ImageSource]:
+def open_images(
+    source: Source, *, path_column: str = "path", image_column: str | None = None
+) -> Iterable[ImageSource]:
     """Return the images of a source: a list where `find_images` makes one, a stream otherwise.
 
     Parameters
     ----------
     source
         What `find_images` takes, and tar archives, Parquet files with images, and URLs.
-    path_column
-        Name of the column of paths in a table.
+    path_column, image_column
+        Columns in tables and Parquet files; see `image_shards`.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def open_images(source: Source, *, path_column: str = "path") -> Iterable[ImageS
     """
     if not any(_is_streamed(item) for item in _items(source)):
         return find_images(source, path_column=path_column)
-    shards = image_shards(source, path_column=path_column)
+    shards = image_shards(source, path_column=path_column, image_column=image_column)
     return chain.from_iterable(shard.images() for shard in shards)
 
 

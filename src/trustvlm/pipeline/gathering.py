@@ -36,6 +36,8 @@ class Gathered(Generic[S]):
         `(k, e)` of the VLM and `(k, d)` of the vision encoder, float32, un-normalised.
     failures
         The error verdicts on the others, in input order.
+    failure_kinds
+        The word for each of them; a key of `images.KINDS`.
     """
 
     readable: NDArray[np.bool_]
@@ -44,6 +46,7 @@ class Gathered(Generic[S]):
     image_embeddings: NDArray[np.float32]
     features: NDArray[np.float32]
     failures: list[Verdict]
+    failure_kinds: list[str]
 
     def in_order(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Merge the verdicts on the readable images with the failures, in input order."""
@@ -97,4 +100,5 @@ def _gathered(chunk: Chunk[S]) -> Gathered[S]:
             for ref, error in zip(chunk.refs, chunk.errors, strict=True)
             if error is not None
         ],
+        failure_kinds=[error.kind for error in chunk.errors if error is not None],
     )

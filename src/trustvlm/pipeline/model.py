@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.images import open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -14,12 +13,10 @@ from trustvlm.pipeline.calibratable import Calibratable
 from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
 from trustvlm.pipeline.fitting import fit
-from trustvlm.pipeline.gathering import gather, gather_all
-from trustvlm.pipeline.judge import judge
 from trustvlm.pipeline.labelling import label_images
 from trustvlm.pipeline.persistence import load_model, save_model
+from trustvlm.pipeline.predicting import Predictor
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
-from trustvlm.scores import prepare
 
 __all__ = ["TrustVLM"]
 
@@ -171,7 +168,14 @@ class TrustVLM(Calibratable):
         )
         return self
 
-    def iter_predict(self, images: Any, *, progress: Progress | None = None) -> Iterator[Verdict]:
+    def iter_predict(
+        self,
+        images: Any,
+        *,
+        path_column: str = "path",
+        image_column: str | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Verdict]:
         """Yield one verdict per image in input order, in bounded memory.
 
         Parameters
@@ -179,30 +183,32 @@ class TrustVLM(Calibratable):
         images
             A file, a folder, a CSV with a `path` column, a text file of paths, a tar archive, a
             Parquet file with images, the URL of any of these, or a list of several.
+        path_column, image_column
+            Columns in tables and Parquet files; see `images.image_shards`.
         progress
             Called with images done, images in all (0 for a stream), and images that needed no
             forward pass.
         """
-        self.check_ready()
-        shots = self.evidence_of_shots()
-        score = prepare(self.score, shots, **self.parameters_)
-        scope = scope_of_shots(shots)
-        gathered = gather(self, open_images(images), progress)
-        if score.score.whole_batch:
-            # A verdict depends on the other images, so they are judged together.
-            gathered = iter([gather_all(self, open_images(images), progress)])
-        for found in gathered:
-            evidence = self.evidence(found.image_embeddings, found.features, shots=shots)
-            yield from judge(evidence, score, found, self.classes_.labels, scope, self.calibration_)
+        predictor = Predictor(self)
+        found = open_images(images, path_column=path_column, image_column=image_column)
+        for _, verdicts in predictor.chunks(found, progress):
+            yield from verdicts
 
-    def predict(self, images: Any, *, progress: Progress | None = None) -> Verdicts:
+    def predict(
+        self,
+        images: Any,
+        *,
+        path_column: str = "path",
+        image_column: str | None = None,
+        progress: Progress | None = None,
+    ) -> Verdicts:
         """Return one verdict per image, in input order.
 
         An image that cannot be read is a verdict with `decision` "error" and its `error`.
 
         Parameters
         ----------
-        images, progress
+        images, path_column, image_column, progress
             As `iter_predict`.
 
         Raises
@@ -210,7 +216,11 @@ class TrustVLM(Calibratable):
         InputError
             If the input does not exist or holds no images, or the model is not fitted.
         """
-        return Verdicts(self.iter_predict(images, progress=progress))
+        return Verdicts(
+            self.iter_predict(
+                images, path_column=path_column, image_column=image_column, progress=progress
+            )
+        )
 
     def label(
         self, images: Any, *, correct: bool = False, progress: Progress | None = None

@@ -130,16 +130,23 @@ class Verdicts(Sequence[Verdict]):
         lines = [json.dumps(row.to_row(), ensure_ascii=False) + "\n" for row in self._rows]
         return _written("".join(lines), path)
 
+    def to_arrow(self) -> Any:
+        """Return a pyarrow Table, null for what does not exist; needs the extra `parquet`."""
+        pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
+        columns = {
+            name: pyarrow.array(
+                [_none_for_nan(value) for value in self.column(name)],
+                pyarrow.float64() if name in _NUMBERS else pyarrow.string(),
+            )
+            for name in COLUMNS
+        }
+        return pyarrow.table(columns)
+
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file; needs the extra `parquet`."""
-        pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
         parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet output")
-        schema = pyarrow.schema(
-            [(c, pyarrow.float64() if c in _NUMBERS else pyarrow.string()) for c in COLUMNS]
-        )
-        table = pyarrow.Table.from_pylist([row.to_row() for row in self._rows], schema=schema)
         with atomic_path(path) as temporary:
-            parquet.write_table(table, temporary)
+            parquet.write_table(self.to_arrow(), temporary)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write `.csv`, `.jsonl` or `.parquet`, by the name's ending, whole or not at all."""

@@ -1,0 +1,8 @@
+"""Prediction on any number of images: resumable, in bounded memory, here or on a cluster."""
+
+from __future__ import annotations
+
+from trustvlm.bulk.job import predict_in_bulk
+from trustvlm.bulk.summary import BulkSummary
+
+__all__ = ["BulkSummary", "predict_in_bulk"]

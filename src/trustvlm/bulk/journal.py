@@ -1,0 +1,171 @@
+"""Which parts of a job are done; a line for each, written after its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trustvlm.bulk.manifest import FOLDER
+from trustvlm.bulk.parts import FinishedPart, Part
+from trustvlm.exceptions import InputError
+from trustvlm.files import write_bytes
+from trustvlm.images import ImageShard
+
+__all__ = ["Entry", "Journal", "locked"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished part.
+
+    Attributes
+    ----------
+    number, start
+        As in `Part`.
+    name, stamp
+        Of the shard.
+    n_images, last, decisions, errors
+        As in `FinishedPart`.
+    file, n_bytes
+        Where the verdicts are; "" and 0 without images.
+    """
+
+    number: int
+    start: int
+    name: str
+    stamp: str
+    n_images: int
+    last: bool
+    decisions: dict[str, int]
+    errors: dict[str, int]
+    file: str
+    n_bytes: int
+
+
+class Journal:
+    """Reads and continues the list of finished parts; the parent process alone writes it.
+
+    A part is done when its line is there and its file has the size that the line states. The file
+    is renamed into place before the line is written, so a killed run at worst computes one part
+    again, and replaces its file by the same bytes.
+
+    Parameters
+    ----------
+    output
+        The folder of the job.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._file = output / FOLDER / "done.jsonl"
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._done: defaultdict[int, dict[int, Entry]] = defaultdict(dict)
+        self.n_images = 0
+        self.decisions: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        for abandoned in output.glob(".part-*.tmp*"):
+            abandoned.unlink(missing_ok=True)
+        self._read()
+
+    def done(self, number: int) -> dict[int, bool]:
+        """Return, by the start of each finished part of a shard, whether the shard ends there."""
+        return {start: entry.last for start, entry in self._done[number].items()}
+
+    def add(self, part: Part, finished: FinishedPart) -> Entry:
+        """Write a part's verdicts, and then that they are written."""
+        if finished.content:
+            write_bytes(self._output / part.file_name, finished.content)
+        entry = Entry(
+            number=part.number,
+            start=part.start,
+            name=part.shard.name,
+            stamp=part.shard.stamp(),
+            n_images=finished.n_images,
+            last=finished.last,
+            decisions=finished.decisions,
+            errors=finished.errors,
+            file=part.file_name if finished.content else "",
+            n_bytes=len(finished.content),
+        )
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._count(entry)
+        return entry
+
+    def check(self, number: int, shard: ImageShard) -> None:
+        """Raise `InputError` if parts of a shard are done that was another one."""
+        known = next(iter(self._done[number].values()), None)
+        if known is not None and (known.name, known.stamp) != (shard.name, shard.stamp()):
+            raise InputError(
+                f"The inputs have changed since {str(self._output)!r} was begun: piece "
+                f"{number + 1} was {known.name!r} and is now {shard.name!r}, with other images or "
+                "another date. Restore them, or choose another folder."
+            )
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards have finished parts; they may have others that are still to do."""
+        return 1 + max((number for number, parts in self._done.items() if parts), default=-1)
+
+    def _read(self) -> None:
+        if not self._file.exists():
+            return
+        content = self._file.read_bytes()
+        # A line without an end was being written when the run was killed.
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            write_bytes(self._file, whole)
+        with os.scandir(self._output) as found:
+            sizes = {file.name: file.stat().st_size for file in found if file.is_file()}
+        for number, line in enumerate(whole.decode().splitlines(), 1):
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise InputError(
+                    f"Line {number} of {self._file} is damaged ({error}). Remove the line: what "
+                    "it was about is then done again."
+                ) from error
+            if not entry.file or sizes.get(entry.file) == entry.n_bytes:
+                self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
+        parts = self._done[entry.number]
+        if entry.start in parts:
+            return
+        parts[entry.start] = entry
+        self.n_images += entry.n_images
+        self.decisions.update(entry.decisions)
+        self.errors.update(entry.errors)
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keep other runs out of the folder of a job; the system ends this when a process dies.
+
+    Raises
+    ------
+    InputError
+        If another run writes there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another run writes to {str(output)!r}. Wait for it, or choose another folder."
+            ) from error
+        yield

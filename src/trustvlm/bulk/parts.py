@@ -1,0 +1,101 @@
+"""A part: the piece of a bulk job that is computed, written and counted as one."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trustvlm.extras import require
+from trustvlm.images import ImageShard
+from trustvlm.pipeline.verdicts import Verdict, Verdicts
+
+__all__ = ["FinishedPart", "Part", "finished_part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which images to predict on.
+
+    Parameters
+    ----------
+    number
+        Position of the shard in the input.
+    shard
+        Where the images are.
+    start, size
+        Position of the first image in the shard, and how many at most.
+    """
+
+    number: int
+    shard: ImageShard
+    start: int
+    size: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells a part from the others of its job."""
+        return self.number, self.start
+
+    def next(self) -> Part:
+        """Return the part after this one in the same shard."""
+        return Part(self.number, self.shard, self.start + self.size, self.size)
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file with its verdicts; the names sort in input order.
+
+        Examples
+        --------
+        >>> from trustvlm.images.shards import FileShard
+        >>> Part(2, FileShard("photos", ()), 4096, 2048).file_name
+        'part-000002-000002.parquet'
+        """
+        return f"part-{self.number:06d}-{self.start // self.size:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class FinishedPart:
+    """The verdicts on a part, ready to be written.
+
+    Attributes
+    ----------
+    number, start
+        As in `Part`.
+    n_images
+        How many images there were: `size`, or fewer at the end of a shard.
+    last
+        Whether the shard ends here.
+    content
+        A Parquet file; b"" without images.
+    decisions, errors
+        Counts by decision and, of the errors, by kind.
+    """
+
+    number: int
+    start: int
+    n_images: int
+    last: bool
+    content: bytes = field(repr=False)
+    decisions: dict[str, int]
+    errors: dict[str, int]
+
+
+def finished_part(
+    part: Part, verdicts: Sequence[Verdict], kinds: Sequence[str], *, last: bool
+) -> FinishedPart:
+    """Turn verdicts into the content of a file, the same bytes for the same verdicts."""
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
+    content = io.BytesIO()
+    if verdicts:
+        parquet.write_table(Verdicts(verdicts).to_arrow(), content, compression="zstd")
+    return FinishedPart(
+        number=part.number,
+        start=part.start,
+        n_images=len(verdicts),
+        last=last,
+        content=content.getvalue(),
+        decisions=dict(Counter(verdict.decision for verdict in verdicts)),
+        errors=dict(Counter(kinds)),
+    )

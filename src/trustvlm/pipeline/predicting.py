@@ -1,0 +1,60 @@
+"""A fitted model, made ready once to judge any number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from trustvlm.decisions.scope import scope_of_shots
+from trustvlm.embeddings import Progress
+from trustvlm.images import ImageSource
+from trustvlm.pipeline.gathering import Gathered, gather, gather_all
+from trustvlm.pipeline.judge import judge
+from trustvlm.pipeline.verdicts import Verdict
+from trustvlm.scores import prepare
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+__all__ = ["Predictor"]
+
+
+class Predictor:
+    """What does not depend on the images: the examples' evidence, and what the score learns of it.
+
+    Parameters
+    ----------
+    model
+        Fitted; it must not be changed afterwards.
+
+    Raises
+    ------
+    InputError
+        If the model is not fitted, or was calibrated for another score.
+    """
+
+    def __init__(self, model: TrustVLM) -> None:
+        model.check_ready()
+        self.model = model
+        self._shots = model.evidence_of_shots()
+        self._score = prepare(model.score, self._shots, **model.parameters_)
+        self._scope = scope_of_shots(self._shots)
+
+    def chunks(
+        self, images: Iterable[ImageSource], progress: Progress | None = None
+    ) -> Iterator[tuple[Gathered[Any], list[Verdict]]]:
+        """Yield images chunk by chunk with their verdicts, in input order and bounded memory.
+
+        A score of the whole batch judges all images together, in one chunk.
+        """
+        if self._score.score.whole_batch:
+            chunks = iter([gather_all(self.model, images, progress)])
+        else:
+            chunks = gather(self.model, images, progress)
+        for found in chunks:
+            evidence = self.model.evidence(
+                found.image_embeddings, found.features, shots=self._shots
+            )
+            labels = self.model.classes_.labels
+            calibration = self.model.calibration_
+            yield found, judge(evidence, self._score, found, labels, self._scope, calibration)

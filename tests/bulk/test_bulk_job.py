@@ -1,0 +1,126 @@
+"""A bulk job says of every image what `predict` says, once, and never of another job's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bulk_models import IDENTITY, LoadTiny, files, rows
+from trustvlm.exceptions import InputError
+from trustvlm.images import image_shards
+
+
+def test_rows_are_those_of_predict(run, photos, shots, tmp_path):
+    summary = run(photos, tmp_path / "out")
+    model = LoadTiny(shots)()
+    # Each part is batched by itself.
+    expected = []
+    for shard in image_shards(photos, size=6):
+        expected += [v.to_row() for v in model.predict([ref.file for ref in shard.refs])]
+    found = rows(tmp_path / "out")
+    for row in expected + found:
+        row["path"] = row["path"].rpartition("photos/")[2]
+        row["error"] = row["error"].rpartition("photos/")[2]
+    assert found == expected
+    assert (summary.n_images, summary.n_now) == (47, 47)
+    assert summary.errors == {"damaged": 1, "empty": 1} or sum(summary.errors.values()) == 2
+    assert summary.decisions["error"] == 2
+    assert json.loads((tmp_path / "out/_trustvlm/summary.json").read_text())["images"] == 47
+
+
+def test_an_archive_gives_the_same_rows_as_the_folder(run, photos, tmp_path):
+    # In the archive the pieces are cut alike, so that even the last bits are the same.
+    run(photos, tmp_path / "folder")
+    run(photos.with_suffix(".tar"), tmp_path / "tar")
+    assert rows(tmp_path / "tar") == rows(tmp_path / "folder")
+
+
+def test_when_all_is_done_nothing_is_done_again(run, photos, tmp_path):
+    run(photos, tmp_path / "out", started=str(tmp_path / "started"))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.parquet")}
+    summary = run(photos, tmp_path / "out", started=str(tmp_path / "started"))
+    assert len((tmp_path / "started").read_text().split()) == 1, "no second worker"
+    assert (summary.n_images, summary.n_now) == (47, 0)
+    assert "nothing was left to do" in str(summary)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.parquet")}
+
+
+def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out)
+    whole = files(out)
+    names = list(whole)
+    (out / names[0]).unlink()
+    (out / names[3]).write_bytes(whole[names[3]][:100])
+    (out / f".{names[1]}.x.tmp.parquet").write_bytes(b"abandoned")
+    journal = out / "_trustvlm" / "done.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    summary = run(photos, out)
+    assert files(out) == whole
+    assert summary.n_images == 47
+    assert summary.n_now == 6 + 6 + 5
+    assert not list(out.glob(".part*"))
+    assert run(photos, out).n_now == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"identity": {**IDENTITY, "score": "c" * 64}}, r"another model \(score: bbb"),
+        ({"part_size": 7}, r"another setting \(part_size: 6 there, 7 now"),
+        ({"batch_size": 5}, r"batch_size: 4 there, 5 now"),
+    ],
+)
+def test_another_model_or_setting_is_refused(run, photos, tmp_path, change, what):
+    run(photos, tmp_path / "out")
+    before = files(tmp_path / "out")
+    with pytest.raises(InputError, match=what):
+        run(photos, tmp_path / "out", **change)
+    assert files(tmp_path / "out") == before
+
+
+def test_other_inputs_are_refused(run, photos, tmp_path):
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(photos.with_suffix(".tar").read_bytes())
+    run([photos / "red", archive], tmp_path / "out")
+    with pytest.raises(InputError, match=r"verdicts on other inputs: .*red, .*a\.tar, and not"):
+        run([photos / "red"], tmp_path / "out")
+    archive.write_bytes(photos.with_suffix(".tar").read_bytes())
+    with pytest.raises(InputError, match=r"piece 4 was '.*a\.tar' and is now .* another\s+date"):
+        run([photos / "red", archive], tmp_path / "out")
+
+
+def test_images_added_or_removed_meanwhile_are_noticed(run, photos, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"{photos}/red/{i:02}.png\n" for i in range(9)))
+    run(tmp_path / "list.txt", tmp_path / "out", part_size=3)
+    with (tmp_path / "list.txt").open("a") as stream:
+        stream.write("more.png\n")
+    assert run(tmp_path / "list.txt", tmp_path / "out", part_size=3).n_now == 1
+    (tmp_path / "list.txt").write_text("".join(f"{photos}/red/{i:02}.png\n" for i in range(6)))
+    with pytest.raises(InputError, match="there are only 2"):
+        run(tmp_path / "list.txt", tmp_path / "out", part_size=3)
+    (tmp_path / "list.txt").write_text("other.png\n")
+    with pytest.raises(InputError, match="piece 1 was"):
+        run(tmp_path / "list.txt", tmp_path / "out", part_size=3)
+
+
+def test_strange_folders_are_left_alone(run, photos, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"it holds 'thesis\.tex'"):
+        run(photos, tmp_path / "mine")
+    with pytest.raises(InputError, match="but it is a file"):
+        run(photos, tmp_path / "mine" / "thesis.tex")
+    with pytest.raises(InputError, match="there is no"):
+        run(tmp_path / "none", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_runs_at_once_are_refused(run, photos, tmp_path):
+    pytest.importorskip("fcntl")
+    from trustvlm.bulk.journal import locked
+
+    with locked(tmp_path / "out"), pytest.raises(InputError, match="Another run writes"):
+        run(photos, tmp_path / "out")
+    assert run(photos, tmp_path / "out").n_images == 47

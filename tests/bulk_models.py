@@ -1,0 +1,86 @@
+"""A fitted model of pixel encoders for bulk jobs, and images that kill whoever encodes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixel_encoder import PixelEncoder
+from trustvlm import TrustVLM
+from trustvlm.embeddings import ForgetfulStore
+
+POISON = (255, 0, 255)
+IDENTITY = {"VLM": "a" * 64, "score": "b" * 64}
+
+
+class TouchyEncoder(PixelEncoder):
+    """Dies of magenta images, each of which leaves a line in a file."""
+
+    deaths: str = ""
+    spare_after: int = 10**9
+    how: str = "kill"
+    pause: float = 0.0
+
+    def encode_pixels(self, pixels):
+        time.sleep(self.pause)
+        if self.deaths and (pixels == np.array(POISON)).all(axis=(1, 2, 3)).any():
+            with Path(self.deaths).open("a+") as file:
+                file.seek(0)
+                if len(file.readlines()) < self.spare_after:
+                    file.write("died\n")
+                    file.flush()
+                    if self.how == "kill":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    raise RuntimeError("CUDA error: an illegal memory access")
+        return super().encode_pixels(pixels)
+
+
+@dataclass(frozen=True)
+class LoadTiny:
+    """Fits on class folders in the worker; see `TouchyEncoder` for the rest."""
+
+    shots: Path
+    deaths: str = ""
+    spare_after: int = 10**9
+    how: str = "kill"
+    pause: float = 0.0
+    batch_size: int = 4
+    started: str = ""
+
+    def __call__(self) -> TrustVLM:
+        if self.started:
+            with Path(self.started).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        vlm = TouchyEncoder(seed=1, batch_noise=True)
+        vlm.deaths, vlm.spare_after, vlm.how = self.deaths, self.spare_after, self.how
+        vlm.pause = self.pause
+        vision = PixelEncoder(seed=2, dim=5, batch_noise=True)
+        return TrustVLM(
+            vlm=vlm,
+            vision=vision,
+            store=ForgetfulStore(),
+            batch_size=self.batch_size,
+            workers=2,
+        ).fit(self.shots)
+
+
+def write_poison(file: Path) -> None:
+    Image.new("RGB", (16, 16), POISON).save(file)
+
+
+def files(output: Path) -> dict[str, bytes]:
+    """Return the content of every file of verdicts."""
+    return {file.name: file.read_bytes() for file in sorted(output.glob("*.parquet"))}
+
+
+def rows(output: Path) -> list[dict]:
+    """Return all rows of a folder of verdicts, in input order."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    return parquet.read_table(output).to_pylist()
