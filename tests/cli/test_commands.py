@@ -19,6 +19,7 @@ COMMANDS = [
     "predict",
     "evaluate",
     "crossvalidate",
+    "serve",
     "models",
     "scores",
     "cache",

@@ -26,6 +26,7 @@ from trustvlm.cli import (
     predict,
     report,
     scores,
+    serve,
 )
 from trustvlm.cli.console import print_error, show_warnings_plainly
 from trustvlm.exceptions import TrustVLMError
@@ -63,6 +64,7 @@ for module in (
     crossvalidate,
     advise,
     monitor,
+    serve,
     models,
     datasets,
     scores,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images
-from trustvlm.images import ImageSource
+from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.verdicts import Verdict, error_verdict
 
@@ -69,7 +69,13 @@ def gather(
     return map(_gathered, chunks)
 
 
-def gather_all(model: TrustVLM, refs: Iterable[S], progress: Progress | None = None) -> Gathered[S]:
+def gather_all(
+    model: TrustVLM,
+    refs: Iterable[S],
+    progress: Progress | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Gathered[S]:
     """Encode all images at once; memory grows with their number."""
     chunk = encode_all(
         refs,
@@ -77,6 +83,7 @@ def gather_all(model: TrustVLM, refs: Iterable[S], progress: Progress | None = N
         model.embedding_store,
         batch_size=model.batch_size,
         workers=model.workers,
+        limits=limits,
         progress=progress,
     )
     return _gathered(chunk)

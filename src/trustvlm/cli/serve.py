@@ -1,0 +1,65 @@
+"""`trustvlm serve`: an HTTP service and a page for reviewing."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trustvlm.serve.settings import Settings, environment_name, flag, setting_fields
+
+__all__ = ["add_to", "serve"]
+
+
+def serve(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL.trust...", help="One or more made by `trustvlm fit`."),
+    ],
+    **settings: Any,
+) -> None:
+    """Serve models over HTTP: `POST /v1/predict` takes files under the name `images`.
+
+    Every option is also an environment variable. Logs are JSON lines on standard error. Stop it
+    with Ctrl-C or SIGTERM: what was accepted is answered first.
+    """
+    from trustvlm.serve.running import run
+
+    run(models, Settings(**settings))
+
+
+def _with_settings() -> None:
+    """Give `serve` one option per setting, so that there is one table of them."""
+    known = inspect.signature(serve)
+    parameters = [known.parameters["models"]]
+    types = {"str": str, "int": int, "float": float, "Path | None": Path | None}
+    annotations: dict[str, Any] = {"models": serve.__annotations__["models"], "return": None}
+    for setting in setting_fields():
+        option = typer.Option(
+            flag(setting.name),
+            envvar=environment_name(setting.name),
+            help=setting.metadata["help"],
+            show_envvar=False,
+        )
+        annotation: Any = Annotated[types[str(setting.type)], option]
+        annotations[setting.name] = annotation
+        parameters.append(
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=setting.default,
+                annotation=annotation,
+            )
+        )
+    serve.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
+    serve.__annotations__ = annotations
+
+
+_with_settings()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(epilog="Example:  trustvlm serve pets.trust --port 8000")(serve)

@@ -1,0 +1,162 @@
+"""Images of many clients computed together, by one thread, from a bounded queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from trustvlm.serve.errors import overloaded
+
+__all__ = ["Batcher"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class _Job(Generic[T, R]):
+    """The images of one request, and where their results go."""
+
+    items: Sequence[T]
+    deadline: float
+    answer: Future[list[R]] = field(default_factory=Future)
+
+
+class Batcher(Generic[T, R]):
+    """Collects the items of several requests and hands them to one function, in one thread.
+
+    A batch begins with the request that waits longest. Others join until there are `size` items,
+    or `seconds` have passed since the thread became free for the first; a request is never split.
+    While a batch is computed the next one gathers by itself.
+
+    Parameters
+    ----------
+    compute
+        From the requests' items to the requests' results, in order.
+    size
+        Items at which a batch is full.
+    seconds
+        How long a batch waits for more.
+    capacity
+        Items that may wait.
+
+    Examples
+    --------
+    >>> doubled = Batcher(lambda jobs: [[2 * i for i in items] for items in jobs],
+    ...                   size=4, seconds=0, capacity=8)
+    >>> doubled.submit([1, 2], timeout=5).result()
+    [2, 4]
+    >>> doubled.close()
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Sequence[T]]], Sequence[list[R]]],
+        *,
+        size: int,
+        seconds: float,
+        capacity: int,
+    ) -> None:
+        self._compute = compute
+        self._size = size
+        self._seconds = seconds
+        self._capacity = capacity
+        self._jobs: deque[_Job[T, R]] = deque()
+        self._waiting = 0
+        self._rate = 20.0
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="trustvlm-batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for their batch."""
+        return self._waiting
+
+    def submit(self, items: Sequence[T], *, timeout: float) -> Future[list[R]]:
+        """Queue the items of one request; the future holds one result per item.
+
+        A request whose future is cancelled, or that waits longer than `timeout`, is not computed.
+
+        Raises
+        ------
+        ServiceError
+            If the queue is full (429), or the service stops (503).
+        """
+        job: _Job[T, R] = _Job(items, time.monotonic() + timeout)
+        with self._changed:
+            if self._closing:
+                raise overloaded("stopping", "The service is stopping.", status=503, seconds=5)
+            if self._waiting + len(items) > self._capacity:
+                raise overloaded(
+                    "queue_full",
+                    f"{self._waiting} images wait already, and at most {self._capacity} may. "
+                    "Send the request again later.",
+                    seconds=self._waiting / self._rate,
+                )
+            self._jobs.append(job)
+            self._waiting += len(items)
+            self._changed.notify_all()
+        return job.answer
+
+    def close(self) -> None:
+        """Finish what was accepted, accept nothing more, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            jobs = [job for job in batch if job.answer.set_running_or_notify_cancel()]
+            late = [job for job in jobs if time.monotonic() > job.deadline]
+            for job in late:
+                job.answer.set_exception(
+                    overloaded(
+                        "timeout", "The model did not come to it in time.", status=503, seconds=5
+                    )
+                )
+            jobs = [job for job in jobs if job not in late]
+            if jobs:
+                self._answer(jobs)
+
+    def _next_batch(self) -> list[_Job[T, R]]:
+        with self._changed:
+            while not self._jobs:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            until = time.monotonic() + self._seconds
+            while self._waiting < self._size and not self._closing:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            batch: list[_Job[T, R]] = []
+            total = 0
+            while self._jobs and (not batch or total + len(self._jobs[0].items) <= self._size):
+                job = self._jobs.popleft()
+                batch.append(job)
+                total += len(job.items)
+            self._waiting -= total
+            return batch
+
+    def _answer(self, jobs: list[_Job[T, R]]) -> None:
+        begin = time.monotonic()
+        try:
+            results = self._compute([job.items for job in jobs])
+        except BaseException as error:
+            for job in jobs:
+                job.answer.set_exception(error)
+            return
+        total = sum(len(job.items) for job in jobs)
+        # A running mean, good enough to say when to come back.
+        self._rate = 0.8 * self._rate + 0.2 * total / max(time.monotonic() - begin, 1e-3)
+        for job, result in zip(jobs, results, strict=True):
+            job.answer.set_result(result)

@@ -1,0 +1,30 @@
+"""What every request can reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from trustvlm.serve.logs import Log
+from trustvlm.serve.settings import Settings
+from trustvlm.serve.shelf import Shelf
+from trustvlm.serve.telemetry import Telemetry
+
+__all__ = ["Context", "context_of"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of one service."""
+
+    settings: Settings
+    shelf: Shelf
+    telemetry: Telemetry
+    log: Log
+
+
+def context_of(request: Request) -> Context:
+    """Return the service that a request came to."""
+    context: Context = request.app.state.context
+    return context

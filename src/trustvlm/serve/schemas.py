@@ -1,0 +1,140 @@
+"""What goes over the wire, as the OpenAPI document shows it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "ErrorAnswer",
+    "ModelAnswer",
+    "PredictAnswer",
+    "PredictRequest",
+    "VerdictAnswer",
+    "predict_body",
+]
+
+# The smallest PNG that the models look at: 8 x 8, grey.
+EXAMPLE_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5E"
+    "rkJggg=="
+)
+
+
+class ImageIn(BaseModel):
+    """One image within JSON."""
+
+    data: str = Field(description="The bytes of the image file, in base64.")
+    name: str | None = Field(None, description="What to call it in the answer.")
+
+
+class PredictRequest(BaseModel):
+    """Images within JSON."""
+
+    images: list[ImageIn] = Field(min_length=1)
+
+
+class VerdictAnswer(BaseModel):
+    """What is said about one image; the columns of `trustvlm predict`, and two more."""
+
+    path: str = Field(description="The name that came with the image.")
+    label: str = Field(description="The predicted class; empty if the image cannot be used.")
+    confidence: float | None = Field(description="The score; higher is more trusted.")
+    p_correct: float | None = Field(description="P(label is right); null until calibrated.")
+    decision: Literal["accept", "review", "error"]
+    text_score: float | None = Field(description="Softmax probability from the text side.")
+    image_score: float | None = Field(description="Cosine with the label's example images.")
+    runner_up: str = Field(description="The label to consider instead.")
+    reason: str = Field(description="Why, in plain words.")
+    error: str = Field(description="What is wrong with the image, and the remedy.")
+    image: str = Field(description="SHA-256 of the bytes: the image's name in other requests.")
+    kind: str = Field(description="One word for the error; empty if there is none.")
+
+
+class PredictAnswer(BaseModel):
+    """One verdict per image, in the order of the request."""
+
+    model: str = Field(description="The model that answered.")
+    verdicts: list[VerdictAnswer]
+
+
+class EncoderAnswer(BaseModel):
+    """One of the two encoders."""
+
+    spec: str
+    fingerprint: str
+    note: str
+
+
+class ModelAnswer(BaseModel):
+    """What is known about a model."""
+
+    name: str
+    classes: list[str]
+    score: str
+    models: dict[str, EncoderAnswer]
+    shots: list[int] = Field(description="Example images of each class.")
+    calibrated: bool
+    decision_rule: str
+    created_by: str
+    created_at: str
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong with a request."""
+
+    kind: str = Field(description="One word, for programs.")
+    message: str = Field(description="What was wrong and what to do, for people.")
+
+
+class ErrorAnswer(BaseModel):
+    """Every error has this shape."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"error": {"kind": "queue_full", "message": "256 images wait already, ..."}}
+            ]
+        }
+    )
+
+    error: ErrorDetail
+
+
+def predict_body() -> dict[str, Any]:
+    """Return the request body of `/v1/predict`, in its two forms, for the OpenAPI document."""
+    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {"images": {**files, "description": "The image files."}},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {
+                                "type": "object",
+                                "required": ["data"],
+                                "properties": {
+                                    "name": {"type": "string"},
+                                    "data": {"type": "string", "contentEncoding": "base64"},
+                                },
+                            },
+                        }
+                    },
+                },
+                "example": {"images": [{"name": "a.png", "data": EXAMPLE_PNG}]},
+            },
+        },
+    }

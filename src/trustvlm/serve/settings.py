@@ -1,0 +1,116 @@
+"""Everything that can be configured about the service, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from trustvlm.exceptions import InputError
+
+__all__ = ["PREFIX", "Settings", "environment_name", "flag", "setting_fields", "settings_table"]
+
+PREFIX = "TRUSTVLM_SERVE_"
+
+
+def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "least": least})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of the service; every field is a flag and an environment variable.
+
+    A flag beats the variable, the variable beats the default. API keys are no field: they come from
+    `TRUSTVLM_SERVE_KEYS` or a file, never from the command line, where others could read them.
+
+    Raises
+    ------
+    InputError
+        If a number is below what makes sense, or two settings contradict each other.
+
+    Examples
+    --------
+    >>> Settings(port=9000).port, flag("max_body_mib"), environment_name("max_body_mib")
+    (9000, '--max-body-mib', 'TRUSTVLM_SERVE_MAX_BODY_MIB')
+    >>> Settings(batch_images=0)
+    Traceback (most recent call last):
+    trustvlm.exceptions.InputError: Expected `batch_images` to be at least 1, but got 0.
+    """
+
+    host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every one.")
+    port: int = _setting(8000, "Port to listen on; 0 takes a free one.", least=0)
+    max_body_mib: int = _setting(32, "Largest request body, in MiB.", least=1)
+    max_bodies_mib: int = _setting(
+        256, "Bodies held at a time, of all requests together, in MiB.", least=1
+    )
+    max_images: int = _setting(64, "Images in one request.", least=1)
+    max_pixels: int = _setting(
+        40_000_000, "Width times height of one image; checked before decoding.", least=64
+    )
+    queue_images: int = _setting(
+        256, "Images that wait for the model; beyond them the answer is 429.", least=1
+    )
+    batch_images: int = _setting(32, "Images of all clients that are computed together.", least=1)
+    batch_ms: float = _setting(
+        5.0, "How long an image waits for others to share its batch, in milliseconds.", least=0
+    )
+    request_seconds: float = _setting(
+        60.0, "Time for one request, waiting included; then the answer is 503.", least=0.1
+    )
+    body_seconds: float = _setting(
+        20.0, "Time in which a request body has to arrive; then the answer is 408.", least=0.1
+    )
+    shutdown_seconds: float = _setting(
+        30.0, "Time to finish accepted requests when told to stop.", least=0
+    )
+    remember_images: int = _setting(
+        2048, "Images whose embeddings are remembered, in case they come again.", least=0
+    )
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            value, least = getattr(self, known.name), known.metadata["least"]
+            if least is not None and not value >= least:
+                raise InputError(
+                    f"Expected `{known.name}` to be at least {least}, but got {value!r}."
+                )
+        if self.queue_images < self.max_images:
+            raise InputError(
+                f"Expected `queue_images` to be at least `max_images` ({self.max_images}), so that "
+                f"every allowed request fits, but got {self.queue_images}."
+            )
+        if self.max_bodies_mib < self.max_body_mib:
+            raise InputError(
+                f"Expected `max_bodies_mib` to be at least `max_body_mib` ({self.max_body_mib}), "
+                f"so that every allowed body fits, but got {self.max_bodies_mib}."
+            )
+
+
+def setting_fields() -> tuple[Field[Any], ...]:
+    """Return the fields of `Settings`, in the order of the table."""
+    return fields(Settings)
+
+
+def environment_name(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def settings_table() -> str:
+    """Return the configuration as a Markdown table, which the documentation shows.
+
+    Examples
+    --------
+    >>> print(settings_table().splitlines()[2])
+    | `--host` | `127.0.0.1` | Address to listen on; 0.0.0.0 for every one. |
+    """
+    rows = ["| flag | default | what it is |", "|---|---|---|"]
+    for known in fields(Settings):
+        shown = "" if known.default in (None, "") else f"`{known.default}`"
+        rows.append(f"| `{flag(known.name)}` | {shown} | {known.metadata['help']} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,102 @@
+"""What the service counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from trustvlm.serve.serving import Judged
+
+__all__ = ["Telemetry"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_CONFIDENCES = tuple(round(0.1 * i, 1) for i in range(21))
+
+
+class Telemetry:
+    """Counters, histograms and gauges of one service, in a registry of its own.
+
+    Examples
+    --------
+    >>> telemetry = Telemetry()
+    >>> telemetry.request("POST", "/v1/predict", 200, 0.02)
+    >>> b'trustvlm_requests_total{method="POST"' in telemetry.exposition()
+    True
+    """
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "trustvlm_requests", "Requests.", ["method", "route", "status"], registry=registry
+        )
+        self._latency = Histogram(
+            "trustvlm_request_seconds",
+            "Time from the first byte to the answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "trustvlm_batch_images", "Images in a batch.", buckets=_SIZES, registry=registry
+        )
+        self._decisions = Counter(
+            "trustvlm_decisions", "Verdicts by decision.", ["model", "decision"], registry=registry
+        )
+        self._accepted = Gauge(
+            "trustvlm_accept_share",
+            "Share of usable images that were accepted.",
+            ["model"],
+            registry=registry,
+        )
+        self._confidence = Histogram(
+            "trustvlm_confidence",
+            "Confidence of the verdicts.",
+            ["model"],
+            buckets=_CONFIDENCES,
+            registry=registry,
+        )
+        self._errors = Counter(
+            "trustvlm_errors", "Failed requests and images, by kind.", ["kind"], registry=registry
+        )
+        self._waiting = Gauge(
+            "trustvlm_waiting_images", "Images that wait for the model.", registry=registry
+        )
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def batch(self, images: int) -> None:
+        """Count one batch."""
+        self._batches.observe(images)
+
+    def failed(self, kind: str) -> None:
+        """Count one failure."""
+        self._errors.labels(kind).inc()
+
+    def waiting(self, images: int) -> None:
+        """Note how many images wait."""
+        self._waiting.set(images)
+
+    def judged(self, model: str, results: Sequence[Judged]) -> None:
+        """Count verdicts."""
+        counts = self._counts.setdefault(model, {"accept": 0, "review": 0, "error": 0})
+        for result in results:
+            decision = result.verdict.decision
+            counts[decision] += 1
+            self._decisions.labels(model, decision).inc()
+            if result.kind:
+                self.failed(result.kind)
+            else:
+                self._confidence.labels(model).observe(result.verdict.confidence)
+        usable = counts["accept"] + counts["review"]
+        if usable:
+            self._accepted.labels(model).set(counts["accept"] / usable)
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)

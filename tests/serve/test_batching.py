@@ -1,0 +1,121 @@
+"""Batches across clients, bounded queues, and an end that loses nothing."""
+
+import threading
+import time
+
+import pytest
+
+from trustvlm.serve.batching import Batcher
+from trustvlm.serve.errors import ServiceError
+
+
+class Recorder:
+    """Doubles numbers; keeps the batches, and waits where told to."""
+
+    def __init__(self):
+        self.batches, self.may_go = [], threading.Event()
+        self.may_go.set()
+        self.busy = threading.Event()
+
+    def __call__(self, requests):
+        self.batches.append([list(items) for items in requests])
+        self.busy.set()
+        assert self.may_go.wait(30)
+        return [[2 * item for item in items] for items in requests]
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def batcher(recorder):
+    made = Batcher(recorder, size=4, seconds=0.0, capacity=10)
+    yield made
+    recorder.may_go.set()
+    made.close()
+
+
+def occupied(batcher, recorder):
+    """Keep the thread busy until `may_go` is set."""
+    recorder.may_go.clear()
+    first = batcher.submit([0], timeout=30)
+    assert recorder.busy.wait(30)
+    return first
+
+
+def test_what_arrives_meanwhile_is_one_batch_and_no_request_is_split(batcher, recorder):
+    first = occupied(batcher, recorder)
+    answers = [batcher.submit(items, timeout=30) for items in ([1, 2], [3], [4, 5], [6])]
+    recorder.may_go.set()
+    assert [a.result(30) for a in (first, *answers)] == [[0], [2, 4], [6], [8, 10], [12]]
+    assert recorder.batches == [[[0]], [[1, 2], [3]], [[4, 5], [6]]]
+
+
+def test_a_request_larger_than_a_batch_goes_alone(batcher, recorder):
+    assert batcher.submit(list(range(9)), timeout=30).result(30) == [2 * i for i in range(9)]
+
+
+def test_a_batch_waits_for_others_at_most_as_long_as_told(recorder):
+    batcher = Batcher(recorder, size=3, seconds=20, capacity=10)
+    answers = [batcher.submit([i], timeout=30) for i in range(3)]
+    # It is full, so it does not wait for the twenty seconds, which would fail below.
+    assert [a.result(10) for a in answers] == [[0], [2], [4]]
+    batcher.close()
+    assert sum(map(len, recorder.batches)) == 3
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(batcher, recorder):
+    occupied(batcher, recorder)
+    accepted = batcher.submit(list(range(10)), timeout=30)
+    with pytest.raises(ServiceError) as refused:
+        batcher.submit([1], timeout=30)
+    assert (refused.value.status, refused.value.kind) == (429, "queue_full")
+    assert int(refused.value.headers["Retry-After"]) >= 1
+    recorder.may_go.set()
+    assert len(accepted.result(30)) == 10
+    assert batcher.submit([1], timeout=30).result(30) == [2]
+
+
+def test_who_waits_too_long_or_went_away_is_not_computed(batcher, recorder):
+    occupied(batcher, recorder)
+    late = batcher.submit([1], timeout=0)
+    gone = batcher.submit([2], timeout=30)
+    kept = batcher.submit([3], timeout=30)
+    assert gone.cancel()
+    time.sleep(0.01)
+    recorder.may_go.set()
+    assert kept.result(30) == [6]
+    with pytest.raises(ServiceError) as refused:
+        late.result(30)
+    assert (refused.value.status, refused.value.kind) == (503, "timeout")
+    assert recorder.batches == [[[0]], [[3]]]
+
+
+def test_closing_finishes_what_was_accepted_and_accepts_no_more(batcher, recorder):
+    occupied(batcher, recorder)
+    accepted = [batcher.submit([i], timeout=30) for i in range(8)]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    while not batcher._closing:
+        time.sleep(0.001)
+    with pytest.raises(ServiceError) as refused:
+        batcher.submit([1], timeout=30)
+    assert refused.value.status == 503
+    recorder.may_go.set()
+    closing.join(30)
+    assert [a.result(0) for a in accepted] == [[2 * i] for i in range(8)]
+
+
+def test_an_error_reaches_every_request_of_its_batch_and_ends_nothing(recorder):
+    def fails_on_one(requests):
+        if any(1 in items for items in requests):
+            raise ZeroDivisionError("one")
+        return recorder(requests)
+
+    batcher = Batcher(fails_on_one, size=1, seconds=0, capacity=10)
+    with pytest.raises(ZeroDivisionError):
+        batcher.submit([1], timeout=30).result(30)
+    assert batcher.submit([2], timeout=30).result(30) == [4]
+    batcher.close()

@@ -1,0 +1,97 @@
+"""`trustvlm serve` as a process: starting, answering, stopping."""
+
+import json
+import signal
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from command import Command
+from pictures import COLOURS, picture
+from service import events, service_of
+
+
+def ask(address, images):
+    boundary = "----pictures"
+    parts = b""
+    for content in images:
+        parts += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="images"; '
+            'filename="a.png"\r\n\r\n'
+        ).encode()
+        parts += content + b"\r\n"
+    body = parts + f"--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    request = urllib.request.Request(f"{address}/v1/predict", body, headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["verdicts"]
+
+
+def test_a_signal_to_stop_answers_what_was_accepted(colours, tmp_path):
+    file = tmp_path / "a.png"
+    picture(COLOURS["red"], 1, size=300).save(file)
+    answers = []
+    log = tmp_path / "log"
+    with service_of(colours, log=log) as (process, address):
+        begun = threading.Thread(
+            target=lambda: answers.extend(ask(address, [file.read_bytes()] * 40))
+        )
+        begun.start()
+        # A batch is counted when it begins.
+        while "trustvlm_batch_images_count 0.0" in metrics(address) and begun.is_alive():
+            pass
+        assert not answers
+        process.send_signal(signal.SIGTERM)
+        begun.join(60)
+        assert process.wait(60) == 0
+    assert len(answers) == 40
+    assert [e["event"] for e in events(log.read_text())][-1] == "stopped"
+
+
+def metrics(address):
+    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture
+def trustvlm(capsys, monkeypatch):
+    return Command(capsys, monkeypatch)
+
+
+def test_settings_that_make_no_sense_are_told(trustvlm, colours):
+    done = trustvlm("serve", colours, "--queue-images", "3")
+    assert done.code == 1
+    assert "Expected `queue_images` to be at least `max_images`" in done.err
+
+
+def test_a_model_that_is_none_is_told(trustvlm, tmp_path):
+    done = trustvlm("serve", tmp_path / "none.trust")
+    assert done.code == 1
+    assert "is not a .trust directory" in done.err
+
+
+def test_help_has_every_setting(trustvlm):
+    from trustvlm.serve.settings import flag, setting_fields
+
+    done = trustvlm("serve", "--help")
+    assert done.code == 0
+    for setting in setting_fields():
+        assert flag(setting.name) in done.out
+
+
+def test_the_environment_sets_what_no_flag_does(trustvlm, colours, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_SERVE_MAX_IMAGES", "9999")
+    done = trustvlm("serve", colours)
+    assert "`max_images` (9999)" in done.err
+    done = trustvlm("serve", colours, "--max-images", "7777")
+    assert "`max_images` (7777)" in done.err
+
+
+def test_the_documentation_shows_every_setting_as_it_is():
+    from trustvlm.serve.settings import settings_table
+
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    shown = page.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
+    assert shown == settings_table()

@@ -1,0 +1,211 @@
+"""What the service says about images is what `trustvlm predict` says."""
+
+import base64
+import csv
+import io
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broken_images import write_broken_images
+from pictures import COLOURS, picture
+from service import client_of, events
+from trustvlm import TrustVLM
+from trustvlm.pipeline.verdicts import COLUMNS
+
+GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
+
+
+def png(name, seed, size=32):
+    content = io.BytesIO()
+    picture(COLOURS[name], seed, size).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Good and broken images by name."""
+    good = {f"{name}-{seed}.png": png(name, seed) for name, seed in GOOD}
+    folder = tmp_path_factory.mktemp("broken")
+    kinds = write_broken_images(folder)
+    files = {name: folder / name for name in kinds if (folder / name).is_file()}
+    return {**good, **{name: file.read_bytes() for name, file in files.items()}}
+
+
+@pytest.fixture(scope="module")
+def offline_rows(pool, colours, tmp_path_factory):
+    """What `trustvlm predict` says about each."""
+    folder = tmp_path_factory.mktemp("pool")
+    for name, content in pool.items():
+        (folder / name).write_bytes(content)
+    found = TrustVLM.load(colours).predict([folder / name for name in pool])
+    rows = dict(zip(pool, csv.DictReader(io.StringIO(found.to_csv())), strict=True))
+    for name, row in rows.items():
+        row["path"] = name
+        row["error"] = row["error"].replace(str(folder / name), name)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def patient(colours):
+    """A client of a service with the same bounds on images as `trustvlm predict`."""
+    with client_of(colours, max_pixels=100_000_000) as client:
+        yield client
+
+
+def as_row(verdict):
+    """A verdict of the service, as a row of the CSV."""
+    cells = {}
+    for name in COLUMNS:
+        value = verdict[name]
+        cells[name] = "" if value is None else f"{value:.9g}" if isinstance(value, float) else value
+    return cells
+
+
+def as_files(images):
+    return [("images", (name, content)) for name, content in images]
+
+
+def as_json(images):
+    return {
+        "images": [
+            {"name": name, "data": base64.b64encode(content).decode()} for name, content in images
+        ]
+    }
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_verdicts_are_those_of_predict_in_any_company(data, patient, pool, offline_rows):
+    names = data.draw(st.lists(st.sampled_from(sorted(pool)), min_size=1, max_size=12))
+    images = [(name, pool[name]) for name in names]
+    if data.draw(st.booleans()):
+        answer = patient.post("/v1/predict", files=as_files(images))
+    else:
+        answer = patient.post("/v1/predict", json=as_json(images))
+    assert answer.status_code == 200
+    verdicts = answer.json()["verdicts"]
+    # The last of nine digits may differ: sums of a batch are not taken in the same order.
+    for name, verdict in zip(names, verdicts, strict=True):
+        found, expected = as_row(verdict), dict(offline_rows[name])
+        for column in ("confidence", "p_correct", "text_score", "image_score"):
+            a, b = found.pop(column), expected.pop(column)
+            assert a == b or math.isclose(float(a), float(b), rel_tol=1e-7)
+        found["error"] = found["error"].replace(f"{name}: ", "", 1)
+        expected["error"] = expected["error"].replace(f"{name}: ", "", 1)
+        assert found == expected
+
+
+def test_one_bad_image_fails_alone(client):
+    answer = client.post(
+        "/v1/predict", files=as_files([("a.png", png("red", 1)), ("b.png", b"no image at all")])
+    )
+    good, bad = answer.json()["verdicts"]
+    assert good["label"] in COLOURS
+    assert (good["error"], good["kind"]) == ("", "")
+    assert len(good["image"]) == 64
+    assert (bad["decision"], bad["kind"], bad["label"]) == ("error", "not_image", "")
+    assert bad["error"].startswith("b.png: ")
+
+
+def test_base64_that_is_none_fails_alone(client):
+    body = as_json([("a.png", png("red", 1))])
+    body["images"].insert(0, {"name": "x.png", "data": "%%%"})
+    bad, good = client.post("/v1/predict", json=body).json()["verdicts"]
+    assert bad["kind"] == "not_base64"
+    assert good["label"] in COLOURS
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "kind"),
+    [
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "content_type"),
+        ({"json": {"images": []}}, 422, "bad_json"),
+        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "bad_json"),
+        (
+            {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}},
+            422,
+            "bad_json",
+        ),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad_form"),
+        ({"files": {"pictures": b"x"}}, 422, "no_images"),
+        ({"files": as_files([("a", b"x")] * 65)}, 413, "too_many_images"),
+        ({"params": {"model": "other"}, "files": {"images": b"x"}}, 404, "no_such_model"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told_in_one_shape(client, request_, status, kind):
+    answer = client.post("/v1/predict", **request_)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert answer.json()["error"]["kind"] == kind
+    assert answer.json()["error"]["message"].endswith((".", "]"))
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd"])
+def test_paths_that_do_not_exist_have_the_same_shape(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["kind"] == "not_found"
+
+
+def test_bodies_and_pixels_are_bounded(colours):
+    with client_of(colours, max_body_mib=1, max_pixels=5000) as client:
+        answer = client.post("/v1/predict", files={"images": bytes(2**20)})
+        assert answer.status_code == 413
+        assert answer.json()["error"]["kind"] == "body_too_large"
+        answer = client.post("/v1/predict", files={"images": png("red", 1, size=80)})
+        assert answer.json()["verdicts"][0]["kind"] == "too_large"
+
+
+def test_names_are_shown_and_never_used_as_paths(client):
+    names = ["../../etc/passwd", "a\u202eb.png", "x" * 999]
+    shown = client.post("/v1/predict", files=as_files([(n, png("red", 1)) for n in names])).json()
+    assert [v["path"] for v in shown["verdicts"]] == ["../../etc/passwd", "a b.png", "x" * 255]
+
+
+def test_the_model_describes_itself(client, colours):
+    facts = client.get("/v1/model").json()
+    assert facts["name"] == "colours"
+    assert facts["classes"] == ["blue", "green", "red"]
+    assert facts["calibrated"]
+    assert client.get("/v1/models").json() == ["colours"]
+    assert client.get("/v1/model?model=other").status_code == 404
+
+
+def test_health_and_readiness(client):
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json()["status"] == "ready"
+    before = client.context.telemetry.registry.get_sample_value("trustvlm_batch_images_count")
+    client.get("/readyz")  # within a second: no forward pass
+    after = client.context.telemetry.registry.get_sample_value("trustvlm_batch_images_count")
+    assert after == before
+
+
+def test_metrics_count_requests_decisions_and_errors(client):
+    client.post("/v1/predict", files=as_files([("a.png", png("red", 1)), ("b.png", b"none")]))
+    text = client.get("/metrics").text
+    for part in (
+        'trustvlm_requests_total{method="POST",route="/v1/predict",status="200"}',
+        'trustvlm_errors_total{kind="not_image"}',
+        'trustvlm_decisions_total{decision="error",model="colours"}',
+        "trustvlm_accept_share",
+        "trustvlm_confidence_bucket",
+        "trustvlm_batch_images_bucket",
+        "trustvlm_request_seconds_bucket",
+    ):
+        assert part in text
+
+
+def test_logs_are_json_and_hold_nothing_of_an_image(client):
+    client.post("/v1/predict", files=as_files([("secret-name.png", png("red", 1))]))
+    assert "secret-name" not in client.log.getvalue()
+    last = events(client.log.getvalue())[-1]
+    assert (last["event"], last["route"], last["status"]) == ("request", "/v1/predict", 200)
+
+
+def test_every_answer_has_safe_headers(client):
+    for answer in (client.get("/healthz"), client.get("/nothing"), client.post("/v1/predict")):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

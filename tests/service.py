@@ -1,0 +1,79 @@
+"""A service in this process, and one in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from trustvlm.serve.app import create_app
+from trustvlm.serve.context import Context
+from trustvlm.serve.logs import Log
+from trustvlm.serve.settings import Settings
+from trustvlm.serve.shelf import Shelf, names_of
+from trustvlm.serve.telemetry import Telemetry
+
+
+@contextmanager
+def client_of(*models: Path, **settings: object) -> Iterator[object]:
+    """A client of a service in this process; `client.log` holds what it logged."""
+    from starlette.testclient import TestClient
+
+    known, telemetry, stream = Settings(**settings), Telemetry(), io.StringIO()
+    shelf = Shelf(names_of(models), known, telemetry)
+    app = create_app(Context(known, shelf, telemetry, Log(stream)))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.context = app.state.context
+        client.log = stream
+        yield client
+
+
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def service_of(
+    *arguments: object, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The process of `trustvlm serve` and its address; it is killed in the end.
+
+    It logs to a file, because a pipe that nobody empties would make it wait.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "trustvlm", "serve", *arguments, "--port", port]
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            list(map(str, command)), stderr=written, env={**os.environ, **(environment or {})}
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                if process.poll() is not None:
+                    raise AssertionError(log.read_text()) from None
+                time.sleep(0.1)
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def events(text: str) -> list[dict[str, object]]:
+    """The events of a log."""
+    return [json.loads(line) for line in text.splitlines()]
