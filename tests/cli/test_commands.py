@@ -293,3 +293,19 @@ def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):
     assert json.loads(numbers.read_text())["n"] == 15
     done = trustvlm("report", "compare", *same, "--score", "nonsense")
     assert (done.code, "nonsense" in done.err, "Traceback" in done.err) == (1, True, False)
+
+
+def test_a_profile_goes_to_standard_error_and_changes_no_row(trustvlm, fitted, photos):
+    plain = trustvlm("predict", fitted, photos)
+    profiled = trustvlm("predict", fitted, photos, "--profile")
+    assert profiled.out == plain.out
+    assert "profile: 15 images" in profiled.err
+    assert "writing" in profiled.err
+    assert "forward passes took" in profiled.err
+
+
+def test_a_profile_of_a_folder_is_refused_before_anything_runs(trustvlm, fitted, photos, tmp_path):
+    done = trustvlm("predict", fitted, photos, "--profile", "-o", f"{tmp_path / 'parts'}/")
+    assert done.code == 2
+    assert "--profile is for output into one file" in done.err
+    assert not (tmp_path / "parts").exists()

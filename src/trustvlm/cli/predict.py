@@ -54,6 +54,9 @@ def predict(
         bool,
         typer.Option("--keep-embeddings", help="Into a folder: use the store, 5 kB an image."),
     ] = False,
+    profiled: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went, on standard error.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Label images and say how far each label can be trusted, whether to accept it, and why.
@@ -65,10 +68,13 @@ def predict(
     `-o FOLDER/` is for more images than fit one file: memory does not grow with their number, and
     an image that kills the process becomes a row with an error.
     """
+    from trustvlm.embeddings import Profile
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdicts import check_output
 
     if output is not None and is_folder(output):
+        if profiled:
+            raise typer.BadParameter("--profile is for output into one file, not into a folder.")
         predict_into_folder(
             model,
             inputs,
@@ -87,14 +93,22 @@ def predict(
     if output is not None:
         check_output(output)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)
+    profile = Profile()
     with progress_bar("images", quiet=quiet) as progress:
         verdicts = trust.predict(
-            inputs, path_column=path_column, image_column=image_column, progress=progress
+            inputs,
+            path_column=path_column,
+            image_column=image_column,
+            progress=progress,
+            profile=profile,
         )
-    if output is None:
-        sys.stdout.write(verdicts.to_csv())
-    else:
-        verdicts.write(output)
+    with profile.stage("writing"):
+        if output is None:
+            sys.stdout.write(verdicts.to_csv())
+        else:
+            verdicts.write(output)
+    if profiled:
+        note("\n".join(profile.lines()))
     for remark in trust.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
     counts = verdicts.decisions()

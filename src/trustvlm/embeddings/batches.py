@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings.chunks import Chunk
 from trustvlm.embeddings.preparing import Prepared, pixels_key
+from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageSource
@@ -30,14 +31,21 @@ class Batch(Generic[S]):
         The n images, and what became of each.
     store
         Where computed vectors are kept.
+    profile
+        Learns where the time goes.
     """
 
     def __init__(
-        self, refs: Sequence[S], prepared: Sequence[Prepared], store: EmbeddingStore
+        self,
+        refs: Sequence[S],
+        prepared: Sequence[Prepared],
+        store: EmbeddingStore,
+        profile: Profile,
     ) -> None:
         self._refs = refs
         self._prepared = prepared
         self._store = store
+        self._profile = profile
         owners = {item.digest: item for item in prepared if item.digest and item.owner}
         # The order must not depend on which of two equal images a thread came to first.
         order = dict.fromkeys(item.digest for item in prepared if item.digest)
@@ -52,8 +60,8 @@ class Batch(Generic[S]):
         spared = self._images.keys() - self._computed - self._errors.keys()
         return sum(item.digest in spared for item in self._prepared)
 
-    def complete(self, fingerprint: str, encoder: ImageEncoder) -> None:
-        """Compute and store what this encoder lacks, in one batch."""
+    def complete(self, fingerprint: str, encoder: ImageEncoder, name: str) -> None:
+        """Compute and store what this encoder lacks, in one batch; `name` is for the profile."""
         vectors = self._vectors[fingerprint] = {
             digest: item.found[fingerprint]
             for digest, item in self._images.items()
@@ -62,17 +70,21 @@ class Batch(Generic[S]):
         missing = [d for d in self._images if d not in vectors and d not in self._errors]
         if missing:
             # A chunk before this one may have stored some of them after they were looked up.
-            late = self._store.get_many(fingerprint, missing)
+            with self._profile.stage("storing"):
+                late = self._store.get_many(fingerprint, missing)
             vectors.update((d, v) for d, v in late.items() if v.shape == (encoder.dim,))
             missing = [digest for digest in missing if digest not in vectors]
         if not missing:
             return
         self._computed.update(missing)
         key = pixels_key(encoder.preprocessing)
-        computed = _forward(encoder, np.stack([self._images[d].pixels[key] for d in missing]))
+        pixels = np.stack([self._images[digest].pixels[key] for digest in missing])
+        with self._profile.forward(name):
+            computed = _forward(encoder, pixels)
         finite = np.asarray(np.isfinite(computed).all(axis=1))
         fresh = {digest: computed[i] for i, digest in enumerate(missing) if finite[i]}
-        self._store.put_many(fingerprint, fresh, spec=encoder.identity.spec)
+        with self._profile.stage("storing"):
+            self._store.put_many(fingerprint, fresh, spec=encoder.identity.spec)
         vectors.update(fresh)
         for digest in missing:
             if digest not in fresh:

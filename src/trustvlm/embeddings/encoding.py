@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 from trustvlm.embeddings.batches import Batch
 from trustvlm.embeddings.chunks import Chunk, joined
 from trustvlm.embeddings.preparing import Wanted, run_ahead
+from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits
@@ -29,6 +30,7 @@ def encode_images(
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[Chunk[S]]:
     """Encode images chunk by chunk, computing only what the store does not have.
 
@@ -56,6 +58,8 @@ def encode_images(
     progress
         Called after each chunk with images done, images in all (0 where `refs` has no length), and
         how many of those done needed no forward pass.
+    profile
+        Learns where the time goes.
 
     Yields
     ------
@@ -74,7 +78,9 @@ def encode_images(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
-    return _chunks(refs, encoders, store, batch_size, workers, limits, progress)
+    return _chunks(
+        refs, encoders, store, batch_size, workers, limits, progress, profile or Profile()
+    )
 
 
 def encode_all(
@@ -86,6 +92,7 @@ def encode_all(
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> Chunk[S]:
     """Encode images as `encode_images` does, and return them all in one chunk."""
     chunks = encode_images(
@@ -96,6 +103,7 @@ def encode_all(
         workers=workers,
         limits=limits,
         progress=progress,
+        profile=profile,
     )
     return joined(list(chunks), {name: encoder.dim for name, encoder in encoders.items()})
 
@@ -108,23 +116,28 @@ def _chunks(
     workers: int | None,
     limits: Limits,
     progress: Progress | None,
+    profile: Profile,
 ) -> Iterator[Chunk[S]]:
     fingerprints = {
         name: encoder.identity.fingerprint(encoder.preprocessing)
         for name, encoder in encoders.items()
     }
     distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
+    called = {fingerprints[name]: name for name in reversed(list(encoders))}
     total = len(refs) if isinstance(refs, Sized) else 0
     # Chunks wait between the two copies from when they are prepared until they are encoded.
     ahead, parts = tee(_parts(refs, batch_size))
     size = min(batch_size, total or batch_size)
-    prepared_chunks = run_ahead(ahead, Wanted(distinct, store, limits), workers, chunk_size=size)
+    wanted = Wanted(distinct, store, limits, profile)
+    prepared_chunks = run_ahead(ahead, wanted, workers, chunk_size=size)
     done = cached = 0
     try:
-        for prepared, part in zip(prepared_chunks, parts, strict=True):
-            batch = Batch(part, prepared, store)
+        arriving = profile.each("waiting for images", prepared_chunks)
+        for prepared, part in zip(arriving, parts, strict=True):
+            batch = Batch(part, prepared, store, profile)
             for fingerprint, encoder in distinct.items():
-                batch.complete(fingerprint, encoder)
+                batch.complete(fingerprint, encoder, called[fingerprint])
+            profile.n_images += len(part)
             done += len(part)
             cached += batch.n_cached
             if progress is not None:

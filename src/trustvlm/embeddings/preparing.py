@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import ImageError
 from trustvlm.images import ImageSource, Limits, content_hash, decode
@@ -58,11 +59,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to look up and to prepare for: the encoders by fingerprint, the store, the limits."""
+    """What to look up and to prepare for: the encoders by fingerprint, the store, the limits.
+
+    `profile` learns where the time goes.
+    """
 
     encoders: Mapping[str, ImageEncoder]
     store: EmbeddingStore
     limits: Limits
+    profile: Profile = field(default_factory=Profile)
 
 
 def pixels_key(preprocessing: Preprocessing) -> Preprocessing:
@@ -127,33 +132,37 @@ class _Claims:
 
 
 def _prepare(ref: ImageSource, claims: _Claims, wanted: Wanted) -> Prepared:
-    content = _guarded(ref, lambda: ref.read(wanted.limits))
-    if isinstance(content, ImageError):
-        return Prepared(ref.path, error=content)
-    digest = content_hash(content)
+    with wanted.profile.stage("reading"):
+        content = _guarded(ref, lambda: ref.read(wanted.limits))
+        if isinstance(content, ImageError):
+            return Prepared(ref.path, error=content)
+        digest = content_hash(content)
     if not claims.take(digest):
         return Prepared(ref.path, digest, owner=False)
     found: dict[str, NDArray[np.float32]] = {}
     missing: dict[Preprocessing, Preprocessing] = {}
     for fingerprint, encoder in wanted.encoders.items():
-        vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
+        with wanted.profile.stage("looking up"):
+            vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
         if vector is not None and vector.shape == (encoder.dim,):
             found[fingerprint] = vector
         else:
             missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
     if not missing:
         return Prepared(ref.path, digest, found=found)
-    pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted.limits))
+    pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted))
     if isinstance(pixels, ImageError):
         return Prepared(ref.path, digest, error=pixels, found=found)
     return Prepared(ref.path, digest, found=found, pixels=pixels)
 
 
 def _pixels(
-    content: bytes, name: str, needed: Mapping[Preprocessing, Preprocessing], limits: Limits
+    content: bytes, name: str, needed: Mapping[Preprocessing, Preprocessing], wanted: Wanted
 ) -> dict[Preprocessing, NDArray[np.uint8]]:
-    image = decode(content, limits, name=name)
-    return {key: preprocessing.pixels(image) for key, preprocessing in needed.items()}
+    with wanted.profile.stage("decoding"):
+        image = decode(content, wanted.limits, name=name)
+    with wanted.profile.stage("resizing"):
+        return {key: preprocessing.pixels(image) for key, preprocessing in needed.items()}
 
 
 def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images
+from trustvlm.embeddings.profile import Profile
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.verdicts import Verdict, error_verdict
@@ -55,7 +56,10 @@ class Gathered(Generic[S]):
 
 
 def gather(
-    model: TrustVLM, refs: Iterable[S], progress: Progress | None = None
+    model: TrustVLM,
+    refs: Iterable[S],
+    progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[Gathered[S]]:
     """Yield images in fixed chunks, in input order, encoded by both encoders."""
     chunks = encode_images(
@@ -65,6 +69,7 @@ def gather(
         batch_size=model.batch_size,
         workers=model.workers,
         progress=progress,
+        profile=profile,
     )
     return map(_gathered, chunks)
 
@@ -73,6 +78,7 @@ def gather_all(
     model: TrustVLM,
     refs: Iterable[S],
     progress: Progress | None = None,
+    profile: Profile | None = None,
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Gathered[S]:
@@ -85,6 +91,7 @@ def gather_all(
         workers=model.workers,
         limits=limits,
         progress=progress,
+        profile=profile,
     )
     return _gathered(chunk)
 

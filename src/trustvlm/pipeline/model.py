@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trustvlm.embeddings import EmbeddingStore, Progress
+from trustvlm.embeddings import EmbeddingStore, Profile, Progress
 from trustvlm.images import open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.pipeline.calibratable import Calibratable
@@ -175,6 +175,7 @@ class TrustVLM(Calibratable):
         path_column: str = "path",
         image_column: str | None = None,
         progress: Progress | None = None,
+        profile: Profile | None = None,
     ) -> Iterator[Verdict]:
         """Yield one verdict per image in input order, in bounded memory.
 
@@ -188,10 +189,12 @@ class TrustVLM(Calibratable):
         progress
             Called with images done, images in all (0 for a stream), and images that needed no
             forward pass.
+        profile
+            Learns where the time goes; `profile.lines()` tells it.
         """
         predictor = Predictor(self)
         found = open_images(images, path_column=path_column, image_column=image_column)
-        for _, verdicts in predictor.chunks(found, progress):
+        for _, verdicts in predictor.chunks(found, progress, profile):
             yield from verdicts
 
     def predict(
@@ -201,6 +204,7 @@ class TrustVLM(Calibratable):
         path_column: str = "path",
         image_column: str | None = None,
         progress: Progress | None = None,
+        profile: Profile | None = None,
     ) -> Verdicts:
         """Return one verdict per image, in input order.
 
@@ -208,7 +212,7 @@ class TrustVLM(Calibratable):
 
         Parameters
         ----------
-        images, path_column, image_column, progress
+        images, path_column, image_column, progress, profile
             As `iter_predict`.
 
         Raises
@@ -218,7 +222,11 @@ class TrustVLM(Calibratable):
         """
         return Verdicts(
             self.iter_predict(
-                images, path_column=path_column, image_column=image_column, progress=progress
+                images,
+                path_column=path_column,
+                image_column=image_column,
+                progress=progress,
+                profile=profile,
             )
         )
 

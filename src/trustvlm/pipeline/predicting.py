@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from trustvlm.decisions.scope import scope_of_shots
-from trustvlm.embeddings import Progress
+from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
 from trustvlm.pipeline.gathering import Gathered, gather, gather_all
 from trustvlm.pipeline.judge import judge
@@ -41,20 +41,27 @@ class Predictor:
         self._scope = scope_of_shots(self._shots)
 
     def chunks(
-        self, images: Iterable[ImageSource], progress: Progress | None = None
+        self,
+        images: Iterable[ImageSource],
+        progress: Progress | None = None,
+        profile: Profile | None = None,
     ) -> Iterator[tuple[Gathered[Any], list[Verdict]]]:
         """Yield images chunk by chunk with their verdicts, in input order and bounded memory.
 
         A score of the whole batch judges all images together, in one chunk.
         """
+        profile = profile or Profile()
         if self._score.score.whole_batch:
-            chunks = iter([gather_all(self.model, images, progress)])
+            chunks = iter([gather_all(self.model, images, progress, profile)])
         else:
-            chunks = gather(self.model, images, progress)
+            chunks = gather(self.model, images, progress, profile)
         for found in chunks:
-            evidence = self.model.evidence(
-                found.image_embeddings, found.features, shots=self._shots
-            )
-            labels = self.model.classes_.labels
-            calibration = self.model.calibration_
-            yield found, judge(evidence, self._score, found, labels, self._scope, calibration)
+            with profile.stage("scores"):
+                verdicts = self._judge(found)
+            yield found, verdicts
+
+    def _judge(self, found: Gathered[Any]) -> list[Verdict]:
+        model = self.model
+        evidence = model.evidence(found.image_embeddings, found.features, shots=self._shots)
+        labels = model.classes_.labels
+        return judge(evidence, self._score, found, labels, self._scope, model.calibration_)
