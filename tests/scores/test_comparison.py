@@ -91,4 +91,7 @@ def test_compare_is_the_banks_similarities():
     )
     assert found.present.tolist() == [True, False, True, False]
     np.testing.assert_allclose(found.probabilities, 0.25)
-    assert found.rows([1]).similarities.tolist() == found.similarities[1:].tolist()
+    classes = np.array([2, 1])
+    np.testing.assert_allclose(
+        found.similarity_to(classes), found.similarities[[0, 1], classes], atol=1e-15
+    )

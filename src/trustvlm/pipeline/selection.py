@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from trustvlm import metrics
 from trustvlm.exceptions import InputError
 from trustvlm.scores import Evidence, ScoreResult, get
 from trustvlm.scores.comparison import Comparison, compare, compare_held_out
-from trustvlm.scores.visual import prototype_softmax, verified, voted
+from trustvlm.scores.sweeping import Setting, sweep_comparison
 
 __all__ = [
     "SELECTABLE",
@@ -39,10 +39,6 @@ SELECTABLE = {
 # A paired bootstrap says whether a candidate is worse than the best one.
 _RESAMPLES, _LEVEL = 500, 0.95
 _SELECTED = {"trustvlm": ("weight",), "trustvlm_star": ("weight", "temperature")}
-# The temperature of a score that has none.
-_UNUSED = 1.0
-
-_Candidate = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -215,12 +211,16 @@ def _select(
         )
     rule, free = SELECTABLE[score], free_settings(score, fixed)
     default = {name: fixed.get(name, get(rule).parameters[name]) for name in _SELECTED[rule]}
-    untuned = (default["weight"], default.get("temperature", _UNUSED))
-    results = _results(
-        rule,
-        comparison,
-        {*WEIGHTS, untuned[0]} if "weight" in free else untuned[:1],
-        {*TEMPERATURES, untuned[1]} if "temperature" in free else untuned[1:],
+    untuned: Setting = (default["weight"], default.get("temperature"))
+    results = dict(
+        sweep_comparison(
+            rule,
+            comparison,
+            {*WEIGHTS, untuned[0]} if "weight" in free else untuned[:1],
+            {*TEMPERATURES, default["temperature"]}
+            if "temperature" in free
+            else (default.get("temperature", math.nan),),
+        )
     )
     chosen, value, at_default = untuned, math.nan, math.nan
     if len(labels):
@@ -233,30 +233,21 @@ def _select(
     return Selection(
         score=rule,
         by=by,
-        parameters={name: float(setting) for name, setting in named if name in free},
+        parameters={
+            name: float(value) for name, value in named if name in free and value is not None
+        },
         n=len(labels),
         aurc=value,
         untuned_aurc=at_default,
     )
 
 
-def _results(
-    rule: str, comparison: Comparison, weights: Iterable[float], temperatures: Iterable[float]
-) -> dict[_Candidate, ScoreResult]:
-    if rule == "trustvlm":
-        return {(w, t): verified(comparison, weight=w) for w in weights for t in temperatures}
-    found = {}
-    for t in temperatures:
-        votes = prototype_softmax(comparison.similarities, comparison.present, t)
-        found.update({(w, t): voted(comparison, votes, weight=w) for w in weights})
-    return found
-
-
-def _distance(candidate: _Candidate, default: _Candidate) -> tuple[float, _Candidate]:
+def _distance(candidate: Setting, default: Setting) -> tuple[float, Setting]:
     """Say how many factors of e away a candidate is; a weight of 0 counts as 0.001."""
     steps = (
         abs(math.log(max(value, 1e-3) / max(start, 1e-3)))
         for value, start in zip(candidate, default, strict=True)
+        if value is not None and start is not None
     )
     return sum(steps), candidate
 

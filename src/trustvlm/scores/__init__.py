@@ -18,9 +18,11 @@ from trustvlm.scores import (
     visual,
 )
 from trustvlm.scores.computing import PreparedScore, apply, check_parameters, compute, prepare
+from trustvlm.scores.embedded import compute_embedded
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import Score, ScoreResult, get, names, register, unregister
+from trustvlm.scores.sweeping import sweep
 from trustvlm.scores.zero_shot import zero_shot_logits
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "auto",
     "check_parameters",
     "compute",
+    "compute_embedded",
     "finetuning",
     "gaussians",
     "get",
@@ -41,6 +44,7 @@ __all__ = [
     "neighbours",
     "prepare",
     "register",
+    "sweep",
     "text",
     "unlabelled",
     "unregister",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.zero_shot import softmax, unit_rows
+from trustvlm.scores.zero_shot import pick, softmax, top_probability, unit_rows
 
 __all__ = [
     "Comparison",
@@ -28,31 +29,68 @@ _NO_DIRECTION = 1e-9
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ABC):
     """What text and prototypes say about n images of C classes.
 
     Attributes
     ----------
     logits
         `(n, C)` zero-shot logits, scaled.
-    similarities
-        `(n, C)` float64 cosines to the prototypes; 0 where a class has none.
     present
-        `(C,)` bool, which classes have one.
+        `(C,)` bool, which classes have a prototype.
     """
 
     logits: NDArray[Any]
-    similarities: NDArray[np.float64]
     present: NDArray[np.bool_]
+
+    @cached_property
+    def top(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """`(n,)` the VLM's prediction, and its probability."""
+        return top_probability(self.logits)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """`(n, C)` softmax of the logits."""
         return softmax(self.logits)
 
-    def rows(self, index: Any) -> Comparison:
-        """Return some of the images, by slice, mask or indices."""
-        return Comparison(self.logits[index], self.similarities[index], self.present)
+    @property
+    @abstractmethod
+    def similarities(self) -> NDArray[np.float64]:
+        """`(n, C)` float64 cosines to the prototypes; 0 where a class has none."""
+
+    @abstractmethod
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`(n,)` float64 cosine of each image to one prototype; 0 where its class has none."""
+
+
+@dataclass(frozen=True)
+class _WithPrototypes(Comparison):
+    """Images as unit rows `(n, d)`, and the prototypes `(C, d)`, rows of zeros where none is."""
+
+    directions: NDArray[np.float64]
+    prototypes: NDArray[np.float64]
+
+    @cached_property
+    def similarities(self) -> NDArray[np.float64]:
+        return self.directions @ self.prototypes.T
+
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        # Those to the other prototypes, C times the work, may never be asked for.
+        return np.asarray(np.einsum("nd,nd->n", self.directions, self.prototypes[classes]))
+
+
+@dataclass(frozen=True)
+class _Tabulated(Comparison):
+    """Shots beside prototypes of their own, as the cosines `(n, C)` to them."""
+
+    table: NDArray[np.float64]
+
+    @property
+    def similarities(self) -> NDArray[np.float64]:
+        return self.table
+
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(pick(self.table, classes))
 
 
 @dataclass(frozen=True)
@@ -94,8 +132,9 @@ def compare(evidence: Evidence) -> Comparison:
 
 def compare_with(evidence: Evidence, bank: PrototypeBank) -> Comparison:
     """Compare images with the prototypes of another bank than the evidence's own."""
-    similarities = image_directions(evidence) @ bank.prototypes_.T
-    return Comparison(evidence.logits, similarities, bank.present_)
+    return _WithPrototypes(
+        evidence.logits, bank.present_, image_directions(evidence), bank.prototypes_
+    )
 
 
 def image_directions(evidence: Evidence) -> NDArray[np.float64]:
@@ -168,5 +207,5 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
         kept[of_j] &= ~lost[classes[of_j]]
     back = np.argsort(order, kind="stable")
     chosen = np.flatnonzero(kept[back])
-    whole = Comparison(logits, similarities[back], counts > 0)
-    return HeldOut(whole.rows(chosen), labels[chosen], chosen)
+    comparison = _Tabulated(logits[chosen], counts > 0, similarities[back[chosen]])
+    return HeldOut(comparison, labels[chosen], chosen)

@@ -14,7 +14,15 @@ from trustvlm.scores.evidence import PER_IMAGE, Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import Score, ScoreResult, get, keywords
 
-__all__ = ["PreparedScore", "apply", "check_parameters", "compute", "prepare", "score_together"]
+__all__ = [
+    "PreparedScore",
+    "apply",
+    "check_parameters",
+    "compute",
+    "joined",
+    "prepare",
+    "score_together",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class PreparedScore:
         learned = () if self.score.fit is None else (self.learned,)
         settings = _taken(self.score.function, self.parameters)
         blocks = [evidence] if self.score.whole_batch else evidence.blocks()
-        return _joined([self.score.function(block, *learned, **settings) for block in blocks])
+        return joined([self.score.function(block, *learned, **settings) for block in blocks])
 
 
 def score_together(
@@ -76,7 +84,7 @@ def score_together(
         for name, score in prepared.items():
             if name not in whole:
                 parts[name].append(score(block))
-    return {name: _joined(results) for name, results in parts.items()}
+    return {name: joined(results) for name, results in parts.items()}
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
@@ -189,7 +197,8 @@ def compute(
     return apply(name, evidence, **parameters)
 
 
-def _joined(results: Sequence[ScoreResult]) -> ScoreResult:
+def joined(results: Sequence[ScoreResult]) -> ScoreResult:
+    """Put the results of successive blocks of images together."""
     if not results:
         return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
     return ScoreResult(

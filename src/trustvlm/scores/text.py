@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.zero_shot import cosines, log_softmax, softmax
+from trustvlm.scores.zero_shot import cosines, log_softmax, softmax, top_probability
 
 __all__ = [
     "doctor_alpha",
@@ -39,7 +39,7 @@ def _keep(evidence: Evidence, confidence: NDArray[np.float64]) -> ScoreResult:
 @register("msp", formula="max_c p_c", source="Hendrycks & Gimpel 2017 (arXiv 1610.02136)")
 def msp(evidence: Evidence) -> ScoreResult:
     """Maximum softmax probability, in (0, 1]: the paper's image-to-text score S_it."""
-    return _keep(evidence, softmax(evidence.logits).max(axis=1))
+    return ScoreResult(*evidence.once("top", lambda: top_probability(evidence.logits)))
 
 
 @register("maxlogit", formula="max_c z_c", source="Hendrycks et al. 2022 (arXiv 1911.11132)")
@@ -121,7 +121,8 @@ def mcm(evidence: Evidence, *, temperature: float = 1.0, logit_scale: float = 10
     """
     if not temperature > 0:
         raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
-    return _keep(evidence, softmax(_text_cosines(evidence, logit_scale) / temperature).max(axis=1))
+    scaled = _text_cosines(evidence, logit_scale) / temperature
+    return _keep(evidence, top_probability(scaled)[1])
 
 
 @register("gen", formula="-sum over the M largest of p^g (1 - p)^g", source="Liu et al. 2023")

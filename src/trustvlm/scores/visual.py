@@ -57,8 +57,8 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
     A class without shots cannot be verified: its confidence is -1, the lowest there is.
     """
     found = compare(evidence)
-    prediction = found.logits.argmax(axis=1)
-    similarity = pick(found.similarities, prediction)
+    prediction, _ = found.top
+    similarity = found.similarity_to(prediction)
     return ScoreResult(prediction, np.where(found.present[prediction], similarity, -1.0))
 
 
@@ -115,10 +115,8 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
 
 def verified(found: Comparison, *, weight: float) -> ScoreResult:
     """Score images by `trustvlm`, from a comparison with any prototypes."""
-    prediction = found.logits.argmax(axis=1)
-    return ScoreResult(
-        prediction, pick(found.probabilities, prediction) + weight * _image_term(found, prediction)
-    )
+    prediction, probability = found.top
+    return ScoreResult(prediction, probability + weight * _image_term(found, prediction))
 
 
 @register(
@@ -144,11 +142,14 @@ def trustvlm_star(
 
 def voted(found: Comparison, votes: NDArray[np.float64], *, weight: float) -> ScoreResult:
     """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
-    q = found.probabilities + weight * votes
-    # Softmax can round distinct logits to equal values; without image votes the logits decide.
-    prediction = q.argmax(axis=1) if weight else found.logits.argmax(axis=1)
+    if not weight or not found.present.any():
+        # Softmax can round distinct logits to equal values; without image votes the logits decide.
+        return ScoreResult(*found.top)
+    q = weight * votes
+    q += found.probabilities
+    prediction = q.argmax(axis=1)
     return ScoreResult(prediction, pick(q, prediction) + weight * _image_term(found, prediction))
 
 
 def _image_term(found: Comparison, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(found.present[prediction], pick(found.similarities, prediction), 0.0)
+    return np.where(found.present[prediction], found.similarity_to(prediction), 0.0)

@@ -10,7 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_nonzero_rows
 
-__all__ = ["cosines", "log_softmax", "pick", "softmax", "unit_rows", "zero_shot_logits"]
+__all__ = [
+    "cosines",
+    "log_softmax",
+    "pick",
+    "softmax",
+    "top_probability",
+    "unit_rows",
+    "zero_shot_logits",
+]
+
+# Rows that are worked on at a time where passes over them should stay in the processor's cache.
+_ROWS = 128
 
 
 def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -122,3 +133,41 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=-1, keepdims=True)
     return shifted
+
+
+def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return argmax and maximum of the softmax over the columns, without the softmax itself.
+
+    Parameters
+    ----------
+    logits
+        `(n, C)`, finite. Exponentials are taken in their own precision.
+
+    Returns
+    -------
+    prediction, probability
+        `(n,)` int64, the first column where several are equal, and `(n,)` float64 in (0, 1].
+
+    Notes
+    -----
+    p = 1 / (1 + sum over the other columns of exp(z_c - max z)): what the others leave is added
+    up by itself, so that float32 logits do not round p to 1 where they tell images apart.
+
+    Examples
+    --------
+    >>> top_probability(np.array([[0.0, 0.0], [0.0, 20.0]], dtype=np.float32))
+    (array([0, 1]), array([0.5, 1. ]))
+    """
+    prediction: NDArray[np.int64] = logits.argmax(axis=1)
+    probability = np.empty(len(logits))
+    # Exponentials below the smallest normal number are slow, and nothing beside 1.
+    least = np.log(np.finfo(logits.dtype).tiny)
+    for start in range(0, len(logits), _ROWS):
+        rows = logits[start : start + _ROWS]
+        top = prediction[start : start + _ROWS, None]
+        others = rows - np.take_along_axis(rows, top, axis=1)
+        np.maximum(others, least, out=others)
+        np.exp(others, out=others)
+        np.put_along_axis(others, top, 0.0, axis=1)
+        probability[start : start + _ROWS] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
+    return prediction, probability

@@ -24,7 +24,7 @@ from trustvlm.benchmark.table import slug
 from trustvlm.pipeline.selection import TEMPERATURES, WEIGHTS
 from trustvlm.scores import ScoreResult, get
 from trustvlm.scores.comparison import Comparison, compare
-from trustvlm.scores.visual import prototype_softmax, verified, voted
+from trustvlm.scores.sweeping import sweep_comparison
 
 __all__ = ["BANNER", "SENSITIVITY"]
 
@@ -60,20 +60,11 @@ def _measure(material: Material, plan: Plan) -> list[dict[str, Any]]:
 
 def _every_setting(found: Comparison) -> list[tuple[dict[str, Any], ScoreResult]]:
     """Return the results of both variants under the candidates of the presets that select."""
-    results = [
-        (_about("trustvlm", weight, None), verified(found, weight=weight)) for weight in WEIGHTS
+    return [
+        ({"score": score, "weight": weight, "temperature": temperature}, result)
+        for score in ("trustvlm", "trustvlm_star")
+        for (weight, temperature), result in sweep_comparison(score, found, WEIGHTS, TEMPERATURES)
     ]
-    for temperature in TEMPERATURES:
-        votes = prototype_softmax(found.similarities, found.present, temperature)
-        results += [
-            (_about("trustvlm_star", weight, temperature), voted(found, votes, weight=weight))
-            for weight in WEIGHTS
-        ]
-    return results
-
-
-def _about(score: str, weight: float, temperature: float | None) -> dict[str, Any]:
-    return {"score": score, "weight": weight, "temperature": temperature}
 
 
 def _show(rows: Sequence[Row], plan: Plan) -> Section:
