@@ -18,7 +18,10 @@ MEASURES = (metrics.ece, metrics.ece_debiased, metrics.ece_sweep, metrics.brier)
 def measured(
     calibrator: str, data: Judged, splits: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means over splits: the `MEASURES`, the constant's Brier score, how often that is lower."""
+    """Means over splits: the `MEASURES`, the constant's Brier score, how often that is lower.
+
+    Before them what the debiased error shows of labels drawn with these very probabilities.
+    """
     rows = []
     for _ in range(splits):
         order = rng.permutation(data.n)
@@ -27,15 +30,19 @@ def measured(
         right = data.correct[fresh]
         values = [measure(p, right) for measure in MEASURES]
         constant = float(np.mean((data.correct[known].mean() - right) ** 2))
-        rows.append([*values, constant, float(values[-1] > constant)])
+        as_if_true = metrics.ece_debiased(p, rng.random(len(p)) < p)
+        rows.append([as_if_true, *values, constant, float(values[-1] > constant)])
     return np.mean(rows, axis=0)
 
 
 def print_probabilities(root: Path, scores: tuple[str, ...], splits: int) -> None:
     """Print a table of the default calibrator, one of all calibrators, and one from the shots."""
     print(f"\n### P(correct), {splits} random halves, splits with {LEAST} images or more\n")
-    print("| score | set | n | ECE | debiased | sweep | Brier | constant | constant better |")
-    print("|---|---|" + "--:|" * 7)
+    print(
+        "| score | set | n | debiased if true | ECE | debiased | sweep "
+        "| Brier | constant | constant better |"
+    )
+    print("|---|---|" + "--:|" * 8)
     every = {score: judged(root, score) for score in scores}
     means: dict[tuple[str, str], NDArray[np.float64]] = {}
     for score in scores:
@@ -48,8 +55,11 @@ def print_probabilities(root: Path, scores: tuple[str, ...], splits: int) -> Non
                 for data, row in zip(large, rows, strict=True):
                     print(f"| {score} | {data.name} | {data.n} | {_cells(row)} |")
                 print(f"| {score} | **mean** | | {_cells(means[score, name])} |")
-    print("\n| score | calibrator | ECE | debiased | sweep | Brier | constant | constant better |")
-    print("|---|---|" + "--:|" * 6)
+    print(
+        "\n| score | calibrator | debiased if true | ECE | debiased | sweep "
+        "| Brier | constant | constant better |"
+    )
+    print("|---|---|" + "--:|" * 7)
     for (score, name), row in means.items():
         print(f"| {score} | {name} | {_cells(row)} |")
     _print_from_shots(root, every)
