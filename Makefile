@@ -52,7 +52,7 @@ $(VENV)/.demo: $(SOURCES) | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
-	$(PIP) 'torch==2.13.0' -e '.[test,torch]'
+	$(PIP) 'torch==2.13.0' -e '.[test,torch,torchmetrics]'
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.browser: $(VENV)/.test

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from evaluations import make_evaluation
+from trustvlm.images.thumbnails import thumbnail
 from trustvlm.report.accepting import Acceptance
 from trustvlm.report.classes import class_rows, shots_by_class
 from trustvlm.report.columns import COLUMNS, by_aurc
 from trustvlm.report.gallery import galleries
 from trustvlm.report.summary import cautions, findings, working_points
-from trustvlm.report.thumbnails import thumbnail
 from trustvlm.scores import ScoreResult
 
 

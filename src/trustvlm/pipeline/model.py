@@ -14,6 +14,7 @@ from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_vali
 from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
 from trustvlm.pipeline.fitting import fit
 from trustvlm.pipeline.labelling import label_images
+from trustvlm.pipeline.notebook import folder_of
 from trustvlm.pipeline.persistence import load_model, save_model
 from trustvlm.pipeline.predicting import Predictor
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
@@ -220,15 +221,14 @@ class TrustVLM(Calibratable):
         InputError
             If the input does not exist or holds no images, or the model is not fitted.
         """
-        return Verdicts(
-            self.iter_predict(
-                images,
-                path_column=path_column,
-                image_column=image_column,
-                progress=progress,
-                profile=profile,
-            )
+        rows = self.iter_predict(
+            images,
+            path_column=path_column,
+            image_column=image_column,
+            progress=progress,
+            profile=profile,
         )
+        return Verdicts(rows, folder=folder_of(images))
 
     def label(
         self, images: Any, *, correct: bool = False, progress: Progress | None = None

@@ -70,6 +70,15 @@ _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
 class Verdicts(Sequence[Verdict]):
     """Verdicts in input order; a sequence of `Verdict` with columns and writers.
 
+    A notebook shows them as a table with pictures.
+
+    Parameters
+    ----------
+    rows
+        The verdicts.
+    folder
+        What their paths are relative to, for the pictures; None if that is not known.
+
     Examples
     --------
     >>> row = Verdict("cat.png", "cat", 1.5, math.nan, "accept", 0.9, 0.6, "dog", "", "")
@@ -82,15 +91,16 @@ class Verdicts(Sequence[Verdict]):
     <BLANKLINE>
     """
 
-    def __init__(self, rows: Iterable[Verdict]) -> None:
+    def __init__(self, rows: Iterable[Verdict], *, folder: Path | None = None) -> None:
         self._rows = tuple(rows)
+        self._folder = folder
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Verdicts(self._rows[index])
+            return Verdicts(self._rows[index], folder=self._folder)
         return self._rows[index]
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -99,6 +109,12 @@ class Verdicts(Sequence[Verdict]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in self.decisions().items() if n)
         return f"<Verdicts: {len(self)} images ({counts or 'none'})>"
+
+    def _repr_html_(self) -> str:
+        """Show the first verdicts with small pictures in a notebook."""
+        from trustvlm.pipeline.notebook import verdicts_html
+
+        return verdicts_html(self._rows, self._folder, repr(self))
 
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in input order."""

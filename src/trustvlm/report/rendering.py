@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import trustvlm
 from trustvlm.report.columns import number
-from trustvlm.report.thumbnails import thumbnail
 from trustvlm.report.wording import counted, percent, shortened
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def render(template: str, **content: Any) -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from trustvlm.images.thumbnails import thumbnail
 
     environment = Environment(
         loader=PackageLoader("trustvlm.report"),

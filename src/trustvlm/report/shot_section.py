@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trustvlm.report.shot_findings import ShotCase, shot_groups, shot_summary
-from trustvlm.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.shot_health import ShotHealth
@@ -59,6 +58,8 @@ def shot_section(found: ShotHealth | None) -> ShotSection | None:
 
 
 def _pictured(found: ShotHealth, case: ShotCase) -> PicturedCase:
+    from trustvlm.images.thumbnails import thumbnail
+
     pictures = []
     for shot in case.shots:
         file = found.file(shot)

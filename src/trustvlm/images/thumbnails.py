@@ -24,7 +24,7 @@ def thumbnail(source: Path, side: int = 128) -> str:
     """
     from PIL import Image
 
-    from trustvlm.images import decode
+    from trustvlm.images.decoding import decode
 
     try:
         picture = decode(source)
