@@ -197,6 +197,48 @@ def test_many_texts_are_encoded_in_parts(
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
+def test_clip_pads_to_the_longest_of_like_texts_and_gives_what_full_length_gives(
+    directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load("clip", directory("clip"))
+    names = ("cat", "dog", "river", "golden retriever")
+    templates = ("{}", "a photo of a {}.", "a satellite image of a {}, and of another {}.")
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    shapes, inner = [], encoder._model.get_text_features
+
+    def watched(**inputs: Any) -> Any:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return inner(**inputs)
+
+    monkeypatch.setattr("trustvlm.models.huggingface._TEXTS_AT_ONCE", 4)
+    monkeypatch.setattr(encoder._model, "get_text_features", watched)
+    actual = encoder.encode_texts(texts)
+    widths = [width for _, width in shapes]
+    lengths = sorted(len(ids) for ids in encoder._tokenizer(texts)["input_ids"])
+    assert widths == lengths[3::4]  # the longest of each four, shortest texts first
+    tokens = encoder._tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt")
+    with torch.no_grad():
+        full = inner(input_ids=tokens["input_ids"]).pooler_output.numpy()
+    scale = np.linalg.norm(full, axis=1, keepdims=True)
+    np.testing.assert_allclose(actual / scale, full / scale, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["siglip", "siglip2"])
+def test_siglip_is_never_cut(
+    name: str, directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(name, directory(name))
+    monkeypatch.setattr("trustvlm.models.huggingface._TEXTS_AT_ONCE", 2)
+    shapes, inner = [], encoder._model.get_text_features
+    monkeypatch.setattr(
+        encoder._model,
+        "get_text_features",
+        lambda **inputs: shapes.append(tuple(inputs["input_ids"].shape)) or inner(**inputs),
+    )
+    encoder.encode_texts(TEXTS)
+    assert shapes == [(2, 64), (2, 64), (1, 64)]
+
+
 @pytest.mark.parametrize("name", VLMS)
 def test_case_does_not_matter(name: str, directory: Callable[[str], Path]) -> None:
     encoder = load(name, directory(name))
