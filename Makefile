@@ -33,8 +33,8 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-extras: $(VENV)-extras/.done ## Test open_clip and timm, which need torchvision, apart from the rest.
-	$(VENV)-extras/bin/python -m pytest tests/models
+extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision) and Ray, apart from the rest.
+	$(VENV)-extras/bin/python -m pytest tests/models tests/bulk/test_bulk_ray.py
 
 results: $(VENV)/.test ## Make docs/results.md anew (needs the image sets in ../shared/data).
 	$(BIN)/python benchmarks/publish_offline.py
@@ -66,5 +66,5 @@ $(VENV)/.lint: $(SOURCES) | $(BIN)/python
 $(VENV)-extras/.done: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)-extras
 	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		'torch==2.13.0' -e '.[test,torch,openclip,timm]'
+		'torch==2.13.0' -e '.[test,torch,openclip,timm,ray]'
 	touch $@

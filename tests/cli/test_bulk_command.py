@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import tarfile
 
 import pytest
@@ -98,3 +99,21 @@ def test_another_calibration_is_another_model(trustvlm, fitted, shots, photos, t
     model.save(tmp_path / "m.trust")
     with pytest.raises(ValueError, match=r"another model \(score: .* there, .* now\)"):
         predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out")
+
+
+def test_engines_are_named_and_need_a_folder(trustvlm, fitted, photos, tmp_path):
+    done = trustvlm("predict", fitted, photos, "--engine", "ray", "-o", tmp_path / "o.csv")
+    assert done.code == 1
+    assert "-o FOLDER/" in done.err
+    done = trustvlm("predict", fitted, photos, "--engine", "spark", "-o", f"{tmp_path}/o/")
+    assert "to be local or ray, but got 'spark'" in done.err
+    done = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/o/", "--actors", "many")
+    assert "FEWEST:MOST" in done.err
+
+
+def test_without_ray_the_extra_is_named(trustvlm, fitted, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/o/", "--engine", "ray")
+    assert done.code == 1
+    assert "trustvlm[ray]" in done.err
+    assert not (tmp_path / "o").exists()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import typer
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.exceptions import InputError
 
-__all__ = ["is_folder", "predict_into_folder"]
+__all__ = ["actor_range", "is_folder", "predict_into_folder"]
 
 
 def is_folder(output: str | None) -> bool:
@@ -25,20 +26,45 @@ def is_folder(output: str | None) -> bool:
     return output is not None and (output.endswith(("/", "\\")) or Path(output).is_dir())
 
 
+def actor_range(text: str) -> tuple[int, int]:
+    """Read `N` or `FEWEST:MOST`.
+
+    Examples
+    --------
+    >>> actor_range("4"), actor_range("1:8")
+    ((4, 4), (1, 8))
+    """
+    least, _, most = text.partition(":")
+    try:
+        return int(least), int(most or least)
+    except ValueError:
+        raise InputError(
+            f"Expected --actors to be a number or FEWEST:MOST, but got {text!r}."
+        ) from None
+
+
 def predict_into_folder(
     model: Path,
     inputs: list[str],
     output: str,
     *,
     engine: str,
+    ray: Mapping[str, Any],
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Run a bulk job and say what it came to; exit code 3 if some images failed."""
+    """Run a bulk job and say what it came to; exit code 3 if some images failed.
+
+    `ray` holds the settings of `RayEngine`, for the engine of that name.
+    """
     from trustvlm.bulk import predict_in_bulk
 
-    if engine != "local":
-        raise InputError(f"Expected --engine to be local, but got {engine!r}.")
+    if engine == "ray":
+        from trustvlm.bulk.ray_engine import RayEngine
+
+        settings["engine"] = partial(RayEngine, **ray)
+    elif engine != "local":
+        raise InputError(f"Expected --engine to be local or ray, but got {engine!r}.")
     with progress_bar("images", quiet=quiet) as update:
         summary = predict_in_bulk(
             model,
@@ -49,7 +75,6 @@ def predict_into_folder(
         )
     for remark in summary.notes:
         note(f"note: {remark}", quiet=quiet)
-    sys.stdout.flush()
     note(str(summary), quiet=quiet)
     if summary.decisions.get("error"):
         raise typer.Exit(3)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.bulk import is_folder, predict_into_folder
+from trustvlm.cli.bulk import actor_range, is_folder, predict_into_folder
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.calibration import Calibration
@@ -57,6 +58,17 @@ def predict(
     profiled: Annotated[
         bool, typer.Option("--profile", help="Say where the time went, on standard error.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Into a folder: local, or ray for several workers or a cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, as HOST:PORT or auto. [default: start one]")
+    ] = None,
+    actors: Annotated[
+        str, typer.Option(metavar="FEWEST:MOST", help="Workers that Ray starts.")
+    ] = "1:8",
+    cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
+    gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
     quiet: Quiet = False,
 ) -> None:
     """Label images and say how far each label can be trusted, whether to accept it, and why.
@@ -86,10 +98,18 @@ def predict(
             part_size=part_size,
             retries=retries,
             keep_embeddings=keep_embeddings,
-            engine="local",
+            engine=engine,
+            ray={
+                "address": ray_address,
+                "actors": actor_range(actors),
+                "cpus": cpus_per_actor,
+                "gpus": gpus_per_actor,
+            },
             quiet=quiet,
         )
         return
+    if engine != "local":
+        raise InputError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
     if output is not None:
         check_output(output)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)

@@ -1,0 +1,116 @@
+"""The engine ray gives what the local engine gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bulk_models import files, rows, write_poison
+from trustvlm.exceptions import InputError
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray warns of itself, and of what it finds on a machine.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    ray = pytest.importorskip("ray", reason="the engine ray needs the extra ray")
+    pytest.importorskip("ray.data")
+    from trustvlm.bulk.ray_engine import RayEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Actors import the model of these tests.
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield partial(RayEngine, actors=(2, 2))
+        finally:
+            ray.shutdown()
+
+
+def test_the_same_files_as_locally_and_resumed(run, photos, cluster, tmp_path):
+    sources = [str(photos), str(photos.with_suffix(".tar"))]
+    run(sources, tmp_path / "local")
+    out = tmp_path / "ray"
+    first = run(sources, out, engine=cluster)
+    assert files(out) == files(tmp_path / "local")
+    assert first.n_images == 94
+    for name in list(files(out))[3:6]:
+        (out / name).unlink()
+    assert run(sources, out, engine=cluster).n_now == 18
+    assert files(out) == files(tmp_path / "local")
+
+
+def test_a_worker_killed_midway_neither_loses_nor_repeats_a_row(run, photos, cluster, tmp_path):
+    import ray
+
+    sources = [str(photos), str(photos.with_suffix(".tar"))]
+    run(sources, tmp_path / "local")
+    out, started = tmp_path / "ray", tmp_path / "started"
+    killed = []
+
+    def kill_an_actor():
+        for _ in range(2000):
+            time.sleep(0.02)
+            done = out / "_trustvlm" / "done.jsonl"
+            if done.exists() and done.read_bytes().count(b"\n") >= 2:
+                # The parent of a process that loaded the model is an actor of Ray.
+                for pid in map(int, started.read_text().split()):
+                    try:
+                        parent = int(
+                            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                        )
+                        os.kill(parent, signal.SIGKILL)
+                    except (FileNotFoundError, ProcessLookupError):
+                        continue
+                    killed.append(parent)
+                    return
+
+    killer = threading.Thread(target=kill_an_actor)
+    killer.start()
+    summary = run(sources, out, engine=cluster, pause=0.15, started=str(started))
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert summary.n_images == 94
+    assert files(out) == files(tmp_path / "local")
+    assert len(rows(out)) == 94
+    assert ray.is_initialized(), "a Ray that was there before is left running"
+
+
+def test_an_image_that_kills_is_a_row_here_too(run, photos, cluster, tmp_path):
+    write_poison(tmp_path / "bad.png")
+    (tmp_path / "l.txt").write_text(f"{photos}/red/01.png\nbad.png\n{photos}/red/02.png\n")
+    summary = run(tmp_path / "l.txt", tmp_path / "out", engine=cluster, deaths=str(tmp_path / "d"))
+    assert summary.errors == {"fatal": 1}
+    assert [row["error"] != "" for row in rows(tmp_path / "out")] == [False, True, False]
+
+
+def test_what_a_worker_refuses_is_said_as_it_is(run, cluster, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match="Say which to use"):
+        run(tmp_path / "p.parquet", tmp_path / "out", engine=cluster)
+
+
+def test_settings_are_checked():
+    from trustvlm.bulk.ray_engine import RayEngine
+
+    with pytest.raises(InputError, match="fewest <= most"):
+        RayEngine(lambda: None, actors=(3, 2))
+    with pytest.raises(InputError, match="negative"):
+        RayEngine(lambda: None, gpus=-1)
