@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from trustvlm.serve.app import create_app
 from trustvlm.serve.context import Context
+from trustvlm.serve.feedback import FeedbackStore
+from trustvlm.serve.keys import Keys
 from trustvlm.serve.logs import Log
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.shelf import Shelf, names_of
@@ -24,17 +28,23 @@ from trustvlm.serve.telemetry import Telemetry
 
 
 @contextmanager
-def client_of(*models: Path, **settings: object) -> Iterator[object]:
+def client_of(*models: Path, keys: Sequence[str] = (), **settings: object) -> Iterator[object]:
     """A client of a service in this process; `client.log` holds what it logged."""
     from starlette.testclient import TestClient
 
     known, telemetry, stream = Settings(**settings), Telemetry(), io.StringIO()
+    folder = Path(tempfile.mkdtemp())
+    feedback = FeedbackStore(
+        Path(known.feedback or folder / "feedback.sqlite"), max_bytes=known.max_kept_mib * 2**20
+    )
     shelf = Shelf(names_of(models), known, telemetry)
-    app = create_app(Context(known, shelf, telemetry, Log(stream)))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    app = create_app(Context(known, shelf, telemetry, Log(stream), Keys(keys), feedback))
+    address = "http://localhost"
+    with TestClient(app, base_url=address, raise_server_exceptions=False) as client:
         client.context = app.state.context
         client.log = stream
         yield client
+    shutil.rmtree(folder)
 
 
 def free_port() -> int:

@@ -20,6 +20,7 @@ COMMANDS = [
     "evaluate",
     "crossvalidate",
     "serve",
+    "corrections",
     "models",
     "scores",
     "cache",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pictures import COLOURS, picture, write_class_folders
+from pictures import write_class_folders
 from service import client_of
 from trustvlm import TrustVLM
 
@@ -35,10 +34,3 @@ def client(colours: Path) -> Iterator[object]:
     """A client of a service with that model."""
     with client_of(colours) as client:
         yield client
-
-
-def png(name: str, seed: int) -> bytes:
-    """The bytes of one picture."""
-    content = io.BytesIO()
-    picture(COLOURS[name], seed).save(content, "PNG")
-    return content.getvalue()

@@ -10,18 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broken_images import write_broken_images
-from pictures import COLOURS, picture
+from pictures import COLOURS
 from service import client_of, events
 from trustvlm import TrustVLM
 from trustvlm.pipeline.verdicts import COLUMNS
+from uploads import png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
-
-
-def png(name, seed, size=32):
-    content = io.BytesIO()
-    picture(COLOURS[name], seed, size).save(content, "PNG")
-    return content.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from trustvlm.pipeline.watched_numbers import watched_numbers, watched_score
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["Watched", "monitor"]
+__all__ = ["Watched", "monitor", "start_monitor"]
 
 _FOLDS = 8
 
@@ -124,7 +124,7 @@ def monitor(
     model.check_fitted()
     stored = None if state is None else read_state(state, model)
     if stored is None:
-        watching, calibrated_on = _start(model, reference, false_alarm, progress)
+        watching, calibrated_on = start_monitor(model, reference, false_alarm, progress)
         seen: set[str] = set()
     else:
         if reference is not None:
@@ -156,9 +156,21 @@ def monitor(
     )
 
 
-def _start(
-    model: TrustVLM, reference: Any, false_alarm: float, progress: Progress | None
+def start_monitor(
+    model: TrustVLM, reference: Any, false_alarm: float, progress: Progress | None = None
 ) -> tuple[DriftMonitor, str]:
+    """Return a monitor that has seen nothing yet, and what it compares with, in words.
+
+    Parameters
+    ----------
+    model, reference, false_alarm, progress
+        As `monitor`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to compare with.
+    """
     if reference is None:
         return _start_from_model(model, false_alarm)
     found = watched_numbers(model, reference, frozenset(), progress)

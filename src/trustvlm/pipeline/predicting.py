@@ -40,6 +40,18 @@ class Predictor:
         self._score = prepare(model.score, self._shots, **model.parameters_)
         self._scope = scope_of_shots(self._shots)
 
+    @property
+    def whole_batch(self) -> bool:
+        """Whether a verdict depends on the other images that are judged with it."""
+        return self._score.score.whole_batch
+
+    def judge(self, found: Gathered[Any]) -> list[Verdict]:
+        """Return one verdict per image, in input order, failures included."""
+        model = self.model
+        evidence = model.evidence(found.image_embeddings, found.features, shots=self._shots)
+        labels = model.classes_.labels
+        return judge(evidence, self._score, found, labels, self._scope, model.calibration_)
+
     def chunks(
         self,
         images: Iterable[ImageSource],
@@ -51,17 +63,11 @@ class Predictor:
         A score of the whole batch judges all images together, in one chunk.
         """
         profile = profile or Profile()
-        if self._score.score.whole_batch:
+        if self.whole_batch:
             chunks = iter([gather_all(self.model, images, progress, profile)])
         else:
             chunks = gather(self.model, images, progress, profile)
         for found in chunks:
             with profile.stage("scores"):
-                verdicts = self._judge(found)
+                verdicts = self.judge(found)
             yield found, verdicts
-
-    def _judge(self, found: Gathered[Any]) -> list[Verdict]:
-        model = self.model
-        evidence = model.evidence(found.image_embeddings, found.features, shots=self._shots)
-        labels = model.classes_.labels
-        return judge(evidence, self._score, found, labels, self._scope, model.calibration_)

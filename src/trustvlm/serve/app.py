@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
 import trustvlm
-from trustvlm.serve import health, predicting
+from trustvlm.serve import health, predicting, reviewing
+from trustvlm.serve.access import Gate
 from trustvlm.serve.bodies import BoundedBodies
 from trustvlm.serve.context import Context
 from trustvlm.serve.errors import ServiceError, error_body
@@ -34,6 +36,7 @@ def create_app(context: Context) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(context.shelf.close)
+        context.feedback.close()
 
     app = FastAPI(
         title="trustvlm",
@@ -48,6 +51,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.ready = None
     app.state.ready_turn = asyncio.Lock()
     app.include_router(predicting.router, tags=["predict"])
+    app.include_router(reviewing.router, tags=["review"])
     app.include_router(health.router, tags=["operation"])
     _answer_errors(app, context)
     app.add_middleware(
@@ -57,6 +61,14 @@ def create_app(context: Context) -> FastAPI:
         seconds=context.settings.body_seconds,
         failed=context.telemetry.failed,
     )
+    app.add_middleware(Gate, context=context)
+    if context.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(context.settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type"],
+        )
     app.add_middleware(Watched, context=context)
     return app
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from trustvlm.serve.feedback import FeedbackStore
+from trustvlm.serve.keys import Keys
 from trustvlm.serve.logs import Log
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.shelf import Shelf
@@ -22,6 +24,8 @@ class Context:
     shelf: Shelf
     telemetry: Telemetry
     log: Log
+    keys: Keys
+    feedback: FeedbackStore
 
 
 def context_of(request: Request) -> Context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,6 +13,7 @@ from trustvlm.pipeline.verdicts import error_verdict
 from trustvlm.serve.answers import answers
 from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.errors import overloaded
+from trustvlm.serve.feedback import KeptImage
 from trustvlm.serve.schemas import ModelAnswer, PredictAnswer, VerdictAnswer, predict_body
 from trustvlm.serve.serving import Judged
 from trustvlm.serve.uploads import Upload, read_uploads
@@ -30,7 +32,12 @@ ModelName = Annotated[
     responses=answers(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": predict_body()},
 )
-async def predict(request: Request, model: ModelName = None) -> dict[str, Any]:
+async def predict(
+    request: Request,
+    model: ModelName = None,
+    explain: Annotated[bool, Query(description="Add the most similar examples.")] = False,
+    keep: Annotated[bool, Query(description="Keep the images for the review queue.")] = False,
+) -> dict[str, Any]:
     """Label images and say how far each label can be trusted.
 
     One verdict per image, in order. An image that cannot be used has a verdict that says why; the
@@ -40,7 +47,10 @@ async def predict(request: Request, model: ModelName = None) -> dict[str, Any]:
     name = context.shelf[model].name
     uploads = await read_uploads(request, max_images=context.settings.max_images)
     results = await judge_uploads(context, name, uploads)
-    return {"model": name, "verdicts": [verdict_answer(result) for result in results]}
+    verdicts = [verdict_answer(result, explain=explain or keep) for result in results]
+    if keep:
+        await asyncio.to_thread(_keep, context, name, uploads, verdicts)
+    return {"model": name, "verdicts": verdicts}
 
 
 @router.get("/v1/model", response_model=ModelAnswer, responses=answers(401, 404, 422))
@@ -86,7 +96,27 @@ async def judge_uploads(context: Context, name: str, uploads: Sequence[Upload]) 
     return results
 
 
-def verdict_answer(result: Judged) -> dict[str, Any]:
-    """Return a verdict as it goes over the wire."""
-    answer = {**result.verdict.to_row(), "image": result.digest, "kind": result.kind}
+def verdict_answer(result: Judged, *, explain: bool = False) -> dict[str, Any]:
+    """Return a verdict as it goes over the wire, with its most similar examples if asked for."""
+    answer: dict[str, Any] = {
+        **result.verdict.to_row(),
+        "image": result.digest,
+        "kind": result.kind,
+    }
+    if explain and result.look is not None:
+        verdict, nearest = result.verdict, result.look.nearest
+        for role, label in (("label", verdict.label), ("runner_up", verdict.runner_up)):
+            if label in nearest:
+                answer[f"{role}_example"] = asdict(nearest[label])
     return VerdictAnswer.model_validate(answer).model_dump()
+
+
+def _keep(
+    context: Context, name: str, uploads: Sequence[Upload], verdicts: Sequence[dict[str, Any]]
+) -> None:
+    for upload, verdict in zip(uploads, verdicts, strict=True):
+        if not verdict["kind"]:
+            kept = KeptImage(
+                verdict["image"], name, upload.image.path, verdict, upload.image.content
+            )
+            verdict["kept"] = context.feedback.keep(kept)

@@ -35,6 +35,13 @@ class PredictRequest(BaseModel):
     images: list[ImageIn] = Field(min_length=1)
 
 
+class ExampleAnswer(BaseModel):
+    """An example image of the model; see `/v1/examples/{shot}`."""
+
+    shot: int
+    similarity: float = Field(description="Cosine with the image.")
+
+
 class VerdictAnswer(BaseModel):
     """What is said about one image; the columns of `trustvlm predict`, and two more."""
 
@@ -50,6 +57,13 @@ class VerdictAnswer(BaseModel):
     error: str = Field(description="What is wrong with the image, and the remedy.")
     image: str = Field(description="SHA-256 of the bytes: the image's name in other requests.")
     kind: str = Field(description="One word for the error; empty if there is none.")
+    label_example: ExampleAnswer | None = Field(
+        None, description="The most similar example of the label, if asked for."
+    )
+    runner_up_example: ExampleAnswer | None = Field(
+        None, description="The most similar example of the runner-up, if asked for."
+    )
+    kept: bool = Field(False, description="Whether the image waits for review now.")
 
 
 class PredictAnswer(BaseModel):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trustvlm.decisions.scope import scope_of_shots
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline import TrustVLM
-from trustvlm.pipeline.gathering import Gathered, gather_all
-from trustvlm.pipeline.judge import judge
+from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.persistence import manifest_of
+from trustvlm.pipeline.predicting import Predictor
 from trustvlm.pipeline.verdicts import Verdict
-from trustvlm.scores import prepare
+from trustvlm.serve.drifting import DriftWatch
+from trustvlm.serve.examples import Examples, Look
 from trustvlm.serve.recent import RecentEmbeddings
 
 __all__ = ["Judged", "ServedModel"]
@@ -32,11 +32,14 @@ class Judged:
         SHA-256 of the bytes; "" if there were none to read.
     kind
         A key of `images.KINDS` if the image cannot be used, else "".
+    look
+        The most similar example images; None if the image cannot be used.
     """
 
     verdict: Verdict
     digest: str
     kind: str = ""
+    look: Look | None = None
 
 
 class ServedModel:
@@ -54,6 +57,8 @@ class ServedModel:
         Images per forward pass.
     remember
         Images whose embeddings are kept in memory.
+    shots
+        Folder of the example images; None for where they were when the model was fitted.
 
     Raises
     ------
@@ -62,17 +67,23 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, path: Path, *, limits: Limits, batch_images: int, remember: int
+        self,
+        name: str,
+        path: Path,
+        *,
+        limits: Limits,
+        batch_images: int,
+        remember: int,
+        shots: Path | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.limits = limits
         store = RecentEmbeddings(2 * remember)
         self.model = TrustVLM.load(path, store=store, batch_size=batch_images)
-        self.model.check_ready()
-        self._shots = self.model.evidence_of_shots()
-        self._score = prepare(self.model.score, self._shots, **self.model.parameters_)
-        self._scope = scope_of_shots(self._shots)
+        self._predictor = Predictor(self.model)
+        self.examples = Examples(self.model, shots)
+        self.drift = DriftWatch(self.model)
 
     def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[Judged]]:
         """Judge the images of several requests; they share forward passes and nothing else.
@@ -80,10 +91,9 @@ class ServedModel:
         A score that looks at the whole batch sees one request at a time, so that no client's
         answer depends on another's images.
         """
-        if self._score.score.whole_batch:
-            return [self._judged(self._gathered(images)) for images in requests]
-        found = self._gathered([image for images in requests for image in images])
-        everything = iter(self._judged(found))
+        if self._predictor.whole_batch:
+            return [self._judged(images) for images in requests]
+        everything = iter(self._judged([image for images in requests for image in images]))
         return [[next(everything) for _ in images] for images in requests]
 
     def describe(self) -> dict[str, Any]:
@@ -105,21 +115,17 @@ class ServedModel:
             "created_at": manifest["created_at"],
         }
 
-    def _gathered(self, images: Sequence[InMemoryImage]) -> Gathered[InMemoryImage]:
-        return gather_all(self.model, images, limits=self.limits)
-
-    def _judged(self, found: Gathered[InMemoryImage]) -> list[Judged]:
-        evidence = self.model.evidence(found.image_embeddings, found.features, shots=self._shots)
-        verdicts = judge(
-            evidence,
-            self._score,
-            found,
-            self.model.classes_.labels,
-            self._scope,
-            self.model.calibration_,
-        )
+    def _judged(self, images: Sequence[InMemoryImage]) -> list[Judged]:
+        found = gather_all(self.model, images, limits=self.limits)
+        verdicts = self._predictor.judge(found)
         digests, kinds = iter(found.hashes), iter(found.failure_kinds)
-        return [
-            Judged(verdict, next(digests)) if readable else Judged(verdict, "", next(kinds))
-            for verdict, readable in zip(verdicts, found.readable, strict=True)
-        ]
+        looks = iter(self.examples.look(found.features))
+        judged = []
+        for verdict, readable in zip(verdicts, found.readable, strict=True):
+            if not readable:
+                judged.append(Judged(verdict, "", next(kinds)))
+                continue
+            digest, look = next(digests), next(looks)
+            judged.append(Judged(verdict, digest, look=look))
+            self.drift.see(digest, verdict.confidence, look.typicality)
+        return judged

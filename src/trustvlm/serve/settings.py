@@ -67,6 +67,21 @@ class Settings:
         2048, "Images whose embeddings are remembered, in case they come again.", least=0
     )
 
+    feedback: str = _setting(
+        "", "SQLite file of kept images and answers. Default: NAME.feedback.sqlite by the model."
+    )
+    max_kept_mib: int = _setting(2048, "Images kept for review, in MiB; 0 keeps none.", least=0)
+    shots: str = _setting(
+        "", "Folder of the example images, to show them. Default: where they were when fitted."
+    )
+    keys_file: str = _setting("", "File of API keys, one a line; without any key everyone may ask.")
+    cors: str = _setting("", "Origins whose pages may ask, separated by commas.")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors`."""
+        return tuple(part.strip().rstrip("/") for part in self.cors.split(",") if part.strip())
+
     def __post_init__(self) -> None:
         for known in fields(self):
             value, least = getattr(self, known.name), known.metadata["least"]

@@ -131,6 +131,7 @@ class Shelf:
             ),
             batch_images=self._settings.batch_images,
             remember=self._settings.remember_images,
+            shots=Path(self._settings.shots) if self._settings.shots else None,
         )
 
     def _batcher(self, name: str) -> Batcher[InMemoryImage, Judged]:
@@ -140,6 +141,8 @@ class Shelf:
             results = self._served[name].judge(requests)
             for result in results:
                 self._telemetry.judged(name, result)
+            drift = self._served[name].drift
+            self._telemetry.drift(name, drift.drifted, drift.evidence)
             return results
 
         return Batcher(

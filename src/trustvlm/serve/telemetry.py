@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -63,6 +63,18 @@ class Telemetry:
         self._waiting = Gauge(
             "trustvlm_waiting_images", "Images that wait for the model.", registry=registry
         )
+        self._drifted = Gauge(
+            "trustvlm_drifted",
+            "1 once incoming images no longer resemble the calibration; it stays.",
+            ["model"],
+            registry=registry,
+        )
+        self._drift = Gauge(
+            "trustvlm_drift_evidence",
+            "Base-10 logarithm of the odds against there being no drift.",
+            ["model", "stream"],
+            registry=registry,
+        )
         self._counts: dict[str, dict[str, int]] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -96,6 +108,12 @@ class Telemetry:
         usable = counts["accept"] + counts["review"]
         if usable:
             self._accepted.labels(model).set(counts["accept"] / usable)
+
+    def drift(self, model: str, drifted: bool, evidence: Mapping[str, float]) -> None:
+        """Note what the drift monitor of a model says."""
+        self._drifted.labels(model).set(drifted)
+        for stream, value in evidence.items():
+            self._drift.labels(model, stream).set(value)
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -1,0 +1,92 @@
+"""`trustvlm corrections`: what people answered, as labelled images for a better model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustvlm.cli.console import note
+from trustvlm.cli.options import Quiet
+from trustvlm.exceptions import InputError
+
+__all__ = ["Use", "add_to", "corrections"]
+
+
+class Use(StrEnum):
+    """What the images are for."""
+
+    SHOTS = "shots"
+    CALIBRATION = "calibration"
+
+
+def corrections(
+    database: Annotated[
+        Path,
+        typer.Argument(metavar="NAME.feedback.sqlite", help="The database of `trustvlm serve`."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where to write images and labels.csv."
+        ),
+    ],
+    use: Annotated[
+        Use,
+        typer.Option(
+            "--as",
+            help="shots: all answered images. calibration: only those that are a random sample.",
+        ),
+    ] = Use.SHOTS,
+    model: Annotated[
+        str | None, typer.Option(help="Of which model. [default: the only one there is]")
+    ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHOTS", help="List these examples as well, so that `fit` sees old and new."
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn answers into labelled images, which `fit` and `calibrate` read.
+
+    Images that were reviewed because they were doubtful make good examples, and no calibration
+    data: what is calibrated on them promises nothing. `--as calibration` therefore takes the kept
+    images in random order, up to the first one without an answer.
+    """
+    from trustvlm.images import find_labelled
+    from trustvlm.serve.exporting import random_sample, write_labelled
+    from trustvlm.serve.feedback import FeedbackStore
+
+    if not database.is_file():
+        raise InputError(f"There is no feedback database {database}; see `trustvlm serve`.")
+    more = find_labelled(shots).refs if shots is not None else []
+    store = FeedbackStore(database)
+    try:
+        names = sorted({row["model"] for row in store.answers()})
+        if model is None and len(names) != 1:
+            raise InputError(
+                f"Expected answers of one model in {database}, but there are those of "
+                f"{', '.join(names) or 'none'}. Name one with --model."
+            )
+        name = names[0] if model is None else model
+        rows = store.answers(name) if use is Use.SHOTS else random_sample(store, name)
+        known = [(ref.file, str(ref.label)) for ref in more]
+        written = write_labelled(store, rows, output, shots=known)
+    finally:
+        store.close()
+    told = f" and {len(known)} examples" if known else ""
+    note(f"{written} answered images{told}: {output / 'labels.csv'}", quiet=quiet)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(
+        epilog=(
+            "Example:  trustvlm corrections pets.feedback.sqlite -o corrected/ --shots shots/  "
+            "and then  trustvlm fit corrected/labels.csv -o pets.trust"
+        )
+    )(corrections)

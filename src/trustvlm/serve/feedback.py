@@ -1,0 +1,245 @@
+"""What people said about verdicts, kept so that nothing acknowledged is ever lost."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trustvlm.exceptions import InputError
+
+__all__ = ["ACTIONS", "Answer", "FeedbackStore", "KeptImage"]
+
+ACTIONS = ("accept", "correct", "skip")
+_SCHEMA_VERSION = 1
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS images (
+    image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
+    doubt REAL NOT NULL, kept_at TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (image, model)
+);
+CREATE INDEX IF NOT EXISTS images_by_doubt ON images (model, doubt, image);
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
+    folder TEXT NOT NULL, predicted TEXT NOT NULL, confidence REAL, created_at TEXT NOT NULL,
+    undone_at TEXT
+);
+CREATE INDEX IF NOT EXISTS answers_by_image ON answers (image, model, undone_at);
+PRAGMA user_version = {_SCHEMA_VERSION};
+COMMIT;
+"""
+_LATEST = """
+    SELECT a.* FROM answers a WHERE a.undone_at IS NULL AND a.id = (
+        SELECT max(b.id) FROM answers b
+        WHERE b.image = a.image AND b.model = a.model AND b.undone_at IS NULL)
+"""
+_OPEN = """
+    FROM images i WHERE i.model = ? AND NOT EXISTS (
+        SELECT 1 FROM answers a
+        WHERE a.image = i.image AND a.model = i.model AND a.undone_at IS NULL)
+"""
+
+
+@dataclass(frozen=True)
+class KeptImage:
+    """An image that waits for a person, with the verdict on it.
+
+    Attributes
+    ----------
+    image
+        SHA-256 of the bytes.
+    model, name
+        Which model judged it, and what the client called it.
+    verdict
+        As it went over the wire.
+    content
+        The bytes.
+    """
+
+    image: str
+    model: str
+    name: str
+    verdict: Mapping[str, Any]
+    content: bytes
+
+    @property
+    def doubt(self) -> float:
+        """What the queue is sorted by: lowest P(correct), or confidence without it, comes first."""
+        p = self.verdict["p_correct"]
+        value = self.verdict["confidence"] if p is None else p
+        # What would be reviewed anyway comes before what would be accepted.
+        return float(value) + (1000.0 if self.verdict["decision"] == "accept" else 0.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person said about one image.
+
+    Attributes
+    ----------
+    image, model
+        SHA-256 of the bytes, and which model judged it.
+    action
+        Of `ACTIONS`.
+    label, folder
+        The right class by name and by its folder among the examples; "" for `skip`.
+    predicted, confidence
+        What the model had said.
+    """
+
+    image: str
+    model: str
+    action: str
+    label: str
+    folder: str
+    predicted: str
+    confidence: float = math.nan
+
+
+class FeedbackStore:
+    """Images that wait for a person, and answers, in one SQLite file.
+
+    A write has reached the disk when its method returns (write-ahead log, `synchronous=FULL`), so
+    what was acknowledged survives a killed process and a power cut. An answer is never changed:
+    undoing marks it. Safe to use from several threads.
+
+    Parameters
+    ----------
+    path
+        The file; it is created if need be.
+    max_bytes
+        Of images to keep; 0 keeps none.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used, or is something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> store = FeedbackStore(Path(tempfile.mkdtemp()) / "pets.feedback.sqlite")
+    >>> number = store.record(Answer("9f2c", "pets", "correct", "cat", "cat", "dog"))
+    >>> [row["label"] for row in store.answers()], store.undo(number), store.answers()
+    (['cat'], True, [])
+    >>> store.close()
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 2**31) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._turn = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=30, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._prepare()
+            query = "SELECT coalesce(sum(length(content)), 0) FROM images"
+            (self._bytes,) = self._connection.execute(query).fetchone()
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(
+                f"The feedback database {path} cannot be used: {error}. Name another file with "
+                "--feedback, in a folder that may be written to."
+            ) from error
+
+    def keep(self, kept: KeptImage) -> bool:
+        """Keep an image for review; False if there is no room for it."""
+        row = (
+            kept.image,
+            kept.model,
+            kept.name,
+            json.dumps(dict(kept.verdict)),
+            kept.doubt,
+            _now(),
+            kept.content,
+        )
+        with self._turn:
+            # A newer verdict on the same image replaces the older one.
+            query = "SELECT length(content) FROM images WHERE image = ? AND model = ?"
+            old = self._connection.execute(query, row[:2]).fetchone()
+            growth = len(kept.content) - (old[0] if old else 0)
+            if self._bytes + growth > self._max_bytes:
+                return False
+            self._connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._bytes += growth
+        return True
+
+    def record(self, answer: Answer) -> int:
+        """Store an answer durably and return its number."""
+        query = """
+            INSERT INTO answers (image, model, action, label, folder, predicted, confidence,
+                                 created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        """
+        # SQLite stores NaN as NULL.
+        row = (*vars(answer).values(), _now())
+        with self._turn:
+            return int(self._connection.execute(query, row).lastrowid or 0)
+
+    def undo(self, number: int) -> bool:
+        """Take an answer back; False if there is none of that number, or it was taken back."""
+        query = "UPDATE answers SET undone_at = ? WHERE id = ? AND undone_at IS NULL"
+        with self._turn:
+            return self._connection.execute(query, (_now(), number)).rowcount == 1
+
+    def answers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return the latest answer on each image, in the order in which they were given."""
+        chosen, names = ("", ()) if model is None else (" AND a.model = ?", (model,))
+        return self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
+
+    def queue(self, model: str, limit: int) -> list[dict[str, Any]]:
+        """Return images without an answer, the most doubtful first."""
+        query = f"SELECT i.image, i.name, i.verdict, i.kept_at {_OPEN} ORDER BY i.doubt, i.image"
+        rows = self._rows(f"{query} LIMIT ?", (model, limit))
+        return [{**row, "verdict": json.loads(row["verdict"])} for row in rows]
+
+    def n_open(self, model: str) -> int:
+        """Return how many images have no answer."""
+        (row,) = self._rows(f"SELECT count(*) AS n {_OPEN}", (model,))
+        return int(row["n"])
+
+    def kept(self, image: str, model: str) -> KeptImage | None:
+        """Return a kept image; None if there is none."""
+        query = "SELECT name, verdict, content FROM images WHERE image = ? AND model = ?"
+        rows = self._rows(query, (image, model))
+        if not rows:
+            return None
+        row = rows[0]
+        return KeptImage(image, model, row["name"], json.loads(row["verdict"]), row["content"])
+
+    def digests(self, model: str) -> Iterator[str]:
+        """Yield the SHA-256 of every kept image in ascending order, which is a random one."""
+        query = "SELECT image FROM images WHERE model = ? ORDER BY image"
+        return (row["image"] for row in self._rows(query, (model,)))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._turn:
+            self._connection.close()
+
+    def _rows(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+        with self._turn:
+            return [dict(row) for row in self._connection.execute(query, values)]
+
+    def _prepare(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version != _SCHEMA_VERSION and (version, tables) != (0, 0):
+            raise sqlite3.DatabaseError("it is no feedback database of this version")
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA fullfsync = ON")
+        self._connection.executescript(_SCHEMA)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

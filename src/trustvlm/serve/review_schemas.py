@@ -1,0 +1,96 @@
+"""What goes over the wire when people review, as the OpenAPI document shows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trustvlm.serve.schemas import VerdictAnswer
+
+__all__ = [
+    "CurveAnswer",
+    "FeedbackAnswer",
+    "FeedbackRequest",
+    "QueueAnswer",
+    "UndoAnswer",
+]
+
+DIGEST = r"^[0-9a-f]{64}$"
+
+
+class FeedbackRequest(BaseModel):
+    """What a person says about a verdict."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"image": "9f2c" * 16, "action": "skip"}],
+        },
+        extra="forbid",
+    )
+
+    image: str = Field(description="`image` of the verdict.", pattern=DIGEST)
+    action: Literal["accept", "correct", "skip"] = Field(
+        description="The label is right; it is wrong, `label` is right; or cannot say."
+    )
+    label: str | None = Field(
+        None,
+        description="The right class; needed to correct, and to accept an image that was not kept.",
+        max_length=1000,
+    )
+    model: str | None = Field(None, description="Which model.", max_length=255)
+
+
+class FeedbackAnswer(BaseModel):
+    """The answer is on disk."""
+
+    id: int = Field(description="Undo it with DELETE /v1/feedback/{id}.")
+    open: int = Field(description="Images that still wait.")
+
+
+class UndoAnswer(BaseModel):
+    """The answer was taken back."""
+
+    undone: int
+
+
+class Waiting(BaseModel):
+    """One image that waits for a person."""
+
+    image: str
+    kept_at: str
+    verdict: VerdictAnswer
+
+
+class QueueAnswer(BaseModel):
+    """Images that wait for a person, the most doubtful first."""
+
+    open: int = Field(description="How many wait in all.")
+    images: list[Waiting]
+
+
+class CurvePoint(BaseModel):
+    """One threshold, and what it would do to the calibration images."""
+
+    threshold: float
+    coverage: float
+    risk: float
+    accepted: int
+    wrong: int
+
+
+class CertifiedPoint(BaseModel):
+    """The threshold that is guaranteed for new images."""
+
+    threshold: float
+    coverage: float
+    risk_bound: float | None
+
+
+class CurveAnswer(BaseModel):
+    """Risk and coverage on the calibration images."""
+
+    images: int
+    points: list[CurvePoint]
+    certified: CertifiedPoint | None
+    statement: str

@@ -1,0 +1,165 @@
+"""Keys, other sites, several models, reloading."""
+
+import json
+import shutil
+import threading
+
+import pytest
+
+from service import client_of
+from trustvlm.exceptions import InputError
+from trustvlm.serve.drifting import DriftWatch
+from trustvlm.serve.keys import read_keys
+from trustvlm.serve.shelf import names_of
+from uploads import png
+
+KEY = "a-key-of-some-length"
+RED = {"images": ("a.png", png("red", 1))}
+
+
+@pytest.fixture(scope="module")
+def locked(colours):
+    with client_of(colours, keys=[KEY, "another-key-of-some-length"]) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Basic {KEY}"},
+        {"X-API-Key": b"\xff\xfe"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback", "/v1/reload"])
+def test_without_a_key_nothing_is_answered(locked, path, headers):
+    answer = locked.post(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["kind"] == "key"
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/model", "/v1/queue", "/v1/feedback.csv"])
+def test_nor_shown(locked, path):
+    assert locked.get(path).status_code == 401
+    assert locked.get(path, headers={"X-API-Key": KEY}).status_code == 200
+
+
+def test_each_key_fits_in_both_forms(locked):
+    for headers in ({"X-API-Key": KEY}, {"Authorization": "bearer another-key-of-some-length"}):
+        assert locked.post("/v1/predict", files=RED, headers=headers).status_code == 200
+
+
+def test_health_needs_no_key(locked):
+    assert locked.get("/healthz").status_code == 200
+    assert locked.get("/readyz").status_code == 200
+
+
+def test_keys_come_from_the_environment_and_a_file(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("a-key-from-the-file\n\n")
+    keys = read_keys(str(file), {"TRUSTVLM_SERVE_KEYS": f"{KEY}, "})
+    assert keys.fit("a-key-from-the-file")
+    assert keys.fit(KEY)
+    assert not keys.fit("")
+    assert not read_keys("", {})
+    with pytest.raises(InputError, match="16 characters"):
+        read_keys("", {"TRUSTVLM_SERVE_KEYS": "short"})
+    with pytest.raises(InputError, match="cannot be read"):
+        read_keys(str(tmp_path / "none"), {})
+
+
+def test_pages_of_other_sites_may_not_change_anything(client):
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
+    assert client.post("/v1/predict", files=RED, headers=headers).status_code == 403
+    assert client.post("/v1/reload", headers=headers).status_code == 403
+    assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 403
+    assert client.get("/v1/model", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+
+
+def test_origins_that_are_named_may(colours):
+    with client_of(colours, cors="https://example.org") as client:
+        headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
+        answer = client.post("/v1/predict", files=RED, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://example.org"
+        headers["Origin"] = "https://example.com"
+        assert client.post("/v1/predict", files=RED, headers=headers).status_code == 403
+
+
+def test_several_models_side_by_side(colours, tmp_path):
+    other = shutil.copytree(colours, tmp_path / "other.trust")
+    with client_of(colours, other) as client:
+        assert client.get("/v1/models").json() == ["colours", "other"]
+        for name in ("colours", "other"):
+            answer = client.post(f"/v1/predict?model={name}", files=RED).json()
+            assert answer["model"] == name
+        assert client.post("/v1/predict", files=RED).json()["model"] == "colours"
+    with pytest.raises(InputError, match="both called 'colours'"):
+        names_of([colours, tmp_path / "colours.trust"])
+
+
+def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_path):
+    from trustvlm import TrustVLM
+
+    path = shutil.copytree(colours, tmp_path / "m.trust")
+    with client_of(path) as client:
+        before = client.get("/v1/model").json()
+        statuses, stop = [], threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                statuses.append(client.post("/v1/predict", files=RED).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        manifest = path / "manifest.json"
+        good = manifest.read_text()
+        stored = json.loads(good)
+        stored["models"]["vision"]["fingerprint"] = "0" * 64
+        stored["models"]["vision"]["weights"] = "0" * 64
+        manifest.write_text(json.dumps(stored))
+        refused = client.post("/v1/reload")
+        manifest.write_text("{")
+        assert client.post("/v1/reload").status_code == 409
+        manifest.write_text(good)
+        changed = TrustVLM.load(path)
+        changed.provenance_ = {**changed.provenance_, "created_at": "2030-01-01T00:00:00+00:00"}
+        changed.save(path)
+        after = client.post("/v1/reload").json()
+        stop.set()
+        asking.join()
+        assert refused.status_code == 409
+        assert "vision encoder on this machine" in refused.json()["error"]["message"]
+        assert after == {**before, "created_at": "2030-01-01T00:00:00+00:00"}
+        assert client.get("/v1/model").json() == after
+        assert set(statuses) == {200}
+        assert statuses
+
+
+def test_drift_is_noticed_once_images_change(colours):
+    from trustvlm import TrustVLM
+
+    model = TrustVLM.load(colours)
+    watch = DriftWatch(model)
+    usual = model.calibration_.result.confidence
+    for i in range(60):
+        watch.see(f"usual {i}", usual[i % len(usual)], 0.9)
+    assert not watch.drifted
+    for _ in range(200):  # one image again and again is one image
+        watch.see("the same", usual.min() - 1, 0.1)
+    assert not watch.drifted
+    for i in range(200):
+        watch.see(f"new {i}", usual.min() - 1, 0.1)
+    assert watch.drifted
+    assert max(watch.evidence.values()) > 4
+
+
+def test_drift_is_among_the_metrics(client):
+    client.post("/v1/predict", files=RED)
+    text = client.get("/metrics").text
+    assert 'trustvlm_drifted{model="colours"} 0.0' in text
+    assert 'trustvlm_drift_evidence{model="colours",stream="confidence"}' in text

@@ -1,0 +1,331 @@
+"""Answers: durable, undoable, exported, and turned into examples."""
+
+import csv
+import io
+import sqlite3
+import threading
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from command import Command
+from processes import next_line, running
+from service import client_of
+from trustvlm import TrustVLM
+from trustvlm.exceptions import InputError
+from trustvlm.serve.exporting import random_sample
+from trustvlm.serve.feedback import Answer, FeedbackStore, KeptImage
+from uploads import png
+
+DIGESTS = [f"{i:02d}" * 32 for i in range(8)]
+
+
+def verdict(confidence=1.0, decision="review", p_correct=None, label="red"):
+    return {
+        "label": label,
+        "confidence": confidence,
+        "p_correct": p_correct,
+        "decision": decision,
+    }
+
+
+def said(image, action="correct", label="red"):
+    return Answer(image, "m", action, label, label, "blue", 0.5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = FeedbackStore(tmp_path / "m.feedback.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def trustvlm(capsys, monkeypatch):
+    return Command(capsys, monkeypatch)
+
+
+def test_the_queue_begins_with_the_most_doubtful_and_ends_with_the_accepted(store):
+    found = [
+        verdict(p_correct=0.7),
+        verdict(p_correct=0.2),
+        verdict(p_correct=0.1, decision="accept"),
+        verdict(p_correct=0.5),
+    ]
+    for digest, said_ in zip(DIGESTS, found, strict=False):
+        store.keep(KeptImage(digest, "m", "a.png", said_, b"x"))
+    assert [row["image"] for row in store.queue("m", 9)] == [DIGESTS[i] for i in (1, 3, 0, 2)]
+    assert [row["image"] for row in store.queue("m", 2)] == [DIGESTS[i] for i in (1, 3)]
+    assert store.queue("other", 9) == []
+
+
+class Reviewing(RuleBasedStateMachine):
+    """Any sequence of keeping, answering and undoing, against plain lists."""
+
+    def __init__(self):
+        super().__init__()
+        import tempfile
+        from pathlib import Path
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "m.feedback.sqlite"
+        self.store = FeedbackStore(self.path)
+        self.kept, self.given = {}, []
+
+    @rule(digest=st.sampled_from(DIGESTS), doubt=st.floats(-1, 2))
+    def keep(self, digest, doubt):
+        assert self.store.keep(KeptImage(digest, "m", "a", verdict(doubt), b"x"))
+        self.kept[digest] = doubt
+
+    @rule(digest=st.sampled_from(DIGESTS), action=st.sampled_from(["accept", "skip"]))
+    def answer(self, digest, action):
+        number = self.store.record(said(digest, action))
+        self.given.append([number, digest, action, True])
+
+    @rule(which=st.integers(0, 20))
+    def undo(self, which):
+        if which < len(self.given):
+            number, _, _, valid = self.given[which]
+            assert self.store.undo(number) is valid
+            self.given[which][3] = False
+
+    @rule()
+    def reopen(self):
+        self.store.close()
+        self.store = FeedbackStore(self.path)
+
+    @invariant()
+    def agrees(self):
+        latest = {digest: (n, action) for n, digest, action, valid in self.given if valid}
+        found = {r["image"]: (r["id"], r["action"]) for r in self.store.answers("m")}
+        assert found == latest
+        waiting = sorted((doubt, d) for d, doubt in self.kept.items() if d not in latest)
+        assert [r["image"] for r in self.store.queue("m", 99)] == [d for _, d in waiting]
+        assert self.store.n_open("m") == len(waiting)
+        expected = []
+        for digest in sorted(self.kept):
+            if latest.get(digest, (0, "skip"))[1] == "skip":
+                break
+            expected.append(digest)
+        assert [r["image"] for r in random_sample(self.store, "m")] == expected
+
+    def teardown(self):
+        self.store.close()
+        self.folder.cleanup()
+
+
+Reviewing.TestCase.settings = hypothesis_settings(max_examples=15, stateful_step_count=15)
+TestReviewing = Reviewing.TestCase
+
+
+def test_no_room_is_told_and_a_replaced_image_counts_once(tmp_path):
+    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=10)
+    assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(8)))
+    assert not store.keep(KeptImage(DIGESTS[1], "m", "b", verdict(), bytes(8)))
+    assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(10)))
+    store.close()
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "f.sqlite"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
+    with pytest.raises(InputError, match="cannot be used"):
+        FeedbackStore(path)
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    with pytest.raises(InputError, match="no feedback database"):
+        FeedbackStore(other)
+
+
+def test_every_write_is_synchronous(store):
+    (mode,) = store._connection.execute("PRAGMA journal_mode").fetchone()
+    (level,) = store._connection.execute("PRAGMA synchronous").fetchone()
+    assert (mode, level) == ("wal", 2)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from trustvlm.serve.feedback import Answer, FeedbackStore
+store = FeedbackStore(Path(sys.argv[1]))
+while True:
+    print(store.record(Answer("0" * 64, "m", "correct", "red", "red", "blue")), flush=True)
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path):
+    path, acknowledged = tmp_path / "m.feedback.sqlite", set()
+    for round_ in range(4):
+        with running(WRITER, path) as process:
+            for _ in range(5 + 7 * round_):
+                acknowledged.add(int(next_line(process)))
+            process.kill()
+            acknowledged.update(int(line) for line in process.stdout if line.endswith("\n"))
+    with sqlite3.connect(path) as connection:
+        stored = {n for (n,) in connection.execute("SELECT id FROM answers")}
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert len(acknowledged) > 50
+    assert acknowledged <= stored
+
+
+def test_many_threads_lose_nothing(store):
+    def work():
+        for _ in range(20):
+            store.record(said(DIGESTS[0]))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (n,) = store._connection.execute("SELECT count(*) FROM answers").fetchone()
+    assert n == 80
+
+
+@pytest.fixture
+def reviewed(colours):
+    with client_of(colours) as client:
+        files = [("images", (f"{i}.png", png(name, 50 + i))) for i, name in enumerate(COLOURS_)]
+        found = client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
+        yield client, found
+
+
+COLOURS_ = ["red", "green", "blue", "red"]
+
+
+def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
+    client, found = reviewed
+    assert all(v["kept"] for v in found)
+    waiting = client.get("/v1/queue").json()
+    assert waiting["open"] == 4
+    doubts = [v["verdict"]["p_correct"] for v in waiting["images"]]
+    assert doubts == sorted(doubts)
+    first = waiting["images"][0]
+    body = {"image": first["image"], "action": "correct", "label": "green"}
+    answer = client.post("/v1/feedback", json=body).json()
+    assert answer["open"] == 3
+    rows = list(csv.DictReader(io.StringIO(client.get("/v1/feedback.csv").text)))
+    assert [(r["image"], r["label"], r["action"]) for r in rows] == [
+        (first["image"], "green", "correct")
+    ]
+    assert rows[0]["predicted"] == first["verdict"]["label"]
+    assert client.delete(f"/v1/feedback/{answer['id']}").json() == {"undone": answer["id"]}
+    assert client.delete(f"/v1/feedback/{answer['id']}").status_code == 404
+    assert client.get("/v1/queue").json() == waiting
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"action": "correct", "label": "purple"}, "label"),
+        ({"action": "correct"}, "label"),
+        ({"action": "accept"}, "label"),
+        ({"action": "praise"}, "invalid"),
+        ({"action": "skip", "image": "../../etc/passwd"}, "invalid"),
+        ({"action": "skip", "more": 1}, "invalid"),
+    ],
+)
+def test_answers_that_make_no_sense_are_refused(client, body, kind):
+    answer = client.post("/v1/feedback", json={"image": "0" * 64, **body})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["kind"] == kind
+
+
+def test_what_was_not_kept_can_be_corrected_too(client):
+    body = {"image": "0" * 64, "action": "correct", "label": "red"}
+    assert client.post("/v1/feedback", json=body).status_code == 200
+
+
+def test_pictures_are_encoded_anew(reviewed, shots):
+    client, found = reviewed
+    answer = client.get(f"/v1/images/{found[0]['image']}?side=16")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.content.startswith(b"\xff\xd8")
+    assert client.get(f"/v1/images/{'0' * 64}").status_code == 404
+    example = found[0]["label_example"]
+    assert -1 <= example["similarity"] <= 1
+    assert client.get(f"/v1/examples/{example['shot']}").content.startswith(b"\xff\xd8")
+    assert client.get("/v1/examples/999").status_code == 404
+
+
+def test_the_nearest_example_is_the_nearest(reviewed, colours):
+    import numpy as np
+
+    _, found = reviewed
+    model = TrustVLM.load(colours)
+    unit = model.support_features_ / np.linalg.norm(model.support_features_, axis=1)[:, None]
+    for verdict_, (i, name) in zip(found, enumerate(COLOURS_), strict=True):
+        from trustvlm.images import InMemoryImage
+        from trustvlm.pipeline.gathering import gather_all
+
+        features = gather_all(model, [InMemoryImage("a", png(name, 50 + i))]).features[0]
+        cosines = unit @ (features / np.linalg.norm(features))
+        for role in ("label", "runner_up"):
+            c = model.classes_.labels.index(verdict_[role])
+            best = max(np.flatnonzero(model.support_labels_ == c), key=lambda s: cosines[s])
+            assert verdict_[f"{role}_example"]["shot"] == best
+            similarity = verdict_[f"{role}_example"]["similarity"]
+            assert similarity == pytest.approx(cosines[best], abs=1e-5)
+
+
+def test_an_example_whose_file_changed_is_not_shown(tmp_path, shots, colours):
+    (tmp_path / "blue").mkdir()
+    (tmp_path / "blue" / "00.png").write_bytes(png("red", 3))
+    with client_of(colours, shots=str(tmp_path)) as client:
+        assert client.get("/v1/examples/0").status_code == 404
+
+
+def test_answers_become_examples_and_calibration_data(
+    colours, shots, tmp_path, trustvlm, monkeypatch
+):
+    database = tmp_path / "colours.feedback.sqlite"
+    with client_of(colours, feedback=str(database)) as client:
+        files = [("images", (f"../{i}.png", png(n, 70 + i))) for i, n in enumerate([*COLOURS_] * 3)]
+        found = client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
+        ordered = sorted(v["image"] for v in found)
+        truth = {v["image"]: name for v, name in zip(found, [*COLOURS_] * 3, strict=True)}
+        for image in ordered[:5] + ordered[6:9]:
+            body = {"image": image, "action": "correct", "label": truth[image]}
+            assert client.post("/v1/feedback", json=body).status_code == 200
+    done = trustvlm("corrections", database, "-o", tmp_path / "new", "--shots", shots)
+    assert done.code == 0, done.err
+    assert "8 answered images and 12 examples" in done.err
+    model = TrustVLM(vlm="offline", vision="offline").fit(tmp_path / "new" / "labels.csv")
+    assert model.classes_.labels == ("blue", "green", "red")
+    assert len(model.shots_) == 20
+    done = trustvlm("corrections", database, "-o", tmp_path / "sample", "--as", "calibration")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "sample" / "labels.csv").read_text())))
+    assert [(r["path"], r["label"]) for r in rows] == [
+        (f"images/{image}.png", truth[image]) for image in ordered[:5]
+    ]
+    done = trustvlm("corrections", database, "-o", tmp_path / "sample")
+    assert done.code == 1
+    assert "exists already" in done.err
+
+
+def test_a_database_that_is_missing_is_not_made(tmp_path, trustvlm):
+    done = trustvlm("corrections", tmp_path / "none.sqlite", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_curve_is_that_of_the_calibration(client, colours):
+    from trustvlm import metrics
+
+    calibration = TrustVLM.load(colours).calibration_
+    curve = client.get("/v1/curve").json()
+    assert curve["images"] == 36
+    confidence, correct = calibration.result.confidence, calibration.correct
+    for point in curve["points"]:
+        accepted = confidence >= point["threshold"]
+        assert point["accepted"] == accepted.sum()
+        assert point["wrong"] == (accepted & ~correct).sum()
+        assert point["coverage"] == pytest.approx(accepted.mean())
+    expected = metrics.risk_coverage(confidence, correct)
+    assert len(curve["points"]) == len(expected.coverage)
