@@ -147,7 +147,7 @@ def test_drift_is_noticed_once_images_change(colours):
     watch = DriftWatch(model)
     usual = model.calibration_.result.confidence
     for i in range(60):
-        watch.see(f"usual {i}", usual[i % len(usual)], 0.9)
+        watch.see(f"usual {i}", usual[i % len(usual)], 1.0)
     assert not watch.drifted
     for _ in range(200):  # one image again and again is one image
         watch.see("the same", usual.min() - 1, 0.1)
