@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import progress_bar
 from trustvlm.cli.options import Device, Quiet
+from trustvlm.cli.verdict_output import NOT_CALIBRATED, say_what_came, write_verdicts
 
 __all__ = ["add_to", "label"]
 
@@ -79,20 +79,8 @@ def label(
     )
     with progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress)
-    if output is None:
-        sys.stdout.write(verdicts.to_csv())
-    else:
-        verdicts.write(output)
-    for remark in model.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    counts = verdicts.decisions()
-    note(
-        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
-        f"{counts['error']} error (decisions are uncalibrated: no error rate is promised)",
-        quiet=quiet,
-    )
-    if counts["error"]:
-        raise typer.Exit(3)
+    write_verdicts(verdicts, output)
+    say_what_came(verdicts, model.encoders.notes(), basis=NOT_CALIBRATED, quiet=quiet)
 
 
 def add_to(app: typer.Typer) -> None:

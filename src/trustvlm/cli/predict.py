@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from trustvlm.cli.bulk import actor_range, is_folder, predict_into_folder
 from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.cli.verdict_output import NOT_CALIBRATED, say_what_came, write_verdicts
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -123,28 +123,17 @@ def predict(
             profile=profile,
         )
     with profile.stage("writing"):
-        if output is None:
-            sys.stdout.write(verdicts.to_csv())
-        else:
-            verdicts.write(output)
+        write_verdicts(verdicts, output)
     if profiled:
         note("\n".join(profile.lines()))
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    counts = verdicts.decisions()
-    note(
-        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
-        f"{counts['error']} error ({_basis(trust.calibration_)})",
-        quiet=quiet,
-    )
-    if counts["error"]:
-        raise typer.Exit(3)
+    basis = _basis(trust.calibration_)
+    say_what_came(verdicts, trust.encoders.notes(), basis=basis, quiet=quiet)
 
 
 def _basis(calibration: Calibration | None) -> str:
     """Say what the decisions rest on."""
     if calibration is None:
-        return "decisions are uncalibrated: no error rate is promised"
+        return NOT_CALIBRATED
     rule = calibration.certificate
     if rule is not None and not rule.certified:
         return "nothing is certified, so everything is reviewed; see trustvlm calibrate"
