@@ -140,9 +140,9 @@ class HuggingFaceVision(TorchImageEncoder):
 class HuggingFaceVLM(HuggingFaceVision):
     """A CLIP or SigLIP model run by transformers.
 
-    CLIP's texts are batched by length and padded to the longest of the batch, which changes nothing
-    under its causal mask. SigLIP's are padded to the model's full length and put in lower case, as it
-    was trained; the tokenizer that SigLIP 2 is published with leaves the case alone.
+    CLIP's texts are batched by length and padded to the longest of the batch, which changes
+    nothing under its causal mask. SigLIP's are padded to the model's full length and put in lower
+    case, as it was trained; the tokenizer that SigLIP 2 is published with leaves the case alone.
 
     Attributes
     ----------
