@@ -134,12 +134,11 @@ def torch_forward(encoders: Any, pixels: list[Any]) -> Forward:
     from trustvlm.models.torch_device import inference, to_tensor
 
     tensors = [
-        to_tensor(p, e.preprocessing, e._device, e._dtype)
-        for p, e in zip(pixels, encoders, strict=True)
+        to_tensor(p, e.preprocessing, e._device) for p, e in zip(pixels, encoders, strict=True)
     ]
 
     def forward() -> None:
-        with inference(encoders[0]._device):
+        with inference(encoders[0]._device, encoders[0]._dtype):
             for encoder, tensor in zip(encoders, tensors, strict=True):
                 for start in range(0, len(tensor), BATCH):
                     encoder._features(tensor[start : start + BATCH])

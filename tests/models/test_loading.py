@@ -35,6 +35,12 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
         load_vision(typed)
 
 
+@pytest.mark.parametrize("load", [load_vlm, load_vision])
+def test_the_offline_models_run_in_float32_only(load):
+    with pytest.raises(InputError, match=r"float32 with the offline models, .* 'bfloat16'"):
+        load("offline", precision="bfloat16")
+
+
 def test_without_a_near_name_all_are_listed() -> None:
     with pytest.raises(InputError) as raised:
         load_vlm("xyzzy")

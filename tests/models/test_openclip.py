@@ -177,7 +177,7 @@ def test_bfloat16_is_near(open_clip, saved):
         assert cosines.min() > 0.99
         assert not np.array_equal(a, b)
     assert half.logit_scale == full.logit_scale
-    assert half.identity.settings["precision"] == "bfloat16"
+    assert half.identity.settings["precision"] == "bfloat16 autocast"
 
 
 @pytest.fixture

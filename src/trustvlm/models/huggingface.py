@@ -17,7 +17,7 @@ from trustvlm.models.hub_tokenizer import load_tokenizer
 from trustvlm.models.inputs import check_texts
 from trustvlm.models.presets import PROMPTS
 from trustvlm.models.quiet import quiet
-from trustvlm.models.torch_device import inference, to_vectors
+from trustvlm.models.torch_device import PRECISIONS, inference, to_vectors
 from trustvlm.models.torch_encoder import TorchImageEncoder
 
 __all__ = ["HuggingFaceVLM", "HuggingFaceVision", "load_hf_vision", "load_hf_vlm"]
@@ -117,7 +117,7 @@ class HuggingFaceVision(TorchImageEncoder):
                     "family": family,
                     "configuration": files.configuration(),
                     "pooling": self._pooling,
-                    "precision": precision,
+                    "precision": PRECISIONS.get(precision, precision),
                     **(settings or {}),
                 },
             ),
@@ -189,7 +189,7 @@ class HuggingFaceVLM(HuggingFaceVision):
         for start in range(0, len(todo), _TEXTS_AT_ONCE):
             batch = order[start : start + _TEXTS_AT_ONCE]
             inputs = self._tokens([todo[i] for i in batch])
-            with inference(self._device):
+            with inference(self._device, self._dtype):
                 vectors[batch] = to_vectors(self._model.get_text_features(**inputs).pooler_output)
         return vectors
 

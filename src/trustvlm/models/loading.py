@@ -40,7 +40,8 @@ def load_vlm(
     device
         `auto`, `cpu` or `cuda`.
     precision
-        `float32` or `bfloat16`.
+        `float32`, or `bfloat16` for matrix products and convolutions in that, all else in float32.
+        Models that ONNX Runtime runs, `offline` among them, know `float32` only.
     revision
         Commit, tag or branch of a hub repository, for models that `hf:` stands for.
 
@@ -60,6 +61,7 @@ def load_vlm(
     if source == "offline":
         from trustvlm.models.offline import load_vlm as load_offline
 
+        _check_offline(precision)
         return load_offline()
     kind, _, name = source.partition(":")
     if kind == "openclip":
@@ -110,6 +112,7 @@ def load_vision(
     if source == "offline":
         from trustvlm.models.offline import load_vision as load_offline
 
+        _check_offline(precision)
         return load_offline()
     kind, _, name = source.partition(":")
     encoder: ImageEncoder
@@ -139,6 +142,14 @@ def load_vision(
 def _check_revision(spec: str, source: str, revision: str | None) -> None:
     if revision is not None and not source.startswith("hf:"):
         raise InputError(f"A revision was given, {revision!r}, but the model {spec!r} has none.")
+
+
+def _check_offline(precision: str) -> None:
+    if precision != "float32":
+        raise InputError(
+            "Expected `precision` to be float32 with the offline models, which know nothing else, "
+            f"but got {precision!r}."
+        )
 
 
 def _named(encoder: Encoder, spec: str) -> Encoder:

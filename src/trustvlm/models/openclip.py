@@ -16,7 +16,7 @@ from trustvlm.models.inputs import check_texts
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.presets import PROMPTS
 from trustvlm.models.quiet import quiet
-from trustvlm.models.torch_device import inference, to_vectors
+from trustvlm.models.torch_device import PRECISIONS, inference, to_vectors
 from trustvlm.models.torch_encoder import TorchImageEncoder
 from trustvlm.models.torchvision_libraries import (
     centre_crop,
@@ -72,7 +72,7 @@ class OpenClipVLM(TorchImageEncoder):
                     "architecture": "" if source.startswith(_SCHEMES) else source.split("/")[0],
                     "activation": _activation(model),
                     "pooling": "projection",
-                    "precision": precision,
+                    "precision": PRECISIONS.get(precision, precision),
                 },
             ),
             preprocessing=preprocessing,
@@ -146,7 +146,7 @@ class OpenClipVLM(TorchImageEncoder):
         parts = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(todo), _TEXTS_AT_ONCE):
             tokens = self._tokenizer(todo[start : start + _TEXTS_AT_ONCE]).to(self._device)
-            with inference(self._device):
+            with inference(self._device, self._dtype):
                 parts.append(to_vectors(self._model.encode_text(tokens)))
         return np.concatenate(parts)
 

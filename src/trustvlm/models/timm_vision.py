@@ -12,6 +12,7 @@ from trustvlm.models.base import ModelIdentity
 from trustvlm.models.moco import CHECKPOINT, read_encoder
 from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trustvlm.models.quiet import quiet
+from trustvlm.models.torch_device import PRECISIONS
 from trustvlm.models.torch_encoder import TorchImageEncoder
 from trustvlm.models.torchvision_libraries import (
     centre_crop,
@@ -65,7 +66,7 @@ class TimmVision(TorchImageEncoder):
                     "family": "timm",
                     "architecture": str(model.pretrained_cfg["architecture"]),
                     "pooling": str(getattr(model, "global_pool", "") or "timm's own"),
-                    "precision": precision,
+                    "precision": PRECISIONS.get(precision, precision),
                 },
             ),
             preprocessing=preprocessing,

@@ -58,8 +58,8 @@ class TorchImageEncoder(ABC):
         check_pixels(pixels)
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
-        with inference(self._device):
-            tensor = to_tensor(pixels, self.preprocessing, self._device, self._dtype)
+        with inference(self._device, self._dtype):
+            tensor = to_tensor(pixels, self.preprocessing, self._device)
             try:
                 return to_vectors(self._features(tensor))
             except (ValueError, AssertionError) as error:
