@@ -63,7 +63,7 @@ def test_the_risk_is_exceeded_no_more_often_than_stated(population, n):
 
 
 @pytest.mark.parametrize("population", [hovering, overconfident_top])
-@pytest.mark.parametrize("values", [7, 40])
+@pytest.mark.parametrize("values", [7, 40, 150])
 def test_ties_keep_the_guarantee(population, values):
     bad, _ = exceeded(population, 150, np.random.default_rng(values), values=values)
     assert bad <= most_allowed()

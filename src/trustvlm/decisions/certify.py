@@ -175,7 +175,7 @@ def certify(
     set, the probability that the risk of new images exceeds `risk` is at most
     1 - `confidence_level`. This assumes that calibration images and new images are independent
     draws of the same kind, and that neither shots nor score were chosen with the calibration set.
-    Nothing is assumed about the confidence.
+    Nothing is assumed about the confidence; `trustvlm.decisions.sequences` says more on ties.
 
     Parameters
     ----------
