@@ -80,17 +80,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., WatchedPage]]:
-    """Open a file in a fresh window of some width and theme."""
+    """Open a file or an address in a fresh window of some width and theme."""
     contexts = []
 
-    def opened(file: Path, *, width: int = 1280, theme: str = "light") -> WatchedPage:
+    def opened(file: Path | str, *, width: int = 1280, theme: str = "light") -> WatchedPage:
         context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=theme, reduced_motion="reduce"
         )
         contexts.append(context)
         context.set_default_timeout(20_000)
         watched = WatchedPage(context.new_page())
-        watched.page.goto(file.as_uri())
+        watched.page.goto(file if isinstance(file, str) else file.as_uri())
         return watched
 
     yield opened

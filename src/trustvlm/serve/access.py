@@ -13,7 +13,7 @@ from trustvlm.serve.errors import ServiceError, error_body
 
 __all__ = ["Gate"]
 
-_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/review.js", "/style.css"})
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -71,7 +71,7 @@ class Gate:
             return ServiceError(
                 403, "other_site", "Pages of other sites may not do this; see --cors."
             )
-        if not self.context.keys or scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
+        if not self.context.keys or _open(scope):
             return None
         offered = headers.get("x-api-key", b"").decode("latin-1")
         scheme, _, token = headers.get("authorization", b"").decode("latin-1").partition(" ")
@@ -85,3 +85,9 @@ class Gate:
             "Send an API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
             {"WWW-Authenticate": "Bearer"},
         )
+
+
+def _open(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request needs no key: health, the page without any data, a browser's question."""
+    path = scope["path"]
+    return path in _OPEN_PATHS or path.startswith("/static/") or scope["method"] == "OPTIONS"

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
 import trustvlm
-from trustvlm.serve import health, predicting, reviewing
+from trustvlm.serve import health, page, predicting, reviewing
 from trustvlm.serve.access import Gate
 from trustvlm.serve.bodies import BoundedBodies
 from trustvlm.serve.context import Context
@@ -52,6 +52,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.ready_turn = asyncio.Lock()
     app.include_router(predicting.router, tags=["predict"])
     app.include_router(reviewing.router, tags=["review"])
+    app.include_router(page.router)
+    app.mount("/static", page.files())
     app.include_router(health.router, tags=["operation"])
     _answer_errors(app, context)
     app.add_middleware(

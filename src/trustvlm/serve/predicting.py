@@ -116,7 +116,8 @@ def _keep(
 ) -> None:
     for upload, verdict in zip(uploads, verdicts, strict=True):
         if not verdict["kind"]:
+            stored = {**verdict, "kept": True}
             kept = KeptImage(
-                verdict["image"], name, upload.image.path, verdict, upload.image.content
+                verdict["image"], name, upload.image.path, stored, upload.image.content
             )
             verdict["kept"] = context.feedback.keep(kept)

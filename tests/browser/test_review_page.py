@@ -1,0 +1,268 @@
+"""The review page as a person meets it: real clicks and keys, against the real service."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import service_of
+from trustvlm import TrustVLM
+from trustvlm.demo import write_pictures
+from trustvlm.images import find_labelled
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    return write_pictures(tmp_path_factory.mktemp("review") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def photos(pictures):
+    """Ten photographs of different classes, and a file that is none."""
+    refs = find_labelled(pictures.labels).refs
+    broken = Path(pictures.photos) / "notes.png"
+    broken.write_bytes(b"This is no picture.")
+    return [str(ref.file) for ref in refs[:: max(1, len(refs) // 10)][:10]] + [str(broken)]
+
+
+@pytest.fixture(scope="module")
+def model(pictures, photos):
+    path = Path(pictures.shots).parent / "demo.trust"
+    made = TrustVLM(vlm="offline", vision="offline", classes=pictures.classes).fit(pictures.shots)
+    labelled = find_labelled(pictures.labels).refs
+    paths = [str(ref.file) for ref in labelled if str(ref.file) not in photos]
+    labels = [str(ref.label) for ref in labelled if str(ref.file) not in photos]
+    made.calibrate((paths, labels), risk=0.3, confidence_level=0.8).save(path)
+    return path
+
+
+@pytest.fixture
+def service(model, tmp_path):
+    """A service of its own for each test, with an empty queue."""
+    database = tmp_path / "demo.feedback.sqlite"
+    with service_of(model, "--feedback", database, log=tmp_path / "log") as (_, address):
+        yield address
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request):
+    return request.param
+
+
+@pytest.fixture(params=[1280, 390])
+def width(request):
+    return request.param
+
+
+@pytest.fixture
+def screenshots(tmp_path):
+    named = os.environ.get("TRUSTVLM_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def upload(opened, photos):
+    page = opened.page
+    page.get_by_label("choose files").set_input_files(photos)
+    page.get_by_text(f"{len(photos)} images checked.").wait_for()
+    page.wait_for_load_state("networkidle")
+
+
+def asked(address, path):
+    with urllib.request.urlopen(f"{address}{path}", timeout=60) as answer:
+        return answer.read().decode()
+
+
+def queued(address):
+    return json.loads(asked(address, "/v1/queue"))
+
+
+def exported(address):
+    return list(csv.DictReader(io.StringIO(asked(address, "/v1/feedback.csv"))))
+
+
+def current(opened):
+    return opened.page.locator("#item h3").inner_text()
+
+
+def in_view(opened, view):
+    opened.page.get_by_role("navigation").get_by_role("link", name=view).click()
+    opened.page.wait_for_load_state("networkidle")
+
+
+def check_page(opened):
+    for check in ("paleText", "tooWide", "smallTargets"):
+        assert opened.faults(check) == [], check
+    named = {"button", "link", "image", "textbox", "combobox", "slider", "heading", "navigation"}
+    for node in opened.accessible():
+        assert node["role"] not in named or node["name"], node
+
+
+def test_every_view_can_be_looked_at_and_used_by_everyone(
+    open_page, service, photos, screenshots, width, theme
+):
+    opened = open_page(service, width=width, theme=theme)
+    upload(opened, photos)
+    for view in ("Check", "Review", "Threshold"):
+        in_view(opened, view)
+        opened.page.mouse.move(0, 0)
+        check_page(opened)
+        file = screenshots / f"{view.lower()}-{width}-{theme}.png"
+        opened.page.screenshot(path=file, full_page=view != "Check")
+        with Image.open(file) as picture:
+            typical = np.median(np.asarray(picture.convert("L")))
+        assert typical > 200 if theme == "light" else typical < 60
+    assert opened.complaints == []
+    assert {re.match(r"(blob:)?http://[^/]+", url)[0].removeprefix("blob:") for url in
+            opened.requests} == {service}  # fmt: skip
+
+
+def test_images_get_verdicts_and_a_broken_one_says_why(open_page, service, photos):
+    opened = open_page(service)
+    upload(opened, photos)
+    cards = opened.page.get_by_label("Verdicts").get_by_role("listitem")
+    assert cards.count() == len(photos)
+    broken = cards.filter(has_text="notes.png")
+    assert "error" in broken.inner_text()
+    assert "not an image" in broken.inner_text() or "text" in broken.inner_text()
+    first = cards.filter(has_text=Path(photos[0]).name).first
+    assert "P(correct)" in first.inner_text()
+    assert "nearest example" in first.inner_text()
+    assert first.get_by_role("img").count() >= 2
+    assert queued(service)["open"] == len(photos) - 1
+
+
+def test_the_queue_is_worked_by_keyboard_alone(open_page, service, photos):
+    opened = open_page(service)
+    upload(opened, photos)
+    page, total = opened.page, len(photos) - 1
+    in_view(opened, "Review")
+    order = [one["image"] for one in queued(service)["images"]]
+    doubts = [one["verdict"]["p_correct"] for one in queued(service)["images"]]
+    assert len(order) == total
+    first = current(opened)
+    page.get_by_role("img", name="The image").wait_for()
+    assert page.locator("#item").get_by_role("img").count() == 3
+    page.keyboard.press("a")
+    page.get_by_text(f"Accepted: {first}. {total - 1} left.").wait_for()
+    page.keyboard.press("s")
+    page.get_by_text(f"Skipped. {total - 2} left.").wait_for()
+    page.keyboard.press("c")
+    chosen = page.locator("#right option").last.inner_text()
+    page.locator("#right").press("End")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"{total - 3} left.").wait_for()
+    page.keyboard.press("r")
+    page.get_by_text(f"{total - 4} left.").wait_for()
+    found = exported(service)
+    assert [row["image"] for row in found] == order[:4]
+    assert [row["action"] for row in found][:2] == ["accept", "skip"]
+    assert found[2]["label"] == chosen
+    assert found[3]["action"] == "correct"
+    for _ in range(4):
+        with page.expect_response("**/v1/feedback/*"):
+            page.keyboard.press("u")
+        page.get_by_text("Undone.").wait_for()
+        page.wait_for_load_state("networkidle")
+    assert exported(service) == []
+    assert current(opened) == first
+    assert [one["image"] for one in queued(service)["images"]] == order
+    assert len(doubts) == total
+    assert opened.complaints == []
+
+
+def test_and_by_mouse(open_page, service, photos):
+    opened = open_page(service)
+    upload(opened, photos[:4])
+    page = opened.page
+    in_view(opened, "Review")
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_text("3 left.").wait_for()
+    page.get_by_label("Right label").select_option(index=0)
+    page.get_by_role("button", name="Correct").click()
+    page.get_by_text("2 left.").wait_for()
+    page.get_by_role("button", name="Skip").click()
+    page.get_by_text("1 left.").wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone.").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download answers").click()
+    text = Path(download.value.path()).read_text()
+    assert text == asked(service, "/v1/feedback.csv")
+    assert len(text.splitlines()) == 3
+    page.get_by_role("button", name="Skip").click()
+    page.get_by_text("1 left.").wait_for()
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_text("Nothing waits.").wait_for()
+    assert page.get_by_role("button", name="Accept").is_disabled()
+    assert opened.complaints == []
+
+
+def test_the_slider_shows_what_would_be_accepted_at_what_risk(open_page, service, model):
+    opened = open_page(f"{service}/#threshold")
+    page = opened.page
+    slider, words = page.get_by_role("slider"), page.locator("#curve-words")
+    page.get_by_text("calibration images").first.wait_for()
+    calibration = TrustVLM.load(model).calibration_
+    confidence, right = calibration.result.confidence, calibration.correct
+
+    def told():
+        found = re.search(
+            r"trust (\S+) and above.*\((\d+) of (\d+)\).*\((\d+)\)", words.inner_text()
+        )
+        return float(found[1]), int(found[2]), int(found[3]), int(found[4])
+
+    slider.press("Home")
+    assert told()[1] >= 1
+    for _ in range(5):
+        slider.press("ArrowRight")
+    _, accepted, n, wrong = told()
+    ordered = np.sort(confidence)[::-1]
+    assert n == len(confidence)
+    assert wrong == (~right)[confidence >= ordered[accepted - 1]].sum()
+    slider.press("End")
+    assert told()[1:3] == (n, n)
+    assert "nothing is promised" in words.inner_text()
+    page.get_by_role("button", name="certified point").click()
+    threshold, accepted, *_ = told()
+    assert accepted == (confidence >= calibration.certificate.threshold).sum()
+    assert threshold == pytest.approx(calibration.certificate.threshold, rel=1e-3)
+    assert "the promise below holds" in words.inner_text()
+
+
+def test_with_a_key_the_page_asks_for_it(open_page, model, photos, tmp_path):
+    key = "a-key-of-some-length"
+    database = tmp_path / "demo.feedback.sqlite"
+    environment = {"TRUSTVLM_SERVE_KEYS": key}
+    arguments = (model, "--feedback", database)
+    with service_of(*arguments, log=tmp_path / "log", environment=environment) as (_, address):
+        opened = open_page(address)
+        opened.page.get_by_label("Key", exact=True).fill(key)
+        opened.page.get_by_role("button", name="Go on").click()
+        opened.page.get_by_text("classes, score").wait_for()
+        upload(opened, photos[:2])
+        first = opened.page.get_by_label("Verdicts").get_by_role("listitem").first
+        first.get_by_role("img").first.wait_for()
+
+
+def test_names_from_strangers_do_no_harm(open_page, service, photos, tmp_path):
+    hostile = tmp_path / "<img src=x onerror=window.harm=1>.png"
+    hostile.write_bytes(Path(photos[0]).read_bytes())
+    opened = open_page(service)
+    upload(opened, [str(hostile), photos[1]])
+    in_view(opened, "Review")
+    assert opened.page.evaluate("window.harm") is None
+    assert opened.complaints == []
