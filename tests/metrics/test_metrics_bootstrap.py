@@ -323,3 +323,22 @@ def test_results_are_plain_values():
     paired = metrics.paired_bootstrap(a, b, correct, n_resamples=np.int64(9)).to_dict()
     for values in (interval, paired):
         assert {type(v) for v in values.values()} == {str, int, float}
+
+
+def test_several_metrics_on_the_same_draws_are_each_alone():
+    rng = np.random.default_rng(6)
+    a, b = np.round(rng.random((2, 50)), 1)
+    right = rng.random((2, 50)) < 0.6
+    together = metrics.paired_bootstraps(a, b, *right, n_resamples=200)
+    assert list(together) == list(metrics.METRICS)
+    for name, found in together.items():
+        assert found == metrics.paired_bootstrap(a, b, *right, metric=name, n_resamples=200)
+
+
+def test_metrics_undefined_for_one_side_leave_the_others_alone():
+    with pytest.warns(UndefinedMetricWarning):
+        found = metrics.paired_bootstraps(
+            [3, 2, 1], [1, 2, 3], [1, 1, 1], [1, 0, 1], ["auroc", "aurc"], n_resamples=50
+        )
+    assert np.isnan(found["auroc"].p_value)
+    assert found["aurc"].p_value <= 1

@@ -32,7 +32,7 @@ from trustvlm.metrics.conventions import CONVENTIONS, METRICS
 from trustvlm.metrics.curve import RiskCoverageCurve, risk_coverage
 from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
 from trustvlm.metrics.evaluation import Evaluation, evaluate
-from trustvlm.metrics.paired import PairedDifference, paired_bootstrap
+from trustvlm.metrics.paired import PairedDifference, paired_bootstrap, paired_bootstraps
 from trustvlm.metrics.reliability import Reliability, reliability
 from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 
@@ -61,6 +61,7 @@ __all__ = [
     "evaluate",
     "fpr95",
     "paired_bootstrap",
+    "paired_bootstraps",
     "probability_quality",
     "reliability",
     "risk_band",

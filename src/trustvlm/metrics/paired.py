@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,14 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.bootstrap import percentile_interval
-from trustvlm.metrics.conventions import value, warn_undefined
+from trustvlm.metrics.conventions import METRICS, value, warn_undefined
 from trustvlm.metrics.counts import harmonic_numbers
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.metrics.plan import check_names, check_plan, generator
 from trustvlm.metrics.ranking import Ranking, rank
-from trustvlm.metrics.resampling import formulas, multiplicities, resampled_counts
+from trustvlm.metrics.resampling import evaluated, multiplicities, resampled_counts
 
-__all__ = ["PairedDifference", "paired_bootstrap", "two_sided_p_value"]
+__all__ = ["PairedDifference", "paired_bootstrap", "paired_bootstraps", "two_sided_p_value"]
 
 
 @dataclass(frozen=True)
@@ -130,28 +131,105 @@ def paired_bootstrap(
     (True, True)
     """
     (name,) = check_names([metric], "metric")
-    n_resamples, level = check_plan(n_resamples, level)
-    rng = generator(seed)
+    sides = _ranked(confidence_a, confidence_b, correct_a, correct_b)
+    return _tested(*sides, [name], n_resamples, seed, level)[name]
+
+
+def paired_bootstraps(
+    confidence_a: ArrayLike,
+    confidence_b: ArrayLike,
+    correct_a: ArrayLike,
+    correct_b: ArrayLike | None = None,
+    metrics: str | Sequence[str] = METRICS,
+    *,
+    n_resamples: int = 2000,
+    seed: int | np.random.Generator | None = 0,
+    level: float = 0.95,
+) -> dict[str, PairedDifference]:
+    """`paired_bootstrap` by several metrics, all of them on the same draws.
+
+    Parameters
+    ----------
+    confidence_a, confidence_b, correct_a, correct_b, n_resamples, seed, level
+        As of `paired_bootstrap`.
+    metrics
+        Names from `METRICS`; all by default.
+
+    Returns
+    -------
+    dict of str to PairedDifference
+        In the order of `metrics`; with a seed, what `paired_bootstrap` returns for each alone.
+
+    Raises
+    ------
+    InputError
+        As `paired_bootstrap`.
+
+    Examples
+    --------
+    >>> found = paired_bootstraps([2, 1], [1, 2], [1, 0], metrics=["aurc", "auroc"])
+    >>> found["auroc"].difference
+    1.0
+    """
+    names = check_names(metrics)
+    sides = _ranked(confidence_a, confidence_b, correct_a, correct_b)
+    return _tested(*sides, names, n_resamples, seed, level)
+
+
+def _ranked(
+    confidence_a: ArrayLike,
+    confidence_b: ArrayLike,
+    correct_a: ArrayLike,
+    correct_b: ArrayLike | None,
+) -> tuple[Ranking, Ranking]:
     a = rank(confidence_a, correct_a, ("confidence_a", "correct_a"))
     if correct_b is None:
-        b = _second(a, confidence_b, correct_a, "correct_a")
-    else:
-        b = _second(a, confidence_b, correct_b, "correct_b")
-    at_a, at_b = value(name, a, "exact"), value(name, b, "exact")
-    defined = not (math.isnan(at_a) or math.isnan(at_b))
+        return a, _second(a, confidence_b, correct_a, "correct_a")
+    return a, _second(a, confidence_b, correct_b, "correct_b")
+
+
+def _tested(
+    a: Ranking,
+    b: Ranking,
+    names: Sequence[str],
+    n_resamples: int,
+    seed: int | np.random.Generator | None,
+    level: float,
+) -> dict[str, PairedDifference]:
+    n_resamples, level = check_plan(n_resamples, level)
+    rng = generator(seed)
+    values = {name: (value(name, a, "exact"), value(name, b, "exact")) for name in names}
+    defined = [name for name in names if not any(map(math.isnan, values[name]))]
+    for ranking, place in ((a, 0), (b, 1)):
+        lacking = [name for name in names if math.isnan(values[name][place])]
+        if lacking:
+            # The caller of the public function is two frames above.
+            warn_undefined(lacking, ranking, stacklevel=4)
+            break
+    drawn = _differences(defined, a, b, n_resamples, rng) if defined else {}
+    return {
+        name: _found(name, *values[name], drawn.get(name), n_resamples, level) for name in names
+    }
+
+
+def _found(
+    name: str,
+    a: float,
+    b: float,
+    drawn: NDArray[np.float64] | None,
+    n_resamples: int,
+    level: float,
+) -> PairedDifference:
     low = high = p_value = math.nan
     n_excluded = n_resamples
-    if defined:
-        drawn = _differences(name, a, b, n_resamples, rng)
+    if drawn is not None:
         low, high, n_excluded = percentile_interval(drawn, level)
         p_value = two_sided_p_value(drawn)
-    else:
-        warn_undefined([name], a if math.isnan(at_a) else b)
     return PairedDifference(
         metric=name,
-        a=at_a,
-        b=at_b,
-        difference=at_a - at_b,
+        a=a,
+        b=b,
+        difference=a - b,
         low=low,
         high=high,
         p_value=p_value,
@@ -172,19 +250,20 @@ def _second(a: Ranking, confidence: ArrayLike, correct: ArrayLike, name: str) ->
 
 
 def _differences(
-    name: str, a: Ranking, b: Ranking, n_resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    formula = formulas(harmonic_numbers(a.n))[name]
+    names: Sequence[str], a: Ranking, b: Ranking, n_resamples: int, rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    harmonic = harmonic_numbers(a.n)
     # Draws are in the order of a; at each place of b's order, where a has the same image.
     place_in_a = np.empty(a.n, dtype=np.intp)
     place_in_a[a.order] = np.arange(a.n)
     at = place_in_a[b.order]
-    found = [
-        formula(resampled_counts(a, weights))
-        - formula(resampled_counts(b, np.take(weights, at, axis=1)))
-        for weights in multiplicities(a.n, n_resamples, rng)
-    ]
-    return np.concatenate(found)
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for weights in multiplicities(a.n, n_resamples, rng):
+        of_a = evaluated(resampled_counts(a, weights), names, harmonic)
+        of_b = evaluated(resampled_counts(b, np.take(weights, at, axis=1)), names, harmonic)
+        for name in names:
+            parts[name].append(of_a[name] - of_b[name])
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def two_sided_p_value(differences: NDArray[np.float64]) -> float:

@@ -159,20 +159,18 @@ def compare_runs(
     with warnings.catch_warnings():
         # The tables say what is undefined.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        found = [
-            # The second run first: the difference is what changed.
-            metrics.paired_bootstrap(
-                confidence_b,
-                confidence_a,
-                correct_b,
-                correct_a,
-                column.key,
-                n_resamples=n_resamples,
-                seed=seed,
-                level=level,
-            )
-            for column in COLUMNS
-        ]
+        # The second run first: the difference is what changed.
+        tests = metrics.paired_bootstraps(
+            confidence_b,
+            confidence_a,
+            correct_b,
+            correct_a,
+            [column.key for column in COLUMNS],
+            n_resamples=n_resamples,
+            seed=seed,
+            level=level,
+        )
+    found = list(tests.values())
     others = iter(holm([one.p_value for one in found if one.metric != LEADING]))
     adjusted = [one.p_value if one.metric == LEADING else next(others) for one in found]
     return Compared(
