@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from evaluations import empty_evaluation, make_evaluation
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
+from trustvlm.pipeline.verdicts import Verdicts
 from trustvlm.report import figures, render_html, write_figures
 from trustvlm.report.accepting import Acceptance
+from trustvlm.report.drawings import drawings
 
 K = np.arange(1, 11) / 10
 
@@ -56,3 +60,33 @@ def test_a_band_is_drawn_where_it_was_asked_for():
 def test_a_band_must_fit_its_curve():
     with pytest.raises(InputError, match="own"):
         figures.risk_coverage_svg({"own": (K, K)}, bands={"own": (K[1:], K[1:])})
+
+
+def test_the_decisions_are_a_ring_where_they_accept_something(monkeypatch):
+    drawn = {}
+
+    def draw(curves, **settings):
+        drawn.update(settings)
+        return "<svg/>"
+
+    monkeypatch.setattr("trustvlm.report.drawings.risk_coverage_svg", draw)
+    evaluation = make_evaluation(n=90)
+    drawings(evaluation)
+    accepted = [v.decision == "accept" for v in evaluation.verdicts]
+    wrong = sum(a and not r for a, r in zip(accepted, evaluation.correct(), strict=True))
+    assert drawn["decided"] == pytest.approx((sum(accepted) / 90, wrong / sum(accepted)))
+    rows = [replace(v, decision="review") for v in evaluation.verdicts]
+    drawings(make_evaluation(n=90, verdicts=Verdicts(rows)))
+    assert drawn["decided"] is None
+
+
+def test_a_ring_is_in_the_legend():
+    assert ">decisions<" in figures.risk_coverage_svg({"own": (K, K)}, decided=(0.5, 0.25))
+    assert ">decisions<" not in figures.risk_coverage_svg({"own": (K, K)})
+
+
+def test_a_ring_above_every_curve_stays_within_the_frame():
+    low = (K, np.full(10, 0.01))
+    drawing = figures.risk_coverage_svg({"own": low}, decided=(0.05, 0.8))
+    ticks = [float(t) for t in re.findall(r">(\d+(?:\.\d+)?)</text>", drawing)]
+    assert max(ticks) >= 80

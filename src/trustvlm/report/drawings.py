@@ -89,4 +89,13 @@ def _risk_coverage(evaluation: EvaluationResult) -> str:
         highlight=evaluation.score,
         bands=bands,
         ideal=perfect_curve(float(evaluation.correct().mean()), coverage),
+        decided=_decided(evaluation),
     )
+
+
+def _decided(evaluation: EvaluationResult) -> tuple[float, float] | None:
+    """Share accepted by the model's decisions and share wrong among these; None for none."""
+    accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
+    if not accepted.any():
+        return None
+    return float(accepted.mean()), float(1 - evaluation.correct()[accepted].mean())

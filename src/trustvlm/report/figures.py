@@ -35,6 +35,7 @@ def risk_coverage_svg(
     highlight: str = "",
     bands: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ideal: tuple[ArrayLike, ArrayLike] | None = None,
+    decided: tuple[float, float] | None = None,
     name: str = "risk-coverage",
 ) -> str:
     """Draw risk-coverage curves: the share wrong among the accepted against the share accepted.
@@ -51,6 +52,8 @@ def risk_coverage_svg(
         the curve, drawn as a pale band behind it.
     ideal
         Coverage and risk of a perfect order, drawn as a thin dotted line.
+    decided
+        Share of the images that were in fact accepted, and share wrong among these: a ring.
     name
         Identifier in the SVG, unique within a page.
 
@@ -103,8 +106,21 @@ def risk_coverage_svg(
                 100 * coverage, 100 * risk, color=svg.MUTED, linestyle=":", linewidth=1.2, zorder=2
             )
             labels.append("perfect order")
+        if decided is not None:
+            axes.plot(
+                *([100 * share] for share in decided),
+                color=svg.INK,
+                linestyle="",
+                marker="o",
+                markersize=9,
+                markerfacecolor="none",
+                markeredgewidth=1.8,
+                zorder=5,
+                clip_on=False,
+            )
+            labels.append("decisions")
         axes.set_xlim(0, 100)
-        axes.set_ylim(0, _ceiling(points))
+        axes.set_ylim(0, max(_ceiling(points), 115 * decided[1] if decided else 0))
         axes.set_xlabel("accepted images, most trusted first (%)")
         axes.set_ylabel("wrong among the accepted (%)")
         place_legend(figure, axes.get_lines(), labels)
