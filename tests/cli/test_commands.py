@@ -265,6 +265,32 @@ def test_debug_shows_the_traceback(trustvlm):
     assert "Traceback" in done.err
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["fit", "--help"]])
+def test_help_needs_none_of_the_heavy_libraries(arguments):
+    code = (
+        f"import sys; from trustvlm.cli import main; sys.argv = ['trustvlm', *{arguments!r}]\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'onnxruntime', 'scipy', 'numpy'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def test_predict_imports_no_torch_for_models_that_need_none(fitted, photos):
+    code = (
+        "import sys; from trustvlm.cli import main\n"
+        f"sys.argv = ['trustvlm', 'predict', {str(fitted)!r}, {str(photos)!r}, '--quiet']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+    assert done.stdout.count("\n") == 16
+
+
 def test_the_module_runs_and_starts_without_heavy_imports():
     code = (
         "import sys; from trustvlm.cli import main; sys.argv = ['trustvlm', '--version']\n"
