@@ -1,12 +1,15 @@
-"""Bulk prediction at scale: memory, kills, and what it costs.
+"""Bulk prediction at scale: memory, kills, and what Ray costs.
 
     python benchmarks/bulk.py DIR [--images 1000000] [--kills 10]
+    python benchmarks/bulk.py DIR --images 60000 --ray
 
 makes synthetic images of 16 x 16 pixels in DIR (tar archives, Parquet files, a folder; a few are
 broken), predicts on them undisturbed, and again with the whole job killed (SIGKILL) at random
 points and resumed. It prints the peak memory of all its processes, and checks that every image has
 exactly one row and that both outputs are the same, byte for byte. The encoders are random
-projections: everything is measured but forward passes.
+projections: everything is measured but forward passes. With `--ray` it instead runs the job in turn
+with the local engine and on Ray, one worker each, on a fifth of the images and on all of them: the
+difference of the two is free of what starting costs.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ import io
 import os
 import platform
 import random
+import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,19 +84,20 @@ def make(folder: Path, n_images: int) -> list[str]:
     return inputs
 
 
-def job(shots: str, output: str, inputs: list[str], engine: str = "local") -> None:
+def job(shots: str, output: str, engine: str, inputs: list[str]) -> None:
     """One run of the job, in a process of its own."""
     from trustvlm.bulk.engines import LocalEngine
     from trustvlm.bulk.job import run_job
 
-    making = LocalEngine
+    loader = LoadProjections(shots)
     if engine == "ray":
         from trustvlm.bulk.ray_engine import RayEngine
 
-        making = RayEngine
-    engine = making(LoadProjections(shots))
+        runner = RayEngine(loader, actors=(1, 1))
+    else:
+        runner = LocalEngine(loader)
     identity = {"VLM": "1" * 64}
-    print(run_job(engine, inputs, Path(output), identity=identity, settings=SETTINGS), flush=True)
+    print(run_job(runner, inputs, Path(output), identity=identity, settings=SETTINGS), flush=True)
 
 
 def tree(pid: int) -> list[int]:
@@ -117,20 +124,28 @@ def memory(pid: int) -> float:
     return total / 2**20
 
 
-def watched(command: list[str], kill_after: float | None = None) -> tuple[bool, float, str]:
-    """Run a job; return whether it ended by itself, its peak memory, and what it printed."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    began, peak = time.monotonic(), 0.0
+def n_parts(output: Path) -> int:
+    journal = output / "_trustvlm" / "done.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def watched(command: list[str], kill_when: Callable[[], bool] = lambda: False) -> tuple[float, str]:
+    """Run a job; return its peak memory and what it printed, or "" if it was killed."""
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    peak = 0.0
     while process.poll() is None:
         peak = max(peak, memory(process.pid))
-        if kill_after is not None and time.monotonic() - began > kill_after:
+        if kill_when():
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            return False, peak, ""
+            return peak, ""
         time.sleep(0.1)
     output, _ = process.communicate()
     assert process.returncode == 0, process.returncode
-    return True, peak, output.strip()
+    return peak, output.strip()
 
 
 def digest(output: Path) -> tuple[str, int, int]:
@@ -148,54 +163,96 @@ def digest(output: Path) -> tuple[str, int, int]:
     return content.hexdigest(), n_rows, len(paths)
 
 
+def at_random_points(n_kills: int, n_all: int, output: Path) -> Iterator[Callable[[], bool]]:
+    """Yield conditions: so many parts are done, and some time has passed since."""
+    rng = random.Random(0)
+    for least in sorted(rng.sample(range(n_all - 2), n_kills)):
+        pause, reached = rng.uniform(0, 2), []
+
+        def now(least: int = least, pause: float = pause, reached: list[float] = reached) -> bool:
+            if not reached and n_parts(output) > least:
+                reached.append(time.monotonic())
+            return bool(reached) and time.monotonic() - reached[0] >= pause
+
+        yield now
+
+
+def kill_and_resume(folder: Path, inputs: list[str], n_images: int, n_kills: int) -> None:
+    began = time.monotonic()
+    peak, said = watched(command(folder, "undisturbed", "local", inputs))
+    seconds = time.monotonic() - began
+    print(f"undisturbed: {said}\n  peak memory {peak:.0f} MiB, {seconds:.0f} s", flush=True)
+    peaks, restarts = [], 0
+    output = folder / "killed"
+    for condition in at_random_points(n_kills, n_parts(folder / "undisturbed"), output):
+        peak, said = watched(command(folder, "killed", "local", inputs), condition)
+        peaks.append(peak)
+        if said:
+            break
+        restarts += 1
+        print(f"  kill {restarts}: {n_parts(output)} parts done", flush=True)
+    if not said:
+        peak, said = watched(command(folder, "killed", "local", inputs))
+        peaks.append(peak)
+    print(f"killed {restarts} times: {said}\n  peak memory {max(peaks):.0f} MiB", flush=True)
+    one, two = digest(folder / "undisturbed"), digest(output)
+    print(f"rows {two[1]}, different paths {two[2]}, images {n_images}")
+    print("outputs are the same, byte for byte" if one == two else "OUTPUTS DIFFER")
+    assert one == two
+    assert two[1] == two[2] == n_images
+
+
+def compare_engines(folder: Path, inputs: list[str], n_images: int) -> None:
+    seconds: dict[tuple[str, str], list[float]] = {}
+    digests = set()
+    # The inputs are of three kinds, each with its share of every fifth.
+    sizes = {"fifth": inputs[::5], "all": inputs}
+    for _ in range(3):
+        for size, named in sizes.items():
+            for engine in ("local", "ray"):
+                output = folder / f"{engine}-{size}"
+                shutil.rmtree(output, ignore_errors=True)
+                began = time.monotonic()
+                watched(command(folder, output.name, engine, named))
+                seconds.setdefault((engine, size), []).append(time.monotonic() - began)
+                if size == "all":
+                    digests.add(digest(output))
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    for engine in ("local", "ray"):
+        all_, fifth = medians[engine, "all"], medians[engine, "fifth"]
+        each = (all_ - fifth) / (0.8 * n_images)
+        print(
+            f"{engine}: {all_:.1f} s for {n_images} images, {fifth:.1f} s for a fifth: "
+            f"{1e3 * each:.3f} ms an image, {all_ - each * n_images:.1f} s to start"
+        )
+    print(f"ray / local on all: {medians['ray', 'all'] / medians['local', 'all']:.2f}")
+    print("the same files" if len(digests) == 1 else "FILES DIFFER")
+    assert len(digests) == 1
+
+
+def command(folder: Path, name: str, engine: str, inputs: list[str]) -> list[str]:
+    shots = str(folder / "shots")
+    return [sys.executable, __file__, "job", shots, str(folder / name), engine, *inputs]
+
+
 def main() -> None:
     if sys.argv[1:2] == ["job"]:
-        job(sys.argv[2], sys.argv[3], sys.argv[5:], sys.argv[4])
+        job(*sys.argv[2:5], sys.argv[5:])
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--ray", action="store_true", help="Run it on Ray, too.")
+    parser.add_argument("--ray", action="store_true", help="Compare the engines.")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     inputs = make(folder, options.images)
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-
-    def command(name: str, engine: str = "local") -> list[str]:
-        shots = str(folder / "shots")
-        return [sys.executable, __file__, "job", shots, str(folder / name), engine, *inputs]
-
-    began = time.monotonic()
-    _, peak, said = watched(command("undisturbed"))
-    seconds = time.monotonic() - began
-    print(f"undisturbed: {said}\n  peak memory {peak:.0f} MiB, {seconds:.0f} s", flush=True)
-    rng, peaks, done, restarts = random.Random(0), [], False, 0
-    for number in range(options.kills):
-        pause = rng.uniform(0.02, 1.9) * seconds / (options.kills + 1) + 2
-        done, peak, said = watched(command("killed"), pause)
-        peaks.append(peak)
-        if done:
-            break
-        restarts += 1
-        journal = folder / "killed" / "_trustvlm" / "done.jsonl"
-        parts = journal.read_bytes().count(b"\n") if journal.exists() else 0
-        print(f"  kill {number + 1} after {pause:.1f} s: {parts} parts done", flush=True)
-    if not done:
-        _, peak, said = watched(command("killed"))
-        peaks.append(peak)
-    print(f"killed {restarts} times: {said}\n  peak memory {max(peaks):.0f} MiB", flush=True)
-    one, two = digest(folder / "undisturbed"), digest(folder / "killed")
-    print(f"rows {two[1]}, different paths {two[2]}, images {options.images}")
-    print("outputs are the same, byte for byte" if one == two else "OUTPUTS DIFFER")
     if options.ray:
-        began = time.monotonic()
-        _, peak, said = watched(command("ray", "ray"))
-        print(f"ray: {said}\n  peak memory {peak:.0f} MiB, {time.monotonic() - began:.0f} s")
-        print("the same as local" if digest(folder / "ray") == one else "RAY DIFFERS")
-    assert one == two
-    assert two[1] == two[2] == options.images
+        compare_engines(folder, inputs, options.images)
+    else:
+        kill_and_resume(folder, inputs, options.images, options.kills)
 
 
 if __name__ == "__main__":

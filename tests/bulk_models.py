@@ -16,30 +16,33 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import ForgetfulStore
 
-POISON = (255, 0, 255)
+DEADLY, FAILING = (255, 0, 255), (0, 255, 255)
 IDENTITY = {"VLM": "a" * 64, "score": "b" * 64}
 
 
 class TouchyEncoder(PixelEncoder):
-    """Dies of magenta images, each of which leaves a line in a file."""
+    """Dies of magenta images and fails with cyan ones; each time leaves a line in a file."""
 
     deaths: str = ""
     spare_after: int = 10**9
-    how: str = "kill"
     pause: float = 0.0
 
     def encode_pixels(self, pixels):
         time.sleep(self.pause)
-        if self.deaths and (pixels == np.array(POISON)).all(axis=(1, 2, 3)).any():
-            with Path(self.deaths).open("a+") as file:
-                file.seek(0)
-                if len(file.readlines()) < self.spare_after:
-                    file.write("died\n")
-                    file.flush()
-                    if self.how == "kill":
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    raise RuntimeError("CUDA error: an illegal memory access")
+        for colour in (DEADLY, FAILING) if self.deaths else ():
+            if (pixels == np.array(colour)).all(axis=(1, 2, 3)).any() and self._may_die():
+                if colour == DEADLY:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise RuntimeError("CUDA error: an illegal memory access")
         return super().encode_pixels(pixels)
+
+    def _may_die(self) -> bool:
+        with Path(self.deaths).open("a+") as file:
+            file.seek(0)
+            if len(file.readlines()) >= self.spare_after:
+                return False
+            file.write("died\n")
+            return True
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,6 @@ class LoadTiny:
     shots: Path
     deaths: str = ""
     spare_after: int = 10**9
-    how: str = "kill"
     pause: float = 0.0
     batch_size: int = 4
     started: str = ""
@@ -59,8 +61,7 @@ class LoadTiny:
             with Path(self.started).open("a") as file:
                 file.write(f"{os.getpid()}\n")
         vlm = TouchyEncoder(seed=1, batch_noise=True)
-        vlm.deaths, vlm.spare_after, vlm.how = self.deaths, self.spare_after, self.how
-        vlm.pause = self.pause
+        vlm.deaths, vlm.spare_after, vlm.pause = self.deaths, self.spare_after, self.pause
         vision = PixelEncoder(seed=2, dim=5, batch_noise=True)
         return TrustVLM(
             vlm=vlm,
@@ -71,8 +72,9 @@ class LoadTiny:
         ).fit(self.shots)
 
 
-def write_poison(file: Path) -> None:
-    Image.new("RGB", (16, 16), POISON).save(file)
+def write_poison(file: Path, colour: tuple[int, int, int] = DEADLY) -> None:
+    """Write an image that `TouchyEncoder` cannot stand."""
+    Image.new("RGB", (16, 16), colour).save(file)
 
 
 def files(output: Path) -> dict[str, bytes]:

@@ -24,7 +24,8 @@ def test_rows_are_those_of_predict(run, photos, shots, tmp_path):
         row["error"] = row["error"].rpartition("photos/")[2]
     assert found == expected
     assert (summary.n_images, summary.n_now) == (47, 47)
-    assert summary.errors == {"damaged": 1, "empty": 1} or sum(summary.errors.values()) == 2
+    assert sum(summary.errors.values()) == 2
+    assert summary.errors["empty"] == 1
     assert summary.decisions["error"] == 2
     assert json.loads((tmp_path / "out/_trustvlm/summary.json").read_text())["images"] == 47
 
@@ -64,19 +65,16 @@ def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path)
     assert run(photos, out).n_now == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
+def test_another_model_or_setting_is_refused(run, photos, tmp_path):
+    run(photos, tmp_path / "out")
+    before = files(tmp_path / "out")
+    for change, what in (
         ({"identity": {**IDENTITY, "score": "c" * 64}}, r"another model \(score: bbb"),
         ({"part_size": 7}, r"another setting \(part_size: 6 there, 7 now"),
         ({"batch_size": 5}, r"batch_size: 4 there, 5 now"),
-    ],
-)
-def test_another_model_or_setting_is_refused(run, photos, tmp_path, change, what):
-    run(photos, tmp_path / "out")
-    before = files(tmp_path / "out")
-    with pytest.raises(InputError, match=what):
-        run(photos, tmp_path / "out", **change)
+    ):
+        with pytest.raises(InputError, match=what):
+            run(photos, tmp_path / "out", **change)
     assert files(tmp_path / "out") == before
 
 
@@ -123,4 +121,3 @@ def test_two_runs_at_once_are_refused(run, photos, tmp_path):
 
     with locked(tmp_path / "out"), pytest.raises(InputError, match="Another run writes"):
         run(photos, tmp_path / "out")
-    assert run(photos, tmp_path / "out").n_images == 47
