@@ -156,7 +156,7 @@ def _connected(address: str | None) -> Iterator[None]:
     context = data.DataContext.get_current()
     before = context.enable_progress_bars
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:

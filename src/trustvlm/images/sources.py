@@ -217,6 +217,8 @@ def no_images(described: str, skipped: Counter[str]) -> str:
     if skipped:
         kinds = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
         others = f" It holds {skipped.total()} other files ({kinds})."
+    if skipped.keys() & {".tar", ".gz", ".tgz", ".parquet"}:
+        others += " Name archives and Parquet files themselves, as with *.tar."
     return (
         f"Expected at least one image, but found none in {described}.{others} "
         f"Looked for {' '.join(sorted(IMAGE_EXTENSIONS))}."
