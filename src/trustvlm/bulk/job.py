@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -96,7 +97,7 @@ def predict_in_bulk(
         )
     settings = {"device": device, "batch_size": batch_size}
     loader = LoadModel(Path(model), settings, keep_embeddings)
-    return run_job(
+    summary = run_job(
         engine(loader, retries),
         images,
         Path(output),
@@ -109,6 +110,7 @@ def predict_in_bulk(
         },
         progress=progress,
     )
+    return replace(summary, notes=(*summary.notes, f"decisions: {manifest['decision_rule']}"))
 
 
 def run_job(

@@ -26,7 +26,7 @@ class BulkSummary:
     seconds
         Duration of this run, with loading the model.
     notes
-        Warnings to show wherever the models are named.
+        What to know of the models, and what the decisions rest on.
 
     Examples
     --------
