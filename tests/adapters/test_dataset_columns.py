@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.adapters import on_dataset
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.pipeline.verdicts import COLUMNS
 
 
@@ -92,6 +93,20 @@ def test_a_score_that_adapts_to_the_batch_is_refused(model, tmp_path):
         on_dataset(TrustVLM(vlm="offline", vision="offline", classes=["a"]))
 
 
+def test_a_saved_model_travels_by_its_path(model, files, tmp_path):
+    model.save(tmp_path / "m.trust")
+    add = on_dataset(tmp_path / "m.trust", prefix="p_")
+    batch = {"image": [str(file) for file in files]}
+    content = pickle.dumps(add)
+    assert len(content) < 2000
+    assert pickle.loads(content)(batch) == add(batch)
+    assert content == pickle.dumps(on_dataset(str(tmp_path / "m.trust"), prefix="p_"))
+    with (tmp_path / "m.trust" / "manifest.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ArtefactError, match="has changed since"):
+        pickle.loads(content)
+
+
 def test_datasets_takes_it(model, files, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     if not hasattr(datasets, "Dataset"):
@@ -100,7 +115,11 @@ def test_datasets_takes_it(model, files, tmp_path, monkeypatch):
     datasets.disable_progress_bars()
     made = datasets.Dataset.from_dict({"image": [str(file) for file in files]})
     made = made.cast_column("image", datasets.Image())
-    added = made.map(on_dataset(model), batched=True, batch_size=2, new_fingerprint="once")
+    model.save(tmp_path / "m.trust")
+    added, again = (
+        made.map(on_dataset(tmp_path / "m.trust"), batched=True, batch_size=2) for _ in range(2)
+    )
+    assert added._fingerprint == again._fingerprint
     expected = model.predict([str(file) for file in files])
     assert added["trust_label"][:] == expected.column("label")
     content = io.BytesIO()

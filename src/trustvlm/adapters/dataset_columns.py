@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trustvlm.exceptions import ImageError, InputError
+from trustvlm.exceptions import ArtefactError, ImageError, InputError
 from trustvlm.images import ImageRef, ImageSource, InMemoryImage
 from trustvlm.images.references import UnreadableImage
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.predicting import Predictor
 from trustvlm.pipeline.verdicts import COLUMNS
+from trustvlm.scores import get
 
 __all__ = ["on_dataset"]
 
@@ -21,7 +23,7 @@ Batch = Mapping[str, Sequence[Any]]
 
 
 def on_dataset(
-    model: TrustVLM, *, column: str = "image", prefix: str = "trust_"
+    model: TrustVLM | str | os.PathLike[str], *, column: str = "image", prefix: str = "trust_"
 ) -> Callable[[Batch], dict[str, list[Any]]]:
     """Return a function for `datasets.Dataset.map(..., batched=True)` that adds verdicts.
 
@@ -31,7 +33,8 @@ def on_dataset(
     Parameters
     ----------
     model
-        A fitted model, whose score judges every image by itself.
+        A fitted model, or the path of a saved one, whose score judges every image by itself. Only
+        with a path can `map` use several processes, and find in its cache what it did before.
     column
         Name of the column of images: PIL images (the feature `Image`), dictionaries with `bytes`
         or `path` (`Image(decode=False)`), bytes, or paths.
@@ -48,24 +51,38 @@ def on_dataset(
     InputError
         If the model is not fitted, or its score adapts to the batch, which `map` cuts at will; by
         the callable, if a batch lacks the column, is no batch, or holds something else than images.
+    ArtefactError
+        As `TrustVLM.load`.
 
     Examples
     --------
-    >>> add = on_dataset(TrustVLM.load("pets.trust"))  # doctest: +SKIP
+    >>> add = on_dataset("pets.trust")  # doctest: +SKIP
     >>> dataset = dataset.map(add, batched=True)  # doctest: +SKIP
     """
-    from trustvlm.scores import get
+    if isinstance(model, TrustVLM):
+        return _Columns(_checked(model), column, prefix)
+    path = Path(model).absolute()
+    return _SavedColumns(_checked(TrustVLM.load(path)), column, prefix, path)
 
+
+def _checked(model: TrustVLM) -> Predictor:
     model.check_ready()
     if get(model.score).whole_batch:
         raise InputError(
             f"With the score `{model.score}` a verdict depends on the other images of its batch, "
             "and `map` cuts batches anywhere. Fit with another score."
         )
+    return Predictor(model)
 
-    predictor = Predictor(model)
 
-    def add(batch: Batch) -> dict[str, list[Any]]:
+class _Columns:
+    """Adds the columns; see `on_dataset`."""
+
+    def __init__(self, predictor: Predictor, column: str, prefix: str) -> None:
+        self.predictor, self.column, self.prefix = predictor, column, prefix
+
+    def __call__(self, batch: Batch) -> dict[str, list[Any]]:
+        column = self.column
         if column not in batch:
             raise InputError(
                 f"Expected a column `{column}` of images, but the data set has "
@@ -78,10 +95,31 @@ def on_dataset(
                 f"{type(values).__name__}: call `map` with batched=True."
             )
         images = [_source(value, f"{column} {place}") for place, value in enumerate(values)]
-        rows = [v.to_row() for _, part in predictor.chunks(images) for v in part]
-        return {f"{prefix}{name}": [row[name] for row in rows] for name in COLUMNS[1:]}
+        rows = [v.to_row() for _, part in self.predictor.chunks(images) for v in part]
+        return {f"{self.prefix}{name}": [row[name] for row in rows] for name in COLUMNS[1:]}
 
-    return add
+
+class _SavedColumns(_Columns):
+    """The same of a saved model: pickled as its path, and as what tells it from other models."""
+
+    def __init__(self, predictor: Predictor, column: str, prefix: str, path: Path) -> None:
+        super().__init__(predictor, column, prefix)
+        self.path, self.stamp = path, _stamp(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (str(self.path), self.column, self.prefix, self.stamp)
+
+
+def _restored(path: str, column: str, prefix: str, stamp: str) -> Callable[[Batch], Any]:
+    if _stamp(Path(path)) != stamp:
+        raise ArtefactError(
+            f"Expected {path} to be the model that it was, but it has changed since: begin again."
+        )
+    return on_dataset(path, column=column, prefix=prefix)
+
+
+def _stamp(path: Path) -> str:
+    return hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
 
 
 def _source(value: Any, name: str) -> ImageSource:
