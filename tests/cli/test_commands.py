@@ -312,11 +312,12 @@ def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):
     page, numbers = tmp_path / "new" / "page.html", tmp_path / "numbers.json"
     done = trustvlm(
         "report", "compare", *same, "--score-a", "msp", "-o", page, "--json", numbers,
-        "--resamples", 50,
+        "--resamples", 50, "--svg", tmp_path / "new" / "figure.svg",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "paired by content" in done.out
     assert "trustvlm against msp" in page.read_text("utf-8")
+    assert (tmp_path / "new" / "figure.svg").read_text("utf-8").strip() in page.read_text("utf-8")
     assert json.loads(numbers.read_text())["n"] == 15
     done = trustvlm("report", "compare", *same, "--score", "nonsense")
     assert (done.code, "nonsense" in done.err, "Traceback" in done.err) == (1, True, False)

@@ -33,6 +33,9 @@ def compare(
         Path | None,
         typer.Option("-o", "--output", metavar="PAGE.html", help="Write a self-contained page."),
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figure of the page as SVG.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
     ] = None,
@@ -54,6 +57,7 @@ def compare(
 
     from trustvlm.files import write_text
     from trustvlm.report import compare_runs, comparison_table, read_run, write_comparison
+    from trustvlm.report.comparison_page import comparison_figure
     from trustvlm.report.comparison_words import comparison_cautions, comparison_findings
 
     found = compare_runs(
@@ -70,6 +74,10 @@ def compare(
     if json_file is not None:
         write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
         note(f"numbers: {json_file}", quiet=quiet)
+    figure = comparison_figure(found) if svg is not None else ""
+    if svg is not None and figure:
+        write_text(svg, f"{figure}\n")
+        note(f"figure:  {svg}", quiet=quiet)
     if output is not None:
         write_comparison(found, output)
         note(f"page:    {output}", quiet=quiet)
