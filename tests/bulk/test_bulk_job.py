@@ -121,3 +121,21 @@ def test_two_runs_at_once_are_refused(run, photos, tmp_path):
 
     with locked(tmp_path / "out"), pytest.raises(InputError, match="Another run writes"):
         run(photos, tmp_path / "out")
+
+
+def test_damage_to_what_a_run_remembers_is_told(run, photos, tmp_path):
+    run(photos, tmp_path / "out")
+    journal = tmp_path / "out/_trustvlm/done.jsonl"
+    whole = journal.read_text()
+    journal.write_text("{" + whole)
+    with pytest.raises(InputError, match=r"Line 1 of .*done\.jsonl is damaged"):
+        run(photos, tmp_path / "out")
+    journal.write_text(whole)
+    manifest = tmp_path / "out/_trustvlm/manifest.json"
+    described = manifest.read_text()
+    manifest.write_text(described.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(InputError, match="another version"):
+        run(photos, tmp_path / "out")
+    manifest.write_text("{}")
+    with pytest.raises(InputError, match="is damaged"):
+        run(photos, tmp_path / "out")

@@ -13,6 +13,7 @@ import pytest
 from pictures import picture
 from trustvlm import TrustVLM
 from trustvlm.bulk import predict_in_bulk
+from trustvlm.embeddings import EmbeddingStore
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -100,6 +101,17 @@ def test_another_calibration_is_another_model(trustvlm, fitted, shots, photos, t
     model.save(tmp_path / "m.trust")
     with pytest.raises(ValueError, match=r"another model \(score: .* there, .* now\)"):
         predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out")
+
+
+def test_embeddings_are_kept_only_if_asked_for(fitted, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_CACHE", str(tmp_path / "cache"))
+    predict_in_bulk(fitted, photos, tmp_path / "one")
+    file = tmp_path / "cache" / "embeddings.sqlite"
+    assert not file.exists()
+    predict_in_bulk(fitted, photos, tmp_path / "two", keep_embeddings=True)
+    with EmbeddingStore(file) as store:
+        assert store.stats().entries == 2 * 15
+    assert parquet.read_table(tmp_path / "one") == parquet.read_table(tmp_path / "two")
 
 
 def test_engines_are_named_and_need_a_folder(trustvlm, fitted, photos, tmp_path):

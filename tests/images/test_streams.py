@@ -8,6 +8,7 @@ import io
 import pickle
 import random
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import find_images, image_shards, open_images
+from trustvlm.images import InMemoryImage, find_images, image_shards, open_images
 from trustvlm.images import shards as shards_module
+from trustvlm.images.ahead import read_ahead
 from trustvlm.images.archives import TarShard
 from trustvlm.images.locations import Location
 from trustvlm.images.shards import BrokenShard, read_patiently
@@ -316,3 +318,44 @@ def test_a_huge_member_is_not_read(tmp_path, monkeypatch):
     (image, *_) = TarShard("a", Location(str(write_tar(tmp_path / "a.tar", NAMES)))).images()
     with pytest.raises(ImageError, match="at most 100 are read"):
         image.read()
+
+
+def until(condition):
+    for _ in range(1000):
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_reading_ahead_is_bounded_and_ends_with_its_reader():
+    read, closed = [], []
+
+    def images():
+        try:
+            for i in range(100):
+                read.append(i)
+                yield InMemoryImage(str(i), bytes(10))
+        finally:
+            closed.append(True)
+
+    ahead = read_ahead(images(), n_images=50, n_bytes=45)
+    assert next(ahead).path == "0"
+    # Four fit, and one more is in the hand of the reader.
+    assert until(lambda: len(read) == 1 + 4 + 1)
+    assert [next(ahead).path for _ in range(3)] == ["1", "2", "3"]
+    assert until(lambda: len(read) == 4 + 4 + 1)
+    ahead.close()
+    assert until(lambda: closed)
+    assert len(read) == 9
+
+
+def test_reading_ahead_passes_errors_on_in_their_place():
+    def images():
+        yield InMemoryImage("large", bytes(1000))
+        raise InputError("no more")
+
+    ahead = read_ahead(images(), n_images=1, n_bytes=1)
+    assert next(ahead).path == "large"
+    with pytest.raises(InputError, match="no more"):
+        next(ahead)

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from trustvlm.exceptions import ImageError
+from trustvlm.images.ahead import read_ahead
 from trustvlm.images.folders import looks_like_image
 from trustvlm.images.limits import DEFAULT_LIMITS
 from trustvlm.images.locations import Location
@@ -61,7 +62,8 @@ class TarShard:
 
     def images(self, start: int = 0) -> Iterator[ImageSource]:
         """Yield the images from a position on; the content of those before it is passed over."""
-        return read_patiently(self._images, start, self.location, self.name, _DAMAGE)
+        images = read_patiently(self._images, start, self.location, self.name, _DAMAGE)
+        return read_ahead(images)
 
     def _images(self, start: int) -> Iterator[ImageSource]:
         position = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from trustvlm.exceptions import InputError
 from trustvlm.extras import require
+from trustvlm.images.ahead import read_ahead
 from trustvlm.images.kinds import refusal
 from trustvlm.images.locations import Location, image_at
 from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage, shown
@@ -64,7 +65,8 @@ class ParquetShard:
         """
         pyarrow = require("pyarrow", extra="parquet", purpose="Reading Parquet files")
         damage = (OSError, pyarrow.ArrowException)
-        return read_patiently(self._images, start, self.location, self.name, damage)
+        images = read_patiently(self._images, start, self.location, self.name, damage)
+        return read_ahead(images)
 
     def _images(self, start: int) -> Iterator[ImageSource]:
         pyarrow = require("pyarrow", extra="parquet", purpose="Reading Parquet files")
