@@ -89,7 +89,16 @@ def test_a_part_keeps_its_pictures(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [("s3://bucket/a.tar", None), (["a", "b"], "."), ("lists/a.csv", "lists"), ("one.jpg", ".")],
+    [
+        ("s3://bucket/a.jpg", None),
+        ("photos.tar.gz", None),
+        ("photos.parquet", None),
+        (["a", "b.tar"], None),
+        (["a", "b"], "."),
+        ("lists/a.csv", "lists"),
+        ("lists/a.txt", "lists"),
+        ("one.jpg", "."),
+    ],
 )
 def test_what_paths_are_relative_to(source, expected):
     found = folder_of(source)

@@ -8,6 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trustvlm.images.archives import TAR_EXTENSIONS
+from trustvlm.images.locations import Location, is_url
+from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.images.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -44,20 +47,34 @@ def verdicts_html(rows: Sequence[Verdict], folder: Path | None, title: str) -> s
 def folder_of(source: Any) -> Path | None:
     """Return the folder that the paths of a source are relative to; None if there is none.
 
+    Images within archives and Parquet files, and those of URLs, are no files: another file of the
+    same name would be another picture.
+
     Examples
     --------
     >>> folder_of("no/such/photos.csv").as_posix(), folder_of(["a.jpg", "b.jpg"]).as_posix()
     ('no/such', '.')
+    >>> folder_of("photos.tar") is None
+    True
     """
     if not isinstance(source, (str, os.PathLike)):
-        return Path()
-    text = os.fspath(source)
-    if "://" in text:
+        # An iterator is left for those who read the images.
+        items = source if isinstance(source, list | tuple) else ()
+        return None if any(_is_no_file(item) for item in items) else Path()
+    if _is_no_file(source):
         return None
-    path = Path(text)
+    path = Path(source)
     if path.is_dir():
         return path
-    return path.parent if path.suffix.lower() in (".csv", ".tsv", ".txt") else Path()
+    return path.parent if path.suffix.lower() in TABLE_EXTENSIONS | {".txt"} else Path()
+
+
+def _is_no_file(item: Any) -> bool:
+    if not isinstance(item, (str, os.PathLike)):
+        return True
+    location = Location(os.fspath(item))
+    streamed = location.suffix in TAR_EXTENSIONS | {".parquet"} and not Path(item).is_dir()
+    return is_url(location.text) or streamed
 
 
 def _row(row: Verdict, folder: Path | None) -> str:
