@@ -4,10 +4,11 @@
 
 IMAGES is a folder of images. `predict` reads, decodes, resizes and encodes them, scores them,
 stores the vectors and writes a CSV; the bare forward pass gets tensors that lie ready in memory, in
-batches of the same size. The two take turns in every round, and the median of the rounds' ratios is
-printed. The ViT pair is CLIP ViT-B/16 with DINOv2-base, random weights of the real sizes. For the
-offline pair, `plain` is ONNX Runtime as one usually calls it, on a whole batch with as many threads
-as there are cores, and `bare` runs one image per thread, as trustvlm does.
+batches of the same size. They take turns in every round, and the median of the rounds' ratios is
+printed, by the clock and, for machines that are not quiet, by processor time. The ViT pair is CLIP
+ViT-B/16 with DINOv2-base, random weights of the real sizes. For the offline pair, `plain` is ONNX
+Runtime as one usually calls it, on a whole batch with as many threads as there are cores, and
+`bare` runs one image per thread, as trustvlm does.
 """
 
 from __future__ import annotations
@@ -70,22 +71,32 @@ def measure(pair: str, files: list[str], folder: Path, rounds: int) -> None:
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun, busy = time.perf_counter(), time.process_time()
             way()
             seconds[name].append(time.perf_counter() - begun)
+            processor[name].append(time.process_time() - busy)
     size = np.mean([decode(file).size for file in files], axis=0)
     print(f"\n{pair}: {len(files)} images, on average {size[0]:.0f} x {size[1]:.0f}")
     for name, spent in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(spent, seconds["predict"], strict=True))
         rate = len(files) / statistics.median(spent)
-        print(f"  {name:10}{rate:8.2f} images/s" + ratio_text(name, ratio))
+        busy = 1e3 * statistics.median(processor[name]) / len(files)
+        print(
+            f"  {name:8}{rate:8.2f} images/s, {busy:.1f} ms of processor time an image"
+            + ("" if name == "predict" else reached(seconds, processor, name))
+        )
     print("  " + "\n  ".join(predict(model, files, folder).lines()), flush=True)
 
 
-def ratio_text(name: str, ratio: float) -> str:
-    return "" if name == "predict" else f"; predict reaches {ratio:.1%} of it"
+def reached(seconds: dict[str, list[float]], processor: dict[str, list[float]], name: str) -> str:
+    """Say what share of the throughput of one way `predict` has, in the median of the rounds."""
+    wall, busy = (
+        statistics.median(a / b for a, b in zip(spent[name], spent["predict"], strict=True))
+        for spent in (seconds, processor)
+    )
+    return f"; predict reaches {wall:.1%} of it ({busy:.1%} by processor time)"
 
 
 def fitted(pair: str, files: list[str], folder: Path) -> TrustVLM:

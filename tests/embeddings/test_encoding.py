@@ -244,10 +244,10 @@ def test_limits_are_passed_on(photos):
     ],
 )
 def test_whatever_decoding_raises_is_an_error_of_that_image(photos, monkeypatch, raised, kind):
-    def failing(content, limits, *, name):
+    def failing(content, limits, *, name, **rest):
         if name == photos[3].path:
             raise raised
-        return decode(content, limits, name=name)
+        return decode(content, limits, name=name, **rest)
 
     monkeypatch.setattr(preparing, "decode", failing)
     got = encode_all(photos[:6], {"e": PixelEncoder()}, EmbeddingStore.memory())

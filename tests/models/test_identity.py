@@ -49,6 +49,7 @@ def test_everything_that_changes_a_number_counts() -> None:
                 {"mean": (0.5, 0.5, 0.5)},
                 {"std": (0.5, 0.5, 0.5)},
                 {"rounding": "even"},
+                {"draft": True},
             )
         ),
     ]

@@ -98,6 +98,10 @@ def fit(
     ] = "clean",
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    draft: Annotated[
+        bool,
+        typer.Option("--draft", help="Decode large JPEGs at a reduced size, for speed."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
@@ -124,6 +128,7 @@ def fit(
         protocol=protocol,
         device=device,
         precision=precision,
+        draft=draft,
     )
     with progress_bar("examples", quiet=quiet) as progress:
         model.fit(

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
@@ -159,10 +160,12 @@ def _prepare(ref: ImageSource, claims: _Claims, wanted: Wanted) -> Prepared:
 def _pixels(
     content: bytes, name: str, needed: Mapping[Preprocessing, Preprocessing], wanted: Wanted
 ) -> dict[Preprocessing, NDArray[np.uint8]]:
-    with wanted.profile.stage("decoding"):
-        image = decode(content, wanted.limits, name=name)
+    images: dict[int | None, Image.Image] = {}
+    for enough in {preprocessing.enough for preprocessing in needed.values()}:
+        with wanted.profile.stage("decoding"):
+            images[enough] = decode(content, wanted.limits, name=name, enough=enough)
     with wanted.profile.stage("resizing"):
-        return {key: preprocessing.pixels(image) for key, preprocessing in needed.items()}
+        return {key: wished.pixels(images[wished.enough]) for key, wished in needed.items()}
 
 
 def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:

@@ -24,6 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # gigapixel.
 _MOST_PIXELS = 16_000_000
 _STRIP = 16
+_DRAFT_STEP = 256
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,6 +53,8 @@ class Preprocessing:
     rounding
         Where the centre crop begins if the margins cannot be equal: `down` makes the first one
         the smaller, as transformers does; `even` rounds half to even, as torchvision does.
+    draft
+        Whether decoding may leave out detail that the resize would average away; see `enough`.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     rounding: str = "down"
+    draft: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
@@ -90,6 +94,22 @@ class Preprocessing:
                 "Expected `mean` and `std` to have a value per colour, those of `std` above zero, "
                 f"but got {self.mean} and {self.std}."
             )
+
+    @property
+    def enough(self) -> int | None:
+        """Pixels of the shorter side that decoding must leave; None for all of them.
+
+        Twice what the resize keeps, in steps of 256, so that encoders of about the same size can
+        share one decoded image.
+
+        Examples
+        --------
+        >>> Preprocessing(resize=256, draft=True).enough
+        512
+        """
+        if not self.draft:
+            return None
+        return -(-2 * (self.resize or max(self.size)) // _DRAFT_STEP) * _DRAFT_STEP
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop an RGB image to `(height, width, 3)` uint8, not yet normalised."""
@@ -132,10 +152,14 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
-        return {
+        settings = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+        # Left out where it changes nothing, so that fingerprints from before it stay valid.
+        if not self.draft:
+            del settings["draft"]
+        return settings
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -147,4 +171,5 @@ class Preprocessing:
             mean=tuple(settings["mean"]),
             std=tuple(settings["std"]),
             rounding=settings["rounding"],
+            draft=settings.get("draft", False),
         )

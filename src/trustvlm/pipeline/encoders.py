@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from trustvlm import models
 from trustvlm.exceptions import InputError
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 
 __all__ = ["PROTOCOLS", "Encoders", "describe"]
+
+Encoder = TypeVar("Encoder", bound=ImageEncoder)
 
 PROTOCOLS = ("clean", "paper")
 
@@ -32,13 +34,15 @@ class Encoders:
         protocol: str = "clean",
         device: str = "auto",
         precision: str = "float32",
+        draft: bool = False,
     ) -> Encoders:
         """Load both encoders by name, or take them as they are.
 
         `protocol="clean"` gives each encoder its own preprocessing. `protocol="paper"` does what
         the released script did: the vision encoder receives the VLM's pixels, normalised with the
         VLM's mean and standard deviation, and SigLIP's logit scale is 100. Crops are placed as
-        torchvision places them, which the script is taken to use.
+        torchvision places them, which the script is taken to use. `draft=True` lets both decode
+        large JPEGs at a reduced size.
 
         Raises
         ------
@@ -64,11 +68,19 @@ class Encoders:
             verifier.preprocessing = loaded.preprocessing
             if loaded.identity.settings.get("family") == "siglip":
                 loaded.logit_scale = 100.0
+        if draft:
+            loaded, verifier = _drafting(loaded), _drafting(verifier)
         return cls(loaded, verifier)
 
     def notes(self) -> list[str]:
         """Warnings to show wherever the models are named."""
         return list(dict.fromkeys(e.note for e in (self.vlm, self.vision) if e.note))
+
+
+def _drafting(encoder: Encoder) -> Encoder:
+    other = copy.copy(encoder)
+    other.preprocessing = replace(encoder.preprocessing, draft=True)
+    return other
 
 
 def describe(encoder: ImageEncoder) -> Mapping[str, Any]:

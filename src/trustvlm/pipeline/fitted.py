@@ -35,6 +35,7 @@ class Fitted:
     protocol: str
     device: str
     precision: str
+    draft: bool
     store: EmbeddingStore | None
 
     classes_: ClassList
@@ -63,6 +64,7 @@ class Fitted:
             protocol=self.protocol,
             device=self.device,
             precision=self.precision,
+            draft=self.draft,
         )
 
     @cached_property

@@ -46,6 +46,8 @@ class TrustVLM(Calibratable):
         `clean` gives each encoder its own preprocessing; `paper` follows the released script.
     device, precision
         Where and how the encoders run, for those that have a choice.
+    draft
+        Decode large JPEGs at a half, a quarter or an eighth: faster, and nearly the same pixels.
     store
         Where embeddings are kept between runs; by default the user's cache folder.
     batch_size
@@ -96,6 +98,7 @@ class TrustVLM(Calibratable):
         protocol: str = "clean",
         device: str = "auto",
         precision: str = "float32",
+        draft: bool = False,
         store: EmbeddingStore | None = None,
         batch_size: int = 32,
         workers: int | None = None,
@@ -110,6 +113,7 @@ class TrustVLM(Calibratable):
         self.protocol = protocol
         self.device = device
         self.precision = precision
+        self.draft = draft
         self.store = store
         self.batch_size = batch_size
         self.workers = workers

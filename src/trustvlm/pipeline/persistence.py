@@ -49,6 +49,7 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
         },
         "protocol": model.protocol,
         "precision": model.precision,
+        "draft": model.draft,
         "logit_scale": float(model.encoders.vlm.logit_scale),
         "classes": list(model.classes_.names),
         "folders": list(model.classes_.folders),
@@ -120,6 +121,8 @@ def load_model(
             "score_parameters": manifest["score"]["parameters"],
             "protocol": manifest["protocol"],
             "precision": manifest["precision"],
+            # Artefacts of older versions know of no draft.
+            "draft": manifest.get("draft", False),
             **settings,
         }
         classes = ClassList(tuple(manifest["classes"]), tuple(manifest["folders"]))
