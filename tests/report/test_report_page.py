@@ -159,8 +159,11 @@ def test_what_makes_it_repeatable_is_told(tmp_path):
     known = make_evaluation(hashes=hashes)
     turned = make_evaluation(hashes=hashes[::-1])
     assert known.fingerprint != turned.fingerprint
+    shots = [{"path": "a.png", "sha256": "ab" * 32, "class": 1}]
+    known.model["shots"]["images"] = shots
     page = Page(render_html(known))
     assert known.fingerprint in page.text
+    assert hashlib.sha256(f"{'ab' * 32} 1\n".encode()).hexdigest() in page.text
     assert f"60 images of photos, convention exact, data fingerprint {known.fingerprint[:12]}." in (
         page.text
     )

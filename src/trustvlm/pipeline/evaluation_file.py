@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trustvlm.pipeline.calibration import fingerprint_of
@@ -10,7 +11,7 @@ from trustvlm.pipeline.calibration import fingerprint_of
 if TYPE_CHECKING:
     from trustvlm.pipeline.evaluation import EvaluationResult
 
-__all__ = ["data_of", "evaluation_json", "fingerprint_of_data", "images_of"]
+__all__ = ["data_of", "evaluation_json", "fingerprint_of_data", "fingerprint_of_shots", "images_of"]
 
 
 def evaluation_json(result: EvaluationResult) -> str:
@@ -40,6 +41,26 @@ def fingerprint_of_data(result: EvaluationResult) -> str:
     if len(result.hashes) != len(result.labels) or not result.hashes:
         return ""
     return fingerprint_of([{"sha256": digest} for digest in result.hashes], result.labels.tolist())
+
+
+def fingerprint_of_shots(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the contents and classes of a model's examples; "" if its manifest lacks them.
+
+    Examples
+    --------
+    >>> shots = {"images": [{"sha256": "aa", "class": 0}, {"sha256": "bb", "class": 1}]}
+    >>> turned = {"images": shots["images"][::-1]}
+    >>> fingerprint_of_shots({"shots": shots}) == fingerprint_of_shots({"shots": turned}) != ""
+    True
+    >>> fingerprint_of_shots({})
+    ''
+    """
+    shots = manifest.get("shots")
+    images = shots.get("images") if isinstance(shots, Mapping) else None
+    try:
+        return fingerprint_of(images, [image["class"] for image in images]) if images else ""
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def images_of(result: EvaluationResult) -> dict[str, Any]:

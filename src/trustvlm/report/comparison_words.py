@@ -135,6 +135,8 @@ def run_facts(found: Compared) -> list[tuple[str, str, str]]:
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, str]:
+    from trustvlm.pipeline.evaluation_file import fingerprint_of_shots
+
     data, model = _mapping(told.get("data")), _mapping(told.get("model"))
     shots = _mapping(model.get("shots"))
     rows = {"data set": data.get("name"), "data fingerprint": data.get("fingerprint")}
@@ -143,6 +145,7 @@ def _facts(told: Mapping[str, Any]) -> dict[str, str]:
         rows[f"{role} fingerprint"] = _mapping(described).get("fingerprint")
     rows["shots per class"] = shots.get("per_class")
     rows["draw of the shots"] = shots.get("draw")
+    rows["fingerprint of the shots"] = fingerprint_of_shots(model) or None
     rows["parameters"] = _mapping(model.get("score")).get("parameters") or None
     rows["made by"] = model.get("created_by")
     return {

@@ -51,6 +51,8 @@ def facts(evaluation: EvaluationResult) -> list[FactGroup]:
     Whatever the artefact's manifest holds is shown, known to this page or not; only its long lists
     are left to the artefact.
     """
+    from trustvlm.pipeline.evaluation_file import fingerprint_of_shots
+
     manifest = evaluation.model
     data = [
         ("data set", evaluation.dataset),
@@ -61,6 +63,7 @@ def facts(evaluation: EvaluationResult) -> list[FactGroup]:
         ("shots per class", f"{evaluation.shots} (draw {evaluation.draw})"),
         ("convention of the metrics", evaluation.convention),
         ("fingerprint", evaluation.fingerprint),
+        ("fingerprint of the shots", fingerprint_of_shots(manifest)),
     ]
     groups = [
         FactGroup("Data", tuple((term, text) for term, text in data if text)),
