@@ -19,7 +19,8 @@ def label(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Images, folders, CSVs with the column path, or text files with a path a line.",
+            help="Images, folders, CSVs with the column path, text files with a path a line, tar "
+            "archives, Parquet files with images, or URLs of these.",
         ),
     ],
     classes: Annotated[

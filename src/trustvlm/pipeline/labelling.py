@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import find_images, read_classes
+from trustvlm.images import open_images, read_classes
 from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.texts import embed_classes
 from trustvlm.pipeline.verdicts import Verdict, Verdicts
@@ -44,7 +44,7 @@ def label_images(
     if model.classes is None:
         raise InputError("Expected `classes` to name what to look for: there are no shots here.")
     classes = read_classes(model.classes)
-    found = gather_all(model, find_images(images), progress)
+    found = gather_all(model, open_images(images), progress)
     if not found.refs:
         return Verdicts(found.in_order([]))
     vlm = model.encoders.vlm

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
-from trustvlm.images import find_images
+from trustvlm.images import open_images
 from trustvlm.pipeline.gathering import gather
 from trustvlm.pipeline.verdicts import Verdict
 from trustvlm.scores import get, prepare
@@ -57,7 +57,7 @@ def watched_numbers(
     typicality: list[NDArray[np.float64]] = [np.empty(0)]
     fresh: set[str] = set()
     repeated, failures = 0, []
-    for found in gather(model, find_images(images), progress):
+    for found in gather(model, open_images(images), progress):
         failures += found.failures
         keep = np.zeros(len(found.hashes), dtype=bool)
         for i, digest in enumerate(found.hashes):
