@@ -220,20 +220,27 @@ def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
 
 
 @pytest.mark.parametrize(
-    ("body", "kind"),
+    ("body", "status", "kind"),
     [
-        ({"action": "correct", "label": "purple"}, "label"),
-        ({"action": "correct"}, "label"),
-        ({"action": "accept"}, "label"),
-        ({"action": "praise"}, "invalid"),
-        ({"action": "skip", "image": "../../etc/passwd"}, "invalid"),
-        ({"action": "skip", "more": 1}, "invalid"),
+        ({"action": "correct", "label": "purple"}, 404, "no_such_class"),
+        ({"action": "correct"}, 422, "invalid"),
+        ({"action": "accept"}, 404, "no_such_image"),
+        ({"action": "praise"}, 422, "invalid"),
+        ({"action": "skip", "image": "../../etc/passwd"}, 422, "invalid"),
+        ({"action": "skip", "more": 1}, 422, "invalid"),
+        ({"action": "skip", "model": "other"}, 404, "no_such_model"),
     ],
 )
-def test_answers_that_make_no_sense_are_refused(client, body, kind):
+def test_answers_that_make_no_sense_are_refused(client, body, status, kind):
     answer = client.post("/v1/feedback", json={"image": "0" * 64, **body})
-    assert answer.status_code == 422
+    assert answer.status_code == status
     assert answer.json()["error"]["kind"] == kind
+
+
+def test_accepting_another_label_than_the_predicted_one_is_refused(reviewed):
+    client, (first, *_) = reviewed
+    body = {"image": first["image"], "action": "accept", "label": first["runner_up"]}
+    assert client.post("/v1/feedback", json=body).status_code == 409
 
 
 def test_what_was_not_kept_can_be_corrected_too(client):

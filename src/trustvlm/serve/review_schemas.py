@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,26 +19,45 @@ __all__ = [
 DIGEST = r"^[0-9a-f]{64}$"
 
 
-class FeedbackRequest(BaseModel):
-    """What a person says about a verdict."""
+class _Said(BaseModel):
+    """What every answer of a person has."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"image": "9f2c" * 16, "action": "skip"}],
-        },
-        extra="forbid",
-    )
+    model_config = ConfigDict(extra="forbid")
 
     image: str = Field(description="`image` of the verdict.", pattern=DIGEST)
-    action: Literal["accept", "correct", "skip"] = Field(
-        description="The label is right; it is wrong, `label` is right; or cannot say."
-    )
+    model: str | None = Field(None, description="Which model.", max_length=255)
+
+
+class Accepted(_Said):
+    """The predicted label is right."""
+
+    action: Literal["accept"]
     label: str | None = Field(
         None,
-        description="The right class; needed to correct, and to accept an image that was not kept.",
+        description="The predicted label; only needed if the image was not kept.",
         max_length=1000,
     )
-    model: str | None = Field(None, description="Which model.", max_length=255)
+
+
+class Corrected(_Said):
+    """The predicted label is wrong, this one is right."""
+
+    action: Literal["correct"]
+    label: str = Field(description="The right class.", min_length=1, max_length=1000)
+
+
+class Skipped(_Said):
+    """The person cannot say, or does not want to."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"image": "9f2c" * 16, "action": "skip"}]}
+    )
+
+    action: Literal["skip"]
+    label: None = None
+
+
+FeedbackRequest = Annotated[Accepted | Corrected | Skipped, Field(discriminator="action")]
 
 
 class FeedbackAnswer(BaseModel):

@@ -39,7 +39,7 @@ _JPEG: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/feedback",
     response_model=FeedbackAnswer,
-    responses=answers(400, 401, 403, 404, 408, 413, 422, 429, 503),
+    responses=answers(400, 401, 403, 404, 408, 409, 413, 422, 429),
 )
 async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any]:
     """Store what a person says about a verdict; it is on disk before this answers."""
@@ -170,21 +170,25 @@ async def reload(request: Request, model: ModelName = None) -> dict[str, Any]:
 def _label(said: FeedbackRequest, predicted: str) -> str:
     if said.action == "skip":
         return ""
-    if said.action == "accept" and predicted:
-        if said.label not in (None, predicted):
-            raise ServiceError(
-                422, "label", "The label to accept is not the predicted one: correct it instead."
-            )
-        return predicted
-    if not said.label:
-        raise ServiceError(422, "label", "Say which `label` is right.")
-    return said.label
+    if said.action == "correct":
+        return said.label
+    if predicted and said.label not in (None, predicted):
+        raise ServiceError(
+            409, "label", "The label to accept is not the predicted one: correct it instead."
+        )
+    if not predicted and not said.label:
+        raise ServiceError(
+            404, "no_such_image", "The image was not kept, so say which `label` was predicted."
+        )
+    return predicted or str(said.label)
 
 
 def _folder(served: ServedModel, label: str) -> str:
     classes = served.model.classes_
     if label not in classes.labels:
-        raise ServiceError(422, "label", "The model has no class of that name; see /v1/model.")
+        raise ServiceError(
+            404, "no_such_class", "The model has no class of that name; see /v1/model."
+        )
     return classes.folders[classes.labels.index(label)]
 
 
