@@ -108,6 +108,7 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
     path = shutil.copytree(colours, tmp_path / "m.trust")
     with client_of(path) as client:
         before = client.get("/v1/model").json()
+        encoder = client.context.shelf["m"].model.encoders.vlm
         statuses, stop = [], threading.Event()
 
         def ask():
@@ -134,6 +135,7 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         asking.join()
         assert refused.status_code == 409
         assert "vision encoder on this machine" in refused.json()["error"]["message"]
+        assert client.context.shelf["m"].model.encoders.vlm is encoder
         assert after == {**before, "created_at": "2030-01-01T00:00:00+00:00"}
         assert client.get("/v1/model").json() == after
         assert set(statuses) == {200}

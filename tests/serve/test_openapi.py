@@ -25,7 +25,7 @@ def test_every_answer_is_as_documented(document, mode):
         operation = found.ok()
 
         @settings(
-            max_examples=12,
+            max_examples=8,
             phases=[Phase.explicit, Phase.generate],
             derandomize=True,
             suppress_health_check=list(HealthCheck),

@@ -9,6 +9,8 @@ from typing import Any
 
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline import TrustVLM
+from trustvlm.pipeline.artefact import read_artefact
+from trustvlm.pipeline.encoders import describe
 from trustvlm.pipeline.gathering import gather_all
 from trustvlm.pipeline.persistence import manifest_of
 from trustvlm.pipeline.predicting import Predictor
@@ -59,6 +61,8 @@ class ServedModel:
         Images whose embeddings are kept in memory.
     shots
         Folder of the example images; None for where they were when the model was fitted.
+    before
+        What this one replaces: encoders that both need are not loaded a second time.
 
     Raises
     ------
@@ -75,12 +79,14 @@ class ServedModel:
         batch_images: int,
         remember: int,
         shots: Path | None = None,
+        before: ServedModel | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.limits = limits
         store = RecentEmbeddings(2 * remember)
-        self.model = TrustVLM.load(path, store=store, batch_size=batch_images)
+        shared = {} if before is None else _same_encoders(path, before.model)
+        self.model: TrustVLM = TrustVLM.load(path, store=store, batch_size=batch_images, **shared)
         self._predictor = Predictor(self.model)
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model)
@@ -129,3 +135,15 @@ class ServedModel:
             judged.append(Judged(verdict, digest, look=look))
             self.drift.see(digest, verdict.confidence, look.typicality)
         return judged
+
+
+def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
+    """Return those encoders of a model that an artefact asks for, by their fingerprints."""
+    stored = read_artefact(path)[0].get("models")
+    if not isinstance(stored, dict):
+        return {}
+    return {
+        role: encoder
+        for role, encoder in (("vlm", model.encoders.vlm), ("vision", model.encoders.vision))
+        if stored.get(role, {}).get("fingerprint") == describe(encoder)["fingerprint"]
+    }

@@ -112,7 +112,7 @@ class Shelf:
             If it is damaged or does not fit the models on this machine; the old one stays.
         """
         with self._turn:
-            fresh = self._load(name, self[name].path)
+            fresh = self._load(name, self[name].path, before=self[name])
             self._served[name] = fresh
         return fresh
 
@@ -121,7 +121,7 @@ class Shelf:
         for batcher in self._batchers.values():
             batcher.close()
 
-    def _load(self, name: str, path: Path) -> ServedModel:
+    def _load(self, name: str, path: Path, before: ServedModel | None = None) -> ServedModel:
         return ServedModel(
             name,
             path,
@@ -132,6 +132,7 @@ class Shelf:
             batch_images=self._settings.batch_images,
             remember=self._settings.remember_images,
             shots=Path(self._settings.shots) if self._settings.shots else None,
+            before=before,
         )
 
     def _batcher(self, name: str) -> Batcher[InMemoryImage, Judged]:
