@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def test_a_signal_to_stop_answers_what_was_accepted(colours, tmp_path):
         begun = threading.Thread(
             target=lambda: answers.extend(ask(address, [file.read_bytes()] * 40))
         )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(address, [bytes(40 * 2**20)])
+        assert refused.value.code == 413  # and no broken connection
+        refused.value.close()
         begun.start()
         # A batch is counted when it begins.
         while "trustvlm_batch_images_count 0.0" in metrics(address) and begun.is_alive():

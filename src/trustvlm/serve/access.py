@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from trustvlm.serve.bodies import App, Receive, Send
+from trustvlm.serve.bodies import App, Receive, Send, drain
 from trustvlm.serve.context import Context
 from trustvlm.serve.errors import ServiceError, error_body
 
@@ -46,6 +46,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         self.context.telemetry.failed(refusal.kind)
+        await drain(scope, receive)
         response = JSONResponse(
             error_body(refusal.kind, refusal.message),
             status_code=refusal.status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -10,7 +11,9 @@ from starlette.responses import JSONResponse
 
 from trustvlm.serve.errors import ServiceError, error_body, overloaded
 
-__all__ = ["BoundedBodies"]
+__all__ = ["BoundedBodies", "drain"]
+
+_DRAIN_SECONDS = 1.0
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -112,12 +115,30 @@ class BoundedBodies:
         send: Send,
     ) -> None:
         self.failed(error.kind)
-        # The rest of the body is not read, so the connection cannot be used again.
+        if error.status in (413, 429):
+            await drain(scope, receive)
+        # Whatever still comes of the body is not read: the connection cannot be used again.
         headers = {**error.headers, "Connection": "close"}
         response = JSONResponse(
             error_body(error.kind, error.message), status_code=error.status, headers=headers
         )
         await response(scope, receive, send)
+
+
+async def drain(scope: MutableMapping[str, Any], receive: Receive) -> None:
+    """Throw away what a client is sending, for a moment.
+
+    A client that is cut off while it sends sees a broken connection instead of the answer. One that
+    waits to be asked for its body sees the answer at once.
+    """
+    if b"expect" in dict(scope["headers"]):
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
