@@ -54,6 +54,20 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def until_alive(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a service answers; fail with its log if it ended instead."""
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+        except (urllib.error.URLError, ConnectionError):
+            if process.poll() is not None:
+                raise AssertionError(log.read_text()) from None
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the service does not start")
+
+
 @contextmanager
 def service_of(
     *arguments: object, log: Path, environment: Mapping[str, str] | None = None
@@ -70,14 +84,7 @@ def service_of(
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                if process.poll() is not None:
-                    raise AssertionError(log.read_text()) from None
-                time.sleep(0.1)
+        until_alive(address, process, log)
         yield process, address
     finally:
         process.kill()
