@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from trustvlm.bulk.engines import Work, remaining
@@ -15,6 +18,7 @@ from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.bulk.worker import Loader
 from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.extras import require
+from trustvlm.images import ImageSource
 
 __all__ = ["RayEngine"]
 
@@ -80,21 +84,16 @@ class RayEngine:
         """Yield each part that was still to do, in any order."""
         shards = iter(work)
         with _connected(self._address):
-            while wave := list(islice(shards, _WAVE)):
-                yield from self._wave([each for each in wave if not _all_done(each)])
+            left = (each for each in shards if not _all_done(each))
+            while wave := _Wave(islice(left, _WAVE)):
+                yield from self._results(wave)
 
-    def _wave(self, wave: list[Work]) -> Iterator[tuple[Part, FinishedPart]]:
-        pyarrow = require("pyarrow", extra="ray", purpose="The engine ray")
+    def _results(self, wave: _Wave) -> Iterator[tuple[Part, FinishedPart]]:
         data = require("ray.data", extra="ray", purpose="The engine ray")
-        if not wave:
-            return
-        firsts = {each.first.number: each.first for each in wave}
-        # A block for each shard, so that each is a task of its own.
-        tables = [pyarrow.table({"work": [pickle.dumps(each)]}) for each in wave]
         least, most = self._actors
-        finished = data.from_arrow(tables).map_batches(
+        finished = data.from_arrow_refs(wave.blocks).map_batches(
             _Actor,
-            fn_constructor_args=(self._loader, self._retries),
+            fn_constructor_args=(self._loader, self._retries, str(Path.cwd())),
             batch_size=1,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(min_size=min(least, len(wave)), max_size=most),
@@ -107,17 +106,53 @@ class RayEngine:
                 content, self.notes = pickle.loads(answer.as_py())  # noqa: S301  # by our actors
                 if isinstance(content, TrustVLMError):
                     raise content
-                first = firsts[content.number]
-                part = Part(first.number, first.shard, content.start, first.size)
+                part = replace(wave.firsts[content.number], start=content.start)
                 if part.key not in seen:
                     seen.add(part.key)
                     yield part, content
 
 
+class _Wave:
+    """Some shards, in Ray's own store, and of each what the journal asks for."""
+
+    def __init__(self, shards: Iterable[Work]) -> None:
+        pyarrow = require("pyarrow", extra="ray", purpose="The engine ray")
+        ray = require("ray", extra="ray", purpose="The engine ray")
+        self.blocks: list[Any] = []
+        self.firsts: dict[int, Part] = {}
+        for work in shards:
+            first = work.first
+            # A block for each shard, so that each is a task of its own.
+            self.blocks.append(ray.put(pyarrow.table({"work": [pickle.dumps(work)]})))
+            known = _KnownShard(first.shard.name, first.shard.stamp(), first.shard.length)
+            self.firsts[first.number] = replace(first, shard=known)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class _KnownShard:
+    """What is known of a shard whose images, or their names, are held elsewhere."""
+
+    name: str
+    known_stamp: str
+    length: int | None
+
+    def stamp(self) -> str:
+        return self.known_stamp
+
+    def images(self, start: int = 0) -> Iterator[ImageSource]:
+        raise NotImplementedError(start)
+
+
 class _Actor:
     """Computes the shards that Ray gives it; what the worker refuses, it hands back."""
 
-    def __init__(self, loader: Loader, retries: int) -> None:
+    def __init__(self, loader: Loader, retries: int, folder: str) -> None:
+        # Where relative paths are meant to begin, on machines that share the disk.
+        if Path(folder).is_dir():
+            os.chdir(folder)
         self._worker = GuardedWorker(loader, retries)
 
     def __call__(self, batch: Any) -> Iterator[Any]:

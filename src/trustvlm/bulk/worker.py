@@ -103,8 +103,12 @@ def main() -> None:
     lock = threading.Lock()
 
     def answer(kind: str, content: Any) -> None:
-        with lock:
-            send(answers, (kind, content))
+        try:
+            with lock:
+                send(answers, (kind, content))
+        except BrokenPipeError:
+            # The parent is gone, and so is whoever could read a complaint.
+            os._exit(0)
 
     def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, TrustVLMWarning):

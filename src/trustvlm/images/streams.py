@@ -162,11 +162,12 @@ def _shard(
     name = shown(location.text)
     # With one source, the names inside it suffice; several have to be told apart.
     prefix = name if several else ""
-    if location.suffix in TAR_EXTENSIONS and not location.is_folder():
+    # To ask a distant server about each of ten thousand archives would take minutes.
+    if location.suffix not in _STREAMED or (not is_url(location.text) and location.is_folder()):
+        return None
+    if location.suffix in TAR_EXTENSIONS:
         return TarShard(name, location, prefix)
-    if location.suffix == ".parquet" and not location.is_folder():
-        return ParquetShard(name, location, path_column, image_column, prefix)
-    return None
+    return ParquetShard(name, location, path_column, image_column, prefix)
 
 
 def _refs(
