@@ -53,6 +53,11 @@ def test_each_key_fits_in_both_forms(locked):
         assert locked.post("/v1/predict", files=RED, headers=headers).status_code == 200
 
 
+def test_with_keys_every_name_is_answered(locked):
+    headers = {"X-API-Key": KEY, "Host": "pets.example.org"}
+    assert locked.get("/v1/model", headers=headers).status_code == 200
+
+
 def test_health_needs_no_key(locked):
     assert locked.get("/healthz").status_code == 200
     assert locked.get("/readyz").status_code == 200
@@ -77,11 +82,13 @@ def test_pages_of_other_sites_may_not_change_anything(client):
     assert client.post("/v1/predict", files=RED, headers=headers).status_code == 403
     assert client.post("/v1/reload", headers=headers).status_code == 403
     assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 403
-    assert client.get("/v1/model", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+    for host in ("127.0.0.1:8000", "LOCALHOST", "[::1]:80"):
+        assert client.get("/v1/model", headers={"Host": host}).status_code == 200
 
 
 def test_origins_that_are_named_may(colours):
-    with client_of(colours, cors="https://example.org") as client:
+    with client_of(colours, cors="https://example.org", hosts="pets.example.org") as client:
+        assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 200
         headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
         answer = client.post("/v1/predict", files=RED, headers=headers)
         assert answer.status_code == 200

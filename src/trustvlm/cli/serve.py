@@ -34,7 +34,7 @@ def _with_settings() -> None:
     """Give `serve` one option per setting, so that there is one table of them."""
     known = inspect.signature(serve)
     parameters = [known.parameters["models"]]
-    types = {"str": str, "int": int, "float": float, "Path | None": Path | None}
+    types = {"str": str, "int": int, "float": float}
     annotations: dict[str, Any] = {"models": serve.__annotations__["models"], "return": None}
     for setting in setting_fields():
         option = typer.Option(

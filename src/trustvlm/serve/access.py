@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from trustvlm.serve.errors import ServiceError, error_body
 __all__ = ["Gate"]
 
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+_PORT = re.compile(r":\d*$")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -31,10 +33,10 @@ class Gate:
     def __init__(self, app: App, context: Context) -> None:
         self.app = app
         self.context = context
-        # Only for a service of this machine alone its names are known; then a page that pretends
-        # to be it, by a name of its own for this address, is found out.
-        local = context.settings.host in _LOOPBACK
-        self.hosts = _LOOPBACK if local else None
+        # A page of another site may call this machine by a name of its own and so pass for the
+        # service's page. Where everyone may ask, names must therefore be known.
+        local = context.settings.host in _LOOPBACK and not context.keys
+        self.hosts = _LOOPBACK | context.settings.names if local else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -57,11 +59,9 @@ class Gate:
     def _refusal(self, scope: MutableMapping[str, Any]) -> ServiceError | None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         host = headers.get("host", b"").decode("latin-1").lower()
-        if self.hosts is not None and host.rpartition(":")[0 if ":" in host else 2] not in (
-            self.hosts
-        ):
+        if self.hosts is not None and _PORT.sub("", host) not in self.hosts:
             return ServiceError(
-                403, "host", "This service answers to this machine alone; see --host."
+                403, "host", "The service is not known by this name; see --hosts and --host."
             )
         origin = headers.get("origin", b"").decode("latin-1")
         if (

@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job(Generic[T, R]):
     """The images of one request, and where their results go."""
 

@@ -77,6 +77,17 @@ class Settings:
     keys_file: str = _setting("", "File of API keys, one a line; without any key everyone may ask.")
     cors: str = _setting("", "Origins whose pages may ask, separated by commas.")
 
+    hosts: str = _setting(
+        "",
+        "Names under which a proxy reaches a service of this machine alone, separated by commas; "
+        "with API keys every name is answered.",
+    )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of `hosts`, in lower case."""
+        return frozenset(part.strip().lower() for part in self.hosts.split(",") if part.strip())
+
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors`."""
