@@ -1,6 +1,6 @@
 """What the service withstands; the tables in benchmarks/RESULTS.md, "Service".
 
-    python benchmarks/service.py IMAGES [--images 400] [--requests 10000] [--kills 100]
+    python benchmarks/service.py IMAGES [--images 400] [--rounds 5] [--requests 10000] [--kills 100]
 
 IMAGES is a folder of class folders. Three parts: throughput at 32 clients beside `predict` on the
 same images, with nothing remembered; many requests of which a third are malformed, with every good
@@ -45,9 +45,9 @@ from trustvlm.embeddings import ForgetfulStore
 model = TrustVLM.load(sys.argv[1], store=ForgetfulStore())
 paths = sys.stdin.read().splitlines()
 model.predict(paths[:32])
-begin = time.perf_counter()
+begin, used = time.perf_counter(), time.process_time()
 model.predict(paths)
-print(len(paths) / (time.perf_counter() - begin))
+print(len(paths) / (time.perf_counter() - begin), (time.process_time() - used) / len(paths))
 """
 
 
@@ -107,28 +107,38 @@ async def closed_loop(port: int, requests: list[bytes]) -> tuple[float, list[flo
     return len(requests) / (time.perf_counter() - begin), latencies
 
 
-def throughput(model: Path, paths: list[Path], folder: Path, rounds: int = 3) -> None:
-    """Print throughput and latency beside `predict`."""
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def throughput(model: Path, paths: list[Path], folder: Path, rounds: int) -> None:
+    """Print throughput, processor time and latency beside `predict`, by turns."""
     requests = [good([path.read_bytes()]) for path in paths]
     offline, online, latencies = [], [], []
     for _ in range(rounds):
         names = "\n".join(map(str, paths))
         command = [sys.executable, "-c", PREDICT, str(model)]
         done = subprocess.run(command, input=names, text=True, capture_output=True, check=True)
-        offline.append(float(done.stdout))
-        with service(model, folder, "--remember-images", 0) as (_, port):
+        offline.append(tuple(map(float, done.stdout.split())))
+        with service(model, folder, "--remember-images", 0) as (pid, port):
             asyncio.run(closed_loop(port, requests[:CLIENTS]))
+            used = processor_seconds(pid)
             rate, took = asyncio.run(closed_loop(port, requests))
-        online.append(rate)
+            online.append((rate, (processor_seconds(pid) - used) / len(requests)))
         latencies += took
-    ratio = statistics.median(b / a for a, b in zip(offline, online, strict=True))
     cuts = statistics.quantiles(latencies, n=100)
-    print("| images | predict, img/s | service, img/s | share | p50 | p99 | clients |")
-    print("|--:|--:|--:|--:|--:|--:|--:|")
-    print(
-        f"| {len(paths)} | {statistics.median(offline):.1f} | {statistics.median(online):.1f} | "
-        f"{100 * ratio:.0f} % | {1000 * cuts[49]:.0f} ms | {1000 * cuts[98]:.0f} ms | {CLIENTS} |"
-    )
+    print("| | predict | service | service / predict, median of the turns (each) |")
+    print("|---|--:|--:|---|")
+    for i, name in enumerate(("images per second", "processor seconds per image")):
+        pairs = [(a[i], b[i]) for a, b in zip(offline, online, strict=True)]
+        before, after = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratios = [b / a for a, b in pairs]
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"| {name} | {before:.3g} | {after:.3g} | {statistics.median(ratios):.2f} ({each}) |")
+    print(f"\n{len(paths)} images, {CLIENTS} clients with one image a request;", end=" ")
+    print(f"latency p50 {1000 * cuts[49]:.0f} ms, p99 {1000 * cuts[98]:.0f} ms")
 
 
 def resident(pid: int) -> float:
@@ -240,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=100)
     options = parser.parse_args()
@@ -256,7 +267,7 @@ def main() -> None:
         model = TrustVLM(vlm="offline", vision="offline", store=ForgetfulStore())
         model.fit(tuple(zip(*shots, strict=True))).save(folder / "m.trust")
         if options.images:
-            throughput(folder / "m.trust", rest[: options.images], folder)
+            throughput(folder / "m.trust", rest[: options.images], folder, options.rounds)
         if options.requests:
             hostile(folder / "m.trust", rest[:64], folder, options.requests)
         if options.kills:
