@@ -189,7 +189,7 @@ class HuggingFaceVLM(HuggingFaceVision):
         for start in range(0, len(todo), _TEXTS_AT_ONCE):
             batch = order[start : start + _TEXTS_AT_ONCE]
             inputs = self._tokens([todo[i] for i in batch])
-            with inference(self._device, self._dtype):
+            with inference(self._device):
                 vectors[batch] = to_vectors(self._model.get_text_features(**inputs).pooler_output)
         return vectors
 

@@ -40,7 +40,7 @@ def load_vlm(
     device
         `auto`, `cpu` or `cuda`.
     precision
-        `float32`, or `bfloat16` for matrix products and convolutions in that, all else in float32.
+        `float32`, or `bfloat16` for matrix products and convolutions of the image side in that.
         Models that ONNX Runtime runs, `offline` among them, know `float32` only.
     revision
         Commit, tag or branch of a hub repository, for models that `hf:` stands for.

@@ -146,7 +146,7 @@ class OpenClipVLM(TorchImageEncoder):
         parts = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(todo), _TEXTS_AT_ONCE):
             tokens = self._tokenizer(todo[start : start + _TEXTS_AT_ONCE]).to(self._device)
-            with inference(self._device, self._dtype):
+            with inference(self._device):
                 parts.append(to_vectors(self._model.encode_text(tokens)))
         return np.concatenate(parts)
 

@@ -16,10 +16,11 @@ from trustvlm.models.preprocessing import Preprocessing
 __all__ = ["PRECISIONS", "inference", "place", "to_tensor", "to_vectors"]
 
 # By what users call them: what the identity of an encoder calls them, which is part of its
-# fingerprint. Weights, residuals, norms and softmax stay in float32 under autocast, and only matrix
-# products and convolutions are in bfloat16: a tenth of the error of bfloat16 throughout, for a
-# fifth of its speed (benchmarks/RESULTS.md).
-PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16 autocast"}
+# fingerprint. Under autocast weights, residuals, norms and softmax stay in float32, and only matrix
+# products and convolutions are in bfloat16; texts, which are few and encoded once, stay in float32
+# altogether. That is a ninth of the error of bfloat16 throughout, for a fifth of its speed
+# (benchmarks/RESULTS.md).
+PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16 autocast for images"}
 
 
 def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
@@ -54,7 +55,7 @@ def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def inference(device: Any, dtype: Any) -> Iterator[None]:
+def inference(device: Any, dtype: Any = None) -> Iterator[None]:
     """Run without gradients, in float32 with all its bits, or under autocast to another dtype.
 
     On NVIDIA devices torch would otherwise round the inputs of convolutions to TensorFloat-32,
@@ -62,7 +63,8 @@ def inference(device: Any, dtype: Any) -> Iterator[None]:
     """
     import torch
 
-    cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    enabled = dtype not in (None, torch.float32)
+    cast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
     with torch.inference_mode(), cast:
         if device.type != "cuda":
             yield
