@@ -120,6 +120,10 @@ def test_every_view_can_be_looked_at_and_used_by_everyone(
         in_view(opened, view)
         opened.page.mouse.move(0, 0)
         check_page(opened)
+        if view == "Review":
+            opened.page.get_by_text("Make the model better").click()
+            check_page(opened)
+            opened.page.get_by_text("Make the model better").click()
         file = screenshots / f"{view.lower()}-{width}-{theme}.png"
         opened.page.screenshot(path=file, full_page=view != "Check")
         with Image.open(file) as picture:
@@ -143,6 +147,23 @@ def test_images_get_verdicts_and_a_broken_one_says_why(open_page, service, photo
     assert "nearest example" in first.inner_text()
     assert first.get_by_role("img").count() >= 2
     assert queued(service)["open"] == len(photos) - 1
+
+
+def test_images_can_be_dropped(open_page, service, photos):
+    opened = open_page(service)
+    content = list(Path(photos[0]).read_bytes())
+    opened.page.evaluate(
+        """(content) => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([new Uint8Array(content)], "dropped.jpg"));
+            const [drop, options] = [document.getElementById("drop"), { bubbles: true }];
+            drop.dispatchEvent(new DragEvent("dragover", { ...options, dataTransfer: dropped }));
+            drop.dispatchEvent(new DragEvent("drop", { ...options, dataTransfer: dropped }));
+        }""",
+        content,
+    )
+    opened.page.get_by_text("1 image checked.").wait_for()
+    assert "dropped.jpg" in opened.page.get_by_label("Verdicts").inner_text()
 
 
 def test_the_queue_is_worked_by_keyboard_alone(open_page, service, photos):

@@ -91,6 +91,10 @@ class Reviewing(RuleBasedStateMachine):
             assert self.store.undo(number) is valid
             self.given[which][3] = False
 
+    @rule(digest=st.sampled_from(DIGESTS))
+    def forget(self, digest):
+        assert self.store.forget(digest, "m") is (self.kept.pop(digest, None) is not None)
+
     @rule()
     def reopen(self):
         self.store.close()
@@ -278,6 +282,20 @@ def test_the_nearest_example_is_the_nearest(reviewed, colours):
             assert verdict_[f"{role}_example"]["shot"] == best
             similarity = verdict_[f"{role}_example"]["similarity"]
             assert similarity == pytest.approx(cosines[best], abs=1e-5)
+
+
+def test_a_forgotten_image_is_gone_from_the_file_as_well(reviewed):
+    client, (first, *_) = reviewed
+    path = f"/v1/images/{first['image']}"
+    files = [client.context.feedback.path]
+    files.append(files[0].with_name(files[0].name + "-wal"))
+    content = client.context.feedback.kept(first["image"], "colours").content
+    assert client.delete(path).json() == {"forgotten": first["image"]}
+    assert client.get(path).status_code == 404
+    assert client.delete(path).status_code == 404
+    assert client.get("/v1/queue").json()["open"] == 3
+    client.context.feedback._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert not any(content[40:90] in file.read_bytes() for file in files if file.exists())
 
 
 def test_an_example_whose_file_changed_is_not_shown(tmp_path, shots, colours):

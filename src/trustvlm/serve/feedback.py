@@ -216,6 +216,15 @@ class FeedbackStore:
         row = rows[0]
         return KeptImage(image, model, row["name"], json.loads(row["verdict"]), row["content"])
 
+    def forget(self, image: str, model: str) -> bool:
+        """Remove a kept image, not the answers on it; False if there is none."""
+        with self._turn:
+            kept = self.kept(image, model)
+            query = "DELETE FROM images WHERE image = ? AND model = ?"
+            self._connection.execute(query, (image, model))
+            self._bytes -= len(kept.content) if kept else 0
+        return kept is not None
+
     def digests(self, model: str) -> Iterator[str]:
         """Yield the SHA-256 of every kept image in ascending order, which is a random one."""
         query = "SELECT image FROM images WHERE model = ? ORDER BY image"
@@ -238,6 +247,8 @@ class FeedbackStore:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA fullfsync = ON")
+        # What was forgotten is overwritten, and not only marked as free.
+        self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.executescript(_SCHEMA)
 
 

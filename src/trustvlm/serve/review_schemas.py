@@ -12,6 +12,7 @@ __all__ = [
     "CurveAnswer",
     "FeedbackAnswer",
     "FeedbackRequest",
+    "ForgottenAnswer",
     "QueueAnswer",
     "UndoAnswer",
 ]
@@ -71,6 +72,12 @@ class UndoAnswer(BaseModel):
     """The answer was taken back."""
 
     undone: int
+
+
+class ForgottenAnswer(BaseModel):
+    """The image is no longer kept."""
+
+    forgotten: str
 
 
 class Waiting(BaseModel):

@@ -21,6 +21,7 @@ from trustvlm.serve.review_schemas import (
     CurveAnswer,
     FeedbackAnswer,
     FeedbackRequest,
+    ForgottenAnswer,
     QueueAnswer,
     UndoAnswer,
 )
@@ -124,6 +125,20 @@ async def picture(
     if kept is not None:
         content = await asyncio.to_thread(preview, kept.content, side, served.limits)
     return _jpeg(content)
+
+
+@router.delete(
+    "/v1/images/{image}", response_model=ForgottenAnswer, responses=answers(401, 403, 404, 422)
+)
+async def forget(
+    request: Request, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
+) -> dict[str, str]:
+    """Remove a kept image; answers on it stay, without it."""
+    context = context_of(request)
+    name = context.shelf[model].name
+    if not await asyncio.to_thread(context.feedback.forget, image, name):
+        raise ServiceError(404, "no_such_image", "There is no such image at hand.")
+    return {"forgotten": image}
 
 
 @router.get(
