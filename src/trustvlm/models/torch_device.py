@@ -18,7 +18,7 @@ __all__ = ["PRECISIONS", "inference", "place", "to_tensor", "to_vectors"]
 # By what users call them: what the identity of an encoder calls them, which is part of its
 # fingerprint. Under autocast weights, residuals, norms and softmax stay in float32, and only matrix
 # products and convolutions are in bfloat16; texts, which are few and encoded once, stay in float32
-# altogether. That is a ninth of the error of bfloat16 throughout, for a fifth of its speed
+# altogether. That is an eighth of the error of bfloat16 throughout, for a fifth of its speed
 # (benchmarks/RESULTS.md).
 PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16 autocast for images"}
 
