@@ -1,8 +1,12 @@
 """`trustvlm serve` as a process: starting, answering, stopping."""
 
+import contextlib
+import http.client
 import json
 import signal
+import sqlite3
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -100,3 +104,32 @@ def test_the_documentation_shows_every_setting_as_it_is():
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
     shown = page.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
     assert shown == settings_table()
+
+
+def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
+    database, acknowledged = tmp_path / "f.sqlite", []
+    body = json.dumps({"image": "0" * 64, "action": "skip"}).encode()
+
+    def answer(address):
+        request = urllib.request.Request(
+            f"{address}/v1/feedback", body, {"Content-Type": "application/json"}
+        )
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                with urllib.request.urlopen(request, timeout=30) as done:
+                    acknowledged.append(json.load(done)["id"])
+
+    with service_of(colours, "--feedback", database, log=tmp_path / "log") as (process, address):
+        people = [threading.Thread(target=answer, args=[address]) for _ in range(3)]
+        for person in people:
+            person.start()
+        while len(acknowledged) < 20 and any(person.is_alive() for person in people):
+            time.sleep(0.01)
+        process.kill()
+        for person in people:
+            person.join(60)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        stored = {number for (number,) in connection.execute("SELECT id FROM answers")}
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert len(acknowledged) >= 20
+    assert set(acknowledged) <= stored

@@ -4,6 +4,7 @@ import csv
 import io
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -120,7 +121,7 @@ class Reviewing(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Reviewing.TestCase.settings = hypothesis_settings(max_examples=15, stateful_step_count=15)
+Reviewing.TestCase.settings = hypothesis_settings(max_examples=10, stateful_step_count=15)
 TestReviewing = Reviewing.TestCase
 
 
@@ -192,11 +193,14 @@ def test_many_threads_lose_nothing(store):
 
 
 @pytest.fixture
-def reviewed(colours):
-    with client_of(colours) as client:
-        files = [("images", (f"{i}.png", png(name, 50 + i))) for i, name in enumerate(COLOURS_)]
-        found = client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
-        yield client, found
+def reviewed(client, tmp_path):
+    """The client with a database of its own, and the verdicts on four images that it keeps."""
+    state, shared = client.app.state, client.context
+    client.context = state.context = replace(shared, feedback=FeedbackStore(tmp_path / "f.sqlite"))
+    files = [("images", (f"{i}.png", png(name, 50 + i))) for i, name in enumerate(COLOURS_)]
+    yield client, client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
+    client.context.feedback.close()
+    client.context = state.context = shared
 
 
 COLOURS_ = ["red", "green", "blue", "red"]
