@@ -52,7 +52,7 @@ def test_the_queue_begins_with_the_most_doubtful_and_ends_with_the_accepted(stor
     found = [
         verdict(p_correct=0.7),
         verdict(p_correct=0.2),
-        verdict(p_correct=0.1, decision="accept"),
+        verdict(confidence=-9e9, decision="accept"),
         verdict(p_correct=0.5),
     ]
     for digest, said_ in zip(DIGESTS, found, strict=False):

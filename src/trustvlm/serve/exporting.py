@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,6 @@ def write_labelled(
         writer.writerow([name, row["folder"]])
         written += 1
     if not written:
-        shutil.rmtree(folder / "images", ignore_errors=True)
         raise InputError(
             "There is no answered image to write: only images that were sent with keep=true, as "
             "the review page does, are kept."

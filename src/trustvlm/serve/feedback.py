@@ -22,10 +22,10 @@ _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS images (
     image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
-    doubt REAL NOT NULL, kept_at TEXT NOT NULL, content BLOB NOT NULL,
+    accepted INTEGER NOT NULL, doubt REAL NOT NULL, kept_at TEXT NOT NULL, content BLOB NOT NULL,
     PRIMARY KEY (image, model)
 );
-CREATE INDEX IF NOT EXISTS images_by_doubt ON images (model, doubt, image);
+CREATE INDEX IF NOT EXISTS images_by_doubt ON images (model, accepted, doubt, image);
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
@@ -72,11 +72,9 @@ class KeptImage:
 
     @property
     def doubt(self) -> float:
-        """What the queue is sorted by: lowest P(correct), or confidence without it, comes first."""
+        """P(correct), or confidence without it: the lowest comes first."""
         p = self.verdict["p_correct"]
-        value = self.verdict["confidence"] if p is None else p
-        # What would be reviewed anyway comes before what would be accepted.
-        return float(value) + (1000.0 if self.verdict["decision"] == "accept" else 0.0)
+        return float(self.verdict["confidence"] if p is None else p)
 
 
 @dataclass(frozen=True)
@@ -159,6 +157,7 @@ class FeedbackStore:
             kept.model,
             kept.name,
             json.dumps(dict(kept.verdict)),
+            kept.verdict["decision"] == "accept",
             kept.doubt,
             _now(),
             kept.content,
@@ -170,7 +169,7 @@ class FeedbackStore:
             growth = len(kept.content) - (old[0] if old else 0)
             if self._bytes + growth > self._max_bytes:
                 return False
-            self._connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._bytes += growth
         return True
 
@@ -197,9 +196,10 @@ class FeedbackStore:
         return self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
 
     def queue(self, model: str, limit: int) -> list[dict[str, Any]]:
-        """Return images without an answer, the most doubtful first."""
-        query = f"SELECT i.image, i.name, i.verdict, i.kept_at {_OPEN} ORDER BY i.doubt, i.image"
-        rows = self._rows(f"{query} LIMIT ?", (model, limit))
+        """Return images without an answer, the most doubtful first, what was accepted last."""
+        columns, order = "i.image, i.name, i.verdict, i.kept_at", "i.accepted, i.doubt, i.image"
+        query = f"SELECT {columns} {_OPEN} ORDER BY {order} LIMIT ?"
+        rows = self._rows(query, (model, limit))
         return [{**row, "verdict": json.loads(row["verdict"])} for row in rows]
 
     def n_open(self, model: str) -> int:

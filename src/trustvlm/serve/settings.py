@@ -38,7 +38,7 @@ class Settings:
     """
 
     host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every one.")
-    port: int = _setting(8000, "Port to listen on; 0 takes a free one.", least=0)
+    port: int = _setting(8000, "Port to listen on.", least=1)
     max_body_mib: int = _setting(32, "Largest request body, in MiB.", least=1)
     max_bodies_mib: int = _setting(
         256, "Bodies held at a time, of all requests together, in MiB.", least=1
