@@ -5,6 +5,8 @@ import http.client
 import json
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -133,3 +135,13 @@ def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(acknowledged) >= 20
     assert set(acknowledged) <= stored
+
+
+def test_other_commands_import_nothing_of_it():
+    program = (
+        "import sys, trustvlm.cli.app, trustvlm.serve.exporting\n"
+        "heavy = {'fastapi', 'uvicorn', 'starlette', 'prometheus_client', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
