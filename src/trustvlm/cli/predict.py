@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -111,6 +112,11 @@ def predict(
     if engine != "local":
         raise InputError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
     if output is not None:
+        if not Path(output).suffix:
+            raise InputError(
+                f"Expected the output to end in .csv, .jsonl or .parquet, or in a slash for a "
+                f"folder, but got {output!r}."
+            )
         check_output(output)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)
     profile = Profile()
