@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
+# Files of tests on every core; tests of a file share what they set up.
+SIDE_BY_SIDE := -n auto --dist loadfile
 
 .PHONY: help demo test browser lint types format coverage extras results clean
 
@@ -14,7 +16,7 @@ demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no tor
 	$(BIN)/trustvlm demo --out demo-output
 
 test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
-	$(BIN)/python -m pytest $(OPTIONS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
 
 browser: $(VENV)/.browser ## Test the report page in Chromium, which must be installed.
 	$(BIN)/python -m pytest tests/browser
@@ -34,7 +36,7 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff format
 
 extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision) and Ray, apart from the rest.
-	$(VENV)-extras/bin/python -m pytest tests/models tests/bulk/test_bulk_ray.py
+	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py
 
 results: $(VENV)/.test ## Make docs/results.md anew (needs the image sets in ../shared/data).
 	$(BIN)/python benchmarks/publish_offline.py

@@ -220,7 +220,7 @@ def test_a_read_only_folder(tmp_path, exists):
     for part in folder.iterdir():
         part.chmod(0o444)
     superuser = os.geteuid() == 0
-    for upper in (tmp_path, *tmp_path.parents[:2]) if superuser else ():
+    for upper in (tmp_path, *tmp_path.parents[:3]) if superuser else ():
         upper.chmod(0o755)
     folder.chmod(0o555)
     if superuser:

@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
     (tmp_path / "dog").chmod(0)
     superuser = os.geteuid() == 0
     if superuser:
-        for folder in tmp_path.parents[:2]:
+        for folder in tmp_path.parents[:3]:
             folder.chmod(0o755)
         tmp_path.chmod(0o755)
         os.seteuid(65534)
