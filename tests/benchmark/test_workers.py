@@ -42,6 +42,13 @@ def test_tasks_keep_their_order_and_have_one_thread_each(at_once):
     assert all(threads <= {1} for _, _, threads in found)
 
 
+def test_processes_that_have_started_do_all_that_follows(at_once):
+    workers_ = Workers(jobs=2)
+    list(workers_.map(describe, [(1,), (2,), (3,)]))
+    ((_, process, _),) = workers_.map(describe, [(4,)])
+    assert process != os.getpid()
+
+
 def test_little_work_stays_here():
     found = list(Workers(jobs=2).map(describe, [(i,) for i in range(4)]))
     assert {process for _, process, _ in found} == {os.getpid()}

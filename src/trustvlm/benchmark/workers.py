@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workers:
     """Who computes the cells of a study.
 
@@ -60,6 +60,7 @@ class Workers:
 
     jobs: int = 1
     plugins: tuple[Path, ...] = ()
+    _started: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the number."""
@@ -70,7 +71,7 @@ class Workers:
         """Yield what a function returns for each task, in their order.
 
         Processes are started once what is left, at the pace so far, would take longer than they
-        take to start. Warnings of other processes are raised here.
+        take to start; from then on they do all tasks. Warnings of other processes are raised here.
         """
         done = 0
         begun = time.perf_counter()
@@ -78,6 +79,8 @@ class Workers:
             left = len(tasks) - done
             pace = (time.perf_counter() - begun) / max(done, 1)
             if done and self.jobs > 1 and left > 1 and pace * left > _START:
+                self._started = True
+            if self._started:
                 yield from self._elsewhere(function, tasks[done:])
                 return
             with one_thread():
@@ -90,7 +93,7 @@ class Workers:
     ) -> Iterator[Any]:
         from joblib import Parallel, delayed, parallel_config
 
-        with parallel_config("loky", n_jobs=min(self.jobs, len(tasks)), inner_max_num_threads=1):
+        with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
             found = Parallel(return_as="generator")(
                 delayed(_in_worker)(self.plugins, function, task) for task in tasks
             )
