@@ -76,6 +76,10 @@ class Drawing:
         """Return an `<svg>` element for a page, in the page's colours; text stays text."""
         return self._element
 
+    def keep(self, element: str) -> None:
+        """Take over what `svg` returned for the same drawing in another process."""
+        self.__dict__["_element"] = element
+
     @cached_property
     def _element(self) -> str:
         with _canvas(self.width, self.height) as figure:

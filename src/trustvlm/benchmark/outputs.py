@@ -14,6 +14,7 @@ from trustvlm.benchmark.chapter import Section
 from trustvlm.benchmark.drawing import Drawing
 from trustvlm.benchmark.readable import readable
 from trustvlm.benchmark.table import Table
+from trustvlm.benchmark.workers import Workers
 from trustvlm.files import write_bytes, write_text
 
 __all__ = ["write_drawing", "write_sections", "write_statistics", "write_table"]
@@ -37,13 +38,23 @@ def write_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     return files
 
 
-def write_sections(sections: Iterable[Section], folder: Path) -> None:
-    """Write every table and every figure of some sections."""
+def write_sections(
+    sections: Iterable[Section], folder: Path, workers: Workers | None = None
+) -> None:
+    """Write every table and every figure of some sections; workers draw figures side by side."""
+    sections = list(sections)
     for section in sections:
         for table in (*section.tables, *section.folded):
             write_table(table, folder)
-        for drawing in section.drawings:
-            write_drawing(drawing, folder)
+    drawings = [drawing for section in sections for drawing in section.drawings]
+    drawn = (workers or Workers()).map(_drawn, [(drawing, folder) for drawing in drawings])
+    for drawing, element in zip(drawings, drawn, strict=True):
+        drawing.keep(element)
+
+
+def _drawn(drawing: Drawing, folder: Path) -> str:
+    write_drawing(drawing, folder)
+    return drawing.svg()
 
 
 def write_statistics(analyses: Sequence[Analysis], path: Path) -> None:

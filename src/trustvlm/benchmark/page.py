@@ -18,6 +18,7 @@ from trustvlm.benchmark.scope import Scope
 from trustvlm.benchmark.studies.encoders import ENCODERS
 from trustvlm.benchmark.studies.study import Plan
 from trustvlm.benchmark.table import slug
+from trustvlm.benchmark.workers import Workers
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
 
@@ -39,6 +40,7 @@ def write_page(
     level: float = 0.95,
     alone: bool = False,
     without: Collection[str] = (),
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write `index.html`, `tables/*.md` and `*.tex`, `figures/*.svg` and `*.pdf`.
@@ -66,6 +68,8 @@ def write_page(
         Whether to write the page alone, without the files.
     without
         Names of sections to leave out, such as `classes`.
+    workers
+        Processes that share the drawing of figures; by default this one alone.
     progress
         Called with the analysed data sets and their number, over all settings.
 
@@ -108,8 +112,8 @@ def write_page(
     failures = failure_table(results.failures) if results.failures else None
     if not alone:
         for chapter in chapters:
-            write_sections(chapter.sections, folder)
-        write_sections(general, folder)
+            write_sections(chapter.sections, folder, workers)
+        write_sections(general, folder, workers)
         if failures is not None:
             write_table(failures, folder)
         write_statistics(analyses, folder / "statistics.json")

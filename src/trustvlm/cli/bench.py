@@ -71,9 +71,9 @@ def run(
     from trustvlm.benchmark.results import Results
     from trustvlm.benchmark.rows import write_rows
 
-    study = read_config(config)
+    study, shared = read_config(config), workers(jobs, plugins)
     with counting_bar("cells", quiet=quiet) as progress:
-        grid = run_grid(study, workers=workers(jobs, plugins), on_cell=progress)
+        grid = run_grid(study, workers=shared, on_cell=progress)
     write_rows(grid.rows, study.out)
     failed = [row for row in grid.rows if row.get("error")]
     good = [row for row in grid.rows if not row.get("error")]
@@ -93,6 +93,7 @@ def run(
             title=study.name,
             notes=grid.notes,
             studies={s: grid.answers.sections(s) for s in results.settings},
+            workers=shared,
         )
         note(f"page, tables, figures: {page}", quiet=quiet)
     if failed:
