@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -81,8 +81,8 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 def element(figure: Figure, *, name: str, title: str, description: str) -> str:
     """Return a figure of `canvas` as an `<svg>` element.
 
-    Identifiers begin with `name`, fonts are left to the page, colours become `currentColor` and
-    CSS variables (`--muted`, `--line`, `--right`, `--wrong`, `--series-1` and so on).
+    Identifiers are `name` and a number, fonts are left to the page, colours become `currentColor`
+    and CSS variables (`--muted`, `--line`, `--right`, `--wrong`, `--series-1` and so on).
     """
     stream = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -92,9 +92,11 @@ def element(figure: Figure, *, name: str, title: str, description: str) -> str:
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith(("metadata", "style"))]:
             parent.remove(child)
-    referenced = set(_REFERENCE.findall(stream.getvalue().decode()))
+    referenced = dict.fromkeys(_REFERENCE.findall(stream.getvalue().decode()))
+    # Matplotlib names some clip paths by where they lie in memory.
+    identifiers = {found: f"{name}-{number}" for number, found in enumerate(referenced)}
     for node in root.iter():
-        _clean(node, name, referenced)
+        _clean(node, identifiers)
     width, height = root.get("viewBox", "0 0 0 0").split()[2:]
     root.attrib = {
         "xmlns": "http://www.w3.org/2000/svg",
@@ -114,20 +116,20 @@ def element(figure: Figure, *, name: str, title: str, description: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _clean(node: ElementTree.Element, name: str, referenced: set[str]) -> None:
+def _clean(node: ElementTree.Element, identifiers: Mapping[str, str]) -> None:
     """Drop namespaces, fonts and unused identifiers; put the page's colours in."""
     node.tag = _NAMESPACE.sub("", node.tag)
     attributes = {}
     for key, value in node.attrib.items():
         key = _NAMESPACE.sub("", key)
-        if key == "id" and value not in referenced:
+        if key == "id" and value not in identifiers:
             continue
         if key == "id":
-            value = f"{name}-{value}"
+            value = identifiers[value]
         elif key == "style":
             value = _themed(_without_family(value))
         else:
-            value = _REFERENCE.sub(rf"#{name}-\1", value)
+            value = _REFERENCE.sub(lambda found: f"#{identifiers[found[1]]}", value)
         attributes[key] = value
     node.attrib = attributes
 
