@@ -63,9 +63,10 @@ const answer = (action, label = null) =>
     waiting.shift();
     open = left;
     const told = { accept: `Accepted: ${current.verdict.label}.`, skip: "Skipped." };
-    say(`${told[action] ?? `Corrected to ${label}.`} ${left} left.`);
     if (waiting.length < AHEAD / 2 && waiting.length < left) await refresh();
     else show();
+    // Said last: until then keys are not heard.
+    say(`${told[action] ?? `Corrected to ${label}.`} ${left} left.`);
   });
 
 const undo = () =>
@@ -75,7 +76,7 @@ const undo = () =>
     await undoAnswer(last.id);
     given.pop();
     await refresh(last.image);
-    say("Undone.");
+    say(`Undone. ${open} left.`);
   });
 
 async function download() {
