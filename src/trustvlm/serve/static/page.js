@@ -42,7 +42,6 @@ async function start() {
     byId("model").replaceChildren(...names.map((name) => element("option", { textContent: name })));
     byId("model-choice").hidden = names.length < 2;
     await useChosen(names[0]);
-    say("");
   } catch (error) {
     say(error.message, true);
   }
@@ -62,6 +61,7 @@ byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepKey(byId("key").value);
   byId("key").value = "";
+  say("");
   start();
 });
 show();
