@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,3 +97,21 @@ def open_page(browser: Any) -> Iterator[Callable[..., WatchedPage]]:
     yield opened
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request):
+    return request.param
+
+
+@pytest.fixture(params=[1280, 390])
+def width(request):
+    return request.param
+
+
+@pytest.fixture
+def screenshots(tmp_path):
+    named = os.environ.get("TRUSTVLM_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

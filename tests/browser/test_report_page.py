@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,24 +83,6 @@ def comparison(tmp_path_factory):
         runs.append(read_run(file))
     write_comparison(compare_runs(*runs, n_resamples=100), folder / "comparison.html")
     return folder / "comparison.html"
-
-
-@pytest.fixture(params=["light", "dark"])
-def theme(request):
-    return request.param
-
-
-@pytest.fixture(params=[1280, 390])
-def width(request):
-    return request.param
-
-
-@pytest.fixture
-def screenshots(tmp_path):
-    named = os.environ.get("TRUSTVLM_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def unfold(page):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import urllib.request
 from pathlib import Path
@@ -54,24 +53,6 @@ def service(model, tmp_path):
     database = tmp_path / "demo.feedback.sqlite"
     with service_of(model, "--feedback", database, log=tmp_path / "log") as (_, address):
         yield address
-
-
-@pytest.fixture(params=["light", "dark"])
-def theme(request):
-    return request.param
-
-
-@pytest.fixture(params=[1280, 390])
-def width(request):
-    return request.param
-
-
-@pytest.fixture
-def screenshots(tmp_path):
-    named = os.environ.get("TRUSTVLM_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def upload(opened, photos):
