@@ -17,7 +17,7 @@ from trustvlm.benchmark.chapter import Section
 from trustvlm.benchmark.readable import readable
 from trustvlm.benchmark.table import Table
 from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL
-from trustvlm.report.wording import counted, shortened
+from trustvlm.report.rendering import environment_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -131,19 +131,10 @@ def _compact(page: str) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("trustvlm.benchmark"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(shortened=shortened, markup=Markup)
-    environment.globals.update(counted=counted)
+    environment = environment_of("trustvlm.benchmark")
+    environment.filters.update(markup=Markup)
     return environment.get_template("benchmark.html.j2")
 
 

@@ -15,7 +15,7 @@ from trustvlm.report.wording import counted, percent, shortened
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render"]
+__all__ = ["environment_of", "render"]
 
 
 def render(template: str, **content: Any) -> str:
@@ -42,24 +42,29 @@ def render(template: str, **content: Any) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-@cache
-def _environment() -> Environment:
+def environment_of(package: str) -> Environment:
+    """Return what fills the HTML templates of a package: data is escaped, gaps are errors."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from trustvlm.images.thumbnails import thumbnail
-
     environment = Environment(
-        loader=PackageLoader("trustvlm.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
-    )
+    environment.filters.update(shortened=shortened)
     environment.globals.update(counted=counted)
+    return environment
+
+
+@cache
+def _environment() -> Environment:
+    from trustvlm.images.thumbnails import thumbnail
+
+    environment = environment_of("trustvlm.report")
+    environment.filters.update(number=number, percent=percent, thumbnail=thumbnail)
     return environment
 
 
