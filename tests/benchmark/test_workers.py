@@ -7,7 +7,8 @@ from threadpoolctl import threadpool_info
 
 from benchmark_files import write_arrays
 from trustvlm.benchmark import load_arrays, run_study, workers
-from trustvlm.benchmark.workers import Workers, cores
+from trustvlm.benchmark.workers import Workers
+from trustvlm.cores import usable_cores
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 
@@ -69,7 +70,7 @@ def test_warnings_and_errors_of_other_processes_arrive(at_once):
         list(Workers(jobs=2).map(refuse, [(1,), (2,)]))
     with pytest.raises(InputError, match="at least one job, but got 0"):
         Workers(jobs=0)
-    assert cores() >= 1
+    assert usable_cores() >= 1
 
 
 def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(at_once, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +13,10 @@ from typing import Any
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["Workers", "cores", "one_thread"]
+__all__ = ["Workers", "one_thread"]
 
 # Seconds that processes take to start and to import; less work than this is done here.
 _START = 3.0
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -72,6 +72,7 @@ def load_plugins(plugins: list[Path] | None) -> None:
 
 def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:
     """Return who computes the cells; one process a core unless a number is given."""
-    from trustvlm.benchmark.workers import Workers, cores
+    from trustvlm.benchmark.workers import Workers
+    from trustvlm.cores import usable_cores
 
-    return Workers(jobs or cores(), tuple(plugins or ()))
+    return Workers(jobs or usable_cores(), tuple(plugins or ()))

@@ -51,7 +51,7 @@ def images_needed(
 
     Examples
     --------
-    >>> from trustvlm.decisions.binomial import binomial_p_value, fewest_images
+    >>> from trustvlm.decisions.binomial import binomial_p_value
     >>> ten_right = Accepting.of(range(10), [1] * 10)
     >>> images_needed(ten_right, 0.05, 0.95, binomial_p_value)
     905.0

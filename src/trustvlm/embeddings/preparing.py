@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trustvlm.cores import usable_cores
 from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import ImageError
@@ -105,11 +105,7 @@ def run_ahead(
 
 def default_workers() -> int:
     """Return how many threads decode: one per core that this process may use, at most 8."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        cores = os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, usable_cores())
 
 
 def _submit(pool: ThreadPoolExecutor, chunk: Sequence[S], wanted: Wanted) -> list[Future[Prepared]]:

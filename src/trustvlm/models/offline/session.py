@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from trustvlm.cores import usable_cores
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.extras import require
 
@@ -46,7 +46,7 @@ class Session:
     def __init__(self, graph: bytes, *, name: str, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"Expected `threads` to be None or at least 1, but got {threads}.")
-        self.threads = threads or _usable_cpus()
+        self.threads = threads or usable_cores()
         runtime = require("onnxruntime", extra="offline", purpose="The offline model")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -79,9 +79,3 @@ class Session:
             return [run(item) for item in items]
         with ThreadPoolExecutor(workers, thread_name_prefix="trustvlm-offline") as pool:
             return list(pool.map(run, items))
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
