@@ -18,7 +18,7 @@ demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no tor
 test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
 
-browser: $(VENV)/.browser ## Test the report page in Chromium, which must be installed.
+browser: $(VENV)/.browser ## Test the pages in Chromium, which must be installed.
 	$(BIN)/python -m pytest tests/browser
 
 coverage: ## Run the tests and show which lines they reach.

@@ -23,6 +23,13 @@ FLAGS = (
     "--no-first-run",
 )
 CHECKS = Path(__file__).with_name("checks.js").read_text("utf-8")
+GUIDELINES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+AXE = {
+    "runOnly": {"type": "tag", "values": GUIDELINES},
+    "rules": {"target-size": {"enabled": True}},  # of WCAG 2.2, and off unless asked for
+    "resultTypes": ["violations"],
+    "preload": False,  # a page under watch asks for nothing more
+}
 
 
 @dataclass
@@ -48,6 +55,19 @@ class WatchedPage:
     def faults(self, check: str) -> list[str]:
         """Run one of the checks of checks.js; it returns what is wrong, in words."""
         return self.page.evaluate(f"({CHECKS}).{check}()")
+
+    def violations(self) -> list[str]:
+        """Let axe-core look for breaches of WCAG 2.2 A and AA and of good practice, in words."""
+        axe = pytest.importorskip(
+            "axe_playwright_python.sync_playwright",
+            reason="no axe: pip install 'trustvlm[browser]'",
+        )
+        found = axe.Axe().run(self.page, options=AXE).response
+        return [
+            f"{broken['impact']}: {broken['help']} ({broken['id']}): {node['html'][:200]}"
+            for broken in found["violations"]
+            for node in broken["nodes"]
+        ]
 
     def accessible(self) -> list[dict[str, Any]]:
         """Return what the browser tells a screen reader: role, name and properties of each node."""

@@ -125,6 +125,13 @@ def test_text_stands_out(open_page, report, width, theme):
     assert opened.faults("paleText") == []
 
 
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_axe_finds_nothing_to_object_to(open_page, request, kind, width, theme):
+    opened = open_page(request.getfixturevalue(kind), width=width, theme=theme)
+    unfold(opened.page)
+    assert opened.violations() == []
+
+
 def test_figures_keep_their_text_apart(open_page, report, width):
     assert open_page(report, width=width).faults("crowdedFigures") == []
 

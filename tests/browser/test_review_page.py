@@ -115,6 +115,47 @@ def test_every_view_can_be_looked_at_and_used_by_everyone(
             opened.requests} == {service}  # fmt: skip
 
 
+def test_axe_finds_nothing_to_object_to(open_page, service, photos, width, theme):
+    opened = open_page(service, width=width, theme=theme)
+    opened.page.get_by_text("classes, score").wait_for()
+    views = ("Check", "Review", "Threshold")
+    for uploaded in (False, True):
+        if uploaded:
+            in_view(opened, "Check")
+            upload(opened, photos)
+        for view in views:
+            in_view(opened, view)
+            opened.page.mouse.move(0, 0)
+            assert opened.violations() == [], (view, uploaded)
+    in_view(opened, "Review")
+    opened.page.get_by_text("Make the model better").click()
+    opened.page.keyboard.press("a")
+    opened.page.get_by_text("Accepted: ").wait_for()
+    assert opened.violations() == []
+
+
+def test_axe_would_find_what_is_wrong(open_page, service):
+    opened = open_page(service)
+    opened.page.get_by_text("classes, score").wait_for()
+    opened.page.evaluate(
+        """() => {
+            const main = document.querySelector("main");
+            main.append(new Image(9, 9));
+            document.getElementById("check-title").style.color = "#ddd";
+            for (const name of ["first", "second"]) {
+                const small = document.createElement("button");
+                small.ariaLabel = name;
+                small.style.cssText = "width: 8px; height: 8px; min-height: 0; padding: 0";
+                main.append(small);
+            }
+        }"""
+    )
+    found = " ".join(opened.violations())
+    assert "critical: Images must have alternative text" in found
+    for rule in ("image-alt", "color-contrast", "target-size"):
+        assert f"({rule})" in found
+
+
 def test_images_get_verdicts_and_a_broken_one_says_why(open_page, service, photos):
     opened = open_page(service)
     upload(opened, photos)
