@@ -47,6 +47,7 @@ def run(models: Sequence[Path], settings: Settings) -> None:
         require(module, extra="serve", purpose="trustvlm serve")
     uvicorn = require("uvicorn", extra="serve", purpose="trustvlm serve")
     from trustvlm.serve.app import create_app
+    from trustvlm.serve.connections import bounded_connections
     from trustvlm.serve.context import Context
     from trustvlm.serve.feedback import FeedbackStore
     from trustvlm.serve.keys import read_keys
@@ -64,6 +65,12 @@ def run(models: Sequence[Path], settings: Settings) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=bounded_connections(
+                head_seconds=settings.head_seconds,
+                max_connections=settings.max_connections,
+                failed=telemetry.failed,
+            ),
+            ws="none",
             host=settings.host,
             port=settings.port,
             log_level="warning",

@@ -39,6 +39,9 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every one.")
     port: int = _setting(8000, "Port to listen on.", least=1)
+    max_connections: int = _setting(
+        512, "Connections open at a time; beyond them the answer is 503.", least=1
+    )
     max_body_mib: int = _setting(32, "Largest request body, in MiB.", least=1)
     max_bodies_mib: int = _setting(
         256, "Bodies held at a time, of all requests together, in MiB.", least=1
@@ -56,6 +59,11 @@ class Settings:
     )
     request_seconds: float = _setting(
         60.0, "Time for one request, waiting included; then the answer is 503.", least=0.1
+    )
+    head_seconds: float = _setting(
+        10.0,
+        "Time in which the head of a request has to arrive; then the connection is closed.",
+        least=0.1,
     )
     body_seconds: float = _setting(
         20.0, "Time in which a request body has to arrive; then the answer is 408.", least=0.1
