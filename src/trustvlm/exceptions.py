@@ -28,14 +28,18 @@ class ModelUnavailableError(TrustVLMError, OSError):
 
 
 class ImageError(TrustVLMError, OSError):
-    """One image cannot be used; `kind` is one word for tables, the message says the rest."""
+    """One image cannot be used; `kind` is one word for tables, the message says the rest.
+
+    The message is for whoever sent the image. What a programmer could do besides is a note, which
+    tracebacks show.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.kind, str(self))
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str], dict[str, object]]:
+        return type(self), (self.kind, str(self)), self.__dict__
 
 
 class ArtefactError(TrustVLMError):

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 import trustvlm as package
 from broken_images import write_broken_images
 from pictures import COLOURS, picture
+from trustvlm.cli.app import app
 from trustvlm.scores import names
 
 COMMANDS = [
@@ -45,6 +47,27 @@ def test_every_help_has_an_example_and_explains_its_options(trustvlm, command):
     done = trustvlm(*command.split(), "--help")
     assert done.code == 0
     assert f"trustvlm {command}" in re.split(r"Example:", done.out, maxsplit=1)[1]
+
+
+def test_every_argument_has_a_readable_name_and_an_explanation(trustvlm):
+    def leaves(command, path):
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from leaves(sub, [*path, name])
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    found = list(leaves(typer.main.get_command(app), []))
+    assert len(found) > 15
+    for path, command in found:
+        usage = " ".join(trustvlm(*path, "--help").out.split())
+        for one in command.params:
+            if one.param_type_name == "argument":
+                many = "..." if one.nargs != 1 else ""
+                shown = f"{{{one.metavar}}}" if one.required else f"[{one.metavar}]"
+                assert f" {shown}{many}" in usage, path
+                assert not re.search(r"\.\.\.|[][{}]", one.metavar), path  # they are added
+                assert one.metavar != one.metavar.lower(), path
+                assert one.help, path
 
 
 def test_version(trustvlm):
@@ -304,6 +327,15 @@ def test_the_module_runs_and_starts_without_heavy_imports():
         [sys.executable, "-m", "trustvlm", "--version"], check=True, capture_output=True
     )
     assert done.stdout.decode().startswith("trustvlm ")
+
+
+def test_a_file_that_is_none_is_not_compared(trustvlm, tmp_path):
+    done = trustvlm("report", "compare", tmp_path / "missing.json", tmp_path / "other.json")
+    assert done.code == 1
+    told = " ".join(done.err.split())
+    assert "missing.json" in told
+    assert "there is no such file: check the path." in told
+    assert "Errno" not in told
 
 
 def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):

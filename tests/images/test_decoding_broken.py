@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import sys
 import threading
 import warnings
@@ -184,14 +185,18 @@ def test_limits_on_bytes_pixels_and_side(tmp_path):
     file.write_bytes(content)
     for source in (content, file):
         decode(source, Limits(max_bytes=len(content), max_pixels=2000, min_side=40))
-        for limits, kind in (
-            (Limits(max_bytes=len(content) - 1), "too_large"),
-            (Limits(max_pixels=1999), "too_large"),
-            (Limits(min_side=41), "too_small"),
+        for limits, kind, note in (
+            (Limits(max_bytes=len(content) - 1), "too_large", "Or raise `Limits(max_bytes=...)`."),
+            (Limits(max_pixels=1999), "too_large", "Or raise `Limits(max_pixels=...)`."),
+            (Limits(min_side=41), "too_small", "Or lower `Limits(min_side=...)`."),
         ):
             with pytest.raises(ImageError) as caught:
                 decode(source, limits)
             assert caught.value.kind == kind
+            # Whoever sent the image cannot change a parameter, so only tracebacks speak of it.
+            assert "Limits" not in str(caught.value)
+            for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+                assert error.__notes__ == [note]
     assert decode(encoded("PNG", size=(1, 1)), Limits(min_side=1)).size == (1, 1)
     for wrong in ({"max_pixels": 0}, {"max_bytes": -1}, {"min_side": 1.5}, {"min_side": True}):
         with pytest.raises(InputError, match="positive whole number"):

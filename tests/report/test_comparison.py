@@ -89,8 +89,26 @@ class TestReading:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(InputError, match=r"evaluate --json"):
             read_run(tmp_path / "x.json")
-        with pytest.raises(InputError, match="nowhere"):
-            read_run(tmp_path / "nowhere.json")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda file: None, "there is no such file: check the path."),
+            (lambda file: file.mkdir(), "it is a folder: name the file inside it."),
+            (lambda file: file.write_text("no"), "its content is no JSON: evaluate again"),
+            (lambda file: file.write_bytes(b"\xff"), "its content is no JSON: evaluate again"),
+            (lambda file: file.write_text("[" * 99_999), "its content is no JSON: evaluate again"),
+            (lambda file: file.write_text('"no"'), "but it does not: evaluate again, with --json."),
+        ],
+    )
+    def test_each_says_what_to_do(self, tmp_path, make, message):
+        file = tmp_path / "x.json"
+        make(file)
+        with pytest.raises(InputError) as caught:
+            read_run(file)
+        assert f"Expected {file} to " in str(caught.value)
+        assert message in str(caught.value)
+        assert "Errno" not in str(caught.value)
 
 
 class TestPairing:

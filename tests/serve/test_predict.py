@@ -151,7 +151,13 @@ def test_bodies_and_pixels_are_bounded(colours):
         assert answer.status_code == 413
         assert answer.json()["error"]["kind"] == "body_too_large"
         answer = client.post("/v1/predict", files={"images": png("red", 1, size=80)})
-        assert answer.json()["verdicts"][0]["kind"] == "too_large"
+        (large,) = answer.json()["verdicts"]
+        assert large["kind"] == "too_large"
+        assert large["error"].endswith("at most 5,000 are decoded. Make it smaller.")
+        answer = client.post("/v1/predict", files={"images": png("red", 1, size=4)})
+        (small,) = answer.json()["verdicts"]
+        assert small["kind"] == "too_small"
+        assert small["error"].endswith("at least 8. Use a larger version.")
 
 
 def test_names_are_shown_and_never_used_as_paths(client):

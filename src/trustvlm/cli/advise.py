@@ -24,7 +24,7 @@ def advise(
     labelled: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LABELLED]",
+            metavar="LABELLED",
             help="Labelled images beside the examples: a folder of class folders, or a CSV.",
             show_default=False,
         ),

@@ -105,9 +105,7 @@ def run(
     "--shots 1,4,16 --draws 5 --json pets.json"
 )
 def arrays(
-    tests: Annotated[
-        list[Path], typer.Argument(metavar="TEST.npz...", help="The sets to test on.")
-    ],
+    tests: Annotated[list[Path], typer.Argument(metavar="TEST.npz", help="The sets to test on.")],
     support: Annotated[
         Path, typer.Option(metavar="TRAIN.npz", help="The set that shots are drawn from.")
     ],

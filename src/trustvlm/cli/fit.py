@@ -18,6 +18,7 @@ def fit(
     shots: Annotated[
         Path,
         typer.Argument(
+            metavar="SHOTS",
             help="Folder of class folders, or CSV with the columns path and label.",
         ),
     ],

@@ -24,7 +24,7 @@ def monitor(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Incoming images: images, folders, CSVs with the column path, or text files.",
         ),
     ],

@@ -24,7 +24,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images, folders, CSVs with the column path, text files with a path a line, tar "
             "archives, Parquet files with images, or URLs of these.",
         ),

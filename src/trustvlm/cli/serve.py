@@ -16,7 +16,7 @@ __all__ = ["add_to", "serve"]
 def serve(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL.trust...", help="One or more made by `trustvlm fit`."),
+        typer.Argument(metavar="MODEL.trust", help="One or more made by `trustvlm fit`."),
     ],
     **settings: Any,
 ) -> None:
@@ -32,10 +32,10 @@ def serve(
 
 def _with_settings() -> None:
     """Give `serve` one option per setting, so that there is one table of them."""
-    known = inspect.signature(serve)
+    known = inspect.signature(serve, eval_str=True)
     parameters = [known.parameters["models"]]
     types = {"str": str, "int": int, "float": float}
-    annotations: dict[str, Any] = {"models": serve.__annotations__["models"], "return": None}
+    annotations: dict[str, Any] = {"models": known.parameters["models"].annotation, "return": None}
     for setting in setting_fields():
         option = typer.Option(
             flag(setting.name),

@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which study, or all.")],
     files: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG.toml | TEST.npz...", help="What to study.")
+        list[Path], typer.Argument(metavar="CONFIG.toml | TEST.npz", help="What to study.")
     ],
     support: Annotated[
         Path | None,

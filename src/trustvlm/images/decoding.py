@@ -143,7 +143,8 @@ def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:
             "too_large",
             name,
             f"it has {width} x {height} pixels, and at most {limits.max_pixels:,} are decoded",
-            "Make it smaller, or raise `Limits(max_pixels=...)`",
+            "Make it smaller",
+            note="Or raise `Limits(max_pixels=...)`.",
         )
     if min(width, height) < limits.min_side:
         raise refusal(
@@ -151,7 +152,8 @@ def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:
             name,
             f"it has {width} x {height} pixels, and the shorter side must have at least "
             f"{limits.min_side}",
-            "Use a larger version, or lower `Limits(min_side=...)`",
+            "Use a larger version",
+            note="Or lower `Limits(min_side=...)`.",
         )
 
 

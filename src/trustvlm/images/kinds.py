@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-def refusal(kind: str, name: str, what: str, remedy: str) -> ImageError:
+def refusal(kind: str, name: str, what: str, remedy: str, *, note: str = "") -> ImageError:
     """Build the error of one image; the message begins with the image's name.
 
     Parameters
@@ -37,6 +37,8 @@ def refusal(kind: str, name: str, what: str, remedy: str) -> ImageError:
         The image as the user knows it.
     what, remedy
         What is wrong, and what to do about it, both without a full stop.
+    note
+        What a programmer could do instead; tracebacks show it, tables and clients do not see it.
 
     Examples
     --------
@@ -45,4 +47,7 @@ def refusal(kind: str, name: str, what: str, remedy: str) -> ImageError:
     ('empty', 'cat.jpg: the file is empty. Copy it again.')
     """
     assert kind in KINDS, kind  # noqa: S101
-    return ImageError(kind, f"{name}: {what}. {remedy}.")
+    error = ImageError(kind, f"{name}: {what}. {remedy}.")
+    if note:
+        error.add_note(note)
+    return error

@@ -76,7 +76,8 @@ def check_size(size: int, limits: Limits, name: str) -> None:
             "too_large",
             name,
             f"the file has {size:,} bytes, and at most {limits.max_bytes:,} are read",
-            "Make it smaller, or raise `Limits(max_bytes=...)`",
+            "Make it smaller",
+            note="Or raise `Limits(max_bytes=...)`.",
         )
 
 

@@ -76,12 +76,7 @@ def read_run(path: str | os.PathLike[str], score: str | None = None) -> Run:
         said of each image, or has no such score.
     """
     source = Path(path)
-    try:
-        told = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Expected {source} to be a file of `trustvlm evaluate --json`, but: {error}"
-        ) from error
+    told = _read_json(source)
     if not isinstance(told, dict) or not isinstance(told.get("images"), dict):
         raise InputError(
             f"Expected {source} to hold `images`, as files of `trustvlm evaluate --json` do, but "
@@ -100,6 +95,30 @@ def read_run(path: str | os.PathLike[str], score: str | None = None) -> Run:
             f"Expected the images of {source} to be whole, but they are not "
             f"({type(error).__name__}: {error}): evaluate again, with --json."
         ) from error
+
+
+def _read_json(source: Path) -> Any:
+    try:
+        return json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        what, remedy = "there is no such file", "check the path"
+        raise _no_evaluation(source, what, remedy) from error
+    except IsADirectoryError as error:
+        what, remedy = "it is a folder", "name the file inside it"
+        raise _no_evaluation(source, what, remedy) from error
+    except OSError as error:
+        what = f"it cannot be read ({error.strerror or type(error).__name__})"
+        raise _no_evaluation(source, what, "see to it that you may read it") from error
+    except (ValueError, RecursionError) as error:
+        what, remedy = "its content is no JSON", "evaluate again, with --json"
+        raise _no_evaluation(source, what, remedy) from error
+
+
+def _no_evaluation(source: Path, what: str, remedy: str) -> InputError:
+    return InputError(
+        f"Expected {source} to be a file that `trustvlm evaluate --json` wrote, but {what}: "
+        f"{remedy}."
+    )
 
 
 def _run(
