@@ -225,6 +225,27 @@ def test_the_queue_is_worked_by_keyboard_alone(open_page, service, photos):
     assert opened.complaints == []
 
 
+def test_two_people_begin_with_different_images(open_page, service, photos):
+    first, second = open_page(service), open_page(service)
+    upload(first, photos)
+    order = [one["image"] for one in queued(service)["images"]]
+    for opened in (first, second):
+        in_view(opened, "Review")
+        opened.page.locator("#item").wait_for()
+        opened.page.keyboard.press("a")
+        opened.page.get_by_text("Accepted: ").wait_for()
+    assert [row["image"] for row in exported(service)] == [order[0], order[6]]
+    # Whoever has an image on the screen that another just answered is told so.
+    image = order[7]
+    body = json.dumps({"image": image, "action": "skip"}).encode()
+    said = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{service}/v1/feedback", body, said)):
+        second.page.keyboard.press("a")
+    second.page.get_by_text("Someone said skip before; now yours counts.").wait_for()
+    assert {row["image"]: row["action"] for row in exported(service)}[image] == "accept"
+    assert first.complaints + second.complaints == []
+
+
 def test_and_by_mouse(open_page, service, photos):
     opened = open_page(service)
     upload(opened, photos[:4])

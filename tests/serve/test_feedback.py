@@ -227,6 +227,45 @@ def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
     assert client.get("/v1/queue").json() == waiting
 
 
+def test_two_reviewers_begin_with_different_images(reviewed):
+    client, _ = reviewed
+
+    def queue(**query):
+        found = client.get("/v1/queue", params=query).json()
+        assert found["open"] == 4
+        return [one["image"] for one in found["images"]]
+
+    a, b, c, d = plain = queue()
+    assert queue(reviewer="ann", limit=1) == [a]
+    assert queue(reviewer="bob", limit=1) == [b]
+    assert queue(reviewer="ann", limit=2) == [a, c]
+    assert queue(reviewer="bob") == [b, d, a, c]
+    assert queue(reviewer="cat", limit=3) == [a, b, c]  # better twice than never
+    assert queue() == plain
+    assert client.get("/v1/queue", params={"reviewer": "x" * 65}).status_code == 422
+
+
+def test_a_second_answer_counts_and_tells_of_the_first(reviewed):
+    client, (first, *_) = reviewed
+
+    def answer(label):
+        body = {"image": first["image"], "action": "correct", "label": label}
+        return client.post("/v1/feedback", json=body).json()
+
+    def counts():
+        rows = csv.DictReader(io.StringIO(client.get("/v1/feedback.csv").text))
+        return [row["label"] for row in rows]
+
+    one = answer("green")
+    assert one["earlier"] is None
+    two = answer("blue")
+    assert two["earlier"] == {"id": one["id"], "action": "correct", "label": "green"}
+    assert counts() == ["blue"]
+    client.delete(f"/v1/feedback/{two['id']}")
+    assert counts() == ["green"]
+    assert answer("red")["earlier"]["id"] == one["id"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
 from trustvlm.serve.feedback import FeedbackStore
 from trustvlm.serve.keys import Keys
+from trustvlm.serve.leases import Leases
 from trustvlm.serve.logs import Log
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.shelf import Shelf
@@ -26,6 +27,7 @@ class Context:
     log: Log
     keys: Keys
     feedback: FeedbackStore
+    leases: Leases = field(default_factory=Leases)
 
 
 def context_of(request: Request) -> Context:

@@ -184,6 +184,14 @@ class FeedbackStore:
         with self._turn:
             return int(self._connection.execute(query, row).lastrowid or 0)
 
+    def earlier(self, number: int) -> dict[str, Any] | None:
+        """Return the answer that counted before another on the same image; None if none did."""
+        query = """
+            SELECT a.* FROM answers a JOIN answers b ON a.image = b.image AND a.model = b.model
+            WHERE b.id = ? AND a.id < b.id AND a.undone_at IS NULL ORDER BY a.id DESC LIMIT 1
+        """
+        return next(iter(self._rows(query, (number,))), None)
+
     def undo(self, number: int) -> bool:
         """Take an answer back; False if there is none of that number, or it was taken back."""
         query = "UPDATE answers SET undone_at = ? WHERE id = ? AND undone_at IS NULL"

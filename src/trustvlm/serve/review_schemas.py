@@ -61,11 +61,22 @@ class Skipped(_Said):
 FeedbackRequest = Annotated[Accepted | Corrected | Skipped, Field(discriminator="action")]
 
 
+class EarlierAnswer(BaseModel):
+    """An answer on the same image that counted until now."""
+
+    id: int
+    action: str
+    label: str
+
+
 class FeedbackAnswer(BaseModel):
     """The answer is on disk."""
 
     id: int = Field(description="Undo it with DELETE /v1/feedback/{id}.")
     open: int = Field(description="Images that still wait.")
+    earlier: EarlierAnswer | None = Field(
+        None, description="What counted before, if someone had answered already."
+    )
 
 
 class UndoAnswer(BaseModel):

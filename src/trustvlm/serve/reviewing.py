@@ -43,7 +43,11 @@ _JPEG: dict[int | str, dict[str, Any]] = {
     responses=answers(400, 401, 403, 404, 408, 409, 413, 422, 429),
 )
 async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any]:
-    """Store what a person says about a verdict; it is on disk before this answers."""
+    """Store what a person says about a verdict; it is on disk before this answers.
+
+    Of several answers on an image the last one counts; `earlier` says which one counted before, and
+    counts again if this one is undone.
+    """
     context = context_of(request)
     served = context.shelf[said.model]
     kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
@@ -60,8 +64,9 @@ async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any
         confidence=float("nan") if confidence is None else float(confidence),
     )
     number = await asyncio.to_thread(context.feedback.record, answer)
+    earlier = await asyncio.to_thread(context.feedback.earlier, number)
     left = await asyncio.to_thread(context.feedback.n_open, served.name)
-    return {"id": number, "open": left}
+    return {"id": number, "open": left, "earlier": earlier}
 
 
 @router.delete(
@@ -99,11 +104,24 @@ async def queue(
     request: Request,
     model: ModelName = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    reviewer: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=64,
+            description="Any text of your own: what other reviewers look at then comes last.",
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """Return the images that wait for a person, the most doubtful first."""
     context = context_of(request)
     served = context.shelf[model]
-    rows = await asyncio.to_thread(context.feedback.queue, served.name, limit)
+    enough = limit + (len(context.leases) if reviewer else 0)
+    rows = await asyncio.to_thread(context.feedback.queue, served.name, enough)
+    if reviewer:
+        waiting = {row["image"]: row for row in rows}
+        handed = context.leases.share(served.name, reviewer, list(waiting), limit)
+        rows = [waiting[image] for image in handed]
     left = await asyncio.to_thread(context.feedback.n_open, served.name)
     return {"open": left, "images": rows}
 

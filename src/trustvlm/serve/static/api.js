@@ -3,6 +3,7 @@
 import { byId } from "./dom.js";
 
 const KEY = "trustvlm-key";
+const REVIEWER = "trustvlm-reviewer";
 const pictures = new Map();
 const MOST_PICTURES = 300;
 let model = "";
@@ -37,6 +38,18 @@ async function send(path, { query, ...options } = {}) {
     throw new Refused(body?.error?.message ?? `The service answered ${answer.status}.`);
   }
   return answer;
+}
+
+// Whose queue this is, as long as the tab is open. Random bytes are there without TLS, a UUID is not.
+export function reviewer() {
+  let token = sessionStorage.getItem(REVIEWER);
+  if (!token) {
+    token = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) =>
+      byte.toString(16).padStart(2, "0")
+    ).join("");
+    sessionStorage.setItem(REVIEWER, token);
+  }
+  return token;
 }
 
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);

@@ -1,10 +1,11 @@
 // The queue, worked through with five keys.
 
-import { answerImage, ask, fetchText, pictureUrl, undoAnswer } from "./api.js";
+import { answerImage, ask, fetchText, pictureUrl, reviewer, undoAnswer } from "./api.js";
 import { byId, element, say } from "./dom.js";
 import { shownVerdict } from "./verdict.js";
 
-const AHEAD = 20;
+// Few, because what one person is handed others see last.
+const AHEAD = 6;
 let waiting = [];
 let open = 0;
 let busy = false;
@@ -32,7 +33,10 @@ function show() {
 
 export async function refresh(first = null) {
   try {
-    const answer = await ask("/v1/queue", { query: { limit: AHEAD } });
+    const query = { limit: AHEAD };
+    // Who does not look at the queue takes nothing from it.
+    if (!byId("review").hidden) query.reviewer = reviewer();
+    const answer = await ask("/v1/queue", { query });
     [waiting, open] = [answer.images, answer.open];
     const at = waiting.findIndex((one) => one.image === first);
     if (at > 0) waiting.unshift(...waiting.splice(at, 1));
@@ -58,7 +62,7 @@ const answer = (action, label = null) =>
   once(async () => {
     const current = waiting[0];
     if (!current) return;
-    const { id, open: left } = await answerImage(current.image, action, label);
+    const { id, open: left, earlier } = await answerImage(current.image, action, label);
     given.push({ id, image: current.image });
     waiting.shift();
     open = left;
@@ -66,7 +70,8 @@ const answer = (action, label = null) =>
     if (waiting.length < AHEAD / 2 && waiting.length < left) await refresh();
     else show();
     // Said last: until then keys are not heard.
-    say(`${told[action] ?? `Corrected to ${label}.`} ${left} left.`);
+    const before = earlier ? ` Someone said ${earlier.label || "skip"} before; now yours counts.` : "";
+    say(`${told[action] ?? `Corrected to ${label}.`} ${left} left.${before}`);
   });
 
 const undo = () =>
