@@ -82,6 +82,39 @@ def test_float32_embeddings_are_scored_in_float32(tmp_path):
     np.testing.assert_allclose(found.confidence, exact.confidence, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["image_similarity", "prototype_posterior", "trustvlm_star"])
+def test_float32_features_are_compared_in_float32(name):
+    given_arrays = material(n=200, dtype=np.float32)
+    given_arrays["features"] *= np.geomspace(1e-30, 1e30, 200, dtype=np.float32)[:, None]
+    exact = compute(name, **with_logits(given_arrays, 10.0))
+    found = compute_embedded(name, **given_arrays, logit_scale=10.0)
+    np.testing.assert_array_equal(found.prediction, exact.prediction)
+    np.testing.assert_allclose(found.confidence, exact.confidence, atol=1e-4)
+
+
+@given(st.sampled_from([np.float16, np.float32, np.float64, np.int64]), st.integers(-37, 37))
+def test_lengths_are_those_of_the_norm(dtype, exponent):
+    rows = np.random.default_rng(0).integers(1, 9, size=(5, 4)).astype(dtype)
+    if dtype in (np.float32, np.float64):
+        rows *= dtype(10.0**exponent)
+    checked, lengths = arrays.rows_and_lengths(rows, "rows")
+    assert checked.dtype == lengths.dtype == arrays.as_matrix(rows, "rows").dtype
+    expected = np.linalg.norm(rows.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, expected, rtol=1e-6 if dtype != np.float64 else 1e-15)
+
+
+def test_rows_without_a_length_are_refused():
+    rows = np.ones((4, 3), dtype=np.float32)
+    rows[2] = 0.0
+    with pytest.raises(InputError, match="all zeros, the first is row 2"):
+        arrays.rows_and_lengths(rows, "rows")
+    rows[1, 1] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity, the first is row 1"):
+        arrays.rows_and_lengths(rows, "rows")
+    with pytest.raises(InputError, match="two dimensions"):
+        arrays.rows_and_lengths(rows[0], "rows")
+
+
 def test_embeddings_that_do_not_fit_are_refused():
     given_arrays = material()
     with pytest.raises(InputError, match="all images at once"):

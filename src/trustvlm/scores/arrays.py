@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["as_labels", "as_matrix", "as_nonzero_rows", "row_blocks"]
+__all__ = ["as_labels", "as_matrix", "as_nonzero_rows", "row_blocks", "rows_and_lengths"]
 
 # Rows are worked on in blocks of about this many bytes, whatever n is.
 _BLOCK_BYTES = 64 * 2**20
@@ -70,6 +70,36 @@ def as_nonzero_rows(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
             f"are all zeros, the first is row {bad[0]}: their cosine is undefined."
         )
     return array
+
+
+def rows_and_lengths(
+    value: ArrayLike, name: str
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Return `as_nonzero_rows(value)` and the `(n,)` Euclidean lengths of the rows, in its dtype.
+
+    One pass over rows of ordinary length finds all that the checks look for.
+
+    Raises
+    ------
+    InputError
+        As `as_nonzero_rows`.
+
+    Examples
+    --------
+    >>> rows_and_lengths([[3.0, 4.0]], "features")
+    (array([[3., 4.]]), array([5.]))
+    """
+    array = np.asarray(value)
+    if array.ndim == 2 and array.dtype in (np.float32, np.float64):
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("nd,nd->n", array, array)
+        # Outside of these bounds there is something wrong, or squares have lost digits.
+        if ((squares > 1e-20) & (squares < 1e30)).all():
+            return array, np.sqrt(squares)
+    array = as_nonzero_rows(value, name)
+    largest = np.abs(array).max(axis=1, keepdims=True)
+    lengths = largest[:, 0] * np.linalg.norm(array / largest, axis=1)
+    return array, lengths.astype(array.dtype)
 
 
 def as_labels(value: ArrayLike, name: str, *, n_classes: int, n: int | None = None) -> NDArray[Any]:

@@ -19,6 +19,7 @@ __all__ = [
     "Comparison",
     "HeldOut",
     "compare",
+    "compare_as_stored",
     "compare_held_out",
     "compare_with",
     "image_directions",
@@ -80,6 +81,25 @@ class _WithPrototypes(Comparison):
 
 
 @dataclass(frozen=True)
+class _AsStored(Comparison):
+    """Images as rows `(n, d)` of any length, and prototypes of the same precision, their own."""
+
+    rows: NDArray[Any]
+    lengths: NDArray[Any]
+    prototypes: NDArray[Any]
+
+    @cached_property
+    def similarities(self) -> NDArray[np.float64]:
+        table: NDArray[np.float64] = (self.rows @ self.prototypes.T).astype(np.float64)
+        table /= self.lengths[:, None]
+        return table
+
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        products = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
+        return np.asarray(products / self.lengths, dtype=np.float64)
+
+
+@dataclass(frozen=True)
 class _Tabulated(Comparison):
     """Shots beside prototypes of their own, as the cosines `(n, C)` to them."""
 
@@ -135,6 +155,36 @@ def compare_with(evidence: Evidence, bank: PrototypeBank) -> Comparison:
     return _WithPrototypes(
         evidence.logits, bank.present_, image_directions(evidence), bank.prototypes_
     )
+
+
+def compare_as_stored(
+    evidence: Evidence, lengths: NDArray[Any], prototypes: NDArray[Any]
+) -> Evidence:
+    """Return evidence whose images are compared in the precision that their features have.
+
+    Parameters
+    ----------
+    evidence
+        With `features` and `bank`.
+    lengths
+        `(n,)` Euclidean lengths of the features.
+    prototypes
+        `(C, d)` the bank's, in the precision of the features.
+
+    Examples
+    --------
+    >>> images = Evidence.of(logits=[[0.0]], features=np.float32([[2.0, 0.0]]),
+    ...                      support_features=[[1.0, 0.0]], support_labels=[0])
+    >>> stored = compare_as_stored(images, np.float32([2.0]), np.float32([[1.0, 0.0]]))
+    >>> compare(stored).similarities
+    array([[1.]])
+    """
+    features, bank = evidence.features, evidence.bank
+    assert features is not None  # noqa: S101 -- the caller has them
+    assert bank is not None  # noqa: S101
+    comparison = _AsStored(evidence.logits, bank.present_, features, lengths, prototypes)
+    evidence.once("comparison", lambda: (bank.prototypes_, comparison))
+    return evidence
 
 
 def image_directions(evidence: Evidence) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_nonzero_rows, row_blocks
+from trustvlm.scores.arrays import as_nonzero_rows, row_blocks, rows_and_lengths
+from trustvlm.scores.comparison import compare_as_stored
 from trustvlm.scores.computing import joined, prepare
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
@@ -61,7 +62,7 @@ def compute_embedded(
     -------
     ScoreResult
         `prediction` `(n,)` int64 and `confidence` `(n,)` float64. Logits are computed in the
-        precision of `image_embeddings`, at least float32.
+        precision of `image_embeddings` and cosines in that of `features`, at least float32.
 
     Raises
     ------
@@ -96,34 +97,41 @@ def compute_embedded(
     precision = np.result_type(image_embeddings.dtype, np.float32)
     columns = np.asarray(logit_scale * unit_rows(texts).T, dtype=precision)
 
-    def logits(checked: NDArray[Any]) -> NDArray[Any]:
-        lengths = np.sqrt(np.einsum("ne,ne->n", checked, checked, dtype=np.float64))
-        table: NDArray[Any] = checked.astype(precision, copy=False) @ columns
-        table /= lengths[:, None].astype(precision)
+    def logits(rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        directions = np.divide(rows, lengths[:, None], dtype=precision)
+        table: NDArray[Any] = directions @ columns
         return table
 
     shots = None
     if support_image_embeddings is not None:
-        shots = as_nonzero_rows(support_image_embeddings, "support_image_embeddings")
+        shots = rows_and_lengths(support_image_embeddings, "support_image_embeddings")
     known = Evidence.of(
         logits=np.empty((0, len(texts))),
         features=None if features is None else np.asarray(features[:0]),
         bank=bank,
         support_features=support_features,
         support_labels=support_labels,
-        support_logits=None if shots is None else logits(shots),
+        support_logits=None if shots is None else logits(*shots),
         image_embeddings=np.asarray(image_embeddings[:0]),
         text_embeddings=texts,
-        support_image_embeddings=shots,
+        support_image_embeddings=None if shots is None else shots[0],
     )
     prepared = prepare(name, known, **parameters)
+    stored = None
+    if features is not None and known.bank is not None:
+        alike = np.result_type(features.dtype, np.float32) if features.dtype.kind == "f" else float
+        stored = known.bank.prototypes_.astype(alike)
 
     def score(rows: slice) -> ScoreResult:
         where = f"[{rows.start}:{rows.stop}]"
-        images = as_nonzero_rows(image_embeddings[rows], f"image_embeddings{where}")
-        seen = None if features is None else as_nonzero_rows(features[rows], f"features{where}")
+        images = rows_and_lengths(image_embeddings[rows], f"image_embeddings{where}")
         # Checked above: with_images would look at everything again.
-        evidence = replace(known, logits=logits(images), features=seen, image_embeddings=images)
+        evidence = replace(known, logits=logits(*images), image_embeddings=images[0])
+        if features is not None:
+            seen, lengths = rows_and_lengths(features[rows], f"features{where}")
+            evidence = replace(evidence, features=seen)
+            if stored is not None:
+                evidence = compare_as_stored(evidence, lengths, stored)
         return prepared(evidence)
 
     width = len(texts) + texts.shape[1] + (0 if features is None else features.shape[1])

@@ -38,6 +38,8 @@ def prototype_softmax(
     """
     if not temperature > 0:
         raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
+    if present.all():
+        return softmax(similarities / temperature)
     posterior = np.zeros_like(similarities)
     if present.any():
         posterior[:, present] = softmax(similarities[:, present] / temperature)

@@ -128,11 +128,14 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     >>> softmax(np.array([[1000.0, 1000.0]]))
     array([[0.5, 0.5]])
     """
-    shifted: NDArray[np.float64] = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
+    result: NDArray[np.float64] = logits.astype(np.float64)
+    table = result.reshape(-1, result.shape[-1])
+    for start in range(0, len(table), _ROWS):
+        rows = table[start : start + _ROWS]
+        rows -= rows.max(axis=1, keepdims=True)
+        np.exp(rows, out=rows)
+        rows /= rows.sum(axis=1, keepdims=True)
+    return result
 
 
 def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -158,16 +161,20 @@ def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np
     >>> top_probability(np.array([[0.0, 0.0], [0.0, 20.0]], dtype=np.float32))
     (array([0, 1]), array([0.5, 1. ]))
     """
-    prediction: NDArray[np.int64] = logits.argmax(axis=1)
+    prediction = np.empty(len(logits), dtype=np.int64)
     probability = np.empty(len(logits))
     # Exponentials below the smallest normal number are slow, and nothing beside 1.
     least = np.log(np.finfo(logits.dtype).tiny)
+    count = np.arange(_ROWS)
+    space = np.empty((_ROWS, logits.shape[1]), dtype=logits.dtype)
     for start in range(0, len(logits), _ROWS):
         rows = logits[start : start + _ROWS]
-        top = prediction[start : start + _ROWS, None]
-        others = rows - np.take_along_axis(rows, top, axis=1)
+        top = rows.argmax(axis=1)
+        tops, others = (count[: len(rows)], top), space[: len(rows)]
+        np.subtract(rows, rows[tops][:, None], out=others)
         np.maximum(others, least, out=others)
         np.exp(others, out=others)
-        np.put_along_axis(others, top, 0.0, axis=1)
+        others[tops] = 0.0
+        prediction[start : start + _ROWS] = top
         probability[start : start + _ROWS] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
     return prediction, probability
