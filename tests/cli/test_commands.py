@@ -86,6 +86,13 @@ def test_label_needs_a_folder_and_names_alone(trustvlm, photos, tmp_path):
     assert "not CLIP" in done.err
 
 
+def test_label_passes_on_how_to_compute(trustvlm, photos):
+    asked = ("label", photos, "--classes", "red,green", "--vlm", "offline")
+    assert trustvlm(*asked, "--draft").out == trustvlm(*asked).out  # these are small PNGs
+    done = trustvlm(*asked, "--precision", "bfloat16")
+    assert (done.code, "Expected `precision` to be float32" in done.err) == (1, True)
+
+
 def test_adapting_is_named_in_the_artefact_and_needs_auto(trustvlm, shots, photos, tmp_path):
     fit = ["fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", "--adapt"]
     done = trustvlm(*fit)
@@ -364,8 +371,13 @@ def test_a_profile_goes_to_standard_error_and_changes_no_row(trustvlm, fitted, p
     assert "forward passes took" in profiled.err
 
 
-def test_a_profile_of_a_folder_is_refused_before_anything_runs(trustvlm, fitted, photos, tmp_path):
-    done = trustvlm("predict", fitted, photos, "--profile", "-o", f"{tmp_path / 'parts'}/")
-    assert done.code == 2
-    assert "--profile is for output into one file" in done.err
-    assert not (tmp_path / "parts").exists()
+def test_a_profile_of_a_folder_sums_up_the_parts(trustvlm, fitted, photos, tmp_path):
+    into = ("--part-size", "4", "-o", f"{tmp_path / 'parts'}/")
+    done = trustvlm("predict", fitted, photos, "--profile", *into)
+    assert "profile: 15 images" in done.err
+    for stage in ("encoder vlm", "encoder vision", "scores", "writing", "decoding", "all else"):
+        assert stage in done.err
+    again = trustvlm("predict", fitted, photos, "--profile", *into)
+    assert "profile: 0 images" in again.err
+    done = trustvlm("predict", fitted, photos, "--profile", *into, "--engine", "ray")
+    assert (done.code, "--profile is for one worker" in done.err) == (1, True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from trustvlm.bulk.parts import FinishedPart, Part, finished_part
+from trustvlm.embeddings import Profile
 from trustvlm.images import ImageSource
 from trustvlm.images.references import UnreadableImage
 from trustvlm.images.shards import BrokenShard
@@ -42,12 +43,14 @@ class PartComputer:
         watched = _Watched(self._from(part), fatal)
         verdicts: list[Verdict] = []
         kinds: list[str] = []
-        for found, judged in self._predictor.chunks(watched):
+        profile = Profile()
+        for found, judged in self._predictor.chunks(watched, profile=profile):
             verdicts += judged
             kinds += found.failure_kinds
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
-        return finished_part(part, verdicts, kinds, last=end or watched.broken)
+        last = end or watched.broken
+        return finished_part(part, verdicts, kinds, last=last, seconds=profile.seconds)
 
     def probe(self, part: Part, start: int) -> Iterator[int]:
         """Yield the position of each image of a part, from a position on, that does no harm."""

@@ -16,6 +16,7 @@ from trustvlm.bulk.manifest import FOLDER, agree_on, identify
 from trustvlm.bulk.parts import Part
 from trustvlm.bulk.summary import BulkSummary
 from trustvlm.bulk.worker import Loader, LoadModel
+from trustvlm.embeddings import Profile
 from trustvlm.exceptions import InputError
 from trustvlm.extras import require
 from trustvlm.files import write_text
@@ -44,6 +45,7 @@ def predict_in_bulk(
     image_column: str | None = None,
     keep_embeddings: bool = False,
     progress: Callable[[int], None] | None = None,
+    profile: Profile | None = None,
 ) -> BulkSummary:
     """Predict on any number of images, into a folder of Parquet files.
 
@@ -75,6 +77,8 @@ def predict_in_bulk(
         Look vectors up in the store and keep them there: about 5 kB an image and two encoders.
     progress
         Called with the number of images done, after each part.
+    profile
+        Learns where the time of this run goes, summed over all workers.
 
     Raises
     ------
@@ -109,6 +113,7 @@ def predict_in_bulk(
             "image_column": image_column,
         },
         progress=progress,
+        profile=profile,
     )
     return replace(summary, notes=(*summary.notes, f"decisions: {manifest['decision_rule']}"))
 
@@ -121,6 +126,7 @@ def run_job(
     identity: dict[str, str],
     settings: dict[str, Any],
     progress: Callable[[int], None] | None = None,
+    profile: Profile | None = None,
 ) -> BulkSummary:
     """Do what is left of a job; see `predict_in_bulk`.
 
@@ -128,7 +134,7 @@ def run_job(
     ----------
     engine
         Who computes.
-    images, output, progress
+    images, output, progress, profile
         As in `predict_in_bulk`.
     identity
         What the model is, side by side; compared with that of the run before.
@@ -139,6 +145,7 @@ def run_job(
     size = settings["part_size"]
     if not isinstance(size, int) or size < 1:
         raise InputError(f"Expected `part_size` to be a whole number >= 1, but got {size!r}.")
+    profile = profile or Profile()
     began = time.monotonic()
     named = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     inputs = [os.fspath(item) for item in named]
@@ -153,7 +160,11 @@ def run_job(
         _check_done(journal, inputs, settings)
         work = (Work(part, journal.done(part.number)) for part in _first_parts(inputs, settings))
         for part, finished in engine.run(work):
-            journal.add(part, finished)
+            with profile.stage("writing"):
+                journal.add(part, finished)
+            for stage, seconds in finished.seconds.items():
+                profile.add(stage, seconds)
+            profile.n_images += finished.n_images
             if progress is not None:
                 progress(journal.n_images)
         summary = BulkSummary(

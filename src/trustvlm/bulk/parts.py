@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trustvlm.extras import require
@@ -71,6 +71,8 @@ class FinishedPart:
         A Parquet file; b"" without images.
     decisions, errors
         Counts by decision and, of the errors, by kind.
+    seconds
+        By stage of the computing, as `Profile` has them.
     """
 
     number: int
@@ -80,10 +82,16 @@ class FinishedPart:
     content: bytes = field(repr=False)
     decisions: dict[str, int]
     errors: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 def finished_part(
-    part: Part, verdicts: Sequence[Verdict], kinds: Sequence[str], *, last: bool
+    part: Part,
+    verdicts: Sequence[Verdict],
+    kinds: Sequence[str],
+    *,
+    last: bool,
+    seconds: Mapping[str, float],
 ) -> FinishedPart:
     """Turn verdicts into the content of a file, the same bytes for the same verdicts."""
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
@@ -98,4 +106,5 @@ def finished_part(
         content=content.getvalue(),
         decisions=dict(Counter(verdict.decision for verdict in verdicts)),
         errors=dict(Counter(kinds)),
+        seconds=dict(seconds),
     )

@@ -50,6 +50,7 @@ def predict_into_folder(
     *,
     engine: str,
     ray: Mapping[str, Any],
+    profiled: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -58,21 +59,28 @@ def predict_into_folder(
     `ray` holds the settings of `RayEngine`, for the engine of that name.
     """
     from trustvlm.bulk import predict_in_bulk
+    from trustvlm.embeddings import Profile
 
     if engine == "ray":
+        if profiled:
+            raise InputError("--profile is for one worker: Ray's dashboard shows what many do.")
         from trustvlm.bulk.ray_engine import RayEngine
 
         settings["engine"] = partial(RayEngine, **ray)
     elif engine != "local":
         raise InputError(f"Expected --engine to be local or ray, but got {engine!r}.")
+    profile = Profile()
     with progress_bar("images", quiet=quiet) as update:
         summary = predict_in_bulk(
             model,
             inputs,
             output,
             progress=None if update is None else lambda done: update(done, 0, 0),
+            profile=profile,
             **settings,
         )
+    if profiled:
+        note("\n".join(profile.lines()))
     for remark in summary.notes:
         note(f"note: {remark}", quiet=quiet)
     note(str(summary), quiet=quiet)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, Quiet, parse_settings
+from trustvlm.cli.options import Device, Draft, Precision, Quiet, parse_settings
 from trustvlm.exceptions import InputError
 
 __all__ = ["add_to", "fit"]
@@ -98,11 +98,8 @@ def fit(
         ),
     ] = "clean",
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    draft: Annotated[
-        bool,
-        typer.Option("--draft", help="Decode large JPEGs at a reduced size, for speed."),
-    ] = False,
+    precision: Precision = "float32",
+    draft: Draft = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.

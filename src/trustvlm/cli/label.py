@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import progress_bar
-from trustvlm.cli.options import Device, Quiet
+from trustvlm.cli.options import Device, Draft, Precision, Quiet
 from trustvlm.cli.verdict_output import NOT_CALIBRATED, say_what_came, write_verdicts
 
 __all__ = ["add_to", "label"]
@@ -58,6 +58,8 @@ def label(
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
     ] = False,
     device: Device = "auto",
+    precision: Precision = "float32",
+    draft: Draft = False,
     quiet: Quiet = False,
 ) -> None:
     """Label images from class names alone: no examples, no labels.
@@ -77,6 +79,8 @@ def label(
         classes=classes,
         prompt=prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
         device=device,
+        precision=precision,
+        draft=draft,
     )
     with progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress)

@@ -10,10 +10,14 @@ import typer
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["Device", "ModelPath", "Quiet", "parse_settings", "split_names"]
+__all__ = ["Device", "Draft", "ModelPath", "Precision", "Quiet", "parse_settings", "split_names"]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Draft = Annotated[
+    bool, typer.Option("--draft", help="Decode large JPEGs at a reduced size, for speed.")
+]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]

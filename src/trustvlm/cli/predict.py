@@ -86,8 +86,6 @@ def predict(
     from trustvlm.pipeline.verdicts import check_output
 
     if output is not None and is_folder(output):
-        if profiled:
-            raise typer.BadParameter("--profile is for output into one file, not into a folder.")
         predict_into_folder(
             model,
             inputs,
@@ -106,6 +104,7 @@ def predict(
                 "cpus": cpus_per_actor,
                 "gpus": gpus_per_actor,
             },
+            profiled=profiled,
             quiet=quiet,
         )
         return
