@@ -115,6 +115,22 @@ def test_rows_without_a_length_are_refused():
         arrays.rows_and_lengths(rows[0], "rows")
 
 
+def test_blocks_leave_room_for_a_table_of_images_by_shots(monkeypatch):
+    monkeypatch.setattr(arrays, "_BLOCK_BYTES", 64 * 1024)
+    few, many = (
+        Evidence.of(
+            logits=np.zeros((100, 2)),
+            features=np.ones((100, 3)),
+            support_features=np.ones((m, 3)),
+            support_labels=np.zeros(m, dtype=int),
+        )
+        for m in (2, 500)
+    )
+    assert [block.n for block in few.blocks()] == [100]
+    assert {block.n * 500 * 8 * 4 <= 64 * 1024 for block in many.blocks()} == {True}
+    assert sum(block.n for block in many.blocks()) == 100
+
+
 def test_embeddings_that_do_not_fit_are_refused():
     given_arrays = material()
     with pytest.raises(InputError, match="all images at once"):

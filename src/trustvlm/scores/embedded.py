@@ -135,4 +135,5 @@ def compute_embedded(
         return prepared(evidence)
 
     width = len(texts) + texts.shape[1] + (0 if features is None else features.shape[1])
+    width += 0 if known.support_labels is None else len(known.support_labels)
     return joined(list(map_blocks(score, row_blocks(n, 4 * width))))

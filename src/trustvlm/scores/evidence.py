@@ -155,6 +155,8 @@ class Evidence:
         columns = self.n_classes + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
+        # Scores may compare every image with every shot.
+        columns += 0 if self.support_labels is None else len(self.support_labels)
         for rows in row_blocks(self.n, 4 * columns):
             yield self if rows == slice(0, self.n) else self.rows(rows)
 
