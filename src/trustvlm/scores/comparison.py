@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,8 @@ __all__ = [
 
 # Sums of shots shorter than this share of the shots' own lengths are rounding residue.
 _NO_DIRECTION = 1e-9
+# Images that are worked on at a time where passes over n x C should stay in the cache.
+_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,17 @@ class Comparison(ABC):
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         """`(n,)` float64 cosine of each image to one prototype; 0 where its class has none."""
 
+    @property
+    def table(self) -> NDArray[Any]:
+        """The similarities in the precision that they were computed in."""
+        return self.similarities
+
+    def parts(self) -> Iterator[Comparison]:
+        """Yield the images, at least once, in slices whose tables stay in the processor's cache."""
+        for start in range(0, max(1, len(self.logits)), _ROWS):
+            rows = slice(start, start + _ROWS)
+            yield _Tabulated(self.logits[rows], self.present, self.table[rows])
+
 
 @dataclass(frozen=True)
 class _WithPrototypes(Comparison):
@@ -89,10 +103,14 @@ class _AsStored(Comparison):
     prototypes: NDArray[Any]
 
     @cached_property
+    def table(self) -> NDArray[Any]:
+        found: NDArray[Any] = self.rows @ self.prototypes.T
+        found /= self.lengths[:, None]
+        return found
+
+    @property
     def similarities(self) -> NDArray[np.float64]:
-        table: NDArray[np.float64] = (self.rows @ self.prototypes.T).astype(np.float64)
-        table /= self.lengths[:, None]
-        return table
+        return self.table.astype(np.float64)
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         products = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
@@ -101,16 +119,16 @@ class _AsStored(Comparison):
 
 @dataclass(frozen=True)
 class _Tabulated(Comparison):
-    """Shots beside prototypes of their own, as the cosines `(n, C)` to them."""
+    """Images as the cosines `(n, C)` to prototypes, their own or those of all."""
 
-    table: NDArray[np.float64]
+    cosines: NDArray[Any]
 
     @property
     def similarities(self) -> NDArray[np.float64]:
-        return self.table
+        return self.cosines.astype(np.float64, copy=False)
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(pick(self.table, classes))
+        return np.asarray(pick(self.cosines, classes), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import PER_IMAGE, Evidence
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import Score, ScoreResult, get, keywords
+from trustvlm.scores.registry import Score, ScoreResult, get, joined, keywords
 
 __all__ = [
     "PreparedScore",
     "apply",
     "check_parameters",
     "compute",
-    "joined",
     "prepare",
     "score_together",
 ]
@@ -195,16 +193,6 @@ def compute(
         support_image_embeddings=support_image_embeddings,
     )
     return apply(name, evidence, **parameters)
-
-
-def joined(results: Sequence[ScoreResult]) -> ScoreResult:
-    """Put the results of successive blocks of images together."""
-    if not results:
-        return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-    return ScoreResult(
-        prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
-        confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
-    )
 
 
 def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_nonzero_rows, row_blocks, rows_and_lengths
 from trustvlm.scores.comparison import compare_as_stored
-from trustvlm.scores.computing import joined, prepare
+from trustvlm.scores.computing import prepare
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import ScoreResult, get
+from trustvlm.scores.registry import ScoreResult, get, joined
 from trustvlm.scores.zero_shot import unit_rows
 
 __all__ = ["compute_embedded"]

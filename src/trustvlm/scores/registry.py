@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import EVIDENCE_NAMES
 
-__all__ = ["Score", "ScoreResult", "get", "keywords", "names", "register", "unregister"]
+__all__ = ["Score", "ScoreResult", "get", "joined", "keywords", "names", "register", "unregister"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class ScoreResult:
 
     prediction: NDArray[np.int64]
     confidence: NDArray[np.float64]
+
+
+def joined(results: Sequence[ScoreResult]) -> ScoreResult:
+    """Put the results of successive blocks of images together."""
+    if not results:
+        return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+    return ScoreResult(
+        prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
+        confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.comparison import Comparison, compare
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.registry import ScoreResult, register
+from trustvlm.scores.registry import ScoreResult, joined, register
 from trustvlm.scores.zero_shot import pick, softmax
 
 __all__ = [
@@ -115,10 +115,11 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     return verified(compare(evidence), weight=weight)
 
 
-def verified(found: Comparison, *, weight: float) -> ScoreResult:
+def verified(found: Comparison, weight: float) -> ScoreResult:
     """Score images by `trustvlm`, from a comparison with any prototypes."""
     prediction, probability = found.top
-    return ScoreResult(prediction, probability + weight * _image_term(found, prediction))
+    similarity = np.where(found.present[prediction], found.similarity_to(prediction), 0.0)
+    return ScoreResult(prediction, probability + weight * similarity)
 
 
 @register(
@@ -137,12 +138,15 @@ def trustvlm_star(
     `weight` = 0 gives MSP's predictions and confidences. Classes without shots get no vote from
     the examples and no image term.
     """
-    found = compare(evidence)
-    votes = prototype_softmax(found.similarities, found.present, temperature)
-    return voted(found, votes, weight=weight)
+    return joined(
+        [
+            voted(part, prototype_softmax(part.similarities, part.present, temperature), weight)
+            for part in compare(evidence).parts()
+        ]
+    )
 
 
-def voted(found: Comparison, votes: NDArray[np.float64], *, weight: float) -> ScoreResult:
+def voted(found: Comparison, votes: NDArray[np.float64], weight: float) -> ScoreResult:
     """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
     if not weight or not found.present.any():
         # Softmax can round distinct logits to equal values; without image votes the logits decide.
@@ -150,8 +154,5 @@ def voted(found: Comparison, votes: NDArray[np.float64], *, weight: float) -> Sc
     q = weight * votes
     q += found.probabilities
     prediction = q.argmax(axis=1)
-    return ScoreResult(prediction, pick(q, prediction) + weight * _image_term(found, prediction))
-
-
-def _image_term(found: Comparison, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(found.present[prediction], found.similarity_to(prediction), 0.0)
+    similarity = np.where(found.present[prediction], pick(found.similarities, prediction), 0.0)
+    return ScoreResult(prediction, pick(q, prediction) + weight * similarity)
