@@ -8,7 +8,7 @@ from scipy.special import softmax as scipy_softmax
 
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores import Evidence, apply, arrays, compute, compute_embedded, get, names, sweep
-from trustvlm.scores.zero_shot import top_probability, zero_shot_logits
+from trustvlm.scores.zero_shot import softmax, top_probability, zero_shot_logits
 
 
 def material(seed=0, n=40, n_classes=5, e=7, d=6, dtype=np.float64):
@@ -48,6 +48,15 @@ def test_the_top_probability_is_the_softmaxs(seed, scale, n_classes, dtype):
     np.testing.assert_allclose(
         probability, expected.max(axis=1), rtol=0, atol=2e-6 if dtype == np.float32 else 1e-15
     )
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from("CF"))
+def test_the_softmax_is_that_of_every_row(seed, order):
+    logits = 30 * np.random.default_rng(seed).normal(size=(3, 150, 4))
+    expected = scipy_softmax(logits, axis=-1)
+    np.testing.assert_allclose(softmax(np.asarray(logits, order=order)), expected, rtol=1e-12)
+    np.testing.assert_allclose(softmax(logits[0, 0]), expected[0, 0], rtol=1e-12)
+    assert softmax(np.empty((0, 3))).shape == (0, 3)
 
 
 def test_float32_logits_do_not_round_certain_predictions_to_ties():
@@ -129,6 +138,14 @@ def test_blocks_leave_room_for_a_table_of_images_by_shots(monkeypatch):
     assert [block.n for block in few.blocks()] == [100]
     assert {block.n * 500 * 8 * 4 <= 64 * 1024 for block in many.blocks()} == {True}
     assert sum(block.n for block in many.blocks()) == 100
+
+
+def test_prototypes_that_no_score_asks_for_may_be_lost():
+    shots = {"support_features": [[1.0, 0.0], [-1.0, 0.0]], "support_labels": [0, 0]}
+    images = {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2), "features": np.eye(2)}
+    assert compute_embedded("msp", **images, **shots).prediction.tolist() == [0, 1]
+    with pytest.raises(InputError, match="cancel each other"):
+        compute_embedded("trustvlm", **images, **shots)
 
 
 def test_embeddings_that_do_not_fit_are_refused():

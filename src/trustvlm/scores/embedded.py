@@ -118,7 +118,7 @@ def compute_embedded(
     )
     prepared = prepare(name, known, **parameters)
     stored = None
-    if features is not None and known.bank is not None:
+    if features is not None and known.bank is not None and "bank" in get(name).needs:
         alike = np.result_type(features.dtype, np.float32) if features.dtype.kind == "f" else float
         stored = known.bank.prototypes_.astype(alike)
 

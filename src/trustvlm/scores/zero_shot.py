@@ -128,7 +128,7 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     >>> softmax(np.array([[1000.0, 1000.0]]))
     array([[0.5, 0.5]])
     """
-    result: NDArray[np.float64] = logits.astype(np.float64)
+    result: NDArray[np.float64] = logits.astype(np.float64, order="C")
     table = result.reshape(-1, result.shape[-1])
     for start in range(0, len(table), _ROWS):
         rows = table[start : start + _ROWS]
