@@ -421,7 +421,7 @@ def test_control_c_ends_the_run_and_keeps_what_was_done(photos):
 
 
 STOPPED = """
-import sys, time
+import signal, sys, time
 from pixel_encoder import PixelEncoder
 from trustvlm.embeddings import EmbeddingStore, encode_images
 from trustvlm.images import find_images
@@ -431,6 +431,8 @@ class Endless(PixelEncoder):
         print("busy", flush=True)
         time.sleep(60)
 
+# Whatever started the tests in the background may have had Control-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 refs = find_images(sys.argv[1]) * 1000
 for chunk in encode_images(refs, {"e": Endless()}, EmbeddingStore.memory(), batch_size=4):
     pass
