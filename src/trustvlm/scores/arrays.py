@@ -10,10 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["as_labels", "as_matrix", "as_nonzero_rows", "row_blocks", "rows_and_lengths"]
+__all__ = [
+    "as_labels",
+    "as_matrix",
+    "as_nonzero_rows",
+    "cached_rows",
+    "row_blocks",
+    "rows_and_lengths",
+]
 
 # Rows are worked on in blocks of about this many bytes, whatever n is.
 _BLOCK_BYTES = 64 * 2**20
+_CACHED_ROWS = 128
 
 
 def as_matrix(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
@@ -144,3 +152,15 @@ def row_blocks(n: int, columns: int) -> Iterator[slice]:
     step = max(1, _BLOCK_BYTES // (8 * max(columns, 1)))
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
+
+
+def cached_rows(n: int) -> Iterator[slice]:
+    """Cut n rows into slices on which several passes stay in the processor's cache.
+
+    Examples
+    --------
+    >>> list(cached_rows(130))
+    [slice(0, 128, None), slice(128, 130, None)]
+    """
+    for start in range(0, n, _CACHED_ROWS):
+        yield slice(start, min(start + _CACHED_ROWS, n))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import EvidenceMissingError
+from trustvlm.scores.arrays import cached_rows
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.zero_shot import pick, softmax, top_probability, unit_rows
@@ -28,8 +29,6 @@ __all__ = [
 
 # Sums of shots shorter than this share of the shots' own lengths are rounding residue.
 _NO_DIRECTION = 1e-9
-# Images that are worked on at a time where passes over n x C should stay in the cache.
-_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -59,22 +58,21 @@ class Comparison(ABC):
 
     @property
     @abstractmethod
+    def table(self) -> NDArray[Any]:
+        """`(n, C)` cosines to the prototypes, as they were computed; 0 where a class has none."""
+
+    @property
     def similarities(self) -> NDArray[np.float64]:
-        """`(n, C)` float64 cosines to the prototypes; 0 where a class has none."""
+        """`table` in float64."""
+        return self.table.astype(np.float64, copy=False)
 
     @abstractmethod
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         """`(n,)` float64 cosine of each image to one prototype; 0 where its class has none."""
 
-    @property
-    def table(self) -> NDArray[Any]:
-        """The similarities in the precision that they were computed in."""
-        return self.similarities
-
     def parts(self) -> Iterator[Comparison]:
         """Yield the images, at least once, in slices whose tables stay in the processor's cache."""
-        for start in range(0, max(1, len(self.logits)), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in cached_rows(max(1, len(self.logits))):
             yield _Tabulated(self.logits[rows], self.present, self.table[rows])
 
 
@@ -86,7 +84,7 @@ class _WithPrototypes(Comparison):
     prototypes: NDArray[np.float64]
 
     @cached_property
-    def similarities(self) -> NDArray[np.float64]:
+    def table(self) -> NDArray[Any]:
         return self.directions @ self.prototypes.T
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -108,10 +106,6 @@ class _AsStored(Comparison):
         found /= self.lengths[:, None]
         return found
 
-    @property
-    def similarities(self) -> NDArray[np.float64]:
-        return self.table.astype(np.float64)
-
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         products = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
         return np.asarray(products / self.lengths, dtype=np.float64)
@@ -124,8 +118,8 @@ class _Tabulated(Comparison):
     cosines: NDArray[Any]
 
     @property
-    def similarities(self) -> NDArray[np.float64]:
-        return self.cosines.astype(np.float64, copy=False)
+    def table(self) -> NDArray[Any]:
+        return self.cosines
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(pick(self.cosines, classes), dtype=np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_nonzero_rows, row_blocks, rows_and_lengths
+from trustvlm.scores.arrays import as_nonzero_rows, rows_and_lengths
 from trustvlm.scores.comparison import compare_as_stored
 from trustvlm.scores.computing import prepare
 from trustvlm.scores.evidence import Evidence
@@ -134,6 +134,4 @@ def compute_embedded(
                 evidence = compare_as_stored(evidence, lengths, stored)
         return prepared(evidence)
 
-    width = len(texts) + texts.shape[1] + (0 if features is None else features.shape[1])
-    width += 0 if known.support_labels is None else len(known.support_labels)
-    return joined(list(map_blocks(score, row_blocks(n, 4 * width))))
+    return joined(list(map_blocks(score, known.slices(n))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -152,13 +152,17 @@ class Evidence:
 
         Evidence that is small enough is its own only block.
         """
+        for rows in self.slices(self.n):
+            yield self if rows == slice(0, self.n) else self.rows(rows)
+
+    def slices(self, n: int) -> Iterator[slice]:
+        """Cut n images of this kind into slices of which scores need bounded memory."""
         columns = self.n_classes + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
         # Scores may compare every image with every shot.
         columns += 0 if self.support_labels is None else len(self.support_labels)
-        for rows in row_blocks(self.n, 4 * columns):
-            yield self if rows == slice(0, self.n) else self.rows(rows)
+        return row_blocks(n, 4 * columns)
 
     def rows(self, index: Any) -> Evidence:
         """Return the evidence of some of the images, by slice, mask or indices."""

@@ -154,5 +154,6 @@ def voted(found: Comparison, votes: NDArray[np.float64], weight: float) -> Score
     q = weight * votes
     q += found.probabilities
     prediction = q.argmax(axis=1)
-    similarity = np.where(found.present[prediction], pick(found.similarities, prediction), 0.0)
+    own = pick(found.table, prediction).astype(np.float64)
+    similarity = np.where(found.present[prediction], own, 0.0)
     return ScoreResult(prediction, pick(q, prediction) + weight * similarity)

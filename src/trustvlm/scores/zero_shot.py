@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_nonzero_rows
+from trustvlm.scores.arrays import as_nonzero_rows, cached_rows
 
 __all__ = [
     "cosines",
@@ -19,9 +19,6 @@ __all__ = [
     "unit_rows",
     "zero_shot_logits",
 ]
-
-# Rows that are worked on at a time where passes over them should stay in the processor's cache.
-_ROWS = 128
 
 
 def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -130,8 +127,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """
     result: NDArray[np.float64] = logits.astype(np.float64, order="C")
     table = result.reshape(-1, result.shape[-1])
-    for start in range(0, len(table), _ROWS):
-        rows = table[start : start + _ROWS]
+    for part in cached_rows(len(table)):
+        rows = table[part]
         rows -= rows.max(axis=1, keepdims=True)
         np.exp(rows, out=rows)
         rows /= rows.sum(axis=1, keepdims=True)
@@ -165,16 +162,14 @@ def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np
     probability = np.empty(len(logits))
     # Exponentials below the smallest normal number are slow, and nothing beside 1.
     least = np.log(np.finfo(logits.dtype).tiny)
-    count = np.arange(_ROWS)
-    space = np.empty((_ROWS, logits.shape[1]), dtype=logits.dtype)
-    for start in range(0, len(logits), _ROWS):
-        rows = logits[start : start + _ROWS]
+    for part in cached_rows(len(logits)):
+        rows = logits[part]
         top = rows.argmax(axis=1)
-        tops, others = (count[: len(rows)], top), space[: len(rows)]
+        tops, others = (np.arange(len(rows)), top), np.empty_like(rows)
         np.subtract(rows, rows[tops][:, None], out=others)
         np.maximum(others, least, out=others)
         np.exp(others, out=others)
         others[tops] = 0.0
-        prediction[start : start + _ROWS] = top
-        probability[start : start + _ROWS] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
+        prediction[part] = top
+        probability[part] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
     return prediction, probability
