@@ -40,7 +40,7 @@ def populations() -> Iterator[Curve]:
 
 def sequences(n: int, risk: float) -> dict[str, NDArray[np.int64]]:
     """By name, how many images each test uses; a threshold accepts one image more."""
-    steps = step_counts(n, risk, LEVEL, binomial_p_value)
+    steps = step_counts(n, risk, LEVEL)
     ends = np.append(steps[steps < n - 1], n - 1)
     halves = np.unique(np.r_[ends, [(a + b) // 2 for a, b in pairwise(ends)]])
     levels = np.ceil(n * np.arange(1, 21) / 20).astype(int)

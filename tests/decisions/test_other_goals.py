@@ -57,7 +57,7 @@ def test_the_threshold_of_a_coverage_is_the_strictest_that_will_do():
     found = certify_coverage(confidence, confidence > 40, coverage=0.7)
     k = found.accepted
     assert stats.binom.sf(k - 1, 300, 0.7) <= 0.05 < stats.binom.sf(k - 2, 300, 0.7)
-    test = stats.binomtest(found.errors, k - 1, alternative="less").proportion_ci(0.95, "exact")
+    test = stats.binomtest(found.errors, k, alternative="less").proportion_ci(0.95, "exact")
     assert found.errors == 0
     assert found.risk_bound == pytest.approx(test.high)
     assert "at most 1.4 % of what is accepted is wrong" in found.statement()

@@ -52,7 +52,7 @@ def calibrate(
     method: Annotated[
         str,
         typer.Option(
-            help="fixed_sequence (exact binomial tests), hoeffding_bentkus, bonferroni or "
+            help="fixed_sequence (exact binomial tests, one at a time), bonferroni or "
             "learn_then_test."
         ),
     ] = "fixed_sequence",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.decisions.accepting import Accepting
-from trustvlm.decisions.binomial import check_fraction
+from trustvlm.decisions.binomial import binomial_p_value, check_fraction
 from trustvlm.decisions.coverage import coverage_lower_bound
 from trustvlm.decisions.methods import DEFAULT_METHOD, method_named
 from trustvlm.decisions.needed import images_needed
@@ -22,7 +22,7 @@ from trustvlm.decisions.sequences import (
     sequence_counts,
     step_counts,
 )
-from trustvlm.decisions.statements import coverage_statement, none_statement, percent
+from trustvlm.decisions.statements import coverage_statement, none_statement, number, percent
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 
@@ -36,7 +36,8 @@ class Certificate:
     Attributes
     ----------
     threshold
-        Accept where confidence >= threshold; NaN if none is certified: accept nothing.
+        Accept where confidence >= threshold; NaN if none is certified: accept nothing. It lies
+        just above the first image that is not accepted, or at the lowest confidence if all are.
     risk_bound
         The risk, the share of wrong labels among the accepted ones, is at most this with
         probability `confidence_level` over the draw of the calibration set; NaN if none.
@@ -149,7 +150,7 @@ it accepts 100 % of images like these (at least 92.9 %)
         if not self.certified:
             return none_statement(self.n, self.n_needed, self.risk, self.confidence_level)
         return (
-            f"accept at confidence >= {self.threshold:.6g}; with "
+            f"accept at confidence >= {number(self.threshold)}; with "
             f"{percent(self.confidence_level)} confidence at most "
             f"{percent(self.risk_bound, towards='up')} of what is accepted is wrong; it accepts "
             f"{percent(self.coverage)} of images like these "
@@ -187,8 +188,8 @@ def certify(
         In (0, 1).
     method
         `fixed_sequence`: exact binomial tests from strict to lenient, up to the first failure.
-        `hoeffding_bentkus`: the same with a looser test. `bonferroni`, `learn_then_test`: exact
-        tests at `levels` levels of coverage, corrected for their number.
+        `bonferroni`, `learn_then_test`: exact tests at `levels` levels of coverage, corrected for
+        their number.
     first_share
         Most of the images that the first test of a sequence uses, as a share; more where so few
         could not certify. Fix it before looking at the labels.
@@ -221,7 +222,7 @@ def certify(
     >>> confidence = np.linspace(1, 0, 1000)
     >>> t = certify(confidence, confidence > 0.3, risk=0.05)
     >>> round(t.threshold, 3), round(t.coverage, 3), round(t.coverage_bound, 3)
-    (0.282, 0.718, 0.679)
+    (0.282, 0.717, 0.678)
     >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
     1177.0
     """
@@ -233,29 +234,29 @@ def certify(
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
     elif chosen.sequence:
-        steps = step_counts(accepting.n, risk, confidence_level, chosen.p_value)
+        steps = step_counts(accepting.n, risk, confidence_level)
         counts = sequence_counts(accepting.n, steps, first_share)
-        tried = Hypotheses.of_sequence(accepting, counts)
+        tried = Hypotheses.of_sequence(accepting, counts, steps)
     else:
         tried = Hypotheses.of_levels(accepting, levels)
-    p_values = chosen.p_value(tried.errors, tried.evidence, risk)
-    rejected = chosen.procedure(p_values, 1 - confidence_level) & ~np.isnan(tried.thresholds)
-    if not rejected.any():
-        needed = images_needed(accepting, risk, confidence_level, chosen.p_value, first_share)
+    p_values = binomial_p_value(tried.errors, tried.accepted, risk)
+    rejected = np.flatnonzero(chosen.procedure(p_values, 1 - confidence_level))
+    if not rejected.size:
+        needed = images_needed(accepting, risk, confidence_level, first_share)
         # Not every new image will be eligible either.
         scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
         return Certificate.none(n, float(scaled), risk, confidence_level, chosen.name)
-    threshold = float(tried.thresholds[np.flatnonzero(rejected)[-1]])
-    accepted = int(np.searchsorted(-accepting.thresholds, -threshold, side="right"))
+    last = rejected[-1]
+    accepted = int(tried.accepted[last])
     return Certificate(
-        threshold=threshold,
+        threshold=float(tried.thresholds[last]),
         risk_bound=risk,
         confidence_level=confidence_level,
         coverage=accepted / n,
         coverage_bound=coverage_lower_bound(accepted, n, confidence_level),
         n=n,
         accepted=accepted,
-        errors=int(accepting.errors[accepted]),
+        errors=int(tried.errors[last]),
         n_needed=0.0,
         risk=risk,
         method=chosen.name,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.decisions.binomial import check_fraction, proportion_lower_bound, risk_upper_bound
 from trustvlm.decisions.certify import among
-from trustvlm.decisions.statements import percent
+from trustvlm.decisions.statements import number, percent
 from trustvlm.exceptions import InputError
 
 __all__ = ["CostThreshold", "cheapest"]
@@ -75,7 +75,7 @@ class CostThreshold:
         >>> said = cheapest([3.0, 2.0, 1.0], [True, True, False], 10, 1).statement()
         >>> print(said.partition(":")[2])  # doctest: +NORMALIZE_WHITESPACE
          on the calibration images this costs 0.333 per image, against 1 if all were reviewed and
-        3.33 if all were accepted; with 95 % confidence at most 10.9 per image
+        3.33 if all were accepted; with 95 % confidence at most 10.3 per image
         """
         if not self.certified:
             return (
@@ -83,9 +83,9 @@ class CostThreshold:
                 "for a review, reviewing everything costs least"
             )
         return (
-            f"accept at confidence >= {self.threshold:.6g}: on the calibration images this costs "
-            f"{self.cost:.3g} per image, against {self.review_all:.3g} if all were reviewed and "
-            f"{self.accept_all:.3g} if all were accepted; with {percent(self.confidence_level)} "
+            f"accept at confidence >= {number(self.threshold)}: on the calibration images this "
+            f"costs {self.cost:.3g} per image, against {self.review_all:.3g} if all were reviewed "
+            f"and {self.accept_all:.3g} if all were accepted; with {percent(self.confidence_level)} "
             f"confidence at most {self.cost_bound:.3g} per image"
         )
 
@@ -161,11 +161,11 @@ def cheapest(
     if best:
         most = 1 - proportion_lower_bound(n - best, n, level)
         reviewed = 1 - proportion_lower_bound(best, n, level)
-        risk = risk_upper_bound(accepting.errors[best - 1], best - 1, level)
+        risk = risk_upper_bound(accepting.errors[best], best, level)
         bound = float(cost_error * most * risk + cost_review * reviewed)
     wrong = int(np.count_nonzero(~np.asarray(correct, dtype=bool)))
     return CostThreshold(
-        threshold=float(accepting.thresholds[best - 1]) if best else math.nan,
+        threshold=float(accepting.thresholds(best)) if best else math.nan,
         cost=float(costs.min()) / n if n else cost_review,
         cost_bound=bound,
         review_all=cost_review,

@@ -43,9 +43,10 @@ def certify_coverage(
     Notes
     -----
     Accepting the k most trusted of n accepts a share of new ones that is distributed as
-    Beta(k, n + 1 - k). Above the k-th confidence the k - 1 images are independent draws of those
-    that are accepted: Clopper & Pearson 1934. With ties at the threshold, all of which are
-    accepted, the bound is the larger of those without and with them.
+    Beta(k, n + 1 - k). What is accepted is strictly above image k + 1, of which the k images are
+    independent draws: Clopper & Pearson 1934. Image k may tie with the next ones, all of which are
+    accepted then: the bound is the larger of those at k, the wrong ones first, and with all of
+    them. If every image is accepted, it is the larger of those without and with the last.
 
     Examples
     --------
@@ -67,10 +68,10 @@ def certify_coverage(
         )
     k = int(counts[enough][0])
     accepted = k + int(np.flatnonzero(accepting.reachable[k:])[0])
-    evidence = np.array([k - 1, accepted] if accepted > k else [k - 1])
+    evidence = np.array([min(k, accepting.n - 1), accepted])
     bounds = risk_upper_bound(accepting.errors[evidence], evidence, confidence_level)
     return Certificate(
-        threshold=float(accepting.thresholds[k - 1]),
+        threshold=float(accepting.thresholds(accepted)),
         risk_bound=float(bounds.max()),
         confidence_level=confidence_level,
         coverage=accepted / n,

@@ -11,7 +11,6 @@ from scipy import special
 
 from trustvlm.decisions.accepting import Accepting
 from trustvlm.decisions.binomial import binomial_p_value, fewest_images
-from trustvlm.decisions.p_values import PValue
 from trustvlm.decisions.sequences import FIRST_SHARE, first_counts, step_counts
 
 __all__ = ["images_needed"]
@@ -25,7 +24,6 @@ def images_needed(
     accepting: Accepting,
     risk: float,
     confidence_level: float,
-    p_value: PValue,
     first_share: float = FIRST_SHARE,
 ) -> float:
     """Estimate how many more labelled images it would take to certify a threshold.
@@ -51,13 +49,12 @@ def images_needed(
 
     Examples
     --------
-    >>> from trustvlm.decisions.binomial import binomial_p_value
     >>> ten_right = Accepting.of(range(10), [1] * 10)
-    >>> images_needed(ten_right, 0.05, 0.95, binomial_p_value)
+    >>> images_needed(ten_right, 0.05, 0.95)
     905.0
     """
     n = accepting.n
-    totals, first, most = _first_tests(risk, confidence_level, p_value, first_share)
+    totals, first, most = _first_tests(risk, confidence_level, first_share)
     more = totals > n
     totals, first, most = totals[more], first[more], most[more]
     seen = np.minimum(n, np.round(n * first / totals).astype(np.int64))
@@ -70,12 +67,11 @@ def images_needed(
 
 @lru_cache(maxsize=64)
 def _first_tests(
-    risk: float, confidence_level: float, p_value: PValue, first_share: float
+    risk: float, confidence_level: float, first_share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """For growing numbers of images: the images of the first test and the most errors it allows."""
     least = fewest_images(risk, confidence_level)
     totals = np.unique(np.ceil(np.geomspace(least, _MOST * least, 600)).astype(np.int64))
-    steps = step_counts(int(2 * first_share * totals[-1]), risk, confidence_level, p_value)
+    steps = step_counts(int(2 * first_share * totals[-1]), risk, confidence_level)
     first = first_counts(totals, steps, first_share)
-    # The sequence accepts the image at the first threshold as well.
-    return np.maximum(totals, first + 1), first, np.searchsorted(steps, first, side="right") - 1
+    return totals, first, np.searchsorted(steps, first, side="right") - 1

@@ -5,23 +5,40 @@ sequence tests at the fewest images that allow 0, 1, 2, ... errors, its steps. E
 may stop it early, but where steps are far apart it would end long before the risk is too high.
 Therefore about twenty tests are spread over the images, at steps where there are some.
 
-Why thresholds may come from the calibration set itself, at ranks fixed beforehand and without a
-correction. Let the images be independent draws without ties, and let R(v) be the risk of accepting
-the share v that is trusted most: a continuous function. The test at rank k + 1 uses the k images
-above that image. Call a rank bad if R is too high where its image lies, and ask how often the
-first bad rank passes. R is exactly the wanted risk where it begins to be too high, and where it
-ceases to be, so between two such places errors are as frequent as wanted on average. How many
-images lie between them decides which rank is the first bad one. Given these numbers, the errors
-before the place where R last began to be too high are binomial with the wanted risk, and those
-beyond, up to the image at the bad rank, more frequent, since R is still too high there. So the
-exact test of the first bad rank passes with probability at most 1 - confidence, and certifying any
-bad rank takes that. R may rise and fall as it likes.
+Which thresholds. Of the images in order of confidence, the test at rank k counts the errors among
+the first k, and offers to accept whatever is strictly above image k + 1; at the last rank, n,
+whatever is not below image n.
 
-Tied images are accepted together, or none of them. Within a tie every rank is tested, the wrong
-images first, which can only fail where a random order passes; the end of a tie is offered with all
-its images, and the place just above it with those before it. Where ties come from a score of few
-values, and not from copies, the argument is no longer exact; the guarantee then rests on
-simulations (tests/decisions/test_guarantee.py).
+One test is exact for every distribution. Given the confidence of image k + 1 and how many images
+are above it, these are independent draws of what would be accepted. For rank n, call a confidence
+bad if the risk of accepting from there on is too high, and let bad confidences form stretches. With
+F the share of images that are not below a stretch's lower end, and G that above its upper end, its
+lowest image lies in the stretch and the test passes with probability F^n P - G^n Q, where P is the
+chance that n draws of the share F pass, whose risk is at least the wanted one, and Q that n draws
+of the share G pass, whose risk is at most that. With C, the chance at the wanted risk itself, P is
+at most C and Q at least C, so this is at most (F^n - G^n) C. The stretches sum to at most C, which
+is at most 1 - confidence.
+
+Why many may be tested without a correction, if confidences are continuous. Let images stand at the
+share v that is trusted more than they, uniform in [0, 1], let H(v) be the errors among this share,
+r the wanted risk. Call a rank bad if the image its threshold comes from, k + 1, or n for rank n,
+lies where H(v) > r v. Such places are intervals, at both ends of which H(v) = r v; the last may end
+at 1 instead. So errors are as frequent as r on average within each interval and between any two,
+or more frequent within the last. Given how many images lie in each, which ranks are bad is fixed,
+the images within an interval are independent draws of it, and intervals are independent of each
+other. From the beginning of a bad interval on, errors come earlier than at a constant rate of r,
+since H is above the line; so among the first j of its images there are at least as many as at a
+constant rate, for all j together. Hence at the bad ranks there are at least as many errors as in
+a row of independent images that are wrong with probability r. The exact test of the first bad rank
+passes with probability at most 1 - confidence, and certifying any bad rank takes that. The risk may
+rise and fall with the share as it likes. This holds for all bad ranks jointly, so that any other
+procedure that is valid for dependent tests could take the place of the fixed sequence.
+
+Ties are accepted together or not at all. A rank within a tie is replaced by the end of the tie, and
+by all that is above it where that test can be as good. The latter is exact by itself, as above; the
+end of a tie is not, since how many images tie is up to the draw. Neither is then the sequence as a
+whole: ranks are bad by chance. There the guarantee rests on simulations, those of scores with three
+values that broke an earlier rule among them (tests/decisions/test_guarantee.py).
 """
 
 from __future__ import annotations
@@ -33,7 +50,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.decisions.accepting import Accepting
-from trustvlm.decisions.p_values import PValue
+from trustvlm.decisions.binomial import binomial_p_value
 from trustvlm.exceptions import InputError
 
 __all__ = ["FIRST_SHARE", "LEVELS", "Hypotheses", "first_counts", "sequence_counts", "step_counts"]
@@ -50,68 +67,63 @@ class Hypotheses:
 
     Attributes
     ----------
-    evidence, errors
-        `(t,)` int64, how many images the test of each uses, and how many of those are wrong.
+    accepted, errors
+        `(t,)` int64, how many images each accepts, and how many of those are wrong.
     thresholds
-        `(t,)` float64; accept where confidence >= threshold. NaN where none is offered: some
-        tests only stand on the way.
+        `(t,)` float64; accept where confidence >= threshold.
     """
 
-    evidence: NDArray[np.int64]
+    accepted: NDArray[np.int64]
     errors: NDArray[np.int64]
     thresholds: NDArray[np.float64]
 
     @classmethod
-    def of_sequence(cls, accepting: Accepting, counts: NDArray[np.int64]) -> Hypotheses:
-        """Test with so many images, `sequence_counts`, and at every rank within ties from there on.
+    def of_sequence(
+        cls, accepting: Accepting, counts: NDArray[np.int64], steps: NDArray[np.int64]
+    ) -> Hypotheses:
+        """Test at the ranks of `sequence_counts`, and where one is within a tie at the tie's ends.
+
+        The upper end, all above the tie, is left out before the first rank, and where it allows
+        fewer errors than the rank: few images more would make it the likeliest test to fail.
 
         Examples
         --------
-        >>> found = Accepting.of([0.9, 0.8, 0.5, 0.5, 0.1], [True, True, True, False, True])
-        >>> tests = Hypotheses.of_sequence(found, np.array([1, 4]))
-        >>> tests.evidence, tests.thresholds
-        (array([1, 2, 3, 4]), array([0.8, 0.5, nan, 0.1]))
+        >>> accepting = Accepting.of([0.9, 0.8, 0.5, 0.5, 0.5], [True, True, True, False, True])
+        >>> tests = Hypotheses.of_sequence(accepting, np.array([1, 3, 5]), np.array([1, 4]))
+        >>> tests.accepted, tests.thresholds.round(3)
+        (array([1, 2, 5]), array([0.8, 0.5, 0.5]))
         """
-        n = accepting.n
         if not counts.size:
-            return cls.none()
-        tested = np.zeros(n + 1, dtype=bool)
-        tested[counts] = True
-        alone = np.zeros(n + 2, dtype=bool)
-        alone[1 : n + 1] = accepting.reachable[1:] & accepting.reachable[:-1]
-        # A tie is left between two places that can be reached: its ranks, and the one before it.
-        inside = ~alone[1 : n + 1]
-        tested[1:] |= inside
-        tested[:-1] |= inside
-        tested[: counts[0]] = False
-        evidence = np.flatnonzero(tested)
-        next_alone = alone[evidence + 1]
-        end_of_tie = accepting.reachable[evidence] & ~alone[evidence]
-        accepted = np.where(next_alone, evidence + 1, evidence)
-        offered = next_alone | end_of_tie
-        thresholds = np.where(offered, accepting.thresholds[accepted - 1], np.nan)
-        above_tie = np.flatnonzero(accepting.reachable[evidence] & ~offered & (evidence < n))
-        tied = accepting.thresholds[evidence[above_tie]]
-        thresholds[above_tie] = np.nextafter(tied, np.inf)
-        return cls(evidence, accepting.errors[evidence], thresholds)
+            return cls.of_counts(accepting, counts)
+        reachable = np.flatnonzero(accepting.reachable)
+        at = np.searchsorted(reachable, counts)
+        above, end = reachable[at - 1], reachable[at]
+        allowed, allowed_above = (np.searchsorted(steps, k, side="right") for k in (counts, above))
+        both = (end > counts) & (above >= counts[0]) & (allowed_above == allowed)
+        return cls.of_counts(accepting, np.union1d(above[both], end))
 
     @classmethod
     def of_levels(cls, accepting: Accepting, levels: int) -> Hypotheses:
-        """Offer thresholds just above the confidences at evenly spaced levels of coverage.
+        """Test at the ranks at evenly spaced levels of coverage, and above ties that hold them.
 
         Examples
         --------
-        >>> found = Accepting.of([0.9, 0.5, 0.4, 0.1], [True, True, False, True])
-        >>> Hypotheses.of_levels(found, 2).evidence
-        array([1, 3])
+        >>> accepting = Accepting.of([0.9, 0.5, 0.5, 0.1], [True, True, False, True])
+        >>> Hypotheses.of_levels(accepting, 2).accepted
+        array([1, 4])
         """
         if levels < 1:
             raise InputError(f"Expected `levels` to be at least 1, but got {levels}.")
-        ranks = np.unique(np.ceil(accepting.n * np.arange(1, levels + 1) / levels).astype(int))
-        cuts = accepting.thresholds[ranks - 1] if accepting.n else np.empty(0)
-        above = np.searchsorted(-accepting.thresholds, -cuts, side="left")
-        thresholds = np.where(above > 0, np.nextafter(cuts, np.inf), np.nan)
-        return cls(above, accepting.errors[above], thresholds)
+        ranks = np.ceil(accepting.n * np.arange(1, levels + 1) / levels).astype(np.int64)
+        reachable = np.flatnonzero(accepting.reachable)
+        above = np.unique(reachable[np.searchsorted(reachable, ranks, side="right") - 1])
+        return cls.of_counts(accepting, above[above > 0])
+
+    @classmethod
+    def of_counts(cls, accepting: Accepting, accepted: NDArray[np.int64]) -> Hypotheses:
+        """Offer the thresholds that accept so many images, reachable numbers in ascending order."""
+        thresholds = accepting.thresholds(accepted) if accepted.size else np.empty(0)
+        return cls(accepted, accepting.errors[accepted], thresholds)
 
     @classmethod
     def of_thresholds(cls, accepting: Accepting, thresholds: ArrayLike) -> Hypotheses:
@@ -119,33 +131,24 @@ class Hypotheses:
         cuts = np.unique(np.asarray(thresholds, dtype=np.float64).ravel())[::-1]
         if not cuts.size or np.isnan(cuts).any():
             raise InputError("Expected `thresholds` to be one or more numbers, none of them NaN.")
-        accepted = np.searchsorted(-accepting.thresholds, -cuts, side="right")
-        return cls(accepted, accepting.errors[accepted], np.where(accepted > 0, cuts, np.nan))
-
-    @classmethod
-    def none(cls) -> Hypotheses:
-        """No thresholds at all."""
-        nothing = np.empty(0, dtype=np.int64)
-        return cls(nothing, nothing, np.empty(0))
+        accepted = np.searchsorted(-accepting.confidence, -cuts, side="right")
+        return cls(accepted, accepting.errors[accepted], cuts)
 
 
 @lru_cache(maxsize=256)
-def step_counts(
-    most: int, risk: float, confidence_level: float, p_value: PValue
-) -> NDArray[np.int64]:
+def step_counts(most: int, risk: float, confidence_level: float) -> NDArray[np.int64]:
     """Fewest images that allow 0, 1, 2, ... errors, as long as these are at most `most` images.
 
     Examples
     --------
-    >>> from trustvlm.decisions.binomial import binomial_p_value
-    >>> step_counts(200, 0.05, 0.95, binomial_p_value)
+    >>> step_counts(200, 0.05, 0.95)
     array([ 59,  93, 124, 153, 181])
     """
     errors = np.arange(int(most * risk) + 2)
     low, high = errors.copy(), np.full_like(errors, most + 1)
     while (high - low > 1).any():
         middle = (low + high) // 2
-        passed = p_value(errors, middle, risk) <= 1 - confidence_level
+        passed = binomial_p_value(errors, middle, risk) <= 1 - confidence_level
         low, high = np.where(passed, low, middle), np.where(passed, middle, high)
     return high[high <= most]
 
@@ -171,23 +174,23 @@ def sequence_counts(
 ) -> NDArray[np.int64]:
     """Images that each test of a sequence uses, ascending; none if n images cannot certify.
 
-    From the first on always the next step that is n / 40 or more away; gaps wider than n / 20 are
-    divided evenly into parts of about that.
+    From the first on always the next step that is n / 40 or more away, up to all images; gaps wider
+    than n / 20 are divided evenly into parts of about that.
 
     Examples
     --------
     >>> sequence_counts(200, np.array([59, 93, 124, 153, 181]))
     array([ 59,  70,  81,  93, 103, 113, 124, 133, 143, 153, 162, 171, 181,
-           190, 199])
+           190, 200])
     """
     first = int(first_counts(n, steps, first_share)) if steps.size else n + 1
     if first > n:
         return np.empty(0, dtype=np.int64)
     counts = [first]
-    while counts[-1] < n - 1:
+    while counts[-1] < n:
         begin = counts[-1]
         later = steps[(steps >= begin + n / (2 * LEVELS)) & (steps < n)]
-        end = int(later[0]) if later.size else n - 1
+        end = int(later[0]) if later.size else n
         parts = max(1, round(LEVELS * (end - begin) / n))
         counts += [begin + (end - begin) * part // parts for part in range(1, parts + 1)]
     return np.array(counts)

@@ -10,6 +10,7 @@ __all__ = [
     "calibrator_statement",
     "coverage_statement",
     "none_statement",
+    "number",
     "percent",
 ]
 
@@ -35,6 +36,18 @@ def percent(fraction: float, *, towards: str = "nearest") -> str:
     tenths = round(100 * fraction * 10**digits, 6)
     whole = {"nearest": round(tenths), "up": math.ceil(tenths), "down": math.floor(tenths)}
     return f"{whole[towards] / 10**digits:g} %"
+
+
+def number(value: float) -> str:
+    """Write a number with as few digits as it takes to read the same number again.
+
+    Examples
+    --------
+    >>> number(0.0), number(0.1), number(1 / 3)
+    ('0', '0.1', '0.3333333333333333')
+    """
+    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
+    return next(text for text in texts if float(text) == value)
 
 
 def none_statement(n: int, n_needed: float, risk: float, confidence_level: float) -> str:
