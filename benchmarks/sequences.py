@@ -39,14 +39,14 @@ def populations() -> Iterator[Curve]:
 
 
 def sequences(n: int, risk: float) -> dict[str, NDArray[np.int64]]:
-    """By name, how many images each test uses; a threshold accepts one image more."""
+    """By name, how many images each test uses; accepted is what is above the next image."""
     steps = step_counts(n, risk, LEVEL)
-    ends = np.append(steps[steps < n - 1], n - 1)
+    ends = np.append(steps[steps < n], n)
     halves = np.unique(np.r_[ends, [(a + b) // 2 for a, b in pairwise(ends)]])
     levels = np.ceil(n * np.arange(1, 21) / 20).astype(int)
     found = {
         "20 levels": levels[levels >= steps[0]] - 1,
-        "every image": np.arange(steps[0], n),
+        "every image": np.arange(steps[0], n + 1),
         "steps": ends,
         "steps and half-way": halves,
     }
@@ -76,7 +76,8 @@ def measure(draws: int) -> dict[str, dict[tuple[int, float], float]]:
             used = counts + (name == "20 levels")
             passed = binomial_p_value(errors[:, used - 1], used, risk) <= 1 - LEVEL
             last = np.logical_and.accumulate(passed, axis=1).sum(axis=1)
-            accepted = place[np.arange(draws), counts[np.maximum(last - 1, 0)]]
+            next_image = np.minimum(counts[np.maximum(last - 1, 0)], n - 1)
+            accepted = place[np.arange(draws), next_image]
             shares[name][n, risk].append(float(np.mean(accepted * (last > 0))) / oracle)
     return {
         name: {cell: float(np.mean(values)) for cell, values in cells.items()}

@@ -85,8 +85,8 @@ class CostThreshold:
         return (
             f"accept at confidence >= {number(self.threshold)}: on the calibration images this "
             f"costs {self.cost:.3g} per image, against {self.review_all:.3g} if all were reviewed "
-            f"and {self.accept_all:.3g} if all were accepted; with {percent(self.confidence_level)} "
-            f"confidence at most {self.cost_bound:.3g} per image"
+            f"and {self.accept_all:.3g} if all were accepted; with "
+            f"{percent(self.confidence_level)} confidence at most {self.cost_bound:.3g} per image"
         )
 
     def to_dict(self) -> dict[str, Any]:
