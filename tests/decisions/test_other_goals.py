@@ -52,6 +52,29 @@ def test_the_coverage_and_the_bound_of_the_risk_hold():
         assert DRAWS * 0.1 / 4 < exceeded <= most_allowed(0.9)
 
 
+@pytest.mark.parametrize(
+    ("shares", "risks"),
+    [([0.8, 0.2], [0, 1]), ([0.05] * 20, np.linspace(0.5, 0, 20))],
+)
+def test_the_bounds_of_other_goals_hold_for_few_values(shares, risks):
+    rng = np.random.default_rng(3)
+    reached = np.cumsum(shares)
+    errors = np.cumsum(np.multiply(shares, risks))
+    too_little = too_risky = too_dear = 0
+    for _ in range(DRAWS):
+        value = rng.choice(len(shares), size=100, p=shares)
+        correct = rng.random(100) >= np.asarray(risks)[value]
+        certificate = certify_coverage(-value, correct, coverage=0.75, confidence_level=0.9)
+        last = np.searchsorted(np.arange(len(shares)), -certificate.threshold, side="right") - 1
+        too_little += reached[last] < 0.75 - 1e-9
+        too_risky += errors[last] / reached[last] > certificate.risk_bound
+        cheap = cheapest(-value, correct, 5, 1, confidence_level=0.9)
+        last = np.searchsorted(np.arange(len(shares)), -cheap.threshold, side="right") - 1
+        cost = 5 * errors[last] + 1 - reached[last] if cheap.certified else 1
+        too_dear += cost > cheap.cost_bound + 1e-9
+    assert max(too_little, too_risky, too_dear) <= most_allowed(0.9)
+
+
 def test_the_threshold_of_a_coverage_is_the_strictest_that_will_do():
     confidence = np.arange(300.0)
     found = certify_coverage(confidence, confidence > 40, coverage=0.7)
