@@ -139,3 +139,15 @@ def test_damage_to_what_a_run_remembers_is_told(run, photos, tmp_path):
     manifest.write_text("{}")
     with pytest.raises(InputError, match="is damaged"):
         run(photos, tmp_path / "out")
+
+
+def test_only_what_a_killed_run_left_is_removed(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out)
+    left = out / ".part-000000-000003.parquet.a1b2c3d4.tmp.parquet"
+    foreign = [out / ".part-of-my-notes.tmp.parquet", out / ".part-1.tmp"]
+    for file in (left, *foreign):
+        file.write_text("x")
+    run(photos, out)
+    assert not left.exists()
+    assert all(file.read_text() == "x" for file in foreign)
