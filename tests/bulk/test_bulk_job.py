@@ -54,7 +54,7 @@ def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path)
     names = list(whole)
     (out / names[0]).unlink()
     (out / names[3]).write_bytes(whole[names[3]][:100])
-    (out / f".{names[1]}.x.tmp.parquet").write_bytes(b"abandoned")
+    (out / f".{names[1]}.k3_x9a1b.tmp.parquet").write_bytes(b"abandoned")
     journal = out / "_trustvlm" / "done.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     summary = run(photos, out)

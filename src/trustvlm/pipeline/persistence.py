@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "manifest_of", "provenance", "save_model"]
 
-_RELOADABLE = ("device", "store", "batch_size", "workers", "vlm", "vision")
+_RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
 def provenance() -> dict[str, str]:
