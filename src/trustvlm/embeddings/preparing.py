@@ -96,7 +96,7 @@ def run_ahead(
                 running.append(_submit(pool, chunk, wanted))
             if not running:
                 return
-            yield [pool.result(task) for task in running.popleft()]
+            yield pool.results(running.popleft())
     finally:
         pool.close()
 

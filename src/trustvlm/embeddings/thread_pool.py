@@ -6,6 +6,7 @@ import atexit
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
@@ -93,8 +94,15 @@ class ThreadPool(Generic[T]):
         self._tasks.put(task)
         return task
 
-    def result(self, task: Task[T]) -> T:
-        """Wait for a task; tasks must be waited for in the order in which they were submitted."""
+    def results(self, tasks: Sequence[Task[T]]) -> list[T]:
+        """Wait for tasks, which must be those submitted first of all that were not waited for."""
+        if self._threads and tasks:
+            # Mostly the last one ends last: to wake up once is cheaper than for each of them.
+            with suppress(TimeoutError):
+                tasks[-1].future.exception(self._seconds)
+        return [self._result(task) for task in tasks]
+
+    def _result(self, task: Task[T]) -> T:
         while not task.future.done():
             left = self._seconds - task.stopwatch.seconds
             if left <= 0:
