@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -12,16 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hanging import hang_on
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import ForgetfulStore
+from trustvlm.images import Limits
 
-DEADLY, FAILING = (255, 0, 255), (0, 255, 255)
+DEADLY, FAILING, STOPPING = (255, 0, 255), (0, 255, 255), (255, 255, 0)
 IDENTITY = {"VLM": "a" * 64, "score": "b" * 64}
 
 
 class TouchyEncoder(PixelEncoder):
-    """Dies of magenta images and fails with cyan ones; each time leaves a line in a file."""
+    """Dies of magenta images, fails with cyan ones and never comes back from yellow ones.
+
+    Each time it leaves a line in a file.
+    """
 
     deaths: str = ""
     spare_after: int = 10**9
@@ -29,10 +35,13 @@ class TouchyEncoder(PixelEncoder):
 
     def encode_pixels(self, pixels):
         time.sleep(self.pause)
-        for colour in (DEADLY, FAILING) if self.deaths else ():
+        for colour in (DEADLY, FAILING, STOPPING) if self.deaths else ():
             if (pixels == np.array(colour)).all(axis=(1, 2, 3)).any() and self._may_die():
                 if colour == DEADLY:
                     os.kill(os.getpid(), signal.SIGKILL)
+                if colour == STOPPING:
+                    # Until a signal comes, and with the interpreter's lock in hand.
+                    ctypes.PyDLL(None).pause()
                 raise RuntimeError("CUDA error: an illegal memory access")
         return super().encode_pixels(pixels)
 
@@ -55,11 +64,15 @@ class LoadTiny:
     pause: float = 0.0
     batch_size: int = 4
     started: str = ""
+    hanging: str = ""
+    seconds: float = 60.0
 
     def __call__(self) -> TrustVLM:
         if self.started:
             with Path(self.started).open("a") as file:
                 file.write(f"{os.getpid()}\n")
+        if self.hanging:
+            hang_on(self.hanging)
         vlm = TouchyEncoder(seed=1, batch_noise=True)
         vlm.deaths, vlm.spare_after, vlm.pause = self.deaths, self.spare_after, self.pause
         vision = PixelEncoder(seed=2, dim=5, batch_noise=True)
@@ -69,6 +82,7 @@ class LoadTiny:
             store=ForgetfulStore(),
             batch_size=self.batch_size,
             workers=2,
+            limits=Limits(seconds=self.seconds),
         ).fit(self.shots)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bulk_models import DEADLY, FAILING, LoadTiny, files, rows, write_poison
+from bulk_models import DEADLY, FAILING, STOPPING, LoadTiny, files, rows, write_poison
 from processes import running
 from trustvlm.bulk.engines import LocalEngine
 from trustvlm.exceptions import BulkError, InputError, TrustVLMWarning
@@ -148,3 +148,46 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_decoder_that_hangs_is_a_row_and_ends_its_process_after_the_part(run, photos, tmp_path):
+    listed = [str(p) for p in sorted(photos.rglob("*.png"))]
+    hangs = tmp_path / "hangs.png"
+    hangs.write_bytes(Path(listed[0]).read_bytes() + b"other")
+    listed[8:8] = [str(hangs)]
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    started = tmp_path / "started"
+    summary = run(
+        tmp_path / "list.txt", tmp_path / "out", hanging="hangs", seconds=1.0, started=str(started)
+    )
+    assert summary.n_images == len(listed)
+    assert summary.errors["too_slow"] == 1
+    found = {row["path"]: row for row in rows(tmp_path / "out")}
+    assert "hangs.png: decoding took longer than 1 s" in found[str(hangs)]["error"]
+    assert len(started.read_text().split()) == 2, "the part's process, and one for the others"
+    run(tmp_path / "list.txt", tmp_path / "undisturbed")
+    whole = {row["path"]: row for row in rows(tmp_path / "undisturbed")}
+    near = {str(hangs), *listed[6:12]}
+    assert {p: r for p, r in found.items() if p not in near} == {
+        p: r for p, r in whole.items() if p not in near
+    }
+
+
+def test_an_image_that_stops_the_whole_process_is_a_row_with_its_error(run, photos, tmp_path):
+    listed = [str(p) for p in sorted(photos.rglob("*.png"))][:8]
+    write_poison(tmp_path / "stops.png", STOPPING)
+    listed[3:3] = [str(tmp_path / "stops.png")]
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    with pytest.warns(TrustVLMWarning, match=r"a worker died in .* \(no sign of life for 4 s\)"):
+        summary = run(
+            tmp_path / "list.txt",
+            tmp_path / "out",
+            deaths=str(tmp_path / "deaths"),
+            retries=0,
+            engine=lambda loader, retries: LocalEngine(loader, retries, silence=4.0),
+        )
+    assert summary.n_images == 9
+    assert summary.errors == {"fatal": 1}
+    (row,) = [row for row in rows(tmp_path / "out") if row["error"]]
+    assert row["path"] == str(tmp_path / "stops.png")
+    assert "stopped the process that read it 1 times (no sign of life for 4 s)" in row["error"]

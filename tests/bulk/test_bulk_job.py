@@ -54,7 +54,7 @@ def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path)
     names = list(whole)
     (out / names[0]).unlink()
     (out / names[3]).write_bytes(whole[names[3]][:100])
-    (out / f".{names[1]}.x.tmp.parquet").write_bytes(b"abandoned")
+    (out / f".{names[1]}.k3_x9a1b.tmp.parquet").write_bytes(b"abandoned")
     journal = out / "_trustvlm" / "done.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     summary = run(photos, out)
@@ -139,3 +139,15 @@ def test_damage_to_what_a_run_remembers_is_told(run, photos, tmp_path):
     manifest.write_text("{}")
     with pytest.raises(InputError, match="is damaged"):
         run(photos, tmp_path / "out")
+
+
+def test_only_what_a_killed_run_left_is_removed(run, photos, tmp_path):
+    out = tmp_path / "out"
+    run(photos, out)
+    left = out / ".part-000000-000003.parquet.a1b2c3d4.tmp.parquet"
+    foreign = [out / ".part-of-my-notes.tmp.parquet", out / ".part-1.tmp"]
+    for file in (left, *foreign):
+        file.write_text("x")
+    run(photos, out)
+    assert not left.exists()
+    assert all(file.read_text() == "x" for file in foreign)

@@ -381,3 +381,27 @@ def test_a_profile_of_a_folder_sums_up_the_parts(trustvlm, fitted, photos, tmp_p
     assert "profile: 0 images" in again.err
     done = trustvlm("predict", fitted, photos, "--profile", *into, "--engine", "ray")
     assert (done.code, "--profile is for one worker" in done.err) == (1, True)
+
+
+def test_fit_says_that_a_folder_is_in_the_way_before_it_encodes(trustvlm, tmp_path):
+    (tmp_path / "extension").mkdir()
+    (tmp_path / "extension" / "manifest.json").write_text('{"manifest_version": 3}')
+    (tmp_path / "extension" / "popup.js").write_text("precious")
+    # There are no shots: were they looked for first, the message would be about them.
+    done = trustvlm("fit", tmp_path / "none", "-o", tmp_path / "extension", "--vlm", "offline")
+    assert done.code == 1
+    assert "extension exists and is not a .trust directory: 'popup.js'" in done.err
+    assert "not overwritten" in done.err
+    assert sorted(p.name for p in (tmp_path / "extension").iterdir()) == [
+        "manifest.json",
+        "popup.js",
+    ]
+
+
+def test_calibrate_replaces_no_foreign_folder_either(trustvlm, fitted, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "only.jpg").write_text("precious")
+    out = ("-o", tmp_path / "photos")
+    done = trustvlm("calibrate", fitted, tmp_path / "none", *out)
+    assert done.code == 1
+    assert "photos exists and is not a .trust directory: 'only.jpg'" in done.err

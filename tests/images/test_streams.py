@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -359,3 +360,24 @@ def test_reading_ahead_passes_errors_on_in_their_place():
     assert next(ahead).path == "large"
     with pytest.raises(InputError, match="no more"):
         next(ahead)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("ending", ["csv", "tsv", "txt"])
+def test_a_list_that_is_a_pipe_is_refused_at_once(tmp_path, ending):
+    pipe = tmp_path / f"list.{ending}"
+    os.mkfifo(pipe)
+    for read in (find_images, lambda source: list(open_images(source))):
+        with pytest.raises(InputError, match=r"pipe, a socket or a device.*regular file"):
+            read(pipe)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "parquet"])
+def test_an_archive_that_is_a_pipe_is_one_image_with_an_error(tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    os.mkfifo(tmp_path / f"images.{ending}")
+    (image,) = open_images(tmp_path / f"images.{ending}")
+    with pytest.raises(ImageError, match="pipe, a socket or a device"):
+        image.read()

@@ -3,11 +3,13 @@ import math
 import numpy as np
 import pytest
 
+from hanging import decoders_that_hang_on
 from pictures import COLOURS, picture, write_class_folders
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, datasets, metrics, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
+from trustvlm.images import Limits
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.scores.zero_shot import zero_shot_logits
 
@@ -263,3 +265,19 @@ def test_classes_that_share_a_name_are_told_apart_by_their_examples(tmp_path):
     model.save(tmp_path / "m.trust")
     again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
     assert again.predict(photos).to_csv() == found.to_csv()
+
+
+def test_an_image_that_never_decodes_is_a_row_in_its_place(shots, photos):
+    model = new_model(limits=Limits(seconds=0.5)).fit(shots)
+    expected = {v.path: v for v in model.predict(photos)}
+    picture(COLOURS["green"], 99).save(photos / "green" / "hangs.png")
+    with decoders_that_hang_on("hangs"):
+        verdicts = model.predict(photos)
+    wrong = {v.path: v.error for v in verdicts if v.decision == "error"}
+    assert wrong == {
+        "green/hangs.png": "green/hangs.png: decoding took longer than 0.5 s. Leave it out, or "
+        "save it anew with an image program."
+    }
+    good = [v for v in verdicts if not v.error]
+    assert [v.to_row() for v in good] == [expected[v.path].to_row() for v in good]
+    assert len(verdicts) == 16

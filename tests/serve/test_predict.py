@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broken_images import write_broken_images
+from hanging import decoders_that_hang_on
 from pictures import COLOURS
 from service import client_of, events
 from trustvlm import TrustVLM
+from trustvlm.embeddings.thread_pool import MOST_HANGING
 from trustvlm.pipeline.verdicts import COLUMNS
 from uploads import png
 
@@ -210,3 +212,21 @@ def test_every_answer_has_safe_headers(client):
     for answer in (client.get("/healthz"), client.get("/nothing"), client.post("/v1/predict")):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_an_upload_that_never_decodes_fails_alone_and_too_many_make_the_service_unready(colours):
+    with client_of(colours, image_seconds=0.5) as client, decoders_that_hang_on("hangs"):
+        files = as_files([("hangs.png", png("red", 1)), ("good.png", png("red", 2))])
+        bad, good = client.post("/v1/predict", files=files).json()["verdicts"]
+        assert (bad["decision"], bad["kind"]) == ("error", "too_slow")
+        assert "hangs.png: decoding took longer than 0.5 s" in bad["error"]
+        assert (good["label"] in COLOURS, good["kind"]) == (True, "")
+        assert client.get("/readyz").status_code == 200
+        many = as_files([(f"hangs-{i}.png", png("blue", i)) for i in range(MOST_HANGING)])
+        kinds = {v["kind"] for v in client.post("/v1/predict", files=many).json()["verdicts"]}
+        assert kinds == {"too_slow"}
+        client.app.state.ready = None
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert "images before it hang in their decoders" in answer.json()["error"]["message"]
+        assert client.get("/healthz").status_code == 200

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trustvlm.bulk.guarded import GuardedWorker
+from trustvlm.bulk.guarded import SILENCE, GuardedWorker
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.bulk.worker import Loader
 
@@ -52,18 +52,19 @@ class LocalEngine:
     ----------
     loader
         Makes the model in the worker.
-    retries
+    retries, silence
         See `GuardedWorker`.
     """
 
-    def __init__(self, loader: Loader, retries: int = 2) -> None:
+    def __init__(self, loader: Loader, retries: int = 2, *, silence: float = SILENCE) -> None:
         self._loader = loader
         self._retries = retries
+        self._silence = silence
         self.notes: list[str] = []
 
     def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
         """Yield each part that was still to do, in input order."""
-        with GuardedWorker(self._loader, self._retries) as worker:
+        with GuardedWorker(self._loader, self._retries, self._silence) as worker:
             for shard in work:
                 for part, finished in remaining(shard, worker.compute):
                     self.notes = worker.notes

@@ -1,14 +1,17 @@
-"""A worker that is started again when it dies, and finds out which image it died of."""
+"""A worker that is started again when it dies or hangs, and finds out of which image."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import warnings
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import IO, Any, NoReturn
 
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.bulk.worker import Compute, Loader, Probe, receive, send
@@ -16,7 +19,9 @@ from trustvlm.exceptions import BulkError, TrustVLMWarning
 from trustvlm.images.kinds import refusal
 from trustvlm.images.references import UnreadableImage
 
-__all__ = ["GuardedWorker"]
+__all__ = ["SILENCE", "GuardedWorker"]
+
+SILENCE = 120.0
 
 
 class _DiedError(Exception):
@@ -27,7 +32,8 @@ class GuardedWorker:
     """Computes parts in a process of its own; a context manager.
 
     A part whose process dies is tried again. If it dies again and again, its images are tried one
-    by one, and those that kill the process each time become rows with an error, of kind `fatal`.
+    by one, and those that kill the process each time become rows with an error, of kind `fatal`. A
+    process that gives no sign of life is killed; one in which decoders hang ends after its part.
 
     Parameters
     ----------
@@ -35,11 +41,15 @@ class GuardedWorker:
         Makes the model in the worker; must be picklable.
     retries
         How often a part, and then an image, is tried after the first time.
+    silence
+        Seconds without a sign of life after which the process is killed.
     """
 
-    def __init__(self, loader: Loader, retries: int = 2) -> None:
+    def __init__(self, loader: Loader, retries: int = 2, silence: float = SILENCE) -> None:
         self._loader = loader
         self._retries = retries
+        self._silence = silence
+        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self.notes: list[str] = []
 
@@ -88,12 +98,18 @@ class GuardedWorker:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
-            process.communicate()
+            process.wait()
+            assert process.stdin is not None  # noqa: S101
+            with suppress(OSError):
+                process.stdin.close()
 
     def _computed(self, part: Part, fatal: dict[int, UnreadableImage]) -> FinishedPart:
         self._ask(Compute(part, fatal))
-        finished = self._answer()[1]
+        finished, n_hanging = self._answer(self._silence)[1]
         assert isinstance(finished, FinishedPart)  # noqa: S101
+        if n_hanging:
+            # Its threads may keep a core busy for ever, and it has only so many to lose.
+            self.close()
         return finished
 
     def _find_fatal(self, part: Part) -> dict[int, UnreadableImage]:
@@ -103,7 +119,7 @@ class GuardedWorker:
             try:
                 self._ask(Probe(part, position))
                 while True:
-                    kind, passed = self._answer()
+                    kind, passed = self._answer(self._silence)
                     if kind == "probed":
                         return fatal
                     position, deaths = passed + 1, 0
@@ -134,17 +150,21 @@ class GuardedWorker:
         except BrokenPipeError:
             self._died("")
 
-    def _answer(self) -> tuple[str, Any]:
+    def _answer(self, silence: float | None = None) -> tuple[str, Any]:
         """Return the next answer; raise what the worker raised, or say how it died."""
         assert self._process is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
         how = ""
         while True:
             try:
-                kind, content = receive(self._process.stdout)
-            except (EOFError, pickle.UnpicklingError):
+                kind, content = self._answers.get(timeout=silence)
+            except queue.Empty:
+                self._process.kill()
+                self._died(f"no sign of life for {silence:g} s")
+            if kind == "alive":
+                continue
+            if kind == "gone":
                 self._died(how)
-            if kind == "warning":
+            elif kind == "warning":
                 warnings.warn(content, TrustVLMWarning, stacklevel=2)
             elif kind == "refused":
                 self.close()
@@ -170,6 +190,11 @@ class GuardedWorker:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
         )
+        self._answers = queue.SimpleQueue()
+        assert self._process.stdout is not None  # noqa: S101
+        threading.Thread(
+            target=_receive_all, args=(self._process.stdout, self._answers), daemon=True
+        ).start()
         try:
             self._send(self._loader)
             self.notes = self._answer()[1]
@@ -177,3 +202,13 @@ class GuardedWorker:
             raise BulkError(
                 f"The worker died while it loaded the model ({death}). It may lack memory."
             ) from death
+
+
+def _receive_all(stream: IO[bytes], answers: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    with stream:
+        while True:
+            try:
+                answers.put(receive(stream))
+            except (EOFError, pickle.UnpicklingError):
+                answers.put(("gone", None))
+                return

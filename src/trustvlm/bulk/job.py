@@ -20,7 +20,7 @@ from trustvlm.embeddings import Profile
 from trustvlm.exceptions import InputError
 from trustvlm.extras import require
 from trustvlm.files import write_text
-from trustvlm.images import image_shards
+from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.sources import Source
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.scores import get
@@ -43,6 +43,7 @@ def predict_in_bulk(
     device: str = "auto",
     path_column: str = "path",
     image_column: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     keep_embeddings: bool = False,
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
@@ -73,6 +74,8 @@ def predict_in_bulk(
         As in `TrustVLM`.
     path_column, image_column
         As in `image_shards`.
+    limits
+        Bounds on each image.
     keep_embeddings
         Look vectors up in the store and keep them there: about 5 kB an image and two encoders.
     progress
@@ -99,7 +102,7 @@ def predict_in_bulk(
             "--adapt), or predict batches of a size that you choose into a .csv, .jsonl or "
             ".parquet file each."
         )
-    settings = {"device": device, "batch_size": batch_size}
+    settings = {"device": device, "batch_size": batch_size, "limits": limits}
     loader = LoadModel(Path(model), settings, keep_embeddings)
     summary = run_job(
         engine(loader, retries),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from trustvlm.files import write_bytes
 from trustvlm.images import ImageShard
 
 __all__ = ["Entry", "Journal", "locked"]
+
+# What `atomic_path` calls a part's file while it is written.
+_ABANDONED = re.compile(r"\.part-\d{6,}-\d{6,}\.parquet\.[a-z0-9_]{8}\.tmp\.parquet")
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ class Journal:
         self.n_images = 0
         self.decisions: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        for abandoned in output.glob(".part-*.tmp*"):
-            abandoned.unlink(missing_ok=True)
+        for abandoned in output.glob(".part-*.tmp.parquet"):
+            if _ABANDONED.fullmatch(abandoned.name):
+                abandoned.unlink(missing_ok=True)
         self._read()
 
     def done(self, number: int) -> dict[int, bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trustvlm.bulk.engines import Work, remaining
-from trustvlm.bulk.guarded import GuardedWorker
+from trustvlm.bulk.guarded import SILENCE, GuardedWorker
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.bulk.worker import Loader
 from trustvlm.exceptions import InputError, TrustVLMError
@@ -37,7 +37,7 @@ class RayEngine:
     ----------
     loader
         Makes the model; what it reads must be there on every node.
-    retries
+    retries, silence
         See `GuardedWorker`; Ray itself retries what is lost with an actor.
     address
         Of a cluster, such as `10.0.0.1:6379`, or `auto` on one of its nodes; None starts Ray on
@@ -64,6 +64,7 @@ class RayEngine:
         actors: tuple[int, int] = (1, 8),
         cpus: float = 1.0,
         gpus: float = 0.0,
+        silence: float = SILENCE,
     ) -> None:
         least, most = actors
         if not 1 <= least <= most:
@@ -78,6 +79,7 @@ class RayEngine:
         self._actors = actors
         self._cpus = cpus
         self._gpus = gpus
+        self._silence = silence
         self.notes: list[str] = []
 
     def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
@@ -93,7 +95,7 @@ class RayEngine:
         least, most = self._actors
         finished = data.from_arrow_refs(wave.blocks).map_batches(
             _Actor,
-            fn_constructor_args=(self._loader, self._retries, str(Path.cwd())),
+            fn_constructor_args=(self._loader, self._retries, self._silence, str(Path.cwd())),
             batch_size=1,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(min_size=min(least, len(wave)), max_size=most),
@@ -149,11 +151,11 @@ class _KnownShard:
 class _Actor:
     """Computes the shards that Ray gives it; what the worker refuses, it hands back."""
 
-    def __init__(self, loader: Loader, retries: int, folder: str) -> None:
+    def __init__(self, loader: Loader, retries: int, silence: float, folder: str) -> None:
         # Where relative paths are meant to begin, on machines that share the disk.
         if Path(folder).is_dir():
             os.chdir(folder)
-        self._worker = GuardedWorker(loader, retries)
+        self._worker = GuardedWorker(loader, retries, silence)
 
     def __call__(self, batch: Any) -> Iterator[Any]:
         for content in batch["work"]:

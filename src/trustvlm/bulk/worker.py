@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from trustvlm.bulk.computing import PartComputer
 from trustvlm.bulk.parts import Part
 from trustvlm.embeddings import ForgetfulStore
+from trustvlm.embeddings.thread_pool import n_hanging
 from trustvlm.exceptions import TrustVLMError, TrustVLMWarning
 from trustvlm.images.references import UnreadableImage
 from trustvlm.pipeline.predicting import Predictor
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Compute", "LoadModel", "Loader", "Probe", "main", "receive", "send"]
 
 Loader = Callable[[], "TrustVLM"]
+# How often a worker gives a sign of life, in seconds. It comes from a thread of its own, so it
+# stays out only if the process hangs as a whole, as when a library keeps the interpreter's lock.
+_HEARTBEAT = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,13 @@ def main() -> None:
         if issubclass(category, TrustVLMWarning):
             answer("warning", str(message))
 
+    def beat() -> None:
+        while True:
+            time.sleep(_HEARTBEAT)
+            answer("alive", None)
+
     warnings.showwarning = warn
+    threading.Thread(target=beat, daemon=True).start()
     try:
         model = requests.get()()
         computer = PartComputer(Predictor(model))
@@ -135,7 +146,7 @@ def _answer(computer: PartComputer, request: Any, answer: Callable[[str, Any], N
             answer("passed", position)
         answer("probed", None)
     else:
-        answer("done", computer.compute(request.part, request.fatal))
+        answer("done", (computer.compute(request.part, request.fatal), n_hanging()))
 
 
 def _read(stream: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:

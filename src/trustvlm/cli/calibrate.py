@@ -97,12 +97,14 @@ def calibrate(
     """
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.artefact import check_target
 
     if (labelled is None) != from_shots:
         raise InputError(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     trust = TrustVLM.load(model, device=device)
+    check_target(output or model)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)
     else:

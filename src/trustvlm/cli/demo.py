@@ -34,8 +34,10 @@ def demo(
     from trustvlm.demo import credits, write_pictures
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.shot_health import examine
 
+    check_target(out / "demo.trust")
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
     note(

@@ -108,7 +108,9 @@ def fit(
     per class is enough, 16 is what the paper uses.
     """
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.artefact import check_target
 
+    check_target(output)
     if adapt:
         score = _adapted(score)
     if prompt is not None and len(prompt) == 1:

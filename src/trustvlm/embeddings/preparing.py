@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,9 +15,11 @@ from PIL import Image
 from trustvlm.cores import usable_cores
 from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
+from trustvlm.embeddings.thread_pool import GivenUpError, Task, ThreadPool, n_hanging
 from trustvlm.exceptions import ImageError
 from trustvlm.images import ImageSource, Limits, content_hash, decode
 from trustvlm.images.kinds import refusal
+from trustvlm.images.limits import Stopwatch
 from trustvlm.models.base import ImageEncoder
 from trustvlm.models.preprocessing import Preprocessing
 
@@ -26,8 +27,6 @@ __all__ = ["Prepared", "Wanted", "pixels_key", "run_ahead"]
 
 S = TypeVar("S", bound=ImageSource)
 T = TypeVar("T")
-
-_THREADS = "trustvlm-decode"
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,15 @@ def run_ahead(
 ) -> Generator[list[Prepared], None, None]:
     """Yield each chunk prepared, in order, while threads prepare the next few.
 
-    The pool is shut down when the generator ends, is closed, or is left by an exception.
+    An image that takes longer than `limits.seconds` is prepared as one with an error, and its
+    thread is replaced. The pool is shut down when the generator ends, is closed, or is left by an
+    exception.
     """
     workers = workers or default_workers()
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
     ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix=_THREADS)
-    running: deque[list[Future[Prepared]]] = deque()
+    pool: ThreadPool[Prepared] = ThreadPool(workers, wanted.limits.seconds)
+    running: deque[list[Task[Prepared]]] = deque()
     todo = iter(chunks)
     try:
         while True:
@@ -95,12 +96,9 @@ def run_ahead(
                 running.append(_submit(pool, chunk, wanted))
             if not running:
                 return
-            yield [future.result() for future in running.popleft()]
+            yield pool.results(running.popleft())
     finally:
-        # The garbage collector may close this generator in one of the pool's own threads, which
-        # cannot wait for itself.
-        own = threading.current_thread().name.startswith(_THREADS)
-        pool.shutdown(wait=not own, cancel_futures=True)
+        pool.close()
 
 
 def default_workers() -> int:
@@ -108,9 +106,9 @@ def default_workers() -> int:
     return min(8, usable_cores())
 
 
-def _submit(pool: ThreadPoolExecutor, chunk: Sequence[S], wanted: Wanted) -> list[Future[Prepared]]:
+def _submit(pool: ThreadPool[Prepared], chunk: Sequence[S], wanted: Wanted) -> list[Task[Prepared]]:
     claims = _Claims()
-    return [pool.submit(_prepare, ref, claims, wanted) for ref in chunk]
+    return [pool.submit(_Preparation(ref, claims, wanted)) for ref in chunk]
 
 
 class _Claims:
@@ -118,48 +116,90 @@ class _Claims:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken: set[str] = set()
+        self._owners: dict[str, _Preparation] = {}
+        self._given_up: set[_Preparation] = set()
 
-    def take(self, digest: str) -> bool:
+    def take(self, digest: str, image: _Preparation) -> bool:
+        """Whether this image is to be decoded; GivenUpError if nobody waits for it any more."""
         with self._lock:
-            if digest in self._taken:
-                return False
-            self._taken.add(digest)
-            return True
+            if image in self._given_up:
+                raise GivenUpError
+            return self._owners.setdefault(digest, image) is image
+
+    def give_up(self, image: _Preparation) -> str:
+        """Note that nobody waits for an image; return the digest for which others rely on it."""
+        with self._lock:
+            self._given_up.add(image)
+            return next((d for d, owner in self._owners.items() if owner is image), "")
 
 
-def _prepare(ref: ImageSource, claims: _Claims, wanted: Wanted) -> Prepared:
-    with wanted.profile.stage("reading"):
-        content = _guarded(ref, lambda: ref.read(wanted.limits))
-        if isinstance(content, ImageError):
-            return Prepared(ref.path, error=content)
-        digest = content_hash(content)
-    if not claims.take(digest):
-        return Prepared(ref.path, digest, owner=False)
-    found: dict[str, NDArray[np.float32]] = {}
-    missing: dict[Preprocessing, Preprocessing] = {}
-    for fingerprint, encoder in wanted.encoders.items():
-        with wanted.profile.stage("looking up"):
-            vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
-        if vector is not None and vector.shape == (encoder.dim,):
-            found[fingerprint] = vector
-        else:
-            missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
-    if not missing:
-        return Prepared(ref.path, digest, found=found)
-    pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted))
-    if isinstance(pixels, ImageError):
-        return Prepared(ref.path, digest, error=pixels, found=found)
-    return Prepared(ref.path, digest, found=found, pixels=pixels)
+class _Preparation:
+    """The work on one image."""
+
+    def __init__(self, ref: ImageSource, claims: _Claims, wanted: Wanted) -> None:
+        self._ref = ref
+        self._claims = claims
+        self._wanted = wanted
+        self._reading = True
+
+    def run(self, stopwatch: Stopwatch) -> Prepared:
+        """Read the image, look it up, and decode it for the encoders that lack it."""
+        ref, wanted = self._ref, self._wanted
+        with wanted.profile.stage("reading"), stopwatch:
+            content = _guarded(ref, lambda: ref.read(wanted.limits))
+            if isinstance(content, ImageError):
+                return Prepared(ref.path, error=content)
+            digest = content_hash(content)
+        self._reading = False
+        if not self._claims.take(digest, self):
+            return Prepared(ref.path, digest, owner=False)
+        found: dict[str, NDArray[np.float32]] = {}
+        missing: dict[Preprocessing, Preprocessing] = {}
+        for fingerprint, encoder in wanted.encoders.items():
+            with wanted.profile.stage("looking up"):
+                vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
+            if vector is not None and vector.shape == (encoder.dim,):
+                found[fingerprint] = vector
+            else:
+                missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
+        if not missing:
+            return Prepared(ref.path, digest, found=found)
+        with stopwatch:
+            pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted, stopwatch))
+        if isinstance(pixels, ImageError):
+            return Prepared(ref.path, digest, error=pixels, found=found)
+        return Prepared(ref.path, digest, found=found, pixels=pixels)
+
+    def given_up(self) -> Prepared:
+        """Say that the image takes too long."""
+        digest, path = self._claims.give_up(self), self._ref.path
+        doing, remedy = "decoding", "Leave it out, or save it anew with an image program"
+        if self._reading:
+            doing, remedy = "reading", "Check the disk or the network"
+        what = f"{doing} took longer than {self._wanted.limits.seconds:g} s"
+        note = "Or raise `Limits(seconds=...)`."
+        return Prepared(path, digest, error=refusal("too_slow", path, what, remedy, note=note))
+
+    def not_tried(self) -> Prepared:
+        """Say that other images left no thread for this one."""
+        what = f"it was not tried, because {n_hanging()} images before it hang in their decoders"
+        remedy = "Leave those out, and start the program again"
+        return Prepared(self._ref.path, error=refusal("not_tried", self._ref.path, what, remedy))
 
 
 def _pixels(
-    content: bytes, name: str, needed: Mapping[Preprocessing, Preprocessing], wanted: Wanted
+    content: bytes,
+    name: str,
+    needed: Mapping[Preprocessing, Preprocessing],
+    wanted: Wanted,
+    stopwatch: Stopwatch,
 ) -> dict[Preprocessing, NDArray[np.uint8]]:
     images: dict[int | None, Image.Image] = {}
     for enough in {preprocessing.enough for preprocessing in needed.values()}:
         with wanted.profile.stage("decoding"):
-            images[enough] = decode(content, wanted.limits, name=name, enough=enough)
+            images[enough] = decode(
+                content, wanted.limits, name=name, enough=enough, stopwatch=stopwatch
+            )
     with wanted.profile.stage("resizing"):
         return {key: wished.pixels(images[wished.enough]) for key, wished in needed.items()}
 

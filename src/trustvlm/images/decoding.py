@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from trustvlm.images.colours import to_rgb
 from trustvlm.images.foreign import explain_foreign
 from trustvlm.images.formats import ImageFormat, recognise
 from trustvlm.images.kinds import refusal
-from trustvlm.images.limits import DEFAULT_LIMITS, Limits
+from trustvlm.images.limits import DEFAULT_LIMITS, Limits, Stopwatch
 from trustvlm.images.quiet import quiet_pillow
 from trustvlm.images.reading import check_size, read_bytes
 from trustvlm.images.upright import needed_turn
@@ -25,7 +27,36 @@ __all__ = ["decode"]
 # Images above this many pixels are decoded one at a time, so that a folder of panoramas needs the
 # memory of one of them and not of one per thread.
 _LARGE = 25_000_000
-_large_turn = threading.Lock()
+
+
+class _Turn:
+    """Lets one at a time have its turn; who keeps it beyond the time limit loses it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holder: object | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def taken(self, seconds: float, stopwatch: Stopwatch) -> Iterator[None]:
+        me = object()
+        with stopwatch.paused(), self._changed:
+            while self._holder is not None:
+                left = self._since + seconds - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._holder, self._since = me, time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                if self._holder is me:
+                    self._holder = None
+                    self._changed.notify()
+
+
+_large_turn = _Turn()
 
 
 class _Content(BytesIO):
@@ -46,6 +77,7 @@ def decode(
     *,
     name: str | None = None,
     enough: int | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Image.Image:
     """Decode one image to 8-bit RGB, upright, whatever its format and pixel type.
 
@@ -60,12 +92,15 @@ def decode(
         A file, or the bytes of one.
     limits
         Bounds on bytes, pixels and shorter side, checked before decoding.
+        Of the time only one thing is watched: no large image waits for another any longer.
     name
         How to call the image in errors; by default the path, or "the image" for bytes.
     enough
         Let libjpeg decode a JPEG at a half, a quarter or an eighth, the smallest that leaves this
         many pixels to the shorter side: seven times faster for large photographs that are then
         resized, and nearly the same. None decodes every pixel. Other formats ignore it.
+    stopwatch
+        Stopped while a large image waits for another one.
 
     Returns
     -------
@@ -105,7 +140,7 @@ def decode(
     stream = _Content(content)
     try:
         with quiet_pillow():
-            return _decode(stream, known, limits, name, enough)
+            return _decode(stream, known, limits, name, enough, stopwatch or Stopwatch())
     except ImageError:
         raise
     except MemoryError as error:
@@ -117,23 +152,25 @@ def decode(
 
 
 def _decode(
-    stream: _Content, known: ImageFormat, limits: Limits, name: str, enough: int | None
+    stream: _Content,
+    known: ImageFormat,
+    limits: Limits,
+    name: str,
+    enough: int | None,
+    stopwatch: Stopwatch,
 ) -> Image.Image:
     image = known.open(stream)
     _check_sides(image.size, limits, name)
     if enough is not None:
         image.draft(None, (enough, enough))
-    with _turn(image.size):
+    large = image.width * image.height > _LARGE
+    with _large_turn.taken(limits.seconds, stopwatch) if large else nullcontext():
         stream.ran_out = False
         image.load()
         _check_whole(stream, known, name)
         turn = needed_turn(image)
         colours = to_rgb(image, name)
     return colours if turn is None else colours.transpose(turn)
-
-
-def _turn(size: tuple[int, int]) -> AbstractContextManager[object]:
-    return _large_turn if size[0] * size[1] > _LARGE else nullcontext()
 
 
 def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:

@@ -19,6 +19,8 @@ KINDS = {
     "non_finite": "pixel values are NaN or infinite",
     "too_small": "the shorter side has too few pixels",
     "too_large": "there are too many pixels or bytes",
+    "too_slow": "reading and decoding it did not end in time",
+    "not_tried": "too many images before it hang in their decoders",
     "memory": "there was not enough memory to decode it",
     "unexpected": "decoding failed in a way nobody foresaw",
     "fatal": "it stopped the process that read it, again and again",

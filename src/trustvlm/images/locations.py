@@ -14,7 +14,7 @@ from trustvlm.extras import require
 from trustvlm.images.folders import looks_like_image
 from trustvlm.images.kinds import refusal
 from trustvlm.images.limits import DEFAULT_LIMITS, Limits
-from trustvlm.images.reading import check_size
+from trustvlm.images.reading import check_size, open_regular
 from trustvlm.images.references import ImageRef, shown
 
 __all__ = ["Location", "RemoteImage", "expand", "image_at", "is_url"]
@@ -72,7 +72,7 @@ class Location:
         if is_url(self.text):
             files, path = _system(self.text)
             return cast("IO[bytes]", files.open(path, "rb"))
-        return Path(self.text).open("rb")
+        return open_regular(Path(self.text))
 
     def stamp(self) -> str:
         """Tell this content from another, without reading it: its size and its date or tag."""

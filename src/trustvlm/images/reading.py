@@ -7,12 +7,13 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import IO
 
 from trustvlm.exceptions import ImageError
 from trustvlm.images.kinds import refusal
 from trustvlm.images.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["check_size", "content_hash", "read_bytes"]
+__all__ = ["check_size", "content_hash", "open_regular", "read_bytes"]
 
 
 def content_hash(content: bytes) -> str:
@@ -65,6 +66,21 @@ def read_bytes(
         raise _reading_failed(error, name) from error
     check_size(len(content), limits, name)
     return content
+
+
+def open_regular(file: Path) -> IO[bytes]:
+    """Open a list, a table or an archive for reading.
+
+    Raises
+    ------
+    OSError
+        Also for a pipe, a socket or a device: reading those could wait for ever.
+    """
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        what = "it is a pipe, a socket or a device; copy it to a regular file"
+        raise OSError(errno.EINVAL, what, os.fspath(file))
+    return file.open("rb")
 
 
 def check_size(size: int, limits: Limits, name: str) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from trustvlm.exceptions import InputError
+from trustvlm.images.reading import open_regular
 from trustvlm.images.references import shown
 
 __all__ = [
@@ -45,7 +46,8 @@ def read_text(file: Path) -> str:
         If the file cannot be read or is in another encoding.
     """
     try:
-        content = file.read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read()
     except OSError as error:
         raise InputError(
             f"Expected {shown(file)!r} to be a file that can be read, but got: {error.strerror}."

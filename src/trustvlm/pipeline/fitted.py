@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
-from trustvlm.images import ClassList
+from trustvlm.images import ClassList, Limits
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.calibration import Calibration
@@ -37,6 +37,7 @@ class Fitted:
     precision: str
     draft: bool
     store: EmbeddingStore | None
+    limits: Limits
 
     classes_: ClassList
     bank_: PrototypeBank

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images
 from trustvlm.embeddings.profile import Profile
-from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits
+from trustvlm.images import ImageSource
 from trustvlm.models.base import ImageEncoder
 from trustvlm.pipeline.verdicts import Verdict, error_verdict
 
@@ -68,6 +68,7 @@ def gather(
         model.embedding_store,
         batch_size=model.batch_size,
         workers=model.workers,
+        limits=model.limits,
         progress=progress,
         profile=profile,
     )
@@ -79,8 +80,6 @@ def gather_all(
     refs: Iterable[S],
     progress: Progress | None = None,
     profile: Profile | None = None,
-    *,
-    limits: Limits = DEFAULT_LIMITS,
 ) -> Gathered[S]:
     """Encode all images at once; memory grows with their number."""
     chunk = encode_all(
@@ -89,7 +88,7 @@ def gather_all(
         model.embedding_store,
         batch_size=model.batch_size,
         workers=model.workers,
-        limits=limits,
+        limits=model.limits,
         progress=progress,
         profile=profile,
     )

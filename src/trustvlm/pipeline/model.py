@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
-from trustvlm.images import open_images
+from trustvlm.images import DEFAULT_LIMITS, Limits, open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.pipeline.calibratable import Calibratable
 from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
@@ -54,6 +54,8 @@ class TrustVLM(Calibratable):
         Images per forward pass.
     workers
         Threads that decode images; None chooses by the number of cores.
+    limits
+        Bounds on each image: size, and time for reading and decoding it.
 
     Attributes
     ----------
@@ -102,6 +104,7 @@ class TrustVLM(Calibratable):
         store: EmbeddingStore | None = None,
         batch_size: int = 32,
         workers: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.vlm = vlm
         self.vision = vision
@@ -117,6 +120,7 @@ class TrustVLM(Calibratable):
         self.store = store
         self.batch_size = batch_size
         self.workers = workers
+        self.limits = limits
 
     def fit(
         self,
@@ -343,8 +347,8 @@ class TrustVLM(Calibratable):
         path
             The directory that `save` wrote.
         **settings
-            `device`, `store`, `batch_size`, `workers`, and `vlm`, `vision` to load the same
-            weights from another place.
+            `device`, `store`, `batch_size`, `workers`, `limits`, and `vlm`, `vision` to load the
+            same weights from another place.
 
         Raises
         ------

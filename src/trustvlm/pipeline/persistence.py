@@ -19,7 +19,7 @@ from trustvlm.pipeline.artefact import check_same_model, read_artefact, write_ar
 from trustvlm.pipeline.calibration import Calibration
 from trustvlm.pipeline.encoders import describe
 from trustvlm.pipeline.selection import Selection
-from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.verdicts import Verdict, Verdicts, error_verdict
 from trustvlm.scores import PrototypeBank
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "manifest_of", "provenance", "save_model"]
 
-_RELOADABLE = ("device", "store", "batch_size", "workers", "vlm", "vision")
+_RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
 def provenance() -> dict[str, str]:
@@ -135,7 +135,8 @@ def load_model(
         tuning = manifest["finetuning"]
         model.finetune, model.losses_ = tuning is not None, tuple((tuning or {}).get("losses", ()))
         if tuning is not None:
-            model.bank_ = model.bank_.with_prototypes(arrays["learned_prototypes"])
+            learned = arrays["learned_prototypes"]
+            model.bank_ = model.bank_.with_prototypes(learned, unit=True)
         # Artefacts of older versions know of no selection.
         selection = manifest["score"].get("selection")
         model.selection_ = None if selection is None else Selection.from_dict(selection)
@@ -148,7 +149,7 @@ def load_model(
         # Artefacts of older versions do not say where the shots were.
         model.shots_folder_ = shots.get("folder", "")
         model.draw_, model.shots_per_class_ = shots["draw"], shots["per_class"]
-        model.shot_failures_ = Verdicts([])
+        model.shot_failures_ = Verdicts(_unreadable(path) for path in shots.get("unreadable", ()))
         model.provenance_ = {key: manifest[key] for key in ("created_by", "created_at")}
         stored = manifest["models"]
         calibration = manifest["calibration"]
@@ -162,3 +163,8 @@ def load_model(
     check_same_model("VLM", stored["vlm"], describe(model.encoders.vlm))
     check_same_model("vision encoder", stored["vision"], describe(model.encoders.vision))
     return model
+
+
+def _unreadable(path: str) -> Verdict:
+    # The artefact names the example images that could not be read, but not what was wrong.
+    return error_verdict(path, ValueError(f"{path}: it could not be read when the model was made."))

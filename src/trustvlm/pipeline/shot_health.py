@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trustvlm.decisions.health import Health, check_shots
+from trustvlm.exceptions import ImageError
+from trustvlm.images import content_hash, read_bytes
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
@@ -46,10 +47,10 @@ class ShotHealth:
         """Return the file of a shot, if it is still there and has not changed."""
         file = Path(self.folder) / self.paths[shot]
         try:
-            content = file.read_bytes() if self.folder else b""
-        except OSError:
+            content = read_bytes(file) if self.folder else b""
+        except ImageError:
             return None
-        return file if hashlib.sha256(content).hexdigest() == self.hashes[shot] else None
+        return file if content_hash(content) == self.hashes[shot] else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as plain JSON values, with names in place of indices."""

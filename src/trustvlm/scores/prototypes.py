@@ -146,10 +146,11 @@ class PrototypeBank:
         merged.counts_ = self.counts_ + other.counts_
         return merged
 
-    def with_prototypes(self, prototypes: ArrayLike) -> PrototypeBank:
+    def with_prototypes(self, prototypes: ArrayLike, *, unit: bool = False) -> PrototypeBank:
         """Return a bank with the same shots but other, learned prototypes `(C, d)`.
 
-        They are scaled to length one. Changing the shots of that bank forgets them.
+        They are scaled to length one, unless `unit` says that they were: scaling again changes the
+        last bits. Changing the shots of that bank forgets them.
 
         Examples
         --------
@@ -166,7 +167,8 @@ class PrototypeBank:
         as_nonzero_rows(learned[self.present_], "prototypes")
         bank = PrototypeBank()
         bank.sums_, bank.counts_ = self.sums_.copy(), self.counts_.copy()
-        bank.__dict__["prototypes_"] = unit_rows(np.where(self.present_[:, None], learned, 0.0))
+        rows = np.where(self.present_[:, None], learned, 0.0)
+        bank.__dict__["prototypes_"] = rows if unit else unit_rows(rows)
         return bank
 
     @property

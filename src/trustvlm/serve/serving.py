@@ -86,7 +86,9 @@ class ServedModel:
         self.limits = limits
         store = RecentEmbeddings(2 * remember)
         shared = {} if before is None else _same_encoders(path, before.model)
-        self.model: TrustVLM = TrustVLM.load(path, store=store, batch_size=batch_images, **shared)
+        self.model: TrustVLM = TrustVLM.load(
+            path, store=store, batch_size=batch_images, limits=limits, **shared
+        )
         self._predictor = Predictor(self.model)
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model)
@@ -122,7 +124,7 @@ class ServedModel:
         }
 
     def _judged(self, images: Sequence[InMemoryImage]) -> list[Judged]:
-        found = gather_all(self.model, images, limits=self.limits)
+        found = gather_all(self.model, images)
         verdicts = self._predictor.judge(found)
         digests, kinds = iter(found.hashes), iter(found.failure_kinds)
         looks = iter(self.examples.look(found.features))

@@ -60,6 +60,9 @@ class Settings:
     request_seconds: float = _setting(
         60.0, "Time for one request, waiting included; then the answer is 503.", least=0.1
     )
+    image_seconds: float = _setting(
+        10.0, "Time to decode one image; then its verdict is an error.", least=0.1
+    )
     head_seconds: float = _setting(
         10.0,
         "Time in which the head of a request has to arrive; then the connection is closed.",

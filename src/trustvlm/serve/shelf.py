@@ -128,6 +128,7 @@ class Shelf:
             limits=Limits(
                 max_pixels=self._settings.max_pixels,
                 max_bytes=self._settings.max_body_mib * 2**20,
+                seconds=self._settings.image_seconds,
             ),
             batch_images=self._settings.batch_images,
             remember=self._settings.remember_images,

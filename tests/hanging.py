@@ -1,0 +1,46 @@
+"""Decoders that hang, as one in a C library would that lets other threads run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trustvlm.embeddings import preparing
+from trustvlm.embeddings.thread_pool import n_hanging
+
+
+def hang_on(part: str) -> threading.Event:
+    """Let decoding never end for images with this in their name, until the event is set."""
+    released, decode = threading.Event(), preparing.decode
+
+    def hanging(content, limits, *, name, **rest):
+        if part in name:
+            released.wait()
+        return decode(content, limits, name=name, **rest)
+
+    preparing.decode = hanging
+    return released
+
+
+@contextmanager
+def decoders_that_hang_on(part: str) -> Iterator[threading.Event]:
+    """Do so inside the block; in the end wait until no thread hangs any more."""
+    decode = preparing.decode
+    released = hang_on(part)
+    try:
+        yield released
+    finally:
+        preparing.decode = decode
+        released.set()
+        wait_until_none_hangs()
+
+
+def wait_until_none_hangs() -> None:
+    """Wait until the threads that were given up have come back."""
+    for _ in range(1000):
+        if not n_hanging():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{n_hanging()} threads hang for ever")
