@@ -12,7 +12,7 @@ import numpy as np
 
 from trustvlm import metrics, scores
 from trustvlm.benchmark import load_arrays
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 COMPARED = (
     "msp",

@@ -86,8 +86,7 @@ def make(folder: Path, n_images: int) -> list[str]:
 
 def job(shots: str, output: str, engine: str, inputs: list[str]) -> None:
     """One run of the job, in a process of its own."""
-    from trustvlm.bulk.engines import LocalEngine
-    from trustvlm.bulk.job import run_job
+    from trustvlm.bulk.job import LocalEngine, run_job
 
     loader = LoadProjections(shots)
     if engine == "ray":

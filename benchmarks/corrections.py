@@ -18,9 +18,9 @@ import numpy as np
 
 from trustvlm import metrics
 from trustvlm.benchmark import ArraySet, load_arrays
-from trustvlm.benchmark.drawing import DASHES, MARKERS, Drawing
+from trustvlm.plots.svg import DASHES, MARKERS, Drawing
 from trustvlm.scores import compute
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 SETS = ("caltech101", "cifar10", "dtd10", "eurosat", "flowers102", "imagenette", "oxford_pets37")
 ANSWERS = (0, 10, 25, 50, 75, 100)

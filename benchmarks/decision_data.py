@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import scores
-from trustvlm.benchmark.arrays import ArraySet, load_arrays
-from trustvlm.pipeline.crossvalidation import cross_validate
-from trustvlm.scores.shots import draw_shots
+from trustvlm.benchmark.dataset import ArraySet, load_arrays
+from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.scores.few_shot import draw_shots
 
 SHOTS = 16
 

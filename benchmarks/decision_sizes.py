@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from decision_data import Judged, judged
-from trustvlm.benchmark.drawing import Drawing
 from trustvlm.decisions import certify
+from trustvlm.plots.svg import Drawing
 
 SIZES = (25, 50, 100, 200, 400, 800)
 RISKS = (0.05, 0.1)

@@ -40,7 +40,7 @@ from decision_data import Judged, judged
 from decision_probabilities import print_probabilities
 from decision_sizes import print_sizes
 from trustvlm.decisions import certify
-from trustvlm.decisions.binomial import binomial_p_value, fewest_images
+from trustvlm.risk_control.tests import binomial_p_value, fewest_images
 
 SCORES = ("trustvlm", "auto")
 RISKS = (0.02, 0.05, 0.1)

@@ -17,16 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from trustvlm.data_quality.label_errors import shot_posterior, suspect_labels
+from trustvlm.data_quality.label_next import Trial, coverage_gain, label_next
+from trustvlm.data_quality.overlapping_classes import alike_classes
 from trustvlm.decisions import DriftMonitor, Scope, check_shots
-from trustvlm.decisions.advice import label_next
-from trustvlm.decisions.alike_classes import alike_classes
-from trustvlm.decisions.coverage_gain import Trial, coverage_gain
-from trustvlm.decisions.mislabels import suspect_labels
-from trustvlm.decisions.scope import held_out_typicality
-from trustvlm.decisions.shot_posterior import shot_posterior
 from trustvlm.exceptions import UndefinedMetricWarning
+from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.scores import Evidence, ScoreResult, compute
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 SETS = (
     "flowers102",
@@ -232,7 +230,7 @@ def streams(root: Path, name: str, shots: Evidence) -> dict[str, np.ndarray]:
 
 
 def held_out_confidence(shots: Evidence) -> np.ndarray:
-    from trustvlm.pipeline.crossvalidation import cross_validate
+    from trustvlm.pipeline.cross_validate import cross_validate
 
     return cross_validate(shots, ["trustvlm"], folds=8).results["trustvlm"].confidence
 

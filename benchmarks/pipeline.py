@@ -142,7 +142,7 @@ def forwards(model: TrustVLM, files: list[str]) -> dict[str, Forward]:
 
 
 def torch_forward(encoders: Any, pixels: list[Any]) -> Forward:
-    from trustvlm.models.torch_device import inference, to_tensor
+    from trustvlm.models.torch_encoder import inference, to_tensor
 
     tensors = [
         to_tensor(p, e.preprocessing, e._device) for p, e in zip(pixels, encoders, strict=True)
@@ -160,7 +160,7 @@ def torch_forward(encoders: Any, pixels: list[Any]) -> Forward:
 def offline_forwards(encoders: tuple[ImageEncoder, ...], pixels: list[Any]) -> dict[str, Forward]:
     import onnxruntime
 
-    from trustvlm.cache_dir import cache_dir
+    from trustvlm.environment import cache_dir
 
     vlm, vision = (e.__dict__ for e in encoders)
     sessions = (vlm["_classifier"]._session, vision["_network"]._session)

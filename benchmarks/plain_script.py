@@ -33,7 +33,7 @@ from trustvlm import TrustVLM, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.images import find_labelled
-from trustvlm.models.offline.conse import imagenet_names
+from trustvlm.models.offline.encoders import imagenet_names
 
 BATCH = 32
 

@@ -23,7 +23,7 @@ from pipeline import machine
 from random_models import save_clip_vit_b16, save_dinov2_base
 from trustvlm.images import decode, find_images
 from trustvlm.models import load_vision, load_vlm
-from trustvlm.models.offline.conse import imagenet_names
+from trustvlm.models.offline.encoders import imagenet_names
 
 NAMES = [f"a photo of a {name}." for name in imagenet_names()[:100]]
 

@@ -14,19 +14,19 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from trustvlm.benchmark import markdown
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.chapter import Section, main_metric, sections
+from trustvlm.benchmark.captions import findings
 from trustvlm.benchmark.config import read_config
-from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.findings import findings
 from trustvlm.benchmark.grid import Grid, run_grid
+from trustvlm.benchmark.outputs import Section, main_metric, sections
 from trustvlm.benchmark.page import write_page
 from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.studies import STUDIES, Plan
-from trustvlm.benchmark.table import Table
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.files import write_text
+from trustvlm.plots.svg import Drawing
+from trustvlm.tables import markup
+from trustvlm.tables.table import Table
 
 METRICS = ("accuracy", "aurc", "auroc", "fpr95")
 # Each data set and each class have tables of their own on the full page, which is too large here.
@@ -120,7 +120,7 @@ def encoders(results: Results) -> Section:
 def section(
     found: Section, folder: Path, docs: Path, drawings: Sequence[Drawing] | None = None
 ) -> Iterable[str]:
-    yield f"## {found.title}\n\n{markdown.escape(found.words)}\n"
+    yield f"## {found.title}\n\n{markup.escape_markdown(found.words)}\n"
     yield from pictures(found.drawings if drawings is None else drawings, folder, docs)
     for one in found.tables:
         yield table(one)
@@ -130,12 +130,12 @@ def pictures(drawings: Iterable[Drawing], folder: Path, docs: Path) -> Iterable[
     for drawing in drawings:
         file = folder / "figures" / f"{drawing.name}.svg"
         write_text(file, drawing.svg_file())
-        yield f"![{markdown.escape(drawing.title)}]({file.relative_to(docs).as_posix()})\n"
-        yield markdown.escape(drawing.caption) + "\n"
+        yield f"![{markup.escape_markdown(drawing.title)}]({file.relative_to(docs).as_posix()})\n"
+        yield markup.escape_markdown(drawing.caption) + "\n"
 
 
 def table(found: Table, about: str = "") -> str:
-    heading, _, rest = markdown.render(found).partition("\n\n")
+    heading, _, rest = markup.render_markdown(found).partition("\n\n")
     return f"{heading}\n\n{about + chr(10) * 2 if about else ''}{rest}"
 
 

@@ -4,7 +4,7 @@
 
 A population is a risk of the image at each place v in (0, 1], the most trusted first: logistic
 curves with a floor, and powers. Coverage is the true share that is accepted, over that of an
-oracle; 95 % confidence. The default of `trustvlm.decisions.certify` was chosen on these.
+oracle; 95 % confidence. The default of `trustvlm.risk_control.certify` was chosen on these.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from trustvlm.decisions.binomial import binomial_p_value
-from trustvlm.decisions.sequences import first_counts, sequence_counts, step_counts
+from trustvlm.risk_control.sequences import first_counts, sequence_counts, step_counts
+from trustvlm.risk_control.tests import binomial_p_value
 
 LEVEL = 0.95
 SIZES = (80, 120, 160, 250, 370, 750)

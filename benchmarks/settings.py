@@ -21,9 +21,9 @@ from pathlib import Path
 
 from trustvlm.benchmark import ArraySet, load_arrays, run_study
 from trustvlm.exceptions import TrustVLMWarning
-from trustvlm.pipeline.crossvalidation import cross_validate
-from trustvlm.pipeline.selection import select_by_holding_out
-from trustvlm.scores.shots import draw_shots
+from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.pipeline.select import select_by_holding_out
+from trustvlm.scores.few_shot import draw_shots
 
 STAR, TUNED = "trustvlm_star", "trustvlm_star_f"
 SCORES = ("trustvlm", STAR, TUNED)

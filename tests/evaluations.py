@@ -15,8 +15,8 @@ from PIL import Image
 from trustvlm import metrics
 from trustvlm.decisions import UNCALIBRATED_RULE, accept_on_agreement
 from trustvlm.metrics import Evaluation
-from trustvlm.pipeline.evaluation import EvaluationResult
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
+from trustvlm.pipeline.evaluate import EvaluationResult
+from trustvlm.pipeline.verdict import Verdict, Verdicts
 from trustvlm.scores import PrototypeBank, ScoreResult, compute
 
 SCORES = ("msp", "energy", "image_similarity", "trustvlm", "trustvlm_star")

@@ -7,32 +7,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trustvlm.embeddings import preparing
-from trustvlm.embeddings.thread_pool import n_hanging
+from trustvlm.embeddings import prefetch
+from trustvlm.embeddings.prefetch import n_hanging
 
 
 def hang_on(part: str) -> threading.Event:
     """Let decoding never end for images with this in their name, until the event is set."""
-    released, decode = threading.Event(), preparing.decode
+    released, decode = threading.Event(), prefetch.decode
 
     def hanging(content, limits, *, name, **rest):
         if part in name:
             released.wait()
         return decode(content, limits, name=name, **rest)
 
-    preparing.decode = hanging
+    prefetch.decode = hanging
     return released
 
 
 @contextmanager
 def decoders_that_hang_on(part: str) -> Iterator[threading.Event]:
     """Do so inside the block; in the end wait until no thread hangs any more."""
-    decode = preparing.decode
+    decode = prefetch.decode
     released = hang_on(part)
     try:
         yield released
     finally:
-        preparing.decode = decode
+        prefetch.decode = decode
         released.set()
         wait_until_none_hangs()
 

@@ -17,14 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from trustvlm.serve.app import create_app
 from trustvlm.serve.context import Context
 from trustvlm.serve.feedback import FeedbackStore
-from trustvlm.serve.keys import Keys
-from trustvlm.serve.logs import Log
-from trustvlm.serve.settings import Settings
-from trustvlm.serve.shelf import Shelf, names_of
-from trustvlm.serve.telemetry import Telemetry
+from trustvlm.serve.model_registry import Shelf, names_of
+from trustvlm.serve.server import create_app
+from trustvlm.serve.settings import Keys, Settings
+from trustvlm.serve.telemetry import Log, Telemetry
 
 
 @contextmanager

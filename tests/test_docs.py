@@ -78,7 +78,7 @@ def tiny_presets(folder, monkeypatch):
     from dataclasses import replace
 
     from tiny_models import save_tiny_clip, save_tiny_dinov2
-    from trustvlm.models import loading
+    from trustvlm.models import registry
 
     sources = {"clip-vit-b16": save_tiny_clip, "dinov2-base": save_tiny_dinov2}
     for name, save in sources.items():
@@ -86,9 +86,9 @@ def tiny_presets(folder, monkeypatch):
             save(folder / name)
     presets = tuple(
         replace(p, spec=f"hf:{folder / p.name}") if p.name in sources else p
-        for p in loading.PRESETS
+        for p in registry.PRESETS
     )
-    monkeypatch.setattr(loading, "PRESETS", presets)
+    monkeypatch.setattr(registry, "PRESETS", presets)
     return True
 
 

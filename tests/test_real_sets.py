@@ -92,7 +92,7 @@ def test_a_plain_recomputation_from_the_stored_embeddings_agrees(evaluations, da
 def test_arrays_alone_give_the_same_picture(embeddings_root):
     """Scores and metrics on ready-made arrays of the same images, computed elsewhere."""
     from trustvlm import metrics, scores
-    from trustvlm.scores.shots import draw_shots
+    from trustvlm.scores.few_shot import draw_shots
 
     better = 0
     for name in SETS:

@@ -16,7 +16,14 @@ LINES = re.findall(
 PLACE = {room: at for at, (names, _) in enumerate(LINES) for room in re.findall(r"`(\w+)`", names)}
 MAY = {room: may for names, may in LINES for room in re.findall(r"`(\w+)`", names)}
 # Rooms that may import these rooms alone, beside the core of the first line.
-ALONE = {"metrics": set(), "scores": set(), "decisions": {"metrics", "scores"}, "images": set()}
+LEARNING = ("calibration", "risk_control", "data_quality", "monitoring")
+ALONE = {
+    "metrics": set(),
+    "scores": set(),
+    **{room: {"metrics", "scores"} for room in LEARNING},
+    "decisions": set(LEARNING),
+    "images": set(),
+}
 CORE = {room for room, at in PLACE.items() if at == 0}
 
 

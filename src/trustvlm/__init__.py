@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from trustvlm import benchmark, datasets, decisions, metrics, models, scores
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.verdicts import Verdicts
+    from trustvlm.pipeline.verdict import Verdicts
     from trustvlm.scores import PrototypeBank
 
 __all__ = [
@@ -30,7 +30,7 @@ _ROOMS = ("benchmark", "datasets", "decisions", "metrics", "models", "scores")
 _CLASSES = {
     "PrototypeBank": "trustvlm.scores",
     "TrustVLM": "trustvlm.pipeline",
-    "Verdicts": "trustvlm.pipeline.verdicts",
+    "Verdicts": "trustvlm.pipeline.verdict",
 }
 
 

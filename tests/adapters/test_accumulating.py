@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trustvlm import metrics
 from trustvlm.adapters import AUGRC, AURC, SelectiveMetric
-from trustvlm.adapters.accumulating import torchmetric
+from trustvlm.adapters.torchmetrics import torchmetric
 from trustvlm.exceptions import InputError, MissingExtraError, UndefinedMetricWarning
 
 RNG = np.random.default_rng(2)
@@ -84,7 +84,7 @@ def test_tensors_are_taken_as_they_come():
 def test_without_torchmetrics_the_error_names_the_extra(monkeypatch):
     import sys
 
-    from trustvlm.adapters.torch_metric import metric_class
+    from trustvlm.adapters.torchmetrics import metric_class
 
     metric_class.cache_clear()
     monkeypatch.setitem(sys.modules, "torchmetrics", None)

@@ -14,7 +14,7 @@ from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.adapters import on_dataset
 from trustvlm.exceptions import ArtefactError, InputError
-from trustvlm.pipeline.verdicts import COLUMNS
+from trustvlm.pipeline.verdict import COLUMNS
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from trustvlm import PrototypeBank, scores
-from trustvlm.adapters.estimators import TrustClassifier
+from trustvlm.adapters.sklearn import TrustClassifier
 from trustvlm.exceptions import InputError
 
 RNG = np.random.default_rng(4)

@@ -10,7 +10,7 @@ import pytest
 
 from trustvlm.adapters import write_fiftyone
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.verdicts import Verdict, Verdicts, error_verdict
+from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict
 
 NAN = math.nan
 ROWS = Verdicts(

@@ -9,8 +9,8 @@ from benchmark_files import write_arrays
 from trustvlm import metrics, scores
 from trustvlm.benchmark import ROW_KEYS, load_arrays, run_study
 from trustvlm.exceptions import EvidenceMissingError, InputError, LeakError, TrustVLMWarning
-from trustvlm.pipeline.selection import select_by_holding_out, select_on
-from trustvlm.scores.shots import draw_shots
+from trustvlm.pipeline.select import select_by_holding_out, select_on
+from trustvlm.scores.few_shot import draw_shots
 
 
 @pytest.fixture

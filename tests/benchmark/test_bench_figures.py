@@ -17,19 +17,21 @@ from matplotlib.figure import Figure
 
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.bar_figures import equal_coverage_figure, modality_figure, modality_labels
-from trustvlm.benchmark.curve_figures import (
+from trustvlm.benchmark.figures import (
+    equal_coverage_figure,
     leading_scores,
+    modality_figure,
+    modality_labels,
+    rank_figure,
     risk_coverage_figure,
     shots_figure,
 )
-from trustvlm.benchmark.matrix_figures import encoder_figure, sensitivity_figure, shift_figure
-from trustvlm.benchmark.panels import Curve, Panel, small_multiples
-from trustvlm.benchmark.rank_figure import rank_figure
-from trustvlm.benchmark.theme import PAGE, Palette, ink_on, style_sheet_colours
+from trustvlm.benchmark.heat_maps import encoder_figure, sensitivity_figure, shift_figure
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import risk_coverage
-from trustvlm.report import svg
+from trustvlm.plots import svg
+from trustvlm.plots.panels import Curve, Panel, small_multiples
+from trustvlm.plots.svg import PAGE, Palette, ink_on, style_sheet_colours
 
 SCORES = ("msp", "image_similarity", "trustvlm", "trustvlm_star")
 

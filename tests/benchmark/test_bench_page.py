@@ -12,8 +12,8 @@ import pytest
 
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.chapter import Section, sections
-from trustvlm.benchmark.matrix_figures import sensitivity_figure
+from trustvlm.benchmark.heat_maps import sensitivity_figure
+from trustvlm.benchmark.outputs import Section, sections
 from trustvlm.benchmark.page import write_page
 from trustvlm.benchmark.results import Results, Setting
 from trustvlm.exceptions import InputError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trustvlm.benchmark.gains import accepted, class_gains
-from trustvlm.benchmark.ranks import compare_ranks, complete_block, critical_difference
+from trustvlm.benchmark.analysis import accepted, class_gains
+from trustvlm.benchmark.statistics import compare_ranks, complete_block, critical_difference
 from trustvlm.exceptions import InputError
 
 # Demsar 2006, Table 6: AUC of C4.5, with m, with cf, with both, on 14 data sets. In the thirteenth

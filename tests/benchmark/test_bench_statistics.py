@@ -9,11 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.benchmark.comparisons import compare_to_reference, holm
-from trustvlm.benchmark.draws import mean_over_datasets, spread, spreads
-from trustvlm.benchmark.marks import leaders
-from trustvlm.benchmark.resamples import resample
 from trustvlm.benchmark.results import Results, Setting
+from trustvlm.benchmark.statistics import (
+    compare_to_reference,
+    holm,
+    leaders,
+    mean_over_datasets,
+    resample,
+    spread,
+    spreads,
+)
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, paired_bootstrap
 

@@ -13,23 +13,25 @@ import numpy as np
 import pytest
 
 from bench_results import QUALITY, make_results
-from trustvlm.benchmark import html, latex, markdown
-from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.comparison_tables import difference_table, rank_table, tally_table
-from trustvlm.benchmark.comparisons import holm
-from trustvlm.benchmark.detail_tables import failure_table, gain_table
-from trustvlm.benchmark.gains import class_gains
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of
+from trustvlm.benchmark.analysis import analyse, class_gains
 from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.score_tables import (
     dataset_table,
+    difference_table,
+    failure_table,
+    gain_table,
     metric_table,
     overview_table,
+    rank_table,
     shots_table,
+    tally_table,
 )
-from trustvlm.benchmark.table import Cell, Head, Line, Marking, Table, slug
+from trustvlm.benchmark.statistics import holm
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, paired_bootstrap
+from trustvlm.tables import markup
+from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
+from trustvlm.tables.table import Cell, Head, Line, Marking, Table, slug
 
 HOSTILE = r"""<b>&amp; a|b *c* _d_ `e` \f{g} $h$ #i %j ^k ~l "m" [n] é花"""
 RESAMPLES = 200
@@ -183,7 +185,7 @@ def test_without_samples_nothing_is_marked_or_compared():
     table = metric_table(analysis, "aurc")
     assert table.marking is None
     assert not any(cell.mark for line in table.lines for cell in line.cells)
-    assert "Bold" not in markdown.render(table)
+    assert "Bold" not in markup.render_markdown(table)
     assert analysis.comparisons == ()
 
 
@@ -211,9 +213,9 @@ def test_undefined_is_a_dash_in_every_format():
     table = metric_table(analysis, "auroc")
     assert {cell.text for line in table.lines for cell in line.cells} == {"–"}
     assert "–: undefined" in table.caption
-    assert markdown_rows(markdown.render(table))[2][1] == "–"
-    assert latex_rows(latex.render(table))[1][1].strip() == "--"
-    assert "undefined" in Cells(str(html.render(table))).rows[1][1]
+    assert markdown_rows(markup.render_markdown(table))[2][1] == "–"
+    assert latex_rows(markup.render_latex(table))[1][1].strip() == "--"
+    assert "undefined" in Cells(str(markup.render_html(table))).rows[1][1]
     assert "Without these" in table.caption
 
 
@@ -243,7 +245,7 @@ def test_failed_cells_are_listed_and_not_dropped():
     failures = failure_table(results.failures)
     (line,) = failures.lines
     assert [cell.text for cell in line.cells] == ["noise", "–", "2", "no | memory"]
-    assert markdown_rows(markdown.render(failures))[2][4] == r"no \| memory"
+    assert markdown_rows(markup.render_markdown(failures))[2][4] == r"no \| memory"
     whole = failure_table([{**rows[0], "score": None, "error": "no folder"}])
     assert whole.lines[0].cells[0].text == "all"
 
@@ -341,13 +343,13 @@ def hostile_table(columns=2, lines=3):
 
 
 def test_no_name_breaks_markdown():
-    text = markdown.render(hostile_table())
+    text = markup.render_markdown(hostile_table())
     assert {len(row) for row in markdown_rows(text)} == {3}
     assert not re.search(r"(?<!\\)[<`_#$~]", text.replace("### ", "", 1).replace("|:--|--:|", ""))
 
 
 def test_no_name_breaks_html():
-    text = str(html.render(hostile_table()))
+    text = str(markup.render_html(hostile_table()))
     rows = Cells(text).rows
     assert {len(row) for row in rows} == {3}
     assert rows[1][0] == HOSTILE
@@ -356,7 +358,7 @@ def test_no_name_breaks_html():
 
 
 def test_no_name_breaks_latex():
-    text = latex.render(hostile_table())
+    text = markup.render_latex(hostile_table())
     assert {len(row) for row in latex_rows(text)} == {3}
     bare = re.sub(r"\\[\\{}$&#%_]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -369,27 +371,27 @@ def test_no_name_breaks_latex():
 
 def test_latex_rows_that_begin_like_arguments_are_guarded():
     lines = tuple(Line(label, (Cell("1"),)) for label in ("[a]", "*b"))
-    text = latex.render(Table("t", "T", "C.", (Head("x"), Head("y")), lines))
+    text = markup.render_latex(Table("t", "T", "C.", (Head("x"), Head("y")), lines))
     assert "{}[a] & 1" in text
     assert "{}*b & 1" in text
 
 
 def test_wide_latex_tables_come_in_parts_and_long_ones_over_pages():
-    wide = latex.render(hostile_table(columns=20))
+    wide = markup.render_latex(hostile_table(columns=20))
     assert wide.count(r"\begin{table}") == 3
     assert sum(len(row) - 1 for row in latex_rows(wide)[::4]) == 20
     assert wide.count(r"\label{tab:hostile-") == 3
-    long = latex.render(hostile_table(lines=60))
+    long = markup.render_latex(hostile_table(lines=60))
     assert long.count(r"\begin{longtable}") == 1
     assert r"\usepackage{longtable}" in long
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path, analysis):
-    hostile = latex.render(hostile_table()).replace("花", "")
-    tables = [hostile, latex.render(metric_table(analysis, "aurc"))]
-    tables.append(latex.render(difference_table(analysis, "auroc")))
-    tables.append(latex.render(hostile_table(lines=60)).replace("花", ""))
+    hostile = markup.render_latex(hostile_table()).replace("花", "")
+    tables = [hostile, markup.render_latex(metric_table(analysis, "aurc"))]
+    tables.append(markup.render_latex(difference_table(analysis, "auroc")))
+    tables.append(markup.render_latex(hostile_table(lines=60)).replace("花", ""))
     packages = "".join(rf"\usepackage{{{p}}}" for p in ("booktabs", "graphicx", "longtable"))
     body = "\n".join(tables)
     text = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
@@ -409,15 +411,15 @@ def test_formats_mark_the_same_cells(analysis):
                 "best" if c.startswith("**") else "second" if c.startswith("*") else ""
                 for c in row[1:]
             ]
-            for row in markdown_rows(markdown.render(table))[2:]
+            for row in markdown_rows(markup.render_markdown(table))[2:]
         ],
         "latex": [
             ["best" if "textbf" in c else "second" if "underline" in c else "" for c in row[1:]]
-            for row in latex_rows(latex.render(table))[1:]
+            for row in latex_rows(markup.render_latex(table))[1:]
         ],
         "html": [
             ["second" if "(second" in c else "best" if "(best)" in c else "" for c in row[1:]]
-            for row in Cells(str(html.render(table))).rows[1:]
+            for row in Cells(str(markup.render_html(table))).rows[1:]
         ],
     }
     assert by_format["markdown"] == by_format["html"] == marks
@@ -428,7 +430,7 @@ def test_the_same_results_make_the_same_tables(results):
     first, second = (
         [
             form.render(metric_table(analyse(results, ["aurc"], n_resamples=60), "aurc"))
-            for form in (markdown, latex, html)
+            for form in (markup, markup, markup)
         ]
         for _ in range(2)
     )

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.benchmark.equal_coverage import accuracy_among, coverage_gains
+from trustvlm.benchmark.analysis import accuracy_among, coverage_gains
 from trustvlm.exceptions import InputError
-from trustvlm.metrics.ranking import rank
-from trustvlm.metrics.resampling import multiplicities, resampled_counts
-from trustvlm.report.accepting import Acceptance
+from trustvlm.metrics.bootstrap import multiplicities, resampled_counts
+from trustvlm.metrics.counts import rank
+from trustvlm.report.summary import Acceptance
 
 samples = st.integers(1, 12).flatmap(
     lambda n: st.tuples(

@@ -20,15 +20,14 @@ from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import run_grid
 from trustvlm.benchmark.results import Setting
 from trustvlm.benchmark.studies import STUDIES, Plan
-from trustvlm.benchmark.studies.answering import Answers
-from trustvlm.benchmark.studies.arrays import material_of
 from trustvlm.benchmark.studies.missing import classes_without_shots
-from trustvlm.benchmark.studies.pages import write_answers
+from trustvlm.benchmark.studies.runner import Answers, write_answers
 from trustvlm.benchmark.studies.sensitivity import BANNER
 from trustvlm.benchmark.studies.shift import halves
+from trustvlm.benchmark.studies.study import material_of
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 PLAN = Plan(shots=(1, 4), draws=2)
 

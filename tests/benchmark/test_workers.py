@@ -6,16 +6,16 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from benchmark_files import write_arrays
-from trustvlm.benchmark import load_arrays, run_study, workers
-from trustvlm.benchmark.workers import Workers
-from trustvlm.cores import usable_cores
+from trustvlm.benchmark import load_arrays, run, run_study
+from trustvlm.benchmark.run import Workers
+from trustvlm.environment import usable_cores
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 
 @pytest.fixture
 def at_once(monkeypatch):
     """Let processes start after the first task, however short that was."""
-    monkeypatch.setattr(workers, "_START", 0.0)
+    monkeypatch.setattr(run, "_START", 0.0)
 
 
 def blas_threads():
@@ -85,7 +85,7 @@ def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(at_once, tmp
         "    return ScoreResult(evidence.logits.argmax(axis=1), evidence.logits[:, 0])\n"
     )
     from trustvlm.scores import unregister
-    from trustvlm.scores.plugins import load_plugin
+    from trustvlm.scores.registry import load_plugin
 
     load_plugin(plugin)
     try:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from evaluations import failure, make_evaluation
-from trustvlm.pipeline.evaluation_file import evaluation_json
-from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.evaluate import evaluation_json
+from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import compare_runs, read_run, write_comparison, write_html
 
 pytestmark = pytest.mark.browser

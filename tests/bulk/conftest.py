@@ -7,8 +7,7 @@ import pytest
 
 from bulk_models import IDENTITY, LoadTiny
 from pictures import write_class_folders
-from trustvlm.bulk.engines import LocalEngine
-from trustvlm.bulk.job import run_job
+from trustvlm.bulk.job import LocalEngine, run_job
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 
 from bulk_models import DEADLY, FAILING, STOPPING, LoadTiny, files, rows, write_poison
 from processes import running
-from trustvlm.bulk.engines import LocalEngine
+from trustvlm.bulk.job import LocalEngine
 from trustvlm.exceptions import BulkError, InputError, TrustVLMWarning
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
@@ -103,9 +103,9 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(run, poisoned, tmp_path)
 def test_a_death_that_no_image_explains_ends_the_run_and_keeps_the_rest(
     run, poisoned, tmp_path, monkeypatch
 ):
-    from trustvlm.bulk import guarded
+    from trustvlm.bulk import worker
 
-    monkeypatch.setattr(guarded.GuardedWorker, "_find_fatal", lambda *_: {})
+    monkeypatch.setattr(worker.GuardedWorker, "_find_fatal", lambda *_: {})
     with (
         pytest.warns(TrustVLMWarning, match="attempt . of 2"),
         pytest.raises(BulkError, match="none of them does so alone"),

@@ -21,7 +21,7 @@ from dataset_trees import (
     python2_pickle,
 )
 from trustvlm import datasets
-from trustvlm.datasets.pickles import read_pickle
+from trustvlm.datasets.cifar import read_pickle
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import decode
 

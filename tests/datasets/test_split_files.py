@@ -13,7 +13,7 @@ from dataset_trees import ROWS, ZHOU, plant, plant_aircraft, plant_zhou
 from trustvlm import datasets
 from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import decode
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 COUNTS = {split: len(rows) for split, rows in ROWS.items()}
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.decisions.advice import label_next
-from trustvlm.decisions.coverage_gain import Trial, coverage_gain
+from trustvlm.data_quality.label_next import Trial, coverage_gain, label_next
 from trustvlm.exceptions import InputError
 from trustvlm.scores import ScoreResult, compute
 

@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trustvlm.decisions import METHODS, certify
-from trustvlm.decisions.binomial import (
+from trustvlm.exceptions import InputError
+from trustvlm.risk_control.tests import (
     binomial_p_value,
+    bonferroni,
     fewest_images,
+    fixed_sequence,
+    holm,
     proportion_lower_bound,
     risk_upper_bound,
 )
-from trustvlm.decisions.procedures import bonferroni, fixed_sequence, holm
-from trustvlm.exceptions import InputError
 
 
 def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustvlm.decisions import DriftMonitor
-from trustvlm.decisions.betting import BOTH_SIDES, LOW_SIDE, Bettor
-from trustvlm.decisions.conformal import online_p_values, p_values
 from trustvlm.exceptions import InputError
+from trustvlm.monitoring.martingale import BOTH_SIDES, LOW_SIDE, Bettor, online_p_values, p_values
 
 values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), max_size=12)
 

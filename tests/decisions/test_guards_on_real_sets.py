@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from trustvlm import PrototypeBank
+from trustvlm.data_quality.label_errors import shot_posterior, suspect_labels
+from trustvlm.data_quality.overlapping_classes import alike_classes
 from trustvlm.decisions import DriftMonitor, Scope, check_shots
-from trustvlm.decisions.alike_classes import alike_classes
-from trustvlm.decisions.mislabels import suspect_labels
-from trustvlm.decisions.scope import held_out_typicality
-from trustvlm.decisions.shot_posterior import shot_posterior
+from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.scores import Evidence, compute
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 
 def shots(root, name):

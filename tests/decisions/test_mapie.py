@@ -8,7 +8,7 @@ from mapie.risk_control import BinaryClassificationController
 from mapie.risk_control.fwer_control import control_fwer
 
 from trustvlm.decisions import METHODS, certify
-from trustvlm.decisions.binomial import binomial_p_value
+from trustvlm.risk_control.tests import binomial_p_value
 
 GRID = np.linspace(0.99, 0, 100)
 OURS = {"bonferroni": "bonferroni", "bonferroni_holm": "learn_then_test"}

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trustvlm.decisions import certify, certify_coverage, certify_per_class, cheapest
-from trustvlm.decisions.goals import Goal
-from trustvlm.decisions.rules import rule_from_dict
 from trustvlm.exceptions import InputError
+from trustvlm.risk_control.goals import Goal, rule_from_dict
 
 DRAWS = 600
 

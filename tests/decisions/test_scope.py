@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.decisions.conformal import p_values
-from trustvlm.decisions.scope import Scope, held_out_typicality
 from trustvlm.exceptions import InputError
+from trustvlm.monitoring.martingale import p_values
+from trustvlm.monitoring.ood import Scope, held_out_typicality
 from trustvlm.scores import Evidence, PrototypeBank
 
 cosines = st.lists(st.sampled_from([-1.0, 0.1, 0.2, 0.3, 0.8, 1.0]), max_size=150)

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from trustvlm.decisions import alike_classes as alike_module
-from trustvlm.decisions.alike_classes import alike_classes
-from trustvlm.decisions.certainty import prototype_certainty
-from trustvlm.decisions.duplicates import ALIKE, alike_from, near_duplicates
-from trustvlm.decisions.health import check_shots
-from trustvlm.decisions.outliers import odd_shots
-from trustvlm.decisions.shot_posterior import shot_posterior
+from trustvlm.data_quality import overlapping_classes
+from trustvlm.data_quality.checks import check_shots, prototype_certainty
+from trustvlm.data_quality.duplicates import ALIKE, alike_from, near_duplicates
+from trustvlm.data_quality.label_errors import shot_posterior
+from trustvlm.data_quality.outliers import odd_shots
+from trustvlm.data_quality.overlapping_classes import alike_classes
 from trustvlm.exceptions import InputError
 
 
@@ -190,7 +189,7 @@ class TestAlikeClasses:
     def test_the_spread_is_that_of_the_other_classes(self):
         features, labels = clusters((7, 8, 9, 6), d=5, noise=1.0)
         rows = unit(features)
-        gram, n_first = alike_module._WithinClassGram(rows, labels, 4).of_pair(0, 2)
+        gram, n_first = overlapping_classes._WithinClassGram(rows, labels, 4).of_pair(0, 2)
         others = [rows[labels == c] - rows[labels == c].mean(axis=0) for c in (1, 3)]
         spread = sum(r.T @ r for r in others) / len(rows) + rows.var(axis=0).mean() * np.eye(5)
         both = np.concatenate([rows[labels == 0], rows[labels == 2]])
@@ -203,7 +202,7 @@ class TestAlikeClasses:
         found = []
         for _ in range(400):
             split = rows[rng.permutation(16)]
-            found.append(alike_module._same_class(split @ split.T, 8, rng))
+            found.append(overlapping_classes._same_class(split @ split.T, 8, rng))
         share = np.mean(np.array(found) <= 0.05)
         assert 0.02 < share < 0.09  # 0.05 up to four standard errors
         assert np.mean(found) == pytest.approx(0.5, abs=0.06)

@@ -3,9 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustvlm.decisions.least_squares import held_out_regression
-from trustvlm.decisions.mislabels import suspect_labels
-from trustvlm.decisions.shot_posterior import ShotPosterior, shot_posterior
+from trustvlm.data_quality.label_errors import (
+    ShotPosterior,
+    held_out_regression,
+    shot_posterior,
+    suspect_labels,
+)
 from trustvlm.exceptions import InputError
 
 

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from trustvlm.demo import DemoPictures, credits, write_pictures
-from trustvlm.demo.corruptions import CLEAN, CORRUPTIONS, corrupt
-from trustvlm.demo.pictures import Crop, plan
+from trustvlm.demo.pictures import CLEAN, CORRUPTIONS, Crop, corrupt, plan
 from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, Region
 from trustvlm.exceptions import InputError, MissingExtraError
 from trustvlm.images import content_hash, decode, find_images, find_labelled

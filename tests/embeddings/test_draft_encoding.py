@@ -4,7 +4,7 @@ from PIL import Image
 
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
-from trustvlm.embeddings import EmbeddingStore, encode_all, preparing
+from trustvlm.embeddings import EmbeddingStore, encode_all, prefetch
 from trustvlm.images import decode, find_images
 from trustvlm.models import Preprocessing
 
@@ -29,7 +29,7 @@ def test_encoders_share_an_image_only_where_they_want_the_same(photos, monkeypat
         asked.append(enough)
         return decode(content, limits, name=name, enough=enough)
 
-    monkeypatch.setattr(preparing, "decode", watched)
+    monkeypatch.setattr(prefetch, "decode", watched)
     refs = find_images(photos)
     encoders = {
         "a": PixelEncoder(0, preprocessing=prep(True)),

@@ -25,9 +25,9 @@ from trustvlm.embeddings import (
     ForgetfulStore,
     encode_all,
     encode_images,
-    preparing,
+    prefetch,
 )
-from trustvlm.embeddings.chunks import joined
+from trustvlm.embeddings.encode import joined
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -111,7 +111,7 @@ def test_the_second_run_needs_no_forward_pass_and_decodes_nothing(photos, tmp_pa
         first = encode_all(photos, encoders, store, batch_size=5)
     for encoder in encoders.values():
         encoder.batches.clear()
-    monkeypatch.setattr(preparing, "decode", None)
+    monkeypatch.setattr(prefetch, "decode", None)
     with EmbeddingStore(tmp_path / "e.sqlite") as store:
         second = encode_all(photos, encoders, store, batch_size=4)
     assert [encoder.batches for encoder in encoders.values()] == [[], []]
@@ -141,7 +141,7 @@ def test_each_image_is_read_and_decoded_once_for_all_encoders(photos, monkeypatc
     reads, decodes, resizes = [], [], []
     read, pixels = ImageRef.read, Preprocessing.pixels
     monkeypatch.setattr(ImageRef, "read", lambda self, *a: reads.append(1) or read(self, *a))
-    monkeypatch.setattr(preparing, "decode", lambda *a, **k: decodes.append(1) or decode(*a, **k))
+    monkeypatch.setattr(prefetch, "decode", lambda *a, **k: decodes.append(1) or decode(*a, **k))
     monkeypatch.setattr(
         Preprocessing, "pixels", lambda self, image: resizes.append(1) or pixels(self, image)
     )
@@ -154,7 +154,7 @@ def test_each_image_is_read_and_decoded_once_for_all_encoders(photos, monkeypatc
 
 def test_equal_images_of_a_chunk_are_decoded_and_encoded_once(photos, monkeypatch):
     decodes = []
-    monkeypatch.setattr(preparing, "decode", lambda *a, **k: decodes.append(1) or decode(*a, **k))
+    monkeypatch.setattr(prefetch, "decode", lambda *a, **k: decodes.append(1) or decode(*a, **k))
     encoder, refs = PixelEncoder(), [photos[1], photos[0], photos[1], photos[1], photos[0]]
     got = encode_all(refs, {"e": encoder}, EmbeddingStore.memory(), workers=5)
     assert (len(decodes), encoder.batches) == (2, [2])
@@ -249,7 +249,7 @@ def test_whatever_decoding_raises_is_an_error_of_that_image(photos, monkeypatch,
             raise raised
         return decode(content, limits, name=name, **rest)
 
-    monkeypatch.setattr(preparing, "decode", failing)
+    monkeypatch.setattr(prefetch, "decode", failing)
     got = encode_all(photos[:6], {"e": PixelEncoder()}, EmbeddingStore.memory())
     assert list(got.readable) == [True, True, True, False, True, True]
     assert got.errors[3].kind == kind
@@ -398,8 +398,8 @@ def test_a_forgotten_run_may_be_collected_in_one_of_its_own_threads(photos):
 
     content = photos[0].file.read_bytes()
     parts = [[InMemoryImage("first", content)], [Collecting("second", content)]]
-    wanted = preparing.Wanted({}, EmbeddingStore.memory(), Limits())
-    forgotten.append(preparing.run_ahead(parts, wanted, workers=1, chunk_size=1))
+    wanted = prefetch.Wanted({}, EmbeddingStore.memory(), Limits())
+    forgotten.append(prefetch.run_ahead(parts, wanted, workers=1, chunk_size=1))
     next(forgotten[0])
     ready.set()
     assert_no_threads()

@@ -13,7 +13,7 @@ from hanging import decoders_that_hang_on, wait_until_none_hangs
 from pixel_encoder import PixelEncoder
 from processes import running
 from trustvlm.embeddings import ForgetfulStore, encode_all, encode_images
-from trustvlm.embeddings.thread_pool import MOST_HANGING, n_hanging
+from trustvlm.embeddings.prefetch import MOST_HANGING, n_hanging
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageRef, Limits, decoding, find_images
 

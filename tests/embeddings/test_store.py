@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trustvlm.embeddings import EmbeddingStore, database, guarded, queries
+from trustvlm.embeddings import EmbeddingStore, database
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 
@@ -111,7 +111,7 @@ def test_a_put_that_fails_half_way_leaves_nothing(path, monkeypatch):
         return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(queries, "checksum", failing)
+        patch.setattr(store, "checksum", failing)
         with pytest.raises(KeyboardInterrupt):
             store.put_many("f", {"a": vector(1), "b": vector(2), "c": vector(3)})
     assert store.get_many("f", ["a", "b", "c"]) == {}
@@ -302,7 +302,7 @@ def test_a_full_disk_does_not_stop_the_run(path, monkeypatch):
             connection.execute("PRAGMA max_page_count = 12")
         return connection
 
-    monkeypatch.setattr(guarded, "open_database", small)
+    monkeypatch.setattr(database, "open_database", small)
     store = EmbeddingStore(path)
     vectors = {str(i): vector(i, 2000) for i in range(100)}
     with pytest.warns(TrustVLMWarning, match="full.*kept in memory"):
@@ -341,7 +341,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr("trustvlm.embeddings.queries.time.time", clock.time)
+    monkeypatch.setattr("trustvlm.embeddings.store.time.time", clock.time)
     return clock
 
 

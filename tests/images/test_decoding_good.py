@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, features
 
 from broken_images import encoded, grey_tiff, png, png_chunk
 from trustvlm.images import Limits, decode
-from trustvlm.images.colours import to_rgb
+from trustvlm.images.decoding import to_rgb
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)

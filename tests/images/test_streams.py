@@ -17,17 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import InMemoryImage, find_images, image_shards, open_images
-from trustvlm.images import shards as shards_module
-from trustvlm.images.ahead import read_ahead
+from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, shards
 from trustvlm.images.archives import TarShard
-from trustvlm.images.locations import Location
-from trustvlm.images.shards import BrokenShard, read_patiently
+from trustvlm.images.remote import Location
+from trustvlm.images.shards import BrokenShard, read_ahead, read_patiently
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(shards_module, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(shards, "_FIRST_WAIT", 0.0)
 
 
 def content(name: str) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
-from trustvlm.metrics.resampling import multiplicities
+from trustvlm.metrics.bootstrap import multiplicities
 
 SHARES = np.array([0.05, 0.3, 0.5, 0.77, 1.0])
 

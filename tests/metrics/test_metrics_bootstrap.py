@@ -1,6 +1,7 @@
 """Intervals and paired tests against resamples written out in full."""
 
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -11,9 +12,8 @@ from scipy import stats
 
 from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.metrics import resampling
-from trustvlm.metrics.counts import harmonic_numbers
-from trustvlm.metrics.ranking import rank
+from trustvlm.metrics.bootstrap import formulas, multiplicities, resampled_counts
+from trustvlm.metrics.counts import harmonic_numbers, rank
 
 cases = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
@@ -42,11 +42,11 @@ def example(n=120, seed=0, digits=1):
 @given(cases, st.integers(0, 2**32))
 def test_multiplicities_give_what_a_full_resample_gives(case, seed):
     ranking = rank(*case)
-    known = resampling.formulas(harmonic_numbers(ranking.n))
+    known = formulas(harmonic_numbers(ranking.n))
     assert set(known) == set(metrics.METRICS)
     rng = np.random.default_rng(seed)
-    weights = np.concatenate(list(resampling.multiplicities(ranking.n, 8, rng)))
-    counts = resampling.resampled_counts(ranking, weights)
+    weights = np.concatenate(list(multiplicities(ranking.n, 8, rng)))
+    counts = resampled_counts(ranking, weights)
     found = {name: formula(counts) for name, formula in known.items()}
     for row, times in enumerate(weights):
         drawn = np.repeat(ranking.confidence, times), np.repeat(ranking.correct, times)
@@ -108,7 +108,7 @@ def test_the_result_does_not_depend_on_how_the_work_is_cut(monkeypatch):
     whole = metrics.bootstrap(a, correct, n_resamples=50)
     paired = metrics.paired_bootstrap(a, b, correct, n_resamples=50)
     for chunk in (1, 70 * 7, 70 * 50):
-        monkeypatch.setattr(resampling, "_CHUNK", chunk)
+        monkeypatch.setattr(sys.modules["trustvlm.metrics.bootstrap"], "_CHUNK", chunk)
         assert metrics.bootstrap(a, correct, n_resamples=50) == whole
         assert metrics.paired_bootstrap(a, b, correct, n_resamples=50) == paired
 

@@ -21,8 +21,7 @@ from sklearn.metrics import (
 from trustvlm import metrics
 from trustvlm.exceptions import UndefinedMetricWarning
 from trustvlm.metrics import exact
-from trustvlm.metrics.counts import Counts, harmonic_numbers
-from trustvlm.metrics.ranking import rank
+from trustvlm.metrics.counts import Counts, harmonic_numbers, rank
 
 cases = st.integers(1, 40).flatmap(
     lambda n: st.tuples(

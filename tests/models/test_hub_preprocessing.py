@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trustvlm.exceptions import ModelUnavailableError
-from trustvlm.models.hub_preprocessing import read_preprocessing
+from trustvlm.models.hub import read_preprocessing
 from trustvlm.models.preprocessing import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 IMAGENET = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}

@@ -10,7 +10,7 @@ import pytest
 from pixel_encoder import PixelEncoder
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models import Preset, load_vision, load_vlm, presets
-from trustvlm.models.loading import _resolve
+from trustvlm.models.registry import _resolve
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trustvlm.exceptions import ArtefactError
-from trustvlm.models.offline.checkpoint import read_checkpoint
+from trustvlm.models.offline.weights import read_checkpoint
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 PROTOCOL = pickle.dumps(1001, protocol=2)
@@ -118,7 +118,7 @@ def test_two_tensors_may_share_a_storage():
         b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.",
         b"ctorch\nload\n.",
         b"ctorch.storage\nFloatStorage\n.",
-        b"ctrustvlm.models.offline.checkpoint\n_read\n.",
+        b"ctrustvlm.models.offline.weights\n_read\n.",
         b"(X\x0e\x00\x00\x00touch MARKERXXios\nsystem\n.",
     ],
 )

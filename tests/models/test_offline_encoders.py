@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trustvlm.cache_dir import cache_dir
+from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.offline import load_vision, load_vlm
-from trustvlm.models.offline.conse import ClassBank, image_vectors, imagenet_names
-from trustvlm.models.offline.derived import derived
-from trustvlm.models.offline.wheels import WheelFile
+from trustvlm.models.offline.encoders import ClassBank, image_vectors, imagenet_names
+from trustvlm.models.offline.weights import WheelFile, derived
 
 
 @pytest.fixture(scope="module")

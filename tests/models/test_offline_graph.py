@@ -7,11 +7,8 @@ import onnx
 import pytest
 
 from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError
-from trustvlm.models.offline.checkpoint import read_checkpoint
-from trustvlm.models.offline.efficientnet import LITE0, LITE2, Block
-from trustvlm.models.offline.graph import build_graph
-from trustvlm.models.offline.session import Session
-from trustvlm.models.offline.wheels import LITE0_CHECKPOINT, LITE2_CHECKPOINT
+from trustvlm.models.offline.efficientnet import LITE0, LITE2, Block, Session, build_graph
+from trustvlm.models.offline.weights import LITE0_CHECKPOINT, LITE2_CHECKPOINT, read_checkpoint
 
 # Blocks that halve the image, counted by hand from table 1 of the paper: the first blocks of
 # stages 3, 4, 5 and 7 there, after 1+2, 1+2+2, ... blocks, or 1+3, 1+3+3, ... at depth 1.2.

@@ -14,7 +14,7 @@ from PIL import Image
 from trustvlm import models
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ImageEncoder
-from trustvlm.models.onnx_file import METADATA
+from trustvlm.models.onnx import METADATA
 from trustvlm.models.preprocessing import Preprocessing
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

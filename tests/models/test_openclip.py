@@ -354,7 +354,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 
 
 def test_a_torchvision_for_another_torch_is_explained(monkeypatch):
-    import trustvlm.models.torchvision_libraries as libraries
+    import trustvlm.models.torch_encoder as libraries
 
     def broken(module: str, **_: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")

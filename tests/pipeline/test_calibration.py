@@ -9,7 +9,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
-from trustvlm.pipeline.artefact import read_artefact, write_artefact
+from trustvlm.pipeline.state import read_artefact, write_artefact
 
 ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
 
@@ -237,8 +237,8 @@ def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, label
     scope = decisions.Scope(below=2.0, false_flags=0.01)
     evidence = fitted.evidence_of_shots()
     from trustvlm.images import find_images
-    from trustvlm.pipeline.gathering import gather
-    from trustvlm.pipeline.judge import judge
+    from trustvlm.pipeline.predict import judge
+    from trustvlm.pipeline.records import gather
     from trustvlm.scores import prepare
 
     score = prepare(fitted.score, evidence)

@@ -8,7 +8,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, metrics, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import EvidenceMissingError, InputError
-from trustvlm.pipeline.crossvalidation import cross_validate, deal_folds
+from trustvlm.pipeline.cross_validate import cross_validate, deal_folds
 from trustvlm.scores import Evidence
 
 SOME = ("msp", "trustvlm", "trustvlm_star", "trustvlm_star_f", "knn", "mahalanobis")

@@ -9,7 +9,7 @@ import pytest
 
 from evaluations import empty_evaluation, make_evaluation
 from trustvlm import metrics
-from trustvlm.pipeline.evaluation_file import evaluation_json, images_of
+from trustvlm.pipeline.evaluate import evaluation_json, images_of
 
 HASHES = tuple(f"{i:064x}" for i in range(60))
 

@@ -5,7 +5,7 @@ from pictures import write_class_folders
 from pixel_encoder import PixelEncoder
 from trustvlm import PrototypeBank, TrustVLM
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.pipeline.finetuning import finetune_on
+from trustvlm.pipeline.fit import finetune_on
 from trustvlm.scores.finetuning import Recipe, finetune_prototypes
 
 

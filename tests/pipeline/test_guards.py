@@ -12,7 +12,7 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline import advise, monitor
-from trustvlm.pipeline.shot_health import examine
+from trustvlm.pipeline.shot_quality import examine
 
 
 def new_model(**settings):
@@ -140,8 +140,8 @@ def test_advice_leaves_shots_out_and_tells_everything_in_json(model, shots, phot
 def test_advice_is_what_fitting_with_these_examples_gives(model, shots, photos, tmp_path):
     """The trial of joined images equals a model that was fitted with them."""
     from trustvlm.images import find_labelled
-    from trustvlm.pipeline.advising import _Trial
-    from trustvlm.pipeline.gathering import gather_all
+    from trustvlm.pipeline.records import gather_all
+    from trustvlm.pipeline.shot_quality import _Trial
 
     refs = find_labelled(photos).refs
     found = gather_all(model, refs)

@@ -9,7 +9,7 @@ from pictures import COLOURS, picture
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.pipeline.labelling import _reason
+from trustvlm.pipeline.label_images import _reason
 
 
 @pytest.fixture(scope="module")

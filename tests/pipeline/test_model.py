@@ -11,7 +11,7 @@ from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
 from trustvlm.images import Limits
 from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.scores.zero_shot import zero_shot_logits
+from trustvlm.scores.arrays import zero_shot_logits
 
 
 def new_model(**settings):

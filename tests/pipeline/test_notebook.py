@@ -9,8 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from trustvlm.pipeline.notebook import folder_of
-from trustvlm.pipeline.verdicts import Verdict, Verdicts, error_verdict
+from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 
 HOSTILE = "<script>alert('1')</script>\"'&"
 

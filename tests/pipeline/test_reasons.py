@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from trustvlm.pipeline.reasons import reasons
-from trustvlm.pipeline.views import look
+from trustvlm.pipeline.explain import look, reasons
 from trustvlm.scores import Evidence, PrototypeBank, apply
 
 NAMES = ["birman", "ragdoll", "siamese"]

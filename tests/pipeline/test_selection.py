@@ -11,7 +11,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, metrics, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import EvidenceMissingError, InputError, LeakError
-from trustvlm.pipeline.selection import (
+from trustvlm.pipeline.select import (
     SELECTABLE,
     TEMPERATURES,
     WEIGHTS,

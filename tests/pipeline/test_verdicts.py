@@ -6,7 +6,7 @@ import math
 import pytest
 
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.verdicts import COLUMNS, Verdict, Verdicts, check_output, error_verdict
+from trustvlm.pipeline.verdict import COLUMNS, Verdict, Verdicts, check_output, error_verdict
 
 AWKWARD = Verdict(
     path='a, "quoted"\nname.png',

@@ -13,7 +13,7 @@ from rich.console import Console
 from evaluations import make_evaluation
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.evaluation_file import evaluation_json
+from trustvlm.pipeline.evaluate import evaluation_json
 from trustvlm.report import compare_runs, comparison_table, read_run, render_comparison
 
 HASHES = tuple(f"{i:064x}" for i in range(80))

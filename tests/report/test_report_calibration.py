@@ -10,13 +10,13 @@ from trustvlm import metrics
 from trustvlm.decisions import Calibrator, certify
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.calibration import Calibration
-from trustvlm.pipeline.judge import verdict_rows
-from trustvlm.pipeline.verdicts import Verdicts
-from trustvlm.pipeline.views import look
+from trustvlm.pipeline.explain import look
+from trustvlm.pipeline.predict import verdict_rows
+from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.plots.risk_coverage import reliability_svg
 from trustvlm.report import render_html
-from trustvlm.report.calibration_section import calibration_section
-from trustvlm.report.drawings import drawings
-from trustvlm.report.reliability_figure import reliability_svg
+from trustvlm.report.page import drawings
+from trustvlm.report.sections import calibration_section
 from trustvlm.scores import Evidence
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from evaluations import empty_evaluation, make_evaluation
-from trustvlm.report.confusions import Confusion, confusions
+from trustvlm.report.sections import Confusion, confusions
 
 
 def test_pairs_agree_with_a_plain_recount():

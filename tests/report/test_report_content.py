@@ -7,13 +7,11 @@ import pytest
 from PIL import Image
 
 from evaluations import make_evaluation
-from trustvlm.images.thumbnails import thumbnail
-from trustvlm.report.accepting import Acceptance
-from trustvlm.report.classes import class_rows, shots_by_class
-from trustvlm.report.columns import COLUMNS, by_aurc
-from trustvlm.report.gallery import galleries
-from trustvlm.report.summary import cautions, findings, working_points
+from trustvlm.images.decoding import thumbnail
+from trustvlm.report.sections import class_rows, galleries, shots_by_class
+from trustvlm.report.summary import Acceptance, cautions, findings, working_points
 from trustvlm.scores import ScoreResult
+from trustvlm.tables.metrics import COLUMNS, by_aurc
 
 
 def acceptances(evaluation):

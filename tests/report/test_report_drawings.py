@@ -12,10 +12,11 @@ import pytest
 from evaluations import empty_evaluation, make_evaluation
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.verdicts import Verdicts
-from trustvlm.report import figures, render_html, write_figures
-from trustvlm.report.accepting import Acceptance
-from trustvlm.report.drawings import drawings
+from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.plots import risk_coverage
+from trustvlm.report import render_html, write_figures
+from trustvlm.report.page import drawings
+from trustvlm.report.summary import Acceptance
 
 K = np.arange(1, 11) / 10
 
@@ -50,8 +51,8 @@ def test_the_curve_runs_within_its_own_band():
 
 def test_a_band_is_drawn_where_it_was_asked_for():
     curves = {"own": (K, K / 2), "msp": (K, K / 3)}
-    plain = figures.risk_coverage_svg(curves)
-    banded = figures.risk_coverage_svg(curves, bands={"msp": (K / 4, K / 2)})
+    plain = risk_coverage.risk_coverage_svg(curves)
+    banded = risk_coverage.risk_coverage_svg(curves, bands={"msp": (K / 4, K / 2)})
     assert "opacity" not in plain
     (style,) = [part for part in banded.split('style="') if "opacity" in part.split('"')[0]]
     assert "--series-2" in style.split('"')[0]
@@ -59,7 +60,7 @@ def test_a_band_is_drawn_where_it_was_asked_for():
 
 def test_a_band_must_fit_its_curve():
     with pytest.raises(InputError, match="own"):
-        figures.risk_coverage_svg({"own": (K, K)}, bands={"own": (K[1:], K[1:])})
+        risk_coverage.risk_coverage_svg({"own": (K, K)}, bands={"own": (K[1:], K[1:])})
 
 
 def test_the_decisions_are_a_ring_where_they_accept_something(monkeypatch):
@@ -69,7 +70,7 @@ def test_the_decisions_are_a_ring_where_they_accept_something(monkeypatch):
         drawn.update(settings)
         return "<svg/>"
 
-    monkeypatch.setattr("trustvlm.report.drawings.risk_coverage_svg", draw)
+    monkeypatch.setattr("trustvlm.report.page.risk_coverage_svg", draw)
     evaluation = make_evaluation(n=90)
     drawings(evaluation)
     accepted = [v.decision == "accept" for v in evaluation.verdicts]
@@ -81,12 +82,12 @@ def test_the_decisions_are_a_ring_where_they_accept_something(monkeypatch):
 
 
 def test_a_ring_is_in_the_legend():
-    assert ">decisions<" in figures.risk_coverage_svg({"own": (K, K)}, decided=(0.5, 0.25))
-    assert ">decisions<" not in figures.risk_coverage_svg({"own": (K, K)})
+    assert ">decisions<" in risk_coverage.risk_coverage_svg({"own": (K, K)}, decided=(0.5, 0.25))
+    assert ">decisions<" not in risk_coverage.risk_coverage_svg({"own": (K, K)})
 
 
 def test_a_ring_above_every_curve_stays_within_the_frame():
     low = (K, np.full(10, 0.01))
-    drawing = figures.risk_coverage_svg({"own": low}, decided=(0.05, 0.8))
+    drawing = risk_coverage.risk_coverage_svg({"own": low}, decided=(0.05, 0.8))
     ticks = [float(t) for t in re.findall(r">(\d+(?:\.\d+)?)</text>", drawing)]
     assert max(ticks) >= 80

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trustvlm.exceptions import InputError
-from trustvlm.report import figures, svg
+from trustvlm.plots import risk_coverage, svg
 
 K = np.arange(1, 101) / 100
 
@@ -21,8 +21,8 @@ def words(drawing: str) -> list[str]:
 
 def both(**settings) -> list[str]:
     return [
-        figures.risk_coverage_svg({"own": (K, K / 2), "msp": (K, K / 3)}, **settings),
-        figures.confidence_histogram_svg(K, K > 0.4, **settings),
+        risk_coverage.risk_coverage_svg({"own": (K, K / 2), "msp": (K, K / 3)}, **settings),
+        risk_coverage.confidence_histogram_svg(K, K > 0.4, **settings),
     ]
 
 
@@ -71,37 +71,39 @@ def test_identifiers_are_unique_within_a_page():
 def test_long_curves_are_thinned():
     n = 200_000
     k = np.arange(1, n + 1)
-    drawing = figures.risk_coverage_svg({"a": (k / n, np.abs(np.sin(k)))})
+    drawing = risk_coverage.risk_coverage_svg({"a": (k / n, np.abs(np.sin(k)))})
     assert len(drawing) < 60_000
 
 
 def test_names_are_text_and_nothing_else():
     names = ["_private", "a<b>&c", "$x^2$", "#010101"]
-    drawing = figures.risk_coverage_svg(dict.fromkeys(names, (K, K)))
+    drawing = risk_coverage.risk_coverage_svg(dict.fromkeys(names, (K, K)))
     assert [word for word in words(drawing) if word in names] == names
 
 
 def test_an_early_spike_does_not_flatten_the_curve():
     risk = np.full(100, 0.1)
     risk[0] = 1.0
-    drawing = figures.risk_coverage_svg({"a": (K, risk)})
+    drawing = risk_coverage.risk_coverage_svg({"a": (K, risk)})
     assert "100" in words(drawing)  # of the coverage axis, and only there
     assert words(drawing).count("100") == 1
 
 
 def test_a_curve_without_errors_is_drawn():
-    assert "<svg" in figures.risk_coverage_svg({"a": (K, np.zeros(100))}, ideal=(K, np.zeros(100)))
+    assert "<svg" in risk_coverage.risk_coverage_svg(
+        {"a": (K, np.zeros(100))}, ideal=(K, np.zeros(100))
+    )
 
 
 def test_the_histogram_counts_right_and_wrong():
-    shown = words(figures.confidence_histogram_svg([0.1, 0.2, 0.9], [False, True, True]))
+    shown = words(risk_coverage.confidence_histogram_svg([0.1, 0.2, 0.9], [False, True, True]))
     assert "right (2), upwards" in shown
     assert "wrong (1), downwards" in shown
 
 
 @pytest.mark.parametrize("confidence", [[0.5], [0.5, 0.5]])
 def test_a_single_value_makes_a_histogram(confidence):
-    assert "<svg" in figures.confidence_histogram_svg(confidence, [True] * len(confidence))
+    assert "<svg" in risk_coverage.confidence_histogram_svg(confidence, [True] * len(confidence))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +111,10 @@ def test_a_single_value_makes_a_histogram(confidence):
 )
 def test_unusable_curves_are_refused(curves):
     with pytest.raises(InputError, match="Expected"):
-        figures.risk_coverage_svg(curves)
+        risk_coverage.risk_coverage_svg(curves)
 
 
 @pytest.mark.parametrize(("confidence", "correct"), [([], []), ([0.1], [True, False])])
 def test_unusable_confidence_is_refused(confidence, correct):
     with pytest.raises(InputError, match="Expected"):
-        figures.confidence_histogram_svg(confidence, correct)
+        risk_coverage.confidence_histogram_svg(confidence, correct)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from evaluations import NOTE, empty_evaluation, failure, make_evaluation
-from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import render_html, write_html
 
 VOID = {"meta", "link", "img", "br", "wbr"}

@@ -9,23 +9,25 @@ import pytest
 from PIL import Image
 
 from evaluations import make_evaluation
+from trustvlm.data_quality.checks import Certainty, Health
+from trustvlm.data_quality.duplicates import AlikePair
+from trustvlm.data_quality.label_errors import SuspectLabel
+from trustvlm.data_quality.label_next import Advice, ClassAdvice, CoverageGain
+from trustvlm.data_quality.outliers import OddShot
+from trustvlm.data_quality.overlapping_classes import AlikeClasses
 from trustvlm.decisions import DriftMonitor
-from trustvlm.decisions.advice import Advice, ClassAdvice
-from trustvlm.decisions.alike_classes import AlikeClasses
-from trustvlm.decisions.certainty import Certainty
-from trustvlm.decisions.coverage_gain import CoverageGain
-from trustvlm.decisions.duplicates import AlikePair
-from trustvlm.decisions.health import Health
-from trustvlm.decisions.mislabels import SuspectLabel
-from trustvlm.decisions.outliers import OddShot
 from trustvlm.pipeline.leaks import NearCopies, NearCopy
-from trustvlm.pipeline.monitoring import Watched
-from trustvlm.pipeline.shot_health import ShotHealth
-from trustvlm.pipeline.verdicts import Verdicts
-from trustvlm.report.drift_words import drift_caution, drift_sentence
-from trustvlm.report.next_labels import by_examples_alone, by_labelled_images
+from trustvlm.pipeline.monitor import Watched
+from trustvlm.pipeline.shot_quality import ShotHealth
+from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report.page import render_html
-from trustvlm.report.shot_findings import shot_groups, shot_summary
+from trustvlm.report.sections import shot_groups, shot_summary
+from trustvlm.report.terminal import (
+    by_examples_alone,
+    by_labelled_images,
+    drift_caution,
+    drift_sentence,
+)
 
 SOUND = Health(
     n_shots=6,

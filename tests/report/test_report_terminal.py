@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from evaluations import empty_evaluation, failure, make_evaluation
-from trustvlm.pipeline.verdicts import Verdicts
+from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import table
 
 

@@ -8,7 +8,7 @@ from scipy.special import softmax as scipy_softmax
 
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores import Evidence, apply, arrays, compute, compute_embedded, get, names, sweep
-from trustvlm.scores.zero_shot import softmax, top_probability, zero_shot_logits
+from trustvlm.scores.arrays import softmax, top_probability, zero_shot_logits
 
 
 def material(seed=0, n=40, n_classes=5, e=7, d=6, dtype=np.float64):

@@ -9,10 +9,16 @@ from sklearn.linear_model import Ridge
 
 from trustvlm import metrics, scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
-from trustvlm.scores.adapted import shift_of
-from trustvlm.scores.batch import Batch, fullness
-from trustvlm.scores.experts import EXPERTS, neighbours, prototypes, ridge
-from trustvlm.scores.stacking import evidence_scale, fit_weights, log_odds
+from trustvlm.scores.held_out import (
+    EXPERTS,
+    evidence_scale,
+    fit_weights,
+    log_odds,
+    neighbours,
+    prototypes,
+    ridge,
+)
+from trustvlm.scores.transductive import Batch, fullness, shift_of
 
 seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")

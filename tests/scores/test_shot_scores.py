@@ -15,8 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from trustvlm import scores
 from trustvlm.exceptions import InputError
 from trustvlm.scores import arrays
-from trustvlm.scores.covariance import Rows
-from trustvlm.scores.covariance import ledoit_wolf as shrunk_covariance
+from trustvlm.scores.gaussians import Rows
+from trustvlm.scores.gaussians import ledoit_wolf as shrunk_covariance
 
 seeds = st.integers(0, 5_000)
 SHOT_SCORES = ("knn", "trust_score", "tip_adapter", "trine", "mahalanobis", "gda", "icpe")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.shots import draw_shots
+from trustvlm.scores.few_shot import draw_shots
 
 PAPER = [54, 24, 48, 56, 26, 2, 16, 32, 31, 25, 19, 30, 22, 37, 13, 52]
 

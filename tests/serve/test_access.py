@@ -8,9 +8,9 @@ import pytest
 
 from service import client_of
 from trustvlm.exceptions import InputError
-from trustvlm.serve.drifting import DriftWatch
-from trustvlm.serve.keys import read_keys
-from trustvlm.serve.shelf import names_of
+from trustvlm.serve.model_registry import names_of
+from trustvlm.serve.served_model import DriftWatch
+from trustvlm.serve.settings import read_keys
 from uploads import png
 
 KEY = "a-key-of-some-length"

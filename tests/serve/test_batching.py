@@ -6,7 +6,7 @@ import time
 import pytest
 
 from trustvlm.serve.batching import Batcher
-from trustvlm.serve.errors import ServiceError
+from trustvlm.serve.responses import ServiceError
 
 
 class Recorder:

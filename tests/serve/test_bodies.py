@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from trustvlm.serve.bodies import BoundedBodies
+from trustvlm.serve.middleware import BoundedBodies
 
 
 class Exchange:

@@ -139,7 +139,7 @@ def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
 
 def test_other_commands_import_nothing_of_it():
     program = (
-        "import sys, trustvlm.cli.app, trustvlm.serve.exporting\n"
+        "import sys, trustvlm.cli.app, trustvlm.serve.feedback\n"
         "heavy = {'fastapi', 'uvicorn', 'starlette', 'prometheus_client', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

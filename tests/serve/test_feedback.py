@@ -16,8 +16,7 @@ from processes import next_line, running
 from service import client_of
 from trustvlm import TrustVLM
 from trustvlm.exceptions import InputError
-from trustvlm.serve.exporting import random_sample
-from trustvlm.serve.feedback import Answer, FeedbackStore, KeptImage
+from trustvlm.serve.feedback import Answer, FeedbackStore, KeptImage, random_sample
 from uploads import png
 
 DIGESTS = [f"{i:02d}" * 32 for i in range(8)]
@@ -315,7 +314,7 @@ def test_the_nearest_example_is_the_nearest(reviewed, colours):
     unit = model.support_features_ / np.linalg.norm(model.support_features_, axis=1)[:, None]
     for verdict_, (i, name) in zip(found, enumerate(COLOURS_), strict=True):
         from trustvlm.images import InMemoryImage
-        from trustvlm.pipeline.gathering import gather_all
+        from trustvlm.pipeline.records import gather_all
 
         features = gather_all(model, [InMemoryImage("a", png(name, 50 + i))]).features[0]
         cosines = unit @ (features / np.linalg.norm(features))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.serve.leases import Leases
+from trustvlm.serve.context import Leases
 
 IMAGES = [f"image {i}" for i in range(6)]
 STEPS = st.lists(

@@ -14,8 +14,8 @@ from hanging import decoders_that_hang_on
 from pictures import COLOURS
 from service import client_of, events
 from trustvlm import TrustVLM
-from trustvlm.embeddings.thread_pool import MOST_HANGING
-from trustvlm.pipeline.verdicts import COLUMNS
+from trustvlm.embeddings.prefetch import MOST_HANGING
+from trustvlm.pipeline.verdict import COLUMNS
 from uploads import png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]

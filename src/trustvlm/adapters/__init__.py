@@ -7,8 +7,8 @@ adapter: `Verdicts.to_pandas`.
 
 from __future__ import annotations
 
-from trustvlm.adapters.accumulating import AUGRC, AURC, SelectiveMetric
-from trustvlm.adapters.dataset_columns import on_dataset
 from trustvlm.adapters.fiftyone import write_fiftyone
+from trustvlm.adapters.huggingface_datasets import on_dataset
+from trustvlm.adapters.torchmetrics import AUGRC, AURC, SelectiveMetric
 
 __all__ = ["AUGRC", "AURC", "SelectiveMetric", "on_dataset", "write_fiftyone"]

@@ -11,9 +11,7 @@ from typing import Any
 
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
-
-__all__ = ["write_fiftyone"]
+from trustvlm.pipeline.verdict import Verdict, Verdicts
 
 _ATTRIBUTES = ("p_correct", "decision", "text_score", "image_score", "runner_up", "reason")
 

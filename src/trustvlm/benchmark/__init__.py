@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trustvlm.benchmark.arrays import ArraySet, load_arrays
-from trustvlm.benchmark.study import ROW_KEYS, StudyResult, run_study
+from trustvlm.benchmark.dataset import ArraySet, load_arrays
+from trustvlm.benchmark.run import ROW_KEYS, StudyResult, run_study
 
 __all__ = ["ROW_KEYS", "ArraySet", "StudyResult", "load_arrays", "run_study"]

@@ -1,21 +1,306 @@
-"""Every statistic of a study's results, computed once for tables, figures and the page."""
+"""Which classes gain and which lose when one score takes the place of another."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from trustvlm.benchmark.comparisons import Comparison, compare_to_reference
-from trustvlm.benchmark.draws import Spread, mean_over_datasets, spreads
-from trustvlm.benchmark.marks import Mark, leaders
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of
-from trustvlm.benchmark.ranks import RankComparison, compare_ranks
-from trustvlm.benchmark.resamples import Resampled, resample
-from trustvlm.benchmark.results import Results
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from trustvlm.benchmark.results import Results, Samples
+from trustvlm.benchmark.statistics import (
+    Comparison,
+    Mark,
+    RankComparison,
+    Resampled,
+    Spread,
+    compare_ranks,
+    compare_to_reference,
+    leaders,
+    mean_over_datasets,
+    resample,
+    spreads,
+)
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.bootstrap import multiplicities, percentile_interval, resampled_counts
+from trustvlm.metrics.counts import Counts, Ranking, rank
+from trustvlm.metrics.paired import holm
+from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
 
-__all__ = ["Analysis", "analyse"]
+
+@dataclass(frozen=True)
+class ClassGain:
+    """What a change of score does to the images of one class.
+
+    Attributes
+    ----------
+    name
+        The true class.
+    n
+        Its images.
+    before, after
+        How many of them turn out well under the first and the second score.
+    gained, lost
+        Images that turn out well under the second score only, and under the first only.
+    p_value, p_holm
+        Of no difference (exact McNemar test), alone and after Holm's correction for all classes.
+    """
+
+    name: str
+    n: int
+    before: int
+    after: int
+    gained: int
+    lost: int
+    p_value: float
+    p_holm: float
+
+    @property
+    def net(self) -> int:
+        """Images gained less images lost."""
+        return self.gained - self.lost
+
+
+def class_gains(
+    first: Samples,
+    second: Samples,
+    labels: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    coverage: float | None = None,
+) -> list[ClassGain]:
+    """Compare two scores class by class, on the same images.
+
+    Parameters
+    ----------
+    first, second
+        `(confidence, correct)` of each score, `(n,)` each.
+    labels, class_names
+        `(n,)` true class indices, and the C names.
+    coverage
+        None: an image turns out well if its label is right, which tells apart only scores that
+        may change labels. A share in (0, 1]: each score accepts this share of all images, and an
+        image turns out well if it is right and accepted, or wrong and not accepted.
+
+    Returns
+    -------
+    list of ClassGain
+        Classes with images, largest gain first, then by name.
+
+    Raises
+    ------
+    InputError
+        If the arrays differ in length, or labels or coverage are out of range.
+
+    Notes
+    -----
+    McNemar 1947: of the images on which the two differ, half would be gained by chance.
+
+    Examples
+    --------
+    >>> right, other = [1, 0, 1, 1], [1, 1, 1, 0]
+    >>> found = class_gains(([4, 3, 2, 1], right), ([4, 3, 2, 1], other), [0, 0, 1, 1], ["a", "b"])
+    >>> [(row.name, row.before, row.after, row.gained, row.lost) for row in found]
+    [('a', 1, 2, 1, 0), ('b', 2, 1, 0, 1)]
+    """
+    index = np.asarray(labels)
+    before, after = (_turns_out_well(sample, coverage) for sample in (first, second))
+    if not index.shape == before.shape == after.shape:
+        raise InputError(
+            "Expected labels and both scores to have the same images, "
+            f"but got {len(index)}, {len(before)} and {len(after)}."
+        )
+    if len(index) and (index.min() < 0 or index.max() >= len(class_names)):
+        raise InputError(
+            f"Expected `labels` in [0, {len(class_names)}), but got {index.min()} to {index.max()}."
+        )
+
+    def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(index[chosen], minlength=len(class_names))
+
+    images, well_before, well_after = count(before | True), count(before), count(after)
+    gained, lost = count(after & ~before), count(before & ~after)
+    rows = [
+        ClassGain(
+            name=str(class_names[c]),
+            n=int(images[c]),
+            before=int(well_before[c]),
+            after=int(well_after[c]),
+            gained=int(gained[c]),
+            lost=int(lost[c]),
+            p_value=_mcnemar(int(gained[c]), int(lost[c])),
+            p_holm=1.0,
+        )
+        for c in np.flatnonzero(images).tolist()
+    ]
+    adjusted = holm([row.p_value for row in rows])
+    rows = [replace(row, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+    return sorted(rows, key=lambda row: (-row.net, row.name))
+
+
+def accepted(confidence: ArrayLike, coverage: float) -> NDArray[np.bool_]:
+    """Accept the most trusted share of the images, a whole number of them.
+
+    Ties at the threshold are broken by a fixed shuffle, the same for every score: images often
+    stand in the order of their classes, and the first of a tie must not always win.
+
+    Examples
+    --------
+    >>> accepted([0.1, 0.9, 0.5, 0.7], 0.5)
+    array([False,  True, False,  True])
+    """
+    if not 0 < coverage <= 1:
+        raise InputError(f"Expected `coverage` to lie in (0, 1], but got {coverage}.")
+    values = np.asarray(confidence)
+    shuffled = np.random.default_rng(0).permutation(len(values))
+    order = shuffled[np.argsort(-values[shuffled], kind="stable")]
+    chosen = np.zeros(len(values), dtype=bool)
+    chosen[order[: round(coverage * len(values))]] = True
+    return chosen
+
+
+def _turns_out_well(sample: Samples, coverage: float | None) -> NDArray[np.bool_]:
+    confidence, correct = sample
+    right = np.asarray(correct, dtype=bool)
+    if coverage is None:
+        return right
+    chosen = accepted(confidence, coverage)
+    if chosen.shape != right.shape:
+        raise InputError(
+            f"Expected as many confidences as images, but got {len(chosen)} and {len(right)}."
+        )
+    well: NDArray[np.bool_] = chosen == right
+    return well
+
+
+def _mcnemar(gained: int, lost: int) -> float:
+    if gained + lost == 0:
+        return 1.0
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
+
+
+# Accuracy when two scores accept the same share of the images, and how sure the difference is.
+
+
+@dataclass(frozen=True)
+class CoverageGain:
+    """What one score gains over another when both accept the same share of the images.
+
+    Attributes
+    ----------
+    coverage
+        Share accepted, of each score the most trusted.
+    accuracy, other_accuracy
+        Share right among the accepted.
+    low, high
+        Ends of the paired bootstrap interval of the difference.
+    """
+
+    coverage: float
+    accuracy: float
+    other_accuracy: float
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        """Difference of the accuracies."""
+        return self.accuracy - self.other_accuracy
+
+
+def coverage_gains(
+    score: Samples,
+    other: Samples,
+    coverages: Sequence[float],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[CoverageGain]:
+    """Compare two scores at equal coverages, on the same images.
+
+    Parameters
+    ----------
+    score, other
+        `(confidence, correct)` of each, `(n,)`; image i is the same in both.
+    coverages
+        Shares accepted, in (0, 1].
+    n_resamples, seed, level
+        Of the paired bootstrap over images.
+
+    Raises
+    ------
+    InputError
+        Without images, for a coverage out of range, or if the two differ in length.
+
+    Examples
+    --------
+    >>> right, wrong = ([3, 2, 1, 0], [1, 1, 0, 0]), ([0, 1, 2, 3], [1, 1, 0, 0])
+    >>> (found,) = coverage_gains(right, wrong, [0.5])
+    >>> found.accuracy, found.other_accuracy, found.low >= 0
+    (1.0, 0.0, True)
+    """
+    a, b = rank(*score), rank(*other)
+    if a.n != b.n or not a.n:
+        raise InputError(f"Expected the same images in both, at least one, got {a.n} and {b.n}.")
+    if not all(0 < coverage <= 1 for coverage in coverages):
+        raise InputError(f"Expected `coverages` to lie in (0, 1], but got {list(coverages)}.")
+    k = np.maximum(1, np.round(np.asarray(coverages, dtype=np.float64) * a.n)).astype(np.int64)
+    place = np.empty(a.n, dtype=np.intp)
+    place[a.order] = np.arange(a.n)
+    at = place[b.order]
+    drawn = np.concatenate(
+        [
+            accuracy_among(resampled_counts(a, weights), k)
+            - accuracy_among(resampled_counts(b, np.take(weights, at, axis=1)), k)
+            for weights in multiplicities(a.n, n_resamples, np.random.default_rng(seed))
+        ]
+    )
+    found = []
+    for i, coverage in enumerate(coverages):
+        low, high, _ = percentile_interval(drawn[:, i], level)
+        found.append(CoverageGain(coverage, _at(a, k)[i], _at(b, k)[i], low, high))
+    return found
+
+
+def accuracy_among(counts: Counts, k: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share right among the k most trusted; of tied ones, their expected share.
+
+    Parameters
+    ----------
+    counts
+        `(rows, m + 1)`.
+    k
+        `(j,)` numbers of samples, from 1 to n.
+
+    Returns
+    -------
+    NDArray
+        `(rows, j)` float64.
+    """
+    rows = np.arange(len(counts.accepted))
+    found = np.empty((len(rows), len(k)))
+    for i, wanted in enumerate(k):
+        # The first threshold that accepts enough, and the one before it.
+        end = np.count_nonzero(counts.accepted < wanted, axis=1)
+        before = counts.accepted[rows, end - 1]
+        share = (wanted - before) / (counts.accepted[rows, end] - before)
+        right_before = counts.right[rows, end - 1]
+        right = right_before + share * (counts.right[rows, end] - right_before)
+        found[:, i] = right / wanted
+    return found
+
+
+def _at(ranking: Ranking, k: NDArray[np.int64]) -> list[float]:
+    counts = ranking.in_blocks
+    whole = Counts(counts.accepted[None], counts.right[None])
+    return [float(value) for value in accuracy_among(whole, k)[0]]
+
+
+# Every statistic of a study's results, computed once for tables, figures and the page.
 
 _NOTHING = Spread(math.nan, math.nan, 0)
 

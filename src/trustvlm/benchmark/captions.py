@@ -1,31 +1,80 @@
-"""Sentences that captions are made of: units, counts, conventions, tests."""
+"""What numbers rest on, in a sentence: shots, draws, data sets, images, convention."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+import trustvlm
 from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.basis import basis_words, convention_sentence
-from trustvlm.benchmark.ranks import RankComparison
-from trustvlm.benchmark.results import value_of
-from trustvlm.benchmark.table import Marking
-from trustvlm.report.wording import counted
+from trustvlm.benchmark.results import Results, Row, value_of
+from trustvlm.benchmark.statistics import RankComparison
+from trustvlm.tables.metrics import METRIC_COLUMNS, number
+from trustvlm.tables.table import Marking
+from trustvlm.text import counted, join_names
 
-__all__ = [
-    "capitalised",
-    "convention_words",
-    "figure_words",
-    "friedman_words",
-    "marking",
-    "mean_words",
-    "probability",
-    "shots_words",
-    "small_print",
-    "spread_words",
-    "study_words",
-]
+_CONVENTIONS = {
+    "exact": "ties count with their expected value",
+    "trustvlm": "the rules of the paper's released script",
+}
+
+
+def basis_words(rows: Iterable[Row], convention: str) -> str:
+    """Say what the numbers of some rows rest on; for captions.
+
+    Examples
+    --------
+    >>> about = {"score": "msp", "shots": 16, "n": 50}
+    >>> rows = [{**about, "dataset": d, "draw": i} for d in ("pets", "cars") for i in (0, 1)]
+    >>> basis_words(rows, "exact").partition(" Convention")[0]
+    '16 shots per class; 2 draws of the shots; 2 data sets with 50 test images each.'
+    """
+    rows = list(rows)
+    shots = sorted({int(row["shots"]) for row in rows})
+    parts = [
+        f"{join_names([f'{n:,}' for n in shots])} shot{'' if shots == [1] else 's'} per class",
+        _draws({int(row["draw"]) for row in rows}),
+        _images(rows),
+    ]
+    return f"{'; '.join(filter(None, parts))}. {convention_sentence(convention)}"
+
+
+def convention_sentence(convention: str) -> str:
+    """Name the convention of the metrics, and what it means.
+
+    Examples
+    --------
+    >>> convention_sentence("exact")
+    'Convention exact: ties count with their expected value.'
+    """
+    return f"Convention {convention}: {_CONVENTIONS[convention]}."
+
+
+def _images(rows: list[Row]) -> str:
+    sizes: dict[str, int] = {}
+    for row in rows:
+        name = str(row["dataset"])
+        sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
+    known = [size for size in sizes.values() if size]
+    sets = counted(len(sizes), "data set")
+    if not known:
+        return sets
+    if len(known) == 1:
+        return f"{sets} with {counted(known[0], 'test image')}"
+    if min(known) == max(known):
+        return f"{sets} with {counted(known[0], 'test image')} each"
+    return f"{sets} with {min(known):,} to {max(known):,} test images each, {sum(known):,} in all"
+
+
+def _draws(draws: set[int]) -> str:
+    if len(draws) == 1:
+        return f"draw {min(draws)} of the shots"
+    return f"{counted(len(draws), 'draw')} of the shots"
+
+
+# Sentences that captions are made of: units, counts, conventions, tests.
 
 
 def capitalised(text: str) -> str:
@@ -160,3 +209,157 @@ def probability(p: float) -> str:
     ('= 0.031', '< 0.001')
     """
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+# A study in sentences: what was found, and what to keep in mind.
+
+_FEW, _LISTED = 100, 12
+
+
+def findings(analysis: Analysis, metric: str) -> list[str]:
+    """Return what the study found by one metric, in a few sentences that the tests support."""
+    column, ranks = METRIC_COLUMNS[metric], analysis.ranks[metric]
+    ranked = [score for score in analysis.ordered(metric) if score in ranks.scores]
+    sentences = []
+    if len(ranked) > 1 and len(ranks.datasets) > 1:
+        first, second = ranked[:2]
+        sentences.append(
+            f"By {column.title}, {first} has the best average rank of "
+            f"{counted(len(ranked), 'score')} over {counted(len(ranks.datasets), 'data set')}: "
+            f"{ranks.rank_of(first):.2f}; next is {second} with {ranks.rank_of(second):.2f}. "
+            f"{friedman_words(ranks)}"
+        )
+    elif ranked:
+        value = column.scale * analysis.mean(metric, ranked[0]).mean
+        sentences.append(
+            f"The best {column.title} is that of {ranked[0]}, {number(value)}; the table says "
+            "whether it can be told apart from the next."
+        )
+    sentences += _against_msp(analysis, metric)
+    return sentences
+
+
+def cautions(results: Results) -> list[str]:
+    """Return what limits the conclusions: few images, few draws, failures, missing samples."""
+    words = []
+    few = [name for name in results.datasets if 0 < results.images(name) < _FEW]
+    if few:
+        words.append(
+            f"{counted(len(few), 'data set has', 'data sets have')} fewer than {_FEW} test images: "
+            f"{_listed(few)}. Their numbers are rough."
+        )
+    if len(results.draws) < 2 and results.rows:
+        words.append(
+            "There is one draw of the shots: how far the numbers depend on which images were "
+            "drawn is not known."
+        )
+    failed = len(results.failures)
+    if failed:
+        words.append(
+            f"{counted(failed, 'cell')} of the study failed: see below. What failed counts as "
+            "undefined."
+        )
+    untested = [
+        setting.label or "unnamed models"
+        for setting in results.settings
+        if not results.of(setting).samples
+    ]
+    if untested:
+        words.append(
+            f"Without samples no test was made, and nothing is marked: {_listed(untested)}."
+        )
+    return words
+
+
+def _against_msp(analysis: Analysis, metric: str) -> list[str]:
+    reference, column = analysis.results.reference, METRIC_COLUMNS[metric]
+    found = [
+        c
+        for c in analysis.comparisons
+        if (c.score, c.metric) == ("msp", metric) and not math.isnan(c.p_holm)
+    ]
+    if not found:
+        return []
+    # The comparison is MSP less the reference.
+    sign = -1 if column.higher_is_better else 1
+    better = sum(c.significant and sign * c.difference > 0 for c in found)
+    worse = sum(c.significant and sign * c.difference < 0 for c in found)
+    return [
+        f"Against the text alone (msp), the {column.title} of {reference} is significantly better "
+        f"on {better} and worse on {worse} of {counted(len(found), 'data set')} (draw 0, Holm's "
+        "correction over scores)."
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# What rows are about, in numbers and names: for the head and the foot of a page.
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Scores, data sets, shots and draws of some rows, and how many images were tested.
+
+    Examples
+    --------
+    >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
+    >>> scope = Scope.of([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}])
+    >>> scope.datasets, scope.images
+    (('pets', 'cars'), 100)
+    >>> scope.tiles()[1]
+    ('2', 'data sets, 100 images')
+    """
+
+    scores: tuple[str, ...]
+    datasets: tuple[str, ...]
+    images: int
+    shots: tuple[int, ...]
+    draws: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Scope:
+        """Gather what rows are about."""
+        scores: dict[str, None] = {}
+        sizes: dict[str, int] = {}
+        shots, draws = set(), set()
+        for row in rows:
+            if row["score"] is not None:
+                scores[str(row["score"])] = None
+            name = str(row["dataset"])
+            sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
+            shots.add(int(row["shots"]))
+            draws.add(int(row["draw"]))
+        return cls(
+            tuple(scores), tuple(sizes), sum(sizes.values()), tuple(sorted(shots)), len(draws)
+        )
+
+    def tiles(self) -> list[tuple[str, str]]:
+        """Return values and what they count, for the head of a page."""
+        sets, draws = (
+            counted(n, noun).partition(" ")[2]
+            for n, noun in ((len(self.datasets), "data set"), (self.draws, "draw"))
+        )
+        return [
+            (str(len(self.scores)), "scores compared"),
+            (
+                str(len(self.datasets)),
+                f"{sets}, {counted(self.images, 'image')}" if self.images else sets,
+            ),
+            (", ".join(map(str, self.shots)), "shots per class"),
+            (str(self.draws), f"{draws} of the shots"),
+        ]
+
+    def facts(self, convention: str, *further: tuple[str, str]) -> list[tuple[str, str]]:
+        """Return terms and what they are here, for the foot of a page."""
+        return [
+            ("data sets", ", ".join(self.datasets)),
+            ("scores", ", ".join(self.scores)),
+            ("shots per class", ", ".join(map(str, self.shots))),
+            ("draws of the shots", str(self.draws)),
+            ("metrics", convention_sentence(convention)),
+            *further,
+            ("software", f"trustvlm {trustvlm.__version__}"),
+        ]

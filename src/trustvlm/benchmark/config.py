@@ -13,11 +13,9 @@ from typing import Any
 from trustvlm import datasets, metrics
 from trustvlm.benchmark.tuning import PRESETS
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.encoders import PROTOCOLS
-from trustvlm.pipeline.selection import SELECTABLE
+from trustvlm.pipeline.records import PROTOCOLS
+from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import check_parameters, get, names
-
-__all__ = ["BenchConfig", "Cell", "ModelPair", "SetConfig", "read_config"]
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.cells import cell_file, read_cell, write_cell
 from trustvlm.benchmark.config import BenchConfig
-from trustvlm.benchmark.material import Material, Unavailable, materials
-from trustvlm.benchmark.measuring import measure_draw, usable_scores
-from trustvlm.benchmark.results import Classes
+from trustvlm.benchmark.encoded import Material, Unavailable, materials
+from trustvlm.benchmark.results import Classes, cell_file, read_cell, write_cell
+from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Plan, Study
-from trustvlm.benchmark.studies.answering import Answers
-from trustvlm.benchmark.workers import Workers, one_thread
+from trustvlm.benchmark.studies.runner import Answers
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.files import atomic_path
 from trustvlm.scores import get, names
-
-__all__ = ["Grid", "plan_of", "run_grid"]
 
 SampleKey = tuple[str, str, tuple[str, str, str]]
 Point = tuple[int, int]

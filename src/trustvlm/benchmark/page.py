@@ -7,22 +7,28 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.chapter import Section, main_metric, named, sections
-from trustvlm.benchmark.detail_tables import failure_table
-from trustvlm.benchmark.findings import cautions, findings
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
-from trustvlm.benchmark.outputs import write_sections, write_statistics, write_table
-from trustvlm.benchmark.rendering import Chapter, Content, render
+from trustvlm.benchmark.captions import Scope, cautions, findings
+from trustvlm.benchmark.outputs import (
+    Chapter,
+    Content,
+    Section,
+    main_metric,
+    named,
+    render,
+    sections,
+    write_sections,
+    write_statistics,
+    write_table,
+)
 from trustvlm.benchmark.results import Results, Setting
-from trustvlm.benchmark.scope import Scope
-from trustvlm.benchmark.studies.encoders import ENCODERS
+from trustvlm.benchmark.run import Workers
+from trustvlm.benchmark.score_tables import failure_table
+from trustvlm.benchmark.studies.comparisons import ENCODERS
 from trustvlm.benchmark.studies.study import Plan
-from trustvlm.benchmark.table import slug
-from trustvlm.benchmark.workers import Workers
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-
-__all__ = ["write_page"]
+from trustvlm.tables.metrics import METRIC_COLUMNS
+from trustvlm.tables.table import slug
 
 Progress = Callable[[int, int], None]
 

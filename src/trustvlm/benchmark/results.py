@@ -1,21 +1,118 @@
-"""What a study found: rows of metrics, and the samples behind them for paired tests."""
+"""Names that every format can hold."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from numpy.typing import ArrayLike
 
-from trustvlm.benchmark.readable import with_readable_keys, with_readable_names
 from trustvlm.exceptions import InputError
+from trustvlm.files import atomic_path, write_text
 from trustvlm.metrics import CONVENTIONS
 
-__all__ = ["Classes", "Results", "Row", "Samples", "Setting", "setting_of", "value_of"]
+_Value = TypeVar("_Value")
+
+
+def readable(text: str) -> str:
+    r"""Replace what UTF-8 cannot hold: Python's marks for file names in other encodings.
+
+    Examples
+    --------
+    >>> readable("caf\udce9")
+    'caf?'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def with_readable_names(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return rows whose texts are readable; those that are stay the same objects."""
+    return [
+        row
+        if all(readable(value) == value for value in row.values() if isinstance(value, str))
+        else {
+            key: readable(value) if isinstance(value, str) else value for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def with_readable_keys(mapping: Mapping[Any, _Value]) -> dict[Any, _Value]:
+    """Return a mapping whose keys, texts or tuples that begin with texts, are readable."""
+
+    def clean(key: Any) -> Any:
+        if isinstance(key, str):
+            return readable(key)
+        return tuple(map(clean, key)) if isinstance(key, tuple) else key
+
+    return {clean(key): value for key, value in mapping.items()}
+
+
+# Finished pieces of a study on disk, each named by everything that can change it.
+
+
+def cell_file(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Name the file of a cell by its content: models, images, shots, scores, parameters.
+
+    Examples
+    --------
+    >>> cell_file(Path("results"), {"shots": 4}).as_posix()
+    'results/cells/cc71abf3f57390936ea1.json'
+    """
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+    return folder / "cells" / f"{key}.json"
+
+
+def read_cell(file: Path) -> Any:
+    """Return the rows of a finished cell."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_cell(file: Path, rows: Any) -> None:
+    """Keep the rows of a cell, which is finished from now on."""
+    write_text(file, json.dumps(rows, allow_nan=False))
+
+
+# Raw rows on disk: JSON Lines always, Parquet where pyarrow is installed.
+
+_NESTED = ("parameters", "selection", "versions", "fingerprints")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write `rows.jsonl`, and `rows.parquet` if the extra `parquet` is there; return the files.
+
+    In Parquet, nested settings are JSON texts, so that rows of different scores fit one schema.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    files = [folder / "rows.jsonl"]
+    write_text(files[0], lines)
+    if importlib.util.find_spec("pyarrow") is not None:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        flat = [
+            {
+                key: json.dumps(row[key]) if key in _NESTED and key in row else row.get(key)
+                for key in columns
+            }
+            for row in rows
+        ]
+        files.append(folder / "rows.parquet")
+        with atomic_path(files[1]) as temporary:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
+    return files
+
+
+# What a study found: rows of metrics, and the samples behind them for paired tests.
 
 Row: TypeAlias = Mapping[str, Any]
 Samples: TypeAlias = tuple[ArrayLike, ArrayLike]

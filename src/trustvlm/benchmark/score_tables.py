@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from trustvlm import scores as registry
-from trustvlm.benchmark.analysis import Analysis
+from trustvlm.benchmark.analysis import Analysis, ClassGain, class_gains
 from trustvlm.benchmark.captions import (
     capitalised,
+    friedman_words,
     marking,
     mean_words,
     shots_words,
@@ -15,20 +18,21 @@ from trustvlm.benchmark.captions import (
     spread_words,
     study_words,
 )
-from trustvlm.benchmark.marks import Mark
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, columns_of, unit_words, units_words
-from trustvlm.benchmark.table import (
+from trustvlm.benchmark.results import Row, setting_of
+from trustvlm.benchmark.statistics import Comparison, Mark
+from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of, unit_words, units_words
+from trustvlm.tables.table import (
+    UNDEFINED,
     Cell,
     Head,
     Line,
     Table,
     rank_cell,
+    signed,
     slug,
     spread_cell,
 )
-from trustvlm.report.wording import counted
-
-__all__ = ["by_group", "dataset_table", "line", "metric_table", "overview_table", "shots_table"]
+from trustvlm.text import counted, shortened
 
 
 def overview_table(analysis: Analysis, rank_by: str) -> Table:
@@ -210,3 +214,214 @@ def _cell(
         for row in analysis.results.by_score.get((score, shots), [])
     )
     return spread_cell(found, METRIC_COLUMNS[metric].scale, marks.get(score, ""), failed=failed)
+
+
+# Tables of what the tests say: differences to the reference, and ranks.
+
+
+def tally_table(analysis: Analysis) -> Table:
+    """On how many data sets each score is better than the reference, even, or worse."""
+    reference = analysis.results.reference
+    names, breaks = by_group(tuple(s for s in analysis.results.scores if s != reference))
+    columns = columns_of(analysis.metrics)
+    lines = []
+    for score in names:
+        cells = []
+        for column in columns:
+            found = [c for c in analysis.comparisons if (c.score, c.metric) == (score, column.key)]
+            verdicts = Counter(_verdict(c, column.higher_is_better) for c in found)
+            better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
+            if better + even + worse:
+                cells.append(Cell(f"{better} / {even} / {worse}", value=float(better - worse)))
+            else:
+                cells.append(Cell(UNDEFINED))
+        lines.append(line(analysis, score, cells))
+    return Table(
+        name="against-reference",
+        title=f"Every score against {reference}",
+        caption=f"Number of data sets on which a score is better than {reference} / cannot be told "
+        f"apart from it / is worse; {shots_words(analysis)}, draw 0. {_test_words(analysis)}",
+        heads=(Head("Score"), *(Head(column.title, falling=True) for column in columns)),
+        lines=tuple(lines),
+        breaks=breaks,
+    )
+
+
+def difference_table(analysis: Analysis, metric: str) -> Table:
+    """Difference of every score to the reference on every data set, with its interval."""
+    results, column = analysis.results, METRIC_COLUMNS[metric]
+    found = {(c.dataset, c.score): c for c in analysis.comparisons if c.metric == metric}
+    names, breaks = by_group(tuple(s for s in results.scores if s != results.reference))
+    lines = [
+        line(
+            analysis,
+            score,
+            [
+                _difference(found.get((dataset, score)), column.scale)
+                for dataset in results.datasets
+            ],
+        )
+        for score in names
+    ]
+    return Table(
+        name=f"difference-{slug(metric)}",
+        title=f"{column.title}: difference to {results.reference}",
+        caption=f"Score less {results.reference}, {unit_words(column)}: "
+        f"{'positive' if column.higher_is_better else 'negative'} says that the score is better; "
+        f"{shots_words(analysis)}, draw 0. In brackets the {100 * analysis.level:g} % interval of "
+        f"each difference alone. *: significant. {_test_words(analysis)}",
+        heads=(
+            Head("Score"),
+            *(Head(d, falling=column.higher_is_better) for d in results.datasets),
+        ),
+        lines=tuple(lines),
+        breaks=breaks,
+    )
+
+
+def rank_table(analysis: Analysis) -> Table:
+    """Average rank of every score by every metric."""
+    columns = columns_of(analysis.metrics)
+    names, breaks = by_group(analysis.results.scores)
+    lines = [
+        line(analysis, score, [rank_cell(analysis.ranks[c.key].rank_of(score)) for c in columns])
+        for score in names
+    ]
+    tests: dict[str, list[str]] = {}
+    for column in columns:
+        tests.setdefault(friedman_words(analysis.ranks[column.key]), []).append(column.title)
+    told = (f"{', '.join(titles)}: {words}" for words, titles in tests.items())
+    return Table(
+        name="ranks",
+        title="Average ranks",
+        caption=f"Average rank over data sets, 1 is best, of {study_words(analysis)}; "
+        f"{shots_words(analysis)}, means over draws. Data sets are taken to be independent of one "
+        f"another. {' '.join(told)}",
+        heads=(Head("Score"), *(Head(column.title) for column in columns)),
+        lines=tuple(lines),
+        breaks=breaks,
+    )
+
+
+def _verdict(found: Comparison, higher_is_better: bool) -> str:
+    if math.isnan(found.p_holm):
+        return "undefined"
+    if not found.significant:
+        return "even"
+    return "better" if (found.difference > 0) == higher_is_better else "worse"
+
+
+def _test_words(analysis: Analysis) -> str:
+    return (
+        f"Paired bootstrap over images ({analysis.n_resamples:,} resamples, convention exact), "
+        f"Holm's correction over the scores of a data set, {1 - analysis.level:.3g}."
+    )
+
+
+def _difference(found: Comparison | None, scale: float) -> Cell:
+    if found is None or math.isnan(found.difference):
+        return Cell(UNDEFINED)
+    return Cell(
+        signed(scale * found.difference, star=found.significant),
+        f"[{signed(scale * found.low)}, {signed(scale * found.high)}]",
+        value=scale * found.difference,
+    )
+
+
+# Tables of single classes and of single cells: who gains and loses, and what failed.
+
+# Share of the images that is accepted where classes are compared under scores of equal labels.
+_COVERAGE = 0.8
+
+
+def gain_table(
+    gains: Sequence[ClassGain], dataset: str, first: str, second: str, coverage: float | None = None
+) -> Table:
+    """Gains and losses of every class when one score takes the place of another."""
+    heads = ("Images", f"Well by {first}", f"Well by {second}", "Gained", "Lost", "Net")
+    lines = [
+        Line(
+            row.name,
+            (
+                *(
+                    Cell(str(value), value=float(value))
+                    for value in (row.n, row.before, row.after, row.gained, row.lost)
+                ),
+                Cell(signed(row.net, 0, star=row.p_holm <= 0.05), value=float(row.net)),
+            ),
+        )
+        for row in gains
+    ]
+    well = (
+        "An image turns out well if its label is right."
+        if coverage is None
+        else f"Each score accepts the {100 * coverage:g} % of all images that it trusts most; an "
+        "image turns out well if it is right and accepted, or wrong and not accepted."
+    )
+    return Table(
+        name=f"gains-{slug(dataset)}-{slug(second)}-{slug(first)}",
+        title=f"{dataset}: classes that gain and lose from {first} to {second}",
+        caption=f"Images of each class on {dataset}. {well} *: gains and losses of the class "
+        "differ by more than chance (exact McNemar test, Holm's correction over classes, 0.05).",
+        heads=(Head("Class"), *(Head(title, falling=True) for title in heads)),
+        lines=tuple(lines),
+    )
+
+
+def gain_tables(analysis: Analysis) -> Iterator[Table]:
+    """Yield the gains from text to reference, and from reference to its star, by data set."""
+    results = analysis.results
+    reference = results.reference
+    pairs: tuple[tuple[str, str, float | None], ...] = (
+        ("msp", reference, _COVERAGE),
+        (reference, f"{reference}_star", None),
+    )
+    for dataset in results.datasets:
+        samples = results.samples_of(dataset)
+        if dataset not in results.classes:
+            continue
+        labels, names = results.classes[dataset]
+        for first, second, coverage in pairs:
+            if first in samples and second in samples:
+                found = class_gains(
+                    samples[first], samples[second], labels, names, coverage=coverage
+                )
+                yield gain_table(found, dataset, first, second, coverage)
+
+
+def failure_table(failures: Sequence[Row]) -> Table:
+    """Cells of the study that failed, with their errors; a line for those that failed alike."""
+    counts: Counter[tuple[str, str, str, str]] = Counter(
+        (
+            str(row["dataset"]),
+            str(row["score"] or "all"),
+            setting_of(row).label or UNDEFINED,
+            str(row["error"]),
+        )
+        for row in failures
+    )
+    return Table(
+        name="failures",
+        title="Cells that failed",
+        caption="They count as undefined in tables and figures. A cell is one number of shots and "
+        "one draw.",
+        heads=(
+            Head("Data set"),
+            Head("Score", text=True),
+            Head("Models", text=True),
+            Head("Cells", falling=True),
+            Head("Error", text=True),
+        ),
+        lines=tuple(
+            Line(
+                dataset,
+                (
+                    Cell(score, value=score),
+                    Cell(models, value=models),
+                    Cell(f"{count:,}", value=float(count)),
+                    Cell(shortened(error, 400), value=error[:400]),
+                ),
+            )
+            for (dataset, score, models, error), count in counts.items()
+        ),
+    )

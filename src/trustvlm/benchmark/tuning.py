@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trustvlm.benchmark.arrays import ArraySet
+from trustvlm.benchmark.dataset import ArraySet
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.selection import (
+from trustvlm.pipeline.select import (
     SELECTABLE,
     TEMPERATURES,
     WEIGHTS,
@@ -18,8 +18,6 @@ from trustvlm.pipeline.selection import (
     select_on,
 )
 from trustvlm.scores import Evidence
-
-__all__ = ["PRESETS", "Tuned", "Tuning"]
 
 PRESETS = ("untuned", "paper", "loo", "validation")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from trustvlm.bulk.job import predict_in_bulk
-from trustvlm.bulk.summary import BulkSummary
+from trustvlm.bulk.job import BulkSummary, predict_in_bulk
 
 __all__ = ["BulkSummary", "predict_in_bulk"]

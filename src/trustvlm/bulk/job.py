@@ -1,31 +1,167 @@
-"""The whole of a bulk job: agree on what it is, do what is left, count."""
+"""Who computes the parts of a job; this machine, unless said otherwise."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from trustvlm.bulk.engines import Engine, LocalEngine, Work
-from trustvlm.bulk.journal import Journal, locked
-from trustvlm.bulk.manifest import FOLDER, agree_on, identify
-from trustvlm.bulk.parts import Part
-from trustvlm.bulk.summary import BulkSummary
-from trustvlm.bulk.worker import Loader, LoadModel
+from trustvlm.bulk.journal import FOLDER, Journal, agree_on, identify, locked
+from trustvlm.bulk.parts import FinishedPart, Part
+from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
+from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.extras import require
 from trustvlm.files import write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
-from trustvlm.images.sources import Source
-from trustvlm.pipeline.artefact import read_artefact
+from trustvlm.images.inputs import Source
+from trustvlm.pipeline.state import read_artefact
 from trustvlm.scores import get
 
-__all__ = ["PART_SIZE", "predict_in_bulk", "run_job"]
+
+@dataclass(frozen=True)
+class Work:
+    """One shard, and which of its parts are done.
+
+    Parameters
+    ----------
+    first
+        Its first part.
+    done
+        By the start of each part that is done, whether the shard ends with it.
+    """
+
+    first: Part
+    done: Mapping[int, bool] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Computes what is still to do, in any order.
+
+    Attributes
+    ----------
+    notes
+        Warnings to show wherever the models are named; filled while it runs.
+    """
+
+    notes: list[str]
+
+    def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
+        """Yield each part that was still to do, once."""
+        ...
+
+
+class LocalEngine:
+    """One worker process, with all cores of this machine and its GPU.
+
+    Parameters
+    ----------
+    loader
+        Makes the model in the worker.
+    retries, silence
+        See `GuardedWorker`.
+    """
+
+    def __init__(self, loader: Loader, retries: int = 2, *, silence: float = SILENCE) -> None:
+        self._loader = loader
+        self._retries = retries
+        self._silence = silence
+        self.notes: list[str] = []
+
+    def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
+        """Yield each part that was still to do, in input order."""
+        with GuardedWorker(self._loader, self._retries, self._silence) as worker:
+            for shard in work:
+                for part, finished in remaining(shard, worker.compute):
+                    self.notes = worker.notes
+                    yield part, finished
+
+
+def remaining(
+    work: Work, compute: Callable[[Part], FinishedPart]
+) -> Iterator[tuple[Part, FinishedPart]]:
+    """Compute the parts of a shard that are not done, one after the other."""
+    part = work.first
+    while True:
+        last = work.done.get(part.start)
+        if last is None:
+            finished = compute(part)
+            yield part, finished
+            last = finished.last
+        if last:
+            return
+        part = part.next()
+
+
+# What a bulk job came to.
+
+
+@dataclass(frozen=True)
+class BulkSummary:
+    """Counts over all parts of a job, and the speed of the last run.
+
+    Attributes
+    ----------
+    output
+        The folder with the verdicts.
+    n_images, n_now
+        Images in all, and those of this run; the others had been done before.
+    decisions, errors
+        Counts by decision, and of the errors by kind (a key of `images.KINDS`).
+    seconds
+        Duration of this run, with loading the model.
+    notes
+        What to know of the models, and what the decisions rest on.
+
+    Examples
+    --------
+    >>> summary = BulkSummary(Path("out"), 30, 20, {"accept": 29, "error": 1}, {"empty": 1}, 4.0)
+    >>> print(summary)
+    30 images in out: 29 accept, 0 review, 1 error (1 empty); 20 now, 5.0 images/s
+    """
+
+    output: Path
+    n_images: int
+    n_now: int
+    decisions: Mapping[str, int]
+    errors: Mapping[str, int]
+    seconds: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed of this run; 0 if nothing was left to do."""
+        return self.n_now / self.seconds if self.seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "images": self.n_images,
+            "images_now": self.n_now,
+            "decisions": {
+                name: self.decisions.get(name, 0) for name in ("accept", "review", "error")
+            },
+            "errors": dict(sorted(self.errors.items())),
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 3),
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in self.to_dict()["decisions"].items())
+        kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(self.errors).most_common())
+        now = f"{self.n_now} now, {self.images_per_second:.1f} images/s" if self.n_now else ""
+        return (
+            f"{self.n_images} images in {self.output}: {counts}{f' ({kinds})' if kinds else ''}; "
+            f"{now or 'nothing was left to do'}"
+        )
+
+
+# The whole of a bulk job: agree on what it is, do what is left, count.
 
 PART_SIZE = 2048
 MakeEngine: TypeAlias = Callable[[Loader, int], Engine]

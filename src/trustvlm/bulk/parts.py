@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trustvlm.extras import require
+from trustvlm.environment import require
 from trustvlm.images import ImageShard
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
-
-__all__ = ["FinishedPart", "Part", "finished_part"]
+from trustvlm.pipeline.verdict import Verdict, Verdicts
 
 
 @dataclass(frozen=True)

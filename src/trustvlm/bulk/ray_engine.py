@@ -12,15 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trustvlm.bulk.engines import Work, remaining
-from trustvlm.bulk.guarded import SILENCE, GuardedWorker
+from trustvlm.bulk.job import Work, remaining
 from trustvlm.bulk.parts import FinishedPart, Part
-from trustvlm.bulk.worker import Loader
+from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader
+from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMError
-from trustvlm.extras import require
 from trustvlm.images import ImageSource
-
-__all__ = ["RayEngine"]
 
 # Shards that Ray Data is given at once; this bounds the memory for names of files.
 _WAVE = 1024

@@ -12,9 +12,8 @@ from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.advising import Advised
+    from trustvlm.pipeline.shot_quality import Advised
 
-__all__ = ["add_to", "advise"]
 
 _SHOWN = 10
 
@@ -71,8 +70,8 @@ def advise(
 
 
 def _lines(found: Advised) -> list[str]:
-    from trustvlm.report.next_labels import by_examples_alone, by_labelled_images
-    from trustvlm.report.shot_findings import shot_groups, shot_summary
+    from trustvlm.report.sections import shot_groups, shot_summary
+    from trustvlm.report.terminal import by_examples_alone, by_labelled_images
 
     shots = found.shots
     lines = [shot_summary(shots)]

@@ -32,8 +32,6 @@ from trustvlm.cli import (
 from trustvlm.cli.console import print_error, show_warnings_plainly
 from trustvlm.exceptions import TrustVLMError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="trustvlm",
     help=(

@@ -1,29 +1,211 @@
-"""`trustvlm bench`: compare scores fairly."""
+"""The terminal table of a benchmark: every score's means over test sets and draws."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from trustvlm.cli import study as study_command
-from trustvlm.cli.bench_options import (
+from trustvlm.cli.console import counting_bar, note
+from trustvlm.cli.options import (
     Jobs,
     Plugins,
+    Quiet,
     distinct,
     load_plugins,
+    split_names,
     whole_numbers,
     workers,
 )
-from trustvlm.cli.console import counting_bar, note
-from trustvlm.cli.mean_table import print_means
-from trustvlm.cli.options import Quiet, split_names
 from trustvlm.exceptions import InputError
 
-__all__ = ["app", "arrays", "run"]
+if TYPE_CHECKING:
+    from trustvlm.benchmark.studies import Study
+
+
+def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
+    """Print each score's means over the test sets and draws, at the most shots, best AURC first.
+
+    Parameters
+    ----------
+    every
+        Rows of the study, as fractions; undefined metrics are None and count for nothing.
+    of
+        What the rows are of, such as the models' names.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from trustvlm.tables.metrics import NARROW_COLUMNS, number
+
+    if not every:
+        return
+    largest = max(row["shots"] for row in every)
+    rows = [row for row in every if row["shots"] == largest]
+    sets, draws = (len({row[key] for row in rows}) for key in ("dataset", "draw"))
+    table = Table(
+        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
+        box=None,
+        title_justify="left",
+    )
+    table.add_column("Score")
+    for column in NARROW_COLUMNS:
+        title = "Acc." if column.key == "accuracy" else column.title
+        table.add_column(f"{title} %" if column.scale == 100 else title, justify="right")
+    means = {
+        score: {
+            column.key: column.scale * _mean([r[column.key] for r in rows if r["score"] == score])
+            for column in NARROW_COLUMNS
+        }
+        for score in dict.fromkeys(row["score"] for row in rows)
+    }
+    for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]["aurc"])):
+        table.add_row(score, *(number(v, undefined="-") for v in values.values()))
+    Console().print(table)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _last_if_nan(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+# `trustvlm bench study`: one question, one figure.
+
+_SHOTS, _DRAWS, _CONVENTION = "1,2,4,8,16", 5, "exact"
+_NAMES = """NAME is one of
+
+* **modalities**: text only, image only, both
+* **shots**: how many it takes, with the spread over draws
+* **sensitivity**: how much weight and temperature matter (on test images: not a way to choose)
+* **encoders**: which encoder verifies which model
+* **shift**: shots of one domain, test images of another
+* **missing**: classes without any shot
+* **gain**: accuracy gained by TrustVLM* at equal coverage
+* **all** of these
+"""
+
+
+def add_study_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        help="Answer one of the questions that reviewers ask of a score: one figure, one table.\n\n"
+        + _NAMES
+        + "\nFrom image folders: a study's CONFIG.toml says which, and with which models. From "
+        "arrays alone: --support TRAIN.npz and the sets to test on.",
+        epilog="Example:  trustvlm bench study shift --support pacs__train.npz pacs__test*.npz",
+    )(study)
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study, or all.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG.toml | TEST.npz", help="What to study.")
+    ],
+    support: Annotated[
+        Path | None,
+        typer.Option(metavar="TRAIN.npz", help="The arrays that shots are drawn from."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; a folder of results by default."),
+    ] = None,
+    shots: Annotated[
+        str | None, typer.Option(help=f"With arrays: shots per class, {_SHOTS} by default.")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help=f"With arrays: draws, {_DRAWS} by default.")
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(help=f"With arrays: of the metrics, {_CONVENTION} by default.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The metric that the figures show.")] = "aurc",
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run studies; the command's own help is made above."""
+    load_plugins(plugins)
+    from dataclasses import replace
+
+    from trustvlm.benchmark.studies import Plan
+    from trustvlm.benchmark.studies.runner import Answers, write_answers
+    from trustvlm.benchmark.studies.study import material_of
+    from trustvlm.tables.metrics import columns_of
+
+    studies = _chosen(name)
+    columns_of([metric])
+    title = studies[0].title if len(studies) == 1 else "Studies"
+    notes: list[str] = []
+    failed: list[str] = []
+    if support is None:
+        from trustvlm.benchmark.config import read_config
+        from trustvlm.benchmark.encoded import Unavailable, materials
+        from trustvlm.benchmark.grid import plan_of
+        from trustvlm.embeddings import EmbeddingStore
+
+        config = read_config(_only_config(files, shots, draws, convention))
+        answers = Answers(studies, replace(plan_of(config), metric=metric), config.out)
+        total = len(config.datasets) * len(config.models) * len(config.protocols)
+        with counting_bar("data sets", quiet=quiet) as progress:
+            for done, found in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
+                if isinstance(found, Unavailable):
+                    failed.append(f"failed: {found.dataset.name}: {found.error}")
+                else:
+                    answers.add(found)
+                if progress is not None:
+                    progress(done, total)
+        folder = (config.out / "studies" if out is None else out) / name
+        title = f"{title}: {config.name}"
+    else:
+        from trustvlm.benchmark import load_arrays
+
+        numbers = whole_numbers(shots or _SHOTS)
+        plan = Plan(tuple(numbers), draws or _DRAWS, convention or _CONVENTION, metric)
+        sets = [load_arrays(file) for file in distinct(files)]
+        answers = Answers(studies, plan)
+        answers.add(material_of(load_arrays(support), sets, plan.shots, plan.draws))
+        folder = (Path("studies") if out is None else out) / name
+        title = f"{title}: {support.stem}"
+    page = write_answers(answers, folder, title=title, notes=notes, cautions=failed)
+    for remark in (*notes, *failed, *answers.remarks()):
+        note(remark, quiet=quiet)
+    note(f"page, tables, figures, rows: {page}", quiet=quiet)
+    if failed:
+        raise typer.Exit(3)
+
+
+def _chosen(name: str) -> list[Study]:
+    from trustvlm.benchmark.studies import STUDIES
+
+    if name != "all" and name not in STUDIES:
+        raise InputError(f"Expected a study among {', '.join(STUDIES)}, or all, but got {name!r}.")
+    return list(STUDIES.values()) if name == "all" else [STUDIES[name]]
+
+
+def _only_config(
+    files: list[Path], shots: str | None, draws: int | None, convention: str | None
+) -> Path:
+    if len(files) != 1 or files[0].suffix != ".toml":
+        raise InputError(
+            "Expected one CONFIG.toml, or --support TRAIN.npz with the arrays to test on, but got "
+            f"{', '.join(map(str, files))} and no --support."
+        )
+    if any(value is not None for value in (shots, draws, convention)):
+        raise InputError(
+            f"Expected --shots, --draws and --convention with arrays only: {files[0]} sets them."
+        )
+    return files[0]
+
+
+# `trustvlm bench`: compare scores fairly.
 
 
 class _ConfigFirst(TyperGroup):
@@ -45,7 +227,7 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
 )
-study_command.add_to(app)
+add_study_to(app)
 
 
 @app.command(
@@ -68,8 +250,7 @@ def run(
     from trustvlm.benchmark.config import read_config
     from trustvlm.benchmark.grid import run_grid
     from trustvlm.benchmark.page import write_page
-    from trustvlm.benchmark.results import Results
-    from trustvlm.benchmark.rows import write_rows
+    from trustvlm.benchmark.results import Results, write_rows
 
     study, shared = read_config(config), workers(jobs, plugins)
     with counting_bar("cells", quiet=quiet) as progress:

@@ -10,8 +10,6 @@ import typer
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["app", "parse_age", "parse_size"]
-
 app = typer.Typer(
     help=(
         "Show, prune or clear the stored embeddings.\n\n"

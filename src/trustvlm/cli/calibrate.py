@@ -15,8 +15,6 @@ from trustvlm.exceptions import InputError
 if TYPE_CHECKING:
     from trustvlm.pipeline.calibration import Calibration
 
-__all__ = ["add_to", "calibrate"]
-
 
 def calibrate(
     model: ModelPath,
@@ -97,7 +95,7 @@ def calibrate(
     """
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.artefact import check_target
+    from trustvlm.pipeline.state import check_target
 
     if (labelled is None) != from_shots:
         raise InputError(
@@ -138,7 +136,7 @@ def calibrate(
 
 
 def _show(found: Calibration, *, quiet: bool) -> None:
-    from trustvlm.decisions.statements import ASSUMPTION, calibrator_statement
+    from trustvlm.risk_control.statements import ASSUMPTION, calibrator_statement
 
     n, right = len(found.labels), int(found.correct.sum())
     what = "examples" if found.certificate is None else f"labelled images of {found.dataset}"

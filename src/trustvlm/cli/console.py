@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["counting_bar", "note", "print_error", "progress_bar", "show_warnings_plainly"]
+import typer
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.verdict import Verdicts
 
 
 def print_error(message: str) -> None:
@@ -86,3 +90,32 @@ def counting_bar(
     """Yield a callback `(done, total)` that draws a bar on a terminal, or None."""
     with progress_bar(description, quiet=quiet, unit="/s") as update:
         yield None if update is None else lambda done, total: update(done, total, 0)
+
+
+# Write verdicts where the user wants them, and say what they came to.
+
+NOT_CALIBRATED = "decisions are uncalibrated: no error rate is promised"
+
+
+def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:
+    """Write to a file by its ending, or CSV to standard output."""
+    if output is None:
+        sys.stdout.write(verdicts.to_csv())
+    else:
+        verdicts.write(output)
+
+
+def say_what_came(
+    verdicts: Verdicts, remarks: Iterable[str], *, basis: str, quiet: bool = False
+) -> None:
+    """Count the decisions, and say what they rest on; exit code 3 if some images failed."""
+    for remark in remarks:
+        note(f"note: {remark}", quiet=quiet)
+    counts = verdicts.decisions()
+    note(
+        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
+        f"{counts['error']} error ({basis})",
+        quiet=quiet,
+    )
+    if counts["error"]:
+        raise typer.Exit(3)

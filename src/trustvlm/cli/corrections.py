@@ -12,8 +12,6 @@ from trustvlm.cli.console import note
 from trustvlm.cli.options import Quiet
 from trustvlm.exceptions import InputError
 
-__all__ = ["Use", "add_to", "corrections"]
-
 
 class Use(StrEnum):
     """What the images are for."""
@@ -58,8 +56,7 @@ def corrections(
     images in random order, up to the first one without an answer.
     """
     from trustvlm.images import find_labelled
-    from trustvlm.serve.exporting import random_sample, write_labelled
-    from trustvlm.serve.feedback import FeedbackStore
+    from trustvlm.serve.feedback import FeedbackStore, random_sample, write_labelled
 
     if not database.is_file():
         raise InputError(f"There is no feedback database {database}; see `trustvlm serve`.")

@@ -12,9 +12,8 @@ from trustvlm.cli.console import note
 from trustvlm.cli.options import Device, ModelPath, Quiet, split_names
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.crossvalidation import CrossValidation
+    from trustvlm.pipeline.cross_validate import CrossValidation
 
-__all__ = ["add_to", "crossvalidate"]
 
 _PLAIN, _TUNED = "trustvlm_star", "trustvlm_star_f"
 
@@ -71,7 +70,7 @@ def _print(found: CrossValidation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trustvlm.report.columns import NARROW_COLUMNS, by_aurc, number
+    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
 
     table = Table(
         title=f"{len(found.labels)} examples, {found.folds} folds", box=None, title_justify="left"

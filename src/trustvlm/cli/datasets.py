@@ -12,7 +12,6 @@ import typer
 if TYPE_CHECKING:
     from trustvlm.datasets import DatasetSpec, DatasetStatus, Split
 
-__all__ = ["add_to", "datasets"]
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

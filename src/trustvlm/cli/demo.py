@@ -15,8 +15,6 @@ from trustvlm.cli.options import Quiet
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
 
-__all__ = ["add_to", "demo"]
-
 
 def demo(
     out: Annotated[
@@ -34,8 +32,8 @@ def demo(
     from trustvlm.demo import credits, write_pictures
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.artefact import check_target
-    from trustvlm.pipeline.shot_health import examine
+    from trustvlm.pipeline.shot_quality import examine
+    from trustvlm.pipeline.state import check_target
 
     check_target(out / "demo.trust")
     pictures = write_pictures(out / "pictures")

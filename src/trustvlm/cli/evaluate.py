@@ -14,8 +14,6 @@ from trustvlm.cli.options import Device, ModelPath, Quiet, split_names
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
 
-__all__ = ["add_to", "evaluate", "show"]
-
 
 def evaluate(
     model: ModelPath,
@@ -57,7 +55,7 @@ def evaluate(
     Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.shot_health import examine
+    from trustvlm.pipeline.shot_quality import examine
 
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
@@ -84,7 +82,7 @@ def show(
     from rich.console import Console
 
     from trustvlm.files import write_text
-    from trustvlm.pipeline.evaluation_file import evaluation_json
+    from trustvlm.pipeline.evaluate import evaluation_json
     from trustvlm.report import table, write_figures, write_html
 
     Console().print(table(result))

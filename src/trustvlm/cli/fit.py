@@ -11,8 +11,6 @@ from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, Draft, Precision, Quiet, parse_settings
 from trustvlm.exceptions import InputError
 
-__all__ = ["add_to", "fit"]
-
 
 def fit(
     shots: Annotated[
@@ -108,7 +106,7 @@ def fit(
     per class is enough, 16 is what the paper uses.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.artefact import check_target
+    from trustvlm.pipeline.state import check_target
 
     check_target(output)
     if adapt:

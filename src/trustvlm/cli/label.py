@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import progress_bar
+from trustvlm.cli.console import NOT_CALIBRATED, progress_bar, say_what_came, write_verdicts
 from trustvlm.cli.options import Device, Draft, Precision, Quiet
-from trustvlm.cli.verdict_output import NOT_CALIBRATED, say_what_came, write_verdicts
-
-__all__ = ["add_to", "label"]
 
 
 def label(
@@ -69,7 +66,7 @@ def label(
     of `predict`; an image that cannot be read is a row with its error, and the exit code is 3.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.verdicts import check_output
+    from trustvlm.pipeline.verdict import check_output
 
     if output is not None:
         check_output(output)

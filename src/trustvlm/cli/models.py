@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["add_to", "models"]
-
 _ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
 
 

@@ -12,9 +12,8 @@ from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.monitoring import Watched
+    from trustvlm.pipeline.monitor import Watched
 
-__all__ = ["add_to", "monitor"]
 
 _DRIFTED = 4
 
@@ -83,7 +82,7 @@ def monitor(
 
 
 def _show(found: Watched, *, quiet: bool) -> None:
-    from trustvlm.report.drift_words import drift_caution, drift_sentence
+    from trustvlm.report.terminal import drift_caution, drift_sentence
 
     typer.echo(drift_sentence(found))
     caution = drift_caution(found)

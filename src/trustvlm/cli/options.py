@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["Device", "Draft", "ModelPath", "Precision", "Quiet", "parse_settings", "split_names"]
+if TYPE_CHECKING:
+    from trustvlm.benchmark.run import Workers
+
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -54,3 +56,69 @@ def split_names(value: str | None) -> list[str] | None:
     if value is None:
         return None
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+# Options that the benchmark's commands share.
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE.py", help="A Python file that registers scores; it is executed."
+    ),
+]
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that share the work; results do not depend on it. [default: one a core]",
+    ),
+]
+
+
+def distinct(tests: list[Path]) -> list[Path]:
+    """Return files whose names tell them apart.
+
+    Raises
+    ------
+    InputError
+        If two have one stem, by which rows name their data set.
+    """
+    stems = [test.stem for test in tests]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise InputError(
+            f"Expected test files with distinct names, but these repeat: {', '.join(twice)}."
+        )
+    return tests
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Read a list such as `1,2,4`, ascending.
+
+    Examples
+    --------
+    >>> whole_numbers("4,1,4")
+    [1, 4]
+    """
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
+
+
+def load_plugins(plugins: list[Path] | None) -> None:
+    """Register the scores of installed packages, and of files."""
+    from trustvlm.scores.registry import load_installed, load_plugin
+
+    load_installed()
+    for plugin in plugins or []:
+        load_plugin(plugin)
+
+
+def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:
+    """Return who computes the cells; one process a core unless a number is given."""
+    from trustvlm.benchmark.run import Workers
+    from trustvlm.environment import usable_cores
+
+    return Workers(jobs or usable_cores(), tuple(plugins or ()))

@@ -11,8 +11,6 @@ import typer
 from trustvlm.cli.console import note
 from trustvlm.cli.options import Quiet
 
-__all__ = ["app", "compare"]
-
 app = typer.Typer(
     help="Compare evaluations that `trustvlm evaluate --json` wrote.", no_args_is_help=True
 )
@@ -57,8 +55,11 @@ def compare(
 
     from trustvlm.files import write_text
     from trustvlm.report import compare_runs, comparison_table, read_run, write_comparison
-    from trustvlm.report.comparison_page import comparison_figure
-    from trustvlm.report.comparison_words import comparison_cautions, comparison_findings
+    from trustvlm.report.comparison_page import (
+        comparison_cautions,
+        comparison_figure,
+        comparison_findings,
+    )
 
     found = compare_runs(
         read_run(a, score_a or score),

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["add_to", "scores"]
-
 
 def scores(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the confidence scores: what each needs, its formula, and where it is from."""
     from trustvlm.scores import get, names
-    from trustvlm.scores.plugins import load_installed
+    from trustvlm.scores.registry import load_installed
 
     load_installed()
     entries = [get(name) for name in names()]

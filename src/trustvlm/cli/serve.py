@@ -10,8 +10,6 @@ import typer
 
 from trustvlm.serve.settings import Settings, environment_name, flag, setting_fields
 
-__all__ = ["add_to", "serve"]
-
 
 def serve(
     models: Annotated[
@@ -25,7 +23,7 @@ def serve(
     Every option is also an environment variable. Logs are JSON lines on standard error. Stop it
     with Ctrl-C or SIGTERM: what was accepted is answered first.
     """
-    from trustvlm.serve.running import run
+    from trustvlm.serve.server import run
 
     run(models, Settings(**settings))
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from trustvlm.datasets.catalogue import get, names, preset
-from trustvlm.datasets.checking import DatasetStatus, status
+from trustvlm.datasets.catalogue import DatasetSpec, Split, get, names, preset
 from trustvlm.datasets.imagenet import imagenet_class_list, imagenet_classes
-from trustvlm.datasets.loading import Dataset, load
-from trustvlm.datasets.shots import ShotsSource, load_shots, shots_source
-from trustvlm.datasets.specs import DatasetSpec, Split
+from trustvlm.datasets.loading import (
+    Dataset,
+    DatasetStatus,
+    ShotsSource,
+    load,
+    load_shots,
+    shots_source,
+    status,
+)
 
 __all__ = [
     "Dataset",

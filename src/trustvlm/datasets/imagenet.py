@@ -10,8 +10,6 @@ from trustvlm.datasets.catalogue import get
 from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList
 
-__all__ = ["ImageNetClass", "imagenet_class_list", "imagenet_classes", "mask"]
-
 _SETS = {"": "", "a": "A", "r": "R"}
 
 

@@ -1,22 +1,120 @@
-"""One split of one set, ready to be encoded."""
+"""Find a set, and read one split of it with the reader of its layout."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.datasets.catalogue import get
-from trustvlm.datasets.deviations import deviations, report_deviations
-from trustvlm.datasets.listing import Images, Listing
-from trustvlm.datasets.reading import read_split
-from trustvlm.datasets.specs import DatasetSpec, Split
+from trustvlm.datasets.catalogue import CATALOGUE, DatasetSpec, Split, get
+from trustvlm.datasets.cifar import read_cifar
+from trustvlm.datasets.imagenet import mask
+from trustvlm.datasets.layout import Images, Listing, absent, checked_folder, find_folder
+from trustvlm.datasets.readers import (
+    read_class_folders,
+    read_numbered_folders,
+    read_split_file,
+    read_variant_lists,
+)
+from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images.references import shown
 
-__all__ = ["Dataset", "as_dataset", "load"]
+
+def read_split(
+    spec: DatasetSpec,
+    root: str | os.PathLike[str],
+    split: Split,
+    splits_dir: str | os.PathLike[str] | None = None,
+    *,
+    subset: str | None = None,
+) -> tuple[Path, Listing]:
+    """Return where a set lies and what one split of it holds, without judging either.
+
+    `subset` lists only some classes of ImageNet: "a" or "r".
+
+    Raises
+    ------
+    InputError
+        As `load` does, but for deviations.
+    """
+    top = checked_folder(root, "root")
+    splits = None if splits_dir is None else checked_folder(splits_dir, "splits_dir")
+    if split not in spec.counts:
+        hint = (
+            " The folder val/ is what the paper tests on: split='test'."
+            if spec.split_folders.get("test") == split
+            else " Use `load_shots` for its shots."
+            if spec.shots_from != spec.name
+            else ""
+        )
+        raise InputError(
+            f"Expected `split` of {spec.title} to be one of {', '.join(spec.splits)}, "
+            f"but got {split!r}.{hint}"
+        )
+    folder = find_folder(spec, top)
+    if folder is None:
+        raise absent(spec, top)
+    match spec.layout:
+        case "split file":
+            listing = read_split_file(spec, folder, split, splits)
+        case "variant lists":
+            listing = read_variant_lists(spec, folder, split)
+        case "class folders":
+            listing = read_class_folders(spec, folder, split, subset)
+        case "numbered folders":
+            listing = read_numbered_folders(spec, folder)
+        case "pickles":
+            listing = read_cifar(spec, folder, split)
+    return folder, listing
+
+
+# In what a set on a disk differs from the published one.
+
+
+def deviations(spec: DatasetSpec, split: Split, listing: Listing) -> tuple[str, ...]:
+    """Return in what a split differs from the published one, as parts of a sentence."""
+    found = []
+    if len(listing.images) != spec.counts[split]:
+        found.append(f"expected {spec.counts[split]} images, but found {len(listing.images)}")
+    if len(listing.class_names) != spec.n_classes:
+        found.append(f"expected {spec.n_classes} classes, but found {len(listing.class_names)}")
+    if listing.missing:
+        found.append(_missing(listing))
+    return (*found, *listing.remarks)
+
+
+def _missing(listing: Listing) -> str:
+    """Say what is not there."""
+    first = listing.missing[0]
+    if first.endswith("/"):
+        all_of_them = f"{len(listing.class_ids)} class folders"
+    else:
+        all_of_them = f"{len(listing.images)} images"
+    return f"{len(listing.missing)} of {all_of_them} missing or empty, such as {shown(first)!r}"
+
+
+def report_deviations(
+    spec: DatasetSpec, split: Split, folder: Path, found: Sequence[str], *, strict: bool
+) -> None:
+    """Warn of deviations, or refuse them."""
+    if not found:
+        return
+    message = (
+        f"{spec.title}, {split}, in {shown(folder)!r}: {'; '.join(found)}. Numbers will not be "
+        "comparable with published ones."
+    )
+    if strict:
+        raise InputError(message)
+    warnings.warn(message, TrustVLMWarning, stacklevel=3)
+
+
+# One split of one set, ready to be encoded.
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +232,169 @@ def as_dataset(spec: DatasetSpec, split: Split, folder: Path, listing: Listing) 
         listing.class_ids,
         listing.missing,
     )
+
+
+# Where the labelled examples of a set come from.
+
+
+class ShotsSource(NamedTuple):
+    """Which images may be drawn as shots.
+
+    Attributes
+    ----------
+    dataset, split
+        The set and the part of it.
+    classes
+        C indices: class c of the target is class `classes[c]` of that set.
+    """
+
+    dataset: str
+    split: Split
+    classes: tuple[int, ...]
+
+
+def shots_source(name: str | DatasetSpec) -> ShotsSource:
+    """Return where the shots of a set come from.
+
+    It is the set's own training split. ImageNet-A, -R, -V2 and -Sketch have none: their shots are
+    ImageNet's, of the same classes, so that they measure a shift between shots and test images.
+
+    Raises
+    ------
+    InputError
+        If there is no such set.
+
+    Examples
+    --------
+    >>> shots_source("imagenet-a").dataset, shots_source("imagenet-a").classes[:3]
+    ('imagenet', (6, 11, 13))
+    """
+    spec = get(name) if isinstance(name, str) else name
+    classes = mask(spec.subset) if spec.shots_from != spec.name else tuple(range(spec.n_classes))
+    return ShotsSource(spec.shots_from, "train", classes)
+
+
+def load_shots(
+    name: str | DatasetSpec,
+    root: str | os.PathLike[str],
+    *,
+    splits_dir: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """List the images from which the shots of a set are drawn, with the classes of that set.
+
+    For most sets this is `load(name, root, "train")`. For ImageNet's relatives it is ImageNet's
+    training split, without the classes that the relative does not have; `labels` and
+    `class_names` are those of the relative.
+
+    Raises
+    ------
+    InputError
+        As `load` does.
+
+    Warns
+    -----
+    TrustVLMWarning
+        As `load` does; of a part of ImageNet, the number of images is not checked.
+    """
+    spec = get(name) if isinstance(name, str) else name
+    source = get(spec.shots_from) if spec.shots_from != spec.name else spec
+    subset = spec.subset if source is not spec and spec.subset else None
+    folder, listing = read_split(source, root, "train", splits_dir, subset=subset)
+    expected = source
+    if subset is not None:
+        counts = {**source.counts, "train": len(listing.images)}
+        expected = replace(source, n_classes=spec.n_classes, counts=counts)
+    found = deviations(expected, "train", listing)
+    report_deviations(expected, "train", folder, found, strict=strict)
+    return as_dataset(source, "train", folder, listing)
+
+
+# Which of the sets are on a disk, and whether they are as published.
+
+State = Literal["complete", "counts differ", "partial", "absent"]
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """How much of one set is there.
+
+    Attributes
+    ----------
+    name
+        Name of the set.
+    state
+        "complete": as published. "counts differ": nothing that is named is missing, but there are
+        more or fewer images or classes. "partial": a file, folder or split is missing. "absent".
+    folder
+        Where it is; None if absent.
+    counts
+        Images found in each split; None for a split that cannot be read.
+    details
+        What is missing or differs, as sentences.
+    """
+
+    name: str
+    state: State
+    folder: Path | None
+    counts: Mapping[Split, int | None]
+    details: tuple[str, ...] = ()
+
+
+def status(
+    root: str | os.PathLike[str],
+    *,
+    splits_dir: str | os.PathLike[str] | None = None,
+    specs: Iterable[DatasetSpec] = CATALOGUE,
+) -> list[DatasetStatus]:
+    """Look for every set under a folder; folders are listed, images are not opened.
+
+    Parameters
+    ----------
+    root
+        The folder above the sets.
+    splits_dir
+        Where `split_zhou_*.json` lie, if not in the folders of the sets.
+    specs
+        Which sets to look for.
+
+    Raises
+    ------
+    InputError
+        If `root` or `splits_dir` is no folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> {found.state for found in status(tempfile.mkdtemp())}
+    {'absent'}
+    """
+    top = checked_folder(root, "root")
+    splits = None if splits_dir is None else checked_folder(splits_dir, "splits_dir")
+    return [_status(spec, top, splits) for spec in specs]
+
+
+def _status(spec: DatasetSpec, root: Path, splits_dir: Path | None) -> DatasetStatus:
+    folder = find_folder(spec, root)
+    if folder is None:
+        return DatasetStatus(
+            spec.name, "absent", None, dict.fromkeys(spec.splits), (str(absent(spec, root)),)
+        )
+    counts: dict[Split, int | None] = {}
+    details: list[str] = []
+    partial = False
+    for split in spec.splits:
+        try:
+            _, listing = read_split(spec, root, split, splits_dir)
+        except InputError as error:
+            partial = True
+            counts[split] = None
+            details.append(str(error))
+            continue
+        partial = partial or bool(listing.missing)
+        counts[split] = len(listing.images)
+        found = deviations(spec, split, listing)
+        details += [f"{split}: {'; '.join(found)}."] if found else []
+    state: State = "partial" if partial else "counts differ" if details else "complete"
+    # What is wrong with a file that all splits share is said once.
+    return DatasetStatus(spec.name, state, folder, counts, tuple(dict.fromkeys(details)))

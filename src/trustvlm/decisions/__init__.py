@@ -9,18 +9,20 @@ score into P(correct).
 
 from __future__ import annotations
 
-from trustvlm.decisions.calibrator import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator
-from trustvlm.decisions.certify import Certificate, certify
-from trustvlm.decisions.costs import CostThreshold, cheapest
-from trustvlm.decisions.coverage_goal import certify_coverage
-from trustvlm.decisions.cross_fitting import cross_fitted
-from trustvlm.decisions.drift import DriftMonitor
-from trustvlm.decisions.duplicates import near_duplicates
-from trustvlm.decisions.health import Health, check_shots
-from trustvlm.decisions.methods import DEFAULT_METHOD, METHODS
-from trustvlm.decisions.per_class import ClassCertificates, certify_per_class
-from trustvlm.decisions.scope import Scope
-from trustvlm.decisions.uncalibrated import UNCALIBRATED_RULE, accept_on_agreement
+from trustvlm.calibration.calibrators import (
+    CALIBRATORS,
+    DEFAULT_CALIBRATOR,
+    Calibrator,
+    cross_fitted,
+)
+from trustvlm.data_quality.checks import Health, check_shots
+from trustvlm.data_quality.duplicates import near_duplicates
+from trustvlm.monitoring.drift import DriftMonitor
+from trustvlm.monitoring.ood import Scope
+from trustvlm.risk_control.certify import DEFAULT_METHOD, METHODS, Certificate, certify
+from trustvlm.risk_control.costs import CostThreshold, cheapest
+from trustvlm.risk_control.goals import UNCALIBRATED_RULE, accept_on_agreement, certify_coverage
+from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
 
 __all__ = [
     "CALIBRATORS",

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CLASSES", "PHOTOGRAPHS", "DemoClass", "Photograph", "Region", "credits"]
-
 
 @dataclass(frozen=True)
 class Photograph:

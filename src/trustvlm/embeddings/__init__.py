@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from trustvlm.embeddings.chunks import Chunk
-from trustvlm.embeddings.encoding import Progress, encode_all, encode_images
-from trustvlm.embeddings.forgetful import ForgetfulStore
+from trustvlm.embeddings.encode import Chunk, Progress, encode_all, encode_images, encode_texts
 from trustvlm.embeddings.profile import Profile
-from trustvlm.embeddings.statistics import EncoderStats, StoreStats
-from trustvlm.embeddings.store import EmbeddingStore
-from trustvlm.embeddings.texts import encode_texts
+from trustvlm.embeddings.store import EmbeddingStore, EncoderStats, ForgetfulStore, StoreStats
 
 __all__ = [
     "Chunk",

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["THREADED", "Profile"]
-
 T = TypeVar("T")
 
 # Stages that run in threads, ahead of the encoders; all others follow one another.

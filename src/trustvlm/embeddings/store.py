@@ -2,23 +2,308 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.cache_dir import cache_dir
-from trustvlm.embeddings import pruning
-from trustvlm.embeddings.guarded import GuardedDatabase
-from trustvlm.embeddings.queries import insert, select
-from trustvlm.embeddings.rows import pack
-from trustvlm.embeddings.statistics import StoreStats
+from trustvlm.embeddings.database import GuardedDatabase
+from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError
 
-__all__ = ["EmbeddingStore"]
+# How one vector is kept as bytes, so that damage is noticed and never believed.
+
+
+def checksum(fingerprint: str, key: str, blob: bytes) -> int:
+    """Return a CRC-32 over the vector and whose it is.
+
+    It covers the key as well: a vector that a damaged index files under another image is found
+    out too.
+    """
+    return zlib.crc32(blob, zlib.crc32(f"{fingerprint}:{key}".encode()))
+
+
+def pack(vector: NDArray[np.float32]) -> bytes:
+    """Return the bytes of a vector: float32, little-endian.
+
+    Raises
+    ------
+    InputError
+        If it is not `(dim,)` finite float32.
+    """
+    vector = np.asarray(vector)
+    if vector.ndim != 1 or vector.dtype != np.float32 or not np.isfinite(vector).all():
+        raise InputError(
+            "Expected an embedding to be (dim,) finite float32, but got shape "
+            f"{vector.shape} of {vector.dtype}."
+        )
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def unpack(
+    fingerprint: str, key: str, dim: int, blob: bytes, check: int
+) -> NDArray[np.float32] | None:
+    """Return `(dim,)` float32, or None if the row is damaged.
+
+    Examples
+    --------
+    >>> blob = pack(np.array([1.0, 2.0], dtype=np.float32))
+    >>> unpack("f", "k", 2, blob, checksum("f", "k", blob))
+    array([1., 2.], dtype=float32)
+    >>> unpack("f", "k", 2, blob[:-1] + b"x", checksum("f", "k", blob)) is None
+    True
+    """
+    if (
+        not isinstance(blob, bytes)
+        or len(blob) != 4 * dim
+        or checksum(fingerprint, key, blob) != check
+    ):
+        return None
+    return np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+
+
+# What a store holds, in numbers.
+
+
+@dataclass(frozen=True)
+class EncoderStats:
+    """The vectors of one encoder.
+
+    Attributes
+    ----------
+    fingerprint
+        Of its weights, settings and preprocessing.
+    spec
+        What the user called it when it last stored something.
+    entries
+        Number of vectors, of images and texts.
+    bytes
+        Their size.
+    last_used
+        Seconds since 1970, to the day.
+    """
+
+    fingerprint: str
+    spec: str
+    entries: int
+    bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True)
+class StoreStats:
+    """The whole store.
+
+    Attributes
+    ----------
+    path
+        The database file; None for a store in memory.
+    entries, bytes
+        Number and size of all vectors.
+    file_bytes
+        Size of the database with its log on disk; 0 for a store in memory.
+    encoders
+        One entry each, the last used first.
+    """
+
+    path: Path | None
+    entries: int
+    bytes: int
+    file_bytes: int
+    encoders: tuple[EncoderStats, ...]
+
+
+# The statements that look vectors up and put them in.
+
+_DAY = 86_400
+# SQLite allows 999 variables in one statement where it is old.
+_VARIABLES = 500
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Begin as a writer; commit at the end of the block, or undo it all on an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def select(
+    connection: sqlite3.Connection, fingerprint: str, keys: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the undamaged vectors among some keys."""
+    found: dict[str, NDArray[np.float32]] = {}
+    stale: list[int] = []
+    now = int(time.time())
+    for start in range(0, len(keys), _VARIABLES):
+        part = keys[start : start + _VARIABLES]
+        marks = ",".join("?" * len(part))
+        rows = connection.execute(
+            "SELECT rowid, content, dim, vector, checksum, used FROM embeddings "  # noqa: S608
+            "WHERE encoder = (SELECT id FROM encoders WHERE fingerprint = ?) "
+            f"AND content IN ({marks})",
+            (fingerprint, *part),
+        )
+        for row, key, dim, blob, check, used in rows:
+            vector = unpack(fingerprint, key, dim, blob, check)
+            if vector is not None:
+                found[key] = vector
+                if used < now - _DAY:
+                    stale.append(row)
+    if stale:
+        # To the day is exact enough for pruning, and keeps reading from being writing.
+        with transaction(connection):
+            connection.executemany(
+                "UPDATE embeddings SET used = ? WHERE rowid = ?", ((now, row) for row in stale)
+            )
+    return found
+
+
+def insert(
+    connection: sqlite3.Connection, fingerprint: str, spec: str, packed: Mapping[str, bytes]
+) -> None:
+    """Store packed vectors, all or none; a stored one is replaced."""
+    now = int(time.time())
+    with transaction(connection):
+        connection.execute(
+            "INSERT INTO encoders (fingerprint, spec) VALUES (?, ?) "
+            "ON CONFLICT (fingerprint) DO UPDATE SET spec = excluded.spec "
+            "WHERE excluded.spec != ''",
+            (fingerprint, spec),
+        )
+        (encoder,) = connection.execute(
+            "SELECT id FROM encoders WHERE fingerprint = ?", (fingerprint,)
+        ).fetchone()
+        connection.executemany(
+            "INSERT OR REPLACE INTO embeddings (encoder, content, dim, checksum, used, vector) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (encoder, key, len(blob) // 4, checksum(fingerprint, key, blob), now, blob)
+                for key, blob in packed.items()
+            ),
+        )
+
+
+# Count and remove what a store holds.
+
+
+def measure(connection: sqlite3.Connection, path: Path | None) -> StoreStats:
+    """Count entries and bytes per encoder."""
+    rows = connection.execute(
+        "SELECT fingerprint, spec, count(*), 4 * sum(dim), max(used) FROM embeddings "
+        "JOIN encoders ON encoders.id = embeddings.encoder GROUP BY encoders.id "
+        "ORDER BY max(used) DESC, spec, fingerprint"
+    )
+    encoders = tuple(EncoderStats(*row) for row in rows)
+    return StoreStats(
+        path=path,
+        entries=sum(encoder.entries for encoder in encoders),
+        bytes=sum(encoder.bytes for encoder in encoders),
+        file_bytes=0 if path is None else _size_on_disk(path),
+        encoders=encoders,
+    )
+
+
+def prune(
+    connection: sqlite3.Connection,
+    older_than: float | None,
+    max_bytes: int | None,
+    encoder: str | None,
+) -> int:
+    """Remove by age in seconds and encoder, then by size; return how many rows went."""
+    removed = 0
+    if older_than is not None or encoder is not None:
+        ids = _encoder_ids(connection, encoder)
+        before = math.inf if older_than is None else time.time() - older_than
+        marks = ",".join("?" * len(ids))
+        with transaction(connection):
+            removed += connection.execute(
+                f"DELETE FROM embeddings WHERE used <= ? AND encoder IN ({marks})",  # noqa: S608
+                (before, *ids),
+            ).rowcount
+    if max_bytes is not None:
+        removed += _shrink(connection, max_bytes)
+    _give_back_space(connection)
+    return removed
+
+
+def clear(connection: sqlite3.Connection) -> int:
+    """Remove everything."""
+    with transaction(connection):
+        removed = connection.execute("DELETE FROM embeddings WHERE true").rowcount
+        connection.execute("DELETE FROM encoders")
+    _give_back_space(connection)
+    return removed
+
+
+def _encoder_ids(connection: sqlite3.Connection, encoder: str | None) -> list[int]:
+    known = connection.execute("SELECT id, fingerprint, spec FROM encoders").fetchall()
+    ids = [
+        number
+        for number, fingerprint, spec in known
+        if encoder is None or spec == encoder or (encoder and fingerprint.startswith(encoder))
+    ]
+    if encoder is not None and not ids:
+        specs = ", ".join(sorted({repr(spec) for _, _, spec in known})) or "none"
+        raise InputError(
+            f"Expected `encoder` to name one whose vectors are stored, but got {encoder!r}. "
+            f"There are: {specs}."
+        )
+    return ids
+
+
+def _shrink(connection: sqlite3.Connection, max_bytes: int) -> int:
+    removed = 0
+    while (used := _bytes_in_use(connection)) > max_bytes:
+        (entries,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
+        if entries == 0:
+            break
+        # Vectors have about one size; what the estimate leaves over, the next round removes.
+        surplus = math.ceil(entries * (1 - max_bytes / used))
+        with transaction(connection):
+            removed += connection.execute(
+                "DELETE FROM embeddings WHERE rowid IN "
+                "(SELECT rowid FROM embeddings ORDER BY used, rowid LIMIT ?)",
+                (surplus,),
+            ).rowcount
+    return removed
+
+
+def _bytes_in_use(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _give_back_space(connection: sqlite3.Connection) -> None:
+    # `execute` would stop after one page, since the statement has no columns.
+    connection.executescript("PRAGMA incremental_vacuum")
+    # Without this the log would stay as long as it ever was.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _size_on_disk(path: Path) -> int:
+    parts = (path.with_name(path.name + suffix) for suffix in ("", "-wal"))
+    return sum(part.stat().st_size for part in parts if part.exists())
+
+
+# The content-addressed store of embeddings, shared by runs and processes.
 
 
 class EmbeddingStore:
@@ -107,7 +392,7 @@ class EmbeddingStore:
 
     def stats(self) -> StoreStats:
         """Count what is stored, in all and per encoder."""
-        return self._database.run(lambda connection: pruning.measure(connection, self.path))
+        return self._database.run(lambda connection: measure(connection, self.path))
 
     def prune(
         self,
@@ -139,13 +424,11 @@ class EmbeddingStore:
         for name, value in (("older_than", seconds), ("max_bytes", max_bytes)):
             if value is not None and not value >= 0:
                 raise InputError(f"Expected `{name}` not to be negative, but got {value!r}.")
-        return self._database.run(
-            lambda connection: pruning.prune(connection, seconds, max_bytes, encoder)
-        )
+        return self._database.run(lambda connection: prune(connection, seconds, max_bytes, encoder))
 
     def clear(self) -> int:
         """Remove everything and return how many vectors that were."""
-        return self._database.run(pruning.clear)
+        return self._database.run(clear)
 
     def close(self) -> None:
         """Close the file; it is opened again when the store is used again."""
@@ -162,3 +445,39 @@ class EmbeddingStore:
         self._database = GuardedDatabase(path)
         # Trouble is reported when the store is made, not in the middle of a run.
         self._database.run(lambda connection: connection.total_changes)
+
+
+# A store that keeps nothing, for work so large that its vectors would fill the disk.
+
+
+class ForgetfulStore(EmbeddingStore):
+    """Knows no vector and keeps none: every image is encoded each time it comes.
+
+    Examples
+    --------
+    >>> store = ForgetfulStore()
+    >>> store.put_many("fingerprint", {"cat": np.ones(3, dtype=np.float32)})
+    >>> store.get_many("fingerprint", ["cat"])
+    {}
+    """
+
+    def __init__(self) -> None:
+        self._use(None)
+
+    @property
+    def path(self) -> Path | None:
+        """None: there is no file."""
+        return None
+
+    def get_many(
+        self,
+        fingerprint: str,  # noqa: ARG002
+        keys: Iterable[str],  # noqa: ARG002
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return no vectors."""
+        return {}
+
+    def put_many(
+        self, fingerprint: str, vectors: Mapping[str, NDArray[np.float32]], *, spec: str = ""
+    ) -> None:
+        """Keep nothing."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from trustvlm.images.classes import ClassList, read_classes
 from trustvlm.images.decoding import decode
+from trustvlm.images.errors import DEFAULT_LIMITS, KINDS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS
-from trustvlm.images.kinds import KINDS
-from trustvlm.images.limits import DEFAULT_LIMITS, Limits
+from trustvlm.images.inputs import find_images, find_labelled, image_shards, open_images
 from trustvlm.images.reading import content_hash, read_bytes
 from trustvlm.images.references import (
     FoundImages,
@@ -16,8 +16,6 @@ from trustvlm.images.references import (
     LabelledImages,
 )
 from trustvlm.images.shards import ImageShard
-from trustvlm.images.sources import find_images, find_labelled
-from trustvlm.images.streams import image_shards, open_images
 
 __all__ = [
     "DEFAULT_LIMITS",

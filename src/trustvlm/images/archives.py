@@ -14,15 +14,12 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images.ahead import read_ahead
+from trustvlm.images.errors import DEFAULT_LIMITS
 from trustvlm.images.folders import looks_like_image
-from trustvlm.images.limits import DEFAULT_LIMITS
-from trustvlm.images.locations import Location
 from trustvlm.images.reading import check_size
 from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage, shown
-from trustvlm.images.shards import read_patiently, stamp_of
-
-__all__ = ["TAR_EXTENSIONS", "TarShard"]
+from trustvlm.images.remote import Location
+from trustvlm.images.shards import read_ahead, read_patiently, stamp_of
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 TAR_EXTENSIONS = frozenset({".tar", ".tgz", *(f".tar{ending}" for ending in _OPENERS)})

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.images.tables import read_text
 
-__all__ = ["ClassList", "read_classes"]
-
 
 @dataclass(frozen=True)
 class ClassList:

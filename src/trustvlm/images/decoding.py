@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
+from typing import Any, cast
 
-from PIL import Image, ImageFile
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images.colours import to_rgb
-from trustvlm.images.foreign import explain_foreign
-from trustvlm.images.formats import ImageFormat, recognise
-from trustvlm.images.kinds import refusal
-from trustvlm.images.limits import DEFAULT_LIMITS, Limits, Stopwatch
-from trustvlm.images.quiet import quiet_pillow
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, refusal
+from trustvlm.images.formats import ImageFormat, explain_foreign, recognise
 from trustvlm.images.reading import check_size, read_bytes
-from trustvlm.images.upright import needed_turn
-
-__all__ = ["decode"]
 
 # Images above this many pixels are decoded one at a time, so that a folder of panoramas needs the
 # memory of one of them and not of one per thread.
@@ -83,7 +83,7 @@ def decode(
 
     The content decides what the file is, not its name: a PNG called `.jpg` is fine. Of animated
     images and documents of several pages the first is taken. EXIF orientation is applied. What
-    becomes of grey, palette, alpha, 16-bit, float and CMYK is told in `trustvlm.images.colours`.
+    becomes of grey, palette, alpha, 16-bit, float and CMYK is told in `trustvlm.images.decoding`.
     Safe to call from any number of threads; no setting of Pillow is changed.
 
     Parameters
@@ -235,3 +235,200 @@ def _decoding_failed(
         f"the {known.name} data is damaged ({reason})",
         "Copy it again from its source, or save it anew with an image program",
     )
+
+
+# Keep Pillow's remarks about odd metadata away from the user, in any number of threads.
+
+# Without a handler of its own, Pillow's logger would print errors of single files on stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+_lock = threading.Lock()
+_users = 0
+_entry: Any = None
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Ignore warnings that Pillow's modules raise, for as long as any thread is inside.
+
+    `warnings.catch_warnings` swaps the whole list of filters of the process, which goes wrong
+    when threads overlap. This adds one entry when the first thread enters and takes the same
+    entry out when the last one leaves.
+
+    Examples
+    --------
+    >>> with quiet_pillow():
+    ...     warnings.warn_explicit("odd tag", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
+    """
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _add()
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _remove()
+
+
+def _add() -> None:
+    global _entry
+    warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
+    _entry = warnings.filters[0]
+
+
+def _remove() -> None:
+    # The list may meanwhile be another one: someone entered or left `catch_warnings`.
+    filters = cast("list[Any]", warnings.filters)
+    if _entry in filters:
+        filters.remove(_entry)
+
+
+# Turn an image the way its camera was held.
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def needed_turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what makes an image upright by its EXIF or XMP orientation; None for nothing.
+
+    Damaged metadata and orientations outside 1-8 are ignored: the pixels are still good.
+
+    Examples
+    --------
+    >>> lying = Image.new("RGB", (40, 30))
+    >>> lying.getexif()[ExifTags.Base.Orientation] = 6
+    >>> lying.transpose(needed_turn(lying)).size
+    (30, 40)
+    """
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return None
+
+
+# Bring every pixel format to 8-bit RGB by stated rules.
+#
+# =====================================  =========================================================
+# source                                 rule
+# =====================================  =========================================================
+# 1 bit, 8-bit grey, palette, YCbCr,     Pillow's conversion; embedded colour profiles are not
+# LAB, CMYK                              applied, as in the training of CLIP and its kin
+# alpha, or a colour marked transparent  composited over white, as on a page
+# grey of up to 16 bits                  full range: 0 is black, the largest value that the depth
+#                                        can hold is white, rounded
+# grey of 32 bits, signed, or float      these have no range of their own: the least value of the
+#                                        image is black, its largest white; NaN or infinity is an
+#                                        error; an image of one value is black
+# =====================================  =========================================================
+#
+# The full-range rule does not look at the other pixels, so that an 8-bit image widened to 16 bits
+# (each value times 257) comes out as it was.
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+# Formats in which Pillow holds unsigned 16-bit grey in 32-bit integers.
+_SIXTEEN_IN_32 = {"PNG", "PPM", "JPEG2000"}
+
+
+def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+    """Convert a loaded image of any mode to RGB by the table above.
+
+    Raises
+    ------
+    ImageError
+        Of kind `non_finite` for a float image with NaN or infinity.
+
+    Examples
+    --------
+    >>> to_rgb(Image.new("LA", (8, 8), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> to_rgb(Image.new("I;16", (8, 8), 128 * 257)).getpixel((0, 0))
+    (128, 128, 128)
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_IN_32):
+        return _from_sixteen_bits(image)
+    if image.mode in ("I", "F"):
+        return _stretched(image, name)
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image.convert("RGB")
+
+
+def _tag(image: Image.Image, number: int, default: Any) -> Any:
+    return getattr(image, "tag_v2", {}).get(number, default)
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    bits = _tag(image, _BITS_PER_SAMPLE, (16,))[0]
+    white = (1 << bits) - 1
+    grey = np.clip((values * 255 + white // 2) // white, 0, 255).astype(np.uint8)
+    if _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _stretched(image: Image.Image, name: str) -> Image.Image:
+    values: NDArray[np.float64] = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise refusal(
+            "non_finite",
+            name,
+            "some of its pixel values are NaN or infinite",
+            "Fill them in and save it again",
+        )
+    low, high = values.min(), values.max()
+    span = high - low
+    scaled = (values - low) * (255.0 / span) if span > 0 else np.zeros_like(values)
+    grey = np.rint(scaled).astype(np.uint8)
+    if image.mode == "F" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("La", "RGBa"):  # premultiplied: Pillow divides only into the same family
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    coloured = image.convert("RGBA")
+    white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, coloured).convert("RGB")
+
+
+# Small pictures as data URIs, so that a page needs no other file.
+
+
+def thumbnail(source: Path, side: int = 128) -> str:
+    """Return an upright JPEG of at most `side` pixels as a data URI; "" if the file is unusable.
+
+    A report is made some time after the evaluation, and files move: a missing one is no reason to
+    fail.
+
+    Examples
+    --------
+    >>> thumbnail(Path("no such file.png"))
+    ''
+    """
+    from PIL import Image
+
+    try:
+        picture = decode(source)
+    except ImageError:
+        return ""
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    stream = io.BytesIO()
+    picture.save(stream, format="JPEG", quality=82, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -11,8 +11,6 @@ from trustvlm.exceptions import InputError
 from trustvlm.images.formats import IMAGE_EXTENSIONS
 from trustvlm.images.references import FoundImages, ImageRef, shown
 
-__all__ = ["class_folders", "images_below", "looks_like_image", "walk_images"]
-
 
 def looks_like_image(name: str) -> bool:
     """Whether a file name has the extension of an image, in any case.

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images.kinds import refusal
-from trustvlm.images.limits import DEFAULT_LIMITS, Limits
-
-__all__ = ["check_size", "content_hash", "open_regular", "read_bytes"]
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 
 
 def content_hash(content: bytes) -> str:

@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images.limits import DEFAULT_LIMITS, Limits
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.reading import check_size, read_bytes
-
-__all__ = [
-    "FoundImages",
-    "ImageRef",
-    "ImageSource",
-    "InMemoryImage",
-    "LabelledImages",
-    "UnreadableImage",
-    "shown",
-]
 
 
 class ImageSource(Protocol):

@@ -17,23 +17,23 @@ Convention `trustvlm` repeats the rules of the paper's released script, to compa
 
 from __future__ import annotations
 
-from trustvlm.metrics.bands import RiskBand, risk_band
 from trustvlm.metrics.bootstrap import Interval, bootstrap
-from trustvlm.metrics.calibration import (
+from trustvlm.metrics.calibration_error import (
+    Reliability,
     brier,
     ece,
     ece_debiased,
     ece_if_calibrated,
     ece_sweep,
     probability_quality,
+    reliability,
     rms_calibration_error,
 )
 from trustvlm.metrics.conventions import CONVENTIONS, METRICS
-from trustvlm.metrics.curve import RiskCoverageCurve, risk_coverage
+from trustvlm.metrics.curve import RiskBand, RiskCoverageCurve, risk_band, risk_coverage
 from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
 from trustvlm.metrics.evaluation import Evaluation, evaluate
 from trustvlm.metrics.paired import PairedDifference, paired_bootstrap, paired_bootstraps
-from trustvlm.metrics.reliability import Reliability, reliability
 from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 
 __all__ = [

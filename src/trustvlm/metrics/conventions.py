@@ -10,9 +10,7 @@ from numpy.typing import ArrayLike
 
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.metrics import exact, released
-from trustvlm.metrics.ranking import Ranking, rank
-
-__all__ = ["CONVENTIONS", "METRICS", "check_convention", "measure", "value", "warn_undefined"]
+from trustvlm.metrics.counts import Ranking, rank
 
 _Metric = Callable[[Ranking], float]
 

@@ -1,14 +1,17 @@
-"""How many samples, and how many right ones, a threshold accepts: all that a metric needs."""
+"""Counts of accepted and right samples at every threshold, from one sort."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Counts", "harmonic_numbers"]
+from trustvlm.metrics.inputs import confidence_array, correctness_array
+
+# How many samples, and how many right ones, a threshold accepts: all that a metric needs.
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,87 @@ def harmonic_numbers(n: int) -> NDArray[np.float64]:
     table = np.zeros(n + 1)
     np.cumsum(1 / np.arange(1, n + 1), out=table[1:])
     return table
+
+
+# One sort for every metric: the samples ranked by confidence, with their ties.
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """n samples, most trusted first, in m blocks of equal confidence.
+
+    Attributes
+    ----------
+    order
+        `(n,)` index of the sample at each place; ties stay in input order.
+    correct
+        `(n,)` bool, whether the sample at each place is correct.
+    confidence
+        `(n,)` the confidences at each place, descending, in the type that was given.
+    ends
+        `(m,)` int64, the place of the last sample of each block.
+    """
+
+    order: NDArray[np.intp]
+    correct: NDArray[np.bool_]
+    confidence: NDArray[Any]
+    ends: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.correct)
+
+    @cached_property
+    def in_blocks(self) -> Counts:
+        """Counts at the thresholds that exist: tied samples are accepted together."""
+        one_by_one = self.one_by_one
+        at = np.concatenate([[0], self.ends + 1])
+        return Counts(accepted=at, right=one_by_one.right[at])
+
+    @cached_property
+    def one_by_one(self) -> Counts:
+        """Counts when samples are accepted one at a time, ties in input order."""
+        right = np.zeros(self.n + 1, dtype=np.int64)
+        np.cumsum(self.correct, out=right[1:])
+        return Counts(accepted=np.arange(self.n + 1, dtype=np.int64), right=right)
+
+
+def rank(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    names: tuple[str, str] = ("confidence", "correct"),
+) -> Ranking:
+    """Check confidence and correctness, and sort them once.
+
+    Parameters
+    ----------
+    confidence
+        `(n,)` real numbers, higher is more trusted.
+    correct
+        `(n,)` booleans, or zeros and ones.
+    names
+        What messages call the two arguments.
+
+    Raises
+    ------
+    InputError
+        For shapes that do not fit, NaN, infinity, or correctness that is not 0 or 1.
+
+    Examples
+    --------
+    >>> ranking = rank([0.2, 0.9, 0.2], [0, 1, 1])
+    >>> ranking.order, ranking.confidence
+    (array([1, 0, 2]), array([0.9, 0.2, 0.2]))
+    >>> ranking.in_blocks.accepted, ranking.in_blocks.right
+    (array([0, 1, 3]), array([0, 1, 2]))
+    """
+    score = confidence_array(confidence, names[0])
+    right = correctness_array(correct, len(score), names[1], names[0])
+    # Sorting ascending on the reversed input and turning round again keeps ties in input order,
+    # for every type: negation would overflow for integers.
+    order = (len(score) - 1 - np.argsort(score[::-1], kind="stable"))[::-1]
+    ordered = score[order]
+    is_end = np.ones(len(score), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_end[:-1])
+    return Ranking(order, right[order], ordered, np.flatnonzero(is_end).astype(np.int64))

@@ -6,8 +6,6 @@ from numpy.typing import ArrayLike
 
 from trustvlm.metrics.conventions import measure
 
-__all__ = ["aupr_error", "aupr_success", "auroc", "fpr95"]
-
 
 def auroc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
     """Probability that a correct sample is trusted more than a wrong one, a tie counting half.

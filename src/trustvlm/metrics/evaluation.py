@@ -9,9 +9,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from trustvlm.metrics.conventions import METRICS, check_convention, value, warn_undefined
-from trustvlm.metrics.ranking import rank
-
-__all__ = ["Evaluation", "evaluate"]
+from trustvlm.metrics.counts import rank
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from trustvlm.metrics.counts import Counts
 
-__all__ = ["accuracy", "augrc", "aupr_error", "aupr_success", "aurc", "auroc", "eaurc", "fpr95"]
-
 Values = NDArray[np.float64]
 
 

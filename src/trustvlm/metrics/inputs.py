@@ -9,8 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 
-__all__ = ["confidence_array", "correctness_array"]
-
 
 def confidence_array(value: ArrayLike, name: str = "confidence") -> NDArray[Any]:
     """Return `(n,)` finite real numbers in the type they came in.

@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.metrics.bootstrap import percentile_interval
+from trustvlm.metrics.bootstrap import (
+    check_names,
+    check_plan,
+    evaluated,
+    generator,
+    multiplicities,
+    percentile_interval,
+    resampled_counts,
+)
 from trustvlm.metrics.conventions import METRICS, value, warn_undefined
-from trustvlm.metrics.counts import harmonic_numbers
+from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
 from trustvlm.metrics.inputs import confidence_array
-from trustvlm.metrics.plan import check_names, check_plan, generator
-from trustvlm.metrics.ranking import Ranking, rank
-from trustvlm.metrics.resampling import evaluated, multiplicities, resampled_counts
-
-__all__ = ["PairedDifference", "paired_bootstrap", "paired_bootstraps", "two_sided_p_value"]
 
 
 @dataclass(frozen=True)
@@ -273,3 +276,44 @@ def two_sided_p_value(differences: NDArray[np.float64]) -> float:
         return math.nan
     tail = min(int((kept <= 0).sum()), int((kept >= 0).sum()))
     return min(1.0, 2 * (tail + 1) / (kept.size + 1))
+
+
+# P-values of several tests, so that looking often finds no more by chance than looking once.
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Adjust p-values of one family so that the chance of any false alarm stays below the level.
+
+    Parameters
+    ----------
+    p_values
+        `(m,)` in [0, 1]; NaN where there was no test, which counts for nothing.
+
+    Returns
+    -------
+    NDArray
+        `(m,)` float64, at least as large; NaN stays.
+
+    Raises
+    ------
+    InputError
+        For values outside [0, 1].
+
+    Notes
+    -----
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure". It needs no independence.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    if ((p[tested] < 0) | (p[tested] > 1)).any():
+        raise InputError(f"Expected `p_values` in [0, 1], but got {p[tested]}.")
+    order = tested[np.argsort(p[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(p.shape, math.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return adjusted

@@ -13,10 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.metrics import exact
-from trustvlm.metrics.counts import Counts
-from trustvlm.metrics.ranking import Ranking
-
-__all__ = ["aupr_error", "aupr_success", "eaurc", "fpr95"]
+from trustvlm.metrics.counts import Counts, Ranking
 
 
 def eaurc(ranking: Ranking) -> float:

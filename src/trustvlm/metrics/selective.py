@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 
 from trustvlm.metrics.conventions import measure
 
-__all__ = ["accuracy", "augrc", "aurc", "eaurc"]
-
 
 def accuracy(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
     """Share of correct samples, in [0, 1]; it does not depend on the confidence.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trustvlm.models.base import ImageEncoder, ModelIdentity, VisionLanguageModel
-from trustvlm.models.loading import load_vision, load_vlm
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.presets import Preset, presets
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
+from trustvlm.models.registry import load_vision, load_vlm
 
 __all__ = [
     "ImageEncoder",

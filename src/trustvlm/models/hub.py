@@ -1,17 +1,118 @@
-"""Where model files are: a directory, or a snapshot of a hub repository."""
+"""Models in the Hugging Face format: their files, weights, preprocessing and tokenizer."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import re
 import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from trustvlm.environment import require
 from trustvlm.exceptions import ModelUnavailableError
-from trustvlm.extras import require
-from trustvlm.models.hashing import files_hash, json_hash
-from trustvlm.models.quiet import download_bars
+from trustvlm.models.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
-__all__ = ["ModelFiles", "locate", "unavailable"]
+# Keep what model libraries say to themselves away from the user.
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back warnings, log lines below ERROR and the bars drawn while weights are read.
+
+    What matters of them is checked by the loaders and raised as an error. The progress of a
+    download is another thing and stays.
+
+    Examples
+    --------
+    >>> with quiet():
+    ...     warnings.warn("unheard")
+    ...     logging.warning("unheard")
+    """
+    level = logging.root.manager.disable
+    # A library that calls `logging.info` would otherwise set up the root logger for good.
+    silent = logging.NullHandler()
+    logging.root.addHandler(silent)
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), _no_bars():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        logging.root.removeHandler(silent)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    bars = sys.modules.get("transformers.utils.logging")
+    if bars is None or not bars.is_progress_bar_enabled():
+        yield
+        return
+    utils = import_module("huggingface_hub.utils")
+    # Those of the hub are switched along with them, both ways.
+    hub_disabled = utils.are_progress_bars_disabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()
+        if hub_disabled:
+            utils.disable_progress_bars()
+
+
+@contextmanager
+def download_bars(*, shown: bool) -> Iterator[None]:
+    """Let the hub's library draw its progress, or not; leave it as it was."""
+    utils = import_module("huggingface_hub.utils")
+    if shown or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
+
+
+# Hashes that tell weights apart.
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file in hex."""
+    # The hub's cache names large files by their SHA-256 already.
+    target = file.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def files_hash(files: Sequence[Path]) -> str:
+    """SHA-256 of one file; of several, the SHA-256 over their names and hashes."""
+    if len(files) == 1:
+        return file_hash(files[0])
+    lines = [f"{file.name} {file_hash(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def json_hash(file: Path, *, without: Collection[str] = ()) -> str:
+    """SHA-256 in hex of the values in a JSON file, whatever their order and layout."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key not in without}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+# Where model files are: a directory, or a snapshot of a hub repository.
 
 _SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENIZER = (
@@ -163,3 +264,230 @@ def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path
             return Path(hub.snapshot_download(**wanted, local_files_only=away is not None))
     except Exception as error:
         raise unavailable(repo, f"config.json and {weights[0]}", away or error) from error
+
+
+# Read a hub repository's preprocessing into `Preprocessing`.
+
+Triple = tuple[float, float, float]
+Geometry = tuple[tuple[int, int], int | None]
+
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_HALF: Triple = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class _Processor:
+    """What a kind of image processor does where its settings are silent."""
+
+    resample: int
+    mean: Triple
+    std: Triple
+    square: bool
+    crop: bool = False
+    crop_pct: bool = False
+
+
+# The class defaults of transformers' image processors.
+_PROCESSORS = {
+    "CLIP": _Processor(3, CLIP_MEAN, CLIP_STD, square=False, crop=True),
+    "Bit": _Processor(3, CLIP_MEAN, CLIP_STD, square=False, crop=True),
+    "Siglip": _Processor(3, _HALF, _HALF, square=True),
+    "ViT": _Processor(2, _HALF, _HALF, square=True),
+    "ConvNext": _Processor(3, _HALF, _HALF, square=False, crop_pct=True),
+}
+# For repositories from before the settings named their processor.
+_BY_MODEL = {
+    "clip": "CLIP",
+    "siglip": "Siglip",
+    "dinov2": "Bit",
+    "vit": "ViT",
+    "convnext": "ConvNext",
+    "convnextv2": "ConvNext",
+    "resnet": "ConvNext",
+}
+_SUFFIXES = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")
+# At this size and above, ConvNeXt's processor squashes the whole image.
+_SQUASHED_FROM = 384
+
+
+def read_preprocessing(directory: Path) -> Preprocessing:
+    """Read `preprocessor_config.json`, or the image part of `processor_config.json`.
+
+    The result gives the very pixels of the processor's Pillow version in transformers.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If neither file is there or can be read, or the settings are not supported.
+    """
+    settings = _settings(directory)
+    try:
+        return _preprocessing(directory, settings)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelUnavailableError(
+            f"The image preprocessing of {directory} cannot be understood: {error!r}"
+        ) from error
+
+
+def _preprocessing(directory: Path, settings: Mapping[str, Any]) -> Preprocessing:
+    name, processor = _processor(directory, settings)
+    for switch in ("do_resize", "do_rescale"):
+        if not settings.get(switch, True):
+            raise _unsupported(directory, f"{switch}=false")
+    for switch in ("do_pad", "do_center_crop" if processor.crop_pct else ""):
+        if settings.get(switch):
+            raise _unsupported(directory, f"{switch}=true for {name}")
+    if abs(float(settings.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
+        raise _unsupported(directory, f"rescale_factor={settings['rescale_factor']}")
+    resample = settings.get("resample", processor.resample)
+    if resample not in _RESAMPLING:
+        raise _unsupported(directory, f"resample={resample}")
+    size, resize = _geometry(directory, settings, processor)
+    normalises = settings.get("do_normalize", True)
+    return Preprocessing(
+        size=size,
+        resize=resize,
+        interpolation=_RESAMPLING[resample],
+        mean=_triple(settings.get("image_mean", processor.mean)) if normalises else (0.0, 0.0, 0.0),
+        std=_triple(settings.get("image_std", processor.std)) if normalises else (1.0, 1.0, 1.0),
+    )
+
+
+def _settings(directory: Path) -> Mapping[str, Any]:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        settings = _read(directory / name)
+        settings = settings.get("image_processor", settings)
+        if isinstance(settings, dict) and "size" in settings:
+            return settings
+    raise ModelUnavailableError(
+        f"{directory} says nothing about image preprocessing: preprocessor_config.json is "
+        "missing, or names no size."
+    )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelUnavailableError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelUnavailableError(f"Expected {file} to hold settings by name, but got a list.")
+    return values
+
+
+def _processor(directory: Path, settings: Mapping[str, Any]) -> tuple[str, _Processor]:
+    full = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    name = str(full)
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    if not name:
+        name = _BY_MODEL.get(str(_read(directory / "config.json").get("model_type")), "")
+    if name not in _PROCESSORS:
+        raise _unsupported(directory, f"image_processor_type={full or 'not given'}")
+    return name, _PROCESSORS[name]
+
+
+def _geometry(directory: Path, settings: Mapping[str, Any], processor: _Processor) -> Geometry:
+    size = settings["size"]
+    if isinstance(size, int):
+        size = {"height": size, "width": size} if processor.square else {"shortest_edge": size}
+    if processor.crop_pct:
+        return _by_share(directory, size, float(settings.get("crop_pct") or 224 / 256))
+    crop_size = settings.get("crop_size")
+    crop = None
+    if settings.get("do_center_crop", processor.crop):
+        crop = (224, 224) if crop_size is None else _pair(crop_size)
+    if set(size) == {"shortest_edge"} and crop is not None:
+        return crop, int(size["shortest_edge"])
+    if set(size) == {"height", "width"} and crop in (None, _pair(size)):
+        return _pair(size), None
+    raise _unsupported(directory, f"size={size} with a centre crop to {crop}")
+
+
+def _by_share(directory: Path, size: Mapping[str, int], share: float) -> Geometry:
+    """Resize so that the crop covers a share of the shorter side, as ConvNeXt's processor does."""
+    if set(size) != {"shortest_edge"}:
+        raise _unsupported(directory, f"size={size}")
+    edge = int(size["shortest_edge"])
+    return (edge, edge), None if edge >= _SQUASHED_FROM else int(edge / share)
+
+
+def _pair(size: int | Mapping[str, int]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if "shortest_edge" in size:
+        return int(size["shortest_edge"]), int(size["shortest_edge"])
+    return int(size["height"]), int(size["width"])
+
+
+def _triple(values: Any) -> Triple:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _unsupported(directory: Path, setting: str) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"The image preprocessing of {directory} is not supported: {setting}. Supported are "
+        "resizing the shorter side with a centre crop, and squashing to a fixed size, as done by "
+        f"the image processors of {', '.join(_PROCESSORS)}."
+    )
+
+
+# Load a model's tokenizer, and refuse one that would silently read texts in another way.
+
+# Without one of these, transformers makes up a tokenizer with an empty vocabulary.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+
+
+def load_tokenizer(files: ModelFiles, vocabulary: int) -> Any:
+    """Load the tokenizer from the model's directory.
+
+    Parameters
+    ----------
+    files
+        The model's files.
+    vocabulary
+        How many tokens the model knows.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is a SentencePiece tokenizer and that package is not installed.
+    ModelUnavailableError
+        If it is missing or damaged, or has tokens that the model does not know.
+    """
+    if not any((files.directory / name).is_file() for name in _VOCABULARIES):
+        raise ModelUnavailableError(
+            f"The tokenizer of {files.source} is missing: expected one of "
+            f"{', '.join(_VOCABULARIES)} in {files.directory}."
+        )
+    if _declared(files) == "SiglipTokenizer":
+        for module in ("sentencepiece", "google.protobuf"):
+            require(module, extra="torch", purpose=f"The tokenizer of {files.source}")
+    transformers = require("transformers", extra="torch", purpose="The tokenizer")
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                files.directory, local_files_only=True, trust_remote_code=False
+            )
+    # Broken files make the tokenizer libraries raise errors of many kinds.
+    except Exception as error:
+        raise ModelUnavailableError(
+            f"The tokenizer of {files.source} cannot be read from {files.directory}: {error}"
+        ) from error
+    if not 1 < len(tokenizer) <= vocabulary:
+        raise ModelUnavailableError(
+            f"The tokenizer in {files.directory} does not belong to the model: it has "
+            f"{len(tokenizer)} tokens, and the model knows {vocabulary}."
+        )
+    return tokenizer
+
+
+def _declared(files: ModelFiles) -> str:
+    try:
+        settings = json.loads((files.directory / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(settings.get("tokenizer_class", "")) if isinstance(settings, dict) else ""

@@ -8,19 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.environment import require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
-from trustvlm.extras import require
-from trustvlm.models.base import ModelIdentity
-from trustvlm.models.hub import ModelFiles, locate
-from trustvlm.models.hub_preprocessing import read_preprocessing
-from trustvlm.models.hub_tokenizer import load_tokenizer
-from trustvlm.models.inputs import check_texts
+from trustvlm.models.base import ModelIdentity, check_texts
+from trustvlm.models.hub import ModelFiles, load_tokenizer, locate, quiet, read_preprocessing
 from trustvlm.models.presets import PROMPTS
-from trustvlm.models.quiet import quiet
-from trustvlm.models.torch_device import PRECISIONS, inference, to_vectors
-from trustvlm.models.torch_encoder import TorchImageEncoder
-
-__all__ = ["HuggingFaceVLM", "HuggingFaceVision", "load_hf_vision", "load_hf_vlm"]
+from trustvlm.models.torch_encoder import PRECISIONS, TorchImageEncoder, inference, to_vectors
 
 _POOLINGS = ("mean", "cls")
 # Larger batches are hardly faster on a CPU, and pad more.

@@ -11,23 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity
-from trustvlm.models.inputs import check_texts
+from trustvlm.models.base import ModelIdentity, check_texts
+from trustvlm.models.hub import quiet
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.presets import PROMPTS
-from trustvlm.models.quiet import quiet
-from trustvlm.models.torch_device import PRECISIONS, inference, to_vectors
-from trustvlm.models.torch_encoder import TorchImageEncoder
-from trustvlm.models.torchvision_libraries import (
+from trustvlm.models.torch_encoder import (
+    PRECISIONS,
+    TorchImageEncoder,
     centre_crop,
     first_line,
+    inference,
     reach_repository,
     require_library,
     state_hash,
+    to_vectors,
     vector_length,
 )
-
-__all__ = ["OpenClipVLM"]
 
 # Names that open_clip looks up in a repository or a directory, weights included.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "PROMPTS", "Preset", "presets"]
-
 VLM, VISION = "vlm", "vision"
 # The templates that the paper uses, by the kind of model.
 PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.models.base import VisionLanguageModel
 
-__all__ = ["class_embeddings", "fill", "read_prompts"]
-
 _SLOT = "{}"
 # Shorter than this, a mean of unit vectors is rounding noise.
 _CANCELLED = 1e-6

@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["resize_strip"]
-
 Kernel = Callable[[float], float]
 Window = tuple[int, int]
 

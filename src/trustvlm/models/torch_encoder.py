@@ -1,20 +1,105 @@
-"""What all image encoders that torch runs have in common."""
+"""What encoders that torch runs have in common: device, precision, preprocessing, libraries."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
-from trustvlm.models.base import ModelIdentity
-from trustvlm.models.inputs import check_pixels
+from trustvlm.environment import require
+from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
+from trustvlm.models.base import ModelIdentity, check_pixels
+from trustvlm.models.hub import download_bars, quiet
 from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.models.torch_device import inference, place, to_tensor, to_vectors
 
-__all__ = ["TorchImageEncoder"]
+# Where and how torch runs: device, precision, and pixels on their way to it and back.
+
+# By what users call them: what the identity of an encoder calls them, which is part of its
+# fingerprint. Under autocast weights, residuals, norms and softmax stay in float32, and only matrix
+# products and convolutions are in bfloat16; texts, which are few and encoded once, stay in float32
+# altogether. That is an eighth of the error of bfloat16 throughout, for a fifth of its speed
+# (benchmarks/RESULTS.md).
+PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16 autocast for images"}
+
+
+def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
+    """Put a model in evaluation mode onto a device; return it with its device and dtype.
+
+    Weights stay in float32; `dtype` is what `inference` computes products in.
+
+    Raises
+    ------
+    InputError
+        For an unknown device or precision, or a device that this machine lacks.
+    """
+    torch = require("torch", extra="torch", purpose="This model")
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"Expected `precision` to be {' or '.join(PRECISIONS)}, but got {precision!r}."
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(
+            f"Expected `device` to be auto, cpu or cuda, but got {device!r}."
+        ) from error
+    if where.type == "cuda" and not 0 <= (where.index or 0) < torch.cuda.device_count():
+        raise InputError(f"This machine has no device {device!r}; use --device cpu or auto.")
+    model = model.to(device=where, dtype=torch.float32)
+    if where.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    return model.eval(), where, getattr(torch, precision)
+
+
+@contextmanager
+def inference(device: Any, dtype: Any = None) -> Iterator[None]:
+    """Run without gradients, in float32 with all its bits, or under autocast to another dtype.
+
+    On NVIDIA devices torch would otherwise round the inputs of convolutions to TensorFloat-32,
+    some three decimal digits.
+    """
+    import torch
+
+    enabled = dtype not in (None, torch.float32)
+    cast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
+    with torch.inference_mode(), cast:
+        if device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+
+
+def to_tensor(pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: Any) -> Any:
+    """Move uint8 pixels to the device and normalise them there, in float32."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    tensor = tensor.to(device, non_blocking=True)
+    scaled = tensor.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+    return ((scaled - mean) / std).contiguous()
+
+
+def to_vectors(tensor: Any) -> NDArray[np.float32]:
+    """Bring vectors back as float32 NumPy rows."""
+    rows: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return rows
+
+
+# What all image encoders that torch runs have in common.
 
 
 class TorchImageEncoder(ABC):
@@ -67,3 +152,112 @@ class TorchImageEncoder(ABC):
                     f"{self.identity.spec} cannot read images of {pixels.shape[1]} x "
                     f"{pixels.shape[2]} pixels: {error}"
                 ) from error
+
+
+# What open_clip and timm have in common: they need torchvision, and share its preprocessing.
+
+
+def require_library(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import open_clip or timm, or say what keeps them from being imported.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed, or the torchvision beside it was built for another torch.
+    """
+    try:
+        with quiet():
+            return require(module, extra=extra, purpose=purpose)
+    except (RuntimeError, OSError) as error:
+        raise MissingExtraError(
+            f"{purpose} needs a torchvision that fits the torch beside it, but importing it fails: "
+            f"{first_line(error)} Install both with one command: "
+            f"pip install -c constraints.txt 'trustvlm[{extra}]'"
+        ) from error
+
+
+def reach_repository(repo: str) -> Path:
+    """Get the small files of a hub repository and return where its snapshot lies.
+
+    Without a connection this returns what an earlier download left or fails within seconds, where
+    the libraries try again and again for most of a minute.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If the hub does not answer or has no such repository, and nothing of it is here.
+    """
+    purpose = f"The repository {repo}"
+    hub = require("huggingface_hub", extra="torch", purpose=purpose)
+    constants = require("huggingface_hub.constants", extra="torch", purpose=purpose)
+    with download_bars(shown=False):
+        try:
+            # A download would wait for ever for a hub that does not answer.
+            hub.HfApi().model_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return Path(hub.snapshot_download(repo, allow_patterns=["*.json"]))
+        # Whatever the HTTP library raises: refused, timed out, switched off, not found.
+        except Exception as error:
+            try:
+                return Path(hub.snapshot_download(repo, local_files_only=True))
+            except Exception:
+                raise ModelUnavailableError(
+                    f"the hub does not give the repository {repo!r} ({first_line(error)[:-1]})."
+                ) from error
+
+
+def centre_crop(
+    size: tuple[int, int],
+    resize: int,
+    *,
+    interpolation: str,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Preprocessing:
+    """Resize the shorter side and crop the centre, with torchvision's rounding."""
+    return Preprocessing(size, resize, interpolation, mean, std, rounding="even")
+
+
+def state_hash(model: Any) -> str:
+    """SHA-256 in hex over the names, shapes and values of a network's weights and buffers."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def vector_length(source: str, features: Any, preprocessing: Preprocessing) -> int:
+    """Encode a black image to see how long the vectors are.
+
+    Parameters
+    ----------
+    source
+        What to call the model in an error message.
+    features
+        Turns `(n, 3, height, width)` into `(n, dim)`, in float32 on the CPU.
+    preprocessing
+        Its `size` is what the network reads.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If the network gives anything else than one vector per image.
+    """
+    import torch
+
+    with torch.inference_mode():
+        found = features(torch.zeros(1, 3, *preprocessing.size))
+    if found.ndim != 2:
+        raise ModelUnavailableError(
+            f"{source} gives no single vector per image but an array of shape "
+            f"{tuple(found.shape)}: it cannot be used as an encoder."
+        )
+    return int(found.shape[1])
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error message, as a sentence."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trustvlm.pipeline.advising import advise
-from trustvlm.pipeline.evaluation import EvaluationResult
+from trustvlm.pipeline.evaluate import EvaluationResult
 from trustvlm.pipeline.model import TrustVLM
-from trustvlm.pipeline.monitoring import monitor
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
+from trustvlm.pipeline.monitor import monitor
+from trustvlm.pipeline.shot_quality import advise
+from trustvlm.pipeline.verdict import Verdict, Verdicts
 
 __all__ = ["EvaluationResult", "TrustVLM", "Verdict", "Verdicts", "advise", "monitor"]

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.decisions import UNCALIBRATED_RULE, Calibrator, cross_fitted
-from trustvlm.decisions.rules import Rule, rule_from_dict
-from trustvlm.decisions.statements import ASSUMPTION
+from trustvlm.calibration.calibrators import Calibrator, cross_fitted
+from trustvlm.risk_control.goals import UNCALIBRATED_RULE, Rule, rule_from_dict
+from trustvlm.risk_control.statements import ASSUMPTION
 from trustvlm.scores import ScoreResult
-
-__all__ = ["FROM_SHOTS", "Calibration", "fingerprint_of"]
 
 FROM_SHOTS = (
     "P(correct) is from the shots alone, each judged without itself: optimistic where new images "

@@ -1,22 +1,40 @@
-"""Images that a model has learned from, or nearly so: what is measured on them is too good."""
+"""What a labelled input is called in tables."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.decisions.duplicates import alike_from, near_duplicates
+from trustvlm.data_quality.duplicates import alike_from, near_duplicates
 from trustvlm.exceptions import LeakError
-from trustvlm.pipeline.gathering import Gathered
+from trustvlm.pipeline.records import Gathered
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
 
-__all__ = ["NearCopies", "NearCopy", "near_copies", "set_apart"]
+
+def name_of(labelled: Any) -> str:
+    """Name a labelled input by its folder or file; a bare split name says too little alone.
+
+    Examples
+    --------
+    >>> name_of("pets/test"), name_of("photos.csv"), name_of(([], []))
+    ('pets/test', 'photos', 'labelled')
+    """
+    if not isinstance(labelled, (str, os.PathLike)):
+        return "labelled"
+    path = Path(labelled).resolve()
+    name = path.name if path.is_dir() else path.stem
+    return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
+
+
+# Images that a model has learned from, or nearly so: what is measured on them is too good.
 
 
 @dataclass(frozen=True)

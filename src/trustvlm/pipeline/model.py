@@ -9,17 +9,14 @@ from typing import Any
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
 from trustvlm.images import DEFAULT_LIMITS, Limits, open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.pipeline.calibratable import Calibratable
-from trustvlm.pipeline.crossvalidation import CrossValidation, alike, cross_validate
-from trustvlm.pipeline.evaluation import EvaluationResult, evaluate
-from trustvlm.pipeline.fitting import fit
-from trustvlm.pipeline.labelling import label_images
-from trustvlm.pipeline.notebook import folder_of
-from trustvlm.pipeline.persistence import load_model, save_model
-from trustvlm.pipeline.predicting import Predictor
-from trustvlm.pipeline.verdicts import Verdict, Verdicts
-
-__all__ = ["TrustVLM"]
+from trustvlm.pipeline.calibrate import Calibratable
+from trustvlm.pipeline.cross_validate import CrossValidation, alike, cross_validate
+from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
+from trustvlm.pipeline.fit import fit
+from trustvlm.pipeline.label_images import label_images
+from trustvlm.pipeline.predict import Predictor
+from trustvlm.pipeline.state import load_model, save_model
+from trustvlm.pipeline.verdict import Verdict, Verdicts, folder_of
 
 
 class TrustVLM(Calibratable):

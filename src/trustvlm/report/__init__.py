@@ -8,16 +8,15 @@ what it finds.
 
 from __future__ import annotations
 
-from trustvlm.report import figures
-from trustvlm.report.comparing import compare_runs
+from trustvlm.plots import risk_coverage as figures
 from trustvlm.report.comparison_page import (
+    compare_runs,
     comparison_table,
+    read_run,
     render_comparison,
     write_comparison,
 )
-from trustvlm.report.drawings import write_figures
-from trustvlm.report.page import render_html, write_html
-from trustvlm.report.runs import read_run
+from trustvlm.report.page import render_html, write_figures, write_html
 from trustvlm.report.terminal import table
 
 __all__ = [

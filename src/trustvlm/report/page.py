@@ -1,28 +1,193 @@
-"""The evaluation as one self-contained HTML page."""
+"""Templates as self-contained HTML pages: one style, one script, no other file or host."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+import trustvlm
+from trustvlm import metrics
 from trustvlm.files import write_text
-from trustvlm.report.accepting import Acceptance
-from trustvlm.report.calibration_section import calibration_section
-from trustvlm.report.classes import ClassRow, class_rows
-from trustvlm.report.columns import COLUMNS, by_aurc, number
-from trustvlm.report.confusions import confusions
-from trustvlm.report.drawings import acceptances, drawings
-from trustvlm.report.facts import BIBTEX, CITATION, PAPER_URL, cited, facts
-from trustvlm.report.gallery import galleries
-from trustvlm.report.rendering import render
-from trustvlm.report.shot_section import shot_section
-from trustvlm.report.summary import cautions, findings, working_points
-from trustvlm.report.wording import percent
+from trustvlm.plots.risk_coverage import (
+    confidence_histogram_svg,
+    reliability_svg,
+    risk_coverage_svg,
+)
+from trustvlm.report.sections import (
+    ClassRow,
+    calibration_section,
+    class_rows,
+    confusions,
+    galleries,
+    shot_section,
+)
+from trustvlm.report.summary import (
+    BIBTEX,
+    CITATION,
+    PAPER_URL,
+    Acceptance,
+    cautions,
+    cited,
+    facts,
+    findings,
+    perfect_curve,
+    working_points,
+)
+from trustvlm.tables.metrics import COLUMNS, by_aurc, number
+from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.evaluation import EvaluationResult
+    from jinja2 import Environment
 
-__all__ = ["render_html", "write_html"]
+    from trustvlm.pipeline.evaluate import EvaluationResult
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template of this room; what comes from data is escaped.
+
+    Every template finds `style`, `script` and `script_hash`, for a content security policy that
+    allows nothing but the page's own script, and `version`.
+    """
+    from markupsafe import Markup
+
+    style, script = _asset("report.css"), _asset("report.js")
+    page: str = (
+        _environment()
+        .get_template(template)
+        .render(
+            version=trustvlm.__version__,
+            style=Markup(style),  # noqa: S704 -- the package's own file
+            script=Markup(script),  # noqa: S704
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+            **content,
+        )
+    )
+    # File names need not be UTF-8: Python marks such bytes with lone surrogates.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def environment_of(package: str) -> Environment:
+    """Return what fills the HTML templates of a package: data is escaped, gaps are errors."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(shortened=shortened)
+    environment.globals.update(counted=counted)
+    return environment
+
+
+@cache
+def _environment() -> Environment:
+    from trustvlm.images.decoding import thumbnail
+
+    environment = environment_of("trustvlm.report")
+    environment.filters.update(number=number, percent=percent, thumbnail=thumbnail)
+    return environment
+
+
+def _asset(name: str) -> str:
+    """Return a file beside the template; its line ends are those that a browser hashes."""
+    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")
+
+
+# All figures of an evaluation, inline in its page and as files of their own.
+
+_MAX_CURVES = 6
+# Many enough for steady ends of a 95 % interval, few enough for a hundred thousand images.
+_RESAMPLES = 500
+
+
+def write_figures(evaluation: EvaluationResult, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write the figures of the report as SVG files, and return these.
+
+    They are `risk-coverage.svg`, `confidence-histogram.svg` and, for a calibrated model,
+    `reliability.svg`; none for fewer than two images. Each stands alone, black on whatever lies
+    behind it; within a page it takes the page's colours.
+
+    Parameters
+    ----------
+    evaluation
+        What `trustvlm evaluate` found.
+    folder
+        Where to write; missing folders are made, files of the same names replaced.
+    """
+    written = []
+    for name, drawing in drawings(evaluation).items():
+        target = Path(folder) / f"{name}.svg"
+        write_text(target, drawing + "\n")
+        written.append(target)
+    return written
+
+
+def acceptances(evaluation: EvaluationResult) -> dict[str, Acceptance]:
+    """Return what is drawn: the model's own score, msp, and the best others by AURC."""
+    if not len(evaluation.labels):
+        return {}
+    ranked = by_aurc(evaluation.metrics)
+    wanted = [name for name in (evaluation.score, "msp") if name in evaluation.results]
+    names = list(dict.fromkeys(wanted + ranked))[:_MAX_CURVES]
+    return {
+        name: Acceptance.of(evaluation.results[name].confidence, evaluation.correct(name))
+        for name in names
+    }
+
+
+def drawings(evaluation: EvaluationResult) -> dict[str, str]:
+    """Return the figures by name as SVG; those that there is too little data for are left out."""
+    n, correct = len(evaluation.labels), evaluation.correct()
+    found = {}
+    if n >= 2:
+        found["risk-coverage"] = _risk_coverage(evaluation)
+        found["confidence-histogram"] = confidence_histogram_svg(
+            evaluation.results[evaluation.score].confidence, correct, score=evaluation.score
+        )
+    if n and evaluation.model.get("calibration"):
+        p = np.array(evaluation.verdicts.column("p_correct"))
+        found["reliability"] = reliability_svg(p, correct)
+    return found
+
+
+def _risk_coverage(evaluation: EvaluationResult) -> str:
+    curves = {name: found.curve() for name, found in acceptances(evaluation).items()}
+    coverage = curves[evaluation.score][0]
+    bands = {}
+    for name in {evaluation.score, "msp"} & curves.keys():
+        confidence = evaluation.results[name].confidence
+        correct = evaluation.correct(name)
+        band = metrics.risk_band(confidence, correct, coverage, n_resamples=_RESAMPLES)
+        bands[name] = (band.low, band.high)
+    return risk_coverage_svg(
+        curves,
+        highlight=evaluation.score,
+        bands=bands,
+        ideal=perfect_curve(float(evaluation.correct().mean()), coverage),
+        decided=_decided(evaluation),
+    )
+
+
+def _decided(evaluation: EvaluationResult) -> tuple[float, float] | None:
+    """Share accepted by the model's decisions and share wrong among these; None for none."""
+    accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
+    if not accepted.any():
+        return None
+    return float(accepted.mean()), float(1 - evaluation.correct()[accepted].mean())
+
+
+# The evaluation as one self-contained HTML page.
 
 _MAX_CLASSES, _MAX_FILES = 1000, 200
 

@@ -1,22 +1,102 @@
-"""The evaluation in words: what was found, what the score buys, what to keep in mind."""
+"""What happens when only the most trusted images are accepted."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.report.accepting import Acceptance
-from trustvlm.report.columns import by_aurc, number
-from trustvlm.report.wording import counted, percent
+import trustvlm
+from trustvlm import metrics
+from trustvlm.tables.metrics import by_aurc, number
+from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.evaluation import EvaluationResult
+    from trustvlm.pipeline.evaluate import EvaluationResult
 
-__all__ = ["WorkingPoint", "cautions", "findings", "model_notes", "working_points"]
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Right and wrong among the k most trusted of n images, for every k.
+
+    Where images are tied, any order among them is as good as another: counts are expected values
+    over the orders.
+
+    Examples
+    --------
+    >>> found = Acceptance.of([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
+    >>> found.wrong([1, 2, 3, 4])
+    array([0. , 0.5, 1. , 2. ])
+    >>> found.accuracy_at(0.5)
+    0.75
+    """
+
+    n: int
+    accepted: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, confidence: ArrayLike, correct: ArrayLike) -> Acceptance:
+        """Order `(n,)` images by confidence, highest first; n >= 1."""
+        curve = metrics.risk_coverage(confidence, correct)
+        n = len(np.asarray(correct))
+        accepted = np.asarray(curve.coverage) * n
+        return cls(n, accepted, np.asarray(curve.risk) * accepted)
+
+    def wrong(self, k: ArrayLike) -> NDArray[np.float64]:
+        """Count the wrong labels to expect among the k most trusted images."""
+        # Within a group of ties the expected count grows evenly, so interpolation is exact.
+        accepted = np.concatenate([[0.0], self.accepted])
+        errors = np.concatenate([[0.0], self.errors])
+        wrong: NDArray[np.float64] = np.interp(np.asarray(k, dtype=np.float64), accepted, errors)
+        return wrong
+
+    def count_at(self, coverage: float) -> int:
+        """Whole number of images nearest to a share of them, at least one."""
+        return max(1, round(coverage * self.n))
+
+    def accuracy_at(self, coverage: float) -> float:
+        """Share right among the most trusted share of the images."""
+        k = self.count_at(coverage)
+        return float(1 - self.wrong(k) / k)
+
+    def curve(self, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coverage and risk at up to `points` coverages, evenly spread, both ends included."""
+        k = np.unique(np.linspace(1, self.n, points).round())
+        return k / self.n, self.wrong(k) / k
+
+
+def perfect_curve(
+    accuracy: float, coverage: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Risk-coverage curve of an order that puts every right label before every wrong one.
+
+    Examples
+    --------
+    >>> perfect_curve(0.5, np.array([0.25, 0.5, 1.0]))[1]
+    array([0. , 0. , 0.5])
+    """
+    return coverage, np.maximum(0.0, coverage - accuracy) / coverage
+
+
+def trusted_less(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(n,)` for each image, the share of all images that are trusted strictly less.
+
+    Examples
+    --------
+    >>> trusted_less(np.array([0.3, 0.1, 0.3, 0.9]))
+    array([0.25, 0.  , 0.25, 0.75])
+    """
+    ordered = np.sort(confidence)
+    return np.searchsorted(ordered, confidence, side="left") / max(1, len(confidence))
+
+
+# The evaluation in words: what was found, what the score buys, what to keep in mind.
 
 _FEW = 100
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -134,7 +214,7 @@ def model_notes(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _decision_note(evaluation: EvaluationResult) -> str:
-    from trustvlm.decisions import UNCALIBRATED_RULE
+    from trustvlm.risk_control.goals import UNCALIBRATED_RULE
 
     correct = evaluation.correct()
     made = np.array(evaluation.verdicts.column("decision"))
@@ -145,3 +225,138 @@ def _decision_note(evaluation: EvaluationResult) -> str:
         parts.append(f"{verb} {counted(len(chosen), 'image')}{share}")
     rule = evaluation.model.get("decision_rule") or UNCALIBRATED_RULE
     return f"Decisions are {str(rule).rstrip('.')}. Here the rule {' and '.join(parts)}."
+
+
+# What was evaluated with what, down to the fingerprints: what makes a report repeatable.
+
+PAPER_URL = "https://arxiv.org/abs/2505.23745"
+CITATION = (
+    "Hao Dong, Moru Liu, Jian Liang, Eleni Chatzi, Olga Fink: To Trust Or Not To Trust Your "
+    "Vision-Language Model's Prediction. arXiv 2505.23745, 2025."
+)
+BIBTEX = """\
+@misc{dong2025trustvlm,
+  title         = {To Trust Or Not To Trust Your Vision-Language Model's Prediction},
+  author        = {Dong, Hao and Liu, Moru and Liang, Jian and Chatzi, Eleni and Fink, Olga},
+  year          = {2025},
+  eprint        = {2505.23745},
+  archivePrefix = {arXiv}
+}"""
+
+_ROLES = {"vlm": "Vision-language model", "vision": "Vision encoder of the image term"}
+# Long, told elsewhere on the page, or (the time) different in every run.
+_ELSEWHERE = frozenset(
+    {"models", "classes", "folders", "shots", "note", "score", "decision_rule", "created_at"}
+    | {"calibration"}
+)
+
+
+@dataclass(frozen=True)
+class FactGroup:
+    """A titled list of terms and values, all plain text."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def facts(evaluation: EvaluationResult) -> list[FactGroup]:
+    """Return everything known about data, score, models and software, as titled lists.
+
+    Whatever the artefact's manifest holds is shown, known to this page or not; only its long lists
+    are left to the artefact.
+    """
+    from trustvlm.pipeline.evaluate import fingerprint_of_shots
+
+    manifest = evaluation.model
+    data = [
+        ("data set", evaluation.dataset),
+        ("images evaluated", f"{len(evaluation.labels):,}"),
+        ("images not readable", f"{len(evaluation.failures):,}"),
+        ("images left out as shots", f"{len(evaluation.excluded):,}"),
+        ("classes", f"{len(evaluation.class_names):,}"),
+        ("shots per class", f"{evaluation.shots} (draw {evaluation.draw})"),
+        ("convention of the metrics", evaluation.convention),
+        ("fingerprint", evaluation.fingerprint),
+        ("fingerprint of the shots", fingerprint_of_shots(manifest)),
+    ]
+    groups = [
+        FactGroup("Data", tuple((term, text) for term, text in data if text)),
+        FactGroup("Score", _score(evaluation)),
+    ]
+    models = manifest.get("models")
+    if isinstance(models, Mapping):
+        groups += [
+            FactGroup(_ROLES.get(role, str(role)), _listed(model))
+            for role, model in models.items()
+            if isinstance(model, Mapping)
+        ]
+    rest = _listed(manifest)
+    if rest:
+        groups.append(FactGroup("Settings of the model", rest))
+    return groups
+
+
+def cited(evaluation: EvaluationResult) -> str:
+    """Say in one sentence what these figures are of, for those who quote them."""
+    models = evaluation.model.get("models")
+    named = models.values() if isinstance(models, Mapping) else ()
+    specs = dict.fromkeys(
+        str(model.get("spec") or "") for model in named if isinstance(model, Mapping)
+    )
+    parts = [
+        f"trustvlm {trustvlm.__version__}",
+        f"score {evaluation.score}",
+        f"models {' and '.join(shortened(spec) for spec in specs if spec)}" if any(specs) else "",
+        f"{counted(evaluation.shots, 'shot')} per class",
+        f"{counted(len(evaluation.labels), 'image')} of {shortened(evaluation.dataset)}",
+        f"convention {evaluation.convention}",
+    ]
+    if evaluation.fingerprint:
+        parts.append(f"data fingerprint {evaluation.fingerprint[:12]}")
+    return f"{', '.join(part for part in parts if part)}."
+
+
+def _score(evaluation: EvaluationResult) -> tuple[tuple[str, str], ...]:
+    from trustvlm import scores
+
+    lines = [("name", evaluation.score)]
+    if evaluation.score in scores.names():
+        score = scores.get(evaluation.score)
+        lines += [
+            ("what it is", score.summary.replace("`", "")),
+            ("formula", score.formula),
+            ("source", score.source),
+        ]
+    told = evaluation.model.get("score")
+    chosen = told.get("parameters") if isinstance(told, Mapping) else None
+    if isinstance(chosen, Mapping) and chosen:
+        lines.append(("parameters", _value(chosen)))
+    selection = told.get("selection") if isinstance(told, Mapping) else None
+    if isinstance(selection, Mapping):
+        told_elsewhere = ("images", "parameters")
+        how = {
+            k: v for k, v in selection.items() if k not in told_elsewhere and v not in ("", None)
+        }
+        lines.append(("selected", _value(how)))
+    return tuple((term, text) for term, text in lines if text)
+
+
+def _listed(mapping: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (str(key).replace("_", " "), _value(value))
+        for key, value in mapping.items()
+        if key not in _ELSEWHERE and value not in ("", None, {}, [])
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return shortened(value, 400)
+    if isinstance(value, list | tuple) and len(value) > 20:
+        return counted(len(value), "entry", "entries")
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return shortened("; ".join(value), 400)
+    if isinstance(value, Mapping):
+        parts = (f"{key} {_value(item)}" for key, item in value.items())
+        return shortened(", ".join(parts), 400)
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), 400)

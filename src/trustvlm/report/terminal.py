@@ -1,18 +1,26 @@
-"""The terminal table of an evaluation."""
+"""What the terminal shows of evaluations, advice and drift."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trustvlm.report.columns import NARROW_COLUMNS, by_aurc, number
-from trustvlm.report.wording import counted
+from trustvlm.monitoring.drift import ENOUGH_TO_WATCH
+from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
+from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trustvlm.pipeline.evaluation import EvaluationResult
+    from trustvlm.data_quality.checks import Health
+    from trustvlm.data_quality.label_next import Advice, CoverageGain
+    from trustvlm.monitoring.martingale import Stream
+    from trustvlm.pipeline.evaluate import EvaluationResult
+    from trustvlm.pipeline.monitor import Watched
 
-__all__ = ["table"]
+
+# The terminal table of an evaluation.
 
 
 def table(evaluation: EvaluationResult) -> Table:
@@ -82,3 +90,112 @@ def _caption(evaluation: EvaluationResult) -> str:
     if evaluation.excluded:
         lines.append(f"{counted(len(evaluation.excluded), 'image')} left out: among the shots.")
     return "\n".join(lines)
+
+
+# Which class to label next, in words.
+
+
+def by_labelled_images(advice: Advice, class_names: Sequence[str], most: int = 5) -> list[str]:
+    """Say what trying labelled images as examples showed, best class first."""
+    risk = percent(advice.risk)
+    tried = f"tried out on {counted(advice.n, 'labelled image')}"
+    if not advice.classes:
+        return [f"Label next: of no class did further examples help, {tried}."]
+    lines = [f"Label next, {tried}; accepted means at most {risk} of errors among them:"]
+    lines += [
+        f"  {place}. '{class_names[found.label]}': {counted(round(found.added), 'more example')}, "
+        f"accepted {_change(found.coverage)}"
+        for place, found in enumerate(advice.classes[:most], 1)
+    ]
+    if advice.together is not None and advice.n_together > 1:
+        lines.append(
+            f"  The best {advice.n_together} at once: accepted {_change(advice.together)}. Ranked "
+            "on other images than it is measured on: expect this rather than the figures above."
+        )
+    return lines
+
+
+def by_examples_alone(health: Health, class_names: Sequence[str], most: int = 3) -> list[str]:
+    """Say which prototypes are least certain, for want of labelled images."""
+    ranked = sorted(health.certainties, key=lambda found: found.certainty)[:most]
+    lines = ["Label next, by the examples alone (name labelled images to try what more would buy):"]
+    lines += [
+        f"  {place}. '{class_names[found.label]}': certainty {found.certainty:.2f} with "
+        f"{counted(found.shots, 'example')}"
+        for place, found in enumerate(ranked, 1)
+    ]
+    return lines
+
+
+def _change(found: CoverageGain) -> str:
+    return (
+        f"{percent(found.before)} -> {percent(found.after)} ({100 * found.gain:+.1f}; 95 % "
+        f"interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    )
+
+
+# What the drift monitor found, in words.
+
+_MEANING = {
+    "confidence": "the confidence of the verdicts",
+    "text_confidence": "the confidence of the text",
+    "typicality": "the similarity to the examples",
+}
+
+
+def drift_sentence(found: Watched) -> str:
+    """Say whether incoming images drifted, what changed, and how sure that is."""
+    monitor = found.monitor
+    images = f"{counted(found.new, 'new image')}, {counted(monitor.n, 'image')} in all"
+    if found.repeated:
+        images += f" ({counted(found.repeated, 'image')} seen before left out)"
+    if not monitor.drifted:
+        strongest = max(stream.bettor.peak for stream in monitor.streams.values())
+        return (
+            f"No drift: {images}; they look like the {found.calibrated_on}. Evidence of a change "
+            f"was at most {_capital(strongest)}, the alarm is raised at "
+            f"{_capital(math.log(monitor.alarm_at))}."
+        )
+    changed = [
+        f"{_MEANING.get(name, name)} {_drift_change(stream, found.latest[name])}, noticed after "
+        f"{counted(after, 'image')}"
+        for name, stream in monitor.streams.items()
+        if (after := stream.drifted_after) is not None
+    ]
+    return (
+        f"Drift: incoming images no longer look like the {found.calibrated_on}: "
+        f"{'; '.join(changed)} ({images}). The chance of such an alarm without a change is at most "
+        f"1 in {1 / monitor.false_alarm:,.0f}. Look at recent images, and label some to calibrate "
+        "again."
+    )
+
+
+def drift_caution(found: Watched) -> str:
+    """Say what the alarm cannot be relied on for; "" if there is nothing to add."""
+    few = min(len(stream.calibration) for stream in found.monitor.streams.values())
+    if few < ENOUGH_TO_WATCH:
+        return (
+            f"with {counted(few, 'image')} to compare with, even a complete change may go "
+            f"unnoticed; {ENOUGH_TO_WATCH} or more are wanted"
+        )
+    return ""
+
+
+def _drift_change(stream: Stream, latest: float) -> str:
+    now = stream.lately if math.isnan(latest) else latest
+    verb = "fell" if now < stream.usual else "rose"
+    if math.isclose(now, stream.usual, abs_tol=0.005):
+        verb = "changed"
+    return f"{verb} (median {now:.2f}, usually {stream.usual:.2f})"
+
+
+def _capital(log_capital: float) -> str:
+    """Write evidence, the factor by which a bet of 1 would have grown.
+
+    Examples
+    --------
+    >>> _capital(0.0), _capital(9.9)
+    ('1.0', '19,930')
+    """
+    value = math.exp(min(log_capital, 700.0))
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}" if value < 1e9 else "over 10^9"

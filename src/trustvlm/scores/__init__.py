@@ -7,23 +7,28 @@ array([0.8808])
 
 from __future__ import annotations
 
-from trustvlm.scores import (
-    adapted,
+from trustvlm.scores import (  # noqa: F401  (these modules register their scores)
     auto,
     finetuning,
     gaussians,
     neighbours,
-    text,
-    unlabelled,
-    visual,
+    prototype_scores,
+    transductive,
+    zero_shot,
 )
-from trustvlm.scores.computing import PreparedScore, apply, check_parameters, compute, prepare
-from trustvlm.scores.embedded import compute_embedded
+from trustvlm.scores.arrays import zero_shot_logits
+from trustvlm.scores.compute import (
+    PreparedScore,
+    apply,
+    check_parameters,
+    compute,
+    compute_embedded,
+    prepare,
+)
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototype_scores import sweep
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import Score, ScoreResult, get, names, register, unregister
-from trustvlm.scores.sweeping import sweep
-from trustvlm.scores.zero_shot import zero_shot_logits
 
 __all__ = [
     "Evidence",
@@ -31,23 +36,15 @@ __all__ = [
     "PrototypeBank",
     "Score",
     "ScoreResult",
-    "adapted",
     "apply",
-    "auto",
     "check_parameters",
     "compute",
     "compute_embedded",
-    "finetuning",
-    "gaussians",
     "get",
     "names",
-    "neighbours",
     "prepare",
     "register",
     "sweep",
-    "text",
-    "unlabelled",
     "unregister",
-    "visual",
     "zero_shot_logits",
 ]

@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.experts import EXPERTS, Expert
+from trustvlm.scores.held_out import (
+    EXPERTS,
+    SPACES,
+    Expert,
+    SpaceName,
+    evidence_scale,
+    fit_weights,
+    images_in,
+    log_odds,
+    scale_of,
+    scaled,
+    shots_in,
+)
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.spaces import SPACES, SpaceName, images_in, scale_of, scaled, shots_in
-from trustvlm.scores.stacking import evidence_scale, fit_weights, log_odds
-from trustvlm.scores.text import vlm_prediction
-
-__all__ = ["AutoModel", "auto", "auto_logits", "auto_star", "fit_auto"]
+from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]
 _NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")

@@ -12,20 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import EvidenceMissingError
-from trustvlm.scores.arrays import cached_rows
+from trustvlm.scores.arrays import cached_rows, pick, softmax, top_probability, unit_rows
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.zero_shot import pick, softmax, top_probability, unit_rows
-
-__all__ = [
-    "Comparison",
-    "HeldOut",
-    "compare",
-    "compare_as_stored",
-    "compare_held_out",
-    "compare_with",
-    "image_directions",
-]
 
 # Sums of shots shorter than this share of the shots' own lengths are rounding residue.
 _NO_DIRECTION = 1e-9

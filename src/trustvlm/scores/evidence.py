@@ -14,8 +14,6 @@ from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.arrays import as_labels, as_matrix, as_nonzero_rows, row_blocks
 from trustvlm.scores.prototypes import PrototypeBank
 
-__all__ = ["EVIDENCE_NAMES", "PER_IMAGE", "Evidence"]
-
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")

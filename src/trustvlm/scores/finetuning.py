@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, log_softmax, unit_rows
 from trustvlm.scores.comparison import compare_with
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototype_scores import prototype_softmax, voted
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.visual import prototype_softmax, voted
-from trustvlm.scores.zero_shot import log_softmax, unit_rows
-
-__all__ = ["FineTuned", "Recipe", "checked_shots", "finetune_prototypes", "trustvlm_star_f"]
 
 
 @dataclass(frozen=True)

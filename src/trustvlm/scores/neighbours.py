@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.arrays import pick, softmax, unit_rows
 from trustvlm.scores.comparison import image_directions
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
-from trustvlm.scores.text import vlm_prediction
-from trustvlm.scores.zero_shot import pick, softmax, unit_rows
-
-__all__ = ["knn", "tip_adapter", "trine", "trust_score"]
+from trustvlm.scores.zero_shot import vlm_prediction
 
 _NEEDS = ("logits", "features", "support_features", "support_labels")
 _COMPLEXITY = "O(nmd), m shots"

@@ -15,10 +15,7 @@ from safetensors.numpy import save
 
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.files import write_bytes
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, row_blocks
-from trustvlm.scores.zero_shot import unit_rows
-
-__all__ = ["PrototypeBank"]
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, row_blocks, unit_rows
 
 _FORMAT = "trustvlm.prototypes/1"
 

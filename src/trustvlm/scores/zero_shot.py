@@ -1,175 +1,143 @@
-"""From embeddings to zero-shot logits, and from logits to probabilities."""
+"""Scores from the zero-shot logits alone: what the text side says about its own prediction."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_nonzero_rows, cached_rows
-
-__all__ = [
-    "cosines",
-    "log_softmax",
-    "pick",
-    "softmax",
-    "top_probability",
-    "unit_rows",
-    "zero_shot_logits",
-]
+from trustvlm.scores.arrays import cosines, log_softmax, softmax, top_probability
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.registry import ScoreResult, register
 
 
-def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """Scale each row to length one, in float64; rows of zeros stay zeros.
+def vlm_prediction(evidence: Evidence) -> NDArray[np.int64]:
+    """`(n,)` argmax of the logits, the first class where several are equal."""
+    prediction: NDArray[np.int64] = evidence.logits.argmax(axis=1)
+    return prediction
 
-    Examples
-    --------
-    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
+
+def _keep(evidence: Evidence, confidence: NDArray[np.float64]) -> ScoreResult:
+    return ScoreResult(vlm_prediction(evidence), confidence)
+
+
+@register("msp", formula="max_c p_c", source="Hendrycks & Gimpel 2017 (arXiv 1610.02136)")
+def msp(evidence: Evidence) -> ScoreResult:
+    """Maximum softmax probability, in (0, 1]: the paper's image-to-text score S_it."""
+    return ScoreResult(*evidence.once("top", lambda: top_probability(evidence.logits)))
+
+
+@register("maxlogit", formula="max_c z_c", source="Hendrycks et al. 2022 (arXiv 1911.11132)")
+def maxlogit(evidence: Evidence) -> ScoreResult:
+    """Largest logit, in logit units."""
+    return _keep(evidence, evidence.logits.max(axis=1).astype(np.float64))
+
+
+@register("energy", formula="log sum_c exp(z_c)", source="Liu et al. 2020 (arXiv 2010.03759)")
+def energy(evidence: Evidence) -> ScoreResult:
+    """Negative free energy at temperature 1, in logit units."""
+    z = evidence.logits.astype(np.float64)
+    top = z.max(axis=1)
+    return _keep(evidence, top + np.log(np.exp(z - top[:, None]).sum(axis=1)))
+
+
+@register("entropy", formula="sum_c p_c log p_c", source="Shannon entropy, negated")
+def entropy(evidence: Evidence) -> ScoreResult:
+    """Negative entropy of the softmax, in nats: 0 is certain, -log C is uniform."""
+    log_p = log_softmax(evidence.logits)
+    return _keep(evidence, (np.exp(log_p) * log_p).sum(axis=1))
+
+
+@register("margin", formula="p_(1) - p_(2)", source="Scheffer et al. 2001")
+def margin(evidence: Evidence) -> ScoreResult:
+    """Difference of the two largest probabilities, in [0, 1]; 1 if there is a single class."""
+    p = softmax(evidence.logits)
+    if p.shape[1] == 1:
+        return _keep(evidence, np.ones(len(p)))
+    top = np.partition(p, -2, axis=1)[:, -2:]
+    return _keep(evidence, top[:, 1] - top[:, 0])
+
+
+def _text_cosines(evidence: Evidence, logit_scale: float) -> NDArray[np.float64]:
+    """Cosines with the class texts: from the embeddings where they are, else z / s."""
+    if evidence.image_embeddings is not None and evidence.text_embeddings is not None:
+        return cosines(evidence.image_embeddings, evidence.text_embeddings)
+    if not logit_scale > 0:
+        raise InputError(f"Expected `logit_scale` to be above 0, but got {logit_scale}.")
+    return evidence.logits.astype(np.float64) / logit_scale
+
+
+@register("maxcosine", formula="max_c cos(image, text_c)", source="Radford et al. 2021")
+def maxcosine(evidence: Evidence, *, logit_scale: float = 100.0) -> ScoreResult:
+    """Largest cosine of the image with a class text, in [-1, 1].
+
+    Taken from the embeddings where they are passed, else the logits divided by `logit_scale`
+    (100 is CLIP's).
     """
-    wide: NDArray[np.float64] = vectors.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    result: NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    return result
+    return _keep(evidence, _text_cosines(evidence, logit_scale).max(axis=1))
 
 
-def cosines(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
-    """Cosine of every row vector `(n, d)` with every column vector `(C, d)`, as `(n, C)`.
+@register("doctor_alpha", formula="-(1 - sum p^2) / sum p^2", source="Granese et al. 2021")
+def doctor_alpha(evidence: Evidence) -> ScoreResult:
+    """DOCTOR alpha: negative odds of an error if labels were drawn from p; 0 is certain."""
+    p = softmax(evidence.logits)
+    # 1 - sum p^2 is summed up from its terms: the difference would round to 0 near certainty.
+    rest = p.copy()
+    np.put_along_axis(rest, p.argmax(axis=1)[:, None], 0.0, axis=1)
+    error = (rest * (1.0 - rest)).sum(axis=1) + p.max(axis=1) * rest.sum(axis=1)
+    return _keep(evidence, -error / (p**2).sum(axis=1))
 
-    Examples
-    --------
-    >>> cosines(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]))
-    array([[1., 0.]])
+
+@register("doctor_beta", formula="-(1 - p_(1)) / p_(1)", source="Granese et al. 2021")
+def doctor_beta(evidence: Evidence) -> ScoreResult:
+    """DOCTOR beta: negative odds that the prediction is wrong; ranks as MSP does."""
+    # The rest is summed rather than taken from 1, which would round to 0 near certainty.
+    z = evidence.logits.astype(np.float64)
+    others = np.exp(z - z.max(axis=1, keepdims=True))
+    np.put_along_axis(others, z.argmax(axis=1)[:, None], 0.0, axis=1)
+    return _keep(evidence, -others.sum(axis=1))
+
+
+@register("mcm", formula="max_c softmax(cos / T)_c", source="Ming et al. 2022 (arXiv 2211.13445)")
+def mcm(evidence: Evidence, *, temperature: float = 1.0, logit_scale: float = 100.0) -> ScoreResult:
+    """Maximum concept matching: MSP of the bare cosines at temperature 1.
+
+    Cosines come from the embeddings where they are passed, else from logits / `logit_scale`.
     """
-    table: NDArray[np.float64] = unit_rows(rows) @ unit_rows(columns).T
-    return table
+    if not temperature > 0:
+        raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
+    scaled = _text_cosines(evidence, logit_scale) / temperature
+    return _keep(evidence, top_probability(scaled)[1])
 
 
-def zero_shot_logits(
-    image_embeddings: ArrayLike, text_embeddings: ArrayLike, *, logit_scale: float = 100.0
-) -> NDArray[np.float64]:
-    """Zero-shot logits z_c(x) = s * cos(image(x), text_c) of a CLIP-like model.
-
-    Parameters
-    ----------
-    image_embeddings
-        `(n, e)`, any length per row.
-    text_embeddings
-        `(C, e)`, one row per class.
-    logit_scale
-        The model's learned scale s (100 for CLIP).
-
-    Returns
-    -------
-    ndarray
-        `(n, C)` float64 logits.
-
-    Raises
-    ------
-    InputError
-        For shapes that do not fit, NaN, infinity, or rows of zeros.
-
-    Notes
-    -----
-    Radford et al. 2021, "Learning transferable visual models from natural language supervision".
-
-    Examples
-    --------
-    >>> zero_shot_logits([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
-    array([[100.,   0.]])
-    """
-    images = as_nonzero_rows(image_embeddings, "image_embeddings")
-    texts = as_nonzero_rows(text_embeddings, "text_embeddings")
-    if images.shape[1] != texts.shape[1]:
+@register("gen", formula="-sum over the M largest of p^g (1 - p)^g", source="Liu et al. 2023")
+def gen(evidence: Evidence, *, gamma: float = 0.1, top: int = 100) -> ScoreResult:
+    """Generalised entropy, negated: 0 is certain. `gamma` is g, `top` is M."""
+    if not (0 < gamma < 1 and top >= 1):
         raise InputError(
-            f"Expected `image_embeddings` and `text_embeddings` to have as many columns, "
-            f"but got {images.shape[1]} and {texts.shape[1]}: they come from different models."
+            f"Expected `gamma` in (0, 1) and `top` of at least 1, but got {gamma} and {top}."
         )
-    logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
-    return logits
+    p = softmax(evidence.logits)
+    if p.shape[1] > top:
+        p = np.partition(p, -top, axis=1)[:, -top:]
+    return _keep(evidence, -(p**gamma * (1.0 - p) ** gamma).sum(axis=1))
 
 
-def pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
-    """One entry per row: `table[i, columns[i]]`.
+@register(
+    "pnorm_maxlogit",
+    formula="max_c u_c / |u|_p, u = z - mean z",
+    source="Cattelan & Silva 2024 (arXiv 2305.15508)",
+)
+def pnorm_maxlogit(evidence: Evidence, *, p: float = 5.0) -> ScoreResult:
+    """Largest centred logit over the p-norm of the centred logits, in [0, 1].
 
-    Examples
-    --------
-    >>> pick(np.array([[1, 2], [3, 4]]), np.array([1, 0]))
-    array([2, 3])
+    The paper chooses p on labelled data; here it is fixed. Equal logits have confidence 0.
     """
-    return np.take_along_axis(table, columns[:, None], axis=1)[:, 0]
-
-
-def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Logarithm of the softmax over the last axis, in float64, safe for any finite logits.
-
-    Examples
-    --------
-    >>> np.exp(log_softmax(np.array([[0.0, 0.0]])))
-    array([[0.5, 0.5]])
-    """
-    shifted: NDArray[np.float64] = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Softmax over the last axis, in float64, safe for any finite logits.
-
-    Examples
-    --------
-    >>> softmax(np.array([[1000.0, 1000.0]]))
-    array([[0.5, 0.5]])
-    """
-    result: NDArray[np.float64] = logits.astype(np.float64, order="C")
-    table = result.reshape(-1, result.shape[-1])
-    for part in cached_rows(len(table)):
-        rows = table[part]
-        rows -= rows.max(axis=1, keepdims=True)
-        np.exp(rows, out=rows)
-        rows /= rows.sum(axis=1, keepdims=True)
-    return result
-
-
-def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return argmax and maximum of the softmax over the columns, without the softmax itself.
-
-    Parameters
-    ----------
-    logits
-        `(n, C)`, finite. Exponentials are taken in their own precision.
-
-    Returns
-    -------
-    prediction, probability
-        `(n,)` int64, the first column where several are equal, and `(n,)` float64 in (0, 1].
-
-    Notes
-    -----
-    p = 1 / (1 + sum over the other columns of exp(z_c - max z)): what the others leave is added
-    up by itself, so that float32 logits do not round p to 1 where they tell images apart.
-
-    Examples
-    --------
-    >>> top_probability(np.array([[0.0, 0.0], [0.0, 20.0]], dtype=np.float32))
-    (array([0, 1]), array([0.5, 1. ]))
-    """
-    prediction = np.empty(len(logits), dtype=np.int64)
-    probability = np.empty(len(logits))
-    # Exponentials below the smallest normal number are slow, and nothing beside 1.
-    least = np.log(np.finfo(logits.dtype).tiny)
-    for part in cached_rows(len(logits)):
-        rows = logits[part]
-        top = rows.argmax(axis=1)
-        tops, others = (np.arange(len(rows)), top), np.empty_like(rows)
-        np.subtract(rows, rows[tops][:, None], out=others)
-        np.maximum(others, least, out=others)
-        np.exp(others, out=others)
-        others[tops] = 0.0
-        prediction[part] = top
-        probability[part] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
-    return prediction, probability
+    if not p > 0:
+        raise InputError(f"Expected `p` to be above 0, but got {p}.")
+    u = evidence.logits.astype(np.float64)
+    u -= u.mean(axis=1, keepdims=True)
+    largest = np.abs(u).max(axis=1, keepdims=True)
+    u = np.divide(u, largest, out=np.zeros_like(u), where=largest > 0)  # no overflow in u^p
+    norms = (np.abs(u) ** p).sum(axis=1) ** (1.0 / p)
+    return _keep(evidence, np.divide(u.max(axis=1), norms, out=np.zeros(len(u)), where=norms > 0))

@@ -10,9 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from trustvlm.serve.errors import overloaded
-
-__all__ = ["Batcher"]
+from trustvlm.serve.responses import overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")

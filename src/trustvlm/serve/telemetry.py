@@ -1,14 +1,50 @@
-"""What the service counts, in Prometheus' text format."""
+"""What the service counts, times and logs."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from trustvlm.serve.serving import Judged
+from trustvlm.serve.served_model import Judged
 
-__all__ = ["Telemetry"]
+# One JSON line per event, without anything of an image.
+
+
+class Log:
+    """Writes events as JSON lines.
+
+    Parameters
+    ----------
+    stream
+        Where to; standard error by default.
+
+    Examples
+    --------
+    >>> import io
+    >>> stream = io.StringIO()
+    >>> Log(stream).event("started", port=8000)
+    >>> json.loads(stream.getvalue())["event"]
+    'started'
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def event(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": moment, "event": event, **facts}, ensure_ascii=False)
+        stream = self._stream or sys.stderr
+        stream.write(f"{line}\n")
+        stream.flush()
+
+
+# What the service counts, in Prometheus' text format.
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)

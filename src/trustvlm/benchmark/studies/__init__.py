@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from trustvlm.benchmark.studies.encoders import ENCODERS
-from trustvlm.benchmark.studies.gain import GAIN
+from trustvlm.benchmark.studies.comparisons import ENCODERS, GAIN, MODALITIES, SHOTS
 from trustvlm.benchmark.studies.missing import MISSING
-from trustvlm.benchmark.studies.modalities import MODALITIES
 from trustvlm.benchmark.studies.sensitivity import SENSITIVITY
 from trustvlm.benchmark.studies.shift import SHIFT
-from trustvlm.benchmark.studies.shots import SHOTS
 from trustvlm.benchmark.studies.study import Plan, Study
 
 __all__ = ["STUDIES", "Plan", "Study"]

@@ -10,22 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.basis import basis_words
-from trustvlm.benchmark.captions import capitalised
-from trustvlm.benchmark.chapter import Section
-from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.draws import Spread, spread
-from trustvlm.benchmark.gains import accepted
-from trustvlm.benchmark.material import Material
-from trustvlm.benchmark.measuring import evaluate_quietly, values_of
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, axis_words, unit_words
-from trustvlm.benchmark.panels import Curve, Panel, small_multiples
+from trustvlm.benchmark.analysis import accepted
+from trustvlm.benchmark.captions import basis_words, capitalised
+from trustvlm.benchmark.encoded import Material
+from trustvlm.benchmark.outputs import Section
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.studies.measured import prepared
-from trustvlm.benchmark.studies.study import Plan, Study
-from trustvlm.benchmark.table import Head, Line, Table, slug, spread_cell
-
-__all__ = ["GROUPS", "MISSING", "classes_without_shots"]
+from trustvlm.benchmark.run import evaluate_quietly, values_of
+from trustvlm.benchmark.statistics import Spread, spread
+from trustvlm.benchmark.studies.study import Plan, Study, prepared
+from trustvlm.plots.panels import Curve, Panel, small_multiples
+from trustvlm.plots.svg import Drawing
+from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
+from trustvlm.tables.table import Head, Line, Table, slug, spread_cell
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 GROUPS = {

@@ -7,26 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from trustvlm.benchmark.basis import basis_words
-from trustvlm.benchmark.captions import capitalised
-from trustvlm.benchmark.chapter import Section
-from trustvlm.benchmark.drawing import Drawing
-from trustvlm.benchmark.draws import spread
-from trustvlm.benchmark.material import Material
-from trustvlm.benchmark.matrix import matrix_table
-from trustvlm.benchmark.matrix_figures import sensitivity_figure
-from trustvlm.benchmark.measuring import evaluate_quietly, values_of
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS, axis_words, unit_words
-from trustvlm.benchmark.panels import Curve, Panel, small_multiples
+from trustvlm.benchmark.captions import basis_words, capitalised
+from trustvlm.benchmark.encoded import Material
+from trustvlm.benchmark.heat_maps import matrix_table, sensitivity_figure
+from trustvlm.benchmark.outputs import Section
 from trustvlm.benchmark.results import Row, value_of
+from trustvlm.benchmark.run import evaluate_quietly, values_of
+from trustvlm.benchmark.statistics import spread
 from trustvlm.benchmark.studies.study import Plan, Study
-from trustvlm.benchmark.table import slug
-from trustvlm.pipeline.selection import TEMPERATURES, WEIGHTS
+from trustvlm.pipeline.select import TEMPERATURES, WEIGHTS
+from trustvlm.plots.panels import Curve, Panel, small_multiples
+from trustvlm.plots.svg import Drawing
 from trustvlm.scores import ScoreResult, get
 from trustvlm.scores.comparison import Comparison, compare
-from trustvlm.scores.sweeping import sweep_comparison
-
-__all__ = ["BANNER", "SENSITIVITY"]
+from trustvlm.scores.prototype_scores import sweep_comparison
+from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
+from trustvlm.tables.table import slug
 
 BANNER = "TEST images: shows how settings matter, never how to choose"
 _CAUTION = (

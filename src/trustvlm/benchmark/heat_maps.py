@@ -1,0 +1,405 @@
+"""Means of a metric by two settings, as tables and heat maps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trustvlm.benchmark.captions import basis_words, capitalised
+from trustvlm.benchmark.results import Row, value_of
+from trustvlm.benchmark.statistics import Spread, spread
+from trustvlm.exceptions import InputError
+from trustvlm.plots.svg import BANNER_HEIGHT, Drawing, Palette, ink_on, write_banner
+from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, unit_words
+from trustvlm.tables.table import UNDEFINED, Head, Line, Table, slug, spread_cell
+from trustvlm.text import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+# Means of a metric by two keys of the rows, over what all cells share.
+
+NOTHING = Spread(math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A metric by two keys.
+
+    Attributes
+    ----------
+    lines, columns
+        Values of the two keys: numbers ascending, names in the order of the rows.
+    cells
+        Mean and spread over draws by (line, column); those without values are absent.
+    told
+        What the means are over, as a sentence; empty if that goes without saying.
+    """
+
+    lines: Sequence[Any]
+    columns: Sequence[Any]
+    cells: Mapping[tuple[Any, Any], Spread]
+    told: str
+
+
+def matrix(rows: Sequence[Row], metric: str, keys: tuple[str, str]) -> Matrix:
+    """Average a metric over the data sets and draws that every cell with values has.
+
+    A data set or draw that one of the cells lacks counts for none: cells can then be compared.
+
+    Parameters
+    ----------
+    rows
+        As of `Results`, with both keys; `dataset` may be one of them.
+    metric
+        Its name.
+    keys
+        Of lines and of columns.
+
+    Raises
+    ------
+    InputError
+        Without rows, or if a row lacks a key.
+
+    Examples
+    --------
+    >>> about = {"score": "trustvlm", "shots": 1, "dataset": "pets"}
+    >>> rows = [{**about, "draw": i, "r": 1.0, "T": 0.1, "aurc": 0.2 + 0.1 * i} for i in (0, 1)]
+    >>> matrix(rows, "aurc", ("r", "T")).cells[1.0, 0.1].mean
+    0.25
+    """
+    if not rows or any(key not in row for row in rows for key in keys):
+        raise InputError(f"Expected rows that have {' and '.join(f'`{key}`' for key in keys)}.")
+    values: dict[tuple[Any, Any], dict[tuple[int, str], float]] = defaultdict(dict)
+    for row in rows:
+        value = value_of(row, metric)
+        if not math.isnan(value):
+            unit = (int(row["draw"]), "" if "dataset" in keys else str(row["dataset"]))
+            values[row[keys[0]], row[keys[1]]][unit] = value
+    shared = set.intersection(*map(set, values.values())) if values else set()
+    datasets = {dataset for _, dataset in shared}
+    told = ""
+    if not shared:
+        told = "The cells share no data set and draw."
+    elif "dataset" not in keys and len(datasets) < len({row["dataset"] for row in rows}):
+        told = f"Means are over the data sets that all cells have: {', '.join(sorted(datasets))}."
+    cells = {}
+    for cell, found in values.items() if shared else ():
+        by_draw: dict[int, list[float]] = defaultdict(list)
+        for draw, dataset in sorted(shared):
+            by_draw[draw].append(found[draw, dataset])
+        over_draws = spread([float(np.mean(v)) for v in by_draw.values()])
+        cells[cell] = Spread(
+            float(np.mean([found[unit] for unit in sorted(shared)])), over_draws.sd, over_draws.n
+        )
+    lines, columns = (_ordered([row[key] for row in rows]) for key in keys)
+    return Matrix(lines, columns, cells, told)
+
+
+def matrix_table(
+    rows: Sequence[Row],
+    metric: str,
+    *,
+    keys: tuple[str, str],
+    words: tuple[str, str],
+    name: str,
+    title: str,
+    of: str = "",
+    caution: str = "",
+    convention: str = "exact",
+) -> Table:
+    """Write the means of a metric by two keys, with their spread over draws.
+
+    Parameters
+    ----------
+    rows, metric, keys
+        As of `matrix`.
+    words
+        What lines and columns are.
+    name, title
+        As of `Table`.
+    of
+        What is measured; by default the score of the rows.
+    caution
+        A sentence that readers must not miss, before all others.
+    convention
+        Of the metric.
+    """
+    column, found = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
+    caption = [
+        caution,
+        f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{words[1]} (columns).",
+        basis_words(rows, convention),
+        "Mean ± standard deviation over the draws; without ± where all draws agree.",
+        found.told,
+    ]
+    return Table(
+        name=name,
+        title=title,
+        caption=" ".join(filter(None, caption)),
+        heads=(
+            Head(capitalised(words[0])),
+            *(Head(plainly(one), falling=column.higher_is_better) for one in found.columns),
+        ),
+        lines=tuple(
+            Line(
+                plainly(line),
+                tuple(
+                    spread_cell(found.cells.get((line, one), NOTHING), column.scale)
+                    for one in found.columns
+                ),
+            )
+            for line in found.lines
+        ),
+    )
+
+
+def plainly(value: Any) -> str:
+    """Write a name as it is, and a number without needless digits.
+
+    Examples
+    --------
+    >>> plainly("pets"), plainly(10.0), plainly(0.03)
+    ('pets', '10', '0.03')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ordered(values: Sequence[Any]) -> list[Any]:
+    distinct = list(dict.fromkeys(values))
+    numbers = all(isinstance(value, int | float) for value in distinct)
+    return sorted(distinct) if numbers else distinct
+
+
+# A heat map of means by two settings.
+
+# Width and height of a cell in CSS pixels.
+_CELL = (58, 34)
+
+
+def heat_map(
+    rows: Sequence[Row],
+    metric: str,
+    *,
+    keys: tuple[str, str],
+    words: tuple[str, str],
+    name: str,
+    title: str,
+    framed: tuple[Any, Any] | None = None,
+    of: str = "",
+    banner: str = "",
+    shade_columns: bool = False,
+    convention: str = "exact",
+) -> Drawing:
+    """Write means of a metric by two keys of the rows into cells, and shade these by them.
+
+    Means are over the data sets and draws that every cell with values has, so that cells can be
+    compared; a data set that one of them lacks counts for none.
+
+    Parameters
+    ----------
+    rows
+        As of `Results`, with both keys.
+    metric
+        Its name.
+    keys, words
+        Of lines and of columns, and what the axes call them.
+    name, title
+        As of `Drawing`.
+    framed
+        Line and column of a cell with a frame.
+    of
+        What is measured; by default the one score that the rows have.
+    banner
+        A warning that is part of the figure, wherever that is copied to.
+    shade_columns
+        Whether each column is shaded by itself, where columns cannot be compared.
+    convention
+        Of the metric.
+
+    Raises
+    ------
+    InputError
+        Without rows, if a row lacks a key, or if rows of several scores or shots are mixed.
+    """
+    column, found = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
+    _check(rows, keys, of)
+    caption = [
+        f"{banner}." if banner else "",
+        f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{words[1]} (columns).",
+        basis_words(rows, convention),
+        "Means over the draws" + ("." if "dataset" in keys else " and data sets."),
+        found.told,
+        "Lighter is better" + (" within a column." if shade_columns else "."),
+        "The frame marks the default, which nothing was tuned for." if framed else "",
+    ]
+
+    def draw(figure: Figure, palette: Palette) -> None:
+        from matplotlib.patches import Rectangle
+
+        write_banner(figure, palette, banner)
+        axes = figure.subplots()
+        axes.set_xlim(0, len(found.columns))
+        axes.set_ylim(len(found.lines), 0)
+        for y, one in enumerate(found.lines):
+            for x, other in enumerate(found.columns):
+                value = found.cells.get((one, other), NOTHING).mean
+                colour = _shade(value, _compared(found, other if shade_columns else None), column)
+                if colour is not None:
+                    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
+                axes.text(
+                    x + 0.5,
+                    y + 0.5,
+                    UNDEFINED if colour is None else f"{column.scale * value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=12,
+                    color=palette.ink if colour is None else ink_on(*colour),
+                )
+                if framed == (one, other):
+                    frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=palette.series[1])
+                    frame.set(linewidth=3, clip_on=False, zorder=5)
+                    axes.add_patch(frame)
+        xs, ys = (np.arange(len(found.columns)) + 0.5, np.arange(len(found.lines)) + 0.5)
+        axes.set_xticks(xs, [shortened(plainly(c), 22) for c in found.columns])
+        axes.set_yticks(ys, [shortened(plainly(c), 22) for c in found.lines])
+        headline = (of or str(rows[0]["score"])).partition(",")[0]
+        axes.set_title(shortened(headline, 40), fontsize=12.5, loc="left")
+        if max(len(plainly(c)) for c in found.columns) > 7:
+            axes.tick_params(axis="x", labelrotation=35)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axes.tick_params(length=0, labelsize=12)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(words[0])
+        axes.set_xlabel(words[1])
+
+    return Drawing(
+        name=name,
+        title=title,
+        caption=" ".join(filter(None, caption)),
+        width=max(320.0, _CELL[0] * len(found.columns) + 170.0),
+        # A single line has to leave room for the name of its axis.
+        height=max(_CELL[1] * len(found.lines), 100.0) + 130.0 + (BANNER_HEIGHT if banner else 0),
+        draw=draw,
+    )
+
+
+def _compared(found: Matrix, column: Any | None) -> list[float]:
+    return [cell.mean for key, cell in found.cells.items() if column is None or key[1] == column]
+
+
+def _shade(
+    value: float, values: Sequence[float], column: MetricColumn
+) -> tuple[float, float, float] | None:
+    from matplotlib import colormaps
+
+    if math.isnan(value):
+        return None
+    low, high = min(values), max(values)
+    place = (value - low) / (high - low) if high > low else 0.5
+    red, green, blue, _ = colormaps["cividis"](place if column.higher_is_better else 1 - place)
+    return float(red), float(green), float(blue)
+
+
+def _check(rows: Sequence[Row], keys: tuple[str, str], of: str) -> None:
+    for key in ("score", "shots"):
+        found = sorted({str(row[key]) for row in rows})
+        if len(found) > 1 and key not in keys and not of:
+            raise InputError(f"Expected rows of one {key.rstrip('s')}, but got {', '.join(found)}.")
+
+
+# Figures of studies with two settings: tuning, encoders and models, and shifts of domain.
+
+
+def sensitivity_figure(
+    rows: Sequence[Row],
+    metric: str,
+    *,
+    chosen: tuple[float, float] | None = (1.0, 0.01),
+    banner: str = "",
+    convention: str = "exact",
+) -> Drawing:
+    """Draw a metric by weight and temperature; a frame marks the chosen pair.
+
+    Parameters
+    ----------
+    rows
+        As of `Results`, of one score, with `weight` and `temperature`.
+    metric
+        Its name.
+    chosen
+        Weight and temperature that are framed; the untuned setting by default.
+    banner, convention
+        As of `heat_map`.
+    """
+    return heat_map(
+        rows,
+        metric,
+        keys=("weight", "temperature"),
+        words=("weight r of the visual term", "temperature T of the prototypes"),
+        name=f"sensitivity-{slug(metric)}",
+        title=f"{METRIC_COLUMNS[metric].title} by weight and temperature",
+        framed=chosen,
+        banner=banner,
+        convention=convention,
+    )
+
+
+def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact") -> Drawing:
+    """Draw a metric by the model that predicts and the encoder that verifies.
+
+    Parameters
+    ----------
+    rows
+        As of `Results`, of one score and one number of shots, with `vlm` and `vision`.
+    metric
+        Its name.
+    convention
+        Of the metric.
+    """
+    return heat_map(
+        rows,
+        metric,
+        keys=("vlm", "vision"),
+        words=("predicting model", "verifying encoder"),
+        name=f"encoders-{slug(metric)}-{slug(str(rows[0]['score']))}" if rows else "encoders",
+        title=f"{METRIC_COLUMNS[metric].title} by model and encoder",
+        convention=convention,
+    )
+
+
+def shift_figure(
+    rows: Sequence[Row], metric: str, *, name: str = "", of: str = "", convention: str = "exact"
+) -> Drawing:
+    """Draw a metric by the domain that the shots are from and the data set that is tested.
+
+    Parameters
+    ----------
+    rows
+        As of `Results`, with `support`; of one number of shots.
+    metric
+        Its name.
+    name, of, convention
+        As of `heat_map`.
+    """
+    return heat_map(
+        rows,
+        metric,
+        keys=("support", "dataset"),
+        words=("shots from", "tested on"),
+        name=name or f"shift-{slug(metric)}",
+        title=f"{METRIC_COLUMNS[metric].title} with shots of another domain",
+        of=of,
+        shade_columns=True,
+        convention=convention,
+    )

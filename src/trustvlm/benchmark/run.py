@@ -1,0 +1,389 @@
+"""Cells side by side: one process a core, one thread each."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm import metrics
+from trustvlm.benchmark.dataset import (
+    ArraySet,
+    refuse_shared_images,
+    same_classes,
+    warn_of_shared_images,
+)
+from trustvlm.benchmark.tuning import Tuned, Tuning
+from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
+from trustvlm.scores import ScoreResult, get, names, prepare
+from trustvlm.scores.compute import score_together
+from trustvlm.scores.few_shot import draw_shots
+
+# Seconds that processes take to start and to import; less work than this is done here.
+_START = 3.0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep linear algebra to one thread.
+
+    Cells are many and their matrices small: threads that wait for each other cost more than they
+    gain, and numbers would depend on the count of cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@dataclass
+class Workers:
+    """Who computes the cells of a study.
+
+    Attributes
+    ----------
+    jobs
+        Processes at most; 1 computes here. Results do not depend on it.
+    plugins
+        Files that register scores, to be executed in every process. Scores that the running program
+        registered itself are known only here: use them with `jobs=1`.
+
+    Examples
+    --------
+    >>> list(Workers().map(pow, [(2, 3), (3, 2)]))
+    [8, 9]
+    """
+
+    jobs: int = 1
+    plugins: tuple[Path, ...] = ()
+    _started: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.jobs < 1:
+            raise InputError(f"Expected at least one job, but got {self.jobs}.")
+
+    def map(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield what a function returns for each task, in their order.
+
+        Processes are started once what is left, at the pace so far, would take longer than they
+        take to start; from then on they do all tasks. Warnings of other processes are raised here.
+        """
+        done = 0
+        begun = time.perf_counter()
+        while done < len(tasks):
+            left = len(tasks) - done
+            pace = (time.perf_counter() - begun) / max(done, 1)
+            if done and self.jobs > 1 and left > 1 and pace * left > _START:
+                self._started = True
+            if self._started:
+                yield from self._elsewhere(function, tasks[done:])
+                return
+            with one_thread():
+                result = function(*tasks[done])
+            done += 1
+            yield result
+
+    def _elsewhere(
+        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
+            found = Parallel(return_as="generator")(
+                delayed(_in_worker)(self.plugins, function, task) for task in tasks
+            )
+            for result, caught in found:
+                for message, category in caught:
+                    warnings.warn(message, category, stacklevel=3)
+                yield result
+
+
+def _in_worker(
+    plugins: tuple[Path, ...], function: Callable[..., Any], task: tuple[Any, ...]
+) -> tuple[Any, list[tuple[str, type[Warning]]]]:
+    _scores_from(plugins)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function(*task)
+    return result, [(str(warning.message), warning.category) for warning in caught]
+
+
+@lru_cache
+def _scores_from(plugins: tuple[Path, ...]) -> None:
+    from trustvlm.scores.registry import load_installed, load_plugin
+
+    load_installed()
+    for plugin in plugins:
+        load_plugin(plugin)
+
+
+# Measure scores with one draw of the shots: the same shots and images for all of them.
+
+_OF_SHOTS = ("bank", "support_features", "support_labels", "support_logits")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One score on one test set, with one draw of the shots."""
+
+    dataset: str
+    score: str
+    shots: int
+    draw: int
+    result: ScoreResult
+    correct: NDArray[np.bool_]
+    measured: metrics.Evaluation
+    tuned: Tuned = field(default_factory=Tuned)
+
+    def row(self) -> dict[str, Any]:
+        """Return the cell as a flat row; undefined metrics are None."""
+        return {
+            "dataset": self.dataset,
+            "score": self.score,
+            "shots": self.shots,
+            "draw": self.draw,
+            **values_of(self.measured),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return all the score's parameters, and how some of them were selected, if they were."""
+        chosen = self.tuned.selection
+        return {
+            "parameters": {**get(self.score).parameters, **self.tuned.parameters},
+            **({} if chosen is None else {"selection": chosen.to_dict()}),
+        }
+
+
+def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> list[str]:
+    """Return the scores that these arrays have the evidence for; wanted ones must be.
+
+    Raises
+    ------
+    InputError, EvidenceMissingError
+        If a wanted score does not exist, or lacks evidence.
+    """
+    evidence = support.shots(np.arange(len(support))).with_images(
+        logits=support.logits[:1],
+        features=support.features[:1],
+        image_embeddings=None if support.image_embeddings is None else support.image_embeddings[:1],
+    )
+    if wanted is None:
+        return [name for name, needs in names().items() if all(map(evidence.has, needs))]
+    for name in wanted:
+        evidence.demand(get(name).needs, by=name)
+    return list(dict.fromkeys(wanted))
+
+
+def measure_draw(
+    support: ArraySet,
+    tests: Sequence[ArraySet],
+    scores: Sequence[str],
+    shots: int,
+    draw: int,
+    convention: str = "exact",
+    tuning: Tuning | None = None,
+    fixed: dict[tuple[str, str], Measured] | None = None,
+    chosen: NDArray[np.int64] | None = None,
+) -> Iterator[Measured]:
+    """Measure scores with one draw of the shots, on every test set.
+
+    `tuning` sets their parameters, which it may select anew for these shots. `fixed` carries the
+    scores that do not depend on shots from one call to the next. `chosen` are rows of `support`
+    that have been drawn already.
+    """
+    fixed = {} if fixed is None else fixed
+    if chosen is None:
+        chosen = draw_rows(support, shots, draw)
+    known = support.shots(chosen)
+    settings = (tuning or Tuning()).settings(scores, known)
+    fixed_already = {
+        name
+        for name in scores
+        if not any(need in _OF_SHOTS for need in get(name).needs)
+        and all((test.name, name) in fixed for test in tests)
+    }
+    prepared = {
+        name: prepare(name, known, **settings[name].parameters)
+        for name in scores
+        if name not in fixed_already
+    }
+    results = {test.name: score_together(prepared, test.about(known)) for test in tests}
+    for name in scores:
+        for test in tests:
+            if name in fixed_already:
+                yield replace(fixed[test.name, name], shots=shots, draw=draw)
+                continue
+            result = results[test.name][name]
+            correct = result.prediction == test.labels
+            found = evaluate_quietly(result.confidence, correct, convention)
+            cell = Measured(test.name, name, shots, draw, result, correct, found, settings[name])
+            fixed[test.name, name] = cell
+            yield cell
+
+
+def draw_rows(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
+    """Draw shots from arrays; warn, for draw 0, of classes that have too few."""
+    drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
+    if draw == 0 and (drawn.counts < shots).any():
+        few = int((drawn.counts < shots).sum())
+        warnings.warn(
+            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
+            "images: all of theirs are used",
+            TrustVLMWarning,
+            stacklevel=5,
+        )
+    return drawn.indices
+
+
+def evaluate_quietly(
+    confidence: ArrayLike, correct: ArrayLike, convention: str
+) -> metrics.Evaluation:
+    """Evaluate without warnings: undefined metrics are None in the rows, which says enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        return metrics.evaluate(confidence, correct, convention=convention)
+
+
+def values_of(found: metrics.Evaluation) -> dict[str, Any]:
+    """Return metrics as a row has them: fractions, None where undefined, and the count."""
+    values = {name: getattr(found, name) for name in metrics.METRICS}
+    return {
+        **{name: None if math.isnan(value) else value for name, value in values.items()},
+        "n": found.n,
+    }
+
+
+# Compare scores on arrays: every score, number of shots and draw, on the same images.
+
+ROW_KEYS = ("dataset", "score", "shots", "draw", *metrics.METRICS, "n")
+
+
+@dataclass
+class StudyResult:
+    """Rows of every cell, and the verdicts of draw 0 at the largest number of shots.
+
+    Attributes
+    ----------
+    rows
+        One dict per cell with `ROW_KEYS`; fractions.
+    verdicts
+        Prediction and confidence by (dataset, score).
+    correct
+        `(n,)` bool by (dataset, score).
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: dict[tuple[str, str], ScoreResult] = field(default_factory=dict)
+    correct: dict[tuple[str, str], NDArray[np.bool_]] = field(default_factory=dict)
+
+    def samples(self) -> dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        """Return confidence and correctness by (dataset, score), for paired tests."""
+        return {key: (v.confidence, self.correct[key]) for key, v in self.verdicts.items()}
+
+    def verdict_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return `<dataset>/<score>/prediction` and `.../confidence`, for an .npz file."""
+        return {
+            f"{dataset}/{score}/{part}": getattr(result, part)
+            for (dataset, score), result in self.verdicts.items()
+            for part in ("prediction", "confidence")
+        }
+
+
+def run_study(
+    support: ArraySet,
+    tests: Sequence[ArraySet],
+    *,
+    scores: Sequence[str] | None = None,
+    shots: Sequence[int] = (16,),
+    draws: int = 1,
+    convention: str = "exact",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: str = "untuned",
+    validation: ArraySet | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> StudyResult:
+    """Measure scores on test sets, with shots drawn from one support set.
+
+    All scores with shots see exactly the same shots. Scores of the logits alone do not depend on
+    them and are computed once per test set.
+
+    Parameters
+    ----------
+    support, tests
+        Where shots come from, and what is tested.
+    scores
+        Names; None takes every score that the arrays have evidence for.
+    shots
+        Numbers of shots per class; a class with fewer gives what it has, with a warning.
+    draws
+        How many draws; draw 0 is the paper's.
+    convention
+        Of the metrics: `exact` or `trustvlm`.
+    parameters
+        A score's own parameters by its name; defaults otherwise.
+    preset
+        `untuned`; or `loo` or `validation`, to select the weight and temperature of TrustVLM anew
+        for every draw, on the shots, each held out, or on `validation`. The rows then also have
+        `parameters` and, where something was selected, `selection`.
+    validation
+        Labelled images that are neither shots nor tests.
+    workers
+        Processes that share the work; by default this one alone.
+    progress
+        Called with cells done and cells in all.
+
+    Raises
+    ------
+    LeakError
+        If something would be selected on images that are also tested, or are shots. Where nothing
+        is selected, tested images that are also shots are a warning.
+    InputError, EvidenceMissingError
+        If sets do not fit together, or a score cannot be computed from them.
+    """
+    if draws < 1 or not shots or min(shots) < 1:
+        raise InputError(
+            f"Expected at least one draw and one shot, but got {draws} draws and {list(shots)}."
+        )
+    for other in [*tests, *([] if validation is None else [validation])]:
+        same_classes(support, other)
+    tuning = Tuning(preset, parameters or {}, validation)
+    chosen = usable_scores(support, scores)
+    drawn = {(s, d): draw_rows(support, s, d) for s in shots for d in range(draws)}
+    used = support.rows(np.unique(np.concatenate(list(drawn.values()))))
+    if tuning.selects:
+        refuse_shared_images(used, tests, validation)
+    else:
+        warn_of_shared_images(used, tests)
+    study, largest = StudyResult(), max(shots)
+    total, done = len(tests) * len(shots) * draws * len(chosen), 0
+    # Filled by the first cells: scores of the logits alone are computed once.
+    fixed: dict[tuple[str, str], Measured] = {}
+    tasks = [
+        (support, tests, chosen, n_shots, draw, convention, tuning, fixed, rows)
+        for (n_shots, draw), rows in drawn.items()
+    ]
+    for cells in (workers or Workers()).map(_measured, tasks):
+        for cell in cells:
+            study.rows.append({**cell.row(), **(cell.settings() if tuning.selects else {})})
+            if cell.draw == 0 and cell.shots == largest:
+                study.verdicts[cell.dataset, cell.score] = cell.result
+                study.correct[cell.dataset, cell.score] = cell.correct
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return study
+
+
+def _measured(*task: Any) -> list[Measured]:
+    return list(measure_draw(*task))

@@ -1,0 +1,596 @@
+"""Mean and spread of a metric over the draws of the shots."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from trustvlm.benchmark.results import Results, Samples, value_of
+from trustvlm.exceptions import InputError
+from trustvlm.metrics import METRICS, PairedDifference
+from trustvlm.metrics.bootstrap import (
+    check_names,
+    check_plan,
+    evaluated,
+    generator,
+    multiplicities,
+    percentile_interval,
+    resampled_counts,
+)
+from trustvlm.metrics.conventions import value
+from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
+from trustvlm.metrics.paired import holm, two_sided_p_value
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over several draws.
+
+    Attributes
+    ----------
+    mean
+        Over the draws in which it is defined; NaN if there are none.
+    sd
+        Standard deviation of the sample (n - 1 in the denominator); NaN below two draws.
+    n
+        Draws in which it is defined.
+    n_undefined
+        Draws in which it is not.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    n_undefined: int = 0
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of the values that are not NaN.
+
+    Examples
+    --------
+    >>> spread([1.0, 3.0, float("nan")])
+    Spread(mean=2.0, sd=1.4142135623730951, n=2, n_undefined=1)
+    """
+    array = np.asarray(values, dtype=np.float64)
+    kept = array[~np.isnan(array)]
+    undefined = len(array) - len(kept)
+    if not len(kept):
+        return Spread(math.nan, math.nan, 0, undefined)
+    # A mean of equal values is that value, which rounding of sums may miss.
+    same = bool((kept == kept[0]).all())
+    mean = float(kept[0] if same else kept.mean())
+    sd = math.nan if len(kept) < 2 else 0.0 if same else float(kept.std(ddof=1))
+    return Spread(mean, sd, len(kept), undefined)
+
+
+def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]:
+    """Return the spread over draws for each (dataset, score, shots), as fractions.
+
+    Failed cells count as undefined draws, those that failed as a whole for every score.
+
+    Examples
+    --------
+    >>> cell = {"dataset": "pets", "score": "knn", "shots": 16}
+    >>> rows = [{**cell, "draw": 0, "aurc": 0.1}, {**cell, "draw": 1, "aurc": 0.3}]
+    >>> spreads(Results(rows), "aurc")["pets", "knn", 16].mean
+    0.2
+    """
+    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for (score, shots), rows in results.by_score.items():
+        for row in rows:
+            values[row["dataset"], score, shots].append(value_of(row, metric))
+    return {cell: spread(found) for cell, found in values.items()}
+
+
+def mean_over_datasets(
+    results: Results, metric: str, datasets: Sequence[str], score: str, shots: int
+) -> Spread:
+    """Mean over data sets, which count alike, and its spread over the draws.
+
+    A draw that lacks one of the data sets counts as undefined: means over different sets are not
+    comparable.
+    """
+    wanted = set(datasets)
+    by_draw: dict[int, list[float]] = defaultdict(list)
+    for row in results.by_score.get((score, shots), []):
+        if row["dataset"] in wanted:
+            by_draw[row["draw"]].append(value_of(row, metric))
+    complete = [
+        float(np.mean(values)) if len(values) == len(wanted) else math.nan
+        for values in by_draw.values()
+    ]
+    return spread(complete)
+
+
+# One bootstrap for all scores of a data set: the same resampled images for every score.
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Every metric of every score, on the images themselves and on shared resamples.
+
+    Attributes
+    ----------
+    n
+        Number of images.
+    estimates
+        By score and metric, on the images themselves; NaN where undefined.
+    drawn
+        `(n_resamples,)` by score and metric; NaN where undefined in a resample.
+    """
+
+    n: int
+    estimates: Mapping[str, Mapping[str, float]]
+    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+    def difference(self, a: str, b: str, metric: str, level: float = 0.95) -> PairedDifference:
+        """Compare two scores, a - b; what `metrics.paired_bootstrap` returns for them."""
+        at_a, at_b = self.estimates[a][metric], self.estimates[b][metric]
+        drawn = self.drawn[a][metric] - self.drawn[b][metric]
+        if math.isnan(at_a) or math.isnan(at_b):
+            drawn = np.full_like(drawn, math.nan)
+        low, high, n_excluded = percentile_interval(drawn, level)
+        return PairedDifference(
+            metric=metric,
+            a=at_a,
+            b=at_b,
+            difference=at_a - at_b,
+            low=low,
+            high=high,
+            p_value=two_sided_p_value(drawn),
+            level=level,
+            n_resamples=len(drawn),
+            n_excluded=n_excluded,
+        )
+
+
+def resample(
+    samples: Mapping[str, Samples],
+    metrics: Sequence[str] = METRICS,
+    *,
+    first: str = "",
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Resampled:
+    """Draw images with replacement and evaluate every score on the same draws.
+
+    Comparing k scores pairwise costs k evaluations instead of k (k - 1), and all metrics share the
+    counts of one pass.
+
+    Parameters
+    ----------
+    samples
+        By score, confidence `(n,)` and correct `(n,)`; image i is the same in all.
+    metrics
+        Names from `METRICS`, in the `exact` convention.
+    first
+        The score in whose order images are drawn: for a comparison of it with any other, the
+        result is that of `metrics.paired_bootstrap(first, other)` with the same seed.
+    n_resamples, seed
+        As of `metrics.paired_bootstrap`.
+
+    Raises
+    ------
+    InputError
+        If scores have different numbers of images, for NaN, or for names or numbers out of range.
+
+    Examples
+    --------
+    >>> right = [1, 1, 1, 1, 0, 0, 0]
+    >>> found = resample({"a": ([7, 6, 5, 4, 3, 2, 1], right), "b": ([1, 7, 2, 6, 3, 5, 4], right)})
+    >>> found.difference("a", "b", "auroc").low >= 0
+    True
+    """
+    names = check_names(list(metrics))
+    n_resamples, _ = check_plan(n_resamples, 0.5)
+    rng = generator(seed)
+    rankings = {
+        score: rank(*sample, names=(f"confidence of {score}", f"correctness of {score}"))
+        for score, sample in samples.items()
+    }
+    sizes = {score: ranking.n for score, ranking in rankings.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"Expected all scores to have the same images, but got counts {sizes}.")
+    n = max(sizes.values(), default=0)
+    drawn = {score: {name: np.full(n_resamples, math.nan) for name in names} for score in samples}
+    if n:
+        base = rankings.get(first) or next(iter(rankings.values()))
+        _draw(rankings, base, drawn, n_resamples, rng)
+    estimates = {
+        score: {name: value(name, ranking, "exact") for name in names}
+        for score, ranking in rankings.items()
+    }
+    return Resampled(n, estimates, drawn)
+
+
+def _draw(
+    rankings: Mapping[str, Ranking],
+    base: Ranking,
+    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> None:
+    harmonic = harmonic_numbers(base.n)
+    # Metrics see ranks alone: scores that rank alike, such as logits and cosines, are drawn once.
+    distinct: dict[bytes, str] = {}
+    for score, ranking in rankings.items():
+        distinct.setdefault(_ranks(ranking), score)
+    place = np.empty(base.n, dtype=np.intp)
+    place[base.order] = np.arange(base.n)
+    at = {score: place[rankings[score].order] for score in distinct.values()}
+    done = 0
+    for weights in multiplicities(base.n, n_resamples, rng):
+        rows = slice(done, done + len(weights))
+        for score, places in at.items():
+            counts = resampled_counts(rankings[score], np.take(weights, places, axis=1))
+            for name, values in evaluated(counts, list(drawn[score]), harmonic).items():
+                drawn[score][name][rows] = values
+        done += len(weights)
+    for score, ranking in rankings.items():
+        for name, values in drawn[distinct[_ranks(ranking)]].items():
+            drawn[score][name][:] = values
+
+
+def _ranks(ranking: Ranking) -> bytes:
+    return b"".join(a.tobytes() for a in (ranking.order, ranking.ends, ranking.correct))
+
+
+# Which scores of a column deserve a mark: those that a test finds ahead of the others.
+
+Mark: TypeAlias = Literal["", "best", "second"]
+
+
+def leaders(
+    shown: Mapping[str, float],
+    resampled: Resampled | None,
+    metric: str,
+    *,
+    higher_is_better: bool,
+    level: float = 0.95,
+) -> dict[str, Mark]:
+    """Return the scores that deserve a mark, by test and not by the digits alone.
+
+    A score is better than another if what is shown says so *and* the paired bootstrap interval of
+    their difference leaves out zero on the same side. `best` is better than every other score;
+    `second` is better than every other but one, so that two that cannot be told apart, and are
+    both ahead of the rest, are both marked so.
+
+    Parameters
+    ----------
+    shown
+        By score, the value that the table shows, such as a mean over draws; NaN where undefined.
+    resampled
+        The samples' bootstrap; None if there are no samples, and then there are no marks.
+    metric, higher_is_better
+        Name, and which end is good.
+    level
+        Nominal coverage of the intervals.
+
+    Examples
+    --------
+    >>> leaders({"a": 0.9, "b": 0.5}, None, "auroc", higher_is_better=True)
+    {}
+    """
+    if resampled is None:
+        return {}
+    sign = 1 if higher_is_better else -1
+    defined = {score: sign * value for score, value in shown.items() if not math.isnan(value)}
+    marks: dict[str, Mark] = {}
+    # Only the first two can be better than all others, or all but one.
+    for score in sorted(defined, key=lambda name: -defined[name])[:2]:
+        others = [name for name in defined if name != score]
+        beaten = sum(
+            defined[score] > defined[other] and _ahead(resampled, score, other, metric, sign, level)
+            for other in others
+        )
+        if beaten and beaten >= len(others) - 1:
+            marks[score] = "best" if beaten == len(others) else "second"
+    return marks
+
+
+def _ahead(resampled: Resampled, a: str, b: str, metric: str, sign: int, level: float) -> bool:
+    if a not in resampled.estimates or b not in resampled.estimates:
+        return False
+    pair = resampled.difference(a, b, metric, level)
+    return min(sign * pair.low, sign * pair.high) > 0
+
+
+# Which differences between scores are more than chance.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score against the reference on the images of one data set.
+
+    Attributes
+    ----------
+    dataset, score, reference, metric
+        What is compared.
+    value, reference_value
+        The metric of both on draw 0, as fractions.
+    difference, low, high
+        Score - reference, and its paired bootstrap interval.
+    p_value, p_holm
+        Two-sided p-value, and the same after Holm's correction for all scores compared on this
+        data set by this metric.
+    level
+        Nominal coverage of the interval; `significant` where `p_holm` is at most 1 - level.
+    n
+        Number of images.
+    """
+
+    dataset: str
+    score: str
+    reference: str
+    metric: str
+    value: float
+    reference_value: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    level: float
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is a difference, after correction; False where nothing is defined."""
+        return self.p_holm <= 1 - self.level + 1e-12
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as plain Python values."""
+        return asdict(self)
+
+
+def compare_to_reference(
+    dataset: str,
+    resampled: Resampled,
+    reference: str,
+    metrics: Sequence[str],
+    *,
+    level: float = 0.95,
+) -> list[Comparison]:
+    """Compare every other score of a data set to the reference, by each metric.
+
+    Returns
+    -------
+    list of Comparison
+        By metric, then by score in the order of the samples. Empty if the reference is not among
+        the scores.
+
+    Examples
+    --------
+    >>> from trustvlm.benchmark.statistics import resample
+    >>> right = [1] * 8 + [0] * 8
+    >>> good, bad = (range(16, 0, -1), right), (range(16), right)
+    >>> resampled = resample({"good": good, "bad": bad}, ["auroc"], first="good")
+    >>> (found,) = compare_to_reference("toy", resampled, "good", ["auroc"])
+    >>> found.score, found.difference, found.significant
+    ('bad', -1.0, True)
+    """
+    if reference not in resampled.estimates:
+        return []
+    found = []
+    for metric in metrics:
+        # The reference first: the resamples are then those of `metrics.paired_bootstrap`.
+        pairs = {
+            score: resampled.difference(reference, score, metric, level)
+            for score in resampled.estimates
+            if score != reference
+        }
+        adjusted = holm([pair.p_value for pair in pairs.values()])
+        for (score, pair), p_holm in zip(pairs.items(), adjusted, strict=True):
+            found.append(
+                Comparison(
+                    dataset=dataset,
+                    score=score,
+                    reference=reference,
+                    metric=metric,
+                    value=pair.b,
+                    reference_value=pair.a,
+                    difference=pair.b - pair.a,
+                    low=-pair.high,
+                    high=-pair.low,
+                    p_value=pair.p_value,
+                    p_holm=float(p_holm),
+                    level=level,
+                    n=resampled.n,
+                )
+            )
+    return found
+
+
+# Average ranks of scores over data sets, and which of them can be told apart.
+
+
+@dataclass(frozen=True)
+class RankComparison:
+    """Ranks of k scores over N data sets; rank 1 is the best.
+
+    Attributes
+    ----------
+    scores, datasets
+        What was ranked: those with a value everywhere.
+    left_out_scores, left_out_datasets
+        What was not, for lack of values.
+    average_ranks
+        `(k,)`, ties share the mean of their ranks.
+    statistic, p_value
+        Friedman's chi-squared, corrected for ties; NaN below 3 scores or 2 data sets, or if all
+        are tied.
+    f_statistic, f_p_value
+        Iman and Davenport's less conservative form of it.
+    critical_difference
+        Nemenyi: average ranks that differ by less cannot be told apart; NaN below 2 of either.
+    alpha
+        Of the critical difference.
+    """
+
+    scores: tuple[str, ...]
+    datasets: tuple[str, ...]
+    left_out_scores: tuple[str, ...]
+    left_out_datasets: tuple[str, ...]
+    average_ranks: NDArray[np.float64]
+    statistic: float
+    p_value: float
+    f_statistic: float
+    f_p_value: float
+    critical_difference: float
+    alpha: float
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the ranks differ by more than chance at all; the condition of the post-hoc."""
+        return self.f_p_value <= self.alpha
+
+    def rank_of(self, score: str) -> float:
+        """Average rank of a score; NaN if it was left out."""
+        if score not in self.scores:
+            return math.nan
+        return float(self.average_ranks[self.scores.index(score)])
+
+    def groups(self) -> list[tuple[str, ...]]:
+        """Return the largest groups of scores that cannot be told apart, best first.
+
+        Two scores belong together if their average ranks differ by less than the critical
+        difference. Groups of one are left out; without a critical difference there are none.
+        """
+        if math.isnan(self.critical_difference):
+            return []
+        order = np.argsort(self.average_ranks, kind="stable")
+        ranks = self.average_ranks[order]
+        found: list[tuple[int, int]] = []
+        for start in range(len(order)):
+            end = int(np.searchsorted(ranks, ranks[start] + self.critical_difference, side="left"))
+            if end - start > 1 and (not found or end > found[-1][1]):
+                found.append((start, end))
+        return [tuple(self.scores[i] for i in order[start:end]) for start, end in found]
+
+
+def compare_ranks(
+    values: ArrayLike,
+    scores: Sequence[str],
+    datasets: Sequence[str],
+    *,
+    higher_is_better: bool,
+    alpha: float = 0.05,
+) -> RankComparison:
+    """Rank scores on each data set and test whether the average ranks differ.
+
+    Parameters
+    ----------
+    values
+        `(N, k)` a metric of each score on each data set; NaN where undefined. Scores and data
+        sets are left out, the emptiest first, until no value is missing.
+    scores, datasets
+        Names of the columns and rows.
+    higher_is_better
+        Which end of the metric is good.
+    alpha
+        Level of the critical difference.
+
+    Raises
+    ------
+    InputError
+        If names and values do not fit.
+
+    Notes
+    -----
+    Demsar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets" (JMLR 7),
+    sections 3.2.1 and 3.2.2; Iman & Davenport 1980. The tests take the data sets to be
+    independent of one another: test sets that share their shots are not.
+
+    Examples
+    --------
+    >>> found = compare_ranks([[0.9, 0.8, 0.7]] * 4, "abc", "wxyz", higher_is_better=True)
+    >>> found.average_ranks, found.rejected, round(found.critical_difference, 3)
+    (array([1., 2., 3.]), True, 1.657)
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != (len(datasets), len(scores)):
+        raise InputError(
+            f"Expected `values` of shape ({len(datasets)}, {len(scores)}), but got {table.shape}."
+        )
+    rows, columns = complete_block(table)
+    kept = table[np.ix_(rows, columns)]
+    N, k = kept.shape
+    signed = -kept if higher_is_better else kept
+    ranks = stats.rankdata(signed, axis=1) if kept.size else np.ones((N, k))
+    statistic = _friedman(ranks)
+    f = _iman_davenport(statistic, N, k)
+    return RankComparison(
+        scores=tuple(scores[i] for i in columns),
+        datasets=tuple(datasets[i] for i in rows),
+        left_out_scores=tuple(name for i, name in enumerate(scores) if i not in columns),
+        left_out_datasets=tuple(name for i, name in enumerate(datasets) if i not in rows),
+        average_ranks=ranks.mean(axis=0) if N else np.empty(0),
+        statistic=statistic,
+        p_value=float(stats.chi2.sf(statistic, k - 1)) if k > 1 else math.nan,
+        f_statistic=f,
+        f_p_value=float(stats.f.sf(f, k - 1, (k - 1) * (N - 1))) if k > 1 and N > 1 else math.nan,
+        critical_difference=critical_difference(k, N, alpha) if min(N, k) > 1 else math.nan,
+        alpha=alpha,
+    )
+
+
+def critical_difference(k: int, N: int, alpha: float = 0.05) -> float:
+    """Smallest difference of two average ranks that the Nemenyi test finds significant.
+
+    q sqrt(k (k + 1) / (6 N)), q the studentised range of k and infinite degrees of freedom over
+    the root of two; k >= 2 scores, N >= 1 data sets.
+
+    Examples
+    --------
+    >>> round(critical_difference(4, 14), 2)  # Demsar 2006, section 3.2.4
+    1.25
+    """
+    if k < 2 or N < 1 or not 0 < alpha < 1:
+        raise InputError(
+            f"Expected k >= 2, N >= 1 and `alpha` in (0, 1), but got k={k}, N={N}, alpha={alpha}."
+        )
+    q = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(k * (k + 1) / (6 * N))
+
+
+def complete_block(values: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+    """Return the rows and columns that are left when the emptiest ones go until no NaN is left.
+
+    Of a row and a column that lack the same share, the column goes.
+
+    Examples
+    --------
+    >>> complete_block(np.array([[1.0, 2.0, np.nan], [3.0, 4.0, np.nan]]))
+    ([0, 1], [0, 1])
+    """
+    rows, columns = list(range(values.shape[0])), list(range(values.shape[1]))
+    while rows and columns:
+        missing = np.isnan(values[np.ix_(rows, columns)])
+        if not missing.any():
+            return rows, columns
+        by_row, by_column = missing.mean(axis=1), missing.mean(axis=0)
+        if by_row.max() > by_column.max():
+            del rows[int(by_row.argmax())]
+        else:
+            del columns[int(by_column.argmax())]
+    return [], []
+
+
+def _friedman(ranks: NDArray[np.float64]) -> float:
+    N, k = ranks.shape
+    if k < 3 or N < 2 or (ranks == ranks[:, :1]).all():
+        return math.nan
+    return float(stats.friedmanchisquare(*ranks.T).statistic)
+
+
+def _iman_davenport(statistic: float, N: int, k: int) -> float:
+    left = N * (k - 1) - statistic
+    return math.inf if left <= 1e-9 else (N - 1) * statistic / left

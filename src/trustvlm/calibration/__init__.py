@@ -1,0 +1,1 @@
+"""P(correct): from a score to the probability that a label is right."""

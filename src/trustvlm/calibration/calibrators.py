@@ -1,0 +1,402 @@
+"""P(correct): from a score to the probability that the label is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+from scipy.optimize import isotonic_regression
+
+from trustvlm.exceptions import InputError
+from trustvlm.metrics.inputs import confidence_array, correctness_array
+
+# Isotonic regression: the best non-decreasing function of the confidence.
+
+State = dict[str, NDArray[np.float64]]
+
+
+def grouped(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Distinct confidences `(m,)`, ascending, with how many images and how many right ones.
+
+    Examples
+    --------
+    >>> grouped(np.array([0.5, 0.1, 0.5]), np.array([True, False, False]))
+    (array([0.1, 0.5]), array([1., 2.]), array([0., 1.]))
+    """
+    values, where = np.unique(confidence, return_inverse=True)
+    images = np.bincount(where, minlength=len(values)).astype(np.float64)
+    right = np.bincount(where, weights=correct, minlength=len(values)).astype(np.float64)
+    return values, images, right
+
+
+def fit_isotonic(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
+    """Fit by pooling adjacent violators (Zadrozny & Elkan 2002)."""
+    values, images, right = grouped(confidence, correct)
+    return _thinned(values, isotonic_regression(right / images, weights=images).x)
+
+
+def fit_smoothed(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
+    """Fit by pooling adjacent violators, each pool's share right drawn in from 0 and 1.
+
+    A pool with k of n right gets (k + 1/2) / (n + 1), the mean after Jeffreys' prior: a few images
+    that are all right do not prove that such images always are. Pools that then violate the order
+    are pooled again.
+    """
+    values, images, right = grouped(confidence, correct)
+    blocks = isotonic_regression(right / images, weights=images).blocks
+    n, k = np.add.reduceat(images, blocks[:-1]), np.add.reduceat(right, blocks[:-1])
+    smoothed = isotonic_regression((k + 0.5) / (n + 1), weights=n).x
+    return _thinned(values, np.repeat(smoothed, np.diff(blocks)))
+
+
+def predict_isotonic(state: State, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interpolate between the fitted confidences; beyond them the outermost value holds."""
+    return np.interp(confidence, state["confidence"], state["probability"])
+
+
+def _thinned(values: NDArray[np.float64], fitted: NDArray[np.float64]) -> State:
+    # Inside a run of equal values nothing is lost without its middle.
+    kept = np.ones(len(values), dtype=bool)
+    kept[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
+    return {"confidence": values[kept], "probability": np.clip(fitted[kept], 0.0, 1.0)}
+
+
+# Platt scaling and beta calibration: logistic curves of few parameters, never decreasing.
+
+_SMALLEST = 1e-12
+
+
+def fit_platt(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
+    """Fit sigmoid(a s + b), a >= 0, to targets drawn in from 0 and 1 (Platt 1999).
+
+    The confidence s is standardised first, which changes nothing but the rounding.
+    """
+    location, scale = float(confidence.mean()), float(confidence.std())
+    if confidence.min() == confidence.max() or scale == 0:
+        # A single confidence tells nothing of a slope.
+        weights = np.append(0.0, _logistic(np.ones((len(correct), 1)), correct, increasing=0))
+        scale = 1.0
+    else:
+        standard = (confidence - location) / scale
+        columns = np.stack([standard, np.ones_like(standard)], axis=1)
+        weights = _logistic(columns, correct, increasing=1)
+    return {
+        "weights": weights,
+        "location": np.array([location]),
+        "scale": np.array([scale]),
+    }
+
+
+def predict_platt(state: State, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `(n,)` probabilities."""
+    slope, intercept = state["weights"]
+    standard = (confidence - state["location"][0]) / state["scale"][0]
+    probability: NDArray[np.float64] = special.expit(slope * standard + intercept)
+    return probability
+
+
+def fit_beta(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
+    """Fit sigmoid(a ln p - b ln(1 - p) + c), a, b >= 0, on Platt's probability p.
+
+    Notes
+    -----
+    Kull, Silva Filho & Flach 2017, "Beta calibration", for probabilities; a score that is none
+    becomes one by Platt scaling first, of which this is then the refinement: a = b = 1, c = 0
+    gives Platt's back.
+    """
+    platt = fit_platt(confidence, correct)
+    columns = _beta_columns(predict_platt(platt, confidence))
+    return {**platt, "beta": _logistic(columns, correct, increasing=2)}
+
+
+def predict_beta(state: State, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `(n,)` probabilities."""
+    columns = _beta_columns(predict_platt(state, confidence))
+    probability: NDArray[np.float64] = special.expit(columns @ state["beta"])
+    return probability
+
+
+def _beta_columns(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    inside = np.clip(p, _SMALLEST, 1 - _SMALLEST)
+    return np.stack([np.log(inside), -np.log1p(-inside), np.ones_like(inside)], axis=1)
+
+
+def _logistic(
+    columns: NDArray[np.float64], correct: NDArray[np.bool_], increasing: int
+) -> NDArray[np.float64]:
+    """Logistic regression on Platt's targets, the first `increasing` weights not below 0."""
+    right = int(correct.sum())
+    wrong = len(correct) - right
+    targets = np.where(correct, (right + 1) / (right + 2), 1 / (wrong + 2))
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = columns @ weights
+        value = (np.logaddexp(0.0, z) - targets * z).mean()
+        return float(value), columns.T @ (special.expit(z) - targets) / len(z)
+
+    start = np.zeros(columns.shape[1])
+    start[:increasing] = 1.0
+    bounds = [(0.0, None)] * increasing + [(None, None)] * (len(start) - increasing)
+    found = optimize.minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
+    )
+    return np.asarray(found.x, dtype=np.float64)
+
+
+# Venn-Abers prediction: isotonic regression with the new image as if right, and as if wrong.
+
+
+def fit_venn_abers(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
+    """Compute the pair of probabilities (p0, p1) at every distinct confidence and between them.
+
+    p1 is the isotonic fit at the new image, added to the calibration set as right, p0 as wrong.
+    One of the two is calibrated whatever the distribution; the single probability made of them,
+    p1 / (1 - p0 + p1), is the one of least regret in log loss, and is never 0 or 1.
+
+    Notes
+    -----
+    Vovk & Petej 2014, "Venn-Abers predictors"; Vovk, Petej & Fedorova 2015 (arXiv 1511.00213).
+    A pool of the isotonic fit that the new image does not fall into stays whole, so each of the
+    2 m + 1 fits runs over pools and the members of one pool only.
+    """
+    values, images, right = grouped(confidence, correct)
+    fit = isotonic_regression(right / images, weights=images)
+    starts = fit.blocks[:-1]
+    pool_images, pool_right = np.add.reduceat(images, starts), np.add.reduceat(right, starts)
+    m = len(values)
+    low, high = np.empty(2 * m + 1), np.empty(2 * m + 1)
+    # Position 2 i is the gap before value i, position 2 i + 1 the value itself.
+    for position in range(2 * m + 1):
+        i, at_value = divmod(position, 2)
+        pool = int(np.searchsorted(starts, min(i, m - 1), side="right")) - 1
+        first = starts[pool]
+        last = starts[pool + 1] if pool + 1 < len(starts) else m
+        n = np.concatenate([pool_images[:pool], images[first:last], pool_images[pool + 1 :]])
+        k = np.concatenate([pool_right[:pool], right[first:last], pool_right[pool + 1 :]])
+        at = pool + i - first
+        if at_value:
+            n[at] += 1
+        else:
+            n, k = np.insert(n, at, 1.0), np.insert(k, at, 0.0)
+        low[position] = isotonic_regression(k / n, weights=n).x[at]
+        k[at] += 1
+        high[position] = isotonic_regression(k / n, weights=n).x[at]
+    return {"confidence": values, "low": low, "high": high}
+
+
+def predict_venn_abers(state: State, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `(n,)` single probabilities p1 / (1 - p0 + p1)."""
+    values = state["confidence"]
+    at = np.searchsorted(values, confidence, side="left")
+    at_value = values[np.minimum(at, len(values) - 1)] == confidence
+    position = 2 * at + np.where((at < len(values)) & at_value, 1, 0)
+    low, high = state["low"][position], state["high"][position]
+    merged: NDArray[np.float64] = high / (1 - low + high)
+    return merged
+
+
+# P(correct): from a score to the probability that the label is right.
+
+DEFAULT_CALIBRATOR = "smoothed_isotonic"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    fit: Callable[[NDArray[np.float64], NDArray[np.bool_]], State]
+    predict: Callable[[State, NDArray[np.float64]], NDArray[np.float64]]
+    keys: tuple[str, ...]
+
+
+_KINDS = {
+    "platt": _Kind(fit_platt, predict_platt, ("weights", "location", "scale")),
+    "isotonic": _Kind(fit_isotonic, predict_isotonic, ("confidence", "probability")),
+    "smoothed_isotonic": _Kind(fit_smoothed, predict_isotonic, ("confidence", "probability")),
+    "beta": _Kind(fit_beta, predict_beta, ("weights", "location", "scale", "beta")),
+    "venn_abers": _Kind(fit_venn_abers, predict_venn_abers, ("confidence", "low", "high")),
+}
+CALIBRATORS = tuple(_KINDS)
+
+
+class Calibrator:
+    """A non-decreasing map from confidence to the probability of being correct.
+
+    Parameters
+    ----------
+    name
+        `smoothed_isotonic`, the default: isotonic regression whose ends are drawn in from 0 and 1.
+        `isotonic`: the best non-decreasing step function, linear in between. `platt`: a logistic
+        curve, for few images. `beta`: Platt's curve with a shape of its own at either end.
+        `venn_abers`: isotonic regression that allows for its own uncertainty.
+
+    Attributes
+    ----------
+    state_ : dict of ndarray
+        What `fit` learned; float64.
+
+    Examples
+    --------
+    >>> confidence, correct = [0.1, 0.2, 0.3, 0.4], [False, True, False, True]
+    >>> Calibrator("isotonic").fit(confidence, correct).predict([0.0, 0.25, 0.5])
+    array([0. , 0.5, 1. ])
+    >>> Calibrator("venn_abers").fit(confidence, correct).predict([0.0, 0.25, 0.5]).round(2)
+    array([0.33, 0.5 , 0.67])
+    """
+
+    state_: State
+
+    def __init__(self, name: str = DEFAULT_CALIBRATOR) -> None:
+        self.name = name
+
+    def check(self) -> Calibrator:
+        """Raise `InputError` unless the name is known.
+
+        Examples
+        --------
+        >>> Calibrator("plat").check()
+        Traceback (most recent call last):
+        trustvlm.exceptions.InputError: Expected a calibrator of platt, isotonic, \
+smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean platt?
+        """
+        self._kind()
+        return self
+
+    def fit(self, confidence: ArrayLike, correct: ArrayLike) -> Calibrator:
+        """Learn from n >= 1 labelled images that neither shots nor score have seen.
+
+        Parameters
+        ----------
+        confidence
+            `(n,)` finite real numbers, higher is more trusted.
+        correct
+            `(n,)` booleans, or zeros and ones; they may be all alike.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, no images, or arrays that do not fit.
+        """
+        kind = self._kind()
+        score = confidence_array(confidence)
+        right = correctness_array(correct, len(score))
+        if not len(score):
+            raise InputError("Expected at least one labelled image to calibrate on, but got none.")
+        self.state_ = kind.fit(score.astype(np.float64), right)
+        return self
+
+    def predict(self, confidence: ArrayLike) -> NDArray[np.float64]:
+        """Return `(n,)` float64 probabilities in [0, 1]; NaN where the confidence is NaN.
+
+        Raises
+        ------
+        InputError
+            If `fit` has not been called, or the confidence is not `(n,)` real numbers.
+        """
+        if not hasattr(self, "state_"):
+            raise InputError("This Calibrator has learned nothing yet: call fit first.")
+        score = np.asarray(confidence, dtype=np.float64)
+        known = ~np.isnan(score)
+        probability = np.full(score.shape, np.nan)
+        probability[known] = self._kind().predict(
+            self.state_, confidence_array(score[known]).astype(np.float64)
+        )
+        return probability
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and state as plain JSON values."""
+        return {"name": self.name, "state": {k: v.tolist() for k, v in self.state_.items()}}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Calibrator:
+        """Restore what `to_dict` gave, or the same with arrays.
+
+        Raises
+        ------
+        InputError
+            If the name is unknown or the state is not complete.
+
+        Examples
+        --------
+        >>> learned = Calibrator("platt").fit([0.1, 0.9], [False, True])
+        >>> again = Calibrator.from_dict(learned.to_dict())
+        >>> bool((again.predict([0.3]) == learned.predict([0.3])).all())
+        True
+        """
+        calibrator = cls(str(stored["name"]))
+        state = {k: np.asarray(v, dtype=np.float64) for k, v in stored["state"].items()}
+        missing = [key for key in calibrator._kind().keys if key not in state]
+        if missing:
+            raise InputError(
+                f"The stored calibrator `{calibrator.name}` lacks {', '.join(missing)}."
+            )
+        calibrator.state_ = state
+        return calibrator
+
+    def _kind(self) -> _Kind:
+        if self.name not in _KINDS:
+            close = get_close_matches(str(self.name), _KINDS, n=1)
+            raise InputError(
+                f"Expected a calibrator of {', '.join(_KINDS)}, but got {self.name!r}"
+                + (f": did you mean {close[0]}?" if close else ".")
+            )
+        return _KINDS[self.name]
+
+
+# P(correct) of the calibration images themselves, each from the others.
+
+
+def cross_fitted(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    calibrator: str = DEFAULT_CALIBRATOR,
+    *,
+    folds: int = 10,
+) -> NDArray[np.float64]:
+    """Return P(correct) of every calibration image from a calibrator that has not seen it.
+
+    These are fair to measure the calibrator with (`metrics.brier`, `metrics.ece`); what it says of
+    the images that it was fitted on is not.
+
+    Parameters
+    ----------
+    confidence, correct
+        `(n,)`, as for `Calibrator.fit`.
+    calibrator
+        Of `CALIBRATORS`.
+    folds
+        At least 2. The images are dealt to them in the order of their confidence, so that every
+        fold covers all confidences, and the order of the images does not matter.
+
+    Returns
+    -------
+    ndarray
+        `(n,)` float64; NaN with a single image, which has no others.
+
+    Examples
+    --------
+    >>> cross_fitted([0.1, 0.2, 0.2, 0.3], [False, False, True, True], "isotonic", folds=4)
+    array([0.5, 1. , 0. , 0.5])
+    """
+    score = confidence_array(confidence).astype(np.float64)
+    right = correctness_array(correct, len(score))
+    if folds < 2:
+        raise InputError(f"Expected `folds` to be at least 2, but got {folds}.")
+    fold = np.empty(len(score), dtype=np.int64)
+    fold[np.lexsort((right, score))] = np.arange(len(score)) % folds
+    probability = np.full(len(score), np.nan)
+    for held_out in range(min(folds, len(score)) if len(score) > 1 else 0):
+        seen = fold != held_out
+        learned = Calibrator(calibrator).fit(score[seen], right[seen])
+        probability[~seen] = learned.predict(score[~seen])
+    return probability

@@ -1,0 +1,1 @@
+"""Label errors, outliers, near-duplicates, overlapping classes, and what to label next."""

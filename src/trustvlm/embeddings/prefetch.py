@@ -1,0 +1,395 @@
+"""Daemon threads that prepare images; one that hangs is given up and replaced."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trustvlm.embeddings.profile import Profile
+from trustvlm.embeddings.store import EmbeddingStore
+from trustvlm.environment import usable_cores
+from trustvlm.exceptions import ImageError
+from trustvlm.images import ImageSource, Limits, content_hash, decode
+from trustvlm.images.errors import Stopwatch, refusal
+from trustvlm.models.base import ImageEncoder
+from trustvlm.models.preprocessing import Preprocessing
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+# No thread can be stopped from outside, so each that hangs is memory, and perhaps a core, until the
+# process ends. Beyond these, those that hang are not replaced, and no new pool begins.
+MOST_HANGING = 16
+# How long closing waits for threads that are in the middle of an image, in seconds.
+_PATIENCE = 5.0
+_THREADS = "trustvlm-decode"
+
+_hanging = 0
+_lock = threading.Lock()
+
+
+def n_hanging() -> int:
+    """Return how many threads of this process were given up and have not come back."""
+    return _hanging
+
+
+class GivenUpError(Exception):
+    """Raised in a thread whose task was given up, to end it."""
+
+
+class Work(Protocol[T_co]):
+    """What a thread is to do."""
+
+    def run(self, stopwatch: Stopwatch) -> T_co:
+        """Do it; the stopwatch runs while the time limit applies."""
+        ...
+
+    def given_up(self) -> T_co:
+        """Return what stands in place of the result if it takes too long."""
+        ...
+
+    def not_tried(self) -> T_co:
+        """Return what stands in place of the result if no thread is left."""
+        ...
+
+
+class Task(Generic[T]):
+    """Work, its future, and how long it has been worked on."""
+
+    def __init__(self, work: Work[T]) -> None:
+        self.work = work
+        self.stopwatch = Stopwatch()
+        self.future: Future[T] = Future()
+
+
+class ThreadPool(Generic[T]):
+    """Threads that work through tasks in order and do not keep the interpreter from ending.
+
+    `concurrent.futures` would wait for its threads when the interpreter ends, and has no
+    replacement for one that hangs. Whoever waits for a result watches the time, so that tasks which
+    end cost nothing more.
+
+    Parameters
+    ----------
+    workers
+        Threads, at most.
+    seconds
+        Time limit of one task, by its stopwatch.
+    """
+
+    def __init__(self, workers: int, seconds: float) -> None:
+        self._workers = workers
+        self._seconds = seconds
+        self._tasks: queue.SimpleQueue[Task[T] | None] = queue.SimpleQueue()
+        self._threads: dict[threading.Thread, Task[T] | None] = {}
+        self._n_started = 0
+        atexit.register(self.close)
+
+    def submit(self, work: Work[T]) -> Task[T]:
+        """Queue some work."""
+        if len(self._threads) < self._workers:
+            self._start()
+        task = Task(work)
+        self._tasks.put(task)
+        return task
+
+    def results(self, tasks: Sequence[Task[T]]) -> list[T]:
+        """Wait for tasks, which must be those submitted first of all that were not waited for."""
+        if self._threads and tasks:
+            # Mostly the last one ends last: to wake up once is cheaper than for each of them.
+            with suppress(TimeoutError):
+                tasks[-1].future.exception(self._seconds)
+        return [self._result(task) for task in tasks]
+
+    def _result(self, task: Task[T]) -> T:
+        while not task.future.done():
+            left = self._seconds - task.stopwatch.seconds
+            if left <= 0:
+                self._give_up(task)
+            elif not self._threads:
+                return task.work.not_tried()
+            else:
+                with suppress(TimeoutError):
+                    task.future.exception(left + 0.001)
+        return task.future.result()
+
+    def close(self) -> None:
+        """Forget what was not begun, wait a little for what was, and end the threads."""
+        atexit.unregister(self.close)
+        with suppress(queue.Empty):
+            while True:
+                self._tasks.get_nowait()
+        threads = list(self._threads)
+        for _ in threads:
+            self._tasks.put(None)
+        # The garbage collector may close a run in one of these threads, which cannot wait for
+        # itself.
+        if threading.current_thread().name.startswith(_THREADS):
+            return
+        deadline = time.monotonic() + _PATIENCE
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            task = self._threads.get(thread)
+            if thread.is_alive() and task is not None:
+                self._give_up(task)
+
+    def _start(self) -> None:
+        if n_hanging() >= MOST_HANGING:
+            return
+        name = f"{_THREADS}_{self._n_started}"
+        self._n_started += 1
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._threads[thread] = None
+        thread.start()
+
+    def _give_up(self, task: Task[T]) -> None:
+        _count(1)
+        try:
+            task.future.set_result(task.work.given_up())
+        except InvalidStateError:  # it has ended after all
+            _count(-1)
+            return
+        for thread, current in list(self._threads.items()):
+            if current is task:
+                del self._threads[thread]
+        self._start()
+
+    def _run(self) -> None:
+        thread = threading.current_thread()
+        while (task := self._tasks.get()) is not None:
+            self._threads[thread] = task
+            if not _settle(task):
+                # Another thread stands in this one's place.
+                _count(-1)
+                return
+            self._threads[thread] = None
+            # Else the pixels would live on until the next task.
+            del task
+
+
+def _settle(task: Task[T]) -> bool:
+    """Do a task; False if it had been given up meanwhile."""
+    try:
+        try:
+            result = task.work.run(task.stopwatch)
+        except GivenUpError:
+            return False
+        except BaseException as error:
+            task.future.set_exception(error)
+        else:
+            task.future.set_result(result)
+    except InvalidStateError:
+        return False
+    return True
+
+
+def _count(change: int) -> None:
+    global _hanging
+    with _lock:
+        _hanging += change
+
+
+# From files to what encoders still have to see, in threads that run ahead of the encoders.
+
+S = TypeVar("S", bound=ImageSource)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, read and, where an encoder has to see it, decoded.
+
+    Attributes
+    ----------
+    path
+        Its name.
+    digest
+        SHA-256 of its bytes; "" if it could not be read.
+    owner
+        False if another image of the chunk has the same bytes and was prepared in its place.
+    error
+        Why it cannot be encoded.
+    found
+        Stored vectors by fingerprint.
+    pixels
+        `(height, width, 3)` uint8 for each preprocessing that a missing vector needs.
+    """
+
+    path: str
+    digest: str = ""
+    owner: bool = True
+    error: ImageError | None = None
+    found: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    pixels: Mapping[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look up and to prepare for: the encoders by fingerprint, the store, the limits.
+
+    `profile` learns where the time goes.
+    """
+
+    encoders: Mapping[str, ImageEncoder]
+    store: EmbeddingStore
+    limits: Limits
+    profile: Profile = field(default_factory=Profile)
+
+
+def pixels_key(preprocessing: Preprocessing) -> Preprocessing:
+    """Return what decides on the pixels: everything but mean and standard deviation."""
+    return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def run_ahead(
+    chunks: Iterable[Sequence[S]], wanted: Wanted, workers: int | None, *, chunk_size: int
+) -> Generator[list[Prepared], None, None]:
+    """Yield each chunk prepared, in order, while threads prepare the next few.
+
+    An image that takes longer than `limits.seconds` is prepared as one with an error, and its
+    thread is replaced. The pool is shut down when the generator ends, is closed, or is left by an
+    exception.
+    """
+    workers = workers or default_workers()
+    # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
+    ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
+    pool: ThreadPool[Prepared] = ThreadPool(workers, wanted.limits.seconds)
+    running: deque[list[Task[Prepared]]] = deque()
+    todo = iter(chunks)
+    try:
+        while True:
+            while len(running) <= ahead and (chunk := next(todo, None)) is not None:
+                running.append(_submit(pool, chunk, wanted))
+            if not running:
+                return
+            yield pool.results(running.popleft())
+    finally:
+        pool.close()
+
+
+def default_workers() -> int:
+    """Return how many threads decode: one per core that this process may use, at most 8."""
+    return min(8, usable_cores())
+
+
+def _submit(pool: ThreadPool[Prepared], chunk: Sequence[S], wanted: Wanted) -> list[Task[Prepared]]:
+    claims = _Claims()
+    return [pool.submit(_Preparation(ref, claims, wanted)) for ref in chunk]
+
+
+class _Claims:
+    """Lets one of several images with the same bytes be decoded for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owners: dict[str, _Preparation] = {}
+        self._given_up: set[_Preparation] = set()
+
+    def take(self, digest: str, image: _Preparation) -> bool:
+        """Whether this image is to be decoded; GivenUpError if nobody waits for it any more."""
+        with self._lock:
+            if image in self._given_up:
+                raise GivenUpError
+            return self._owners.setdefault(digest, image) is image
+
+    def give_up(self, image: _Preparation) -> str:
+        """Note that nobody waits for an image; return the digest for which others rely on it."""
+        with self._lock:
+            self._given_up.add(image)
+            return next((d for d, owner in self._owners.items() if owner is image), "")
+
+
+class _Preparation:
+    """The work on one image."""
+
+    def __init__(self, ref: ImageSource, claims: _Claims, wanted: Wanted) -> None:
+        self._ref = ref
+        self._claims = claims
+        self._wanted = wanted
+        self._reading = True
+
+    def run(self, stopwatch: Stopwatch) -> Prepared:
+        """Read the image, look it up, and decode it for the encoders that lack it."""
+        ref, wanted = self._ref, self._wanted
+        with wanted.profile.stage("reading"), stopwatch:
+            content = _guarded(ref, lambda: ref.read(wanted.limits))
+            if isinstance(content, ImageError):
+                return Prepared(ref.path, error=content)
+            digest = content_hash(content)
+        self._reading = False
+        if not self._claims.take(digest, self):
+            return Prepared(ref.path, digest, owner=False)
+        found: dict[str, NDArray[np.float32]] = {}
+        missing: dict[Preprocessing, Preprocessing] = {}
+        for fingerprint, encoder in wanted.encoders.items():
+            with wanted.profile.stage("looking up"):
+                vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
+            if vector is not None and vector.shape == (encoder.dim,):
+                found[fingerprint] = vector
+            else:
+                missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
+        if not missing:
+            return Prepared(ref.path, digest, found=found)
+        with stopwatch:
+            pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted, stopwatch))
+        if isinstance(pixels, ImageError):
+            return Prepared(ref.path, digest, error=pixels, found=found)
+        return Prepared(ref.path, digest, found=found, pixels=pixels)
+
+    def given_up(self) -> Prepared:
+        """Say that the image takes too long."""
+        digest, path = self._claims.give_up(self), self._ref.path
+        doing, remedy = "decoding", "Leave it out, or save it anew with an image program"
+        if self._reading:
+            doing, remedy = "reading", "Check the disk or the network"
+        what = f"{doing} took longer than {self._wanted.limits.seconds:g} s"
+        note = "Or raise `Limits(seconds=...)`."
+        return Prepared(path, digest, error=refusal("too_slow", path, what, remedy, note=note))
+
+    def not_tried(self) -> Prepared:
+        """Say that other images left no thread for this one."""
+        what = f"it was not tried, because {n_hanging()} images before it hang in their decoders"
+        remedy = "Leave those out, and start the program again"
+        return Prepared(self._ref.path, error=refusal("not_tried", self._ref.path, what, remedy))
+
+
+def _pixels(
+    content: bytes,
+    name: str,
+    needed: Mapping[Preprocessing, Preprocessing],
+    wanted: Wanted,
+    stopwatch: Stopwatch,
+) -> dict[Preprocessing, NDArray[np.uint8]]:
+    images: dict[int | None, Image.Image] = {}
+    for enough in {preprocessing.enough for preprocessing in needed.values()}:
+        with wanted.profile.stage("decoding"):
+            images[enough] = decode(
+                content, wanted.limits, name=name, enough=enough, stopwatch=stopwatch
+            )
+    with wanted.profile.stage("resizing"):
+        return {key: wished.pixels(images[wished.enough]) for key, wished in needed.items()}
+
+
+def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:
+    """Turn whatever goes wrong with one image into that image's error."""
+    try:
+        return work()
+    except ImageError as error:
+        return error
+    except MemoryError:
+        what, remedy = "there is not enough memory to decode it", "Make the image smaller"
+        return refusal("memory", ref.path, what, remedy)
+    except Exception as error:
+        what = f"it failed with {type(error).__name__} ({error})"
+        return refusal("unexpected", ref.path, what, "Leave it out, and report this as a bug")

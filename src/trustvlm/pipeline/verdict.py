@@ -1,0 +1,312 @@
+"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from trustvlm.environment import require
+from trustvlm.exceptions import InputError
+from trustvlm.files import atomic_path, write_text
+from trustvlm.images.archives import TAR_EXTENSIONS
+from trustvlm.images.decoding import thumbnail
+from trustvlm.images.remote import Location, is_url
+from trustvlm.images.tables import TABLE_EXTENSIONS
+
+# Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said about one image.
+
+    Attributes
+    ----------
+    path
+        The image, as the user would name it.
+    label
+        The predicted class; "" if the image could not be read.
+    confidence
+        The score, higher is more trusted; not a probability. NaN if the image could not be read.
+    p_correct
+        Probability that the label is right, in [0, 1]; NaN until the model is calibrated.
+    decision
+        `accept`, `review` or `error`.
+    text_score
+        Softmax probability of the label from the text side, in [0, 1].
+    image_score
+        Cosine of the image with the example images of the label; NaN where there are none.
+    runner_up
+        The label to consider instead; "" if there is a single class.
+    reason
+        Why, in plain words.
+    error
+        What is wrong with the file, and the remedy; "" if nothing is.
+    """
+
+    path: str
+    label: str
+    confidence: float
+    p_correct: float
+    decision: str
+    text_score: float
+    image_score: float
+    runner_up: str
+    reason: str
+    error: str
+
+    def to_row(self) -> dict[str, str | float | None]:
+        """Return the columns in order, None for what does not exist."""
+        return {k: _none_for_nan(v) for k, v in asdict(self).items()}
+
+
+COLUMNS = tuple(field.name for field in fields(Verdict))
+_NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
+
+
+class Verdicts(Sequence[Verdict]):
+    """Verdicts in input order; a sequence of `Verdict` with columns and writers.
+
+    A notebook shows them as a table with pictures.
+
+    Parameters
+    ----------
+    rows
+        The verdicts.
+    folder
+        What their paths are relative to, for the pictures; None if that is not known.
+
+    Examples
+    --------
+    >>> row = Verdict("cat.png", "cat", 1.5, math.nan, "accept", 0.9, 0.6, "dog", "", "")
+    >>> verdicts = Verdicts([row])
+    >>> verdicts[0].label, verdicts.column("confidence")
+    ('cat', [1.5])
+    >>> print(verdicts.to_csv())
+    path,label,confidence,p_correct,decision,text_score,image_score,runner_up,reason,error
+    cat.png,cat,1.5,,accept,0.9,0.6,dog,,
+    <BLANKLINE>
+    """
+
+    def __init__(self, rows: Iterable[Verdict], *, folder: Path | None = None) -> None:
+        self._rows = tuple(rows)
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Verdicts(self._rows[index], folder=self._folder)
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self._rows)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in self.decisions().items() if n)
+        return f"<Verdicts: {len(self)} images ({counts or 'none'})>"
+
+    def _repr_html_(self) -> str:
+        """Show the first verdicts with small pictures in a notebook."""
+        return verdicts_html(self._rows, self._folder, repr(self))
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column as a list, in input order."""
+        if name not in COLUMNS:
+            raise InputError(f"There is no column `{name}`; there are {', '.join(COLUMNS)}.")
+        return [getattr(row, name) for row in self._rows]
+
+    def decisions(self) -> dict[str, int]:
+        """Count the decisions."""
+        made = self.column("decision")
+        return {name: made.count(name) for name in ("accept", "review", "error")}
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame; needs the extra `pandas`."""
+        pandas = require("pandas", extra="pandas", purpose="Verdicts.to_pandas()")
+        return pandas.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return CSV text (UTF-8, nine significant digits) and write it if a path is given."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in self._rows:
+            writer.writerow([_cell(value) for value in row.to_row().values()])
+        return _written(text.getvalue(), path)
+
+    def to_jsonl(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return JSON Lines, null for what does not exist, and write it if a path is given."""
+        lines = [json.dumps(row.to_row(), ensure_ascii=False) + "\n" for row in self._rows]
+        return _written("".join(lines), path)
+
+    def to_arrow(self) -> Any:
+        """Return a pyarrow Table, null for what does not exist; needs the extra `parquet`."""
+        pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
+        columns = {
+            name: pyarrow.array(
+                [_none_for_nan(value) for value in self.column(name)],
+                pyarrow.float64() if name in _NUMBERS else pyarrow.string(),
+            )
+            for name in COLUMNS
+        }
+        return pyarrow.table(columns)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file; needs the extra `parquet`."""
+        parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet output")
+        with atomic_path(path) as temporary:
+            parquet.write_table(self.to_arrow(), temporary)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write `.csv`, `.jsonl` or `.parquet`, by the name's ending, whole or not at all."""
+        suffix = check_output(path)
+        if suffix == ".csv":
+            self.to_csv(path)
+        elif suffix == ".jsonl":
+            self.to_jsonl(path)
+        else:
+            self.to_parquet(path)
+
+
+def error_verdict(path: str, error: Exception) -> Verdict:
+    """Return the verdict on an image that could not be used.
+
+    Examples
+    --------
+    >>> error_verdict("cat.png", OSError("cat.png is empty")).decision
+    'error'
+    """
+    nan = math.nan
+    return Verdict(path, "", nan, nan, "error", nan, nan, "", "", str(error))
+
+
+def check_output(path: str | os.PathLike[str]) -> str:
+    """Return the ending of an output path, or raise before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the name does not end in .csv, .jsonl or .parquet.
+    MissingExtraError
+        If it ends in .parquet and the extra `parquet` is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet"):
+        raise InputError(
+            f"Expected the output to end in .csv, .jsonl or .parquet, but got {str(path)!r}."
+        )
+    if suffix == ".parquet":
+        require("pyarrow", extra="parquet", purpose="Parquet output")
+    return suffix
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        write_text(path, text)
+    return text
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _none_for_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# Verdicts as a table with pictures, for notebooks.
+
+_SHOWN, _SIDE, _WORDS = 20, 64, 300
+_HEADS = ("", "image", "label", "confidence", "P(correct)", "decision", "reason")
+_CELL = "text-align: left; vertical-align: top; padding: 0.3em 0.6em"
+
+
+def verdicts_html(rows: Sequence[Verdict], folder: Path | None, title: str) -> str:
+    """Return an HTML table of the first 20 verdicts, with small pictures where they can be read.
+
+    Parameters
+    ----------
+    rows
+        Of any number.
+    folder
+        What the paths of the rows are relative to; None leaves the pictures out.
+    title
+        What stands above the table.
+    """
+    heads = "".join(f'<th style="{_CELL}">{head}</th>' for head in _HEADS)
+    body = "\n".join(_row(row, folder) for row in rows[:_SHOWN])
+    more = f"<p>{len(rows) - _SHOWN:,} more are not shown.</p>" if len(rows) > _SHOWN else ""
+    return (
+        f"<div><p>{escape(title)}</p>\n<table><thead><tr>{heads}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table>\n{more}</div>"
+    )
+
+
+def folder_of(source: Any) -> Path | None:
+    """Return the folder that the paths of a source are relative to; None if there is none.
+
+    Images within archives and Parquet files, and those of URLs, are no files: another file of the
+    same name would be another picture.
+
+    Examples
+    --------
+    >>> folder_of("no/such/photos.csv").as_posix(), folder_of(["a.jpg", "b.jpg"]).as_posix()
+    ('no/such', '.')
+    >>> folder_of("photos.tar") is None
+    True
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        # An iterator is left for those who read the images.
+        items = source if isinstance(source, list | tuple) else ()
+        return None if any(_is_no_file(item) for item in items) else Path()
+    if _is_no_file(source):
+        return None
+    path = Path(source)
+    if path.is_dir():
+        return path
+    return path.parent if path.suffix.lower() in TABLE_EXTENSIONS | {".txt"} else Path()
+
+
+def _is_no_file(item: Any) -> bool:
+    if not isinstance(item, (str, os.PathLike)):
+        return True
+    location = Location(os.fspath(item))
+    streamed = location.suffix in TAR_EXTENSIONS | {".parquet"} and not Path(item).is_dir()
+    return is_url(location.text) or streamed
+
+
+def _row(row: Verdict, folder: Path | None) -> str:
+    picture = thumbnail(folder / row.path, _SIDE) if folder is not None else ""
+    image = f'<img src="{picture}" alt="">' if picture else ""
+    cells = (
+        _text(row.path),
+        _text(row.label),
+        _number(row.confidence),
+        _number(row.p_correct),
+        _text(row.decision),
+        _text(row.error or row.reason),
+    )
+    return (
+        "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in (image, *cells)) + "</tr>"
+    )
+
+
+def _text(text: str) -> str:
+    return escape(text if len(text) <= _WORDS else f"{text[:_WORDS]}…")
+
+
+def _number(value: float) -> str:
+    # NaN, which equals nothing, stands for what does not exist.
+    return f"{value:.3f}" if value == value else ""

@@ -1,0 +1,596 @@
+"""Sections of the page of an evaluation: classes, confusions, pictures, examples, calibration."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm import metrics
+from trustvlm.report.summary import trusted_less
+from trustvlm.text import counted, percent
+
+if TYPE_CHECKING:
+    from trustvlm.data_quality.checks import Health
+    from trustvlm.pipeline.evaluate import EvaluationResult
+    from trustvlm.pipeline.shot_quality import ShotHealth
+
+
+# The evaluation class by class.
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of the evaluation.
+
+    Attributes
+    ----------
+    name
+        The class.
+    images, right, wrong
+        Evaluated images whose true class it is, by whether the predicted label is right.
+    shots
+        Example images that the model was fitted with; None if the artefact does not say.
+    accuracy, confidence
+        Share right and mean confidence; NaN without images.
+    confusion, confused
+        The wrong label most often given instead and how often; "" and 0 if there is none.
+    auroc
+        Of right against wrong images of this class; NaN unless it has both.
+    """
+
+    name: str
+    images: int
+    shots: int | None
+    right: int
+    wrong: int
+    accuracy: float
+    confidence: float
+    confusion: str
+    confused: int
+    auroc: float
+
+
+def class_rows(evaluation: EvaluationResult) -> list[ClassRow]:
+    """Return one row per class, in the order of the class names, for the model's own score."""
+    names = evaluation.class_names
+    result = evaluation.results[evaluation.score]
+    correct = evaluation.correct()
+    shots = shots_by_class(evaluation.model, len(names))
+    order = np.argsort(evaluation.labels, kind="stable")
+    bounds = np.searchsorted(evaluation.labels[order], np.arange(len(names) + 1))
+    rows = []
+    for label, name in enumerate(names):
+        members = order[bounds[label] : bounds[label + 1]]
+        right, confidence = correct[members], result.confidence[members]
+        wrong = Counter(result.prediction[members[~right]].tolist())
+        # The most frequent one; of equally frequent ones the first class.
+        confusion = min(wrong, key=lambda c: (-wrong[c], c), default=None)
+        both = bool(right.any() and not right.all())
+        rows.append(
+            ClassRow(
+                name=name,
+                images=len(members),
+                shots=None if shots is None else shots[label],
+                right=int(right.sum()),
+                wrong=int((~right).sum()),
+                accuracy=float(right.mean()) if len(members) else math.nan,
+                confidence=float(confidence.mean()) if len(members) else math.nan,
+                confusion="" if confusion is None else names[confusion],
+                confused=0 if confusion is None else wrong[confusion],
+                auroc=float(metrics.auroc(confidence, right)) if both else math.nan,
+            )
+        )
+    return rows
+
+
+def shots_by_class(manifest: Mapping[str, Any], n_classes: int) -> Sequence[int] | None:
+    """Return the shots of each of the C classes; None if the manifest does not tell.
+
+    Examples
+    --------
+    >>> shots_by_class({"shots": {"counts": [0, 16]}}, 2)
+    [0, 16]
+    >>> shots_by_class({}, 2) is None
+    True
+    """
+    shots = manifest.get("shots")
+    counts = shots.get("counts") if isinstance(shots, Mapping) else None
+    if not isinstance(counts, list) or len(counts) != n_classes:
+        return None
+    return counts
+
+
+# The pairs of classes that are mistaken for each other most, with pictures.
+
+
+@dataclass(frozen=True)
+class ConfusedImage:
+    """A picture to show: where its pixels are, its name, the model's confidence in its label."""
+
+    file: Path
+    path: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One class taken for another.
+
+    Attributes
+    ----------
+    truth, label
+        What the images show, and what they are labelled.
+    count, of
+        How many images of the true class carry this label, and how many images it has.
+    back
+        How many images are mistaken the other way round.
+    images
+        Some of them, most trusted first: the ones that a threshold would let through.
+    """
+
+    truth: str
+    label: str
+    count: int
+    of: int
+    back: int
+    images: tuple[ConfusedImage, ...]
+
+    @property
+    def sentence(self) -> str:
+        """How often, in words."""
+        told = f"{counted(self.count, 'image')} of {self.of:,} ({percent(self.count / self.of, 0)})"
+        return f"{told}; the other way round {self.back:,}" if self.back else told
+
+
+def confusions(
+    evaluation: EvaluationResult, pairs: int = 8, pictures: int = 3
+) -> tuple[Confusion, ...]:
+    """Return the most frequent confusions of the model's own labels, the first classes on ties.
+
+    Parameters
+    ----------
+    evaluation
+        What `trustvlm evaluate` found.
+    pairs, pictures
+        At most so many confusions, with at most so many pictures each.
+    """
+    own = evaluation.results[evaluation.score]
+    n_classes = len(evaluation.class_names)
+    wrong = np.flatnonzero(~evaluation.correct())
+    code = evaluation.labels[wrong] * n_classes + own.prediction[wrong]
+    codes, counts = np.unique(code, return_counts=True)
+    totals = np.bincount(evaluation.labels, minlength=n_classes)
+    often = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+    found = []
+    for place in np.argsort(-counts, kind="stable")[:pairs]:
+        truth, label = divmod(int(codes[place]), n_classes)
+        members = wrong[code == codes[place]]
+        shown = members[np.argsort(-own.confidence[members], kind="stable")[:pictures]]
+        found.append(
+            Confusion(
+                truth=evaluation.class_names[truth],
+                label=evaluation.class_names[label],
+                count=int(counts[place]),
+                of=int(totals[truth]),
+                back=often.get(label * n_classes + truth, 0),
+                images=tuple(
+                    ConfusedImage(
+                        Path(evaluation.files[i]),
+                        evaluation.verdicts[int(i)].path,
+                        float(own.confidence[i]),
+                    )
+                    for i in shown
+                ),
+            )
+        )
+    return tuple(found)
+
+
+# Which images a reader should see: the telling errors and the telling successes.
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to show.
+
+    Attributes
+    ----------
+    file, path
+        Where its pixels are, and its name as the user knows it.
+    truth, label, confidence, reason
+        True class, predicted class, and the verdict's confidence and reason.
+    right
+        Whether the predicted label is right.
+    standing
+        How its trust compares with that of the other images, in words.
+    """
+
+    file: Path
+    path: str
+    truth: str
+    label: str
+    confidence: float
+    reason: str
+    right: bool
+    standing: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that show one thing: a title, what it means, and a few cases."""
+
+    title: str
+    meaning: str
+    cases: tuple[Case, ...]
+
+
+def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[Group]:
+    """Choose the images to show, at most `limit` in a group; ties keep the input order.
+
+    Most confident errors, least trusted correct ones and, if there is a baseline to compare with,
+    rescued errors: labels that the text alone gets wrong and yet trusts (its MSP is in the upper
+    half), and that the model's own score corrects or moves to the lower half.
+    """
+    confidence = evaluation.results[evaluation.score].confidence
+    correct = evaluation.correct()
+    errors = _first(np.flatnonzero(~correct), -confidence, limit)
+    doubted = _first(np.flatnonzero(correct), confidence, limit)
+    own = trusted_less(confidence)
+    groups = [
+        Group(
+            "Most confident errors",
+            "Wrong labels with the highest trust: what would slip through first."
+            if len(errors)
+            else "Every predicted label is right: there is no error to show.",
+            tuple(_case(evaluation, i, _standing(own[i])) for i in errors),
+        ),
+        Group(
+            "Least trusted correct ones",
+            "Right labels with the lowest trust: what a threshold would send to review in vain."
+            if len(doubted)
+            else "No predicted label is right: there is none to show.",
+            tuple(_case(evaluation, i, _standing(own[i])) for i in doubted),
+        ),
+    ]
+    if "msp" in evaluation.results and evaluation.score != "msp":
+        groups.append(_rescued(evaluation, own, limit))
+    return groups
+
+
+def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int) -> Group:
+    baseline = evaluation.results["msp"]
+    text = trusted_less(baseline.confidence)
+    text_right = baseline.prediction == evaluation.labels
+    right = evaluation.correct()
+    trusted = text >= 0.5
+    caught = trusted & ~text_right & (right | (own < 0.5))
+    spoilt = trusted & text_right & (~right | (own < 0.5))
+    # Corrected labels first, then those that lose most trust.
+    chosen = _first(np.flatnonzero(caught), np.where(right, -1.0, own - text), limit)
+    cases = []
+    for i in chosen:
+        if right[i]:
+            before = evaluation.class_names[baseline.prediction[i]]
+            standing = f"corrected: by text alone the label is {before}"
+        else:
+            standing = (
+                f"by text alone trusted more than {percent(text[i], 0)} of the images, "
+                f"here more than {percent(own[i], 0)}"
+            )
+        cases.append(_case(evaluation, i, standing))
+    meaning = (
+        "Wrong labels that the text alone (MSP) trusts, being in the upper half of its order, and "
+        "that this score corrects or moves to the lower half. "
+        f"It does so for {counted(int(caught.sum()), 'wrong label')}; "
+        f"{counted(int(spoilt.sum()), 'right label')} fared just as badly."
+    )
+    return Group("Rescued errors", meaning, tuple(cases))
+
+
+def _first(candidates: NDArray[np.intp], keys: NDArray[np.float64], limit: int) -> NDArray[np.intp]:
+    """Return the candidates with the smallest keys."""
+    chosen: NDArray[np.intp] = candidates[np.argsort(keys[candidates], kind="stable")[:limit]]
+    return chosen
+
+
+def _standing(share: float) -> str:
+    if share == 0:
+        return "no image is trusted less"
+    return f"trusted more than {percent(share, 0)} of the images"
+
+
+def _case(evaluation: EvaluationResult, index: int, standing: str) -> Case:
+    verdict = evaluation.verdicts[int(index)]
+    truth = int(evaluation.labels[index])
+    result = evaluation.results[evaluation.score]
+    label = int(result.prediction[index])
+    return Case(
+        file=Path(evaluation.files[int(index)]),
+        path=verdict.path,
+        truth=evaluation.class_names[truth],
+        label=evaluation.class_names[label],
+        confidence=float(result.confidence[index]),
+        reason=verdict.reason,
+        right=label == truth,
+        standing=standing,
+    )
+
+
+# The page's section on the calibration: what was promised, and how it fares on these images.
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """Everything the section shows: sentences, and terms with values."""
+
+    promise: tuple[str, ...]
+    measured: tuple[tuple[str, str], ...]
+
+
+def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | None:
+    """Gather what the section shows; None if the model is not calibrated or nothing was read."""
+    told = evaluation.model.get("calibration")
+    if not told or not len(evaluation.labels):
+        return None
+    p = np.array(evaluation.verdicts.column("p_correct"))
+    correct = evaluation.correct()
+    return CalibrationSection(
+        promise=_promise(told),
+        measured=(*_decisions(evaluation), *_qualities(metrics.probability_quality(p, correct))),
+    )
+
+
+def _promise(told: dict[str, Any]) -> tuple[str, ...]:
+    data = told["data"]
+    if told["certificate"] is None:
+        return (f"{_sentence(told['statement'])} {counted(data['n'], 'shot')} were judged.",)
+    first = (
+        f"Calibrated at {told['created_at']} on {counted(data['n'], 'labelled image')} of "
+        f"{data['name']} (fingerprint {data['fingerprint'][:12]}), none of which is evaluated here."
+    )
+    certified = told["certificate"]["certified"]
+    lead = "What was found" if certified else "Nothing is accepted"
+    second = f"{lead}: {told['statement']}."
+    return (first, second, told["assumption"]) if certified else (first, second)
+
+
+def _decisions(evaluation: EvaluationResult) -> list[tuple[str, str]]:
+    accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
+    n, k = len(accepted), int(accepted.sum())
+    wrong = int((accepted & ~evaluation.correct()).sum())
+    share = f"{percent(wrong / k)} of these ({wrong:,})" if k else "none is accepted"
+    return [
+        ("Accepted here", f"{percent(k / n)} ({k:,} of {counted(n, 'image')})"),
+        ("Wrong among the accepted", share),
+    ]
+
+
+def _qualities(quality: dict[str, float]) -> list[tuple[str, str]]:
+    brier, constant = quality["brier"], quality["brier_constant"]
+    rms = quality["rms_calibration_error"]
+    return [
+        (
+            "Brier score",
+            f"{brier:.3f}, lower is better; the same probability for all costs {constant:.3f}",
+        ),
+        (
+            "Calibration error (ECE)",
+            f"{quality['ece']:.3f}, mean distance from the diagonal; biased upwards: perfect "
+            f"probabilities would show {quality['ece_if_calibrated']:.3f} on so few images",
+        ),
+        (
+            "Debiased (root mean square)",
+            "undefined with so few images" if math.isnan(rms) else f"{rms:.3f}; 0 is perfect",
+        ),
+    ]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+# What is remarkable about the examples of a model, in words, for terminal and page.
+
+
+@dataclass(frozen=True)
+class ShotCase:
+    """One thing to look at.
+
+    Attributes
+    ----------
+    shots
+        Indices of the examples that show it; none where it is about whole classes.
+    text
+        What it is.
+    """
+
+    shots: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class ShotGroup:
+    """Things of one kind to look at, the most telling first."""
+
+    title: str
+    meaning: str
+    cases: tuple[ShotCase, ...]
+
+
+def shot_summary(found: ShotHealth) -> str:
+    """Say in a sentence how the examples are."""
+    health = found.health
+    of = (
+        f"{counted(health.n_shots, 'example image')} of "
+        f"{counted(health.n_classes, 'class', 'classes')}"
+    )
+    if health.sound:
+        return f"{of}: nothing remarkable was found."
+    parts = [
+        (len(health.suspects), "label looks wrong", "labels look wrong"),
+        (len(health.odd), "example is odd", "examples are odd"),
+        (len(health.copies), "pair is nearly the same image", "pairs are nearly the same image"),
+        (len(health.relatives), "pair of classes is hard to tell apart", ""),
+        (len(health.thin), "class has too few examples", "classes have too few examples"),
+    ]
+    plural = "pairs of classes are hard to tell apart"
+    told = [counted(n, one, many or plural) for n, one, many in parts if n]
+    return f"{of}: {', '.join(told)}."
+
+
+def shot_groups(found: ShotHealth) -> list[ShotGroup]:
+    """Return everything to look at, group by group; groups without cases are left out."""
+    health, names = found.health, found.class_names
+    groups = [
+        ShotGroup("Labels that look wrong", _about_suspects(health), _suspects(found)),
+        ShotGroup(
+            "Odd examples",
+            "They resemble the rest of their class far less than is usual, and no other class "
+            "explains them. Look at them: a wrong crop, a broken file, another view?",
+            tuple(
+                ShotCase(
+                    (odd.shot,),
+                    f"in '{names[odd.label]}': cosine {odd.similarity:.2f} to the rest, usually "
+                    f"{odd.usual:.2f}",
+                )
+                for odd in health.odd
+            ),
+        ),
+        ShotGroup(
+            "Nearly the same image",
+            f"Pairs with a cosine of {health.alike_from:.3f} or more. A copy adds nothing to its "
+            "class; one filed under two classes is wrong in one of them.",
+            _copies(found),
+        ),
+        ShotGroup(
+            "Classes that are hard to tell apart",
+            "Judged by the examples of both, each without itself; 50\N{NO-BREAK SPACE}% is a coin "
+            "toss. Two names for one thing should be merged; close relatives want more examples.",
+            tuple(
+                ShotCase(
+                    (),
+                    f"'{names[pair.one]}' and '{names[pair.other]}': told apart in "
+                    f"{percent(pair.separability, 0)} of cases"
+                    + ("; nothing shows that these are two classes" if pair.duplicate else ""),
+                )
+                for pair in health.relatives
+            ),
+        ),
+        ShotGroup(
+            "Classes with too few examples",
+            "Certainty is the expected cosine of the class's prototype with that of endlessly many "
+            "examples. Below 0.80 a few more examples pay most.",
+            tuple(
+                ShotCase(
+                    (),
+                    f"'{names[thin.label]}': "
+                    f"{counted(thin.shots, 'example') if thin.shots else 'no example'}, certainty "
+                    f"{thin.certainty:.2f}; about {thin.enough} would reach 0.90",
+                )
+                for thin in health.thin
+            ),
+        ),
+    ]
+    return [group for group in groups if group.cases]
+
+
+def _about_suspects(health: Health) -> str:
+    right = sum(1.0 - suspect.probability for suspect in health.suspects)
+    return (
+        "Judged by all other examples, they show another class. About "
+        f"{max(right, 0.05):.1f} of these {len(health.suspects)} are expected to be right after "
+        "all: correct or remove what you find wrong, and fit again."
+    )
+
+
+def _suspects(found: ShotHealth) -> tuple[ShotCase, ...]:
+    names = found.class_names
+    return tuple(
+        ShotCase(
+            (suspect.shot,),
+            f"labelled '{names[suspect.label]}', looks like '{names[suspect.looks_like]}'; "
+            f"probably wrong ({percent(suspect.probability, 0)})",
+        )
+        for suspect in found.health.suspects
+    )
+
+
+def _copies(found: ShotHealth) -> tuple[ShotCase, ...]:
+    return tuple(
+        ShotCase(
+            (pair.image, pair.other),
+            f"cosine {pair.cosine:.3f}, {_classes(found, (pair.image, pair.other))}",
+        )
+        for pair in found.health.copies
+    )
+
+
+def _classes(found: ShotHealth, shots: Iterable[int]) -> str:
+    names = list(dict.fromkeys(found.class_names[found.labels[shot]] for shot in shots))
+    if len(names) == 1:
+        return f"both in '{names[0]}'"
+    return f"filed under two classes, '{names[0]}' and '{names[1]}'"
+
+
+# The page's section on the example images: the findings with their pictures.
+
+_PICTURED, _LISTED = 6, 12
+
+
+@dataclass(frozen=True)
+class PicturedCase:
+    """A finding; each picture is its data URI, "" if the file is gone or changed, and its name."""
+
+    text: str
+    pictures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class PicturedGroup:
+    """Findings of one kind, and how many more there are."""
+
+    title: str
+    meaning: str
+    cases: tuple[PicturedCase, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class ShotSection:
+    """Everything the section shows."""
+
+    summary: str
+    groups: tuple[PicturedGroup, ...]
+
+
+def shot_section(found: ShotHealth | None) -> ShotSection | None:
+    """Gather what the section shows: six findings with pictures of a kind, or twelve without.
+
+    None if nobody looked at the examples.
+    """
+    if found is None:
+        return None
+    groups = []
+    for group in shot_groups(found):
+        most = _PICTURED if group.cases[0].shots else _LISTED
+        cases = tuple(_pictured(found, case) for case in group.cases[:most])
+        left_out = len(group.cases) - len(cases)
+        groups.append(PicturedGroup(group.title, group.meaning, cases, left_out))
+    return ShotSection(shot_summary(found), tuple(groups))
+
+
+def _pictured(found: ShotHealth, case: ShotCase) -> PicturedCase:
+    from trustvlm.images.decoding import thumbnail
+
+    pictures = []
+    for shot in case.shots:
+        file = found.file(shot)
+        pictures.append(("" if file is None else thumbnail(file), found.paths[shot]))
+    return PicturedCase(case.text, tuple(pictures))

@@ -1,0 +1,271 @@
+"""What the user wants of decisions, and the rule that accepts or lets a person review."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, among, certify
+from trustvlm.risk_control.costs import CostThreshold, cheapest
+from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
+from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
+
+# The smallest risk that can be certified while accepting at least a given share of new images.
+
+
+def certify_coverage(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    coverage: float = 0.8,
+    confidence_level: float = 0.95,
+    *,
+    eligible: ArrayLike | None = None,
+) -> Certificate:
+    """Find the threshold that accepts at least a share of new images, and bound its risk.
+
+    The threshold is the strictest that accepts the wanted share of new images with probability
+    `confidence_level`. It depends on the confidences alone, so that a single exact test bounds its
+    risk, with the same probability.
+
+    Parameters
+    ----------
+    confidence, correct, confidence_level, eligible
+        As in `certify`, with the same assumption.
+    coverage
+        Wanted share, in (0, 1).
+
+    Returns
+    -------
+    Certificate
+        `coverage_bound` is at least `coverage`, `risk_bound` the risk that is not exceeded. NaN
+        thresholds where there are too few images to accept so many: `n_needed` says how many more.
+
+    Notes
+    -----
+    Accepting the k most trusted of n accepts a share of new ones that is distributed as
+    Beta(k, n + 1 - k). What is accepted is strictly above image k + 1, of which the k images are
+    independent draws: Clopper & Pearson 1934. Image k may tie with the next ones, all of which are
+    accepted then: the bound is the larger of those at k, the wrong ones first, and with all of
+    them. If every image is accepted, it is the larger of those without and with the last.
+
+    Examples
+    --------
+    >>> confidence = np.linspace(1, 0, 1000)
+    >>> t = certify_coverage(confidence, confidence > 0.3, coverage=0.6)
+    >>> t.coverage, round(t.coverage_bound, 3), round(t.risk_bound, 4)
+    (0.626, 0.6, 0.0048)
+    """
+    check_fraction(coverage, "coverage")
+    check_fraction(confidence_level, "confidence_level")
+    n, accepting = among(confidence, correct, eligible)
+    counts = np.arange(1, accepting.n + 1)
+    enough = proportion_lower_bound(counts, n, confidence_level) >= coverage
+    if not enough.any() or not counts[enough][0] > 1:
+        # All of m images must do: m with confidence ** (1 / m) >= coverage.
+        wanted = math.ceil(math.log1p(-confidence_level) / math.log(coverage) - 1e-9)
+        return Certificate.none(
+            n, max(1.0, wanted - n), math.nan, confidence_level, "coverage", coverage
+        )
+    k = int(counts[enough][0])
+    accepted = k + int(np.flatnonzero(accepting.reachable[k:])[0])
+    evidence = np.array([min(k, accepting.n - 1), accepted])
+    bounds = risk_upper_bound(accepting.errors[evidence], evidence, confidence_level)
+    return Certificate(
+        threshold=float(accepting.thresholds(accepted)),
+        risk_bound=float(bounds.max()),
+        confidence_level=confidence_level,
+        coverage=accepted / n,
+        coverage_bound=float(proportion_lower_bound(k, n, confidence_level)),
+        n=n,
+        accepted=accepted,
+        errors=int(accepting.errors[accepted]),
+        n_needed=0.0,
+        risk=math.nan,
+        method="coverage",
+        wanted_coverage=coverage,
+    )
+
+
+# What to do with a verdict as long as no threshold has been certified.
+
+UNCALIBRATED_RULE = (
+    "uncalibrated: accept if the image resembles the example images of the predicted class more "
+    "than those of any other class, and no less than example images do, otherwise review; no error "
+    "rate is promised"
+)
+
+
+def accept_on_agreement(
+    prediction: NDArray[np.int64],
+    nearest: NDArray[np.int64],
+    unlike: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Accept where text and image evidence name the same class.
+
+    Parameters
+    ----------
+    prediction
+        `(n,)` predicted class indices.
+    nearest
+        `(n,)` class of the most similar prototype, -1 where there are no prototypes.
+    unlike
+        `(n,)` whether an image resembles no class at all; these are never accepted.
+
+    Returns
+    -------
+    ndarray
+        `(n,)` bool. A class without example images is never accepted: nothing verifies it.
+
+    Examples
+    --------
+    >>> accept_on_agreement(np.array([0, 1, 2]), np.array([0, 2, -1]))
+    array([ True, False, False])
+    """
+    agrees: NDArray[np.bool_] = prediction == nearest
+    return agrees if unlike is None else agrees & ~unlike
+
+
+# What decides between accept and review: any of the certified rules, behind one face.
+
+
+class Rule(Protocol):
+    """A threshold for every verdict, and what is known of it."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether anything is ever accepted."""
+        ...
+
+    @property
+    def coverage(self) -> float:
+        """Share of the calibration set that is accepted."""
+        ...
+
+    def thresholds(self, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`(n,)` the threshold that each new verdict has to reach; NaN where there is none."""
+        ...
+
+    def statement(self) -> str:
+        """Say it in words."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        ...
+
+
+def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
+    """Restore what `to_dict` of a rule gave.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind of rule.
+    KeyError, TypeError
+        If something is missing.
+
+    Examples
+    --------
+    >>> rule_from_dict(Certificate.none(5, 55.0, 0.05, 0.95, "fixed_sequence").to_dict()).certified
+    False
+    """
+    kinds: dict[str, Any] = {
+        "risk": Certificate,
+        "coverage": Certificate,
+        "risk_per_class": ClassCertificates,
+        "cost": CostThreshold,
+    }
+    if stored["kind"] not in kinds:
+        raise InputError(f"There is no rule of the kind {stored['kind']!r}.")
+    rule: Rule = kinds[stored["kind"]].from_dict(stored)
+    return rule
+
+
+# What the user wants of the decisions: a risk, a risk for each class, a coverage, or low costs.
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One of four goals; the risk is the default one.
+
+    Attributes
+    ----------
+    risk
+        At most this share of what is accepted may be wrong.
+    confidence_level
+        Probability with which what is promised holds, over the draw of the calibration set.
+    per_class
+        Whether the risk is to hold for the accepted labels of every class, all at once.
+    min_coverage
+        Instead of a risk: accept at least this share of new images, at the smallest risk.
+    cost_error, cost_review
+        Instead of a risk: prices of a wrong label that is accepted, and of a review.
+    method
+        Of `METHODS`, where a risk is wanted.
+
+    Examples
+    --------
+    >>> confidence = np.linspace(1, 0, 300)
+    >>> rule = Goal(min_coverage=0.5).rule(confidence, confidence > 0.2, np.zeros(300, int), 1)
+    >>> round(rule.coverage, 2)
+    0.55
+    """
+
+    risk: float = 0.05
+    confidence_level: float = 0.95
+    per_class: bool = False
+    min_coverage: float | None = None
+    cost_error: float | None = None
+    cost_review: float | None = None
+    method: str = DEFAULT_METHOD
+
+    def check(self) -> Goal:
+        """Raise `InputError` unless this is one goal that makes sense; return it."""
+        if (self.cost_error is None) != (self.cost_review is None):
+            raise InputError("Expected both `cost_error` and `cost_review`, or neither.")
+        chosen = {
+            "per_class": self.per_class,
+            "min_coverage": self.min_coverage is not None,
+            "cost_error": self.cost_error is not None,
+        }
+        several = [name for name, wanted in chosen.items() if wanted]
+        if len(several) > 1:
+            raise InputError(f"Expected one goal, but got {' and '.join(several)}: choose one.")
+        self.rule(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64), 1)
+        return self
+
+    def rule(
+        self,
+        confidence: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+        prediction: NDArray[np.int64],
+        n_classes: int,
+        eligible: NDArray[np.bool_] | None = None,
+    ) -> Rule:
+        """Find the rule on a calibration set, as the function for each goal does."""
+        level = self.confidence_level
+        if self.min_coverage is not None:
+            return certify_coverage(
+                confidence, correct, self.min_coverage, level, eligible=eligible
+            )
+        if self.cost_error is not None and self.cost_review is not None:
+            prices = self.cost_error, self.cost_review
+            return cheapest(confidence, correct, *prices, level, eligible=eligible)
+        if self.per_class:
+            return certify_per_class(
+                confidence,
+                correct,
+                prediction,
+                n_classes,
+                self.risk,
+                level,
+                method=self.method,
+                eligible=eligible,
+            )
+        return certify(confidence, correct, self.risk, level, method=self.method, eligible=eligible)

@@ -1,0 +1,157 @@
+"""Exact tests and bounds of a risk, and corrections for many of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from trustvlm.exceptions import InputError
+
+# Exact binomial tests and bounds: what k errors among m independent images say about the risk.
+
+
+def binomial_p_value(
+    errors: ArrayLike, accepted: ArrayLike, risk: ArrayLike
+) -> NDArray[np.float64]:
+    """P-value of the hypothesis that the risk exceeds `risk`: P(Binomial(m, risk) <= k).
+
+    Parameters
+    ----------
+    errors, accepted
+        Whole numbers k <= m of one shape. With m = 0 the value is 1.
+    risk
+        In (0, 1).
+
+    Returns
+    -------
+    ndarray
+        float64 in [0, 1], the smaller, the stronger the evidence that the risk is at most `risk`.
+
+    Notes
+    -----
+    Clopper & Pearson 1934; P(value <= u) <= u whenever the risk is at least `risk`.
+
+    Examples
+    --------
+    >>> binomial_p_value([0, 0, 1], [58, 59, 59], 0.05).round(4)
+    array([0.051 , 0.0485, 0.1991])
+    """
+    k, m = np.asarray(errors, dtype=np.float64), np.asarray(accepted, dtype=np.float64)
+    full = k >= m
+    tail = special.betainc(np.where(full, 1.0, m - k), k + 1, 1 - np.asarray(risk))
+    return np.where(full, 1.0, tail)
+
+
+def risk_upper_bound(
+    errors: ArrayLike, accepted: ArrayLike, confidence_level: float = 0.95
+) -> NDArray[np.float64]:
+    """Clopper-Pearson upper bound of the risk after k errors among m images.
+
+    Parameters
+    ----------
+    errors, accepted
+        Whole numbers k <= m of one shape. With m = 0 or k = m the bound is 1.
+    confidence_level
+        One-sided, in (0, 1).
+
+    Examples
+    --------
+    >>> risk_upper_bound([0, 2, 0], [59, 59, 0]).round(4)
+    array([0.0495, 0.1029, 1.    ])
+    """
+    k, m = np.asarray(errors, dtype=np.float64), np.asarray(accepted, dtype=np.float64)
+    full = k >= m
+    bound = special.betaincinv(k + 1, np.where(full, 1.0, m - k), confidence_level)
+    return np.where(full, 1.0, bound)
+
+
+def proportion_lower_bound(
+    successes: ArrayLike, n: ArrayLike, confidence_level: float = 0.95
+) -> NDArray[np.float64]:
+    """Clopper-Pearson lower bound of a proportion after k successes among n.
+
+    Examples
+    --------
+    >>> proportion_lower_bound([0, 71, 100], 100).round(4)
+    array([0.    , 0.6263, 0.9705])
+    """
+    k = np.asarray(successes, dtype=np.float64)
+    return 1.0 - risk_upper_bound(np.asarray(n) - k, n, confidence_level)
+
+
+def fewest_images(risk: float, confidence_level: float = 0.95) -> int:
+    """Fewest accepted images, all right, that certify a risk: ln(1 - confidence) / ln(1 - risk).
+
+    Examples
+    --------
+    >>> fewest_images(0.05), fewest_images(0.02, 0.9)
+    (59, 114)
+    """
+    # The margin keeps a quotient that is whole but for rounding from asking for one image more.
+    wanted = math.log1p(-confidence_level) / math.log1p(-risk)
+    return max(1, math.ceil(wanted - 1e-9))
+
+
+def check_fraction(value: float, name: str) -> float:
+    """Return `value` as float, or raise `InputError` unless it lies strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> check_fraction(0.05, "risk")
+    0.05
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < 1:
+        raise InputError(
+            f"Expected `{name}` to lie between 0 and 1, ends excluded, but got {value!r}: "
+            "write 5 percent as 0.05."
+        )
+    return number
+
+
+# Which of several hypotheses are rejected so that a false rejection at all is rare.
+
+
+def fixed_sequence(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """Reject in the given order, each at the full level, up to the first that is not rejected.
+
+    Examples
+    --------
+    >>> fixed_sequence([0.01, 0.04, 0.2, 0.01], 0.05)
+    array([ True,  True, False, False])
+    """
+    return np.logical_and.accumulate(np.asarray(p_values, dtype=np.float64) <= level)
+
+
+def bonferroni(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """Reject whatever has a p-value of at most the level divided by the number of hypotheses.
+
+    Examples
+    --------
+    >>> bonferroni([0.01, 0.04, 0.2, 0.01], 0.05)
+    array([ True, False, False,  True])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    rejected: NDArray[np.bool_] = p <= level / max(1, p.size)
+    return rejected
+
+
+def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """Reject by Bonferroni, over and over on what is left (Holm 1979).
+
+    Examples
+    --------
+    >>> holm([0.01, 0.02, 0.2, 0.01], 0.05)
+    array([ True,  True, False,  True])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    rejected = np.zeros(p.size, dtype=bool)
+    rejected[order] = fixed_sequence(p[order] * np.arange(p.size, 0, -1), level)
+    return rejected

@@ -1,0 +1,312 @@
+"""Compute a registered score: learn from the shots once, then score images in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.arrays import as_nonzero_rows, rows_and_lengths, unit_rows
+from trustvlm.scores.comparison import compare_as_stored
+from trustvlm.scores.evidence import PER_IMAGE, Evidence
+from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.registry import Score, ScoreResult, get, joined, keywords
+
+
+@dataclass(frozen=True)
+class PreparedScore:
+    """A score that has learned what it learns from the shots; call it with evidence.
+
+    Attributes
+    ----------
+    score
+        The registered score.
+    parameters
+        All its parameters, defaults included.
+    learned
+        What its `fit` returned; None if it has nothing to learn.
+    """
+
+    score: Score
+    parameters: Mapping[str, Any]
+    learned: Any
+
+    def __call__(self, evidence: Evidence) -> ScoreResult:
+        """Score n images, in blocks of bounded memory."""
+        evidence.demand(self.score.needs, by=self.score.name)
+        learned = () if self.score.fit is None else (self.learned,)
+        settings = _taken(self.score.function, self.parameters)
+        blocks = [evidence] if self.score.whole_batch else evidence.blocks()
+        return joined([self.score.function(block, *learned, **settings) for block in blocks])
+
+
+def score_together(
+    prepared: Mapping[str, PreparedScore], evidence: Evidence
+) -> dict[str, ScoreResult]:
+    """Score the same images by several scores, block by block, so that they share their work.
+
+    Parameters
+    ----------
+    prepared
+        By any names; those that learned from the same evidence share the most.
+    evidence
+        Of n images.
+
+    Returns
+    -------
+    dict of str to ScoreResult
+        What each score alone returns for the evidence.
+
+    Examples
+    --------
+    >>> evidence = Evidence.of(logits=[[0.0, 2.0]])
+    >>> found = score_together({"text": prepare("msp", evidence)}, evidence)
+    >>> found["text"].prediction
+    array([1])
+    """
+    whole = {name for name, score in prepared.items() if score.score.whole_batch}
+    parts: dict[str, list[ScoreResult]] = {name: [] for name in prepared}
+    for name in whole:
+        parts[name].append(prepared[name](evidence))
+    for block in evidence.blocks():
+        for name, score in prepared.items():
+            if name not in whole:
+                parts[name].append(score(block))
+    return {name: joined(results) for name, results in parts.items()}
+
+
+def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless the score exists and has all these parameters."""
+    known = get(name).parameters
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise InputError(
+            f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
+            f"it has {', '.join(f'`{p}`' for p in known) or 'none'}."
+        )
+
+
+def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
+    """Learn from the shots in the evidence; its images are not looked at.
+
+    Raises
+    ------
+    InputError, EvidenceMissingError
+        As `compute`.
+
+    Examples
+    --------
+    >>> evidence = Evidence.of(logits=[[0.0, 2.0]])
+    >>> prepare("msp", evidence)(evidence).confidence.round(3)
+    array([0.881])
+    """
+    check_parameters(name, parameters)
+    score = get(name)
+    evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
+    settings = {**score.parameters, **parameters}
+    learned = None if score.fit is None else score.fit(evidence, **_taken(score.fit, settings))
+    return PreparedScore(score, settings, learned)
+
+
+def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
+    """Compute a score by name from checked evidence.
+
+    Raises
+    ------
+    InputError, EvidenceMissingError
+        As `compute`.
+    """
+    return prepare(name, evidence, **parameters)(evidence)
+
+
+def compute(
+    name: str,
+    *,
+    logits: ArrayLike,
+    features: ArrayLike | None = None,
+    bank: PrototypeBank | None = None,
+    support_features: ArrayLike | None = None,
+    support_labels: ArrayLike | None = None,
+    support_logits: ArrayLike | None = None,
+    image_embeddings: ArrayLike | None = None,
+    text_embeddings: ArrayLike | None = None,
+    support_image_embeddings: ArrayLike | None = None,
+    **parameters: Any,
+) -> ScoreResult:
+    """Compute a score by name from arrays alone.
+
+    Parameters
+    ----------
+    name
+        One of `names()`.
+    logits
+        `(n, C)` zero-shot logits, scaled.
+    features
+        `(n, d)` un-normalised features of the vision encoder.
+    bank
+        Prototypes; made from the shots where they are passed instead.
+    support_features, support_labels, support_logits
+        The shots: `(m, d)`, `(m,)`, `(m, C)`.
+    image_embeddings, text_embeddings, support_image_embeddings
+        The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
+    **parameters
+        The score's own parameters, such as `weight` of `trustvlm`.
+
+    Returns
+    -------
+    ScoreResult
+        `prediction` `(n,)` int64 and `confidence` `(n,)` float64, higher is more trusted.
+
+    Raises
+    ------
+    InputError
+        For an unknown score or parameter, or arrays that do not fit together.
+    EvidenceMissingError
+        If the score needs evidence that was not passed.
+
+    Examples
+    --------
+    >>> bank = PrototypeBank().fit([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+    >>> v = compute("trustvlm", logits=[[0.0, 0.0]], features=[[1.0, 0.0]], bank=bank)
+    >>> v.prediction, v.confidence
+    (array([0]), array([1.5]))
+    """
+    evidence = Evidence.of(
+        logits=logits,
+        features=features,
+        bank=bank,
+        support_features=support_features,
+        support_labels=support_labels,
+        support_logits=support_logits,
+        image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings,
+        support_image_embeddings=support_image_embeddings,
+    )
+    return apply(name, evidence, **parameters)
+
+
+def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in keywords(function)}
+
+
+# Scores of any number of images from their stored embeddings, whose logits are never all there.
+
+# How an executor's `map` and the builtin one are called here.
+Map = Callable[[Callable[[slice], ScoreResult], Iterable[slice]], Iterable[ScoreResult]]
+
+
+def compute_embedded(
+    name: str,
+    *,
+    image_embeddings: NDArray[Any],
+    text_embeddings: ArrayLike,
+    logit_scale: float = 100.0,
+    features: NDArray[Any] | None = None,
+    bank: PrototypeBank | None = None,
+    support_features: ArrayLike | None = None,
+    support_labels: ArrayLike | None = None,
+    support_image_embeddings: ArrayLike | None = None,
+    map_blocks: Map = map,
+    **parameters: Any,
+) -> ScoreResult:
+    """Compute a score from embeddings, block by block, in memory that does not grow with n x C.
+
+    Parameters
+    ----------
+    name
+        One of `names()` that scores each image by itself.
+    image_embeddings, text_embeddings
+        `(n, e)` and `(C, e)` of the VLM, any length per row. The first may be a memory map.
+    logit_scale
+        The model's learned scale (100 for CLIP).
+    features
+        `(n, d)` of the vision encoder; may be a memory map.
+    bank, support_features, support_labels, support_image_embeddings
+        As of `compute`.
+    map_blocks
+        Applies the work to the blocks: `ThreadPoolExecutor(k).map` uses k cores, best with linear
+        algebra kept to one thread each.
+    **parameters
+        The score's own.
+
+    Returns
+    -------
+    ScoreResult
+        `prediction` `(n,)` int64 and `confidence` `(n,)` float64. Logits are computed in the
+        precision of `image_embeddings` and cosines in that of `features`, at least float32.
+
+    Raises
+    ------
+    InputError
+        As `compute`; or if the score needs all images at once.
+    EvidenceMissingError
+        If the score needs evidence that was not passed.
+
+    Examples
+    --------
+    >>> v = compute_embedded("msp", image_embeddings=np.eye(2), text_embeddings=np.eye(2))
+    >>> v.prediction, v.confidence
+    (array([0, 1]), array([1., 1.]))
+    """
+    if get(name).whole_batch:
+        raise InputError(
+            f"The score `{name}` reads all images at once, so it cannot be computed block by "
+            "block: use scores.compute."
+        )
+    texts = as_nonzero_rows(text_embeddings, "text_embeddings")
+    if image_embeddings.ndim != 2 or image_embeddings.shape[1] != texts.shape[1]:
+        raise InputError(
+            f"Expected `image_embeddings` to have {texts.shape[1]} columns like "
+            f"`text_embeddings`, but got shape {image_embeddings.shape}."
+        )
+    n = len(image_embeddings)
+    if features is not None and len(features) != n:
+        raise InputError(
+            f"Expected `features` to have {n} rows like `image_embeddings`, "
+            f"but got {len(features)}."
+        )
+    precision = np.result_type(image_embeddings.dtype, np.float32)
+    columns = np.asarray(logit_scale * unit_rows(texts).T, dtype=precision)
+
+    def logits(rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        directions = np.divide(rows, lengths[:, None], dtype=precision)
+        table: NDArray[Any] = directions @ columns
+        return table
+
+    shots = None
+    if support_image_embeddings is not None:
+        shots = rows_and_lengths(support_image_embeddings, "support_image_embeddings")
+    known = Evidence.of(
+        logits=np.empty((0, len(texts))),
+        features=None if features is None else np.asarray(features[:0]),
+        bank=bank,
+        support_features=support_features,
+        support_labels=support_labels,
+        support_logits=None if shots is None else logits(*shots),
+        image_embeddings=np.asarray(image_embeddings[:0]),
+        text_embeddings=texts,
+        support_image_embeddings=None if shots is None else shots[0],
+    )
+    prepared = prepare(name, known, **parameters)
+    stored = None
+    if features is not None and known.bank is not None and "bank" in get(name).needs:
+        alike = np.result_type(features.dtype, np.float32) if features.dtype.kind == "f" else float
+        stored = known.bank.prototypes_.astype(alike)
+
+    def score(rows: slice) -> ScoreResult:
+        where = f"[{rows.start}:{rows.stop}]"
+        images = rows_and_lengths(image_embeddings[rows], f"image_embeddings{where}")
+        # Checked above: with_images would look at everything again.
+        evidence = replace(known, logits=logits(*images), image_embeddings=images[0])
+        if features is not None:
+            seen, lengths = rows_and_lengths(features[rows], f"features{where}")
+            evidence = replace(evidence, features=seen)
+            if stored is not None:
+                evidence = compare_as_stored(evidence, lengths, stored)
+        return prepared(evidence)
+
+    return joined(list(map_blocks(score, known.slices(n))))

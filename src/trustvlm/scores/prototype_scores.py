@@ -1,0 +1,212 @@
+"""Scores that verify the prediction in image space, against prototypes of the shots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+from trustvlm.scores.arrays import pick, softmax
+from trustvlm.scores.comparison import Comparison, compare
+from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.registry import ScoreResult, get, joined, register
+
+_PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
+_NEEDS = ("logits", "features", "bank")
+
+
+def prototype_softmax(
+    similarities: NDArray[np.float64], present: NDArray[np.bool_], temperature: float
+) -> NDArray[np.float64]:
+    """Softmax of cosines over temperature, over the classes that have shots; 0 for the others.
+
+    Examples
+    --------
+    >>> prototype_softmax(np.array([[0.5, 0.5, 0.9]]), np.array([True, True, False]), 0.1)
+    array([[0.5, 0.5, 0. ]])
+    """
+    if not temperature > 0:
+        raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
+    if present.all():
+        return softmax(similarities / temperature)
+    posterior = np.zeros_like(similarities)
+    if present.any():
+        posterior[:, present] = softmax(similarities[:, present] / temperature)
+    return posterior
+
+
+@register(
+    "image_similarity",
+    needs=_NEEDS,
+    formula="S_ii = cos(E(x), P_yhat)",
+    source=_PAPER,
+    complexity="O(nCd)",
+)
+def image_similarity(evidence: Evidence) -> ScoreResult:
+    """Cosine of the image with the prototype of the predicted class, in [-1, 1].
+
+    A class without shots cannot be verified: its confidence is -1, the lowest there is.
+    """
+    found = compare(evidence)
+    prediction, _ = found.top
+    similarity = found.similarity_to(prediction)
+    return ScoreResult(prediction, np.where(found.present[prediction], similarity, -1.0))
+
+
+@register(
+    "prototype_margin",
+    needs=_NEEDS,
+    formula="cos(E(x), P_yhat) - max over c != yhat of cos(E(x), P_c)",
+    source="a nearest-prototype margin",
+    complexity="O(nCd)",
+)
+def prototype_margin(evidence: Evidence) -> ScoreResult:
+    """How much nearer the predicted class's prototype is than any other, in [-2, 2].
+
+    Above 0 the examples agree with the prediction. A missing prototype counts as cosine -1.
+    """
+    found = compare(evidence)
+    prediction = found.logits.argmax(axis=1)
+    table = np.where(found.present, found.similarities, -1.0)
+    own = pick(table, prediction)
+    np.put_along_axis(table, prediction[:, None], -1.0, axis=1)
+    return ScoreResult(prediction, own - table.max(axis=1))
+
+
+@register(
+    "prototype_posterior",
+    needs=_NEEDS,
+    formula="softmax(S / T)_yhat",
+    source="Snell et al. 2017 (arXiv 1703.05175)",
+    complexity="O(nCd)",
+)
+def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
+    """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
+    found = compare(evidence)
+    prediction = found.logits.argmax(axis=1)
+    posterior = prototype_softmax(found.similarities, found.present, temperature)
+    return ScoreResult(prediction, pick(posterior, prediction))
+
+
+@register(
+    "trustvlm",
+    needs=_NEEDS,
+    formula="max_c p_c + r * cos(E(x), P_yhat)",
+    source=_PAPER,
+    complexity="O(nCd)",
+)
+def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
+    """TrustVLM: maximum softmax probability plus `weight` times the image similarity.
+
+    The prediction is the VLM's. `weight` = 0 is MSP. For a predicted class without shots the
+    image term is absent, that is 0.
+    """
+    return verified(compare(evidence), weight=weight)
+
+
+def verified(found: Comparison, weight: float) -> ScoreResult:
+    """Score images by `trustvlm`, from a comparison with any prototypes."""
+    prediction, probability = found.top
+    similarity = np.where(found.present[prediction], found.similarity_to(prediction), 0.0)
+    return ScoreResult(prediction, probability + weight * similarity)
+
+
+@register(
+    "trustvlm_star",
+    needs=_NEEDS,
+    formula="max q + r * cos(E(x), P_yhat), q = softmax(z) + r * softmax(S/T), yhat = argmax q",
+    source=_PAPER,
+    complexity="O(nCd)",
+    corrects=True,
+)
+def trustvlm_star(
+    evidence: Evidence, *, weight: float = 1.0, temperature: float = 0.01
+) -> ScoreResult:
+    """TrustVLM*: the examples also vote on the label, then verify it.
+
+    `weight` = 0 gives MSP's predictions and confidences. Classes without shots get no vote from
+    the examples and no image term.
+    """
+    return joined(
+        [
+            voted(part, prototype_softmax(part.similarities, part.present, temperature), weight)
+            for part in compare(evidence).parts()
+        ]
+    )
+
+
+def voted(found: Comparison, votes: NDArray[np.float64], weight: float) -> ScoreResult:
+    """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
+    if not weight or not found.present.any():
+        # Softmax can round distinct logits to equal values; without image votes the logits decide.
+        return ScoreResult(*found.top)
+    q = weight * votes
+    q += found.probabilities
+    prediction = q.argmax(axis=1)
+    own = pick(found.table, prediction).astype(np.float64)
+    similarity = np.where(found.present[prediction], own, 0.0)
+    return ScoreResult(prediction, pick(q, prediction) + weight * similarity)
+
+
+# Many settings of weight and temperature on the same images, at the cost of few.
+
+Setting = tuple[float, float | None]
+
+
+def sweep(
+    name: str,
+    evidence: Evidence,
+    *,
+    weights: Iterable[float] = (1.0,),
+    temperatures: Iterable[float] = (0.01,),
+) -> Iterator[tuple[Setting, ScoreResult]]:
+    """Yield (weight, temperature) and the result of `trustvlm` or `trustvlm_star` for each pair.
+
+    Cosines and softmax are computed once, the prototype softmax once a temperature. This shows how
+    much settings matter. To choose one, use images that are not tested: `TrustVLM.fit(select=...)`.
+
+    Parameters
+    ----------
+    name
+        `trustvlm`, whose temperature is None, or `trustvlm_star`.
+    evidence
+        With `features` and `bank`, of n images.
+    weights, temperatures
+        The values of each.
+
+    Raises
+    ------
+    InputError
+        For another score, or a temperature that is not above 0.
+    EvidenceMissingError
+        If features or prototypes are not there.
+
+    Examples
+    --------
+    >>> images = Evidence.of(logits=[[0.0, 0.0]], features=[[1.0, 0.0]],
+    ...                      support_features=[[1.0, 0.0]], support_labels=[0])
+    >>> [(setting, found.confidence.tolist())
+    ...  for setting, found in sweep("trustvlm", images, weights=(0.0, 1.0))]
+    [((0.0, None), [0.5]), ((1.0, None), [1.5])]
+    """
+    evidence.demand(get(name).needs, by=name)
+    yield from sweep_comparison(name, compare(evidence), weights, temperatures)
+
+
+def sweep_comparison(
+    name: str, found: Comparison, weights: Iterable[float], temperatures: Iterable[float]
+) -> Iterator[tuple[Setting, ScoreResult]]:
+    """Sweep over a comparison that has been made already, such as that of held-out shots."""
+    weights = tuple(weights)
+    if name == "trustvlm":
+        for weight in weights:
+            yield (weight, None), verified(found, weight=weight)
+    elif name == "trustvlm_star":
+        for temperature in temperatures:
+            votes = prototype_softmax(found.similarities, found.present, temperature)
+            for weight in weights:
+                yield (weight, temperature), voted(found, votes, weight=weight)
+    else:
+        raise InputError(f"Expected `trustvlm` or `trustvlm_star` to sweep, but got `{name}`.")

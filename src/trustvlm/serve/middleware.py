@@ -1,0 +1,402 @@
+"""What every request passes: access, bounds of bodies and connections, and measuring."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from trustvlm.serve.context import Context
+from trustvlm.serve.responses import ServiceError, error_body, overloaded
+
+# Who may ask: with a key, under a known name of the service, and from no other site.
+
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+_PORT = re.compile(r":\d*$")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+class Gate:
+    """ASGI middleware that refuses a request before its body is read.
+
+    Parameters
+    ----------
+    app
+        Who gets the request.
+    context
+        Configuration, keys and metrics.
+    """
+
+    def __init__(self, app: App, context: Context) -> None:
+        self.app = app
+        self.context = context
+        # A page of another site may call this machine by a name of its own and so pass for the
+        # service's page. Where everyone may ask, names must therefore be known.
+        local = context.settings.host in _LOOPBACK and not context.keys
+        self.hosts = _LOOPBACK | context.settings.names if local else None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self.app(scope, receive, send)
+            return
+        self.context.telemetry.failed(refusal.kind)
+        await drain(scope, receive)
+        response = JSONResponse(
+            error_body(refusal.kind, refusal.message),
+            status_code=refusal.status,
+            headers={**refusal.headers, "Connection": "close"},
+        )
+        await response(scope, receive, send)
+
+    def _refusal(self, scope: MutableMapping[str, Any]) -> ServiceError | None:
+        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        host = headers.get("host", b"").decode("latin-1").lower()
+        if self.hosts is not None and _PORT.sub("", host) not in self.hosts:
+            return ServiceError(
+                403, "host", "The service is not known by this name; see --hosts and --host."
+            )
+        origin = headers.get("origin", b"").decode("latin-1")
+        if (
+            scope["method"] not in ("GET", "HEAD", "OPTIONS")
+            and headers.get("sec-fetch-site", b"") in (b"cross-site", b"same-site")
+            and origin not in self.context.settings.origins
+        ):
+            return ServiceError(
+                403, "other_site", "Pages of other sites may not do this; see --cors."
+            )
+        if not self.context.keys or _open(scope):
+            return None
+        offered = headers.get("x-api-key", b"").decode("latin-1")
+        scheme, _, token = headers.get("authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() == "bearer":
+            offered = token.strip()
+        if self.context.keys.fit(offered):
+            return None
+        return ServiceError(
+            401,
+            "key",
+            "Send an API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _open(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request needs no key: health, the page without any data, a browser's question."""
+    path = scope["path"]
+    return path in _OPEN_PATHS or path.startswith("/static/") or scope["method"] == "OPTIONS"
+
+
+# Request bodies: bounded in size, in time, and in what all of them hold together.
+
+_DRAIN_SECONDS = 1.0
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class BoundedBodies:
+    """ASGI middleware that reads a body whole before anyone looks at it, or refuses it.
+
+    Parameters
+    ----------
+    app
+        Who gets the request.
+    max_bytes
+        Of one body: 413 beyond it.
+    max_total
+        Of all bodies that are held at a time: 429 beyond it.
+    seconds
+        In which a body has to arrive: 408 beyond it.
+    failed
+        Called with the kind of every refusal.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        max_bytes: int,
+        max_total: int,
+        seconds: float,
+        failed: Callable[[str], None],
+    ) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.max_total = max_total
+        self.seconds = seconds
+        self.failed = failed
+        self.held = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        taken = 0
+        try:
+            try:
+                self._check_announced(scope)
+                body = bytearray()
+                async with asyncio.timeout(self.seconds):
+                    while True:
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            return
+                        piece = message.get("body", b"")
+                        if len(body) + len(piece) > self.max_bytes:
+                            raise self._too_large()
+                        if self.held + len(piece) > self.max_total:
+                            raise overloaded(
+                                "memory", "Too many request bodies are held at the moment."
+                            )
+                        self.held += len(piece)
+                        taken += len(piece)
+                        body += piece
+                        if not message.get("more_body", False):
+                            break
+            except ServiceError as error:
+                await self._refuse(error, scope, receive, send)
+                return
+            except TimeoutError:
+                late = ServiceError(
+                    408, "slow_body", f"The body did not arrive within {self.seconds:g} seconds."
+                )
+                await self._refuse(late, scope, receive, send)
+                return
+            await self.app(scope, _replayed(bytes(body), receive), send)
+        finally:
+            self.held -= taken
+
+    def _check_announced(self, scope: MutableMapping[str, Any]) -> None:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > self.max_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> ServiceError:
+        return ServiceError(
+            413,
+            "body_too_large",
+            f"A request body may have at most {self.max_bytes:,} bytes: send fewer or smaller "
+            "images at a time.",
+        )
+
+    async def _refuse(
+        self,
+        error: ServiceError,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.failed(error.kind)
+        if error.status in (413, 429):
+            await drain(scope, receive)
+        # Whatever still comes of the body is not read: the connection cannot be used again.
+        headers = {**error.headers, "Connection": "close"}
+        response = JSONResponse(
+            error_body(error.kind, error.message), status_code=error.status, headers=headers
+        )
+        await response(scope, receive, send)
+
+
+async def drain(scope: MutableMapping[str, Any], receive: Receive) -> None:
+    """Throw away what a client is sending, for a moment.
+
+    A client that is cut off while it sends sees a broken connection instead of the answer. One that
+    waits to be asked for its body sees the answer at once.
+    """
+    if b"expect" in dict(scope["headers"]):
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the whole body at once, and then what else comes."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+# Connections: bounded in number, and in how long they may take to say what they want.
+
+
+def bounded_connections(
+    *, head_seconds: float, max_connections: int, failed: Callable[[str], None]
+) -> type[asyncio.Protocol]:
+    """Return a protocol whose connections cannot be held open by saying nothing.
+
+    uvicorn waits for ever for the first byte of a connection and for the rest of a head that has
+    begun. Bodies are bounded elsewhere (`BoundedBodies`), since they are read by the application.
+
+    Parameters
+    ----------
+    head_seconds
+        In which the head of a request has to arrive, from the connecting or, on a connection that
+        is used again, from the first byte; then the connection is closed.
+    max_connections
+        Open at a time: one beyond them is answered with 503 and closed.
+    failed
+        Called with the kind of every refusal: `slow_head` or `connections`.
+
+    Returns
+    -------
+    type
+        For `uvicorn.Config(http=...)`.
+    """
+
+    class BoundedConnection(_Connection):
+        pass
+
+    BoundedConnection.head_seconds = head_seconds
+    BoundedConnection.max_connections = max_connections
+    BoundedConnection.failed = staticmethod(failed)
+    return BoundedConnection
+
+
+class _Connection(H11Protocol):
+    head_seconds: float
+    max_connections: int
+    failed: Callable[[str], None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.max_connections:
+            self._refused = True
+            self.failed("connections")
+            transport.write(_refusal())
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        if not self._refused:
+            super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget_deadline()
+        elif self._deadline is None:
+            # The next head, or what still comes of a body whose request is already answered.
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._deadline = self.loop.call_later(self.head_seconds, self._too_late)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self.failed("slow_head")
+            self.transport.close()
+
+
+def _refusal() -> bytes:
+    message = "Too many connections are open: come back later, or use one of yours again."
+    body = json.dumps(error_body("connections", message)).encode()
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+# Every request is timed, counted and logged, and every answer carries the same safe headers.
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# Anything else a client may write as a method shares one name, or it could fill the memory.
+_METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+
+
+class Watched:
+    """ASGI middleware around everything else.
+
+    Parameters
+    ----------
+    app
+        Who gets the request.
+    context
+        Where it is counted and logged.
+    """
+
+    def __init__(self, app: App, context: Context) -> None:
+        self.app = app
+        self.context = context
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.monotonic()
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            self._note(scope, status, time.monotonic() - begin)
+
+    def _note(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        # So do paths that do not exist. Status 0: the client went away before the answer.
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.context.telemetry.request(method, route, status, seconds)
+        self.context.log.event(
+            "request", method=method, route=route, status=status, seconds=round(seconds, 4)
+        )

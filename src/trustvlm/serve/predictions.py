@@ -1,0 +1,318 @@
+"""From the body of a request to images: multipart files, or JSON with base64."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from PIL import Image
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from trustvlm.images import InMemoryImage
+from trustvlm.pipeline.verdict import error_verdict
+from trustvlm.serve.context import Context, context_of
+from trustvlm.serve.feedback import KeptImage
+from trustvlm.serve.responses import ServiceError, answers, overloaded
+from trustvlm.serve.schemas import (
+    ModelAnswer,
+    PredictAnswer,
+    PredictRequest,
+    VerdictAnswer,
+    predict_body,
+)
+from trustvlm.serve.served_model import Judged
+
+_LONGEST_NAME = 255
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image of a request, or what keeps it from being one.
+
+    Attributes
+    ----------
+    image
+        Its name and bytes.
+    error
+        Why it could not even be read; "" if it could.
+    """
+
+    image: InMemoryImage
+    error: str = ""
+
+
+async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
+    """Read the images of a request, in order.
+
+    Raises
+    ------
+    ServiceError
+        If the body is of another type (415), is not what it says or holds no image (400, 422), or
+        holds too many (413).
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        uploads = await _from_form(request, max_images)
+    elif kind == "application/json":
+        uploads = _from_json(await request.body())
+    else:
+        raise ServiceError(
+            415,
+            "content_type",
+            "Send images as multipart/form-data under the name `images`, or as application/json "
+            f"with base64, but not as {kind or 'nothing in particular'!r}.",
+        )
+    if not uploads:
+        raise ServiceError(
+            422, "no_images", "There is no image in the request: send files under `images`."
+        )
+    if len(uploads) > max_images:
+        raise too_many(max_images)
+    return uploads
+
+
+def too_many(max_images: int) -> ServiceError:
+    """Return the refusal of a request with more images than one may have."""
+    return ServiceError(
+        413, "too_many_images", f"A request may have at most {max_images} images: send several."
+    )
+
+
+def shown_name(name: str | None, position: int) -> str:
+    r"""Return a client's name for an image as text that is safe to show; it is never a path.
+
+    Examples
+    --------
+    >>> shown_name("a\n.png", 0), shown_name("", 3)
+    ('a .png', 'image-4')
+    """
+    return _UNSHOWABLE.sub(" ", name or "")[:_LONGEST_NAME].strip() or f"image-{position + 1}"
+
+
+async def _from_form(request: Request, max_images: int) -> list[Upload]:
+    try:
+        # One more than allowed tells "too many" from a form that is merely odd.
+        form = await request.form(max_files=max_images + 1, max_fields=16, max_part_size=2**16)
+    except HTTPException as error:
+        if "Too many files" in str(error.detail):
+            raise too_many(max_images) from error
+        raise ServiceError(400, "bad_form", f"The form cannot be read: {error.detail}") from error
+    except Exception as error:  # the parser raises much on damaged forms
+        raise ServiceError(400, "bad_form", "The form cannot be read.") from error
+    try:
+        files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+        return [
+            Upload(InMemoryImage(shown_name(file.filename, i), await file.read()))
+            for i, file in enumerate(files)
+        ]
+    finally:
+        await form.close()
+
+
+def _from_json(body: bytes) -> list[Upload]:
+    try:
+        parsed = PredictRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise ServiceError(422, "bad_json", _in_words(error)) from error
+    return [_decoded(item.data, shown_name(item.name, i)) for i, item in enumerate(parsed.images)]
+
+
+def _decoded(data: str, name: str) -> Upload:
+    try:
+        return Upload(InMemoryImage(name, base64.b64decode(data, validate=True)))
+    except (binascii.Error, ValueError):
+        message = f"{name}: the data is not base64. Encode the file's bytes, without a prefix."
+        return Upload(InMemoryImage(name, b""), message)
+
+
+def _in_words(error: ValidationError) -> str:
+    """Say what is wrong with a JSON body, without repeating any of it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))[:80]
+    return f"The JSON body is not as expected{f' at {where}' if where else ''}: {first['msg']}."
+
+
+# `/v1/predict` and `/v1/model`.
+
+router = APIRouter()
+ModelName = Annotated[
+    str | None, Query(description="Which model; the first one by default.", max_length=255)
+]
+
+
+@router.post(
+    "/v1/predict",
+    response_model=PredictAnswer,
+    responses=answers(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": predict_body()},
+)
+async def predict(
+    request: Request,
+    model: ModelName = None,
+    explain: Annotated[bool, Query(description="Add the most similar examples.")] = False,
+    keep: Annotated[bool, Query(description="Keep the images for the review queue.")] = False,
+) -> dict[str, Any]:
+    """Label images and say how far each label can be trusted.
+
+    One verdict per image, in order. An image that cannot be used has a verdict that says why; the
+    others are answered all the same.
+    """
+    context = context_of(request)
+    name = context.shelf[model].name
+    uploads = await read_uploads(request, max_images=context.settings.max_images)
+    results = await judge_uploads(context, name, uploads)
+    verdicts = [verdict_answer(result, explain=explain or keep) for result in results]
+    if keep:
+        await asyncio.to_thread(_keep, context, name, uploads, verdicts)
+    return {"model": name, "verdicts": verdicts}
+
+
+@router.get("/v1/model", response_model=ModelAnswer, responses=answers(401, 404, 422))
+async def model_facts(request: Request, model: ModelName = None) -> dict[str, Any]:
+    """Describe a model: its classes, encoders, and what its decisions rest on."""
+    return context_of(request).shelf[model].describe()
+
+
+@router.get("/v1/models", response_model=list[str], responses=answers(401))
+async def model_names(request: Request) -> list[str]:
+    """List the models; the first one answers where none is named."""
+    return list(context_of(request).shelf.names)
+
+
+async def judge_uploads(context: Context, name: str, uploads: Sequence[Upload]) -> list[Judged]:
+    """Judge uploads in one batch with those of others; what could not be read has its error.
+
+    Raises
+    ------
+    ServiceError
+        If the queue is full (429) or the time is over (503).
+    """
+    images = [upload.image for upload in uploads if not upload.error]
+    seconds = context.settings.request_seconds
+    found: list[Judged] = []
+    if images:
+        answer = context.shelf.submit(name, images, timeout=seconds)
+        try:
+            found = await asyncio.wait_for(asyncio.wrap_future(answer), seconds)
+        except TimeoutError:
+            raise overloaded(
+                "timeout", "The model did not come to it in time.", status=503, seconds=5
+            ) from None
+    judged = iter(found)
+    results = []
+    for upload in uploads:
+        if upload.error:
+            context.telemetry.failed("not_base64")
+            verdict = error_verdict(upload.image.path, ValueError(upload.error))
+            results.append(Judged(verdict, "", "not_base64"))
+        else:
+            results.append(next(judged))
+    return results
+
+
+def verdict_answer(result: Judged, *, explain: bool = False) -> dict[str, Any]:
+    """Return a verdict as it goes over the wire, with its most similar examples if asked for."""
+    answer: dict[str, Any] = {
+        **result.verdict.to_row(),
+        "image": result.digest,
+        "kind": result.kind,
+    }
+    if explain and result.look is not None:
+        verdict, nearest = result.verdict, result.look.nearest
+        for role, label in (("label", verdict.label), ("runner_up", verdict.runner_up)):
+            if label in nearest:
+                answer[f"{role}_example"] = asdict(nearest[label])
+    return VerdictAnswer.model_validate(answer).model_dump()
+
+
+def _keep(
+    context: Context, name: str, uploads: Sequence[Upload], verdicts: Sequence[dict[str, Any]]
+) -> None:
+    for upload, verdict in zip(uploads, verdicts, strict=True):
+        if not verdict["kind"]:
+            stored = {**verdict, "kept": True}
+            kept = KeptImage(
+                verdict["image"], name, upload.image.path, stored, upload.image.content
+            )
+            verdict["kept"] = context.feedback.keep(kept)
+
+
+# Whether the process lives, whether it can judge an image, and what it has counted.
+
+health_router = APIRouter()
+# Whoever asks more often than this gets the last answer, so that asking costs nothing.
+_FRESH_SECONDS = 1.0
+
+
+@health_router.get("/healthz")
+async def alive() -> dict[str, str]:
+    """Say that the process is alive."""
+    return {"status": "alive"}
+
+
+@health_router.get("/readyz", responses=answers(503))
+async def ready(request: Request) -> dict[str, Any]:
+    """Send a picture through every model, as a request would go, and say how long it took."""
+    state = request.app.state
+    async with state.ready_turn:
+        known: tuple[float, dict[str, Any]] | None = state.ready
+        if known is None or time.monotonic() - known[0] > _FRESH_SECONDS:
+            known = state.ready = (time.monotonic(), await check_ready(context_of(request)))
+    return known[1]
+
+
+@health_router.get("/metrics", response_class=Response, responses=answers(401))
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    context = context_of(request)
+    context.telemetry.waiting(context.shelf.waiting)
+    return Response(context.telemetry.exposition(), media_type="text/plain; version=0.0.4")
+
+
+async def check_ready(context: Context) -> dict[str, Any]:
+    """Judge one picture with every model.
+
+    Raises
+    ------
+    ServiceError
+        If a model gives no verdict on it (503).
+    """
+    seconds = {}
+    for name in context.shelf.names:
+        begin = time.monotonic()
+        upload = Upload(InMemoryImage("ready.png", probe(time.time_ns())))
+        try:
+            (result,) = await judge_uploads(context, name, [upload])
+        except ServiceError as error:
+            raise ServiceError(503, "not_ready", f"{name}: {error.message}") from error
+        if result.kind:
+            raise ServiceError(503, "not_ready", f"{name}: {result.verdict.error}")
+        seconds[name] = round(time.monotonic() - begin, 4)
+    return {"status": "ready", "seconds": seconds}
+
+
+def probe(seed: int) -> bytes:
+    r"""Return a PNG that was never seen before, so that no model answers from memory.
+
+    Examples
+    --------
+    >>> probe(0)[:4], probe(0) == probe(1)
+    (b'\x89PNG', False)
+    """
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    content = io.BytesIO()
+    coarse.resize((64, 64)).save(content, "PNG")
+    return content.getvalue()

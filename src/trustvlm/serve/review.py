@@ -1,0 +1,273 @@
+"""The risk-coverage curve of the stored calibration, for the slider of the review page."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from trustvlm import metrics
+from trustvlm.exceptions import TrustVLMError
+from trustvlm.pipeline.calibration import Calibration
+from trustvlm.serve.context import context_of
+from trustvlm.serve.feedback import Answer, answers_csv
+from trustvlm.serve.predictions import ModelName
+from trustvlm.serve.responses import ServiceError, answers
+from trustvlm.serve.schemas import (
+    DIGEST,
+    CurveAnswer,
+    FeedbackAnswer,
+    FeedbackRequest,
+    ForgottenAnswer,
+    ModelAnswer,
+    QueueAnswer,
+    UndoAnswer,
+)
+from trustvlm.serve.served_model import ServedModel, preview
+
+_MOST_POINTS = 400
+
+
+def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
+    """Return what would be accepted at which risk, as plain JSON values; None uncalibrated.
+
+    The risk is what was observed on the calibration images. Only the certified point, if there is
+    one, holds for new images; `certified` is None where nothing is certified, or every class has a
+    threshold of its own.
+    """
+    if calibration is None or not len(calibration.labels):
+        return None
+    curve = metrics.risk_coverage(calibration.result.confidence, calibration.correct)
+    n = len(curve.coverage)
+    kept = np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(int))
+    rule = calibration.certificate
+    threshold = getattr(rule, "threshold", math.nan) if rule is not None else math.nan
+    certified = None
+    if rule is not None and rule.certified and not math.isnan(threshold):
+        bound = getattr(rule, "risk_bound", math.nan)
+        certified = {
+            "threshold": float(threshold),
+            "coverage": float(rule.coverage),
+            "risk_bound": None if math.isnan(bound) else float(bound),
+        }
+    return {
+        "images": len(calibration.labels),
+        "points": [
+            {
+                "threshold": float(curve.thresholds[i]),
+                "coverage": float(curve.coverage[i]),
+                "risk": float(curve.risk[i]),
+                "accepted": int(curve.accepted[i]),
+                "wrong": int(curve.errors[i]),
+            }
+            for i in kept
+        ],
+        "certified": certified,
+        "statement": calibration.statement,
+    }
+
+
+# Reviewing: the queue, answers, their export, and pictures to look at.
+
+router = APIRouter()
+Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}
+}
+
+
+@router.post(
+    "/v1/feedback",
+    response_model=FeedbackAnswer,
+    responses=answers(400, 401, 403, 404, 408, 409, 413, 422, 429),
+)
+async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any]:
+    """Store what a person says about a verdict; it is on disk before this answers.
+
+    Of several answers on an image the last one counts; `earlier` says which one counted before, and
+    counts again if this one is undone.
+    """
+    context = context_of(request)
+    served = context.shelf[said.model]
+    kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
+    verdict = kept.verdict if kept else {"label": "", "confidence": None}
+    label = _label(said, str(verdict["label"]))
+    confidence = verdict["confidence"]
+    answer = Answer(
+        image=said.image,
+        model=served.name,
+        action=said.action,
+        label=label,
+        folder=_folder(served, label) if label else "",
+        predicted=str(verdict["label"]),
+        confidence=float("nan") if confidence is None else float(confidence),
+    )
+    number = await asyncio.to_thread(context.feedback.record, answer)
+    earlier = await asyncio.to_thread(context.feedback.earlier, number)
+    left = await asyncio.to_thread(context.feedback.n_open, served.name)
+    return {"id": number, "open": left, "earlier": earlier}
+
+
+@router.delete(
+    "/v1/feedback/{number}", response_model=UndoAnswer, responses=answers(401, 403, 404, 422)
+)
+async def undo(request: Request, number: Annotated[int, Path(ge=1, le=2**53)]) -> dict[str, int]:
+    """Take an answer back; the image waits again."""
+    if not await asyncio.to_thread(context_of(request).feedback.undo, number):
+        raise ServiceError(404, "no_such_answer", "There is no such answer, or it was undone.")
+    return {"undone": number}
+
+
+@router.get(
+    "/v1/feedback.csv",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/csv": {}}, "description": "One row per answered image."},
+        **answers(401, 404, 422),
+    },
+)
+async def export(request: Request, model: ModelName = None) -> Response:
+    """Return the latest answer on every image as CSV."""
+    context = context_of(request)
+    served = context.shelf[model]
+    rows = await asyncio.to_thread(context.feedback.answers, served.name)
+    return Response(
+        answers_csv(rows),
+        media_type="text/csv",
+        headers={"Content-Disposition": 'attachment; filename="feedback.csv"'},
+    )
+
+
+@router.get("/v1/queue", response_model=QueueAnswer, responses=answers(401, 404, 422))
+async def queue(
+    request: Request,
+    model: ModelName = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    reviewer: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=64,
+            description="Any text of your own: what other reviewers look at then comes last.",
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    """Return the images that wait for a person, the most doubtful first."""
+    context = context_of(request)
+    served = context.shelf[model]
+    enough = limit + (len(context.leases) if reviewer else 0)
+    rows = await asyncio.to_thread(context.feedback.queue, served.name, enough)
+    if reviewer:
+        waiting = {row["image"]: row for row in rows}
+        handed = context.leases.share(served.name, reviewer, list(waiting), limit)
+        rows = [waiting[image] for image in handed]
+    left = await asyncio.to_thread(context.feedback.n_open, served.name)
+    return {"open": left, "images": rows}
+
+
+@router.get(
+    "/v1/images/{image}", response_class=Response, responses={**_JPEG, **answers(401, 404, 422)}
+)
+async def picture(
+    request: Request,
+    image: Annotated[str, Path(pattern=DIGEST)],
+    model: ModelName = None,
+    side: Side = 512,
+) -> Response:
+    """Return a kept image as a JPEG, decoded and encoded anew."""
+    context = context_of(request)
+    served = context.shelf[model]
+    kept = await asyncio.to_thread(context.feedback.kept, image, served.name)
+    content = None
+    if kept is not None:
+        content = await asyncio.to_thread(preview, kept.content, side, served.limits)
+    return _jpeg(content)
+
+
+@router.delete(
+    "/v1/images/{image}", response_model=ForgottenAnswer, responses=answers(401, 403, 404, 422)
+)
+async def forget(
+    request: Request, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
+) -> dict[str, str]:
+    """Remove a kept image; answers on it stay, without it."""
+    context = context_of(request)
+    name = context.shelf[model].name
+    if not await asyncio.to_thread(context.feedback.forget, image, name):
+        raise ServiceError(404, "no_such_image", "There is no such image at hand.")
+    return {"forgotten": image}
+
+
+@router.get(
+    "/v1/examples/{shot}", response_class=Response, responses={**_JPEG, **answers(401, 404, 422)}
+)
+async def example(
+    request: Request,
+    shot: Annotated[int, Path(ge=0, le=2**31)],
+    model: ModelName = None,
+    side: Side = 192,
+) -> Response:
+    """Return an example image of the model as a JPEG, if its file is still what it was."""
+    served = context_of(request).shelf[model]
+    return _jpeg(await asyncio.to_thread(served.examples.preview, shot, side, served.limits))
+
+
+@router.get("/v1/curve", response_model=CurveAnswer | None, responses=answers(401, 404, 422))
+async def curve(request: Request, model: ModelName = None) -> dict[str, Any] | None:
+    """Return risk and coverage on the calibration images; null if there is no calibration."""
+    return curve_of(context_of(request).shelf[model].model.calibration_)
+
+
+@router.post(
+    "/v1/reload",
+    response_model=ModelAnswer,
+    responses=answers(401, 403, 404, 408, 409, 413, 422, 429),
+)
+async def reload(request: Request, model: ModelName = None) -> dict[str, Any]:
+    """Read a model's artefact again, without losing a request.
+
+    If it is damaged, or made with other encoders than those on this machine, the answer is 409 and
+    the old one stays in service.
+    """
+    context = context_of(request)
+    name = context.shelf[model].name
+    try:
+        fresh = await asyncio.to_thread(context.shelf.reload, name)
+    except TrustVLMError as error:
+        raise ServiceError(409, "unfit", f"The old model stays in service. {error}") from error
+    context.log.event("reloaded", model=name, created_at=fresh.model.provenance_["created_at"])
+    return fresh.describe()
+
+
+def _label(said: FeedbackRequest, predicted: str) -> str:
+    if said.action == "skip":
+        return ""
+    if said.action == "correct":
+        return said.label
+    if predicted and said.label not in (None, predicted):
+        raise ServiceError(
+            409, "label", "The label to accept is not the predicted one: correct it instead."
+        )
+    if not predicted and not said.label:
+        raise ServiceError(
+            404, "no_such_image", "The image was not kept, so say which `label` was predicted."
+        )
+    return predicted or str(said.label)
+
+
+def _folder(served: ServedModel, label: str) -> str:
+    classes = served.model.classes_
+    if label not in classes.labels:
+        raise ServiceError(
+            404, "no_such_class", "The model has no class of that name; see /v1/model."
+        )
+    return classes.folders[classes.labels.index(label)]
+
+
+def _jpeg(content: bytes | None) -> Response:
+    if content is None:
+        raise ServiceError(404, "no_such_image", "There is no such image at hand.")
+    return Response(content, media_type="image/jpeg")

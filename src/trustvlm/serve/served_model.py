@@ -1,0 +1,379 @@
+"""Embeddings of recent images, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import ImageError, InputError
+from trustvlm.images import InMemoryImage, Limits, content_hash, decode, read_bytes
+from trustvlm.pipeline import TrustVLM
+from trustvlm.pipeline.monitor import start_monitor, watched_score
+from trustvlm.pipeline.predict import Predictor
+from trustvlm.pipeline.records import describe, gather_all
+from trustvlm.pipeline.state import manifest_of, read_artefact
+from trustvlm.pipeline.verdict import Verdict
+
+
+class RecentEmbeddings(EmbeddingStore):
+    """A store that forgets the least recently used vectors and leaves nothing on disk.
+
+    A service sees images of other people: it should neither keep them nor grow.
+
+    Parameters
+    ----------
+    capacity
+        Vectors to keep; 0 keeps none.
+
+    Examples
+    --------
+    >>> store = RecentEmbeddings(1)
+    >>> store.put_many("f", {"a": np.zeros(2, np.float32), "b": np.ones(2, np.float32)})
+    >>> store.get_many("f", ["a", "b"])
+    {'b': array([1., 1.], dtype=float32)}
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super()._use(None)
+        self._capacity = capacity
+        self._vectors: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Look up vectors; see `EmbeddingStore.get_many`."""
+        found = {}
+        with self._turn:
+            for key in keys:
+                vector = self._vectors.get((fingerprint, key))
+                if vector is not None:
+                    self._vectors.move_to_end((fingerprint, key))
+                    found[key] = vector
+        return found
+
+    def put_many(
+        self,
+        fingerprint: str,
+        vectors: Mapping[str, NDArray[np.float32]],
+        *,
+        spec: str = "",  # noqa: ARG002
+    ) -> None:
+        """Store vectors; see `EmbeddingStore.put_many`."""
+        with self._turn:
+            for key, vector in vectors.items():
+                # A copy, because a row of a batch would keep the whole batch alive.
+                self._vectors[fingerprint, key] = vector.copy()
+            while len(self._vectors) > self._capacity:
+                self._vectors.popitem(last=False)
+
+
+# Watch whether what comes in still resembles what the model was calibrated on.
+
+_FALSE_ALARM = 1e-4
+_TOGETHER = 25
+_MOST = 5000
+
+
+class DriftWatch:
+    """The monitor of `trustvlm monitor`, fed by the service, in bounded memory.
+
+    It looks at images in groups and begins anew after some thousand, each time with the same bound
+    on false alarms; an alarm stays. Of images that come again, one counts.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    """
+
+    def __init__(self, model: TrustVLM) -> None:
+        self.drifted = False
+        self._stream = watched_score(model)[0]
+        try:
+            monitor, self.compared_with = start_monitor(model, None, _FALSE_ALARM)
+        except InputError as error:
+            monitor, self.compared_with = None, str(error)
+        if monitor is not None and self._stream != "confidence":
+            # The text's own confidence is not at hand here.
+            rest = {k: v for k, v in monitor.streams.items() if k != self._stream}
+            monitor = replace(monitor, streams=rest) if rest else None
+        self._start = self._monitor = monitor
+        self._waiting: dict[str, tuple[float, float]] = {}
+        self._seen: set[str] = set()
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Base-10 logarithm of the capital won by betting on a change; 0 before the first bet."""
+        if self._monitor is None:
+            return {}
+        streams = self._monitor.streams.items()
+        return {name: stream.bettor.peak / math.log(10) for name, stream in streams}
+
+    def see(self, digest: str, confidence: float, typicality: float) -> None:
+        """Note one image."""
+        if self._monitor is None or digest in self._seen or math.isnan(typicality):
+            return
+        self._seen.add(digest)
+        self._waiting[digest] = (confidence, typicality)
+        if len(self._waiting) < _TOGETHER:
+            return
+        columns = zip(*self._waiting.values(), strict=True)
+        values = dict(zip(("confidence", "typicality"), map(list, columns), strict=True))
+        self._waiting.clear()
+        self._monitor = self._monitor.after({k: values[k] for k in self._monitor.streams})
+        self.drifted = self.drifted or self._monitor.drifted
+        if self._monitor.n >= _MOST:
+            self._monitor = self._start
+            self._seen.clear()
+
+
+# The example images that an upload resembles most, to be shown beside it.
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example image.
+
+    Attributes
+    ----------
+    shot
+        Its position among the examples of the model.
+    similarity
+        Its cosine with the upload, in [-1, 1].
+    """
+
+    shot: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an upload resembles.
+
+    Attributes
+    ----------
+    nearest
+        The most similar example of each class that has any, by class label.
+    typicality
+        Cosine with the most similar prototype; NaN if there is none.
+    """
+
+    nearest: Mapping[str, Example]
+    typicality: float
+
+
+class Examples:
+    """Finds the nearest example of every class, and the files of examples.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    folder
+        Where the examples are; None for where they were when it was fitted.
+    """
+
+    def __init__(self, model: TrustVLM, folder: Path | None = None) -> None:
+        self._model = model
+        self._folder = Path(model.shots_folder_) if folder is None else folder
+        self._units = _unit(model.support_features_)
+        labels = model.classes_.labels
+        self._members = {
+            labels[c]: np.flatnonzero(model.support_labels_ == c)
+            for c in np.unique(model.support_labels_)
+        }
+
+    def look(self, features: NDArray[np.float32]) -> list[Look]:
+        """Compare n uploads, `(n, d)`, with every example."""
+        if not len(features) or not self._members:
+            return [Look({}, np.nan)] * len(features)
+        cosines = _unit(features) @ self._units.T
+        typicality = np.nanmax(self._model.bank_.similarities(features), axis=1)
+        best = {label: rows[cosines[:, rows].argmax(1)] for label, rows in self._members.items()}
+        return [
+            Look(
+                {k: Example(int(at[i]), float(cosines[i, at[i]])) for k, at in best.items()},
+                float(typicality[i]),
+            )
+            for i in range(len(features))
+        ]
+
+    def preview(self, shot: int, side: int, limits: Limits) -> bytes | None:
+        """Return a small JPEG of an example; None if its file is not at hand or has changed."""
+        if not 0 <= shot < len(self._model.shots_):
+            return None
+        known = self._model.shots_[shot]
+        try:
+            content = read_bytes(self._folder / known["path"], limits)
+        except ImageError:
+            return None
+        # Only what the model was fitted on is ever shown, whatever stands at that path by now.
+        if content_hash(content) != known["sha256"]:
+            return None
+        return preview(content, side, limits)
+
+
+def preview(content: bytes, side: int, limits: Limits) -> bytes | None:
+    """Return a JPEG of at most `side` pixels; None if the image cannot be decoded.
+
+    An upload is never sent back as it came, so nothing but pixels reaches a browser.
+    """
+    try:
+        picture = decode(content, limits)
+    except ImageError:
+        return None
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = np.asarray(rows, dtype=np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    units: NDArray[np.float64] = np.divide(
+        wide, lengths, out=np.zeros_like(wide), where=lengths > 0
+    )
+    return units
+
+
+# A fitted model made ready to judge uploads, again and again.
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the service found out about one upload.
+
+    Attributes
+    ----------
+    verdict
+        As `TrustVLM.predict` gives it.
+    digest
+        SHA-256 of the bytes; "" if there were none to read.
+    kind
+        A key of `images.KINDS` if the image cannot be used, else "".
+    look
+        The most similar example images; None if the image cannot be used.
+    """
+
+    verdict: Verdict
+    digest: str
+    kind: str = ""
+    look: Look | None = None
+
+
+class ServedModel:
+    """Judges uploads as `trustvlm predict` would; what all of them share is prepared once.
+
+    Parameters
+    ----------
+    name
+        What clients call it.
+    path
+        The `.trust` directory.
+    limits
+        Bounds on each image.
+    batch_images
+        Images per forward pass.
+    remember
+        Images whose embeddings are kept in memory.
+    shots
+        Folder of the example images; None for where they were when the model was fitted.
+    before
+        What this one replaces: encoders that both need are not loaded a second time.
+
+    Raises
+    ------
+    ArtefactError
+        If the artefact is damaged or does not fit the models on this machine.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        limits: Limits,
+        batch_images: int,
+        remember: int,
+        shots: Path | None = None,
+        before: ServedModel | None = None,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.limits = limits
+        store = RecentEmbeddings(2 * remember)
+        shared = {} if before is None else _same_encoders(path, before.model)
+        self.model: TrustVLM = TrustVLM.load(
+            path, store=store, batch_size=batch_images, limits=limits, **shared
+        )
+        self._predictor = Predictor(self.model)
+        self.examples = Examples(self.model, shots)
+        self.drift = DriftWatch(self.model)
+
+    def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[Judged]]:
+        """Judge the images of several requests; they share forward passes and nothing else.
+
+        A score that looks at the whole batch sees one request at a time, so that no client's
+        answer depends on another's images.
+        """
+        if self._predictor.whole_batch:
+            return [self._judged(images) for images in requests]
+        everything = iter(self._judged([image for images in requests for image in images]))
+        return [[next(everything) for _ in images] for images in requests]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what clients may know of the model, as plain JSON values."""
+        manifest = manifest_of(self.model)
+        calibration = self.model.calibration_
+        return {
+            "name": self.name,
+            "classes": list(self.model.classes_.labels),
+            "score": self.model.score,
+            "models": {
+                role: {key: known.get(key, "") for key in ("spec", "fingerprint", "note")}
+                for role, known in manifest["models"].items()
+            },
+            "shots": manifest["shots"]["counts"],
+            "calibrated": calibration is not None,
+            "decision_rule": manifest["decision_rule"],
+            "created_by": manifest["created_by"],
+            "created_at": manifest["created_at"],
+        }
+
+    def _judged(self, images: Sequence[InMemoryImage]) -> list[Judged]:
+        found = gather_all(self.model, images)
+        verdicts = self._predictor.judge(found)
+        digests, kinds = iter(found.hashes), iter(found.failure_kinds)
+        looks = iter(self.examples.look(found.features))
+        judged = []
+        for verdict, readable in zip(verdicts, found.readable, strict=True):
+            if not readable:
+                judged.append(Judged(verdict, "", next(kinds)))
+                continue
+            digest, look = next(digests), next(looks)
+            judged.append(Judged(verdict, digest, look=look))
+            self.drift.see(digest, verdict.confidence, look.typicality)
+        return judged
+
+
+def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
+    """Return those encoders of a model that an artefact asks for, by their fingerprints."""
+    stored = read_artefact(path)[0].get("models")
+    if not isinstance(stored, dict):
+        return {}
+    return {
+        role: encoder
+        for role, encoder in (("vlm", model.encoders.vlm), ("vision", model.encoders.vision))
+        if stored.get(role, {}).get("fingerprint") == describe(encoder)["fingerprint"]
+    }

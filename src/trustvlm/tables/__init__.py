@@ -1,0 +1,1 @@
+"""Tables for reports and studies, as Markdown, LaTeX and HTML."""

@@ -1,0 +1,159 @@
+"""A table before it is Markdown, LaTeX or HTML: plain text, numbers, and which of them lead."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trustvlm.benchmark.statistics import Mark, Spread
+
+UNDEFINED = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry.
+
+    Attributes
+    ----------
+    text
+        What it says, without markup.
+    aside
+        Smaller print after it, such as "± 0.31".
+    mark
+        Whether it is significantly best or second best of its column.
+    value
+        What it is sorted by; NaN for entries without a value.
+    """
+
+    text: str
+    aside: str = ""
+    mark: Mark = ""
+    value: float | str = math.nan
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's title; `falling` if the larger values come first when it is sorted."""
+
+    title: str
+    unit: str = ""
+    falling: bool = False
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: its label, whether it is the reference, and whether labels may change (†)."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    own: bool = False
+    dagger: bool = False
+
+
+@dataclass(frozen=True)
+class Marking:
+    """What the two marks mean, and by which test they are given; ends of sentences."""
+
+    best: str
+    second: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with everything that its caption must say.
+
+    Attributes
+    ----------
+    name
+        For file names and labels.
+    title, caption
+        A heading, and sentences that stand on their own. Plain text.
+    heads
+        Of the first column, which holds the lines' labels, and of the others.
+    lines
+        Rows, each with one cell less than there are heads.
+    marking
+        Meaning of the marks; None in tables without.
+    breaks
+        Numbers of the lines before which printed tables have a rule.
+    """
+
+    name: str
+    title: str
+    caption: str
+    heads: tuple[Head, ...]
+    lines: tuple[Line, ...]
+    marking: Marking | None = None
+    breaks: tuple[int, ...] = ()
+
+    def caption_with(self, best: str, second: str) -> str:
+        """Return the caption, the marks called by how a format shows them.
+
+        Examples
+        --------
+        >>> marking = Marking("the best", "the second best", "By lot.")
+        >>> Table("t", "T", "About it.", (), (), marking).caption_with("Bold", "italic")
+        'About it. Bold: the best; italic: the second best. By lot.'
+        """
+        if self.marking is None:
+            return self.caption
+        marking = self.marking
+        return f"{self.caption} {best}: {marking.best}; {second}: {marking.second}. {marking.test}"
+
+
+def spread_cell(found: Spread, scale: float, mark: Mark = "", *, failed: bool = False) -> Cell:
+    """Write a mean, and the spread over draws where there is one.
+
+    Examples
+    --------
+    >>> spread_cell(Spread(0.1234, 0.011, 5), 100)
+    Cell(text='12.34', aside='± 1.10', mark='', value=12.34)
+    >>> spread_cell(Spread(math.nan, math.nan, 0, 5), 100).text
+    '–'
+    """
+    if math.isnan(found.mean):
+        return Cell("failed" if failed else UNDEFINED)
+    notes = [f"± {scale * found.sd:.2f}"] if found.sd > 0 else []
+    if found.n_undefined:
+        notes.append(f"({found.n}/{found.n + found.n_undefined})")
+    value = scale * found.mean
+    return Cell(f"{value:.2f}", " ".join(notes), mark, value)
+
+
+def rank_cell(rank: float) -> Cell:
+    """Write an average rank.
+
+    Examples
+    --------
+    >>> rank_cell(2.5).text, rank_cell(math.nan).text
+    ('2.50', '–')
+    """
+    return Cell(UNDEFINED) if math.isnan(rank) else Cell(f"{rank:.2f}", value=rank)
+
+
+def signed(value: float, digits: int = 2, *, star: bool = False) -> str:
+    """Write a difference with its sign, which a rounded zero has not, and a star if told.
+
+    Examples
+    --------
+    >>> signed(1.234), signed(-0.5, star=True), signed(-0.001)
+    ('+1.23', '−0.50*', '0.00')
+    """
+    text = f"{abs(value):.{digits}f}"
+    sign = "" if float(text) == 0 else "+" if value > 0 else "−"
+    return f"{sign}{text}{'*' if star else ''}"
+
+
+def slug(text: str) -> str:
+    """Make a name of small letters, digits and dashes, for files and labels.
+
+    Examples
+    --------
+    >>> slug("CLIP ViT-B/16 + dinov2"), slug("花")
+    ('clip-vit-b-16-dinov2', 'x')
+    """
+    kept = "".join(c if c.isascii() and c.isalnum() else " " for c in text.lower())
+    return "-".join(kept.split()) or "x"

@@ -1,0 +1,81 @@
+"""Small pieces of the sentences in tables, reports and errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Write a count with its noun, thousands set apart by commas.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(2, "class", "classes"), counted(12734, "image")
+    ('1 image', '2 classes', '12,734 images')
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    r"""Write a fraction in percent; a rounded 100 or 0 is written only where it is exact.
+
+    Examples
+    --------
+    >>> percent(0.97123), percent(1.0), percent(0.99999), percent(0.00001)
+    ('97.1\xa0%', '100\xa0%', 'over 99.9\xa0%', 'under 0.1\xa0%')
+    >>> percent(float("nan"))
+    'undefined'
+    """
+    if math.isnan(fraction):
+        return "undefined"
+    value, smallest = 100 * fraction, 10.0**-digits
+    if value in (0.0, 100.0):
+        text = f"{value:.0f}"
+    elif value < smallest / 2:
+        text = f"under {smallest:.{digits}f}"
+    elif value > 100 - smallest / 2:
+        text = f"over {100 - smallest:.{digits}f}"
+    else:
+        text = f"{value:.{digits}f}"
+    return f"{text}\N{NO-BREAK SPACE}%"
+
+
+def shortened(text: str, length: int = 120) -> str:
+    """Cut the middle out of a long text.
+
+    Examples
+    --------
+    >>> shortened("a long name of a file", 11)
+    'a lon… file'
+    """
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
+
+
+def join_names(names: Sequence[str], last: str = "and") -> str:
+    """Join names with commas, and a word before the last.
+
+    Examples
+    --------
+    >>> join_names(["1", "2", "16"]), join_names(["a", "b"], "or"), join_names(["a"])
+    ('1, 2 and 16', 'a or b', 'a')
+    """
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def did_you_mean(name: str, names: Iterable[str], n: int = 3) -> str:
+    """Write a question that names what is spelt most like `name`; empty where nothing is.
+
+    Examples
+    --------
+    >>> did_you_mean("trustvml", ["msp", "trustvlm"])
+    'did you mean trustvlm?'
+    >>> did_you_mean("x", ["msp"])
+    ''
+    """
+    near = get_close_matches(name, list(names), n=n)
+    return f"did you mean {join_names(near, 'or')}?" if near else ""
