@@ -25,9 +25,9 @@ def prep(draft, size=8):
 def test_encoders_share_an_image_only_where_they_want_the_same(photos, monkeypatch):
     asked = []
 
-    def watched(content, limits, *, name, enough):
+    def watched(content, limits, *, enough, **rest):
         asked.append(enough)
-        return decode(content, limits, name=name, enough=enough)
+        return decode(content, limits, enough=enough, **rest)
 
     monkeypatch.setattr(prefetch, "decode", watched)
     refs = find_images(photos)
