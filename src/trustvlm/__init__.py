@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from trustvlm._version import __version__
 
 if TYPE_CHECKING:
     from trustvlm import benchmark, datasets, decisions, metrics, models, scores

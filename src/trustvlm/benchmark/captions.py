@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import trustvlm
 from trustvlm import scores as registry
+from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.results import Results, Row, value_of
 from trustvlm.benchmark.statistics import RankComparison
@@ -361,5 +361,5 @@ class Scope:
             ("draws of the shots", str(self.draws)),
             ("metrics", convention_sentence(convention)),
             *further,
-            ("software", f"trustvlm {trustvlm.__version__}"),
+            ("software", f"trustvlm {__version__}"),
         ]

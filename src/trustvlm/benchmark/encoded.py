@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import trustvlm
 from trustvlm import datasets
+from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, ModelPair, SetConfig
 from trustvlm.benchmark.dataset import ArraySet
 from trustvlm.benchmark.results import Setting
@@ -364,7 +364,7 @@ def materials(
 
 def _settings(config: BenchConfig, encoders: Encoders, protocol: str) -> dict[str, Any]:
     return {
-        "trustvlm": trustvlm.__version__,
+        "trustvlm": __version__,
         "vlm": dict(describe(encoders.vlm)),
         "vision": dict(describe(encoders.vision)),
         "logit_scale": float(encoders.vlm.logit_scale),

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trustvlm
+from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.figures import (
     equal_coverage_figure,
@@ -393,7 +393,7 @@ def render(content: Content) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     page: str = _template().render(
         **{field.name: getattr(content, field.name) for field in fields(content)},
-        version=trustvlm.__version__,
+        version=__version__,
         style=style,
         script=script,
         script_hash=digest,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import trustvlm
+from trustvlm._version import __version__
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
@@ -70,7 +70,7 @@ def agree_on(
         described = {
             "format": _FORMAT,
             "format_version": _VERSION,
-            "created_by": f"trustvlm {trustvlm.__version__}",
+            "created_by": f"trustvlm {__version__}",
             **wanted,
         }
         write_text(file, json.dumps(described, indent=2, ensure_ascii=False) + "\n")

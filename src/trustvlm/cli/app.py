@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-import trustvlm
+from trustvlm._version import __version__
 from trustvlm.cli import (
     advise,
     bench,
@@ -77,7 +77,7 @@ app.add_typer(cache.app, name="cache")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"trustvlm {trustvlm.__version__}")
+        typer.echo(f"trustvlm {__version__}")
         raise typer.Exit
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-import trustvlm
+from trustvlm._version import __version__
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, TrustVLMWarning
 from trustvlm.images import ClassList, Limits
@@ -419,7 +419,7 @@ _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vis
 def provenance() -> dict[str, str]:
     """Say which version makes a model, and when."""
     return {
-        "created_by": f"trustvlm {trustvlm.__version__}",
+        "created_by": f"trustvlm {__version__}",
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

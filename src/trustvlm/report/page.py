@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import trustvlm
 from trustvlm import metrics
+from trustvlm._version import __version__
 from trustvlm.files import write_text
 from trustvlm.plots.risk_coverage import (
     confidence_histogram_svg,
@@ -62,7 +62,7 @@ def render(template: str, **content: Any) -> str:
         _environment()
         .get_template(template)
         .render(
-            version=trustvlm.__version__,
+            version=__version__,
             style=Markup(style),  # noqa: S704 -- the package's own file
             script=Markup(script),  # noqa: S704
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

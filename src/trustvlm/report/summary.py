@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-import trustvlm
 from trustvlm import metrics
+from trustvlm._version import __version__
 from trustvlm.tables.metrics import by_aurc, number
 from trustvlm.text import counted, percent, shortened
 
@@ -304,7 +304,7 @@ def cited(evaluation: EvaluationResult) -> str:
         str(model.get("spec") or "") for model in named if isinstance(model, Mapping)
     )
     parts = [
-        f"trustvlm {trustvlm.__version__}",
+        f"trustvlm {__version__}",
         f"score {evaluation.score}",
         f"models {' and '.join(shortened(spec) for spec in specs if spec)}" if any(specs) else "",
         f"{counted(evaluation.shots, 'shot')} per class",

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
-import trustvlm
+from trustvlm._version import __version__
 from trustvlm.environment import require
 from trustvlm.serve import predictions, review
 from trustvlm.serve.context import Context
@@ -61,7 +61,7 @@ def create_app(context: Context) -> FastAPI:
 
     app = FastAPI(
         title="trustvlm",
-        version=trustvlm.__version__,
+        version=__version__,
         summary="Labels for images, and how far each can be trusted.",
         lifespan=lifespan,
         docs_url=None,  # both pages would load scripts from another host
