@@ -838,14 +838,12 @@ def review(ask: Callable[..., Any]) -> list[Any]:
         ask("/v1/predict?keep=true", {"images": [*images, {"name": "broken.png", "data": "AAAA"}]})
     ]
     digests = [sha256(file.read_bytes()) for file in files]
-    for digest, action, label in zip(
-        digests, ("correct", "relabel", "skip"), ("", "red", ""), strict=False
-    ):
-        answer = {"image": digest, "action": action, **({"label": label} if label else {})}
-        said.append(ask("/v1/feedback", answer))
+    answers = [{"action": "accept"}, {"action": "correct", "label": "red"}, {"action": "skip"}]
+    for digest, answer in zip(digests, [*answers, {"action": "no such action"}], strict=False):
+        said.append(ask("/v1/feedback", {"image": digest, **answer}))
     said.append(ask("/v1/queue"))
     said.append(ask("/v1/feedback/2", method="DELETE"))
-    said.append(ask("/v1/feedback", {"image": digests[3], "action": "correct"}))
+    said.append(ask("/v1/feedback", {"image": digests[3], "action": "accept"}))
     said += [ask(path) for path in ("/v1/feedback.csv", "/v1/curve", "/v1/queue?limit=2")]
     return said
 
