@@ -120,19 +120,19 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
 
 # Feature spaces that images are compared in: unit vectors, each dimension to scale.
 
-SpaceName = Literal["features", "image_embeddings"]
+FeatureSpace = Literal["features", "image_embeddings"]
 # The vision encoder's space first; the VLM's own image space where its vectors are at hand.
-SPACES: tuple[SpaceName, ...] = ("features", "image_embeddings")
+FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
 
 
-def images_in(space: SpaceName, evidence: Evidence) -> NDArray[np.float64]:
+def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
     """Return the images of the evidence as unit rows `(n, d)` of a space."""
     array: NDArray[Any] | None = getattr(evidence, space)
     assert array is not None  # noqa: S101 -- callers ask for spaces that are there
     return unit_rows(array)
 
 
-def shots_in(space: SpaceName, evidence: Evidence) -> NDArray[np.float64]:
+def shots_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
     """Return the shots of the evidence as unit rows `(m, d)` of a space."""
     array: NDArray[Any] | None = getattr(evidence, f"support_{space}")
     assert array is not None  # noqa: S101 -- callers ask for spaces that are there
@@ -162,14 +162,14 @@ def scaled(rows: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(rows / scale)
 
 
-# Three experts on what the shots say about an image, each with its leave-one-out answers.
+# Three base_scorers on what the shots say about an image, each with its leave-one-out answers.
 
 _SHARPNESS = 10.0
 _PENALTIES = np.geomspace(0.3, 30.0, 5)
 
 
 @dataclass(frozen=True)
-class Expert:
+class BaseScorer:
     """Class evidence for images, and for each shot as if it had not been among the shots.
 
     Attributes
@@ -185,7 +185,7 @@ class Expert:
     evidence: Callable[[Array], Array]
 
 
-def prototypes(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+def prototypes(shots: Array, labels: NDArray[np.int64], n_classes: int) -> BaseScorer:
     """Cosine with the mean of each class, around the mean of all shots.
 
     The own class of a shot is compared by the mean of its other shots, which needs no loop:
@@ -211,10 +211,10 @@ def prototypes(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Exper
     held_out = directions @ means.T
     others = unit_rows(sums[labels] - directions)
     held_out[np.arange(len(labels)), labels] = (directions * others).sum(axis=1)
-    return Expert(held_out, lambda rows: unit_rows(rows - centre) @ means.T)
+    return BaseScorer(held_out, lambda rows: unit_rows(rows - centre) @ means.T)
 
 
-def neighbours(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+def neighbours(shots: Array, labels: NDArray[np.int64], n_classes: int) -> BaseScorer:
     """Soft maximum over each class's shots of the cosine: (1/b) log mean exp(b cos), b = 10.
 
     Between the nearest shot (b large) and the mean over all (b small), so that a class may have
@@ -245,13 +245,13 @@ def neighbours(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Exper
     np.fill_diagonal(weights, 0.0)
     left = np.maximum(counts - belongs, 0.0)  # one less of the own class
     held_out = pooled(weights, left)
-    return Expert(
+    return BaseScorer(
         held_out,
         lambda rows: pooled(np.exp(_SHARPNESS * (unit_rows(rows) @ directions.T - 1.0)), counts),
     )
 
 
-def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
+def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> BaseScorer:
     """Ridge regression of the class indicators, its penalty chosen by its held-out errors.
 
     The held-out answer of shot i is (f_i - h_ii y_i) / (1 - h_ii), h the hat matrix, so that
@@ -280,7 +280,7 @@ def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
     penalties = [1.0] if counts.max(initial=0) < 2 else _PENALTIES
     held_out, penalty = _leave_one_out(values, vectors, targets, penalties)
     coefficients = rows.T @ (vectors @ ((vectors.T @ targets) / (values + penalty)[:, None]))
-    return Expert(
+    return BaseScorer(
         held_out * (counts > 0),
         lambda other: ((other - centre) / size) @ coefficients * (counts > 0),
     )
@@ -378,7 +378,7 @@ def _principal(rows: Array, least: float | None = None) -> tuple[Array, Array]:
     return values[kept], (rows @ axes[:, kept]) / np.sqrt(values[kept])
 
 
-EXPERTS = (prototypes, neighbours, ridge)
+BASE_SCORERS = (prototypes, neighbours, ridge)
 
 
 # Weights of several kinds of class evidence, fitted by the likelihood of held-out shots.
