@@ -136,7 +136,8 @@ def calibrate(
 
 
 def _show(found: Calibration, *, quiet: bool) -> None:
-    from trustvlm.risk_control.statements import ASSUMPTION, calibrator_statement
+    from trustvlm.calibration.calibrators import calibrator_statement
+    from trustvlm.risk_control.goals import ASSUMPTION
 
     n, right = len(found.labels), int(found.correct.sum())
     what = "examples" if found.certificate is None else f"labelled images of {found.dataset}"

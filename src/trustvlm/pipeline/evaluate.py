@@ -17,7 +17,7 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.calibration import fingerprint_of
 from trustvlm.pipeline.explain import look
 from trustvlm.pipeline.leaks import NearCopies, name_of, near_copies, set_apart
@@ -190,7 +190,7 @@ def evaluate(
     evidence = model.evidence(found.image_embeddings[fresh], found.features[fresh])
     results = _all_scores(model, evidence, scores)
     own = results[model.score]
-    views = look(evidence, own.prediction, scope_of_shots(evidence))
+    views = look(evidence, own.prediction, OODThreshold.of_shots(evidence))
     return EvaluationResult(
         dataset=name_of(labelled) if name is None else name,
         score=model.score,
