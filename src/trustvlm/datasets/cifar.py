@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trustvlm.datasets.catalogue import DatasetSpec, Split
 from trustvlm.datasets.layout import Images, Listing, contents
 from trustvlm.exceptions import InputError
-from trustvlm.images import InMemoryImage
+from trustvlm.images import InMemoryImage, LabelledImage
 from trustvlm.images.references import shown
 from trustvlm.unpickling import RestrictedUnpickler
 
@@ -220,11 +220,12 @@ def read_cifar(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
 def _images(folder: str, batches: list[_Batch], names: tuple[str, ...]) -> Images:
     starts = np.cumsum([0] + [len(batch.labels) for batch in batches])
 
-    def make(i: int) -> InMemoryImage:
+    def make(i: int) -> LabelledImage:
         b = int(np.searchsorted(starts, i, side="right")) - 1
         batch, row = batches[b], i - int(starts[b])
         path = f"{folder}/{batch.name}/{batch.filenames[row]}"
-        return InMemoryImage(path, _ppm(batch.pixels[row]), names[batch.labels[row]])
+        image = InMemoryImage(path, _ppm(batch.pixels[row]))
+        return LabelledImage(image, names[batch.labels[row]])
 
     return Images(make, np.arange(starts[-1]))
 
