@@ -51,7 +51,7 @@ class EvaluationResult:
     labels
         `(n,)` int64 true classes of the readable images.
     files
-        n image files, for thumbnails.
+        n image files, for thumbnails; None for an image that is no file on this machine.
     results
         Prediction and confidence of every score, `(n,)` each.
     metrics
@@ -81,7 +81,7 @@ class EvaluationResult:
     draw: int
     convention: str
     labels: NDArray[np.int64]
-    files: Sequence[Path]
+    files: Sequence[Path | None]
     results: Mapping[str, ScoreResult]
     metrics: Mapping[str, Evaluation]
     verdicts: Verdicts
