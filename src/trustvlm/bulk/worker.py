@@ -28,6 +28,7 @@ from trustvlm.images.references import UnreadableImage
 from trustvlm.images.shards import BrokenShard
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
+from trustvlm.plugins import load_plugin, loaded_plugins
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
@@ -124,16 +125,22 @@ class LoadModel:
         Of `TrustVLM.load`.
     keep_embeddings
         Use the store of embeddings; otherwise nothing is looked up or kept.
+    plugins
+        Files that register scores or encoder backends, to be executed in the worker; those that
+        this process has loaded.
     """
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep_embeddings: bool = False
+    plugins: tuple[Path, ...] = field(default_factory=loaded_plugins)
 
     def __call__(self) -> TrustVLM:
         """Load the model."""
         from trustvlm.pipeline import TrustVLM
 
+        for plugin in self.plugins:
+            load_plugin(plugin)
         store = None if self.keep_embeddings else NullStore()
         return TrustVLM.load(self.path, store=store, **self.settings)
 
