@@ -1,4 +1,4 @@
-"""The facts of each metric: its title, the unit papers print it in, which end is good, its meaning."""
+"""The facts of each metric: title, the unit papers print it in, which end is good, meaning."""
 
 from __future__ import annotations
 
