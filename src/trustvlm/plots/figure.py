@@ -62,8 +62,9 @@ _STYLE: dict[Any, Any] = {
 _BANNER, _LEGEND_ROW = 30, 21
 # Widths in a legend: a line with its gaps, and a letter.
 _HANDLE, _LETTER = 58, 8
-# Identifiers and what refers to them, within tags alone: text may hold anything.
-_IDENTIFIER = re.compile(r'( id="|href="#|url\(#)(?=[^<>]*>)')
+# Identifiers and what refers to them, within tags alone: text may hold anything. A page needs no
+# prefix before `href`.
+_IDENTIFIER = re.compile(r'(?:xlink:)?( id="|href="#|url\(#)(?=[^<>]*>)')
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Figure:
             nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
             write_bytes(path, self._written("pdf", {**nothing, "Title": self.title}))
         else:
-            raise InputError(f"Expected a figure to be .svg or .pdf, but got {suffix or path!r}.")
+            raise InputError(f"Expected a figure to be .svg or .pdf, but got {os.fspath(path)!r}.")
 
     def matplotlib(self) -> MatplotlibFigure:
         """Draw the figure with Matplotlib, in the colours and sizes of this package."""
@@ -136,7 +137,7 @@ class Figure:
         body = _IDENTIFIER.sub(rf"\g<1>{self.name}-", body)
         width, height = self._size
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" '
             f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
             f'aria-labelledby="{self.name}-title {self.name}-description" stroke-linejoin="round">'
             f'<title id="{self.name}-title">{escape(self.title, quote=False)}</title>'
