@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge
 
 from trustvlm import metrics, scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
+from trustvlm.scores.auto import fit_auto
 from trustvlm.scores.held_out import (
     BASE_SCORERS,
     evidence_scale,
@@ -215,6 +216,29 @@ def test_identical_shots_have_a_finite_answer(name):
     evidence, _ = case(1, per_class=3)
     evidence["support_features"] = np.ones_like(evidence["support_features"])
     assert np.isfinite(scores.compute(name, **evidence).confidence).all()
+
+
+def test_single_shots_have_no_say_in_the_weights():
+    """Held out, such a shot leaves its class without any: it would speak against the examples."""
+    evidence, _ = case(3, per_class=6)
+    labels, z = evidence["support_labels"], evidence["support_logits"]
+    kept = np.flatnonzero((labels != 3) | (np.arange(len(labels)) == len(labels) - 1))
+    for key in ("support_features", "support_labels", "support_logits"):
+        evidence[key] = evidence[key][kept]
+    labels, z = evidence["support_labels"], evidence["support_logits"]
+    usable = labels != 3
+    model = fit_auto(scores.Evidence.of(**evidence))
+    rows = unit(evidence["support_features"]) / model.scales["features"]
+    text = fit_weights(z[None], labels, np.array([0.3]), np.array([0.5]))[0]
+    prior = np.array([0.5 * text, 1.0]), np.array([text, 0.5])
+    for make, weighted in zip(BASE_SCORERS, model.weighted, strict=True):
+        held_out = make(rows, labels, 4).held_out
+        scale = evidence_scale(held_out, labels)
+        tables = np.stack([z, held_out / scale])
+        weights = np.array([weighted.text, weighted.parts[0][2] * scale])
+        expected = fit_weights(tables[:, usable], labels[usable], *prior)
+        np.testing.assert_allclose(weights, expected, rtol=1e-9)
+        assert np.abs(fit_weights(tables, labels, *prior) - expected).max() > 0.01
 
 
 def test_a_class_without_shots_can_still_be_predicted():

@@ -47,7 +47,7 @@ def test_each_shot_is_compared_with_prototypes_made_without_it(labels, seed):
         bank = PrototypeBank().fit(
             evidence.support_features[rest], np.array(labels, dtype=int)[rest], n_classes=4
         )
-        slow = np.nan_to_num(bank.similarities(evidence.support_features[[i]])[0])
+        slow = np.nan_to_num(bank.similarities(evidence.support_features[[i]])[0], nan=-1.0)
         np.testing.assert_allclose(row, slow, atol=1e-12)
 
 
@@ -88,7 +88,9 @@ def test_compare_is_the_banks_similarities():
     evidence = shots([0, 0, 2]).with_images(logits=np.zeros((2, 4)), features=np.eye(6)[:2])
     found = compare(evidence)
     np.testing.assert_allclose(
-        found.similarities, np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2])), atol=1e-15
+        found.similarities,
+        np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2]), nan=-1),
+        atol=1e-15,
     )
     assert found.present.tolist() == [True, False, True, False]
     np.testing.assert_allclose(found.probabilities, 0.25)
