@@ -1,4 +1,4 @@
-"""The guards on the whole way: out-of-distribution images, near-duplicates, health, advice and drift."""
+"""The guards on the whole way: out-of-distribution images, near-duplicates, advice and drift."""
 
 import json
 
