@@ -86,15 +86,15 @@ def test_missing_shots_are_named():
 
 def test_compare_is_the_banks_similarities():
     evidence = shots([0, 0, 2]).with_images(logits=np.zeros((2, 4)), features=np.eye(6)[:2])
-    found = compare(evidence)
+    result = compare(evidence)
     np.testing.assert_allclose(
-        found.similarities,
+        result.similarities,
         np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2]), nan=-1),
         atol=1e-15,
     )
-    assert found.present.tolist() == [True, False, True, False]
-    np.testing.assert_allclose(found.probabilities, 0.25)
+    assert result.present.tolist() == [True, False, True, False]
+    np.testing.assert_allclose(result.probabilities, 0.25)
     classes = np.array([2, 1])
     np.testing.assert_allclose(
-        found.similarity_to(classes), found.similarities[[0, 1], classes], atol=1e-15
+        result.similarity_to(classes), result.similarities[[0, 1], classes], atol=1e-15
     )

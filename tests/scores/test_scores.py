@@ -262,10 +262,10 @@ def test_temperature_must_be_positive():
 
 
 def test_the_registry_knows_what_each_score_needs():
-    known = scores.names()
-    assert known["msp"] == ("logits",)
-    assert known["trustvlm"] == ("logits", "features", "bank")
-    for name in known:
+    needs = scores.names()
+    assert needs["msp"] == ("logits",)
+    assert needs["trustvlm"] == ("logits", "features", "bank")
+    for name in needs:
         score = scores.get(name)
         assert score.summary
         assert score.source
