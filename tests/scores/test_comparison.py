@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare
+from trustvlm.scores.comparison import compare, prototype_similarities
 from trustvlm.scores.held_out import compare_held_out
 
 
@@ -92,6 +92,11 @@ def test_compare_is_the_banks_similarities():
         np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2]), nan=-1),
         atol=1e-15,
     )
+    # The table of a small batch is shared: nothing is computed anew, and not a bit differs.
+    shared = prototype_similarities(evidence)
+    np.testing.assert_array_equal(shared, evidence.bank.similarities(np.eye(6)[:2]))
+    np.testing.assert_array_equal(shared[:, result.present], result.table[:, result.present])
+    assert prototype_similarities(evidence.rows(slice(0, 0))).shape == (0, 4)
     assert result.present.tolist() == [True, False, True, False]
     np.testing.assert_allclose(result.probabilities, 0.25)
     classes = np.array([2, 1])
