@@ -125,7 +125,12 @@ def posterior_of(probabilities):
     k = len(probabilities)
     table = np.log(np.tile([0.2, 0.5, 0.3], (k, 1)))
     return ShotPosterior(
-        np.arange(k) + 10, np.full(k, 1), table, np.array(probabilities, dtype=float), 0.1
+        kept=np.arange(k) + 10,
+        labels=np.full(k, 1),
+        log_probability=table,
+        mislabelled=np.array(probabilities, dtype=float),
+        noise=0.1,
+        similarity=np.zeros(k),
     )
 
 

@@ -53,7 +53,7 @@ def test_what_was_learned_from_other_shots_is_not_mixed_up():
 def test_a_bank_with_more_shots_is_compared_anew():
     bank = PrototypeBank().fit([[1.0, 0.0]], [0], n_classes=2)
     seen = Evidence.of(logits=[[0.0, 0.0]], features=[[0.0, 1.0]], bank=bank)
-    assert compare(seen).similarities.tolist() == [[0.0, 0.0]]
+    assert compare(seen).similarities.tolist() == [[0.0, -1.0]]
     bank.add([[0.0, 1.0]], [1])
     assert compare(seen).similarities.tolist() == [[0.0, 1.0]]
 

@@ -371,7 +371,9 @@ def _principal(rows: Array, least: float | None = None) -> tuple[Array, Array]:
     values, axes = np.linalg.eigh(rows.T @ rows)
     share = m * np.finfo(np.float64).eps if least is None else least
     kept = values > share * max(values[-1], 1e-12)
-    return values[kept], (rows @ axes[:, kept]) / np.sqrt(values[kept])
+    # The same in either order but for the last bits, and results are kept to the bit.
+    vectors = rows @ axes[:, kept] if least is None else (rows @ axes)[:, kept]
+    return values[kept], vectors / np.sqrt(values[kept])
 
 
 BASE_SCORERS = (prototypes, neighbours, ridge)
