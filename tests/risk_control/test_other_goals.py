@@ -236,7 +236,9 @@ def test_wrong_use_is_explained():
         cheapest([0.5], [True], 1, 0)
     with pytest.raises(InputError, match=r"`prediction` to lie in 0\.\.1"):
         certify_per_class([0.5], [True], [2], 2)
-    with pytest.raises(InputError, match="`prediction` to be 1 class indices"):
+    with pytest.raises(InputError, match="`prediction` to have 1 entries"):
+        certify_per_class([0.5], [True], [0, 1], 2)
+    with pytest.raises(InputError, match="`prediction` to hold integers"):
         certify_per_class([0.5], [True], [0.5], 2)
     with pytest.raises(InputError, match="no rule of the kind 'luck'"):
         rule_from_dict({"kind": "luck"})
