@@ -33,9 +33,9 @@ def calibration_sets(draw):
 @settings(max_examples=50)
 @given(calibration_sets(), st.sampled_from(CALIBRATORS))
 def test_probabilities_never_fall_as_the_confidence_rises(data, name):
-    found = Calibrator(name).fit(*data).predict(PLACES)
-    assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found) >= -1e-12).all()
+    result = Calibrator(name).fit(*data).predict(PLACES)
+    assert ((result >= 0) & (result <= 1)).all()
+    assert (np.diff(result) >= -1e-12).all()
 
 
 @settings(max_examples=50)
@@ -68,8 +68,8 @@ def test_the_state_survives_json(data, name):
 
 @given(calibration_sets(), st.sampled_from(["smoothed_isotonic", "platt", "beta", "venn_abers"]))
 def test_nothing_is_ever_certain(data, name):
-    found = Calibrator(name).fit(*data).predict(PLACES)
-    assert ((found > 0) & (found < 1)).all()
+    result = Calibrator(name).fit(*data).predict(PLACES)
+    assert ((result > 0) & (result < 1)).all()
 
 
 @pytest.mark.parametrize("decimals", [1, 9])
@@ -83,8 +83,8 @@ def test_isotonic_equals_scikit_learns(decimals):
 def test_smoothed_isotonic_draws_each_pool_in():
     confidence, correct = np.arange(6.0), np.array([0, 0, 1, 0, 1, 1], dtype=bool)
     # Pools: two wrong ones, one of two right, two right ones.
-    found = Calibrator("smoothed_isotonic").fit(confidence, correct).predict(confidence)
-    np.testing.assert_allclose(found, [1 / 6, 1 / 6, 0.5, 0.5, 5 / 6, 5 / 6])
+    result = Calibrator("smoothed_isotonic").fit(confidence, correct).predict(confidence)
+    np.testing.assert_allclose(result, [1 / 6, 1 / 6, 0.5, 0.5, 5 / 6, 5 / 6])
 
 
 def test_pools_that_lose_their_order_by_smoothing_are_pooled_again():
@@ -92,10 +92,10 @@ def test_pools_that_lose_their_order_by_smoothing_are_pooled_again():
     for _ in range(200):
         n = int(rng.integers(1, 12))
         confidence, correct = rng.random(n), rng.random(n) < 0.5
-        found = (
+        result = (
             Calibrator("smoothed_isotonic").fit(confidence, correct).predict(np.sort(confidence))
         )
-        assert (np.diff(found) >= 0).all()
+        assert (np.diff(result) >= 0).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -156,10 +156,10 @@ def test_venn_abers_equals_its_definition(data):
 def test_stated_answers_of_the_edges(name):
     one = Calibrator(name).fit([0.5], [True])
     assert one.predict([]).shape == (0,)
-    found = one.predict([0.4, 0.5, 0.6, np.nan])
-    assert found[0] <= found[1] <= found[2]
-    assert name == "venn_abers" or found[0] == found[2], "one confidence has no slope"
-    assert np.isnan(found[3])
+    result = one.predict([0.4, 0.5, 0.6, np.nan])
+    assert result[0] <= result[1] <= result[2]
+    assert name == "venn_abers" or result[0] == result[2], "one confidence has no slope"
+    assert np.isnan(result[3])
     # All alike in confidence: the share right, give or take what is drawn in.
     alike = Calibrator(name).fit([0.5] * 400, [True] * 300 + [False] * 100).predict([0.5])
     np.testing.assert_allclose(alike, 0.75, atol=0.01)
@@ -171,8 +171,8 @@ def test_a_good_score_gives_true_probabilities(name):
     confidence = rng.random(4000)
     correct = rng.random(4000) < expit(6 * confidence - 3)
     inside = np.linspace(0.05, 0.95, 10)
-    found = Calibrator(name).fit(confidence, correct).predict(inside)
-    np.testing.assert_allclose(found, expit(6 * inside - 3), atol=0.08)
+    result = Calibrator(name).fit(confidence, correct).predict(inside)
+    np.testing.assert_allclose(result, expit(6 * inside - 3), atol=0.08)
 
 
 def test_wrong_use_is_explained():
@@ -193,20 +193,20 @@ def test_wrong_use_is_explained():
 def test_cross_fitting_judges_every_image_without_itself(data, folds, shuffler):
     confidence, correct = data
     n = len(confidence)
-    found = cross_fitted(confidence, correct, "isotonic", folds=folds)
-    place = sorted(range(n), key=lambda i: (confidence[i], correct[i]))
-    for rank, i in enumerate(place):
-        others = [j for other, j in enumerate(place) if other % folds != rank % folds]
+    result = cross_fitted(confidence, correct, "isotonic", folds=folds)
+    position = sorted(range(n), key=lambda i: (confidence[i], correct[i]))
+    for rank, i in enumerate(position):
+        others = [j for other, j in enumerate(position) if other % folds != rank % folds]
         if not others:
-            assert np.isnan(found[i])
+            assert np.isnan(result[i])
             continue
         learned = Calibrator("isotonic").fit(confidence[others], correct[others])
-        assert found[i] == pytest.approx(learned.predict(confidence[[i]])[0])
+        assert result[i] == pytest.approx(learned.predict(confidence[[i]])[0])
     order = list(range(n))
     shuffler.shuffle(order)
     again = cross_fitted(confidence[order], correct[order], "isotonic", folds=folds)
     # Images that are alike in all may swap folds.
-    pairs = zip(confidence, correct, found, strict=True)
+    pairs = zip(confidence, correct, result, strict=True)
     swapped = zip(confidence[order], correct[order], again, strict=True)
     np.testing.assert_allclose(sorted(pairs), sorted(swapped))
 

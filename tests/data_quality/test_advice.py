@@ -20,12 +20,12 @@ def arrays(pairs):
 
 def best_coverage(pairs, risk):
     """Every threshold in turn."""
-    found = 0.0
+    result = 0.0
     for threshold in {c for c, _ in pairs}:
         accepted = [right for c, right in pairs if c >= threshold]
         if accepted.count(False) <= risk * len(accepted) + 1e-12:
-            found = max(found, len(accepted) / len(pairs))
-    return found
+            result = max(result, len(accepted) / len(pairs))
+    return result
 
 
 class TestCoverageGain:
@@ -33,16 +33,16 @@ class TestCoverageGain:
     def test_it_agrees_with_every_threshold_tried(self, before, risk, random):
         after = random.sample(before, len(before))
         trial = Trial(np.arange(len(before)), arrays(before), arrays(after))
-        found = coverage_gain([trial], risk=risk, n_resamples=2)
-        assert found.before == pytest.approx(best_coverage(before, risk))
-        assert found.after == pytest.approx(best_coverage(after, risk))
+        result = coverage_gain([trial], risk=risk, n_resamples=2)
+        assert result.before == pytest.approx(best_coverage(before, risk))
+        assert result.after == pytest.approx(best_coverage(after, risk))
 
     def test_the_interval_is_that_of_resampled_images(self):
         rng = np.random.default_rng(0)
         n, risk = 60, 0.2
         before = (rng.random(n), rng.random(n) < 0.8)
         after = (before[0] + before[1], before[1])
-        found = coverage_gain(
+        result = coverage_gain(
             [Trial(np.arange(n), before, after)], risk=risk, level=0.9, n_resamples=2000
         )
         drawn = []
@@ -51,15 +51,15 @@ class TestCoverageGain:
             pairs = [list(zip(c[index], r[index], strict=True)) for c, r in (before, after)]
             drawn.append(best_coverage(pairs[1], risk) - best_coverage(pairs[0], risk))
         expected = np.quantile(drawn, [0.05, 0.95])
-        assert [found.low, found.high] == pytest.approx(expected, abs=0.05)
+        assert [result.low, result.high] == pytest.approx(expected, abs=0.05)
 
     def test_no_change_gains_nothing_for_sure(self):
         rng = np.random.default_rng(0)
         same = (rng.random(30), rng.random(30) < 0.7)
         halves = [np.arange(30), np.arange(15)]
         trials = [Trial(h, (same[0][h], same[1][h]), (same[0][h], same[1][h])) for h in halves]
-        found = coverage_gain(trials, risk=0.1)
-        assert (found.gain, found.low, found.high) == (0.0, 0.0, 0.0)
+        result = coverage_gain(trials, risk=0.1)
+        assert (result.gain, result.low, result.high) == (0.0, 0.0, 0.0)
 
 
 class Workplace:
@@ -91,26 +91,26 @@ class Workplace:
 
 def test_the_class_with_bad_shots_comes_first_and_its_gain_is_foreseen():
     work = Workplace()
-    found = work.advice(risk=0.1)
-    first = found.classes[0]
+    result = work.advice(risk=0.1)
+    first = result.classes[0]
     assert first.label == 2
     assert first.coverage.low <= first.coverage.gain <= first.coverage.high
     assert first.coverage.gain > 0.1
-    assert found.together.gain > 0.1
-    assert found.together.low > 0
-    assert (found.n, found.risk) == (80, 0.1)
-    gains = [c.aurc_gain for c in found.classes]
+    assert result.together.gain > 0.1
+    assert result.together.low > 0
+    assert (result.n, result.risk) == (80, 0.1)
+    gains = [c.aurc_gain for c in result.classes]
     assert gains == sorted(gains, reverse=True)
     assert min(gains) > 0
 
 
 def test_no_image_judges_itself_and_examples_are_bounded():
     work = Workplace()
-    found = work.advice(examples=6)
+    result = work.advice(examples=6)
     for joined, judged in work.asked:
         assert not set(joined) & set(judged)
         assert np.bincount(work.labels[joined], minlength=4).max(initial=0) <= 6
-    assert {c.added for c in found.classes} == {6.0}
+    assert {c.added for c in result.classes} == {6.0}
     everything = Workplace()
     assert all(c.added == 10.0 for c in everything.advice(examples=99).classes)
 
@@ -126,12 +126,14 @@ def test_what_is_foreseen_of_several_classes_is_measured_on_images_that_did_not_
 
 
 def test_progress_counts_judgements_up_to_what_is_needed():
-    told = []
+    text_logits = []
     work = Workplace()
-    work.advice(candidates=3, repeats=2, progress=lambda done, most: told.append((done, most)))
-    assert [done for done, _ in told] == list(range(1, len(work.asked)))
-    assert {most for _, most in told} == {2 * (3 + 3)}
-    assert told[-1][0] <= told[-1][1]
+    work.advice(
+        candidates=3, repeats=2, progress=lambda done, most: text_logits.append((done, most))
+    )
+    assert [done for done, _ in text_logits] == list(range(1, len(work.asked)))
+    assert {most for _, most in text_logits} == {2 * (3 + 3)}
+    assert text_logits[-1][0] <= text_logits[-1][1]
 
 
 def test_the_same_seed_gives_the_same_advice():
@@ -146,10 +148,10 @@ def test_nothing_is_advised_where_nothing_helps():
     def judge(joined, judged):
         return ScoreResult(labels[judged], np.ones(len(judged)))
 
-    found = label_next(judge, labels, n_classes=2)
-    assert found.classes == ()
-    assert found.together is None
-    assert found.n_together == 0
+    result = label_next(judge, labels, n_classes=2)
+    assert result.classes == ()
+    assert result.together is None
+    assert result.n_together == 0
 
 
 def test_classes_with_one_labelled_image_are_not_tried():

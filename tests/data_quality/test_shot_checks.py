@@ -53,9 +53,9 @@ class TestOddShots:
             for i, u in usual.items()
             if spread > 1e-12 and values[i] - u < -3.5 * spread
         }
-        found = find_outliers(values, labels, n_classes=4)
-        assert {odd.shot: odd.deviation for odd in found} == pytest.approx(expected)
-        assert [odd.deviation for odd in found] == sorted(odd.deviation for odd in found)
+        result = find_outliers(values, labels, n_classes=4)
+        assert {odd.shot: odd.deviation for odd in result} == pytest.approx(expected)
+        assert [odd.deviation for odd in result] == sorted(odd.deviation for odd in result)
 
     @pytest.mark.parametrize("values", [[0.5] * 9, [0.5] * 20, [], [0.5] * 19 + [0.1]])
     def test_few_or_equal_values_have_no_odd_one(self, values):
@@ -73,11 +73,11 @@ class TestCertainty:
         labels = np.repeat(np.arange(30), 5)
         means = rng.normal(size=(30, 40))
         features = means[labels] + rng.normal(size=(150, 40))
-        found = prototype_reliability(features, labels, n_classes=30)
+        result = prototype_reliability(features, labels, n_classes=30)
         truth = np.stack([unit(m + rng.normal(size=(4000, 40))).mean(axis=0) for m in means])
         own = np.stack([unit(features[labels == c]).mean(axis=0) for c in range(30)])
         reached = (unit(own - own.mean(axis=0)) * unit(truth - truth.mean(axis=0))).sum(axis=1)
-        assert np.mean([c.reliability for c in found]) == pytest.approx(reached.mean(), abs=0.01)
+        assert np.mean([c.reliability for c in result]) == pytest.approx(reached.mean(), abs=0.01)
 
     def test_the_similarity_within_a_class_is_the_mean_over_its_pairs(self):
         features, labels = clusters((40, 40), noise=1.0)
@@ -88,37 +88,37 @@ class TestCertainty:
             pairs = [a @ b for a, b in itertools.permutations(own, 2)]
             share.append(np.mean(pairs) / np.mean([a @ a for a in own]))
         pooled = np.mean(share)
-        for c, found in enumerate(prototype_reliability(features, labels, n_classes=2)):
+        for c, result in enumerate(prototype_reliability(features, labels, n_classes=2)):
             s = (39 * share[c] + 4 * pooled) / 43
-            assert found.reliability == pytest.approx(math.sqrt(s / (s + (1 - s) / 40)))
+            assert result.reliability == pytest.approx(math.sqrt(s / (s + (1 - s) / 40)))
             # `enough` is the first number of shots whose certainty is 0.9.
             reached = [math.sqrt(s / (s + (1 - s) / n)) >= 0.9 for n in range(1, 99)]
-            assert found.enough == reached.index(True) + 1
+            assert result.enough == reached.index(True) + 1
 
     def test_more_shots_make_a_class_more_certain_and_none_makes_it_0(self):
         features, labels = clusters((2, 8, 32, 1, 0), noise=1.0)
-        found = prototype_reliability(features, labels, n_classes=5)
-        assert [c.shots for c in found] == [2, 8, 32, 1, 0]
+        result = prototype_reliability(features, labels, n_classes=5)
+        assert [c.shots for c in result] == [2, 8, 32, 1, 0]
         assert (
-            found[3].reliability
-            < found[0].reliability
-            < found[1].reliability
-            < found[2].reliability
+            result[3].reliability
+            < result[0].reliability
+            < result[1].reliability
+            < result[2].reliability
         )
-        assert found[4].reliability == 0.0
-        assert found[4].enough > 1
+        assert result[4].reliability == 0.0
+        assert result[4].enough > 1
 
     @pytest.mark.parametrize("counts", [(3,), (1, 1), (0, 0), (4, 0)])
     def test_where_nothing_can_be_compared_the_answer_is_finite(self, counts):
         features, labels = clusters(counts)
-        for found in prototype_reliability(features, labels, n_classes=len(counts)):
-            assert 0 <= found.reliability < 1
-            assert found.enough >= 1
+        for result in prototype_reliability(features, labels, n_classes=len(counts)):
+            assert 0 <= result.reliability < 1
+            assert result.enough >= 1
 
     def test_identical_shots_are_certain(self):
         features = np.repeat(np.eye(3), 4, axis=0)
-        found = prototype_reliability(features, np.repeat([0, 1, 2], 4), n_classes=3)
-        assert all(c.reliability > 0.99 for c in found)
+        result = prototype_reliability(features, np.repeat([0, 1, 2], 4), n_classes=3)
+        assert all(c.reliability > 0.99 for c in result)
 
     def test_the_wanted_certainty_is_checked(self):
         with pytest.raises(InputError, match="wanted"):
@@ -131,15 +131,15 @@ class TestNearDuplicates:
     def test_it_agrees_with_every_pair_looked_at(self, n, m, seed, threshold):
         rng = np.random.default_rng(seed)
         features, others = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
-        found = near_duplicates(features, others, threshold=threshold)
+        result = near_duplicates(features, others, threshold=threshold)
         cosines = unit(features) @ unit(others).T if n and m else np.empty((n, 0))
         expected = {
             i: (int(row.argmax()), row.max())
             for i, row in enumerate(cosines)
             if m and row.max() >= threshold
         }
-        assert {p.image: p.other for p in found} == {i: j for i, (j, _) in expected.items()}
-        for p in found:
+        assert {p.image: p.other for p in result} == {i: j for i, (j, _) in expected.items()}
+        for p in result:
             assert p.cosine == pytest.approx(expected[p.image][1])
         among = near_duplicates(features, threshold=threshold)
         own = unit(features) @ unit(features).T if n else np.empty((0, 0))
@@ -186,16 +186,16 @@ class TestOverlappingClasses:
     def test_one_class_under_two_names_is_found_among_others(self):
         features, labels = clusters((16, 16, 16, 16), d=20)
         labels[np.random.default_rng(1).permutation(16)[:8]] = 4
-        found = self.listed(features, labels, 5)
-        assert [(p.one, p.other, p.duplicate) for p in found] == [(0, 4, True)]
-        assert found[0].separability < 0.9
+        result = self.listed(features, labels, 5)
+        assert [(p.one, p.other, p.duplicate) for p in result] == [(0, 4, True)]
+        assert result[0].separability < 0.9
 
     def test_separability_is_the_auc_of_held_out_odds(self):
         features, labels = clusters((12, 14, 10), d=6, noise=1.5)
         posterior = shot_posterior(features, labels, n_classes=3)
-        found = overlapping_classes(features, labels, posterior, n_classes=3, below=1.01)
-        assert len(found) == 3
-        for pair in found:
+        result = overlapping_classes(features, labels, posterior, n_classes=3, below=1.01)
+        assert len(result) == 3
+        for pair in result:
             both = np.isin(labels, [pair.one, pair.other])
             odds = posterior.log_probability[both][:, [pair.one, pair.other]] @ [1, -1]
             auc = roc_auc_score(labels[both] == pair.one, odds)
@@ -214,13 +214,13 @@ class TestOverlappingClasses:
     def test_p_values_of_one_class_split_at_random_are_uniform(self):
         rng = np.random.default_rng(0)
         rows = rng.normal(size=(16, 10))
-        found = []
+        result = []
         for _ in range(400):
             split = rows[rng.permutation(16)]
-            found.append(same_class_p_value(split @ split.T, 8, rng))
-        share = np.mean(np.array(found) <= 0.05)
+            result.append(same_class_p_value(split @ split.T, 8, rng))
+        share = np.mean(np.array(result) <= 0.05)
         assert 0.02 < share < 0.09  # 0.05 up to four standard errors
-        assert np.mean(found) == pytest.approx(0.5, abs=0.06)
+        assert np.mean(result) == pytest.approx(0.5, abs=0.06)
 
     def test_too_few_shots_say_nothing(self):
         features, labels = clusters((5, 5))
@@ -244,6 +244,14 @@ class TestHealth:
         assert not health.overlapping_classes
         assert not health.sound
         assert (health.n_shots, health.n_classes) == (92, 5)
+        # Former names of public attributes.
+        assert (health.odd, health.copies) == (health.outliers, health.near_duplicates)
+        assert health.alike_from == health.near_duplicate_threshold
+        assert (health.relatives, health.thin) == ((), health.too_few_shots)
+        assert health.certainties == health.prototype_reliability
+        assert health.thin[0].certainty == health.thin[0].reliability == 0.0
+        with pytest.raises(AttributeError, match="'Health' object has no attribute 'even'"):
+            health.even  # noqa: B018
 
     def test_good_shots_are_called_sound(self):
         health = check_shots(*clusters((16, 16, 16), d=40, seed=1), n_classes=3)

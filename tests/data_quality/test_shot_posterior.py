@@ -61,24 +61,24 @@ def test_planted_labels_are_doubted_and_clean_ones_are_not():
     wrong = labels.copy()
     wrong[[3, 30]] = [2, 0]
     clean = shot_posterior(features, labels, n_classes=4)
-    found = shot_posterior(features, wrong, n_classes=4)
+    result = shot_posterior(features, wrong, n_classes=4)
     assert clean.mislabelled.max() < 0.01
     assert clean.noise == pytest.approx(0.01, abs=0.001)  # the least there is
-    assert np.flatnonzero(found.mislabelled > 0.5).tolist() == [3, 30]
-    assert found.noise == pytest.approx(2 / 48, abs=0.01)
-    assert found.log_probability[3].argmax() == 0
-    assert found.log_probability[30].argmax() == 2
+    assert np.flatnonzero(result.mislabelled > 0.5).tolist() == [3, 30]
+    assert result.noise == pytest.approx(2 / 48, abs=0.01)
+    assert result.log_probability[3].argmax() == 0
+    assert result.log_probability[30].argmax() == 2
 
 
 def test_probabilities_follow_from_the_model_of_label_noise():
     features, labels = shots((6, 7, 8), noise=2.0)
-    found = shot_posterior(features, labels, n_classes=3)
-    p = np.exp(found.log_probability)
+    result = shot_posterior(features, labels, n_classes=3)
+    p = np.exp(result.log_probability)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     for i, label in enumerate(labels):
-        right = (1 - found.noise) * p[i, label]
-        wrong = found.noise * np.delete(p[i], label).sum() / 2
-        assert found.mislabelled[i] == pytest.approx(wrong / (right + wrong), abs=1e-9)
+        right = (1 - result.noise) * p[i, label]
+        wrong = result.noise * np.delete(p[i], label).sum() / 2
+        assert result.mislabelled[i] == pytest.approx(wrong / (right + wrong), abs=1e-9)
 
 
 def test_the_text_helps_where_the_shots_do_not():
@@ -95,10 +95,10 @@ def test_the_text_helps_where_the_shots_do_not():
 
 def test_shots_without_company_are_not_judged():
     features, labels = shots((1, 6, 6))
-    found = shot_posterior(features, labels, n_classes=5)
-    assert found.kept.tolist() == list(range(1, 13))
-    assert np.isneginf(found.log_probability[:, 3:]).all()
-    assert np.isfinite(found.log_probability[:, :3]).all()
+    result = shot_posterior(features, labels, n_classes=5)
+    assert result.kept.tolist() == list(range(1, 13))
+    assert np.isneginf(result.log_probability[:, 3:]).all()
+    assert np.isfinite(result.log_probability[:, :3]).all()
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_shots_without_company_are_not_judged():
 )
 def test_with_nothing_to_compare_no_label_is_doubted(counts, judged):
     features, labels = shots(counts)
-    found = shot_posterior(features, labels, n_classes=len(counts))
-    assert len(found.kept) == judged
-    assert not found.mislabelled.any()
-    assert found.noise == 0.0
-    assert suspect_labels(found) == []
+    result = shot_posterior(features, labels, n_classes=len(counts))
+    assert len(result.kept) == judged
+    assert not result.mislabelled.any()
+    assert result.noise == 0.0
+    assert suspect_labels(result) == []
 
 
 def test_wrong_input_is_refused():
@@ -125,23 +125,28 @@ def posterior_of(probabilities):
     k = len(probabilities)
     table = np.log(np.tile([0.2, 0.5, 0.3], (k, 1)))
     return ShotPosterior(
-        np.arange(k) + 10, np.full(k, 1), table, np.array(probabilities, dtype=float), 0.1
+        kept=np.arange(k) + 10,
+        labels=np.full(k, 1),
+        log_probability=table,
+        mislabelled=np.array(probabilities, dtype=float),
+        noise=0.1,
+        similarity=np.zeros(k),
     )
 
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0, 0.9))
 def test_the_list_is_the_longest_with_a_bearable_share_of_right_labels(probabilities, share):
-    found = suspect_labels(posterior_of(probabilities), false_share=share)
+    result = suspect_labels(posterior_of(probabilities), false_share=share)
     ranked = sorted(probabilities, reverse=True)
     bearable = [
         k
         for k in range(len(ranked) + 1)
         if sum(1 - p for p in ranked[:k]) <= share * k + 1e-15 or ranked[k - 1] > 0.5
     ]
-    assert abs(len(found) - max(bearable)) <= sum(
+    assert abs(len(result) - max(bearable)) <= sum(
         abs(sum(1 - p for p in ranked[:k]) - share * k) < 1e-9 for k in range(1, len(ranked) + 1)
     )
-    assert [suspect.probability for suspect in found] == ranked[: len(found)]
-    assert all(suspect.label == 1 and suspect.looks_like == 2 for suspect in found)
-    assert all(probabilities[suspect.shot - 10] == suspect.probability for suspect in found)
+    assert [suspect.probability for suspect in result] == ranked[: len(result)]
+    assert all(suspect.label == 1 and suspect.looks_like == 2 for suspect in result)
+    assert all(probabilities[suspect.shot - 10] == suspect.probability for suspect in result)

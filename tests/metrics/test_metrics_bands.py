@@ -29,17 +29,17 @@ def plain_risk(confidence, correct, share):
 def test_the_band_is_that_of_resamples_written_out(decimals):
     rng = np.random.default_rng(3)
     confidence, correct = np.round(rng.random(30), decimals), rng.random(30) < 0.6
-    found = metrics.risk_band(confidence, correct, SHARES, n_resamples=400, level=0.9)
+    result = metrics.risk_band(confidence, correct, SHARES, n_resamples=400, level=0.9)
     # The same draws: how often each sample occurs, most trusted first.
     (often,) = multiplicities(30, 400, np.random.default_rng(0))
     order = np.argsort(-confidence, kind="stable")
     draws = [np.repeat(order, weights) for weights in often]
     plain = [[plain_risk(confidence[d], correct[d], s) for s in SHARES] for d in draws]
     low, high = np.quantile(plain, [0.05, 0.95], axis=0)
-    np.testing.assert_allclose(found.low, low, atol=1e-9)
-    np.testing.assert_allclose(found.high, high, atol=1e-9)
+    np.testing.assert_allclose(result.low, low, atol=1e-9)
+    np.testing.assert_allclose(result.high, high, atol=1e-9)
     expected = [plain_risk(confidence, correct, share) for share in SHARES]
-    np.testing.assert_allclose(found.risk, expected, atol=1e-12)
+    np.testing.assert_allclose(result.risk, expected, atol=1e-12)
 
 
 @given(
@@ -48,12 +48,12 @@ def test_the_band_is_that_of_resamples_written_out(decimals):
 )
 def test_a_band_is_ordered_within_bounds_and_repeatable(samples, seed):
     confidence, correct = zip(*samples, strict=True)
-    found = metrics.risk_band(confidence, correct, SHARES, n_resamples=40, seed=seed)
+    result = metrics.risk_band(confidence, correct, SHARES, n_resamples=40, seed=seed)
     again = metrics.risk_band(confidence, correct, SHARES, n_resamples=40, seed=seed)
-    assert ((found.low >= 0) & (found.low <= found.high) & (found.high <= 1)).all()
-    np.testing.assert_array_equal(found.high, again.high)
+    assert ((result.low >= 0) & (result.low <= result.high) & (result.high <= 1)).all()
+    np.testing.assert_array_equal(result.high, again.high)
     if len(set(correct)) == 1:
-        np.testing.assert_allclose(found.low, found.high, atol=1e-12)
+        np.testing.assert_allclose(result.low, result.high, atol=1e-12)
 
 
 def test_the_risk_of_all_is_covered_as_often_as_promised():

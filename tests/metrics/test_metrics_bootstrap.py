@@ -60,9 +60,9 @@ def test_interval_equals_the_naive_bootstrap(digits):
     draws = np.random.default_rng(3).integers(40, size=(500, 40))
     assert len(list(multiplicities(40, 500, np.random.default_rng(3)))) > 1
     rows = [quietly(metrics.evaluate, confidence[order[d]], correct[order[d]]) for d in draws]
-    found = metrics.bootstrap(confidence, correct, n_resamples=500, seed=3, level=0.9)
-    assert list(found) == list(metrics.METRICS)
-    for name, interval in found.items():
+    result = metrics.bootstrap(confidence, correct, n_resamples=500, seed=3, level=0.9)
+    assert list(result) == list(metrics.METRICS)
+    for name, interval in result.items():
         values = np.array([getattr(row, name) for row in rows])
         low, high = np.nanquantile(values, [0.05, 0.95])
         assert interval.low == pytest.approx(low, abs=1e-13)
@@ -96,10 +96,10 @@ def test_interval_agrees_with_scipy():
 
 def test_accuracy_interval_is_the_binomial_one():
     correct = np.arange(200) < 150
-    found = metrics.bootstrap(np.arange(200), correct, "accuracy", n_resamples=20_000)["accuracy"]
+    result = metrics.bootstrap(np.arange(200), correct, "accuracy", n_resamples=20_000)["accuracy"]
     low, high = stats.binom(200, 0.75).ppf([0.025, 0.975]) / 200
-    assert found.low == pytest.approx(low, abs=0.0051)
-    assert found.high == pytest.approx(high, abs=0.0051)
+    assert result.low == pytest.approx(low, abs=0.0051)
+    assert result.high == pytest.approx(high, abs=0.0051)
 
 
 def test_resamples_do_not_depend_on_how_the_work_is_cut():
@@ -134,12 +134,12 @@ def test_a_metric_alone_has_the_interval_it_has_among_all():
 
 def test_one_sided_resamples_are_left_out_and_counted():
     confidence, correct = [5, 4, 3, 2, 1], [1, 1, 1, 1, 0]
-    found = metrics.bootstrap(confidence, correct, n_resamples=2000)
+    result = metrics.bootstrap(confidence, correct, n_resamples=2000)
     # No error among five draws: 0.8^5; no correct one: 0.2^5.
-    assert found["auroc"].n_excluded == pytest.approx(2000 * (0.8**5 + 0.2**5), abs=100)
-    assert found["aupr_error"].n_excluded == pytest.approx(2000 * 0.8**5, abs=100)
-    assert found["aurc"].n_excluded == 0
-    assert found["auroc"].low == found["auroc"].high == 1.0
+    assert result["auroc"].n_excluded == pytest.approx(2000 * (0.8**5 + 0.2**5), abs=100)
+    assert result["aupr_error"].n_excluded == pytest.approx(2000 * 0.8**5, abs=100)
+    assert result["aurc"].n_excluded == 0
+    assert result["auroc"].low == result["auroc"].high == 1.0
     paired = metrics.paired_bootstrap(confidence, confidence, correct, metric="auroc")
     assert paired.n_excluded == pytest.approx(2000 * (0.8**5 + 0.2**5), abs=100)
 
@@ -148,12 +148,12 @@ def test_undefined_on_the_samples():
     with pytest.warns(
         UndefinedMetricWarning, match="AUROC, FPR95 and AUPR-error are undefined"
     ) as w:
-        found = metrics.bootstrap([0.9, 0.1], [1, 1], n_resamples=10)
+        result = metrics.bootstrap([0.9, 0.1], [1, 1], n_resamples=10)
     assert [x.filename for x in w] == [__file__]
-    assert math.isnan(found["auroc"].low)
-    assert math.isnan(found["auroc"].high)
-    assert found["auroc"].n_excluded == 10
-    assert (found["aurc"].low, found["aurc"].high) == (0.0, 0.0)
+    assert math.isnan(result["auroc"].low)
+    assert math.isnan(result["auroc"].high)
+    assert result["auroc"].n_excluded == 10
+    assert (result["aurc"].low, result["aurc"].high) == (0.0, 0.0)
     with pytest.warns(UndefinedMetricWarning, match="there are no samples"):
         assert math.isnan(metrics.bootstrap([], [], n_resamples=10)["aurc"].low)
 
@@ -167,16 +167,16 @@ def test_paired_equals_the_naive_bootstrap(digits, metric):
     order = np.argsort(-a, kind="stable")
     draws = order[np.random.default_rng(3).integers(40, size=(500, 40))]
     values = np.array([function(a[d], correct[d]) - function(b[d], correct_b[d]) for d in draws])
-    found = metrics.paired_bootstrap(
+    result = metrics.paired_bootstrap(
         a, b, correct, correct_b, metric, n_resamples=500, seed=3, level=0.8
     )
     low, high = np.quantile(values, [0.1, 0.9])
-    assert found.low == pytest.approx(low, abs=1e-13)
-    assert found.high == pytest.approx(high, abs=1e-13)
-    assert (found.a, found.b) == (function(a, correct), function(b, correct_b))
-    assert found.difference == found.a - found.b
+    assert result.low == pytest.approx(low, abs=1e-13)
+    assert result.high == pytest.approx(high, abs=1e-13)
+    assert (result.a, result.b) == (function(a, correct), function(b, correct_b))
+    assert result.difference == result.a - result.b
     tail = min((values <= 0).sum(), (values >= 0).sum())
-    assert found.p_value == pytest.approx(min(1, 2 * (tail + 1) / 501), abs=0.011)
+    assert result.p_value == pytest.approx(min(1, 2 * (tail + 1) / 501), abs=0.011)
 
 
 def test_pairing_changes_sides():
@@ -200,8 +200,8 @@ def test_pairing_narrows_the_interval():
 def test_the_same_ranking_twice_is_no_difference():
     a, _, correct = example()
     for metric in metrics.METRICS:
-        found = metrics.paired_bootstrap(a, 2 * a + 1, correct, metric=metric, n_resamples=99)
-        assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+        result = metrics.paired_bootstrap(a, 2 * a + 1, correct, metric=metric, n_resamples=99)
+        assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_clear_difference_is_seen_and_has_its_sign():
@@ -222,8 +222,8 @@ def test_without_a_difference_one_in_twenty_is_found():
         quality = rng.normal(size=100)
         correct = rng.random(100) < 1 / (1 + np.exp(-1 - quality))
         a, b = quality + rng.normal(size=(2, 100))
-        found = metrics.paired_bootstrap(a, b, correct, metric="auroc", n_resamples=199)
-        rejected += found.p_value < 0.05
+        result = metrics.paired_bootstrap(a, b, correct, metric="auroc", n_resamples=199)
+        rejected += result.p_value < 0.05
     # 15 expected; the bounds are the binomial's 0.1 % and 99.9 %.
     assert 5 <= rejected <= 28
 
@@ -238,19 +238,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     truth = metrics.evaluate(*draw(1_000_000))
     held = dict.fromkeys(("aurc", "auroc", "augrc"), 0)
     for _ in range(200):
-        found = metrics.bootstrap(*draw(200), list(held), n_resamples=199, level=0.9)
-        for name, interval in found.items():
+        result = metrics.bootstrap(*draw(200), list(held), n_resamples=199, level=0.9)
+        for name, interval in result.items():
             held[name] += interval.low <= getattr(truth, name) <= interval.high
     assert all(164 <= times <= 193 for times in held.values()), held
 
 
 def test_undefined_on_every_resample():
     # A single draw of two samples is one-sided with a chance of a half.
-    found = [
+    result = [
         metrics.paired_bootstrap([2, 1], [1, 2], [1, 0], None, "auroc", n_resamples=1, seed=seed)
         for seed in range(20)
     ]
-    empty = [one for one in found if one.n_excluded == 1]
+    empty = [one for one in result if one.n_excluded == 1]
     assert 0 < len(empty) < 20
     for one in empty:
         assert one.difference == 1.0
@@ -261,12 +261,12 @@ def test_paired_undefined():
     with pytest.warns(
         UndefinedMetricWarning, match="AUROC is undefined: every sample is wrong"
     ) as w:
-        found = metrics.paired_bootstrap([1, 2], [2, 1], [1, 0], [0, 0], "auroc", n_resamples=9)
+        result = metrics.paired_bootstrap([1, 2], [2, 1], [1, 0], [0, 0], "auroc", n_resamples=9)
     assert [x.filename for x in w] == [__file__]
-    assert found.a == 0.0
+    assert result.a == 0.0
     for name in ("b", "difference", "low", "high", "p_value"):
-        assert math.isnan(getattr(found, name)), name
-    assert found.n_excluded == 9
+        assert math.isnan(getattr(result, name)), name
+    assert result.n_excluded == 9
     with pytest.warns(UndefinedMetricWarning, match="there are no samples"):
         metrics.paired_bootstrap([], [], [])
 
@@ -328,14 +328,14 @@ def test_several_metrics_on_the_same_draws_are_each_alone():
     right = rng.random((2, 50)) < 0.6
     together = metrics.paired_bootstraps(a, b, *right, n_resamples=200)
     assert list(together) == list(metrics.METRICS)
-    for name, found in together.items():
-        assert found == metrics.paired_bootstrap(a, b, *right, metric=name, n_resamples=200)
+    for name, result in together.items():
+        assert result == metrics.paired_bootstrap(a, b, *right, metric=name, n_resamples=200)
 
 
 def test_metrics_undefined_for_one_side_leave_the_others_alone():
     with pytest.warns(UndefinedMetricWarning):
-        found = metrics.paired_bootstraps(
+        result = metrics.paired_bootstraps(
             [3, 2, 1], [1, 2, 3], [1, 1, 1], [1, 0, 1], ["auroc", "aurc"], n_resamples=50
         )
-    assert np.isnan(found["auroc"].p_value)
-    assert found["aurc"].p_value <= 1
+    assert np.isnan(result["auroc"].p_value)
+    assert result["aurc"].p_value <= 1

@@ -114,17 +114,17 @@ def test_the_stated_bias_is_the_bias():
     for _ in range(400):
         correct = rng.random(300) < p
         plain.append(metrics.ece(p, correct))
-        found = metrics.reliability(p, correct)
-        squared = (found.right - found.probability) ** 2
-        squared -= found.right * (1 - found.right) / (found.images - 1)
-        debiased.append(np.average(squared, weights=found.images))
+        result = metrics.reliability(p, correct)
+        squared = (result.right - result.probability) ** 2
+        squared -= result.right * (1 - result.right) / (result.images - 1)
+        debiased.append(np.average(squared, weights=result.images))
     assert np.mean(plain) == pytest.approx(metrics.ece_if_calibrated(p), rel=0.05)
     assert abs(np.mean(debiased)) < 3 * np.std(debiased) / 20
 
 
 def test_a_constant_that_is_right_on_average_has_no_error():
-    found = metrics.reliability([0.25] * 8, [1, 0, 0, 0, 1, 0, 0, 0])
-    assert found.images.tolist() == [8]
+    result = metrics.reliability([0.25] * 8, [1, 0, 0, 0, 1, 0, 0, 0])
+    assert result.images.tolist() == [8]
     assert metrics.ece([0.25] * 8, [1, 0, 0, 0, 1, 0, 0, 0]) == 0
 
 

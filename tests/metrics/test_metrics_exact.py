@@ -65,14 +65,14 @@ def test_exact_is_the_mean_over_all_orders_of_ties(samples):
 def test_curves_equal_scikit_learn(case):
     confidence, correct = map(np.asarray, case)
     assume(0 < correct.sum() < len(correct))
-    found = metrics.evaluate(confidence, correct)
-    assert found.auroc == pytest.approx(roc_auc_score(correct, confidence), abs=1e-12)
+    result = metrics.evaluate(confidence, correct)
+    assert result.auroc == pytest.approx(roc_auc_score(correct, confidence), abs=1e-12)
     precision, recall, _ = precision_recall_curve(correct, confidence)
-    assert found.aupr_success == pytest.approx(auc(recall, precision), abs=1e-12)
+    assert result.aupr_success == pytest.approx(auc(recall, precision), abs=1e-12)
     expected = average_precision_score(~correct, -confidence)
-    assert found.aupr_error == pytest.approx(expected, abs=1e-12)
+    assert result.aupr_error == pytest.approx(expected, abs=1e-12)
     fpr, tpr, _ = roc_curve(correct, confidence, drop_intermediate=False)
-    assert found.fpr95 == fpr[tpr >= 0.95].min()
+    assert result.fpr95 == fpr[tpr >= 0.95].min()
     fpr, tpr, _ = roc_curve(correct, confidence)
     nearest = fpr[np.argmin(np.abs(tpr - 0.95))]
     assert metrics.fpr95(confidence, correct, "trustvlm") == nearest
@@ -91,12 +91,12 @@ def test_convention_trustvlm_takes_ties_in_input_order(case):
 @given(cases)
 def test_every_metric_alone_equals_all_at_once(case):
     for convention in metrics.CONVENTIONS:
-        found = metrics.evaluate(*case, convention=convention)
+        result = metrics.evaluate(*case, convention=convention)
         for name in metrics.METRICS:
             alone = getattr(metrics, name)(*case, convention=convention)
-            np.testing.assert_equal(alone, getattr(found, name))
-        assert (found.n, found.convention) == (len(case[0]), convention)
-        assert all(type(getattr(found, name)) is float for name in metrics.METRICS)
+            np.testing.assert_equal(alone, getattr(result, name))
+        assert (result.n, result.convention) == (len(case[0]), convention)
+        assert all(type(getattr(result, name)) is float for name in metrics.METRICS)
 
 
 @given(cases, st.randoms(use_true_random=False))
@@ -122,16 +122,16 @@ def test_monotone_transforms_change_nothing(case):
 @given(cases)
 def test_no_ranking_leaves_the_range_from_perfect_to_inverted(case):
     confidence, correct = map(np.asarray, case)
-    found = metrics.evaluate(confidence, correct)
+    result = metrics.evaluate(confidence, correct)
     perfect, inverted = (metrics.evaluate(s * correct.astype(float), correct) for s in (1, -1))
     for name in ("aurc", "eaurc", "augrc", "fpr95"):
-        low, value, high = (getattr(m, name) for m in (perfect, found, inverted))
+        low, value, high = (getattr(m, name) for m in (perfect, result, inverted))
         assert math.isnan(value) or low - 1e-12 <= value <= high + 1e-12
     # Average precision has its minimum elsewhere: ties spare the first errors found.
-    assert math.isnan(found.auroc) or inverted.auroc <= found.auroc <= perfect.auroc
-    assert math.isnan(found.aupr_error) or found.aupr_error <= perfect.aupr_error + 1e-12
+    assert math.isnan(result.auroc) or inverted.auroc <= result.auroc <= perfect.auroc
+    assert math.isnan(result.aupr_error) or result.aupr_error <= perfect.aupr_error + 1e-12
     for name in metrics.METRICS:
-        value = getattr(found, name)
+        value = getattr(result, name)
         assert math.isnan(value) or -1e-15 <= value <= 1 + 1e-15
 
 
@@ -146,10 +146,10 @@ def test_turning_the_scores_round_mirrors_auroc(case):
 @given(cases)
 def test_a_constant_confidence_has_the_error_rate_as_aurc(case):
     correct = np.asarray(case[1])
-    found = metrics.evaluate(np.zeros(len(correct)), correct)
-    assert found.aurc == pytest.approx(1 - found.accuracy, abs=1e-15)
-    assert math.isnan(found.auroc) or found.auroc == 0.5
-    assert math.isnan(found.fpr95) or found.fpr95 == 1
+    result = metrics.evaluate(np.zeros(len(correct)), correct)
+    assert result.aurc == pytest.approx(1 - result.accuracy, abs=1e-15)
+    assert math.isnan(result.auroc) or result.auroc == 0.5
+    assert math.isnan(result.fpr95) or result.fpr95 == 1
 
 
 @given(cases)
@@ -157,10 +157,10 @@ def test_augrc_follows_from_auroc(case):
     """AUGRC = (1 - AUROC) a (1 - a) + R^2/2 + R/(2n), for every n, ties included."""
     confidence, correct = map(np.asarray, case)
     assume(0 < correct.sum() < len(correct))
-    found = metrics.evaluate(confidence, correct)
-    a, n = found.accuracy, len(correct)
-    expected = (1 - found.auroc) * a * (1 - a) + (1 - a) ** 2 / 2 + (1 - a) / (2 * n)
-    assert found.augrc == pytest.approx(expected, abs=1e-12)
+    result = metrics.evaluate(confidence, correct)
+    a, n = result.accuracy, len(correct)
+    expected = (1 - result.auroc) * a * (1 - a) + (1 - a) ** 2 / 2 + (1 - a) / (2 * n)
+    assert result.augrc == pytest.approx(expected, abs=1e-12)
 
 
 @given(cases)
@@ -212,19 +212,19 @@ def test_a_million_samples():
     n = 1_000_000
     for confidence in (rng.random(n), rng.integers(0, 1000, n)):
         correct = rng.random(n) < 0.3 + 0.5 * confidence / confidence.max()
-        found = metrics.evaluate(confidence, correct)
+        result = metrics.evaluate(confidence, correct)
         right = int(correct.sum())
         pairs = rankdata(confidence)[correct].sum() - right * (right + 1) / 2
-        assert found.auroc == pytest.approx(pairs / (right * (n - right)), rel=1e-12)
+        assert result.auroc == pytest.approx(pairs / (right * (n - right)), rel=1e-12)
         order = np.argsort(-confidence, kind="stable")
         block = np.r_[0, np.flatnonzero(np.diff(confidence[order])) + 1, n]
         errors = np.r_[0, np.cumsum(~correct[order])]
         k = np.arange(1, n + 1)
         expected = np.interp(k, block, errors[block])
-        assert found.aurc == pytest.approx(math.fsum(expected / k) / n, rel=1e-13)
-        assert found.augrc == pytest.approx(math.fsum(expected) / n**2, rel=1e-13)
+        assert result.aurc == pytest.approx(math.fsum(expected / k) / n, rel=1e-13)
+        assert result.augrc == pytest.approx(math.fsum(expected) / n**2, rel=1e-13)
         table = conventions.aurc(rank(confidence, correct).in_blocks, harmonic_numbers(n))
-        assert table == pytest.approx(found.aurc, rel=1e-10)
+        assert table == pytest.approx(result.aurc, rel=1e-10)
 
 
 def test_counts_run_over_the_last_axis():

@@ -36,9 +36,9 @@ def test_all_eight_cases_are_here():
 
 @by_name
 def test_convention_trustvlm_equals_the_released_script(case):
-    found = evaluate(case, "trustvlm")
+    result = evaluate(case, "trustvlm")
     for key, (name, unit) in KEYS.items():
-        expected, value = case["official"][key], getattr(found, name) * unit
+        expected, value = case["official"][key], getattr(result, name) * unit
         if expected is None:
             assert math.isnan(value), name
         else:
@@ -47,20 +47,20 @@ def test_convention_trustvlm_equals_the_released_script(case):
 
 @by_name
 def test_exact_fpr95_is_what_the_script_calls_tnr95(case):
-    expected, found = case["official"]["tnr95_ge"], evaluate(case, "exact").fpr95
+    expected, result = case["official"]["tnr95_ge"], evaluate(case, "exact").fpr95
     # All wrong: the script's 1 has no true positive rate behind it.
     if expected is None or not any(case["correct"]):
-        assert math.isnan(found)
+        assert math.isnan(result)
     else:
-        assert 1 - found == pytest.approx(expected, abs=1e-12)
+        assert 1 - result == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_cases_tell_tie_orders_apart():
     """Ties in any order but that of the input would miss the recorded AURC."""
     case = next(case for case in CASES if case["name"] == "random200_ties")
     turned = [np.asarray(case[key])[::-1] for key in ("score", "correct")]
-    found = 1000 * metrics.aurc(*turned, convention="trustvlm")
-    assert abs(found - case["official"]["aurc_x1000"]) > 1e-3
+    result = 1000 * metrics.aurc(*turned, convention="trustvlm")
+    assert abs(result - case["official"]["aurc_x1000"]) > 1e-3
     exact = 1000 * metrics.aurc(case["score"], case["correct"])
     assert abs(exact - case["official"]["aurc_x1000"]) > 1e-3
 

@@ -33,12 +33,12 @@ def test_undefined_metrics_are_nan_with_a_warning(confidence, correct, names, re
 def test_evaluate_warns_once_for_all(confidence, correct, names, reason):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = metrics.evaluate(confidence, correct)
-    assert {name for name in metrics.METRICS if math.isnan(getattr(found, name))} == names
+        result = metrics.evaluate(confidence, correct)
+    assert {name for name in metrics.METRICS if math.isnan(getattr(result, name))} == names
     (warning,) = caught
     assert str(warning.message).endswith(f"are undefined: {reason}.")
     assert warning.filename == __file__
-    assert found.n == len(confidence)
+    assert result.n == len(confidence)
 
 
 def test_the_warning_names_the_metrics():

@@ -24,10 +24,10 @@ values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), max_size=12)
 class TestPValues:
     @given(values, values, st.integers(0, 99))
     def test_online_ones_are_among_all_before(self, calibration, new, seed):
-        found, seen = online_p_values(sorted(calibration), new, np.random.default_rng(seed))
+        result, seen = online_p_values(sorted(calibration), new, np.random.default_rng(seed))
         uniform = np.random.default_rng(seed).random(len(new))
         before = list(calibration)
-        for p, v, u in zip(found, new, uniform, strict=True):
+        for p, v, u in zip(result, new, uniform, strict=True):
             lower, equal = sum(b < v for b in before), sum(b == v for b in before)
             assert p == pytest.approx((lower + u * (equal + 1)) / (len(before) + 1))
             before.append(v)
@@ -36,11 +36,11 @@ class TestPValues:
     def test_online_ones_are_uniform_and_uncorrelated_for_exchangeable_values(self):
         """With many ties, which only the smoothing makes uniform."""
         rng = np.random.default_rng(0)
-        found = []
+        result = []
         for _ in range(2000):
             drawn = rng.integers(4, size=9).astype(float)
-            found.append(online_p_values(sorted(drawn[:4].tolist()), drawn[4:], rng)[0])
-        table = np.array(found)
+            result.append(online_p_values(sorted(drawn[:4].tolist()), drawn[4:], rng)[0])
+        table = np.array(result)
         for column in table.T:
             ordered = np.sort(column)
             gap = np.abs(ordered - (np.arange(2000) + 0.5) / 2000).max()
@@ -73,8 +73,8 @@ class TestBettor:
     @settings(max_examples=30)
     @given(st.lists(st.floats(0, 1), max_size=4), st.sampled_from([BOTH_SIDES, LOW_SIDE]))
     def test_the_capital_is_the_mixture_written_out(self, p_list, slopes):
-        found = JumperMartingale(slopes).after(p_list).capital
-        assert found == pytest.approx(every_history(p_list, slopes))
+        result = JumperMartingale(slopes).after(p_list).capital
+        assert result == pytest.approx(every_history(p_list, slopes))
 
     @given(st.lists(st.floats(0, 1), max_size=30))
     def test_a_fair_game_whatever_came_before(self, p_list):

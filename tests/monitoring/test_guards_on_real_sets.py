@@ -35,9 +35,9 @@ def test_mislabelled_shots_are_found(embeddings_root, name):
         given[wrong] = (labels[wrong] + rng.integers(1, n_classes, len(wrong))) % n_classes
         posterior = shot_posterior(features, given, n_classes=n_classes, logits=logits)
         listed = [suspect.shot for suspect in suspect_labels(posterior)]
-        found = len(set(listed) & set(wrong.tolist()))
-        assert found / len(wrong) >= 0.8
-        assert found / len(listed) >= 0.5
+        result = len(set(listed) & set(wrong.tolist()))
+        assert result / len(wrong) >= 0.8
+        assert result / len(listed) >= 0.5
         assert posterior.noise == pytest.approx(0.05, abs=0.015)
     health = check_shots(features, labels, n_classes=n_classes, logits=logits)
     assert len(health.suspects) <= 0.005 * len(labels)
@@ -46,7 +46,7 @@ def test_mislabelled_shots_are_found(embeddings_root, name):
 @pytest.mark.parametrize("name", ["imagenette", "oxford_pets37", "eurosat"])
 def test_a_class_under_two_names_is_found(embeddings_root, name):
     features, labels, _, n_classes = shots(embeddings_root, name)
-    found = false = 0
+    result = false = 0
     for seed in range(5):
         rng = np.random.default_rng(seed)
         own = rng.permutation(np.flatnonzero(labels == rng.integers(n_classes)))
@@ -55,9 +55,9 @@ def test_a_class_under_two_names_is_found(embeddings_root, name):
         posterior = shot_posterior(features, given, n_classes=n_classes + 1)
         listed = overlapping_classes(features, given, posterior, n_classes=n_classes + 1)
         duplicates = {(p.one, p.other) for p in listed if p.duplicate}
-        found += pair in duplicates
+        result += pair in duplicates
         false += len(duplicates - {pair})
-    assert found >= 4
+    assert result >= 4
     assert false <= 3
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trustvlm import decisions
 from trustvlm.exceptions import InputError
 from trustvlm.monitoring.ood import OODThreshold, held_out_typicality
 from trustvlm.scores import Evidence, PrototypeBank
@@ -35,6 +36,11 @@ def test_ordinary_images_are_flagged_as_rarely_as_stated():
         stated.append(threshold.false_flags)
     assert set(np.round(stated, 6)) == {round(2 / 251, 6)}
     assert np.mean(flagged) == pytest.approx(2 / 251, abs=4 * np.std(flagged) / math.sqrt(3000))
+
+
+def test_the_former_names_still_stand():
+    assert decisions.Scope is OODThreshold is decisions.OODThreshold
+    assert decisions.Scope(below=0.5, false_flags=0.01).flags([0.4, 0.6]).tolist() == [True, False]
 
 
 def test_an_image_without_any_prototype_is_not_flagged():

@@ -246,4 +246,4 @@ def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, label
         shown = fitted.evidence(found.image_embeddings, found.features, shots=evidence)
         for verdict in judge(shown, score, found, ["b", "g", "r"], scope, fitted.calibration_):
             assert verdict.decision == "review"
-            assert verdict.reason.startswith("the image resembles no class")
+            assert verdict.reason.startswith("the image resembles none of the classes")

@@ -1,4 +1,4 @@
-"""The guards on the whole way: images of no class, near-copies, health, advice and drift."""
+"""The guards on the whole way: out-of-distribution images, near-duplicates, advice and drift."""
 
 import json
 
@@ -50,16 +50,16 @@ def strange(tmp_path):
 def test_an_image_of_no_class_goes_to_review_and_the_reason_says_so(model, photos, strange):
     odd = model.predict(strange)
     assert {verdict.decision for verdict in odd} == {"review"}
-    assert all(v.reason.startswith("the image resembles no class: even '") for v in odd)
+    assert all(v.reason.startswith("the image resembles none of the classes: even '") for v in odd)
     assert "where at most 0.8 % of example images have less than" in odd[0].reason
     ordinary = model.predict(photos)
-    assert sum("no class" in verdict.reason for verdict in ordinary) <= 1
+    assert sum("none of the classes" in verdict.reason for verdict in ordinary) <= 1
     assert any(verdict.decision == "accept" for verdict in ordinary)
 
 
 def test_with_few_examples_no_image_is_called_of_no_class(tmp_path, strange):
     few = new_model().fit(write_class_folders(tmp_path / "few", per_class=4))
-    assert not any("no class" in verdict.reason for verdict in few.predict(strange))
+    assert not any("none of the classes" in verdict.reason for verdict in few.predict(strange))
 
 
 def test_near_copies_of_shots_are_listed_and_kept(tmp_path, photos):
@@ -263,4 +263,4 @@ class TestMonitor:
 def test_a_picture_like_the_others_is_ordinary(model, tmp_path):
     picture(COLOURS["red"], seed=999).save(tmp_path / "one.png")
     verdict = model.predict(tmp_path / "one.png")[0]
-    assert "no class" not in verdict.reason
+    assert "none of the classes" not in verdict.reason

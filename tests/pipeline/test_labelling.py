@@ -45,10 +45,12 @@ def test_every_image_has_a_row_in_order_and_broken_ones_an_error(folder, store):
 
 def test_correcting_follows_the_images(folder, store):
     kept, corrected = labelled(folder, store), labelled(folder, store, correct=True)
-    for before, after in zip(kept, corrected, strict=True):
-        if before.label != after.label:
-            assert "outweighs" in after.reason
-            assert before.decision == after.decision == "review"
+    changed = [(b, a) for b, a in zip(kept, corrected, strict=True) if b.label != a.label]
+    assert changed
+    for before, after in changed:
+        assert f"the images that this one resembles are '{after.label}'" in before.reason
+        assert f"outweighs the text's choice of '{before.label}'" in after.reason
+        assert before.decision == after.decision == "review"
 
 
 def test_few_images_are_said_to_be_few(folder, store):

@@ -85,44 +85,44 @@ def calibration_sets(draw):
 )
 def test_fixed_sequence_equals_the_slow_version(data, risk, level, share):
     confidence, correct = data
-    found = certify(confidence, correct, risk, level, first_share=share)
+    result = certify(confidence, correct, risk, level, first_share=share)
     threshold, accepted = slow_fixed_sequence(confidence, correct, risk, level, share)
-    assert found.accepted == accepted
-    assert found.threshold == pytest.approx(threshold, nan_ok=True)
+    assert result.accepted == accepted
+    assert result.threshold == pytest.approx(threshold, nan_ok=True)
 
 
 @given(calibration_sets(), st.sampled_from(sorted(METHODS)))
 def test_the_certificate_describes_the_calibration_set(data, method):
     confidence, correct = data
-    found = certify(confidence, correct, 0.2, 0.9, method=method)
-    accepted = confidence >= found.threshold
-    assert found.accepted == accepted.sum()
-    assert found.errors == (accepted & ~correct).sum()
-    assert found.n == len(confidence)
-    assert found.certified == (found.accepted > 0)
-    if found.certified:
-        assert found.risk_bound == 0.2
-        assert found.coverage == found.accepted / found.n
-        assert 0 <= found.coverage_bound < found.coverage
-        assert found.observed_risk <= 0.2
-        assert found.n_needed == 0
+    result = certify(confidence, correct, 0.2, 0.9, method=method)
+    accepted = confidence >= result.threshold
+    assert result.accepted == accepted.sum()
+    assert result.errors == (accepted & ~correct).sum()
+    assert result.n == len(confidence)
+    assert result.certified == (result.accepted > 0)
+    if result.certified:
+        assert result.risk_bound == 0.2
+        assert result.coverage == result.accepted / result.n
+        assert 0 <= result.coverage_bound < result.coverage
+        assert result.observed_risk <= 0.2
+        assert result.n_needed == 0
     else:
-        assert math.isnan(found.risk_bound)
-        assert found.coverage == found.coverage_bound == 0
-        assert found.n_needed > 0
+        assert math.isnan(result.risk_bound)
+        assert result.coverage == result.coverage_bound == 0
+        assert result.n_needed > 0
 
 
 @given(calibration_sets(), st.sampled_from(sorted(METHODS)), st.randoms())
 def test_only_the_order_of_the_confidences_matters(data, method, shuffler):
     confidence, correct = data
-    found = certify(confidence, correct, 0.2, 0.9, method=method)
+    result = certify(confidence, correct, 0.2, 0.9, method=method)
     stretched = certify(np.exp(3 * confidence) - 7, correct, 0.2, 0.9, method=method)
     order = list(range(len(confidence)))
     shuffler.shuffle(order)
     shuffled = certify(confidence[order], correct[order], 0.2, 0.9, method=method)
-    assert shuffled.threshold == pytest.approx(found.threshold, nan_ok=True)
+    assert shuffled.threshold == pytest.approx(result.threshold, nan_ok=True)
     np.testing.assert_array_equal(
-        np.exp(3 * confidence) - 7 >= stretched.threshold, confidence >= found.threshold
+        np.exp(3 * confidence) - 7 >= stretched.threshold, confidence >= result.threshold
     )
 
 
@@ -140,9 +140,9 @@ def test_holm_accepts_at_least_as_much_as_bonferroni(data):
 @pytest.mark.parametrize("method", METHODS)
 def test_stated_answers_of_the_edges(method):
     for confidence, correct in (([], []), ([0.5], [True]), ([0.5] * 500, [False] * 500)):
-        found = certify(confidence, correct, method=method)
-        assert math.isnan(found.threshold)
-        assert found.n_needed > 0
+        result = certify(confidence, correct, method=method)
+        assert math.isnan(result.threshold)
+        assert result.n_needed > 0
     assert certify([0.5] * 500, [False] * 500, method=method).n_needed == math.inf
     # A single confidence for all images: everything or nothing.
     tied = certify([0.5] * 100, [True] * 100, method=method)
@@ -155,26 +155,26 @@ def test_images_that_are_never_accepted_only_lower_the_coverage(data, seed):
     confidence, correct = data
     eligible = np.random.default_rng(seed).random(len(confidence)) < 0.7
     among = certify(confidence[eligible], correct[eligible], 0.2, 0.9)
-    found = certify(confidence, correct, 0.2, 0.9, eligible=eligible)
-    assert found.threshold == pytest.approx(among.threshold, nan_ok=True)
-    assert (found.accepted, found.errors) == (among.accepted, among.errors)
-    assert found.n == len(confidence)
-    assert found.n_needed >= among.n_needed
-    if found.certified:
-        assert found.coverage == found.accepted / found.n
+    result = certify(confidence, correct, 0.2, 0.9, eligible=eligible)
+    assert result.threshold == pytest.approx(among.threshold, nan_ok=True)
+    assert (result.accepted, result.errors) == (among.accepted, among.errors)
+    assert result.n == len(confidence)
+    assert result.n_needed >= among.n_needed
+    if result.certified:
+        assert result.coverage == result.accepted / result.n
 
 
 def test_everything_is_accepted_where_everything_is_right():
-    found = certify(range(500), [True] * 500, 0.01)
-    assert found.threshold == 0
-    assert found.coverage == 1
-    assert found.errors == 0
+    result = certify(range(500), [True] * 500, 0.01)
+    assert result.threshold == 0
+    assert result.coverage == 1
+    assert result.errors == 0
 
 
 def test_the_needed_images_are_enough_when_they_are_all_right():
-    found = certify(range(40), [True] * 40, 0.05)
-    assert not found.certified
-    total = 40 + int(found.n_needed)
+    result = certify(range(40), [True] * 40, 0.05)
+    assert not result.certified
+    total = 40 + int(result.n_needed)
     assert certify(range(total), [True] * total, 0.05).certified
 
 

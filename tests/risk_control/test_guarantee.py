@@ -42,10 +42,10 @@ def exceeded(population, n, rng, *, values=None, **settings):
     for _ in range(DRAWS):
         v = rng.random(n)
         wrong = rng.random(n) < population(v)
-        place = v if values is None else np.ceil(v * values) / values
-        found = certify(-place, ~wrong, RISK, LEVEL, **settings)
-        if found.certified:
-            share = np.searchsorted(step, -found.threshold, side="right")
+        position = v if values is None else np.ceil(v * values) / values
+        result = certify(-position, ~wrong, RISK, LEVEL, **settings)
+        if result.certified:
+            share = np.searchsorted(step, -result.threshold, side="right")
             bad += risk[min(share, len(GRID)) - 1] > RISK + 1e-3
             coverage += share / len(GRID)
     return bad, coverage / DRAWS
@@ -131,8 +131,8 @@ def test_the_coverage_bound_holds():
     below = certified = 0
     for _ in range(DRAWS):
         v = rng.random(200)
-        found = certify(-v, rng.random(200) >= rising(v), RISK, LEVEL)
-        certified += found.certified
-        below += found.certified and -found.threshold < found.coverage_bound
+        result = certify(-v, rng.random(200) >= rising(v), RISK, LEVEL)
+        certified += result.certified
+        below += result.certified and -result.threshold < result.coverage_bound
     assert certified > DRAWS / 2
     assert below <= most_allowed()

@@ -42,10 +42,10 @@ def test_the_coverage_and_the_bound_of_the_risk_hold():
     rng = np.random.default_rng(0)
     too_little = too_risky = 0
     for _ in range(DRAWS):
-        found = certify_coverage(*draw(rng), coverage=0.5, confidence_level=0.9)
-        share = -found.threshold
+        result = certify_coverage(*draw(rng), coverage=0.5, confidence_level=0.9)
+        share = -result.threshold
         too_little += share < 0.5
-        too_risky += 0.4 * share**1.5 / 2.5 > found.risk_bound
+        too_risky += 0.4 * share**1.5 / 2.5 > result.risk_bound
     # Both are exact: neither exceeded too often nor hardly ever.
     for exceeded in (too_little, too_risky):
         assert DRAWS * 0.1 / 4 < exceeded <= most_allowed(0.9)
@@ -76,32 +76,32 @@ def test_the_bounds_of_other_goals_hold_for_few_values(shares, risks):
 
 def test_the_threshold_of_a_coverage_is_the_strictest_that_will_do():
     confidence = np.arange(300.0)
-    found = certify_coverage(confidence, confidence > 40, coverage=0.7)
-    k = found.accepted
+    result = certify_coverage(confidence, confidence > 40, coverage=0.7)
+    k = result.accepted
     assert stats.binom.sf(k - 1, 300, 0.7) <= 0.05 < stats.binom.sf(k - 2, 300, 0.7)
-    test = stats.binomtest(found.errors, k, alternative="less").proportion_ci(0.95, "exact")
-    assert found.errors == 0
-    assert found.risk_bound == pytest.approx(test.high)
-    assert "at most 1.4 % of what is accepted is wrong" in found.statement()
+    test = stats.binomtest(result.errors, k, alternative="less").proportion_ci(0.95, "exact")
+    assert result.errors == 0
+    assert result.risk_bound == pytest.approx(test.high)
+    assert "at most 1.4 % of what is accepted is wrong" in result.statement()
 
 
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_too_few_images_for_a_coverage_say_how_many_more(n):
-    found = certify_coverage(np.arange(n), np.ones(n), coverage=0.8)
-    assert not found.certified
+    result = certify_coverage(np.arange(n), np.ones(n), coverage=0.8)
+    assert not result.certified
     # 0.8 ** 14 < 0.05: of 14 images all can stand for 80 %.
-    assert found.n_needed == 14 - n
-    assert f"you would need {14 - n} more" in found.statement()
+    assert result.n_needed == 14 - n
+    assert f"you would need {14 - n} more" in result.statement()
     assert certify_coverage(np.arange(14), np.ones(14), coverage=0.8).certified
 
 
 def test_ties_at_the_threshold_of_a_coverage_are_all_accepted():
     confidence = np.r_[np.ones(50), np.zeros(50)]
     correct = np.r_[np.ones(50, dtype=bool), np.zeros(50, dtype=bool)]
-    found = certify_coverage(confidence, correct, coverage=0.6)
-    assert found.threshold == 0
-    assert found.accepted == 100
-    assert found.risk_bound > 0.5
+    result = certify_coverage(confidence, correct, coverage=0.6)
+    assert result.threshold == 0
+    assert result.accepted == 100
+    assert result.risk_bound > 0.5
 
 
 def test_each_class_keeps_the_risk_for_all_classes_at_once():
@@ -111,8 +111,8 @@ def test_each_class_keeps_the_risk_for_all_classes_at_once():
         prediction = rng.integers(0, 3, 450)
         v = rng.random(450)
         correct = rng.random(450) >= (1 + prediction) / 3 * rising(v)
-        found = certify_per_class(-v, correct, prediction, 3, 0.1, 0.9)
-        shares = np.array([-c.threshold for c in found.certificates])
+        result = certify_per_class(-v, correct, prediction, 3, 0.1, 0.9)
+        shares = np.array([-c.threshold for c in result.certificates])
         risks = (1 + np.arange(3)) / 3 * 0.4 * shares**1.5 / 2.5
         certified += np.isfinite(shares).sum()
         bad += bool((risks > 0.1).any())
@@ -123,28 +123,28 @@ def test_each_class_keeps_the_risk_for_all_classes_at_once():
 @given(calibration_sets())
 def test_certificates_of_classes_are_those_of_their_images(data):
     confidence, correct, prediction = data
-    found = certify_per_class(confidence, correct, prediction, 4, 0.3, 0.8)
+    result = certify_per_class(confidence, correct, prediction, 4, 0.3, 0.8)
     level = 1 - 0.2 / max(1, len(np.unique(prediction)))
     for label in range(4):
         own = prediction == label
-        assert found.certificates[label] == certify(confidence[own], correct[own], 0.3, level) or (
-            not found.certificates[label].certified
+        assert result.certificates[label] == certify(confidence[own], correct[own], 0.3, level) or (
+            not result.certificates[label].certified
         )
     alone = certify_per_class(confidence, correct, prediction, 4, 0.3, 0.8, simultaneous=False)
     for label in range(4):
         own = prediction == label
         assert alone.certificates[label] == certify(confidence[own], correct[own], 0.3, 0.8)
-    accepted = confidence >= found.thresholds(prediction)
-    assert found.accepted == accepted.sum()
-    assert found.errors == (accepted & ~correct).sum()
-    assert found.certified == bool(found.accepted)
-    assert found.n == len(confidence)
+    accepted = confidence >= result.thresholds(prediction)
+    assert result.accepted == accepted.sum()
+    assert result.errors == (accepted & ~correct).sum()
+    assert result.certified == bool(result.accepted)
+    assert result.n == len(confidence)
 
 
 @given(calibration_sets(), st.floats(0.1, 50), st.floats(0.1, 5))
 def test_no_threshold_is_cheaper(data, cost_error, cost_review):
     confidence, correct, _ = data
-    found = cheapest(confidence, correct, cost_error, cost_review)
+    result = cheapest(confidence, correct, cost_error, cost_review)
 
     def cost(threshold):
         accepted = confidence >= threshold
@@ -152,20 +152,20 @@ def test_no_threshold_is_cheaper(data, cost_error, cost_review):
 
     n = len(confidence)
     every = [cost(t) for t in [*confidence, math.inf]]
-    assert found.cost * max(n, 1) == pytest.approx(min(every) if n else cost_review)
-    assert found.cost_bound >= found.cost - 1e-9
+    assert result.cost * max(n, 1) == pytest.approx(min(every) if n else cost_review)
+    assert result.cost_bound >= result.cost - 1e-9
     if n:
-        assert found.accept_all == pytest.approx(cost(-math.inf) / n)
-        assert found.cost * n == pytest.approx(cost(np.nan_to_num(found.threshold, nan=math.inf)))
+        assert result.accept_all == pytest.approx(cost(-math.inf) / n)
+        assert result.cost * n == pytest.approx(cost(np.nan_to_num(result.threshold, nan=math.inf)))
 
 
 def test_the_bound_of_the_cost_holds():
     rng = np.random.default_rng(2)
     exceeded = 0
     for _ in range(DRAWS):
-        found = cheapest(*draw(rng), 10, 1, confidence_level=0.9)
-        share = 0.0 if math.isnan(found.threshold) else -found.threshold
-        exceeded += 10 * 0.4 * share**2.5 / 2.5 + 1 - share > found.cost_bound + 1e-9
+        result = cheapest(*draw(rng), 10, 1, confidence_level=0.9)
+        share = 0.0 if math.isnan(result.threshold) else -result.threshold
+        exceeded += 10 * 0.4 * share**2.5 / 2.5 + 1 - share > result.cost_bound + 1e-9
     assert exceeded <= most_allowed(0.9)
 
 
@@ -236,7 +236,9 @@ def test_wrong_use_is_explained():
         cheapest([0.5], [True], 1, 0)
     with pytest.raises(InputError, match=r"`prediction` to lie in 0\.\.1"):
         certify_per_class([0.5], [True], [2], 2)
-    with pytest.raises(InputError, match="`prediction` to be 1 class indices"):
+    with pytest.raises(InputError, match="`prediction` to have 1 entries"):
+        certify_per_class([0.5], [True], [0, 1], 2)
+    with pytest.raises(InputError, match="`prediction` to hold integers"):
         certify_per_class([0.5], [True], [0.5], 2)
     with pytest.raises(InputError, match="no rule of the kind 'luck'"):
         rule_from_dict({"kind": "luck"})

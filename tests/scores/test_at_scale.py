@@ -75,9 +75,11 @@ def test_embeddings_give_what_their_logits_give(name, monkeypatch):
     monkeypatch.setattr(arrays, "_BLOCK_BYTES", 4096)
     with ThreadPoolExecutor(2) as threads:
         for map_blocks in (map, threads.map):
-            found = compute_embedded(name, **given_arrays, logit_scale=20.0, map_blocks=map_blocks)
-            np.testing.assert_array_equal(found.prediction, whole.prediction)
-            np.testing.assert_allclose(found.confidence, whole.confidence, atol=1e-9)
+            outcome = compute_embedded(
+                name, **given_arrays, logit_scale=20.0, map_blocks=map_blocks
+            )
+            np.testing.assert_array_equal(outcome.prediction, whole.prediction)
+            np.testing.assert_allclose(outcome.confidence, whole.confidence, atol=1e-9)
 
 
 def test_float32_embeddings_are_scored_in_float32(tmp_path):
@@ -86,9 +88,9 @@ def test_float32_embeddings_are_scored_in_float32(tmp_path):
     file = tmp_path / "images.npy"
     np.save(file, given_arrays["image_embeddings"])
     given_arrays["image_embeddings"] = np.load(file, mmap_mode="r")
-    found = compute_embedded("trustvlm", **given_arrays, weight=0.5)
-    np.testing.assert_array_equal(found.prediction, exact.prediction)
-    np.testing.assert_allclose(found.confidence, exact.confidence, atol=1e-5)
+    outcome = compute_embedded("trustvlm", **given_arrays, weight=0.5)
+    np.testing.assert_array_equal(outcome.prediction, exact.prediction)
+    np.testing.assert_allclose(outcome.confidence, exact.confidence, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["image_similarity", "prototype_posterior", "trustvlm_star"])
@@ -96,9 +98,9 @@ def test_float32_features_are_compared_in_float32(name):
     given_arrays = material(n=200, dtype=np.float32)
     given_arrays["features"] *= np.geomspace(1e-30, 1e30, 200, dtype=np.float32)[:, None]
     exact = compute(name, **with_logits(given_arrays, 10.0))
-    found = compute_embedded(name, **given_arrays, logit_scale=10.0)
-    np.testing.assert_array_equal(found.prediction, exact.prediction)
-    np.testing.assert_allclose(found.confidence, exact.confidence, atol=1e-4)
+    outcome = compute_embedded(name, **given_arrays, logit_scale=10.0)
+    np.testing.assert_array_equal(outcome.prediction, exact.prediction)
+    np.testing.assert_allclose(outcome.confidence, exact.confidence, atol=1e-4)
 
 
 @given(st.sampled_from([np.float16, np.float32, np.float64, np.int64]), st.integers(-37, 37))
@@ -179,9 +181,9 @@ def test_a_sweep_is_each_setting_by_itself(seed):
     evidence = Evidence.of(**with_logits(material(seed), 20.0))
     weights, temperatures = (0.0, 0.3, 2.0), (0.01, 0.5)
     for name in ("trustvlm", "trustvlm_star"):
-        found = dict(sweep(name, evidence, weights=weights, temperatures=temperatures))
-        assert len(found) == (3 if name == "trustvlm" else 6)
-        for (weight, temperature), result in found.items():
+        outcome = dict(sweep(name, evidence, weights=weights, temperatures=temperatures))
+        assert len(outcome) == (3 if name == "trustvlm" else 6)
+        for (weight, temperature), result in outcome.items():
             given_temperature = {} if temperature is None else {"temperature": temperature}
             alone = apply(name, evidence, weight=weight, **given_temperature)
             np.testing.assert_array_equal(result.prediction, alone.prediction)

@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge
 
 from trustvlm import metrics, scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
+from trustvlm.scores.auto import fit_auto
 from trustvlm.scores.held_out import (
     BASE_SCORERS,
     evidence_scale,
@@ -36,15 +37,15 @@ def case(seed, n=40, n_classes=4, d=8, per_class=5, absent=(), signal=2.0, shift
     def seen(classes, moved=0.0):
         return signal * means[classes] + rng.normal(size=(len(classes), d)) + 0.5 + moved
 
-    def told(classes):
+    def text_logits(classes):
         return 1.5 * np.eye(n_classes)[classes] + rng.normal(size=(len(classes), n_classes))
 
     evidence = {
-        "logits": told(truth),
+        "logits": text_logits(truth),
         "features": seen(truth, shift),
         "support_features": seen(labels),
         "support_labels": labels,
-        "support_logits": told(labels),
+        "support_logits": text_logits(labels),
     }
     return evidence, truth
 
@@ -64,14 +65,14 @@ def unit(rows):
 def test_held_out_prototypes_are_those_of_the_other_shots(seed):
     rng = np.random.default_rng(seed)
     shots, labels = rng.normal(size=(9, 5)), np.repeat([0, 1, 2], 3)
-    found = prototypes(shots, labels, 3)
+    result = prototypes(shots, labels, 3)
     rows = unit(shots - shots.mean(axis=0))
     for i in range(9):
         others = np.arange(9) != i
         for c in range(3):
             mean = rows[others & (labels == c)].mean(axis=0)
             expected = rows[i] @ mean / np.linalg.norm(mean)
-            assert found.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+            assert result.held_out[i, c] == pytest.approx(expected, abs=1e-9)
 
 
 @given(seeds)
@@ -79,14 +80,14 @@ def test_held_out_prototypes_are_those_of_the_other_shots(seed):
 def test_held_out_neighbours_are_the_other_shots(seed):
     rng = np.random.default_rng(seed)
     shots, labels = unit(rng.normal(size=(8, 5))), np.repeat([0, 1], 4)
-    found = neighbours(shots, labels, 2)
+    result = neighbours(shots, labels, 2)
     for i in range(8):
         for c in range(2):
             near = shots[(np.arange(8) != i) & (labels == c)] @ shots[i]
             expected = np.log(np.exp(10 * near).mean()) / 10
-            assert found.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+            assert result.held_out[i, c] == pytest.approx(expected, abs=1e-9)
     np.testing.assert_allclose(
-        found.evidence(shots[:1])[0, 0], np.log(np.exp(10 * shots[:4] @ shots[0]).mean()) / 10
+        result.evidence(shots[:1])[0, 0], np.log(np.exp(10 * shots[:4] @ shots[0]).mean()) / 10
     )
 
 
@@ -97,7 +98,7 @@ def test_held_out_ridge_is_a_fit_without_the_shot(d, seed):
     """Scikit-learn refits without shot i; the centre of rows and targets stays, as documented."""
     rng = np.random.default_rng(seed)
     shots, labels = rng.normal(size=(12, d)), np.repeat([0, 1, 2], 4)
-    found = ridge(shots, labels, 3)
+    result = ridge(shots, labels, 3)
     rows = shots - shots.mean(axis=0)
     rows /= np.sqrt((rows**2).sum(axis=1).mean())
     targets = np.eye(3)[labels] - 1 / 3
@@ -110,9 +111,9 @@ def test_held_out_ridge_is_a_fit_without_the_shot(d, seed):
             held_out[i] = model.predict(rows[i : i + 1])[0]
         errors[penalty] = ((held_out - targets) ** 2).sum(), held_out
     best = min(errors, key=lambda penalty: errors[penalty][0])
-    np.testing.assert_allclose(found.held_out, errors[best][1], atol=1e-8)
+    np.testing.assert_allclose(result.held_out, errors[best][1], atol=1e-8)
     whole = Ridge(alpha=best, fit_intercept=False).fit(rows, targets)
-    np.testing.assert_allclose(found.evidence(shots), whole.predict(rows), atol=1e-8)
+    np.testing.assert_allclose(result.evidence(shots), whole.predict(rows), atol=1e-8)
 
 
 def test_weights_minimise_the_penalised_likelihood():
@@ -125,10 +126,10 @@ def test_weights_minimise_the_penalised_likelihood():
         away = (weights - centre) / spread
         return -log_p[np.arange(30), labels].sum() + 0.5 * (away**2).sum()
 
-    found = fit_weights(tables, labels, centre, spread)
+    result = fit_weights(tables, labels, centre, spread)
     grid = [np.array([a, b]) for a in np.linspace(0, 2, 81) for b in np.linspace(0, 2, 81)]
-    assert loss(found) <= min(map(loss, grid)) + 1e-4
-    assert (found >= 0).all()
+    assert loss(result) <= min(map(loss, grid)) + 1e-4
+    assert (result >= 0).all()
     nothing = fit_weights(tables[:, :0], labels[:0], centre, spread)
     np.testing.assert_array_equal(nothing, centre)
 
@@ -150,8 +151,8 @@ def test_scale_of_evidence_leaves_out_the_true_class():
 @settings(max_examples=30)
 def test_the_plain_modes_keep_the_prediction(seed, name):
     evidence, _ = case(seed)
-    found = scores.compute(name, **used(name, evidence))
-    np.testing.assert_array_equal(found.prediction, evidence["logits"].argmax(axis=1))
+    result = scores.compute(name, **used(name, evidence))
+    np.testing.assert_array_equal(result.prediction, evidence["logits"].argmax(axis=1))
 
 
 @given(seeds, st.sampled_from(ALL))
@@ -162,8 +163,8 @@ def test_the_order_of_images_and_shots_does_not_matter(seed, name):
     rng = np.random.default_rng(seed)
     images, shots = rng.permutation(40), rng.permutation(len(evidence["support_labels"]))
     moved = {k: v[shots if k.startswith("support") else images] for k, v in evidence.items()}
-    found = scores.compute(name, **used(name, moved))
-    np.testing.assert_allclose(found.confidence, whole.confidence[images], atol=1e-5)
+    result = scores.compute(name, **used(name, moved))
+    np.testing.assert_allclose(result.confidence, whole.confidence[images], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["auto", "auto_star"])
@@ -181,10 +182,10 @@ def test_it_beats_the_softmax_alone_on_classes_that_can_be_seen(name):
     ratios = []
     for seed in range(4):
         evidence, truth = case(seed, n=200, per_class=8)
-        found = scores.compute(name, **used(name, evidence))
+        result = scores.compute(name, **used(name, evidence))
         plain = scores.compute("msp", logits=evidence["logits"])
         before = metrics.aurc(plain.confidence, plain.prediction == truth)
-        ratios.append(metrics.aurc(found.confidence, found.prediction == truth) / before)
+        ratios.append(metrics.aurc(result.confidence, result.prediction == truth) / before)
     assert np.mean(ratios) < 0.9
 
 
@@ -205,9 +206,9 @@ def test_it_beats_the_softmax_alone_on_classes_that_can_be_seen(name):
 )
 def test_few_shots_classes_and_images_have_a_finite_answer(name, options):
     evidence, _ = case(1, **options)
-    found = scores.compute(name, **evidence)
-    assert found.confidence.shape == (options.get("n", 40),)
-    assert np.isfinite(found.confidence).all()
+    result = scores.compute(name, **evidence)
+    assert result.confidence.shape == (options.get("n", 40),)
+    assert np.isfinite(result.confidence).all()
 
 
 @pytest.mark.parametrize("name", WITH_SHOTS)
@@ -215,6 +216,29 @@ def test_identical_shots_have_a_finite_answer(name):
     evidence, _ = case(1, per_class=3)
     evidence["support_features"] = np.ones_like(evidence["support_features"])
     assert np.isfinite(scores.compute(name, **evidence).confidence).all()
+
+
+def test_single_shots_have_no_say_in_the_weights():
+    """Held out, such a shot leaves its class without any: it would speak against the examples."""
+    evidence, _ = case(3, per_class=6)
+    labels, z = evidence["support_labels"], evidence["support_logits"]
+    kept = np.flatnonzero((labels != 3) | (np.arange(len(labels)) == len(labels) - 1))
+    for key in ("support_features", "support_labels", "support_logits"):
+        evidence[key] = evidence[key][kept]
+    labels, z = evidence["support_labels"], evidence["support_logits"]
+    usable = labels != 3
+    model = fit_auto(scores.Evidence.of(**evidence))
+    rows = unit(evidence["support_features"]) / model.scales["features"]
+    text = fit_weights(z[None], labels, np.array([0.3]), np.array([0.5]))[0]
+    prior = np.array([0.5 * text, 1.0]), np.array([text, 0.5])
+    for make, weighted in zip(BASE_SCORERS, model.weighted, strict=True):
+        held_out = make(rows, labels, 4).held_out
+        scale = evidence_scale(held_out, labels)
+        tables = np.stack([z, held_out / scale])
+        weights = np.array([weighted.text, weighted.parts[0][2] * scale])
+        expected = fit_weights(tables[:, usable], labels[usable], *prior)
+        np.testing.assert_allclose(weights, expected, rtol=1e-9)
+        assert np.abs(fit_weights(tables, labels, *prior) - expected).max() > 0.01
 
 
 def test_a_class_without_shots_can_still_be_predicted():
@@ -245,17 +269,17 @@ def test_shots_are_needed(name):
 
 
 def test_one_image_without_shots_has_the_log_odds_of_its_logits():
-    found = scores.compute("auto_unlabelled", logits=[[2.0, 0.0]], features=[[1.0, 0.5]])
-    np.testing.assert_allclose(found.confidence, [2.0])
+    result = scores.compute("auto_unlabelled", logits=[[2.0, 0.0]], features=[[1.0, 0.5]])
+    np.testing.assert_allclose(result.confidence, [2.0])
 
 
 def test_few_images_a_class_leave_the_logits_nearly_alone():
     assert batch_weight(3, 100) < 0.001 < 0.8 < batch_weight(1500, 100)
     evidence, _ = case(0, n=6, n_classes=4)
     few = used("auto_unlabelled", evidence)
-    found = scores.compute("auto_unlabelled", **few)
+    result = scores.compute("auto_unlabelled", **few)
     plain = log_odds(few["logits"], few["logits"].argmax(axis=1))
-    assert np.corrcoef(found.confidence, plain)[0, 1] > 0.95
+    assert np.corrcoef(result.confidence, plain)[0, 1] > 0.95
 
 
 @given(seeds)
@@ -301,8 +325,8 @@ def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
     other_proportions = shift_of(noise + np.eye(6)[0] * 3, centre, basis, within, 100)
     assert np.abs(other_proportions).max() < 0.05
     evidence, truth = case(7, n=300, d=30, per_class=16, signal=0.7, shift=np.linspace(-3, 3, 30))
-    found = {name: scores.compute(name, **evidence) for name in ("auto_star", "auto_adapted_star")}
-    accuracy = {name: (v.prediction == truth).mean() for name, v in found.items()}
+    result = {name: scores.compute(name, **evidence) for name in ("auto_star", "auto_adapted_star")}
+    accuracy = {name: (v.prediction == truth).mean() for name, v in result.items()}
     assert accuracy["auto_adapted_star"] > accuracy["auto_star"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare
+from trustvlm.scores.comparison import compare, prototype_similarities
 from trustvlm.scores.held_out import compare_held_out
 
 
@@ -47,7 +47,7 @@ def test_each_shot_is_compared_with_prototypes_made_without_it(labels, seed):
         bank = PrototypeBank().fit(
             evidence.support_features[rest], np.array(labels, dtype=int)[rest], n_classes=4
         )
-        slow = np.nan_to_num(bank.similarities(evidence.support_features[[i]])[0])
+        slow = np.nan_to_num(bank.similarities(evidence.support_features[[i]])[0], nan=-1.0)
         np.testing.assert_allclose(row, slow, atol=1e-12)
 
 
@@ -86,13 +86,20 @@ def test_missing_shots_are_named():
 
 def test_compare_is_the_banks_similarities():
     evidence = shots([0, 0, 2]).with_images(logits=np.zeros((2, 4)), features=np.eye(6)[:2])
-    found = compare(evidence)
+    result = compare(evidence)
     np.testing.assert_allclose(
-        found.similarities, np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2])), atol=1e-15
+        result.similarities,
+        np.nan_to_num(evidence.bank.similarities(np.eye(6)[:2]), nan=-1),
+        atol=1e-15,
     )
-    assert found.present.tolist() == [True, False, True, False]
-    np.testing.assert_allclose(found.probabilities, 0.25)
+    # The table of a small batch is shared: nothing is computed anew, and not a bit differs.
+    shared = prototype_similarities(evidence)
+    np.testing.assert_array_equal(shared, evidence.bank.similarities(np.eye(6)[:2]))
+    np.testing.assert_array_equal(shared[:, result.present], result.table[:, result.present])
+    assert prototype_similarities(evidence.rows(slice(0, 0))).shape == (0, 4)
+    assert result.present.tolist() == [True, False, True, False]
+    np.testing.assert_allclose(result.probabilities, 0.25)
     classes = np.array([2, 1])
     np.testing.assert_allclose(
-        found.similarity_to(classes), found.similarities[[0, 1], classes], atol=1e-15
+        result.similarity_to(classes), result.similarities[[0, 1], classes], atol=1e-15
     )

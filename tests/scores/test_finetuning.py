@@ -29,17 +29,17 @@ def slow_loss(weights, features, labels, temperature):
 
 
 def slow_gradient(weights, features, labels, temperature):
-    found = {}
+    result = {}
     for c, w in weights.items():
-        found[c] = np.zeros_like(w)
+        result[c] = np.zeros_like(w)
         for j in range(len(w)):
             ends = []
             for step in (1e-5, -1e-5):
                 moved = w.copy()
                 moved[j] += step
                 ends.append(slow_loss(weights | {c: moved}, features, labels, temperature))
-            found[c][j] = (ends[0] - ends[1]) / 2e-5
-    return found
+            result[c][j] = (ends[0] - ends[1]) / 2e-5
+    return result
 
 
 @given(st.integers(0, 1000), st.sampled_from([(), (2,)]))
@@ -125,7 +125,7 @@ def test_the_score_is_that_of_star_with_the_finetuned_bank(absent):
     tuned = finetune_prototypes(
         bank, given_["support_features"], given_["support_labels"], recipe
     ).bank
-    found = scores.compute(
+    result = scores.compute(
         "trustvlm_star_f",
         **given_,
         weight=0.7,
@@ -143,8 +143,8 @@ def test_the_score_is_that_of_star_with_the_finetuned_bank(absent):
         weight=0.7,
         temperature=0.05,
     )
-    np.testing.assert_array_equal(found.prediction, expected.prediction)
-    np.testing.assert_array_equal(found.confidence, expected.confidence)
+    np.testing.assert_array_equal(result.prediction, expected.prediction)
+    np.testing.assert_array_equal(result.confidence, expected.confidence)
 
 
 def test_a_bank_that_was_finetuned_already_is_not_started_from():
@@ -162,6 +162,6 @@ def test_weight_zero_is_msp_and_so_is_no_shot_at_all():
     given_["support_features"] = np.empty((0, 5))
     given_["support_labels"] = np.empty(0, dtype=int)
     none = scores.compute("trustvlm_star_f", **given_)
-    for found in (zero, none):
-        np.testing.assert_array_equal(found.prediction, msp.prediction)
-        np.testing.assert_array_equal(found.confidence, msp.confidence)
+    for result in (zero, none):
+        np.testing.assert_array_equal(result.prediction, msp.prediction)
+        np.testing.assert_array_equal(result.confidence, msp.confidence)

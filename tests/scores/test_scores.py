@@ -13,7 +13,7 @@ from trustvlm.scores import arrays
 
 seeds = st.integers(0, 10_000)
 TEXT = ("msp", "maxlogit", "energy", "entropy", "margin")
-VISUAL = ("image_similarity", "trustvlm", "trustvlm_star")
+VISUAL = ("image_similarity", "prototype_margin", "trustvlm", "trustvlm_star")
 
 
 def case(seed, n=9, n_classes=4, d=6, absent=()):
@@ -46,6 +46,9 @@ def slow(name, z, f, bank, weight=1.0, temperature=0.01):
     yhat = max(range(len(z)), key=lambda c: z[c])
     if name == "image_similarity":
         return yhat, -1.0 if cos[yhat] is None else cos[yhat]
+    if name == "prototype_margin":
+        least = [-1.0 if c is None else c for c in cos]
+        return yhat, least[yhat] - max([*least[:yhat], *least[yhat + 1 :]])
     if name == "trustvlm":
         return yhat, max(p) + weight * (cos[yhat] or 0.0)
     seen = [c for c in range(len(z)) if cos[c] is not None]
@@ -225,16 +228,44 @@ def test_bad_evidence_is_explained(change, error, message):
         scores.compute("trustvlm", **{**case(0), **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": np.zeros((9, 5))}, "`logits` to have 4 columns, but got 5"),
+        ({"features": np.ones((9, 7))}, "`support_features` to have 7 columns like `features`"),
+        ({"features": np.ones((8, 6))}, "`features` to have 9 rows like `logits`, but got 8"),
+        ({"image_embeddings": np.ones((9, 3))}, "`support_image_embeddings` to have 3 columns"),
+    ],
+)
+def test_images_that_do_not_fit_the_shots_are_refused(change, message):
+    images = {key: value for key, value in case(0).items() if key != "bank"}
+    shots = scores.Evidence.of(
+        logits=np.empty((0, 4)),
+        support_features=np.ones((2, 6)),
+        support_labels=[0, 3],
+        support_image_embeddings=np.ones((2, 5)),
+    )
+    assert shots.with_images(**images).n == 9
+    with pytest.raises(InputError, match=message):
+        shots.with_images(**{**images, **change})
+
+
+def test_features_of_another_encoder_than_the_banks_are_refused():
+    without_shots = scores.Evidence.of(logits=np.empty((0, 4)), bank=case(0)["bank"])
+    with pytest.raises(InputError, match="6 columns like the prototypes, but got 7"):
+        without_shots.with_images(logits=np.zeros((9, 4)), features=np.ones((9, 7)))
+
+
 def test_temperature_must_be_positive():
     with pytest.raises(InputError, match="`temperature` to be above 0"):
         scores.compute("trustvlm_star", temperature=0.0, **case(0))
 
 
 def test_the_registry_knows_what_each_score_needs():
-    known = scores.names()
-    assert known["msp"] == ("logits",)
-    assert known["trustvlm"] == ("logits", "features", "bank")
-    for name in known:
+    needs = scores.names()
+    assert needs["msp"] == ("logits",)
+    assert needs["trustvlm"] == ("logits", "features", "bank")
+    for name in needs:
         score = scores.get(name)
         assert score.summary
         assert score.source

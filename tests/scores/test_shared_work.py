@@ -33,8 +33,8 @@ def evidence(seed, n=30, per_class=3):
 @pytest.mark.parametrize("block_bytes", [2**20, 2000])
 def test_together_is_one_by_one(block_bytes, monkeypatch):
     monkeypatch.setattr(arrays, "_BLOCK_BYTES", block_bytes)
-    known = evidence(0)
-    together = score_together({name: prepare(name, known) for name in names()}, evidence(0))
+    reference = evidence(0)
+    together = score_together({name: prepare(name, reference) for name in names()}, evidence(0))
     for name in names():
         alone = prepare(name, evidence(0))(evidence(0))
         np.testing.assert_array_equal(together[name].prediction, alone.prediction, err_msg=name)
@@ -44,25 +44,27 @@ def test_together_is_one_by_one(block_bytes, monkeypatch):
 def test_what_was_learned_from_other_shots_is_not_mixed_up():
     images = evidence(0)
     for name in names():
-        for known in (evidence(1), evidence(2, per_class=2), evidence(1)):
-            fresh = prepare(name, known)(evidence(0))
-            again = prepare(name, known)(images)
+        for reference in (evidence(1), evidence(2, per_class=2), evidence(1)):
+            fresh = prepare(name, reference)(evidence(0))
+            again = prepare(name, reference)(images)
             np.testing.assert_array_equal(again.confidence, fresh.confidence, err_msg=name)
 
 
 def test_a_bank_with_more_shots_is_compared_anew():
     bank = PrototypeBank().fit([[1.0, 0.0]], [0], n_classes=2)
     seen = Evidence.of(logits=[[0.0, 0.0]], features=[[0.0, 1.0]], bank=bank)
-    assert compare(seen).similarities.tolist() == [[0.0, 0.0]]
+    assert compare(seen).similarities.tolist() == [[0.0, -1.0]]
     bank.add([[0.0, 1.0]], [1])
     assert compare(seen).similarities.tolist() == [[0.0, 1.0]]
 
 
 def test_no_image_gives_no_verdict():
-    known = evidence(0)
-    empty = known.rows(slice(0, 0))
-    for found in score_together({n: prepare(n, known) for n in ("msp", "knn")}, empty).values():
-        assert found.prediction.shape == found.confidence.shape == (0,)
+    reference = evidence(0)
+    empty = reference.rows(slice(0, 0))
+    for result in score_together(
+        {n: prepare(n, reference) for n in ("msp", "knn")}, empty
+    ).values():
+        assert result.prediction.shape == result.confidence.shape == (0,)
 
 
 @given(
@@ -72,11 +74,13 @@ def test_no_image_gives_no_verdict():
 def test_ridged_covariances_are_solved_and_have_their_determinant(seed, m, d, scale, floor):
     rng = np.random.default_rng(seed)
     rows, vectors = rng.normal(size=(m, d)), rng.normal(size=(3, d))
-    found = RidgedCovariance(Rows(rows), scale, floor)
+    result = RidgedCovariance(Rows(rows), scale, floor)
     dense = scale * rows.T @ rows + floor * np.eye(d)
-    np.testing.assert_allclose(found.dense(), dense, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(found.solve(vectors), np.linalg.solve(dense, vectors.T).T, rtol=1e-6)
-    assert found.log_determinant == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-9, abs=1e-9)
+    np.testing.assert_allclose(result.dense(), dense, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        result.solve(vectors), np.linalg.solve(dense, vectors.T).T, rtol=1e-6
+    )
+    assert result.log_determinant == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-9, abs=1e-9)
 
 
 def test_a_covariance_of_nothing_becomes_the_identity():
@@ -106,7 +110,7 @@ def test_leading_axes_are_the_first_principal_components(m, d, count):
 def test_nearest_shots_are_those_of_a_stable_sort(seed, m, k):
     # Few distinct values: ties everywhere.
     table = np.random.default_rng(seed).integers(0, 3, size=(5, m)) / 2
-    found, columns = neighbours._nearest(table, k)
+    result, columns = neighbours._nearest(table, k)
     expected = np.argsort(-table, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns, expected)
-    np.testing.assert_array_equal(found, np.take_along_axis(table, expected, axis=1))
+    np.testing.assert_array_equal(result, np.take_along_axis(table, expected, axis=1))

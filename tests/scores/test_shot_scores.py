@@ -50,49 +50,49 @@ def parts(seed, **options):
 @given(seeds)
 def test_knn_is_the_weighted_share_of_the_prediction(seed):
     e, x, shots, y = parts(seed)
-    found = scores.compute("knn", k=5, **e)
+    result = scores.compute("knn", k=5, **e)
     for i in range(len(x)):
         cosine = shots @ x[i]
         near = np.argsort(-cosine)[:5]
         votes = np.exp(cosine[near] / 0.07)
-        share = votes[y[near] == found.prediction[i]].sum() / votes.sum()
-        assert found.confidence[i] == pytest.approx(share, abs=1e-9)
+        share = votes[y[near] == result.prediction[i]].sum() / votes.sum()
+        assert result.confidence[i] == pytest.approx(share, abs=1e-9)
 
 
 @given(seeds)
 def test_trust_score_equals_scikit_learns_nearest_neighbours(seed):
     e, x, shots, y = parts(seed)
-    found = scores.compute("trust_score", **e)
+    result = scores.compute("trust_score", **e)
     own, other = np.empty(len(x)), np.empty(len(x))
-    for i, c in enumerate(found.prediction):
+    for i, c in enumerate(result.prediction):
         for store, chosen in ((own, y == c), (other, y != c)):
             distance, _ = (
                 NearestNeighbors(n_neighbors=1).fit(shots[chosen]).kneighbors(x[i : i + 1])
             )
             store[i] = distance[0, 0]
-    np.testing.assert_allclose(found.confidence, other / own, rtol=1e-6)
+    np.testing.assert_allclose(result.confidence, other / own, rtol=1e-6)
 
 
 @given(seeds)
 def test_tip_adapter_adds_the_shots_votes(seed):
     e, x, shots, y = parts(seed)
-    found = scores.compute("tip_adapter", alpha=2.0, beta=3.0, **e)
+    result = scores.compute("tip_adapter", alpha=2.0, beta=3.0, **e)
     one_hot = np.eye(4)[y]
     combined = e["logits"] + 2.0 * np.exp(-3.0 * (1 - x @ shots.T)) @ one_hot
-    np.testing.assert_array_equal(found.prediction, combined.argmax(axis=1))
-    np.testing.assert_allclose(found.confidence, softmax(combined, axis=1).max(axis=1), atol=1e-12)
+    np.testing.assert_array_equal(result.prediction, combined.argmax(axis=1))
+    np.testing.assert_allclose(result.confidence, softmax(combined, axis=1).max(axis=1), atol=1e-12)
 
 
 @given(seeds)
 def test_trine_written_out(seed):
     e, x, shots, y = parts(seed)
-    found = scores.compute("trine", k=4, **e)
+    result = scores.compute("trine", k=4, **e)
     p = softmax(e["logits"], axis=1)
     for i in range(len(x)):
         near = np.argsort(-(shots @ x[i]))[:4]
         votes = [p[i, y[j]] / math.log2(r + 2) for r, j in enumerate(near)]
-        own = sum(v for v, j in zip(votes, near, strict=True) if y[j] == found.prediction[i])
-        assert found.confidence[i] == pytest.approx(own / sum(votes), abs=1e-9)
+        own = sum(v for v, j in zip(votes, near, strict=True) if y[j] == result.prediction[i])
+        assert result.confidence[i] == pytest.approx(own / sum(votes), abs=1e-9)
 
 
 @given(seeds, st.integers(2, 12), st.integers(1, 9))
@@ -107,32 +107,32 @@ def test_ledoit_wolf_equals_scikit_learn(seed, m, d):
 @given(seeds)
 def test_mahalanobis_inverts_the_shared_covariance(seed):
     e, x, shots, y = parts(seed)
-    found = scores.compute("mahalanobis", **e)
+    result = scores.compute("mahalanobis", **e)
     means = np.stack([shots[y == c].mean(axis=0) for c in range(4)])
     inverse = np.linalg.inv(ledoit_wolf(shots - means[y], assume_centered=True)[0])
-    for i, c in enumerate(found.prediction):
+    for i, c in enumerate(result.prediction):
         difference = x[i] - means[c]
-        assert found.confidence[i] == pytest.approx(-difference @ inverse @ difference, rel=1e-5)
+        assert result.confidence[i] == pytest.approx(-difference @ inverse @ difference, rel=1e-5)
 
 
 def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge():
     e, x, shots, y = parts(0, n=40, d=5, per_class=400)
-    found = scores.compute("gda", **{**e, "logits": np.zeros((40, 4))})
+    result = scores.compute("gda", **{**e, "logits": np.zeros((40, 4))})
     means = np.stack([shots[y == c].mean(axis=0) for c in range(4)])
     residuals = shots - means[y]
     sample = residuals.T @ residuals / (len(shots) - 1)
     precision = 5 * np.linalg.inv((len(shots) - 1) * sample + np.trace(sample) * np.eye(5))
     logits = x @ precision @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, precision, means)
-    np.testing.assert_allclose(found.confidence, softmax(logits, axis=1).max(axis=1))
+    np.testing.assert_allclose(result.confidence, softmax(logits, axis=1).max(axis=1))
     # With many shots the ridge vanishes, and what is left is scikit-learn's discriminant.
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(shots, y)
-    assert np.mean(found.prediction == lda.predict(x)) > 0.95
+    assert np.mean(result.prediction == lda.predict(x)) > 0.95
 
 
 @given(seeds)
 def test_icpe_equals_scipys_gaussians_in_the_principal_subspace(seed):
     e, x, shots, y = parts(seed, d=3, per_class=5)
-    found = scores.compute("icpe", components=2, shrinkage=0.2, **e)
+    result = scores.compute("icpe", components=2, shrinkage=0.2, **e)
     centre = shots.mean(axis=0)
     axes = np.linalg.eigh(np.cov((shots - centre).T))[1][:, ::-1][:, :2]
     low, low_x = (shots - centre) @ axes, (x - centre) @ axes
@@ -148,8 +148,8 @@ def test_icpe_equals_scipys_gaussians_in_the_principal_subspace(seed):
         axis=1,
     )
     p = softmax(e["logits"], axis=1)
-    s_d = np.take_along_axis(softmax(density, axis=1), found.prediction[:, None], axis=1)[:, 0]
-    np.testing.assert_allclose(found.confidence, (p.max(axis=1) + s_d) / 2, atol=1e-8)
+    s_d = np.take_along_axis(softmax(density, axis=1), result.prediction[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(result.confidence, (p.max(axis=1) + s_d) / 2, atol=1e-8)
 
 
 @given(seeds)
@@ -169,12 +169,12 @@ def test_prototype_margin_and_posterior(seed):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("absent", [(), (1,), (0, 1, 2)], ids=["all", "one-absent", "one-present"])
 def test_every_score_is_finite_for_classes_without_shots(name, absent):
-    found = scores.compute(name, **case(3, n=30, absent=absent))
-    assert np.isfinite(found.confidence).all()
-    assert found.confidence.shape == found.prediction.shape == (30,)
+    result = scores.compute(name, **case(3, n=30, absent=absent))
+    assert np.isfinite(result.confidence).all()
+    assert result.confidence.shape == result.prediction.shape == (30,)
     if not scores.get(name).corrects:
         logits = case(3, n=30, absent=absent)["logits"]
-        np.testing.assert_array_equal(found.prediction, logits.argmax(axis=1))
+        np.testing.assert_array_equal(result.prediction, logits.argmax(axis=1))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -200,9 +200,9 @@ def test_order_of_images_and_of_shots_does_not_matter(name):
         for key, value in e.items()
         if key != "text_embeddings"
     }
-    found = scores.compute(name, **shuffled, text_embeddings=e["text_embeddings"])
-    np.testing.assert_array_equal(found.prediction, whole.prediction[images])
-    np.testing.assert_allclose(found.confidence, whole.confidence[images], rtol=1e-7, atol=1e-9)
+    result = scores.compute(name, **shuffled, text_embeddings=e["text_embeddings"])
+    np.testing.assert_array_equal(result.prediction, whole.prediction[images])
+    np.testing.assert_allclose(result.confidence, whole.confidence[images], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -210,8 +210,8 @@ def test_blocks_do_not_matter(name, monkeypatch):
     e = case(7, n=40)
     whole = scores.compute(name, **e)
     monkeypatch.setattr(arrays, "_BLOCK_BYTES", 1)
-    found = scores.compute(name, **e)
-    np.testing.assert_allclose(found.confidence, whole.confidence, rtol=1e-9, atol=1e-12)
+    result = scores.compute(name, **e)
+    np.testing.assert_allclose(result.confidence, whole.confidence, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SHOT_SCORES)

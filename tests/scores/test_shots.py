@@ -71,8 +71,8 @@ def test_against_the_plain_definition(labels, shots, draw):
     [
         (([0, 2], 2, 1), "to lie in"),
         (([-1], 2, 1), "to lie in"),
-        (([0.0], 1, 1), "whole numbers"),
-        (([[0]], 1, 1), "whole numbers"),
+        (([0.0], 1, 1), "to hold integers"),
+        (([[0]], 1, 1), "one dimension"),
         (([0], 0, 1), "n_classes"),
         (([0], 1, 0), "shots"),
         (([0], 1, True), "shots"),

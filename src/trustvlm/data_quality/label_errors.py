@@ -119,9 +119,7 @@ def shot_posterior(
     held_out = compare_held_out(evidence)
     kept, given, present = held_out.kept, held_out.labels, held_out.comparison.present
     similarity = pick(held_out.comparison.similarities, given)
-    shots, every = evidence.support_features, evidence.support_labels
-    assert shots is not None  # noqa: S101 -- passed above
-    assert every is not None  # noqa: S101
+    shots, every = evidence.piece("support_features"), evidence.piece("support_labels")
     if present.sum() < 2 or not len(kept):
         certain = np.full((len(kept), n_classes), -np.inf)
         certain[np.arange(len(kept)), given] = 0.0

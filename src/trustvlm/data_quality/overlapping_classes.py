@@ -92,11 +92,12 @@ def overlapping_classes(
     rows = unit_rows(as_nonzero_rows(features, "features"))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     pairs = _candidates(rows, label, n_classes)
-    gram = WithinClassGram(rows, label, n_classes) if pairs else None
+    if not pairs:
+        return []
+    gram = WithinClassGram(rows, label, n_classes)
     rng = np.random.default_rng(seed)
     overlapping = []
     for one, other in pairs:
-        assert gram is not None  # noqa: S101 -- made where there are pairs
         p_value = same_class_p_value(*gram.of_pair(one, other), rng)
         separability = _separability(posterior, one, other)
         if separability < below:

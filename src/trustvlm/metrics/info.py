@@ -49,63 +49,63 @@ METRIC_INFO = {
             "accuracy",
             "Accuracy",
             100,
-            higher_is_better=True,
-            meaning="Share of the images whose predicted label is right.",
+            True,
+            "Share of the images whose predicted label is right.",
         ),
         MetricInfo(
             "aurc",
             "AURC",
             1000,
-            higher_is_better=False,
-            meaning="Area under the risk-coverage curve: the share of wrong labels among the "
+            False,
+            "Area under the risk-coverage curve: the share of wrong labels among the "
             "accepted images, averaged over every possible number of accepted images.",
         ),
         MetricInfo(
             "eaurc",
             "E-AURC",
             1000,
-            higher_is_better=False,
-            meaning="Excess AURC: what is left of the AURC when that of a perfect order (all right "
+            False,
+            "Excess AURC: what is left of the AURC when that of a perfect order (all right "
             "labels first) is subtracted, so that only the quality of the order counts.",
         ),
         MetricInfo(
             "augrc",
             "AUGRC",
             1000,
-            higher_is_better=False,
-            meaning="Area under the generalised risk-coverage curve: the share of all images that "
+            False,
+            "Area under the generalised risk-coverage curve: the share of all images that "
             "are accepted and wrong, averaged over every possible number of accepted images.",
         ),
         MetricInfo(
             "auroc",
             "AUROC",
             100,
-            higher_is_better=True,
-            meaning="How often a right prediction is trusted more than a wrong one, over all such "
+            True,
+            "How often a right prediction is trusted more than a wrong one, over all such "
             "pairs; 50 % is a coin toss.",
         ),
         MetricInfo(
             "fpr95",
             "FPR95",
             100,
-            higher_is_better=False,
-            meaning="Share of the wrong predictions that are still accepted when the threshold "
+            False,
+            "Share of the wrong predictions that are still accepted when the threshold "
             "lets 95 % of the right ones through.",
         ),
         MetricInfo(
             "aupr_success",
             "AUPR-success",
             100,
-            higher_is_better=True,
-            meaning="Area under the precision-recall curve that looks for right predictions among "
+            True,
+            "Area under the precision-recall curve that looks for right predictions among "
             "the most trusted; its floor is the accuracy.",
         ),
         MetricInfo(
             "aupr_error",
             "AUPR-error",
             100,
-            higher_is_better=True,
-            meaning="Area under the precision-recall curve that looks for wrong predictions among "
+            True,
+            "Area under the precision-recall curve that looks for wrong predictions among "
             "the least trusted; its floor is the error rate.",
         ),
     )

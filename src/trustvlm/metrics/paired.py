@@ -187,9 +187,15 @@ def _ranked(
     correct_b: ArrayLike | None,
 ) -> tuple[Ranking, Ranking]:
     a = rank(confidence_a, correct_a, ("confidence_a", "correct_a"))
+    score = confidence_array(confidence_b, "confidence_b")
+    if len(score) != a.n:
+        raise InputError(
+            f"Expected `confidence_b` to have shape ({a.n},) like `confidence_a`, "
+            f"but got ({len(score)},)."
+        )
     if correct_b is None:
-        return a, _second(a, confidence_b, correct_a, "correct_a")
-    return a, _second(a, confidence_b, correct_b, "correct_b")
+        return a, rank(score, correct_a, ("confidence_b", "correct_a"))
+    return a, rank(score, correct_b, ("confidence_b", "correct_b"))
 
 
 def _tested(
@@ -210,48 +216,25 @@ def _tested(
             # The caller of the public function is two frames above.
             warn_undefined(lacking, ranking, stacklevel=4)
             break
-    drawn = _differences(defined, a, b, n_resamples, rng) if defined else {}
-    return {
-        name: _difference(name, *values[name], drawn.get(name), n_resamples, level)
-        for name in names
-    }
-
-
-def _difference(
-    name: str,
-    a: float,
-    b: float,
-    drawn: NDArray[np.float64] | None,
-    n_resamples: int,
-    level: float,
-) -> PairedDifference:
-    low = high = p_value = math.nan
-    n_excluded = n_resamples
-    if drawn is not None:
-        low, high, n_excluded = percentile_interval(drawn, level)
-        p_value = two_sided_p_value(drawn)
-    return PairedDifference(
-        metric=name,
-        a=a,
-        b=b,
-        difference=a - b,
-        low=low,
-        high=high,
-        p_value=p_value,
-        level=level,
-        n_resamples=n_resamples,
-        n_excluded=n_excluded,
-    )
-
-
-def _second(a: Ranking, confidence: ArrayLike, correct: ArrayLike, name: str) -> Ranking:
-    score = confidence_array(confidence, "confidence_b")
-    if len(score) != a.n:
-        raise InputError(
-            f"Expected `confidence_b` to have shape ({a.n},) like `confidence_a`, "
-            f"but got ({len(score)},)."
+    resampled = _differences(defined, a, b, n_resamples, rng) if defined else {}
+    undefined = np.full(n_resamples, math.nan)
+    differences = {}
+    for name, (of_a, of_b) in values.items():
+        samples = resampled.get(name, undefined)
+        low, high, n_excluded = percentile_interval(samples, level)
+        differences[name] = PairedDifference(
+            metric=name,
+            a=of_a,
+            b=of_b,
+            difference=of_a - of_b,
+            low=low,
+            high=high,
+            p_value=two_sided_p_value(samples),
+            level=level,
+            n_resamples=n_resamples,
+            n_excluded=n_excluded,
         )
-    return rank(score, correct, ("confidence_b", name))
+    return differences
 
 
 def _differences(

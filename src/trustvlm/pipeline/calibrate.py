@@ -55,7 +55,7 @@ def calibrate(
     kept = _usable(model, found, exclude_shots)
     evidence = model.evidence(found.image_embeddings[kept], found.features[kept])
     result = apply(model.score, evidence, **model.parameters_)
-    # Images of no class are reviewed whatever their confidence, so the promise is about the others.
+    # Out-of-distribution images are reviewed in any case: the guarantee is about the others.
     unlike = look(evidence, result.prediction, OODThreshold.of_shots(evidence)).unlike
     truth = labels[found.readable][kept]
     correct = result.prediction == truth

@@ -34,7 +34,7 @@ class Views:
     nearest_score
         `(n,)` its cosine, NaN if there is none.
     unlike
-        `(n,)` bool, whether even that is so low that the image resembles no class.
+        `(n,)` bool, whether the image is out-of-distribution: even that is too low.
     scope
         Where it becomes so low.
     runner_up
@@ -68,7 +68,7 @@ def look(
     prediction
         `(n,)` class indices, from any score.
     scope
-        Where an image resembles no class; by default none is so unlike.
+        Where an image is out-of-distribution; by default none is.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def _reason(i: int, c: int, views: Views, names: Sequence[str]) -> str:
         return why
     # What it resembles most says little then, but still says why the label is what it is.
     return (
-        f"the image resembles no class: even '{names[int(views.nearest[i])]}' only "
+        f"the image resembles none of the classes: even '{names[int(views.nearest[i])]}' only "
         f"{views.nearest_score[i]:.2f}, where at most {100 * views.scope.false_flags:.1f} % of "
         f"example images have less than {views.scope.below:.2f}; {why}"
     )

@@ -31,76 +31,24 @@ from trustvlm.risk_control.tests import (
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import did_you_mean, short_percent
 
-# The ways to certify a threshold, by name.
+# The ways to certify a threshold, by name: which hypotheses are rejected, of the p-values of exact
+# binomial tests from the strictest threshold to the most lenient, at a level. The fixed sequence
+# tests where each number of errors is first allowed, the others at levels of coverage.
 
 DEFAULT_METHOD = "fixed_sequence"
+METHODS: dict[str, Callable[[ArrayLike, float], NDArray[np.bool_]]] = {
+    "fixed_sequence": fixed_sequence,
+    "bonferroni": bonferroni,
+    "learn_then_test": holm,
+}
 
 
-@dataclass(frozen=True)
-class Method:
-    """Exact binomial tests, and a procedure that keeps many of them honest.
-
-    Attributes
-    ----------
-    name
-        What users write.
-    procedure
-        Which hypotheses are rejected, of p-values from the strictest threshold to the most
-        lenient, at a level.
-    sequence
-        Whether thresholds are tested where each number of errors is first allowed, or at evenly
-        spaced levels of coverage.
-    summary
-        In words.
-    source
-        Where it is from.
-    """
-
-    name: str
-    procedure: Callable[[ArrayLike, float], NDArray[np.bool_]]
-    sequence: bool
-    summary: str
-    source: str
-
-
-_ALL = (
-    Method(
-        "fixed_sequence",
-        fixed_sequence,
-        True,
-        "exact binomial tests, from strict to lenient thresholds, up to the first failure",
-        "Clopper & Pearson 1934; Bauer 1991; Angelopoulos et al. 2022, arXiv 2110.01052",
-    ),
-    Method(
-        "bonferroni",
-        bonferroni,
-        False,
-        "exact binomial tests at a few levels of coverage, corrected for their number",
-        "Clopper & Pearson 1934; Bonferroni",
-    ),
-    Method(
-        "learn_then_test",
-        holm,
-        False,
-        "exact binomial tests at a few levels of coverage, corrected by Bonferroni-Holm",
-        "Angelopoulos et al. 2022, arXiv 2110.01052; Holm 1979",
-    ),
-)
-METHODS = {method.name: method for method in _ALL}
-
-
-def method_named(name: str) -> Method:
-    """Return a method by name.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
+def check_method(name: str) -> None:
+    """Raise `InputError` for a method that is not offered.
 
     Examples
     --------
-    >>> method_named("fixed_sequence").sequence
-    True
+    >>> check_method("fixed_sequence")
     """
     if name == "hoeffding_bentkus":
         raise InputError(
@@ -113,7 +61,6 @@ def method_named(name: str) -> Method:
             f"Expected `method` to be one of {', '.join(METHODS)}, but got {name!r}"
             + (f": {hint}" if hint else ".")
         )
-    return METHODS[name]
 
 
 # What is said of a threshold.
@@ -372,26 +319,26 @@ def certify(
     >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
     1177.0
     """
-    chosen = method_named(method)
+    check_method(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
     n, accepting = among(confidence, correct, eligible)
     check_fraction(first_share, "first_share")
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
-    elif chosen.sequence:
+    elif method == "fixed_sequence":
         steps = step_counts(accepting.n, risk, confidence_level)
         counts = sequence_counts(accepting.n, steps, first_share)
         tried = Hypotheses.of_sequence(accepting, counts, steps)
     else:
         tried = Hypotheses.of_levels(accepting, levels)
     p_values = binomial_p_value(tried.errors, tried.accepted, risk)
-    rejected = np.flatnonzero(chosen.procedure(p_values, 1 - confidence_level))
+    rejected = np.flatnonzero(METHODS[method](p_values, 1 - confidence_level))
     if not rejected.size:
         needed = images_needed(accepting, risk, confidence_level, first_share)
         # Not every new image will be eligible either.
         scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
-        return Certificate.none(n, float(scaled), risk, confidence_level, chosen.name)
+        return Certificate.none(n, float(scaled), risk, confidence_level, method)
     last = rejected[-1]
     accepted = int(tried.accepted[last])
     return Certificate(
@@ -405,7 +352,7 @@ def certify(
         errors=int(tried.errors[last]),
         n_needed=0.0,
         risk=risk,
-        method=chosen.name,
+        method=method,
     )
 
 

@@ -205,7 +205,7 @@ class Goal:
     risk
         At most this share of what is accepted may be wrong.
     confidence_level
-        Probability with which what is promised holds, over the draw of the calibration set.
+        Probability with which what is guaranteed holds, over the draw of the calibration set.
     per_class
         Whether the risk is to hold for the accepted labels of every class, all at once.
     min_coverage

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, certify
 from trustvlm.risk_control.tests import check_fraction
+from trustvlm.scores.arrays import as_labels
 from trustvlm.text import short_percent
 
 
@@ -163,17 +163,7 @@ def certify_per_class(
     check_fraction(confidence_level, "confidence_level")
     score = confidence_array(confidence)
     right = correctness_array(correct, len(score))
-    labels = np.asarray(prediction)
-    if labels.shape != score.shape or (labels.size and labels.dtype.kind not in "iu"):
-        raise InputError(
-            f"Expected `prediction` to be {len(score)} class indices like `confidence`, but got "
-            f"shape {labels.shape} of {labels.dtype}."
-        )
-    if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
-        raise InputError(
-            f"Expected `prediction` to lie in 0..{n_classes - 1}, but got {labels.min()} to "
-            f"{labels.max()}."
-        )
+    labels = as_labels(prediction, "prediction", n_classes=n_classes, n=len(score))
     chance = np.ones(len(score), dtype=bool) if eligible is None else np.asarray(eligible)
     shared = max(1, len(np.unique(labels))) if simultaneous else 1
     level = 1 - (1 - confidence_level) / shared

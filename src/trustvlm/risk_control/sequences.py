@@ -107,58 +107,46 @@ def _just_above(confidence: NDArray[np.float64], given: np.dtype[Any]) -> NDArra
 # Which thresholds are tested, in which order, and with which images of the calibration set.
 #
 # A test with k images that allows m errors is the easier to pass, the fewer images k are: so a
-# sequence tests at the fewest images that allow 0, 1, 2, ... errors, its steps. Every further test
-# may stop it early, but where steps are far apart it would end long before the risk is too high.
-# Therefore about twenty tests are spread over the images, at steps where there are some.
+# sequence tests at the fewest images that allow 0, 1, 2, ... errors, its steps. Every further
+# test may stop it early, but where steps are far apart it would end long before the risk is too
+# high. Therefore about twenty tests are spread over the images, at steps where there are some.
 #
-# Which thresholds. Of the images in order of confidence, the test at rank k counts the errors among
-# the first k, and offers to accept whatever is strictly above image k + 1; at the last rank, n,
-# whatever is not below image n.
+# Which thresholds. Of the images in order of confidence, the test at rank k counts the errors
+# among the first k, and offers to accept whatever is strictly above image k + 1; at the last
+# rank, n, whatever is not below image n.
 #
-# One test is exact for every distribution. Given the confidence of image k + 1 and how many images
-# are above it, these are independent draws of what would be accepted. For rank n, call a confidence
-# bad if the risk of accepting from there on is too high, and let bad confidences form stretches.
-# With
-# F the share of images that are not below a stretch's lower end, and G that above its upper end,
-# its
-# lowest image lies in the stretch and the test passes with probability F^n P - G^n Q, where P is
-# the
-# chance that n draws of the share F pass, whose risk is at least the wanted one, and Q that n draws
-# of the share G pass, whose risk is at most that. With C, the chance at the wanted risk itself, P
-# is
-# at most C and Q at least C, so this is at most (F^n - G^n) C. The stretches sum to at most C,
-# which
-# is at most 1 - confidence.
+# One test is exact for every distribution. Given the confidence of image k + 1 and how many
+# images are above it, these are independent draws of what would be accepted. For rank n, call a
+# confidence bad if the risk of accepting from there on is too high, and let bad confidences form
+# stretches. With F the share of images that are not below a stretch's lower end, and G that above
+# its upper end, its lowest image lies in the stretch and the test passes with probability F^n P -
+# G^n Q, where P is the chance that n draws of the share F pass, whose risk is at least the wanted
+# one, and Q that n draws of the share G pass, whose risk is at most that. With C, the chance at
+# the wanted risk itself, P is at most C and Q at least C, so this is at most (F^n - G^n) C. The
+# stretches sum to at most C, which is at most 1 - confidence.
 #
 # Why many may be tested without a correction, if confidences are continuous. Let images stand at
-# the
-# share v that is trusted more than they, uniform in [0, 1], let H(v) be the errors among this
-# share,
-# r the wanted risk. Call a rank bad if the image its threshold comes from, k + 1, or n for rank n,
-# lies where H(v) > r v. Such places are intervals, at both ends of which H(v) = r v; the last may
-# end
-# at 1 instead. So errors are as frequent as r on average within each interval and between any two,
-# or more frequent within the last. Given how many images lie in each, which ranks are bad is fixed,
-# the images within an interval are independent draws of it, and intervals are independent of each
-# other. From the beginning of a bad interval on, errors come earlier than at a constant rate of r,
-# since H is above the line; so among the first j of its images there are at least as many as at a
-# constant rate, for all j together. Hence at the bad ranks there are at least as many errors as in
-# a row of independent images that are wrong with probability r. The exact test of the first bad
-# rank
-# passes with probability at most 1 - confidence, and certifying any bad rank takes that. The risk
-# may
-# rise and fall with the share as it likes. This holds for all bad ranks jointly, so that any other
-# procedure that is valid for dependent tests could replace the fixed sequence.
+# the share v that is trusted more than they, uniform in [0, 1], let H(v) be the errors among this
+# share, r the wanted risk. Call a rank bad if the image its threshold comes from, k + 1, or n for
+# rank n, lies where H(v) > r v. Such places are intervals, at both ends of which H(v) = r v; the
+# last may end at 1 instead. So errors are as frequent as r on average within each interval and
+# between any two, or more frequent within the last. Given how many images lie in each, which
+# ranks are bad is fixed, the images within an interval are independent draws of it, and intervals
+# are independent of each other. From the beginning of a bad interval on, errors come earlier than
+# at a constant rate of r, since H is above the line; so among the first j of its images there are
+# at least as many as at a constant rate, for all j together. Hence at the bad ranks there are at
+# least as many errors as in a row of independent images that are wrong with probability r. The
+# exact test of the first bad rank passes with probability at most 1 - confidence, and certifying
+# any bad rank takes that. The risk may rise and fall with the share as it likes. This holds for
+# all bad ranks jointly, so that any other procedure that is valid for dependent tests could
+# replace the fixed sequence.
 #
 # Ties are accepted together or not at all. A rank within a tie is replaced by the end of the tie,
-# and
-# by all that is above it where that test can be as good. The latter is exact by itself, as above;
-# the
-# end of a tie is not, since how many images tie is up to the draw. Neither is then the sequence as
-# a
-# whole: ranks are bad by chance. There the guarantee rests on simulations, those of scores with
-# three
-# values that broke an earlier rule among them (tests/risk_control/test_guarantee.py).
+# and by all that is above it where that test can be as good. The latter is exact by itself, as
+# above; the end of a tie is not, since how many images tie is up to the draw. Neither is then the
+# sequence as a whole: ranks are bad by chance. There the guarantee rests on simulations, those of
+# scores with three values that broke an earlier rule among them
+# (tests/risk_control/test_guarantee.py).
 
 # Early tests rest on few images and fail by chance; a late start certifies nothing before it.
 # Chosen on simulated populations (docs/research/certified-thresholds.md), not on image sets.

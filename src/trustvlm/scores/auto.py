@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.held_out import (
     BASE_SCORERS,
     FEATURE_SPACES,
@@ -92,9 +92,9 @@ class AutoModel:
     def _filled(self, visual: Array) -> Array:
         if self.present.all():
             return visual
-        known = visual[:, self.present]
-        top = known.max(axis=1, keepdims=True)
-        background = top + np.log(np.exp(known - top).mean(axis=1, keepdims=True))
+        seen = visual[:, self.present]
+        top = seen.max(axis=1, keepdims=True)
+        background = top + np.log(np.exp(seen - top).mean(axis=1, keepdims=True))
         return np.where(self.present, visual, background)
 
 
@@ -112,20 +112,17 @@ def fit_auto(evidence: Evidence) -> AutoModel:
 def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
     """Return `model.logits(evidence)`, computed once for all scores that build on it."""
     # The model is kept beside its logits, so that no other can come to have its identity.
-    found = evidence.once(f"auto {id(model)}", lambda: (model, model.logits(evidence)))
-    return found[1]
+    return evidence.once(f"auto {id(model)}", lambda: (model, model.logits(evidence)))[1]
 
 
 def _fitted(evidence: Evidence) -> AutoModel:
-    labels = evidence.support_labels
-    assert labels is not None  # noqa: S101 -- the registry demanded it
-    assert evidence.support_logits is not None  # noqa: S101
+    labels = evidence.piece("support_labels")
     if not len(labels):
-        raise InputError("Expected at least one shot, but `support_features` has no rows.")
+        raise InputError(NO_SHOTS)
     counts = np.bincount(labels, minlength=evidence.n_classes)
     present = counts > 0
     column = (np.cumsum(present) - 1)[labels]
-    z = evidence.support_logits.astype(np.float64)[:, present]
+    z = evidence.piece("support_logits").astype(np.float64)[:, present]
     usable = counts[labels] > 1
     text = fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
     spaces = [space for space in FEATURE_SPACES if evidence.has(f"support_{space}")]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores.arrays import cached_rows, pick, softmax, top_probability, unit_rows
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
@@ -62,43 +63,30 @@ class Comparison(ABC):
 
 
 @dataclass(frozen=True)
-class _WithPrototypes(Comparison):
-    """Images as unit rows `(n, d)`, and the prototypes `(C, d)`, rows of zeros where none is."""
+class _OfVectors(Comparison):
+    """Images as rows `(n, d)`, and prototypes `(C, d)` as unit rows of the same precision.
 
-    directions: NDArray[np.float64]
-    prototypes: NDArray[np.float64]
+    `lengths` are the `(n,)` lengths of the images' rows; None for unit rows.
+    """
+
+    rows: NDArray[Any]
+    prototypes: NDArray[Any]
+    lengths: NDArray[Any] | None = None
 
     @cached_property
     def table(self) -> NDArray[Any]:
-        cosines: NDArray[Any] = self.directions @ self.prototypes.T
+        cosines: NDArray[Any] = self.rows @ self.prototypes.T
+        if self.lengths is not None:
+            cosines /= self.lengths[:, None]
         cosines[:, ~self.present] = NO_PROTOTYPE
         return cosines
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         # Those to the other prototypes, C times the work, may never be asked for.
-        cosines = np.einsum("nd,nd->n", self.directions, self.prototypes[classes])
-        return np.where(self.present[classes], cosines, NO_PROTOTYPE)
-
-
-@dataclass(frozen=True)
-class _AsStored(Comparison):
-    """Images as rows `(n, d)` of any length, and prototypes of the same precision, their own."""
-
-    rows: NDArray[Any]
-    lengths: NDArray[Any]
-    prototypes: NDArray[Any]
-
-    @cached_property
-    def table(self) -> NDArray[Any]:
-        cosines: NDArray[Any] = self.rows @ self.prototypes.T
-        cosines /= self.lengths[:, None]
-        cosines[:, ~self.present] = NO_PROTOTYPE
-        return cosines
-
-    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
-        products = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
-        cosines = np.asarray(products / self.lengths, dtype=np.float64)
-        return np.where(self.present[classes], cosines, NO_PROTOTYPE)
+        cosines = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
+        if self.lengths is not None:
+            cosines = cosines / self.lengths
+        return np.where(self.present[classes], cosines, NO_PROTOTYPE).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -127,8 +115,7 @@ def compare(evidence: Evidence) -> Comparison:
     >>> compare(images).similarities, compare(images).present
     (array([[-1.,  1.]]), array([False,  True]))
     """
-    bank = evidence.bank
-    assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
+    bank = _bank(evidence)
     prototypes = bank.prototypes_
     compared, comparison = evidence.once(
         "comparison", lambda: (prototypes, compare_with(evidence, bank))
@@ -157,9 +144,7 @@ def prototype_similarities(evidence: Evidence) -> NDArray[np.float64]:
 
 def compare_with(evidence: Evidence, bank: PrototypeBank) -> Comparison:
     """Compare images with the prototypes of another bank than the evidence's own."""
-    return _WithPrototypes(
-        evidence.logits, bank.present_, image_directions(evidence), bank.prototypes_
-    )
+    return _OfVectors(evidence.logits, bank.present_, image_directions(evidence), bank.prototypes_)
 
 
 def compare_as_stored(
@@ -184,16 +169,18 @@ def compare_as_stored(
     >>> compare(stored).similarities
     array([[1.]])
     """
-    features, bank = evidence.features, evidence.bank
-    assert features is not None  # noqa: S101 -- the caller has them
-    assert bank is not None  # noqa: S101
-    comparison = _AsStored(evidence.logits, bank.present_, features, lengths, prototypes)
+    features, bank = evidence.piece("features"), _bank(evidence)
+    comparison = _OfVectors(evidence.logits, bank.present_, features, prototypes, lengths)
     evidence.once("comparison", lambda: (bank.prototypes_, comparison))
     return evidence
 
 
 def image_directions(evidence: Evidence) -> NDArray[np.float64]:
     """Return the images' features as unit rows, `(n, d)`."""
-    features = evidence.features
-    assert features is not None  # noqa: S101 -- the registry demanded it
-    return evidence.once("directions", lambda: unit_rows(features))
+    return evidence.once("directions", lambda: unit_rows(evidence.piece("features")))
+
+
+def _bank(evidence: Evidence) -> PrototypeBank:
+    if evidence.bank is None:
+        raise EvidenceMissingError("Expected evidence with `bank`, but it has none.")
+    return evidence.bank

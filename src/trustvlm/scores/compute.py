@@ -64,8 +64,8 @@ def score_together(
     Examples
     --------
     >>> evidence = Evidence.of(logits=[[0.0, 2.0]])
-    >>> found = score_together({"text": prepare("msp", evidence)}, evidence)
-    >>> found["text"].prediction
+    >>> results = score_together({"text": prepare("msp", evidence)}, evidence)
+    >>> results["text"].prediction
     array([1])
     """
     whole = {name for name, score in prepared.items() if score.score.whole_batch}
@@ -81,12 +81,12 @@ def score_together(
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
     """Raise `InputError` unless the score exists and has all these parameters."""
-    known = get(name).parameters
-    unknown = sorted(set(parameters) - set(known))
+    accepted = get(name).parameters
+    unknown = sorted(set(parameters) - set(accepted))
     if unknown:
         raise InputError(
             f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
-            f"it has {', '.join(f'`{p}`' for p in known) or 'none'}."
+            f"it has {', '.join(f'`{p}`' for p in accepted) or 'none'}."
         )
 
 
@@ -280,7 +280,7 @@ def compute_embedded(
     shots = None
     if support_image_embeddings is not None:
         shots = rows_and_lengths(support_image_embeddings, "support_image_embeddings")
-    known = Evidence.of(
+    without_images = Evidence.of(
         logits=np.empty((0, len(texts))),
         features=None if features is None else np.asarray(features[:0]),
         bank=bank,
@@ -291,17 +291,17 @@ def compute_embedded(
         text_embeddings=texts,
         support_image_embeddings=None if shots is None else shots[0],
     )
-    prepared = prepare(name, known, **parameters)
+    prepared = prepare(name, without_images, **parameters)
     stored = None
-    if features is not None and known.bank is not None and "bank" in get(name).needs:
+    if features is not None and without_images.bank is not None and "bank" in get(name).needs:
         alike = np.result_type(features.dtype, np.float32) if features.dtype.kind == "f" else float
-        stored = known.bank.prototypes_.astype(alike)
+        stored = without_images.bank.prototypes_.astype(alike)
 
     def score(rows: slice) -> ScoreResult:
         where = f"[{rows.start}:{rows.stop}]"
         images = rows_and_lengths(image_embeddings[rows], f"image_embeddings{where}")
         # Checked above: with_images would look at everything again.
-        evidence = replace(known, logits=logits(*images), image_embeddings=images[0])
+        evidence = replace(without_images, logits=logits(*images), image_embeddings=images[0])
         if features is not None:
             seen, lengths = rows_and_lengths(features[rows], f"features{where}")
             evidence = replace(evidence, features=seen)
@@ -309,4 +309,4 @@ def compute_embedded(
                 evidence = compare_as_stored(evidence, lengths, stored)
         return prepared(evidence)
 
-    return joined(list(map_blocks(score, known.slices(n))))
+    return joined(list(map_blocks(score, without_images.slices(n))))

@@ -17,11 +17,12 @@ from trustvlm.scores.prototypes import PrototypeBank
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")
+NO_SHOTS = "Expected at least one shot, but `support_features` has no rows."
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about n images of C classes; only `logits` is always there.
+    """What there is about n images of C classes; only `logits` is always there.
 
     Attributes
     ----------
@@ -125,6 +126,24 @@ class Evidence:
                 f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute."
             )
 
+    def piece(self, name: str) -> Array:
+        """Return an array that must be there.
+
+        Raises
+        ------
+        EvidenceMissingError
+            If it is not.
+
+        Examples
+        --------
+        >>> Evidence.of(logits=[[1.0, 2.0]]).piece("logits")
+        array([[1., 2.]])
+        """
+        if not self.has(name):
+            raise EvidenceMissingError(f"Expected evidence with `{name}`, but it has none.")
+        array: Array = getattr(self, name)
+        return array
+
     def once(self, name: str, compute: Callable[[], _Derived]) -> _Derived:
         """Return what several scores derive from this evidence, computed by the first that asks.
 
@@ -138,8 +157,8 @@ class Evidence:
         """
         if name not in self._derived:
             self._derived[name] = compute()
-        found: _Derived = self._derived[name]
-        return found
+        derived: _Derived = self._derived[name]
+        return derived
 
     @cached_property
     def _derived(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.arrays import as_labels
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,15 @@ def draw_shots(labels: ArrayLike, n_classes: int, shots: int, draw: int = 0) -> 
     >>> drawn.counts
     array([16,  0])
     """
-    y = np.asarray(labels)
-    if y.ndim != 1 or (y.size and not np.issubdtype(y.dtype, np.integer)):
-        raise InputError(
-            f"Expected `labels` to be (n,) whole numbers, but got shape {y.shape} of {y.dtype}."
-        )
     for name, value, least in (("n_classes", n_classes, 1), ("shots", shots, 1), ("draw", draw, 0)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise InputError(
                 f"Expected `{name}` to be a whole number >= {least}, but got {value!r}."
             )
-    if y.size and (y.min() < 0 or y.max() >= n_classes):
-        raise InputError(
-            f"Expected `labels` to lie in [0, {n_classes}), but got {y.min()} to {y.max()}."
-        )
+    y = as_labels(labels, "labels", n_classes=n_classes)
     # A stable sort keeps the file order inside each class and needs one pass for all classes.
     order = np.argsort(y, kind="stable")
-    counts = np.bincount(y.astype(np.int64), minlength=n_classes)
+    counts = np.bincount(y, minlength=n_classes)
     drawn: list[int] = []
     for members in np.split(order, np.cumsum(counts)[:-1]):
         generator = random.Random(int(draw))  # noqa: S311

@@ -194,9 +194,7 @@ def _finetuned(
     batch_size: int = 256,
     seed: int = 0,
 ) -> PrototypeBank:
-    features, labels = evidence.support_features, evidence.support_labels
-    assert features is not None  # noqa: S101 -- the registry demanded it
-    assert labels is not None  # noqa: S101
+    features, labels = evidence.piece("support_features"), evidence.piece("support_labels")
     # The evidence's own bank may have been fine-tuned already: this starts at the means.
     bank = PrototypeBank().fit(features, labels, n_classes=evidence.n_classes)
     recipe = Recipe(temperature, epochs, learning_rate, batch_size, seed)
@@ -221,6 +219,6 @@ def trustvlm_star_f(
     `seed` are AdamW's. `weight` = 0 gives MSP's predictions and confidences. Classes without shots
     get no vote from the examples and no image term.
     """
-    found = compare_with(evidence, bank)
-    votes = prototype_softmax(found.similarities, found.present, temperature)
-    return voted(found, votes, weight=weight)
+    comparison = compare_with(evidence, bank)
+    votes = prototype_softmax(comparison.similarities, comparison.present, temperature)
+    return voted(comparison, votes, weight=weight)

@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
 from trustvlm.scores.comparison import image_directions
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
@@ -39,8 +39,7 @@ def _classes(evidence: Evidence) -> _Classes:
 
 
 def _by_class(evidence: Evidence, shots: NDArray[np.float64]) -> _Classes:
-    labels = evidence.support_labels
-    assert labels is not None  # noqa: S101 -- the registry demanded it
+    labels = evidence.piece("support_labels")
     counts = np.bincount(labels, minlength=evidence.n_classes)
     sums = class_sums(shots, labels, evidence.n_classes)
     return _Classes(shots, labels, sums / np.maximum(counts, 1)[:, None], counts > 0)
@@ -48,10 +47,10 @@ def _by_class(evidence: Evidence, shots: NDArray[np.float64]) -> _Classes:
 
 def _directions(evidence: Evidence) -> NDArray[np.float64]:
     """Return the shots as unit rows; there must be one."""
-    assert evidence.support_features is not None  # noqa: S101 -- the registry demanded it
-    if not len(evidence.support_features):
-        raise InputError("Expected at least one shot, but `support_features` has no rows.")
-    return unit_rows(evidence.support_features)
+    features = evidence.piece("support_features")
+    if not len(features):
+        raise InputError(NO_SHOTS)
+    return unit_rows(features)
 
 
 @dataclass(frozen=True)
@@ -306,7 +305,7 @@ def leading_axes(rows: Rows, count: int) -> NDArray[np.float64]:
     """
     m, d = rows.values.shape
     size = len(rows.gram)
-    # A few of many axes are found faster by themselves.
+    # A few of many axes are computed faster by themselves.
     wanted = [size - count, size - 1] if size > 4 * count else None
     values, vectors = eigh(rows.gram, subset_by_index=wanted)
     keep = values > 1e-12 * max(values[-1], 1e-300)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,16 +127,12 @@ FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
 
 def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
     """Return the images of the evidence as unit rows `(n, d)` of a space."""
-    array: NDArray[Any] | None = getattr(evidence, space)
-    assert array is not None  # noqa: S101 -- callers ask for spaces that are there
-    return unit_rows(array)
+    return unit_rows(evidence.piece(space))
 
 
 def shots_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
     """Return the shots of the evidence as unit rows `(m, d)` of a space."""
-    array: NDArray[Any] | None = getattr(evidence, f"support_{space}")
-    assert array is not None  # noqa: S101 -- callers ask for spaces that are there
-    return unit_rows(array)
+    return unit_rows(evidence.piece(f"support_{space}"))
 
 
 def scale_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -375,7 +371,9 @@ def _principal(rows: Array, least: float | None = None) -> tuple[Array, Array]:
     values, axes = np.linalg.eigh(rows.T @ rows)
     share = m * np.finfo(np.float64).eps if least is None else least
     kept = values > share * max(values[-1], 1e-12)
-    return values[kept], (rows @ axes[:, kept]) / np.sqrt(values[kept])
+    # The same in either order but for the last bits, and results are kept to the bit.
+    vectors = rows @ axes[:, kept] if least is None else (rows @ axes)[:, kept]
+    return values[kept], vectors / np.sqrt(values[kept])
 
 
 BASE_SCORERS = (prototypes, neighbours, ridge)

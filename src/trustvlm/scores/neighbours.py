@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import pick, softmax, unit_rows
 from trustvlm.scores.comparison import image_directions
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
@@ -28,11 +28,9 @@ class _Shots:
 
 
 def _sorted_shots(evidence: Evidence) -> _Shots:
-    assert evidence.support_features is not None  # noqa: S101 -- the registry demanded it
-    assert evidence.support_labels is not None  # noqa: S101
-    if not len(evidence.support_labels):
-        raise InputError("Expected at least one shot, but `support_features` has no rows.")
-    features, labels = evidence.support_features, evidence.support_labels
+    features, labels = evidence.piece("support_features"), evidence.piece("support_labels")
+    if not len(labels):
+        raise InputError(NO_SHOTS)
 
     def sort() -> _Shots:
         order = np.argsort(labels, kind="stable")
@@ -45,9 +43,9 @@ def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
     def compare() -> tuple[_Shots, NDArray[np.float64]]:
         return shots, image_directions(evidence) @ shots.directions.T
 
-    known, similarities = evidence.once("similarities to shots", compare)
+    compared, similarities = evidence.once("similarities to shots", compare)
     # Scores may have learned from different shots, and ask about the same images.
-    return similarities if known is shots else compare()[1]
+    return similarities if compared is shots else compare()[1]
 
 
 def _per_class(
@@ -70,15 +68,15 @@ def _nearest(
         columns = np.argsort(-similarities, axis=1, kind="stable")
         return np.take_along_axis(similarities, columns, axis=1), columns
     columns = np.sort(np.argpartition(-similarities, k - 1, axis=1)[:, :k], axis=1)
-    found = np.take_along_axis(similarities, columns, axis=1)
-    # A part of the columns is found faster than an order of all, but any of those tied for the
-    # last place: there the order decides.
-    tied = (similarities >= found.min(axis=1, keepdims=True)).sum(axis=1) > k
+    nearest = np.take_along_axis(similarities, columns, axis=1)
+    # Choosing part of the columns is faster than ordering all, but chooses any of those tied for
+    # the last rank: there the order decides.
+    tied = (similarities >= nearest.min(axis=1, keepdims=True)).sum(axis=1) > k
     if tied.any():
         columns[tied] = np.argsort(-similarities[tied], axis=1, kind="stable")[:, :k]
-        found = np.take_along_axis(similarities, columns, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(columns, order, axis=1)
+        nearest = np.take_along_axis(similarities, columns, axis=1)
+    order = np.argsort(-nearest, axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
 @register(
@@ -99,8 +97,8 @@ def knn(
     if not temperature > 0:
         raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
     prediction = vlm_prediction(evidence)
-    found, columns = _nearest(_similarities(evidence, shots), k)
-    votes = softmax(found / temperature)
+    nearest, columns = _nearest(_similarities(evidence, shots), k)
+    votes = softmax(nearest / temperature)
     agrees = shots.labels[columns] == prediction[:, None]
     return ScoreResult(prediction, (votes * agrees).sum(axis=1))
 
@@ -171,9 +169,9 @@ def trine(evidence: Evidence, shots: _Shots, *, k: int = 20) -> ScoreResult:
     its class. A class without shots, or one the text excludes, has share 0.
     """
     prediction = vlm_prediction(evidence)
-    found, columns = _nearest(_similarities(evidence, shots), k)
+    nearest, columns = _nearest(_similarities(evidence, shots), k)
     labels = shots.labels[columns]
-    rank_weights = 1.0 / np.log2(np.arange(2, found.shape[1] + 2))
+    rank_weights = 1.0 / np.log2(np.arange(2, nearest.shape[1] + 2))
     votes = rank_weights * np.take_along_axis(softmax(evidence.logits), labels, axis=1)
     total = votes.sum(axis=1)
     share = (votes * (labels == prediction[:, None])).sum(axis=1)

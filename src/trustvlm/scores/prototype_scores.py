@@ -188,7 +188,7 @@ def sweep(
     --------
     >>> images = Evidence.of(logits=[[0.0, 0.0]], features=[[1.0, 0.0]],
     ...                      support_features=[[1.0, 0.0]], support_labels=[0])
-    >>> [(setting, comparison.confidence.tolist())
+    >>> [(setting, result.confidence.tolist())
     ...  for setting, result in sweep("trustvlm", images, weights=(0.0, 1.0))]
     [((0.0, None), [0.5]), ((1.0, None), [1.5])]
     """

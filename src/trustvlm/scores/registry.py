@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.plugins import Registry
 from trustvlm.scores.evidence import EVIDENCE_NAMES
+from trustvlm.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,7 @@ def get(name: str) -> Score:
         If there is none of that name; the message suggests near ones.
     """
     if name not in _REGISTRY:
-        near = get_close_matches(name, _REGISTRY, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_REGISTRY)}."
+        hint = did_you_mean(name, _REGISTRY) or f"known: {', '.join(_REGISTRY)}."
         raise InputError(f"There is no score named `{name}`; {hint}")
     return _REGISTRY[name]
 

@@ -234,9 +234,7 @@ def fit_adapted(evidence: Evidence) -> _Adapted:
 
 def _fitted(evidence: Evidence) -> _Adapted:
     model = fit_auto(evidence)
-    labels = evidence.support_labels
-    assert labels is not None  # noqa: S101 -- the registry demanded it
-    column = (np.cumsum(model.present) - 1)[labels]
+    column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
     n_present = int(model.present.sum())
     shots: dict[FeatureSpace, _Shots] = {}
     for space, scale in model.scales.items():
