@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.files import write_text
+from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.paired import holm
 from trustvlm.plots.risk_coverage import risk_coverage_figure
 from trustvlm.report.page import render
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
-from trustvlm.tables.metrics import COLUMNS, MetricColumn, number
+from trustvlm.tables.metrics import COLUMNS, METRIC_COLUMNS, MetricColumn, number
 from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
@@ -387,7 +388,7 @@ def compare_runs(
             confidence_a,
             correct_b,
             correct_a,
-            [column.key for column in COLUMNS],
+            METRICS,
             n_resamples=n_resamples,
             seed=seed,
             level=level,
@@ -527,7 +528,7 @@ def better(found: Compared, difference: Difference) -> str:
     """Name the run that a metric favours by more than chance; "" if it favours none."""
     if math.isnan(difference.difference) or not difference.significant:
         return ""
-    column = next(c for c in COLUMNS if c.key == difference.metric)
+    column = METRIC_COLUMNS[difference.metric]
     b_better = (difference.difference > 0) == column.higher_is_better
     return found.b.name if b_better else found.a.name
 
@@ -708,11 +709,11 @@ def _tiles(found: Compared) -> list[tuple[str, str]]:
 def _rows(found: Compared) -> list[dict[str, Any]]:
     rows = []
     for column in COLUMNS:
-        one = found.of(column.key)
+        one = found.of(column.name)
         rows.append(
             {
                 "title": column.title,
-                "unit": "%" if column.scale == 100 else f"×{column.scale}",
+                "unit": column.sign,
                 "meaning": column.meaning,
                 **{k: shown(column, getattr(one, k)) for k in ("a", "b", "low", "high")},
                 "difference": shown(column, one.difference),

@@ -270,14 +270,14 @@ def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> lis
 def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
     from trustvlm import scores
 
-    leaders = {column.key: column.best(evaluation.metrics) for column in COLUMNS}
+    leaders = {column.name: column.best(evaluation.metrics) for column in COLUMNS}
     rows = []
     for name in by_aurc(evaluation.metrics):
         cells = []
         for column in COLUMNS:
             value = column.value(evaluation.metrics[name])
             cells.append(
-                {"text": number(value), "value": value, "best": value == leaders[column.key]}
+                {"text": number(value), "value": value, "best": value == leaders[column.name]}
             )
         known = scores.get(name) if name in scores.names() else None
         rows.append(

@@ -55,7 +55,7 @@ def table(evaluation: EvaluationResult) -> Table:
     )
     result.add_column("Score\n", no_wrap=True, overflow="ellipsis")
     for column in NARROW_COLUMNS:
-        title = "Acc." if column.key == "accuracy" else column.title
+        title = "Acc." if column.name == "accuracy" else column.title
         result.add_column(
             f"{title}\n{column.unit}", justify="right", no_wrap=True, min_width=len(title)
         )
