@@ -27,7 +27,8 @@ from trustvlm.report.sections import (
     class_rows,
     confusions,
     galleries,
-    shot_section,
+    shot_groups,
+    shot_summary,
 )
 from trustvlm.report.summary import (
     BIBTEX,
@@ -217,7 +218,7 @@ def render_html(evaluation: EvaluationResult) -> str:
     """
     from markupsafe import Markup
 
-    n = len(evaluation.labels)
+    n, health = len(evaluation.labels), evaluation.health
     drawn = acceptances(evaluation)
     compared = {
         name: drawn[name] for name in dict.fromkeys((evaluation.score, "msp")) if name in drawn
@@ -242,7 +243,12 @@ def render_html(evaluation: EvaluationResult) -> str:
         groups=galleries(evaluation) if n else [],
         confusions=confusions(evaluation) if n else (),
         calibration=calibration_section(evaluation),
-        shots=shot_section(evaluation.health),
+        shot_summary=shot_summary(health) if health else "",
+        # Six findings of a kind with pictures, or twelve without.
+        shot_groups=[
+            group.first(6 if group.cases[0].shots else 12)
+            for group in (shot_groups(health) if health else ())
+        ],
         failures=_failures(evaluation),
         excluded=evaluation.excluded[:_MAX_FILES],
         facts=facts(evaluation),
