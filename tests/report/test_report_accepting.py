@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm import metrics
-from trustvlm.report.summary import Acceptance, perfect_curve, trusted_less
+from trustvlm.report.page import perfect_curve
+from trustvlm.report.sections import trusted_less
+from trustvlm.report.summary import Acceptance
 
 samples = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6)
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.report.summary import trusted_less
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
@@ -279,6 +278,18 @@ def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[ReportGroup]
     if "msp" in evaluation.results and evaluation.score != "msp":
         groups.append(_rescued(evaluation, own, limit))
     return groups
+
+
+def trusted_less(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(n,)` for each image, the share of all images that are trusted strictly less.
+
+    Examples
+    --------
+    >>> trusted_less(np.array([0.3, 0.1, 0.3, 0.9]))
+    array([0.25, 0.  , 0.25, 0.75])
+    """
+    ordered = np.sort(confidence)
+    return np.searchsorted(ordered, confidence, side="left") / max(1, len(confidence))
 
 
 def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int) -> ReportGroup:
