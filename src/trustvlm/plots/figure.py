@@ -77,7 +77,7 @@ class Figure:
         For file names, and for identifiers within a page.
     title, caption
         A heading, and sentences that say what is drawn, in which units, by which convention. Both
-        are read aloud in place of the figure.
+        are read aloud instead of the figure.
     width, height
         In CSS pixels, without the legend and the banner.
     draw

@@ -47,7 +47,7 @@ class Run:
     metadata
         The rest of the file: `data`, `model`, `rows` and so on.
     paths, hashes
-        n names of images, and the SHA-256 of their contents; None where it is not known.
+        n names of images, and the SHA-256 of their contents; None where the file has none.
     truths, labels
         n names of the true and of the predicted classes.
     correct

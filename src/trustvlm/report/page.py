@@ -121,7 +121,7 @@ def write_figures(evaluation: EvaluationResult, folder: str | os.PathLike[str]) 
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        The results of `trustvlm evaluate`.
     folder
         Where to write; missing folders are made, files of the same names replaced.
     """
@@ -209,7 +209,7 @@ def write_html(evaluation: EvaluationResult, path: str | os.PathLike[str]) -> No
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        The results of `trustvlm evaluate`.
     path
         The file to write; missing folders are made.
 

@@ -214,7 +214,7 @@ def confusions(
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        As of `write_html`.
     pairs, pictures
         At most so many confusions, with at most so many pictures each.
     """
@@ -422,9 +422,9 @@ class ShotCase:
     text: str
 
 
-def shot_summary(found: ShotHealth) -> str:
+def shot_summary(examples: ShotHealth) -> str:
     """Say in a sentence how the examples are."""
-    health = found.health
+    health = examples.health
     of = (
         f"{counted(health.n_shots, 'example image')} of "
         f"{counted(health.n_classes, 'class', 'classes')}"
@@ -443,11 +443,11 @@ def shot_summary(found: ShotHealth) -> str:
     return f"{of}: {', '.join(findings)}."
 
 
-def shot_groups(found: ShotHealth) -> list[ReportGroup]:
+def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
     """Return everything to look at, group by group; groups without cases are left out."""
-    health, names = found.health, found.class_names
+    health, names = examples.health, examples.class_names
     groups = [
-        ReportGroup("Labels that look wrong", _about_suspects(health), _suspects(found)),
+        ReportGroup("Labels that look wrong", _about_suspects(health), _suspects(examples)),
         ReportGroup(
             "Odd examples",
             "They resemble the rest of their class far less than is usual, and no other class "
@@ -465,7 +465,7 @@ def shot_groups(found: ShotHealth) -> list[ReportGroup]:
             "Nearly the same image",
             f"Pairs with a cosine of {health.alike_from:.3f} or more. A copy adds nothing to its "
             "class; one filed under two classes is wrong in one of them.",
-            _copies(found),
+            _copies(examples),
         ),
         ReportGroup(
             "Classes that are hard to tell apart",
@@ -508,30 +508,30 @@ def _about_suspects(health: Health) -> str:
     )
 
 
-def _suspects(found: ShotHealth) -> tuple[ShotCase, ...]:
-    names = found.class_names
+def _suspects(examples: ShotHealth) -> tuple[ShotCase, ...]:
+    names = examples.class_names
     return tuple(
         ShotCase(
             (suspect.shot,),
             f"labelled '{names[suspect.label]}', looks like '{names[suspect.looks_like]}'; "
             f"probably wrong ({percent(suspect.probability, 0)})",
         )
-        for suspect in found.health.suspects
+        for suspect in examples.health.suspects
     )
 
 
-def _copies(found: ShotHealth) -> tuple[ShotCase, ...]:
+def _copies(examples: ShotHealth) -> tuple[ShotCase, ...]:
     return tuple(
         ShotCase(
             (pair.image, pair.other),
-            f"cosine {pair.cosine:.3f}, {_classes(found, (pair.image, pair.other))}",
+            f"cosine {pair.cosine:.3f}, {_classes(examples, (pair.image, pair.other))}",
         )
-        for pair in found.health.copies
+        for pair in examples.health.copies
     )
 
 
-def _classes(found: ShotHealth, shots: Iterable[int]) -> str:
-    names = list(dict.fromkeys(found.class_names[found.labels[shot]] for shot in shots))
+def _classes(examples: ShotHealth, shots: Iterable[int]) -> str:
+    names = list(dict.fromkeys(examples.class_names[examples.labels[shot]] for shot in shots))
     if len(names) == 1:
         return f"both in '{names[0]}'"
     return f"filed under two classes, '{names[0]}' and '{names[1]}'"

@@ -212,7 +212,7 @@ BIBTEX = """\
 }"""
 
 _ROLES = {"vlm": "Vision-language model", "vision": "Vision encoder of the image term"}
-# Long, told elsewhere on the page, or (the time) different in every run.
+# Long, shown elsewhere on the page, or (the time) different in every run.
 _ELSEWHERE = frozenset(
     {"models", "classes", "folders", "shots", "note", "score", "decision_rule", "created_at"}
     | {"calibration"}

@@ -172,7 +172,7 @@ def escape_latex(text: str) -> str:
     # Only plain white space: a no-break space has a meaning in LaTeX too.
     flat = re.sub(r"[ \t\r\n\f\v]+", " ", text).strip()
     flat = "".join(c for c in flat if c.isprintable() or c == "\N{NO-BREAK SPACE}")
-    return _SPECIAL_IN_LATEX.sub(lambda found: _COMMANDS[found[0]], flat)
+    return _SPECIAL_IN_LATEX.sub(lambda match: _COMMANDS[match[0]], flat)
 
 
 def render_latex(table: Table) -> str:
