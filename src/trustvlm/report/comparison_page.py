@@ -23,6 +23,7 @@ from trustvlm.metrics.paired import holm
 from trustvlm.plots.risk_coverage import risk_coverage_figure
 from trustvlm.report.page import render
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
+from trustvlm.report.terminal import empty_table
 from trustvlm.serialization import nan_to_null
 from trustvlm.tables.metrics import COLUMNS, METRIC_COLUMNS, number
 from trustvlm.text import counted, percent, shortened
@@ -621,25 +622,14 @@ def comparison_figure(comparison: RunComparison) -> str:
 
 def comparison_table(comparison: RunComparison) -> Table:
     """Build the terminal table of all metrics; it fits 80 columns unless names are long."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(
-            f"{comparison.b.name} against {comparison.a.name}: "
-            f"{counted(comparison.n, 'image')}, paired by {comparison.pairing.by}",
-            style="bold",
-        ),
-        caption=Text(
-            f"Difference with its {100 * comparison.differences[0].level:g} % interval (paired "
-            "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, the rest in "
-            "percent."
-        ),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = empty_table(
+        f"{comparison.b.name} against {comparison.a.name}: "
+        f"{counted(comparison.n, 'image')}, paired by {comparison.pairing.by}",
+        f"Difference with its {100 * comparison.differences[0].level:g} % interval (paired "
+        "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, the rest in "
+        "percent.",
     )
     table.add_column("Metric", no_wrap=True, min_width=12)
     for name in (comparison.a.name, comparison.b.name):

@@ -65,7 +65,7 @@ class Acceptance:
         k = self.count_at(coverage)
         return float(1 - self.wrong(k) / k)
 
-    def curve(self, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def curve(self, points: int = 200) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coverage and risk at up to `points` coverages, evenly spread, both ends included."""
         k = np.unique(np.linspace(1, self.n, points).round())
         return k / self.n, self.wrong(k) / k

@@ -40,26 +40,21 @@ def table(evaluation: EvaluationResult) -> Table:
     rich.table.Table
         Print it with `rich.print` or a `rich.console.Console`.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    names = by_aurc(evaluation.metrics)
-    result = Table(
-        title=Text(_title(evaluation), style="bold"),
-        caption=Text(_caption(evaluation)),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    shots = f"{counted(evaluation.shots, 'shot')} per class"
+    result = empty_table(
+        f"{evaluation.dataset}: {counted(len(evaluation.labels), 'image')}, {shots}, "
+        f"convention {evaluation.convention}",
+        _caption(evaluation),
     )
     result.add_column("Score\n", no_wrap=True, overflow="ellipsis")
     for column in NARROW_COLUMNS:
-        title = "Acc." if column.name == "accuracy" else column.title
+        title = column.short_title
         result.add_column(
             f"{title}\n{column.unit}", justify="right", no_wrap=True, min_width=len(title)
         )
-    for name in names:
+    for name in by_aurc(evaluation.metrics):
         own = name == evaluation.score
         cells = [
             number(column.value(evaluation.metrics[name]), undefined="-")
@@ -69,11 +64,19 @@ def table(evaluation: EvaluationResult) -> Table:
     return result
 
 
-def _title(evaluation: EvaluationResult) -> str:
-    shots = f"{counted(evaluation.shots, 'shot')} per class"
-    return (
-        f"{evaluation.dataset}: {counted(len(evaluation.labels), 'image')}, {shots}, "
-        f"convention {evaluation.convention}"
+def empty_table(title: str, caption: str) -> Table:
+    """Build a table without columns, in the style of this room."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(
+        title=Text(title, style="bold"),
+        caption=Text(caption),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
 
 

@@ -27,6 +27,11 @@ class MetricColumn(MetricInfo):
         """The unit it is shown in, with the sign of multiplication."""
         return self.unit.replace("x", "×")
 
+    @property
+    def short_title(self) -> str:
+        """Its title where there is little room."""
+        return "Acc." if self.name == "accuracy" else self.title
+
     def value(self, evaluation: Evaluation) -> float:
         """Return the metric in the shown unit; NaN where it is undefined."""
         return float(getattr(evaluation, self.name)) * self.scale
