@@ -12,7 +12,7 @@ from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import find_labelled
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.calibration import Calibration
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.explain import look
@@ -56,7 +56,7 @@ def calibrate(
     evidence = model.evidence(found.image_embeddings[kept], found.features[kept])
     result = apply(model.score, evidence, **model.parameters_)
     # Images of no class are reviewed whatever their confidence, so the promise is about the others.
-    unlike = look(evidence, result.prediction, scope_of_shots(evidence)).unlike
+    unlike = look(evidence, result.prediction, OODThreshold.of_shots(evidence)).unlike
     truth = labels[found.readable][kept]
     correct = result.prediction == truth
     pairs = zip(found.refs, found.hashes, kept, strict=True)

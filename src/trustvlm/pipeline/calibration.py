@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from trustvlm import metrics
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
-from trustvlm.risk_control.goals import UNCALIBRATED_RULE, Rule, rule_from_dict
-from trustvlm.risk_control.statements import ASSUMPTION
+from trustvlm.risk_control.goals import ASSUMPTION, UNCALIBRATED_RULE, Rule, rule_from_dict
 from trustvlm.scores import ScoreResult
 
 FROM_SHOTS = (

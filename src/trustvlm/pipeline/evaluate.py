@@ -17,7 +17,7 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.images import find_labelled
 from trustvlm.metrics import Evaluation
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.calibration import fingerprint_of
 from trustvlm.pipeline.explain import look
 from trustvlm.pipeline.leaks import NearCopies, name_of, near_copies, set_apart
@@ -51,7 +51,7 @@ class EvaluationResult:
     labels
         `(n,)` int64 true classes of the readable images.
     files
-        n image files, for thumbnails.
+        n image files, for thumbnails; None for an image that is no file on this machine.
     results
         Prediction and confidence of every score, `(n,)` each.
     metrics
@@ -81,7 +81,7 @@ class EvaluationResult:
     draw: int
     convention: str
     labels: NDArray[np.int64]
-    files: Sequence[Path]
+    files: Sequence[Path | None]
     results: Mapping[str, ScoreResult]
     metrics: Mapping[str, Evaluation]
     verdicts: Verdicts
@@ -190,7 +190,7 @@ def evaluate(
     evidence = model.evidence(found.image_embeddings[fresh], found.features[fresh])
     results = _all_scores(model, evidence, scores)
     own = results[model.score]
-    views = look(evidence, own.prediction, scope_of_shots(evidence))
+    views = look(evidence, own.prediction, OODThreshold.of_shots(evidence))
     return EvaluationResult(
         dataset=name_of(labelled) if name is None else name,
         score=model.score,

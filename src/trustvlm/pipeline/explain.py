@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.monitoring.ood import EVERYTHING, Scope
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.scores import Evidence
 from trustvlm.scores.arrays import softmax
+from trustvlm.scores.comparison import prototype_similarities
 
 # The two views of a prediction, text and image, side by side: what a verdict is explained with.
 
@@ -49,13 +50,15 @@ class Views:
     nearest: NDArray[np.int64]
     nearest_score: NDArray[np.float64]
     unlike: NDArray[np.bool_]
-    scope: Scope
+    scope: OODThreshold
     runner_up: NDArray[np.int64]
     runner_up_text: NDArray[np.float64]
     runner_up_image: NDArray[np.float64]
 
 
-def look(evidence: Evidence, prediction: NDArray[np.int64], scope: Scope = EVERYTHING) -> Views:
+def look(
+    evidence: Evidence, prediction: NDArray[np.int64], scope: OODThreshold | None = None
+) -> Views:
     """Look at predictions from the text side and from the image side.
 
     Parameters
@@ -73,11 +76,12 @@ def look(evidence: Evidence, prediction: NDArray[np.int64], scope: Scope = EVERY
     >>> views.text_score.round(3), views.runner_up, views.nearest
     (array([0.881]), array([1]), array([-1]))
     """
+    scope = scope or OODThreshold()
     n, n_classes = evidence.logits.shape
     p = softmax(evidence.logits)
     similarities = np.full((n, n_classes), np.nan)
     if evidence.bank is not None and evidence.features is not None:
-        similarities = evidence.bank.similarities(evidence.features)
+        similarities = prototype_similarities(evidence)
     known = ~np.isnan(similarities).all(axis=1)
     filled = np.where(np.isnan(similarities), -np.inf, similarities)
     nearest = np.where(known, filled.argmax(axis=1), -1)
@@ -92,7 +96,7 @@ def look(evidence: Evidence, prediction: NDArray[np.int64], scope: Scope = EVERY
         text_choice=evidence.logits.argmax(axis=1),
         nearest=nearest,
         nearest_score=nearest_score,
-        unlike=scope.flags(nearest_score),
+        unlike=scope.is_ood(nearest_score),
         scope=scope,
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),

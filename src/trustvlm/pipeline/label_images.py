@@ -17,7 +17,7 @@ from trustvlm.pipeline.records import embed_classes, gather_all
 from trustvlm.pipeline.verdict import Verdict, Verdicts
 from trustvlm.scores import Evidence, ScoreResult, apply, zero_shot_logits
 from trustvlm.scores.arrays import pick, softmax
-from trustvlm.scores.transductive import fullness, unlabelled_logits
+from trustvlm.scores.transductive import batch_weight, unlabelled_logits
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.model import TrustVLM
@@ -64,7 +64,7 @@ def label_images(
 def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
     """Say where the images cannot verify each other, or contradict the VLM."""
     n, n_classes = together.shape
-    if fullness(n, n_classes) < 0.5:
+    if batch_weight(n, n_classes) < 0.5:
         warnings.warn(
             f"{n} images of {n_classes} classes say little about each other: the labels rest on "
             "the text alone, more or less. Label more images at once, or give examples "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.data_quality.duplicates import alike_from, near_duplicates
+from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.exceptions import LeakError
 from trustvlm.pipeline.records import Gathered
 
@@ -140,7 +140,7 @@ def near_copies(model: TrustVLM, paths: list[str], features: NDArray[np.float32]
     """
     if not len(model.support_labels_):
         return NearCopies()
-    threshold = alike_from(
+    threshold = near_duplicate_threshold(
         model.support_features_, model.support_labels_, n_classes=len(model.classes_)
     )
     pairs = near_duplicates(features, model.support_features_, threshold=threshold)

@@ -237,8 +237,8 @@ class Watched:
             "streams": {
                 name: {
                     "drifted_after": stream.drifted_after,
-                    "log_capital": stream.bettor.log_capital,
-                    "log_peak": stream.bettor.peak,
+                    "log_capital": stream.martingale.log_capital,
+                    "log_peak": stream.martingale.peak,
                     "calibration": len(stream.calibration),
                     "median_calibration": stream.usual,
                     "median_incoming": stream.lately if stream.arrived else None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
-from trustvlm.monitoring.ood import EVERYTHING, Scope, scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.calibration import Calibration
 from trustvlm.pipeline.explain import Views, look, reasons, with_threshold
 from trustvlm.pipeline.records import Gathered, S, gather, gather_all
@@ -27,7 +27,7 @@ def judge(
     score: PreparedScore,
     found: Gathered[S],
     class_names: Sequence[str],
-    scope: Scope = EVERYTHING,
+    scope: OODThreshold | None = None,
     calibration: Calibration | None = None,
 ) -> list[Verdict]:
     """Return one verdict per image, in input order, failures included."""
@@ -97,7 +97,7 @@ class Predictor:
         self.model = model
         self._shots = model.evidence_of_shots()
         self._score = prepare(model.score, self._shots, **model.parameters_)
-        self._scope = scope_of_shots(self._shots)
+        self._scope = OODThreshold.of_shots(self._shots)
 
     @property
     def whole_batch(self) -> bool:

@@ -84,19 +84,25 @@ class ShotHealth:
                     "usual": found.usual,
                     "deviation": found.deviation,
                 }
-                for found in health.odd
+                for found in health.outliers
             ],
             "near_copies": [
                 {"path": path[pair.image], "other": path[pair.other], "cosine": pair.cosine}
-                for pair in health.copies
+                for pair in health.near_duplicates
             ],
-            "near_copies_from": health.alike_from,
+            "near_copies_from": health.near_duplicate_threshold,
             "alike_classes": [
                 {**asdict(pair), "one": name[pair.one], "other": name[pair.other]}
-                for pair in health.relatives
+                for pair in health.overlapping_classes
             ],
             "prototypes": [
-                {**asdict(found), "label": name[found.label]} for found in health.certainties
+                {
+                    "label": name[prototype.label],
+                    "shots": prototype.shots,
+                    "certainty": prototype.reliability,
+                    "enough": prototype.enough,
+                }
+                for prototype in health.prototype_reliability
             ],
         }
 

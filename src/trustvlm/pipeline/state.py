@@ -28,6 +28,7 @@ from trustvlm.exceptions import ArtefactError, InputError, TrustVLMWarning
 from trustvlm.images import ClassList, Limits
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
+from trustvlm.models.registry import check_plugin, plugin_of
 from trustvlm.pipeline.calibration import Calibration
 from trustvlm.pipeline.records import Encoders, describe
 from trustvlm.pipeline.select import SELECTABLE, Selection
@@ -463,7 +464,10 @@ def manifest_of(model: TrustVLM) -> dict[str, Any]:
 
 def _described(encoder: ImageEncoder, named: str | ImageEncoder) -> dict[str, Any]:
     # What the user named is what loads it again: `same` is not the name of the tower it became.
-    return {**describe(encoder), **({"spec": named} if isinstance(named, str) else {})}
+    if not isinstance(named, str):
+        return {**describe(encoder)}
+    plugin = plugin_of(named)
+    return {**describe(encoder), "spec": named, **({"plugin": plugin} if plugin else {})}
 
 
 def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
@@ -546,6 +550,10 @@ def load_model(
         raise ArtefactError(
             f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
         ) from error
+    for role, described in stored.items():
+        # Only models that a backend from outside the package runs say so.
+        if role not in settings and "plugin" in described:
+            check_plugin(described["spec"], described["plugin"])
     check_same_model("VLM", stored["vlm"], describe(model.encoders.vlm))
     check_same_model("vision encoder", stored["vision"], describe(model.encoders.vision))
     return model

@@ -16,9 +16,8 @@ from typing import Any
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
-from trustvlm.images.archives import TAR_EXTENSIONS
 from trustvlm.images.decoding import thumbnail
-from trustvlm.images.remote import Location, is_url
+from trustvlm.images.inputs import has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
 
 # Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason.
@@ -280,11 +279,7 @@ def folder_of(source: Any) -> Path | None:
 
 
 def _is_no_file(item: Any) -> bool:
-    if not isinstance(item, (str, os.PathLike)):
-        return True
-    location = Location(os.fspath(item))
-    streamed = location.suffix in TAR_EXTENSIONS | {".parquet"} and not Path(item).is_dir()
-    return is_url(location.text) or streamed
+    return not isinstance(item, (str, os.PathLike)) or not has_own_files(item)
 
 
 def _row(row: Verdict, folder: Path | None) -> str:

@@ -61,7 +61,7 @@ class ImageCase:
         How its trust compares with that of the other images, in words.
     """
 
-    file: Path
+    file: Path | None
     path: str
     truth: str
     label: str
@@ -77,7 +77,7 @@ def _image(evaluation: EvaluationResult, index: int, standing: str = "") -> Imag
     result = evaluation.results[evaluation.score]
     label = int(result.prediction[index])
     return ImageCase(
-        file=Path(evaluation.files[int(index)]),
+        file=evaluation.files[int(index)],
         path=verdict.path,
         truth=evaluation.class_names[truth],
         label=evaluation.class_names[label],

@@ -153,7 +153,7 @@ def drift_sentence(drift: Watched) -> str:
     if drift.repeated:
         images += f" ({counted(drift.repeated, 'image')} seen before left out)"
     if not monitor.drifted:
-        strongest = max(stream.bettor.peak for stream in monitor.streams.values())
+        strongest = max(stream.martingale.peak for stream in monitor.streams.values())
         return (
             f"No drift: {images}; they look like the {drift.calibrated_on}. Evidence of a change "
             f"was at most {_capital(strongest)}, the alarm is raised at "

@@ -117,7 +117,7 @@ class DriftWatch:
         if self._monitor is None:
             return {}
         streams = self._monitor.streams.items()
-        return {name: stream.bettor.peak / math.log(10) for name, stream in streams}
+        return {name: stream.martingale.peak / math.log(10) for name, stream in streams}
 
     def see(self, digest: str, confidence: float, typicality: float) -> None:
         """Note one image."""
