@@ -62,10 +62,10 @@ class WatchedPage:
             "axe_playwright_python.sync_playwright",
             reason="no axe: pip install 'trustvlm[browser]'",
         )
-        found = axe.Axe().run(self.page, options=AXE).response
+        report = axe.Axe().run(self.page, options=AXE).response
         return [
             f"{broken['impact']}: {broken['help']} ({broken['id']}): {node['html'][:200]}"
-            for broken in found["violations"]
+            for broken in report["violations"]
             for node in broken["nodes"]
         ]
 

@@ -226,10 +226,10 @@ def sort(table, column, gesture):
     order = sorts.pop(column)
     assert set(sorts) == {"none"}
     values = [sortable(row[column]) for row in rows]
-    known = [value for value in values if value is not None]
-    assert values[: len(known)] == known
-    assert known == sorted(known, reverse=order == "descending")
-    assert len(set(known)) > 1
+    defined = [value for value in values if value is not None]
+    assert values[: len(defined)] == defined
+    assert defined == sorted(defined, reverse=order == "descending")
+    assert len(set(defined)) > 1
     return order
 
 
@@ -356,8 +356,8 @@ def test_the_checks_find_what_they_look_for(open_page, tmp_path):
         "crowdedFigures": ["Leaves the figure", "touches"],
     }
     for check, words in expected.items():
-        found = " ".join(opened.faults(check))
-        assert all(word in found for word in words), (check, found)
+        faults = " ".join(opened.faults(check))
+        assert all(word in faults for word in words), (check, faults)
     opened.page.keyboard.press("Tab")
     assert "No outline" in opened.faults("hiddenFocus")[0]
     assert any(n["role"] == "button" and not n["name"] for n in opened.accessible())

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm import metrics
-from trustvlm.report.summary import Acceptance, perfect_curve, trusted_less
+from trustvlm.report.page import perfect_curve
+from trustvlm.report.sections import trusted_less
+from trustvlm.report.summary import Acceptance
 
 samples = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6)
 
@@ -23,8 +25,8 @@ def test_wrong_is_the_mean_over_the_orders_of_tied_images(sample):
         if all(confidence[a] >= confidence[b] for a, b in pairwise(order))
     ]
     expected = np.mean([np.cumsum(~correct[list(order)]) for order in orders], axis=0)
-    found = Acceptance.of(confidence, correct).wrong(np.arange(1, len(sample) + 1))
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    wrong = Acceptance.of(confidence, correct).wrong(np.arange(1, len(sample) + 1))
+    np.testing.assert_allclose(wrong, expected, atol=1e-12)
 
 
 def test_the_mean_of_the_curve_is_the_aurc():
@@ -43,9 +45,9 @@ def test_a_long_curve_is_thinned_and_keeps_both_ends():
 
 
 def test_the_number_accepted_is_whole_and_never_zero():
-    found = Acceptance.of([0.3, 0.2, 0.1], [True, False, True])
-    assert [found.count_at(c) for c in (0.01, 0.5, 1.0)] == [1, 2, 3]
-    assert found.accuracy_at(0.01) == 1.0
+    acceptance = Acceptance.of([0.3, 0.2, 0.1], [True, False, True])
+    assert [acceptance.count_at(c) for c in (0.01, 0.5, 1.0)] == [1, 2, 3]
+    assert acceptance.accuracy_at(0.01) == 1.0
 
 
 def test_the_perfect_curve_is_that_of_a_perfect_score():

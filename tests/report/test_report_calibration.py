@@ -55,9 +55,9 @@ def calibrated(n=120, certificate="certify", **changes):
 def test_the_section_tells_the_promise_and_how_it_fares():
     evaluation, found = calibrated()
     section = calibration_section(evaluation)
-    assert "300 labelled images of held back" in section.promise[0]
-    assert found.certificate.statement() in section.promise[1]
-    assert "drawn independently" in section.promise[2]
+    assert "300 labelled images of held back" in section.guarantee[0]
+    assert found.certificate.statement() in section.guarantee[1]
+    assert "drawn independently" in section.guarantee[2]
     told = dict(section.measured)
     accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
     wrong = (accepted & ~evaluation.correct()).sum()
@@ -82,13 +82,13 @@ def test_the_page_has_the_section_only_where_there_is_a_calibration():
 def test_nothing_certified_and_shots_alone_are_said_to_be_so():
     nothing, _ = calibrated(certificate="impossible")
     section = calibration_section(nothing)
-    assert "Nothing is accepted: none: 300 labelled images" in section.promise[1]
+    assert "Nothing is accepted: none: 300 labelled images" in section.guarantee[1]
     assert dict(section.measured)["Wrong among the accepted"] == "none is accepted"
     shots, _ = calibrated(certificate=None)
     section = calibration_section(shots)
-    assert len(section.promise) == 1
-    assert "optimistic where new images differ" in section.promise[0]
-    assert "300 shots were judged" in section.promise[0]
+    assert len(section.guarantee) == 1
+    assert "optimistic where new images differ" in section.guarantee[0]
+    assert "300 shots were judged" in section.guarantee[0]
 
 
 def test_hostile_names_of_the_calibration_set_are_escaped():

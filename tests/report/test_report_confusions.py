@@ -19,10 +19,10 @@ def test_pairs_agree_with_a_plain_recount():
         for t, p in zip(evaluation.labels, own.prediction, strict=True)
         if t != p
     )
-    found = confusions(evaluation, pairs=99)
-    assert {(c.truth, c.label): c.count for c in found} == pairs
-    assert [c.count for c in found] == sorted(pairs.values(), reverse=True)
-    for c in found:
+    pairs_shown = confusions(evaluation, pairs=99)
+    assert {(c.truth, c.label): c.count for c in pairs_shown} == pairs
+    assert [c.count for c in pairs_shown] == sorted(pairs.values(), reverse=True)
+    for c in pairs_shown:
         assert c.of == (evaluation.labels == names.index(c.truth)).sum()
         assert c.back == pairs[c.label, c.truth]
         assert 1 <= len(c.images) <= 3

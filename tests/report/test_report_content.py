@@ -183,5 +183,5 @@ class TestSummary:
         accuracy, aurc = COLUMNS[:2]
         assert math.isnan(accuracy.best(evaluation.metrics))
         assert aurc.best(evaluation.metrics) == 1000 * min(
-            found.aurc for found in evaluation.metrics.values()
+            values.aurc for values in evaluation.metrics.values()
         )

@@ -95,19 +95,19 @@ def test_every_metric_of_every_score_is_shown(page, evaluation):
     assert len(names) == len(evaluation.metrics)
     for row in page.tables[METRICS][1:]:
         name = row[0].split()[0].rstrip("†")
-        found = evaluation.metrics[name]
+        values = evaluation.metrics[name]
         assert ("this model" in row[0]) == (name == evaluation.score)
         shown = [float(cell.removesuffix(" (best)")) for cell in row[1:]]
         assert shown == pytest.approx(
             [
-                100 * found.accuracy,
-                1000 * found.aurc,
-                1000 * found.eaurc,
-                1000 * found.augrc,
-                100 * found.auroc,
-                100 * found.fpr95,
-                100 * found.aupr_success,
-                100 * found.aupr_error,
+                100 * values.accuracy,
+                1000 * values.aurc,
+                1000 * values.eaurc,
+                1000 * values.augrc,
+                100 * values.auroc,
+                100 * values.fpr95,
+                100 * values.aupr_success,
+                100 * values.aupr_error,
             ],
             abs=0.00501,
         )
@@ -116,7 +116,7 @@ def test_every_metric_of_every_score_is_shown(page, evaluation):
 def test_the_best_of_a_column_is_marked(page, evaluation):
     aurc = page.column(METRICS, "AURC")
     assert [cell.endswith("(best)") for cell in aurc] == [True] + [False] * (len(aurc) - 1)
-    lowest = min(found.aurc for found in evaluation.metrics.values())
+    lowest = min(values.aurc for values in evaluation.metrics.values())
     assert float(aurc[0].split()[0]) == pytest.approx(1000 * lowest, abs=0.00501)
 
 
@@ -157,16 +157,17 @@ def test_confusions_stand_with_their_pictures(page, evaluation):
 
 def test_what_makes_it_repeatable_is_told(tmp_path):
     hashes = tuple(f"{i:064x}" for i in range(60))
-    known = make_evaluation(hashes=hashes)
+    evaluation = make_evaluation(hashes=hashes)
     turned = make_evaluation(hashes=hashes[::-1])
-    assert known.fingerprint != turned.fingerprint
+    assert evaluation.fingerprint != turned.fingerprint
     shots = [{"path": "a.png", "sha256": "ab" * 32, "class": 1}]
-    known.model["shots"]["images"] = shots
-    page = Page(render_html(known))
-    assert known.fingerprint in page.text
+    evaluation.model["shots"]["images"] = shots
+    page = Page(render_html(evaluation))
+    assert evaluation.fingerprint in page.text
     assert hashlib.sha256(f"{'ab' * 32} 1\n".encode()).hexdigest() in page.text
-    assert f"60 images of photos, convention exact, data fingerprint {known.fingerprint[:12]}." in (
-        page.text
+    assert (
+        f"60 images of photos, convention exact, data fingerprint {evaluation.fingerprint[:12]}."
+        in (page.text)
     )
     assert "fingerprint" not in Page(render_html(make_evaluation(model={}))).text
 

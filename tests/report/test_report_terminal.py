@@ -26,14 +26,14 @@ def test_the_table_shows_the_papers_units_sorted_by_aurc():
     shown = rows(printed(evaluation), evaluation)
     ordered = sorted(evaluation.metrics.items(), key=lambda item: item[1].aurc)
     assert [cells[0] for cells in shown] == [name for name, _ in ordered]
-    for cells, (_, found) in zip(shown, ordered, strict=True):
+    for cells, (_, values) in zip(shown, ordered, strict=True):
         expected = [
-            100 * found.accuracy,
-            1000 * found.aurc,
-            1000 * found.eaurc,
-            1000 * found.augrc,
-            100 * found.auroc,
-            100 * found.fpr95,
+            100 * values.accuracy,
+            1000 * values.aurc,
+            1000 * values.eaurc,
+            1000 * values.augrc,
+            100 * values.auroc,
+            100 * values.fpr95,
         ]
         assert [float(cell) for cell in cells[1:]] == pytest.approx(expected, abs=0.00501)
 
@@ -47,8 +47,10 @@ def test_the_models_own_score_is_marked():
 def test_it_fits_80_columns_one_line_per_score():
     names = {f"a_score_of_{'x' * length}": None for length in (1, 9, 40)}
     evaluation = make_evaluation(dataset="a/very/long/name/" * 9)
-    found = next(iter(evaluation.metrics.values()))
-    object.__setattr__(evaluation, "metrics", {**evaluation.metrics, **dict.fromkeys(names, found)})
+    values = next(iter(evaluation.metrics.values()))
+    object.__setattr__(
+        evaluation, "metrics", {**evaluation.metrics, **dict.fromkeys(names, values)}
+    )
     text = printed(evaluation)
     assert max(map(len, text.splitlines())) <= 80
     assert sum("a_score_of_" in line for line in text.splitlines()) == 3

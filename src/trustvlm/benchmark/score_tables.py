@@ -65,10 +65,7 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
         caption=" ".join(filter(None, caption)),
         heads=(
             Head("Score"),
-            *(
-                Head(c.title, "%" if c.scale == 100 else f"×{c.scale}", c.higher_is_better)
-                for c in columns
-            ),
+            *(Head(c.title, c.sign, c.higher_is_better) for c in columns),
             Head("Rank"),
         ),
         lines=tuple(lines),
@@ -140,10 +137,7 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
         caption=" ".join(filter(None, caption)),
         heads=(
             Head("Score"),
-            *(
-                Head(c.title, "%" if c.scale == 100 else f"×{c.scale}", c.higher_is_better)
-                for c in columns
-            ),
+            *(Head(c.title, c.sign, c.higher_is_better) for c in columns),
         ),
         lines=tuple(lines),
         marking=marking(analysis, "by that metric"),

@@ -79,8 +79,7 @@ def _print(found: CrossValidation) -> None:
     )
     table.add_column("Score\n", no_wrap=True)
     for column in NARROW_COLUMNS:
-        title = "Acc." if column.key == "accuracy" else column.title
-        table.add_column(f"{title}\n{column.unit}", justify="right", no_wrap=True)
+        table.add_column(f"{column.short_title}\n{column.unit}", justify="right", no_wrap=True)
     for name in by_aurc(found.metrics):
         values = (column.value(found.metrics[name]) for column in NARROW_COLUMNS)
         table.add_row(name, *(number(value, undefined="-") for value in values))

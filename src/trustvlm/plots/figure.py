@@ -47,6 +47,9 @@ _STYLE: dict[Any, Any] = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
+    # In inches: room around what is drawn, as pages show figures on cards.
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -77,7 +80,7 @@ class Figure:
         For file names, and for identifiers within a page.
     title, caption
         A heading, and sentences that say what is drawn, in which units, by which convention. Both
-        are read aloud in place of the figure.
+        are read aloud instead of the figure.
     width, height
         In CSS pixels, without the legend and the banner.
     draw

@@ -1,9 +1,9 @@
-"""What an evaluation found, for people: a terminal table, a web page, figures.
+"""An evaluation for people: a terminal table, a web page, figures.
 
 `table(evaluation)` is for a terminal, `write_html(evaluation, path)` writes one self-contained
-page, `write_figures(evaluation, folder)` its drawings as SVG files, and `figures` draws them from
-arrays. `compare_runs` tells two evaluations apart; `write_comparison` and `comparison_table` show
-what it finds.
+page, `write_figures(evaluation, folder)` its figures as SVG files, and `figures` draws them from
+arrays. `compare_runs` tests two evaluations against each other; `write_comparison` and
+`comparison_table` show the result.
 """
 
 from __future__ import annotations

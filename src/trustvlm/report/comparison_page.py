@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.files import write_text
+from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.paired import holm
 from trustvlm.plots.risk_coverage import risk_coverage_figure
 from trustvlm.report.page import render
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
-from trustvlm.tables.metrics import COLUMNS, MetricColumn, number
+from trustvlm.report.terminal import empty_table
+from trustvlm.serialization import nan_to_null
+from trustvlm.tables.metrics import COLUMNS, METRIC_COLUMNS, number
 from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
@@ -42,10 +45,10 @@ class Run:
         What the run is called: the name of its file.
     score
         Name of the score.
-    told
+    metadata
         The rest of the file: `data`, `model`, `rows` and so on.
     paths, hashes
-        n names of images, and the SHA-256 of their contents; None where it is not known.
+        n names of images, and the SHA-256 of their contents; None where the file has none.
     truths, labels
         n names of the true and of the predicted classes.
     correct
@@ -56,7 +59,7 @@ class Run:
 
     name: str
     score: str
-    told: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     paths: tuple[str, ...]
     hashes: tuple[str | None, ...]
     truths: tuple[str, ...]
@@ -70,8 +73,7 @@ class Run:
     @property
     def dataset(self) -> str:
         """Name of the data set, as far as the file tells."""
-        data = self.told.get("data")
-        return str(data.get("name") or "") if isinstance(data, Mapping) else ""
+        return str(_mapping(self.metadata.get("data")).get("name") or "")
 
 
 def read_run(path: str | os.PathLike[str], score: str | None = None) -> Run:
@@ -91,20 +93,20 @@ def read_run(path: str | os.PathLike[str], score: str | None = None) -> Run:
         said of each image, or has no such score.
     """
     source = Path(path)
-    told = _read_json(source)
-    if not isinstance(told, dict) or not isinstance(told.get("images"), dict):
+    metadata = _read_json(source)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("images"), dict):
         raise InputError(
             f"Expected {source} to hold `images`, as files of `trustvlm evaluate --json` do, but "
             "it does not: evaluate again, with --json."
         )
-    images = told.pop("images")
-    name = score or str(told.get("score"))
+    images = metadata.pop("images")
+    name = score or str(metadata.get("score"))
     scores = images.get("scores")
     if not isinstance(scores, dict) or name not in scores:
-        there = ", ".join(scores) if isinstance(scores, dict) else "none"
-        raise InputError(f"Expected a score that {source} holds ({there}), but got {name!r}.")
+        held = ", ".join(scores) if isinstance(scores, dict) else "none"
+        raise InputError(f"Expected a score that {source} holds ({held}), but got {name!r}.")
     try:
-        return _run(source.stem, name, told, images, scores[name])
+        return _run(source.stem, name, metadata, images, scores[name])
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"Expected the images of {source} to be whole, but they are not "
@@ -115,47 +117,36 @@ def read_run(path: str | os.PathLike[str], score: str | None = None) -> Run:
 def _read_json(source: Path) -> Any:
     try:
         return json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        what, remedy = "there is no such file", "check the path"
-        raise _no_evaluation(source, what, remedy) from error
-    except IsADirectoryError as error:
-        what, remedy = "it is a folder", "name the file inside it"
-        raise _no_evaluation(source, what, remedy) from error
-    except OSError as error:
-        what = f"it cannot be read ({error.strerror or type(error).__name__})"
-        raise _no_evaluation(source, what, "see to it that you may read it") from error
-    except (ValueError, RecursionError) as error:
-        what, remedy = "its content is no JSON", "evaluate again, with --json"
-        raise _no_evaluation(source, what, remedy) from error
-
-
-def _no_evaluation(source: Path, what: str, remedy: str) -> InputError:
-    return InputError(
-        f"Expected {source} to be a file that `trustvlm evaluate --json` wrote, but {what}: "
-        f"{remedy}."
-    )
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, FileNotFoundError):
+            problem = "there is no such file: check the path"
+        elif isinstance(error, IsADirectoryError):
+            problem = "it is a folder: name the file inside it"
+        elif isinstance(error, OSError):
+            reason = error.strerror or type(error).__name__
+            problem = f"it cannot be read ({reason}): see to it that you may read it"
+        else:
+            problem = "its content is no JSON: evaluate again, with --json"
+        raise InputError(
+            f"Expected {source} to be a file that `trustvlm evaluate --json` wrote, but {problem}."
+        ) from error
 
 
 def _run(
     name: str,
     score: str,
-    told: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     images: Mapping[str, Any],
-    said: Mapping[str, Any],
+    rows: Mapping[str, Any],
 ) -> Run:
     names = [str(label) for label in images["class_names"]]
     truth = np.array(images["label"], dtype=np.int64)
-    prediction = np.array(said["prediction"], dtype=np.int64)
-    confidence = np.array(said["confidence"], dtype=np.float64)
+    prediction = np.array(rows["prediction"], dtype=np.int64)
+    confidence = np.array(rows["confidence"], dtype=np.float64)
     n = len(truth)
-    columns: Sequence[Sequence[Any]] = (
-        images["path"],
-        images["sha256"],
-        prediction.tolist(),
-        confidence.tolist(),
-    )
-    if any(len(column) != n for column in columns):
-        raise ValueError(f"columns of {', '.join(str(len(c)) for c in columns)} for {n} images")
+    sizes = [len(images["path"]), len(images["sha256"]), len(prediction), len(confidence)]
+    if sizes != 4 * [n]:
+        raise ValueError(f"columns of {', '.join(map(str, sizes))} for {n} images")
     if not np.isfinite(confidence).all():
         raise ValueError(f"a confidence of `{score}` is not finite")
     if n and min(truth.min(), prediction.min()) < 0:
@@ -163,7 +154,7 @@ def _run(
     return Run(
         name=name,
         score=score,
-        told=told,
+        metadata=metadata,
         paths=tuple(str(path) for path in images["path"]),
         hashes=tuple(images["sha256"]),
         truths=tuple(names[i] for i in truth),
@@ -210,33 +201,20 @@ def pair(a: Run, b: Run) -> Pairing:
     InputError
         If the runs have no image in common.
     """
-    known = all(a.hashes) and all(b.hashes)
-    left, right = _matched(*((a.hashes, b.hashes) if known else (a.paths, b.paths)))
-    if not len(left):
+    by = "content" if all(a.hashes) and all(b.hashes) else "path"
+    keys_a, keys_b = (a.hashes, b.hashes) if by == "content" else (a.paths, b.paths)
+    waiting: dict[str | None, list[int]] = defaultdict(list)
+    for j in reversed(range(len(b))):
+        waiting[keys_b[j]].append(j)
+    pairs = [(i, waiting[key].pop()) for i, key in enumerate(keys_a) if waiting.get(key)]
+    if not pairs:
         raise InputError(
             f"Expected two runs on the same images, but {a.name} ({len(a)} images) and {b.name} "
-            f"({len(b)} images) have none in common, by {'content' if known else 'path'}."
+            f"({len(b)} images) have none in common, by {by}."
         )
-    relabelled = sum(a.truths[i] != b.truths[j] for i, j in zip(left, right, strict=True))
-    return Pairing(
-        a=left,
-        b=right,
-        by="content" if known else "path",
-        only_a=len(a) - len(left),
-        only_b=len(b) - len(right),
-        relabelled=relabelled,
-    )
-
-
-def _matched(
-    a: Sequence[str | None], b: Sequence[str | None]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    waiting: dict[str | None, list[int]] = defaultdict(list)
-    for place in reversed(range(len(b))):
-        waiting[b[place]].append(place)
-    pairs = [(i, waiting[key].pop()) for i, key in enumerate(a) if waiting.get(key)]
-    found = np.array(pairs, dtype=np.intp).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    left, right = np.array(pairs, dtype=np.intp).T
+    relabelled = sum(a.truths[i] != b.truths[j] for i, j in pairs)
+    return Pairing(left, right, by, len(a) - len(pairs), len(b) - len(pairs), relabelled)
 
 
 # Two evaluations on the same images: what differs by more than chance.
@@ -281,7 +259,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Switched:
+class LabelChanges:
     """How many of the labels of b are right where those of a are, and where they are not.
 
     Attributes
@@ -300,7 +278,7 @@ class Switched:
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """Two runs, their pairing, and what differs.
 
     Attributes
@@ -327,7 +305,7 @@ class Compared:
     confidence_a: NDArray[np.float64]
     confidence_b: NDArray[np.float64]
     differences: tuple[Difference, ...]
-    switched: Switched
+    switched: LabelChanges
     n_resamples: int
 
     @property
@@ -337,7 +315,7 @@ class Compared:
 
     def of(self, metric: str) -> Difference:
         """Return the difference of one metric."""
-        return next(found for found in self.differences if found.metric == metric)
+        return next(one for one in self.differences if one.metric == metric)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain JSON values; NaN becomes None."""
@@ -348,14 +326,14 @@ class Compared:
             "paired_by": self.pairing.by,
             "relabelled": self.pairing.relabelled,
             "n_resamples": self.n_resamples,
-            "switched": _plain(asdict(self.switched)),
-            "differences": [_plain(asdict(found)) for found in self.differences],
+            "switched": nan_to_null(asdict(self.switched)),
+            "differences": [nan_to_null(asdict(one)) for one in self.differences],
         }
 
 
 def compare_runs(
     a: Run, b: Run, *, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Compared:
+) -> RunComparison:
     """Compare two runs by every metric, on the images that both have.
 
     Parameters
@@ -374,7 +352,7 @@ def compare_runs(
     -----
     A run is right or wrong by its own true labels; how many of them differ is counted.
     """
-    a, b = _told_apart(a, b)
+    a, b = _with_names_apart(a, b)
     shared = pair(a, b)
     correct_a, correct_b = a.correct[shared.a], b.correct[shared.b]
     confidence_a, confidence_b = a.confidence[shared.a], b.confidence[shared.b]
@@ -387,15 +365,27 @@ def compare_runs(
             confidence_a,
             correct_b,
             correct_a,
-            [column.key for column in COLUMNS],
+            METRICS,
             n_resamples=n_resamples,
             seed=seed,
             level=level,
         )
-    found = list(tests.values())
-    others = iter(holm([one.p_value for one in found if one.metric != LEADING]))
-    adjusted = [one.p_value if one.metric == LEADING else next(others) for one in found]
-    return Compared(
+    others = iter(holm([one.p_value for one in tests.values() if one.metric != LEADING]))
+    differences = [
+        Difference(
+            metric=one.metric,
+            a=one.b,
+            b=one.a,
+            difference=one.difference,
+            low=one.low,
+            high=one.high,
+            p_value=one.p_value,
+            p_adjusted=float(one.p_value if one.metric == LEADING else next(others)),
+            level=level,
+        )
+        for one in tests.values()
+    ]
+    return RunComparison(
         a=a,
         b=b,
         pairing=shared,
@@ -403,26 +393,13 @@ def compare_runs(
         correct_b=correct_b,
         confidence_a=confidence_a,
         confidence_b=confidence_b,
-        differences=tuple(
-            Difference(
-                metric=one.metric,
-                a=one.b,
-                b=one.a,
-                difference=one.difference,
-                low=one.low,
-                high=one.high,
-                p_value=one.p_value,
-                p_adjusted=float(p_adjusted),
-                level=level,
-            )
-            for one, p_adjusted in zip(found, adjusted, strict=True)
-        ),
+        differences=tuple(differences),
         switched=_switched(correct_a, correct_b),
         n_resamples=n_resamples,
     )
 
 
-def _told_apart(a: Run, b: Run) -> tuple[Run, Run]:
+def _with_names_apart(a: Run, b: Run) -> tuple[Run, Run]:
     """Give runs of one name the names of their scores, or else letters."""
     if a.name == b.name and a.score != b.score:
         return replace(a, name=a.score), replace(b, name=b.score)
@@ -431,34 +408,30 @@ def _told_apart(a: Run, b: Run) -> tuple[Run, Run]:
     return a, b
 
 
-def _switched(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Switched:
+def _switched(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> LabelChanges:
     """Cross the two; McNemar 1947 in the exact form, a binomial test of the switched images.
 
     Examples
     --------
     >>> _switched(np.array([1, 1, 0], bool), np.array([1, 0, 0], bool))
-    Switched(both=1, only_a=1, only_b=0, neither=1, p_value=1.0)
+    LabelChanges(both=1, only_a=1, only_b=0, neither=1, p_value=1.0)
     """
     from scipy.stats import binomtest
 
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     moved = only_a + only_b
     p_value = float(binomtest(only_b, moved).pvalue) if moved else 1.0
-    return Switched(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p_value)
+    return LabelChanges(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p_value)
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+# The comparison of two runs in words and in table cells.
 
 
-# What a comparison of two runs found, in words and in table cells.
-
-
-def comparison_findings(found: Compared) -> list[str]:
+def comparison_findings(comparison: RunComparison) -> list[str]:
     """Return the headline: which run is better by AURC, by accuracy, and how sure that is."""
-    a, b = found.a.name, found.b.name
-    switched = found.switched
-    sentences = [f"{counted(found.n, 'image')} in both runs.", _aurc(found)]
+    a, b = comparison.a.name, comparison.b.name
+    switched = comparison.switched
+    sentences = [f"{counted(comparison.n, 'image')} in both runs.", _aurc(comparison)]
     moved = switched.only_a + switched.only_b
     if not moved:
         sentences.append("Every image is labelled right by both runs or by neither.")
@@ -471,11 +444,11 @@ def comparison_findings(found: Compared) -> list[str]:
     return sentences
 
 
-def _aurc(found: Compared) -> str:
-    aurc = found.of("aurc")
+def _aurc(comparison: RunComparison) -> str:
+    aurc = comparison.of("aurc")
     if math.isnan(aurc.difference):
         return "The AURC is undefined for one of the runs, so there is nothing to compare by it."
-    leader = found.b.name if aurc.difference < 0 else found.a.name
+    leader = comparison.b.name if aurc.difference < 0 else comparison.a.name
     values = f"{number(1000 * aurc.a, 1)} and {number(1000 * aurc.b, 1)} (x1000, lower is better)"
     interval = (
         f"difference {number(1000 * aurc.difference, 1)}, "
@@ -490,13 +463,13 @@ def _aurc(found: Compared) -> str:
 
 
 def _sure(p_value: float) -> str:
-    told = f"p {p_value_text(p_value)}"
-    return f"more than chance, {told}" if p_value <= 0.05 else f"no more than chance may do, {told}"
+    verdict = "more than chance" if p_value <= 0.05 else "no more than chance may do"
+    return f"{verdict}, p {p_value_text(p_value)}"
 
 
-def comparison_cautions(found: Compared) -> list[str]:
+def comparison_cautions(comparison: RunComparison) -> list[str]:
     """Return what a reader must know before relying on the comparison."""
-    pairing, a, b = found.pairing, found.a, found.b
+    pairing, a, b = comparison.pairing, comparison.a, comparison.b
     notes = []
     if pairing.only_a or pairing.only_b:
         notes.append(
@@ -517,19 +490,19 @@ def comparison_cautions(found: Compared) -> list[str]:
     )
     notes.append(
         f"AURC is the metric to judge by, whatever the others say: each of the other "
-        f"{len(found.differences) - 1} is called better or worse only where that holds after "
+        f"{len(comparison.differences) - 1} is called better or worse only where that holds after "
         "Holm's correction for all of them."
     )
     return notes
 
 
-def better(found: Compared, difference: Difference) -> str:
+def better(comparison: RunComparison, difference: Difference) -> str:
     """Name the run that a metric favours by more than chance; "" if it favours none."""
     if math.isnan(difference.difference) or not difference.significant:
         return ""
-    column = next(c for c in COLUMNS if c.key == difference.metric)
+    column = METRIC_COLUMNS[difference.metric]
     b_better = (difference.difference > 0) == column.higher_is_better
-    return found.b.name if b_better else found.a.name
+    return comparison.b.name if b_better else comparison.a.name
 
 
 def p_value_text(p_value: float) -> str:
@@ -545,32 +518,26 @@ def p_value_text(p_value: float) -> str:
     return "under 0.001" if p_value < 0.0005 else f"{p_value:.3f}"
 
 
-def shown(column: MetricColumn, value: float) -> str:
-    """Write a metric in the unit of its column."""
-    return number(value * column.scale)
-
-
-def run_facts(found: Compared) -> list[tuple[str, str, str]]:
+def run_facts(comparison: RunComparison) -> list[tuple[str, str, str]]:
     """Return what each run was made with: terms, and the values of a and of b."""
-    told = [_facts(found.a.told), _facts(found.b.told)]
+    facts_a, facts_b = _facts(comparison.a.metadata), _facts(comparison.b.metadata)
     rows = [
-        ("score", found.a.score, found.b.score),
-        ("images", f"{len(found.a):,}", f"{len(found.b):,}"),
+        ("score", comparison.a.score, comparison.b.score),
+        ("images", f"{len(comparison.a):,}", f"{len(comparison.b):,}"),
         (
             "right labels, of the shared images",
-            percent(float(found.correct_a.mean())),
-            percent(float(found.correct_b.mean())),
+            percent(float(comparison.correct_a.mean())),
+            percent(float(comparison.correct_b.mean())),
         ),
     ]
-    terms = dict.fromkeys([*told[0], *told[1]])
-    rows += [(term, told[0].get(term, ""), told[1].get(term, "")) for term in terms]
-    return rows
+    terms = dict.fromkeys([*facts_a, *facts_b])
+    return rows + [(term, facts_a.get(term, ""), facts_b.get(term, "")) for term in terms]
 
 
-def _facts(told: Mapping[str, Any]) -> dict[str, str]:
+def _facts(metadata: Mapping[str, Any]) -> dict[str, str]:
     from trustvlm.pipeline.evaluate import fingerprint_of_shots
 
-    data, model = _mapping(told.get("data")), _mapping(told.get("model"))
+    data, model = _mapping(metadata.get("data")), _mapping(metadata.get("model"))
     shots = _mapping(model.get("shots"))
     rows = {"data set": data.get("name"), "data fingerprint": data.get("fingerprint")}
     for role, described in _mapping(model.get("models")).items():
@@ -597,52 +564,52 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 _RESAMPLES, _LISTED = 500, 50
 
 
-def write_comparison(found: Compared, path: str | os.PathLike[str]) -> None:
+def write_comparison(comparison: RunComparison, path: str | os.PathLike[str]) -> None:
     """Write the comparison as one HTML file, whole or not at all."""
-    write_text(path, render_comparison(found))
+    write_text(path, render_comparison(comparison))
 
 
-def render_comparison(found: Compared) -> str:
+def render_comparison(comparison: RunComparison) -> str:
     """Return the comparison as one HTML page: no other file, no other host, same bytes each time.
 
     At most 50 images of a kind are listed.
     """
     from markupsafe import Markup
 
-    figure = comparison_figure(found)
-    only_a = found.correct_a & ~found.correct_b
-    only_b = found.correct_b & ~found.correct_a
+    figure = comparison_figure(comparison)
+    only_a = comparison.correct_a & ~comparison.correct_b
+    only_b = comparison.correct_b & ~comparison.correct_a
     return render(
         "comparison.html.j2",
-        found=found,
-        a=found.a.name,
-        b=found.b.name,
+        comparison=comparison,
+        a=comparison.a.name,
+        b=comparison.b.name,
         # Made by this package, which escapes what comes from data.
         figure=Markup(figure) if figure else "",  # noqa: S704
-        tiles=_tiles(found),
-        findings=comparison_findings(found),
-        cautions=comparison_cautions(found),
-        rows=_rows(found),
+        tiles=_tiles(comparison),
+        findings=comparison_findings(comparison),
+        cautions=comparison_cautions(comparison),
+        rows=_rows(comparison),
         columns=COLUMNS,
         groups=[
-            (f"Right by {shortened(found.b.name, 80)} alone", *_listed(found, only_b)),
-            (f"Right by {shortened(found.a.name, 80)} alone", *_listed(found, only_a)),
+            (f"Right by {shortened(run.name, 80)} alone", _images(comparison, only), only.sum())
+            for run, only in ((comparison.b, only_b), (comparison.a, only_a))
         ],
-        facts=run_facts(found),
+        facts=run_facts(comparison),
         citation=CITATION,
         bibtex=BIBTEX,
         paper_url=PAPER_URL,
     )
 
 
-def comparison_figure(found: Compared) -> str:
+def comparison_figure(comparison: RunComparison) -> str:
     """Draw both risk-coverage curves with their bands, as SVG; "" for fewer than two images."""
-    if found.n < 2:
+    if comparison.n < 2:
         return ""
     curves, bands = {}, {}
     for run, confidence, correct in (
-        (found.a, found.confidence_a, found.correct_a),
-        (found.b, found.confidence_b, found.correct_b),
+        (comparison.a, comparison.confidence_a, comparison.correct_a),
+        (comparison.b, comparison.confidence_b, comparison.correct_b),
     ):
         name = shortened(run.name, 20)
         # Long names may be shortened to the same.
@@ -653,36 +620,25 @@ def comparison_figure(found: Compared) -> str:
     return risk_coverage_figure(curves, highlight=list(curves)[-1], bands=bands).svg()
 
 
-def comparison_table(found: Compared) -> Table:
+def comparison_table(comparison: RunComparison) -> Table:
     """Build the terminal table of all metrics; it fits 80 columns unless names are long."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(
-            f"{found.b.name} against {found.a.name}: {counted(found.n, 'image')}, paired by "
-            f"{found.pairing.by}",
-            style="bold",
-        ),
-        caption=Text(
-            f"Difference with its {100 * found.differences[0].level:g} % interval (paired "
-            "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, the rest in "
-            "percent."
-        ),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = empty_table(
+        f"{comparison.b.name} against {comparison.a.name}: "
+        f"{counted(comparison.n, 'image')}, paired by {comparison.pairing.by}",
+        f"Difference with its {100 * comparison.differences[0].level:g} % interval (paired "
+        "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, the rest in "
+        "percent.",
     )
     table.add_column("Metric", no_wrap=True, min_width=12)
-    for name in (found.a.name, found.b.name):
+    for name in (comparison.a.name, comparison.b.name):
         heading = Text(shortened(name, 10))
         table.add_column(heading, justify="right", no_wrap=True, min_width=7)
     table.add_column("Difference", justify="right", no_wrap=True, min_width=26)
     table.add_column("p", justify="right", no_wrap=True, min_width=6)
     table.add_column("Better", overflow="ellipsis", no_wrap=True, min_width=6)
-    for row in _rows(found):
+    for row in _rows(comparison):
         interval = f"{row['difference']} [{row['low']}, {row['high']}]"
         table.add_row(
             row["title"],
@@ -695,50 +651,50 @@ def comparison_table(found: Compared) -> Table:
     return table
 
 
-def _tiles(found: Compared) -> list[tuple[str, str]]:
-    right = [float(np.mean(correct)) for correct in (found.correct_a, found.correct_b)]
+def _tiles(comparison: RunComparison) -> list[tuple[str, str]]:
+    right = [float(np.mean(correct)) for correct in (comparison.correct_a, comparison.correct_b)]
     return [
-        (f"{found.n:,}", "images in both runs"),
-        (f"{percent(right[0])}", f"right by {shortened(found.a.name, 40)}"),
-        (f"{percent(right[1])}", f"right by {shortened(found.b.name, 40)}"),
-        (p_value_text(found.of("aurc").p_value), "p-value of the difference in AURC"),
+        (f"{comparison.n:,}", "images in both runs"),
+        (f"{percent(right[0])}", f"right by {shortened(comparison.a.name, 40)}"),
+        (f"{percent(right[1])}", f"right by {shortened(comparison.b.name, 40)}"),
+        (p_value_text(comparison.of("aurc").p_value), "p-value of the difference in AURC"),
     ]
 
 
-def _rows(found: Compared) -> list[dict[str, Any]]:
+def _rows(comparison: RunComparison) -> list[dict[str, Any]]:
     rows = []
     for column in COLUMNS:
-        one = found.of(column.key)
+        one = comparison.of(column.name)
+        values = ("a", "b", "difference", "low", "high")
         rows.append(
             {
                 "title": column.title,
-                "unit": "%" if column.scale == 100 else f"×{column.scale}",
+                "unit": column.sign,
                 "meaning": column.meaning,
-                **{k: shown(column, getattr(one, k)) for k in ("a", "b", "low", "high")},
-                "difference": shown(column, one.difference),
+                **{key: number(getattr(one, key) * column.scale) for key in values},
                 "p": p_value_text(one.p_adjusted),
-                "better": better(found, one),
+                "better": better(comparison, one),
             }
         )
     return rows
 
 
-def _listed(found: Compared, chosen: Any) -> tuple[list[dict[str, str]], int]:
-    """Return the first images of a kind, most trusted by the wrong run first, and their number."""
-    places = np.flatnonzero(chosen)
-    wrong_in_a = bool(len(places)) and not found.correct_a[places[0]]
-    trust = found.confidence_a if wrong_in_a else found.confidence_b
+def _images(comparison: RunComparison, chosen: NDArray[np.bool_]) -> list[dict[str, str]]:
+    """Return the first images of a kind, most trusted by the wrong run first."""
+    at = np.flatnonzero(chosen)
+    wrong_in_a = bool(len(at)) and not comparison.correct_a[at[0]]
+    trust = comparison.confidence_a if wrong_in_a else comparison.confidence_b
     rows = []
-    for k in places[np.argsort(-trust[places], kind="stable")[:_LISTED]]:
-        i, j = found.pairing.a[k], found.pairing.b[k]
+    for k in at[np.argsort(-trust[at], kind="stable")[:_LISTED]]:
+        i, j = comparison.pairing.a[k], comparison.pairing.b[k]
         rows.append(
             {
-                "path": found.a.paths[i],
-                "truth": found.a.truths[i],
-                "a": found.a.labels[i],
-                "b": found.b.labels[j],
-                "confidence_a": f"{found.confidence_a[k]:.3f}",
-                "confidence_b": f"{found.confidence_b[k]:.3f}",
+                "path": comparison.a.paths[i],
+                "truth": comparison.a.truths[i],
+                "a": comparison.a.labels[i],
+                "b": comparison.b.labels[j],
+                "confidence_a": f"{comparison.confidence_a[k]:.3f}",
+                "confidence_b": f"{comparison.confidence_b[k]:.3f}",
             }
         )
-    return rows, len(places)
+    return rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trustvlm import metrics
 from trustvlm._version import __version__
@@ -22,12 +23,12 @@ from trustvlm.plots.risk_coverage import (
     risk_coverage_figure,
 )
 from trustvlm.report.sections import (
-    ClassRow,
     calibration_section,
     class_rows,
     confusions,
     galleries,
-    shot_section,
+    shot_groups,
+    shot_summary,
 )
 from trustvlm.report.summary import (
     BIBTEX,
@@ -38,7 +39,6 @@ from trustvlm.report.summary import (
     cited,
     facts,
     findings,
-    perfect_curve,
     working_points,
 )
 from trustvlm.tables.metrics import COLUMNS, by_aurc, number
@@ -121,7 +121,7 @@ def write_figures(evaluation: EvaluationResult, folder: str | os.PathLike[str]) 
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        The results of `trustvlm evaluate`.
     folder
         Where to write; missing folders are made, files of the same names replaced.
     """
@@ -177,6 +177,19 @@ def _risk_coverage(evaluation: EvaluationResult) -> Figure:
     )
 
 
+def perfect_curve(
+    accuracy: float, coverage: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Risk-coverage curve of an order that puts every right label before every wrong one.
+
+    Examples
+    --------
+    >>> perfect_curve(0.5, np.array([0.25, 0.5, 1.0]))[1]
+    array([0. , 0. , 0.5])
+    """
+    return coverage, np.maximum(0.0, coverage - accuracy) / coverage
+
+
 def _decided(evaluation: EvaluationResult) -> tuple[float, float] | None:
     """Share accepted by the model's decisions and share wrong among these; None for none."""
     accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
@@ -196,7 +209,7 @@ def write_html(evaluation: EvaluationResult, path: str | os.PathLike[str]) -> No
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        The results of `trustvlm evaluate`.
     path
         The file to write; missing folders are made.
 
@@ -217,13 +230,16 @@ def render_html(evaluation: EvaluationResult) -> str:
     """
     from markupsafe import Markup
 
-    n = len(evaluation.labels)
+    n, health = len(evaluation.labels), evaluation.health
     drawn = acceptances(evaluation)
     compared = {
         name: drawn[name] for name in dict.fromkeys((evaluation.score, "msp")) if name in drawn
     }
-    rows = class_rows(evaluation)
-    shown = _shown_classes(rows)
+    # By accuracy, lowest first, those without images last.
+    classes = sorted(
+        class_rows(evaluation),
+        key=lambda row: (row.images == 0, row.accuracy if row.images else 0.0, -row.wrong),
+    )
     return render(
         "report.html.j2",
         evaluation=evaluation,
@@ -237,13 +253,22 @@ def render_html(evaluation: EvaluationResult) -> str:
         figures={f.name: Markup(f.svg()) for f in figures_of(evaluation)},  # noqa: S704
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
-        classes=shown,
-        classes_left_out=len(rows) - len(shown),
+        classes=classes[:_MAX_CLASSES],
+        classes_left_out=max(0, len(classes) - _MAX_CLASSES),
         groups=galleries(evaluation) if n else [],
         confusions=confusions(evaluation) if n else (),
         calibration=calibration_section(evaluation),
-        shots=shot_section(evaluation.health),
-        failures=_failures(evaluation),
+        shot_summary=shot_summary(health) if health else "",
+        # Six findings of a kind with pictures, or twelve without.
+        shot_groups=[
+            group.first(6 if group.cases[0].shots else 12)
+            for group in (shot_groups(health) if health else ())
+        ],
+        # The message begins with the path, which stands in a column of its own.
+        failures=[
+            (row.path, row.error.removeprefix(f"{row.path}: "))
+            for row in evaluation.failures[:_MAX_FILES]
+        ],
         excluded=evaluation.excluded[:_MAX_FILES],
         facts=facts(evaluation),
         citation=CITATION,
@@ -256,54 +281,34 @@ def render_html(evaluation: EvaluationResult) -> str:
 def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> list[tuple[str, str]]:
     if not compared:
         return []
-    own, found = compared[evaluation.score], evaluation.metrics[evaluation.score]
+    own = compared[evaluation.score]
     tiles = [
         (f"{own.n:,}", "images evaluated"),
         (percent(own.accuracy_at(1.0)), "of all labels right"),
+        (percent(own.accuracy_at(0.8)), "right among the most trusted 80\u00a0%"),
+        (percent(evaluation.metrics[evaluation.score].auroc), "AUROC of the trust score"),
     ]
-    if own.n >= 10:
-        tiles.append((percent(own.accuracy_at(0.8)), "right among the most trusted 80\u00a0%"))
-    tiles.append((percent(found.auroc), "AUROC of the trust score"))
-    return tiles
+    return tiles if own.n >= 10 else [*tiles[:2], tiles[3]]
 
 
 def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
     from trustvlm import scores
 
-    leaders = {column.key: column.best(evaluation.metrics) for column in COLUMNS}
+    leaders = {column: column.best(evaluation.metrics) for column in COLUMNS}
     rows = []
     for name in by_aurc(evaluation.metrics):
-        cells = []
-        for column in COLUMNS:
-            value = column.value(evaluation.metrics[name])
-            cells.append(
-                {"text": number(value), "value": value, "best": value == leaders[column.key]}
-            )
-        known = scores.get(name) if name in scores.names() else None
+        values = {column: column.value(evaluation.metrics[name]) for column in COLUMNS}
+        score = scores.get(name) if name in scores.names() else None
         rows.append(
             {
                 "name": name,
                 "own": name == evaluation.score,
-                "summary": known.summary.replace("`", "") if known else "",
-                "corrects": bool(known and known.corrects),
-                "cells": cells,
+                "summary": score.summary.replace("`", "") if score else "",
+                "corrects": bool(score and score.corrects),
+                "cells": [
+                    {"text": number(value), "value": value, "best": value == leaders[column]}
+                    for column, value in values.items()
+                ],
             }
         )
     return rows
-
-
-def _failures(evaluation: EvaluationResult) -> list[tuple[str, str]]:
-    # The message begins with the path, which stands in a column of its own.
-    return [
-        (row.path, row.error.removeprefix(f"{row.path}: "))
-        for row in evaluation.failures[:_MAX_FILES]
-    ]
-
-
-def _shown_classes(rows: list[ClassRow]) -> list[ClassRow]:
-    """Return at most 1000 classes by accuracy, lowest first, those without images last."""
-
-    def key(row: ClassRow) -> tuple[bool, float, int]:
-        return (row.images == 0, row.accuracy if row.images else 0.0, -row.wrong)
-
-    return sorted(rows, key=key)[:_MAX_CLASSES]

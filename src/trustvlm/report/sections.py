@@ -1,11 +1,11 @@
-"""Sections of the page of an evaluation: classes, confusions, pictures, examples, calibration."""
+"""What the page of an evaluation shows: classes, confusions, images, examples, calibration."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.report.summary import trusted_less
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
     from trustvlm.data_quality.checks import Health
     from trustvlm.pipeline.evaluate import EvaluationResult
     from trustvlm.pipeline.shot_quality import ShotHealth
+
+
+@dataclass(frozen=True)
+class ReportGroup:
+    """Cases that show one thing.
+
+    Attributes
+    ----------
+    title, meaning
+        What they show, and what that means.
+    cases
+        `ImageCase` or `ShotCase`, the most telling first.
+    left_out
+        How many more there are.
+    """
+
+    title: str
+    meaning: str
+    cases: tuple[Any, ...]
+    left_out: int = 0
+
+    def first(self, most: int) -> ReportGroup:
+        """Return the group with its first cases alone."""
+        return replace(self, cases=self.cases[:most], left_out=max(0, len(self.cases) - most))
+
+
+@dataclass(frozen=True)
+class ImageCase:
+    """One image to show.
+
+    Attributes
+    ----------
+    file, path
+        Where its pixels are, and its name as the user knows it.
+    truth, label, confidence, reason
+        True class, predicted class, and the verdict's confidence and reason.
+    right
+        Whether the predicted label is right.
+    standing
+        How its trust compares with that of the other images, in words.
+    """
+
+    file: Path | None
+    path: str
+    truth: str
+    label: str
+    confidence: float
+    reason: str
+    right: bool
+    standing: str
+
+
+def _image(evaluation: EvaluationResult, index: int, standing: str = "") -> ImageCase:
+    verdict = evaluation.verdicts[int(index)]
+    truth = int(evaluation.labels[index])
+    result = evaluation.results[evaluation.score]
+    label = int(result.prediction[index])
+    return ImageCase(
+        file=evaluation.files[int(index)],
+        path=verdict.path,
+        truth=evaluation.class_names[truth],
+        label=evaluation.class_names[label],
+        confidence=float(result.confidence[index]),
+        reason=verdict.reason,
+        right=label == truth,
+        standing=standing,
+    )
 
 
 # The evaluation class by class.
@@ -111,15 +177,6 @@ def shots_by_class(manifest: Mapping[str, Any], n_classes: int) -> Sequence[int]
 
 
 @dataclass(frozen=True)
-class ConfusedImage:
-    """A picture to show: where its pixels are, its name, the model's confidence in its label."""
-
-    file: Path | None
-    path: str
-    confidence: float
-
-
-@dataclass(frozen=True)
 class Confusion:
     """One class taken for another.
 
@@ -140,13 +197,13 @@ class Confusion:
     count: int
     of: int
     back: int
-    images: tuple[ConfusedImage, ...]
+    images: tuple[ImageCase, ...]
 
     @property
     def sentence(self) -> str:
         """How often, in words."""
-        told = f"{counted(self.count, 'image')} of {self.of:,} ({percent(self.count / self.of, 0)})"
-        return f"{told}; the other way round {self.back:,}" if self.back else told
+        text = f"{counted(self.count, 'image')} of {self.of:,} ({percent(self.count / self.of, 0)})"
+        return f"{text}; the other way round {self.back:,}" if self.back else text
 
 
 def confusions(
@@ -157,7 +214,7 @@ def confusions(
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        As of `write_html`.
     pairs, pictures
         At most so many confusions, with at most so many pictures each.
     """
@@ -168,70 +225,29 @@ def confusions(
     codes, counts = np.unique(code, return_counts=True)
     totals = np.bincount(evaluation.labels, minlength=n_classes)
     often = dict(zip(codes.tolist(), counts.tolist(), strict=True))
-    found = []
-    for place in np.argsort(-counts, kind="stable")[:pairs]:
-        truth, label = divmod(int(codes[place]), n_classes)
-        members = wrong[code == codes[place]]
-        shown = members[np.argsort(-own.confidence[members], kind="stable")[:pictures]]
-        found.append(
+    pairs_shown = []
+    for rank in np.argsort(-counts, kind="stable")[:pairs]:
+        truth, label = divmod(int(codes[rank]), n_classes)
+        members = wrong[code == codes[rank]]
+        pairs_shown.append(
             Confusion(
                 truth=evaluation.class_names[truth],
                 label=evaluation.class_names[label],
-                count=int(counts[place]),
+                count=int(counts[rank]),
                 of=int(totals[truth]),
                 back=often.get(label * n_classes + truth, 0),
                 images=tuple(
-                    ConfusedImage(
-                        evaluation.files[i],
-                        evaluation.verdicts[int(i)].path,
-                        float(own.confidence[i]),
-                    )
-                    for i in shown
+                    _image(evaluation, i) for i in _first(members, -own.confidence, pictures)
                 ),
             )
         )
-    return tuple(found)
+    return tuple(pairs_shown)
 
 
 # Which images a reader should see: the telling errors and the telling successes.
 
 
-@dataclass(frozen=True)
-class Case:
-    """One image to show.
-
-    Attributes
-    ----------
-    file, path
-        Where its pixels are, and its name as the user knows it.
-    truth, label, confidence, reason
-        True class, predicted class, and the verdict's confidence and reason.
-    right
-        Whether the predicted label is right.
-    standing
-        How its trust compares with that of the other images, in words.
-    """
-
-    file: Path | None
-    path: str
-    truth: str
-    label: str
-    confidence: float
-    reason: str
-    right: bool
-    standing: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Images that show one thing: a title, what it means, and a few cases."""
-
-    title: str
-    meaning: str
-    cases: tuple[Case, ...]
-
-
-def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[Group]:
+def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[ReportGroup]:
     """Choose the images to show, at most `limit` in a group; ties keep the input order.
 
     Most confident errors, least trusted correct ones and, if there is a baseline to compare with,
@@ -244,19 +260,19 @@ def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[Group]:
     doubted = _first(np.flatnonzero(correct), confidence, limit)
     own = trusted_less(confidence)
     groups = [
-        Group(
+        ReportGroup(
             "Most confident errors",
             "Wrong labels with the highest trust: what would slip through first."
             if len(errors)
             else "Every predicted label is right: there is no error to show.",
-            tuple(_case(evaluation, i, _standing(own[i])) for i in errors),
+            tuple(_image(evaluation, i, _standing(own[i])) for i in errors),
         ),
-        Group(
+        ReportGroup(
             "Least trusted correct ones",
             "Right labels with the lowest trust: what a threshold would send to review in vain."
             if len(doubted)
             else "No predicted label is right: there is none to show.",
-            tuple(_case(evaluation, i, _standing(own[i])) for i in doubted),
+            tuple(_image(evaluation, i, _standing(own[i])) for i in doubted),
         ),
     ]
     if "msp" in evaluation.results and evaluation.score != "msp":
@@ -264,7 +280,19 @@ def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[Group]:
     return groups
 
 
-def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int) -> Group:
+def trusted_less(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(n,)` for each image, the share of all images that are trusted strictly less.
+
+    Examples
+    --------
+    >>> trusted_less(np.array([0.3, 0.1, 0.3, 0.9]))
+    array([0.25, 0.  , 0.25, 0.75])
+    """
+    ordered = np.sort(confidence)
+    return np.searchsorted(ordered, confidence, side="left") / max(1, len(confidence))
+
+
+def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int) -> ReportGroup:
     baseline = evaluation.results["msp"]
     text = trusted_less(baseline.confidence)
     text_right = baseline.prediction == evaluation.labels
@@ -284,14 +312,14 @@ def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int)
                 f"by text alone trusted more than {percent(text[i], 0)} of the images, "
                 f"here more than {percent(own[i], 0)}"
             )
-        cases.append(_case(evaluation, i, standing))
+        cases.append(_image(evaluation, i, standing))
     meaning = (
         "Wrong labels that the text alone (MSP) trusts, being in the upper half of its order, and "
         "that this score corrects or moves to the lower half. "
         f"It does so for {counted(int(caught.sum()), 'wrong label')}; "
         f"{counted(int(spoilt.sum()), 'right label')} fared just as badly."
     )
-    return Group("Rescued errors", meaning, tuple(cases))
+    return ReportGroup("Rescued errors", meaning, tuple(cases))
 
 
 def _first(candidates: NDArray[np.intp], keys: NDArray[np.float64], limit: int) -> NDArray[np.intp]:
@@ -306,59 +334,42 @@ def _standing(share: float) -> str:
     return f"trusted more than {percent(share, 0)} of the images"
 
 
-def _case(evaluation: EvaluationResult, index: int, standing: str) -> Case:
-    verdict = evaluation.verdicts[int(index)]
-    truth = int(evaluation.labels[index])
-    result = evaluation.results[evaluation.score]
-    label = int(result.prediction[index])
-    return Case(
-        file=evaluation.files[int(index)],
-        path=verdict.path,
-        truth=evaluation.class_names[truth],
-        label=evaluation.class_names[label],
-        confidence=float(result.confidence[index]),
-        reason=verdict.reason,
-        right=label == truth,
-        standing=standing,
-    )
-
-
-# The page's section on the calibration: what was promised, and how it fares on these images.
+# The page's section on the calibration: what is guaranteed, and how it fares on these images.
 
 
 @dataclass(frozen=True)
 class CalibrationSection:
     """Everything the section shows: sentences, and terms with values."""
 
-    promise: tuple[str, ...]
+    guarantee: tuple[str, ...]
     measured: tuple[tuple[str, str], ...]
 
 
 def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | None:
     """Gather what the section shows; None if the model is not calibrated or nothing was read."""
-    told = evaluation.model.get("calibration")
-    if not told or not len(evaluation.labels):
+    calibration = evaluation.model.get("calibration")
+    if not calibration or not len(evaluation.labels):
         return None
     p = np.array(evaluation.verdicts.column("p_correct"))
     correct = evaluation.correct()
     return CalibrationSection(
-        promise=_promise(told),
+        guarantee=_guarantee(calibration),
         measured=(*_decisions(evaluation), *_qualities(metrics.probability_quality(p, correct))),
     )
 
 
-def _promise(told: dict[str, Any]) -> tuple[str, ...]:
-    data = told["data"]
-    if told["certificate"] is None:
-        return (f"{_sentence(told['statement'])} {counted(data['n'], 'shot')} were judged.",)
+def _guarantee(calibration: dict[str, Any]) -> tuple[str, ...]:
+    data, statement = calibration["data"], calibration["statement"]
+    if calibration["certificate"] is None:
+        sentence = f"{statement[0].upper()}{statement[1:]}."
+        return (f"{sentence} {counted(data['n'], 'shot')} were judged.",)
     first = (
-        f"Calibrated at {told['created_at']} on {counted(data['n'], 'labelled image')} of "
+        f"Calibrated at {calibration['created_at']} on {counted(data['n'], 'labelled image')} of "
         f"{data['name']} (fingerprint {data['fingerprint'][:12]}), none of which is evaluated here."
     )
-    certified = told["certificate"]["certified"]
-    lead = "What was found" if certified else "Nothing is accepted"
-    second = f"{lead}: {told['statement']}."
-    return (first, second, told["assumption"]) if certified else (first, second)
+    if not calibration["certificate"]["certified"]:
+        return (first, f"Nothing is accepted: {statement}.")
+    return (first, f"What was found: {statement}.", calibration["assumption"])
 
 
 def _decisions(evaluation: EvaluationResult) -> list[tuple[str, str]]:
@@ -392,10 +403,6 @@ def _qualities(quality: dict[str, float]) -> list[tuple[str, str]]:
     ]
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
 # What is remarkable about the examples of a model, in words, for terminal and page.
 
 
@@ -415,18 +422,9 @@ class ShotCase:
     text: str
 
 
-@dataclass(frozen=True)
-class ShotGroup:
-    """Things of one kind to look at, the most telling first."""
-
-    title: str
-    meaning: str
-    cases: tuple[ShotCase, ...]
-
-
-def shot_summary(found: ShotHealth) -> str:
+def shot_summary(examples: ShotHealth) -> str:
     """Say in a sentence how the examples are."""
-    health = found.health
+    health = examples.health
     of = (
         f"{counted(health.n_shots, 'example image')} of "
         f"{counted(health.n_classes, 'class', 'classes')}"
@@ -441,16 +439,16 @@ def shot_summary(found: ShotHealth) -> str:
         (len(health.thin), "class has too few examples", "classes have too few examples"),
     ]
     plural = "pairs of classes are hard to tell apart"
-    told = [counted(n, one, many or plural) for n, one, many in parts if n]
-    return f"{of}: {', '.join(told)}."
+    findings = [counted(n, one, many or plural) for n, one, many in parts if n]
+    return f"{of}: {', '.join(findings)}."
 
 
-def shot_groups(found: ShotHealth) -> list[ShotGroup]:
+def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
     """Return everything to look at, group by group; groups without cases are left out."""
-    health, names = found.health, found.class_names
+    health, names = examples.health, examples.class_names
     groups = [
-        ShotGroup("Labels that look wrong", _about_suspects(health), _suspects(found)),
-        ShotGroup(
+        ReportGroup("Labels that look wrong", _about_suspects(health), _suspects(examples)),
+        ReportGroup(
             "Odd examples",
             "They resemble the rest of their class far less than is usual, and no other class "
             "explains them. Look at them: a wrong crop, a broken file, another view?",
@@ -463,13 +461,13 @@ def shot_groups(found: ShotHealth) -> list[ShotGroup]:
                 for odd in health.odd
             ),
         ),
-        ShotGroup(
+        ReportGroup(
             "Nearly the same image",
             f"Pairs with a cosine of {health.alike_from:.3f} or more. A copy adds nothing to its "
             "class; one filed under two classes is wrong in one of them.",
-            _copies(found),
+            _copies(examples),
         ),
-        ShotGroup(
+        ReportGroup(
             "Classes that are hard to tell apart",
             "Judged by the examples of both, each without itself; 50\N{NO-BREAK SPACE}% is a coin "
             "toss. Two names for one thing should be merged; close relatives want more examples.",
@@ -483,7 +481,7 @@ def shot_groups(found: ShotHealth) -> list[ShotGroup]:
                 for pair in health.relatives
             ),
         ),
-        ShotGroup(
+        ReportGroup(
             "Classes with too few examples",
             "Certainty is the expected cosine of the class's prototype with that of endlessly many "
             "examples. Below 0.80 a few more examples pay most.",
@@ -510,87 +508,30 @@ def _about_suspects(health: Health) -> str:
     )
 
 
-def _suspects(found: ShotHealth) -> tuple[ShotCase, ...]:
-    names = found.class_names
+def _suspects(examples: ShotHealth) -> tuple[ShotCase, ...]:
+    names = examples.class_names
     return tuple(
         ShotCase(
             (suspect.shot,),
             f"labelled '{names[suspect.label]}', looks like '{names[suspect.looks_like]}'; "
             f"probably wrong ({percent(suspect.probability, 0)})",
         )
-        for suspect in found.health.suspects
+        for suspect in examples.health.suspects
     )
 
 
-def _copies(found: ShotHealth) -> tuple[ShotCase, ...]:
+def _copies(examples: ShotHealth) -> tuple[ShotCase, ...]:
     return tuple(
         ShotCase(
             (pair.image, pair.other),
-            f"cosine {pair.cosine:.3f}, {_classes(found, (pair.image, pair.other))}",
+            f"cosine {pair.cosine:.3f}, {_classes(examples, (pair.image, pair.other))}",
         )
-        for pair in found.health.copies
+        for pair in examples.health.copies
     )
 
 
-def _classes(found: ShotHealth, shots: Iterable[int]) -> str:
-    names = list(dict.fromkeys(found.class_names[found.labels[shot]] for shot in shots))
+def _classes(examples: ShotHealth, shots: Iterable[int]) -> str:
+    names = list(dict.fromkeys(examples.class_names[examples.labels[shot]] for shot in shots))
     if len(names) == 1:
         return f"both in '{names[0]}'"
     return f"filed under two classes, '{names[0]}' and '{names[1]}'"
-
-
-# The page's section on the example images: the findings with their pictures.
-
-_PICTURED, _LISTED = 6, 12
-
-
-@dataclass(frozen=True)
-class PicturedCase:
-    """A finding; each picture is its data URI, "" if the file is gone or changed, and its name."""
-
-    text: str
-    pictures: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class PicturedGroup:
-    """Findings of one kind, and how many more there are."""
-
-    title: str
-    meaning: str
-    cases: tuple[PicturedCase, ...]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class ShotSection:
-    """Everything the section shows."""
-
-    summary: str
-    groups: tuple[PicturedGroup, ...]
-
-
-def shot_section(found: ShotHealth | None) -> ShotSection | None:
-    """Gather what the section shows: six findings with pictures of a kind, or twelve without.
-
-    None if nobody looked at the examples.
-    """
-    if found is None:
-        return None
-    groups = []
-    for group in shot_groups(found):
-        most = _PICTURED if group.cases[0].shots else _LISTED
-        cases = tuple(_pictured(found, case) for case in group.cases[:most])
-        left_out = len(group.cases) - len(cases)
-        groups.append(PicturedGroup(group.title, group.meaning, cases, left_out))
-    return ShotSection(shot_summary(found), tuple(groups))
-
-
-def _pictured(found: ShotHealth, case: ShotCase) -> PicturedCase:
-    from trustvlm.images.decoding import thumbnail
-
-    pictures = []
-    for shot in case.shots:
-        file = found.file(shot)
-        pictures.append(("" if file is None else thumbnail(file), found.paths[shot]))
-    return PicturedCase(case.text, tuple(pictures))

@@ -1,4 +1,4 @@
-"""What happens when only the most trusted images are accepted."""
+"""An evaluation in words: what the score buys, what to keep in mind, what was evaluated."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Acceptance:
 
     Examples
     --------
-    >>> found = Acceptance.of([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
-    >>> found.wrong([1, 2, 3, 4])
+    >>> acceptance = Acceptance.of([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
+    >>> acceptance.wrong([1, 2, 3, 4])
     array([0. , 0.5, 1. , 2. ])
-    >>> found.accuracy_at(0.5)
+    >>> acceptance.accuracy_at(0.5)
     0.75
     """
 
@@ -65,38 +65,11 @@ class Acceptance:
         k = self.count_at(coverage)
         return float(1 - self.wrong(k) / k)
 
-    def curve(self, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def curve(self, points: int = 200) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coverage and risk at up to `points` coverages, evenly spread, both ends included."""
         k = np.unique(np.linspace(1, self.n, points).round())
         return k / self.n, self.wrong(k) / k
 
-
-def perfect_curve(
-    accuracy: float, coverage: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Risk-coverage curve of an order that puts every right label before every wrong one.
-
-    Examples
-    --------
-    >>> perfect_curve(0.5, np.array([0.25, 0.5, 1.0]))[1]
-    array([0. , 0. , 0.5])
-    """
-    return coverage, np.maximum(0.0, coverage - accuracy) / coverage
-
-
-def trusted_less(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(n,)` for each image, the share of all images that are trusted strictly less.
-
-    Examples
-    --------
-    >>> trusted_less(np.array([0.3, 0.1, 0.3, 0.9]))
-    array([0.25, 0.  , 0.25, 0.75])
-    """
-    ordered = np.sort(confidence)
-    return np.searchsorted(ordered, confidence, side="left") / max(1, len(confidence))
-
-
-# The evaluation in words: what was found, what the score buys, what to keep in mind.
 
 _FEW = 100
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -111,15 +84,13 @@ class WorkingPoint:
     accuracy: Mapping[str, float]
 
 
-def working_points(
-    acceptances: Mapping[str, Acceptance],
-) -> list[WorkingPoint]:
+def working_points(acceptances: Mapping[str, Acceptance]) -> list[WorkingPoint]:
     """Return the share right at a few shares accepted, once per distinct number of images."""
     first = next(iter(acceptances.values()))
     points: dict[int, WorkingPoint] = {}
     for coverage in _COVERAGES:
         k = first.count_at(coverage)
-        accuracy = {name: found.accuracy_at(coverage) for name, found in acceptances.items()}
+        accuracy = {name: score.accuracy_at(coverage) for name, score in acceptances.items()}
         points.setdefault(k, WorkingPoint(k / first.n, k, accuracy))
     return list(points.values())
 
@@ -129,8 +100,7 @@ def findings(evaluation: EvaluationResult, acceptances: Mapping[str, Acceptance]
     n, score = len(evaluation.labels), evaluation.score
     if n == 0:
         return ["No image could be evaluated, so there are no figures."]
-    found = evaluation.metrics[score]
-    own = acceptances[score]
+    values, own = evaluation.metrics[score], acceptances[score]
     right = round(float(own.n - own.wrong(own.n)))
     sentences = [
         f"{counted(n, 'image')} of {counted(len(evaluation.class_names), 'class', 'classes')}: "
@@ -144,24 +114,21 @@ def findings(evaluation: EvaluationResult, acceptances: Mapping[str, Acceptance]
         return sentences
     if n >= 10:
         sentences.append(_bought(score, acceptances))
-    if not math.isnan(found.auroc):
+    if not math.isnan(values.auroc):
         sentences.append(
             f"Shown a right and a wrong label, the score {score} trusts the right one more in "
-            f"{percent(found.auroc)} of cases (AUROC; 50\N{NO-BREAK SPACE}% would be a coin toss)."
+            f"{percent(values.auroc)} of cases (AUROC; 50\N{NO-BREAK SPACE}% would be a coin toss)."
         )
     leader = by_aurc(evaluation.metrics)[0]
     leading = evaluation.metrics[leader].aurc
     if len(evaluation.metrics) > 1 and not math.isnan(leading):
-        if found.aurc <= leading:
-            sentences.append(
-                f"Of {counted(len(evaluation.metrics), 'score')} compared, "
-                "none has a lower AURC on these images."
-            )
-        else:
-            sentences.append(
-                f"On these images the score {leader} has a lower AURC "
-                f"({number(1000 * leading, 1)} against {number(1000 * found.aurc, 1)})."
-            )
+        sentences.append(
+            f"Of {counted(len(evaluation.metrics), 'score')} compared, "
+            "none has a lower AURC on these images."
+            if values.aurc <= leading
+            else f"On these images the score {leader} has a lower AURC "
+            f"({number(1000 * leading, 1)} against {number(1000 * values.aurc, 1)})."
+        )
     return sentences
 
 
@@ -183,7 +150,9 @@ def _bought(score: str, acceptances: Mapping[str, Acceptance]) -> str:
 
 def cautions(evaluation: EvaluationResult) -> list[str]:
     """Return what a reader must know before relying on the figures."""
-    notes = model_notes(evaluation.model)
+    models = described_models(evaluation.model).values()
+    # The warnings that the models carry, each once.
+    notes = list(dict.fromkeys(str(model["note"]) for model in models if model.get("note")))
     n = len(evaluation.labels)
     if n:
         notes.append(_decision_note(evaluation))
@@ -205,12 +174,11 @@ def cautions(evaluation: EvaluationResult) -> list[str]:
     return notes
 
 
-def model_notes(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the warnings that the models carry, each once."""
+def described_models(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what a manifest says of each model, by its role."""
     models = manifest.get("models")
-    described = models.values() if isinstance(models, Mapping) else ()
-    notes = [str(model.get("note") or "") for model in described if isinstance(model, Mapping)]
-    return [note for note in dict.fromkeys(notes) if note]
+    described = models.items() if isinstance(models, Mapping) else ()
+    return {str(role): model for role, model in described if isinstance(model, Mapping)}
 
 
 def _decision_note(evaluation: EvaluationResult) -> str:
@@ -244,26 +212,18 @@ BIBTEX = """\
 }"""
 
 _ROLES = {"vlm": "Vision-language model", "vision": "Vision encoder of the image term"}
-# Long, told elsewhere on the page, or (the time) different in every run.
+# Long, shown elsewhere on the page, or (the time) different in every run.
 _ELSEWHERE = frozenset(
     {"models", "classes", "folders", "shots", "note", "score", "decision_rule", "created_at"}
     | {"calibration"}
 )
 
 
-@dataclass(frozen=True)
-class FactGroup:
-    """A titled list of terms and values, all plain text."""
+def facts(evaluation: EvaluationResult) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return data, score, models and software, as titled lists of terms and values.
 
-    title: str
-    facts: tuple[tuple[str, str], ...]
-
-
-def facts(evaluation: EvaluationResult) -> list[FactGroup]:
-    """Return everything known about data, score, models and software, as titled lists.
-
-    Whatever the artefact's manifest holds is shown, known to this page or not; only its long lists
-    are left to the artefact.
+    Whatever the artefact's manifest holds is shown, foreseen by this page or not; only its long
+    lists are left to the artefact.
     """
     from trustvlm.pipeline.evaluate import fingerprint_of_shots
 
@@ -279,74 +239,61 @@ def facts(evaluation: EvaluationResult) -> list[FactGroup]:
         ("fingerprint", evaluation.fingerprint),
         ("fingerprint of the shots", fingerprint_of_shots(manifest)),
     ]
-    groups = [
-        FactGroup("Data", tuple((term, text) for term, text in data if text)),
-        FactGroup("Score", _score(evaluation)),
+    groups = [("Data", [term for term in data if term[1]]), ("Score", _score(evaluation))]
+    groups += [
+        (_ROLES.get(role, role), _terms(model))
+        for role, model in described_models(manifest).items()
     ]
-    models = manifest.get("models")
-    if isinstance(models, Mapping):
-        groups += [
-            FactGroup(_ROLES.get(role, str(role)), _listed(model))
-            for role, model in models.items()
-            if isinstance(model, Mapping)
-        ]
-    rest = _listed(manifest)
-    if rest:
-        groups.append(FactGroup("Settings of the model", rest))
+    if settings := _terms(manifest):
+        groups.append(("Settings of the model", settings))
     return groups
 
 
 def cited(evaluation: EvaluationResult) -> str:
     """Say in one sentence what these figures are of, for those who quote them."""
-    models = evaluation.model.get("models")
-    named = models.values() if isinstance(models, Mapping) else ()
-    specs = dict.fromkeys(
-        str(model.get("spec") or "") for model in named if isinstance(model, Mapping)
-    )
+    models = described_models(evaluation.model).values()
+    specs = dict.fromkeys(str(model["spec"]) for model in models if model.get("spec"))
     parts = [
         f"trustvlm {__version__}",
         f"score {evaluation.score}",
-        f"models {' and '.join(shortened(spec) for spec in specs if spec)}" if any(specs) else "",
+        f"models {' and '.join(map(shortened, specs))}" if specs else "",
         f"{counted(evaluation.shots, 'shot')} per class",
         f"{counted(len(evaluation.labels), 'image')} of {shortened(evaluation.dataset)}",
         f"convention {evaluation.convention}",
+        f"data fingerprint {evaluation.fingerprint[:12]}" if evaluation.fingerprint else "",
     ]
-    if evaluation.fingerprint:
-        parts.append(f"data fingerprint {evaluation.fingerprint[:12]}")
-    return f"{', '.join(part for part in parts if part)}."
+    return f"{', '.join(filter(None, parts))}."
 
 
-def _score(evaluation: EvaluationResult) -> tuple[tuple[str, str], ...]:
+def _score(evaluation: EvaluationResult) -> list[tuple[str, str]]:
     from trustvlm import scores
 
-    lines = [("name", evaluation.score)]
+    terms = [("name", evaluation.score)]
     if evaluation.score in scores.names():
         score = scores.get(evaluation.score)
-        lines += [
+        terms += [
             ("what it is", score.summary.replace("`", "")),
             ("formula", score.formula),
             ("source", score.source),
         ]
-    told = evaluation.model.get("score")
-    chosen = told.get("parameters") if isinstance(told, Mapping) else None
-    if isinstance(chosen, Mapping) and chosen:
-        lines.append(("parameters", _value(chosen)))
-    selection = told.get("selection") if isinstance(told, Mapping) else None
+    stored = evaluation.model.get("score")
+    settings = stored if isinstance(stored, Mapping) else {}
+    if isinstance(settings.get("parameters"), Mapping) and settings["parameters"]:
+        terms.append(("parameters", _value(settings["parameters"])))
+    selection = settings.get("selection")
     if isinstance(selection, Mapping):
-        told_elsewhere = ("images", "parameters")
-        how = {
-            k: v for k, v in selection.items() if k not in told_elsewhere and v not in ("", None)
-        }
-        lines.append(("selected", _value(how)))
-    return tuple((term, text) for term, text in lines if text)
+        omitted = ("images", "parameters")
+        how = {k: v for k, v in selection.items() if k not in omitted and v not in ("", None)}
+        terms.append(("selected", _value(how)))
+    return [term for term in terms if term[1]]
 
 
-def _listed(mapping: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(
+def _terms(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
         (str(key).replace("_", " "), _value(value))
         for key, value in mapping.items()
         if key not in _ELSEWHERE and value not in ("", None, {}, [])
-    )
+    ]
 
 
 def _value(value: Any) -> str:

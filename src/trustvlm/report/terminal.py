@@ -33,33 +33,28 @@ def table(evaluation: EvaluationResult) -> Table:
     Parameters
     ----------
     evaluation
-        What `trustvlm evaluate` found.
+        The results of `trustvlm evaluate`.
 
     Returns
     -------
     rich.table.Table
         Print it with `rich.print` or a `rich.console.Console`.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    names = by_aurc(evaluation.metrics)
-    result = Table(
-        title=Text(_title(evaluation), style="bold"),
-        caption=Text(_caption(evaluation)),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    shots = f"{counted(evaluation.shots, 'shot')} per class"
+    result = empty_table(
+        f"{evaluation.dataset}: {counted(len(evaluation.labels), 'image')}, {shots}, "
+        f"convention {evaluation.convention}",
+        _caption(evaluation),
     )
     result.add_column("Score\n", no_wrap=True, overflow="ellipsis")
     for column in NARROW_COLUMNS:
-        title = "Acc." if column.key == "accuracy" else column.title
+        title = column.short_title
         result.add_column(
             f"{title}\n{column.unit}", justify="right", no_wrap=True, min_width=len(title)
         )
-    for name in names:
+    for name in by_aurc(evaluation.metrics):
         own = name == evaluation.score
         cells = [
             number(column.value(evaluation.metrics[name]), undefined="-")
@@ -69,20 +64,28 @@ def table(evaluation: EvaluationResult) -> Table:
     return result
 
 
-def _title(evaluation: EvaluationResult) -> str:
-    shots = f"{counted(evaluation.shots, 'shot')} per class"
-    return (
-        f"{evaluation.dataset}: {counted(len(evaluation.labels), 'image')}, {shots}, "
-        f"convention {evaluation.convention}"
+def empty_table(title: str, caption: str) -> Table:
+    """Build a table without columns, in the style of this room."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(
+        title=Text(title, style="bold"),
+        caption=Text(caption),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
 
 
 def _caption(evaluation: EvaluationResult) -> str:
     lines = ["* the model's own score. Best AURC first."]
     if any(
-        number(column.value(found)) == "undefined"
+        math.isnan(column.value(values))
         for column in NARROW_COLUMNS
-        for found in evaluation.metrics.values()
+        for values in evaluation.metrics.values()
     ):
         lines.append("- undefined on these images.")
     if evaluation.failures:
@@ -103,9 +106,9 @@ def by_labelled_images(advice: Advice, class_names: Sequence[str], most: int = 5
         return [f"Label next: of no class did further examples help, {tried}."]
     lines = [f"Label next, {tried}; accepted means at most {risk} of errors among them:"]
     lines += [
-        f"  {place}. '{class_names[found.label]}': {counted(round(found.added), 'more example')}, "
-        f"accepted {_change(found.coverage)}"
-        for place, found in enumerate(advice.classes[:most], 1)
+        f"  {rank}. '{class_names[one.label]}': {counted(round(one.added), 'more example')}, "
+        f"accepted {_change(one.coverage)}"
+        for rank, one in enumerate(advice.classes[:most], 1)
     ]
     if advice.together is not None and advice.n_together > 1:
         lines.append(
@@ -117,24 +120,24 @@ def by_labelled_images(advice: Advice, class_names: Sequence[str], most: int = 5
 
 def by_examples_alone(health: Health, class_names: Sequence[str], most: int = 3) -> list[str]:
     """Say which prototypes are least certain, for want of labelled images."""
-    ranked = sorted(health.certainties, key=lambda found: found.certainty)[:most]
+    ranked = sorted(health.certainties, key=lambda one: one.certainty)[:most]
     lines = ["Label next, by the examples alone (name labelled images to try what more would buy):"]
     lines += [
-        f"  {place}. '{class_names[found.label]}': certainty {found.certainty:.2f} with "
-        f"{counted(found.shots, 'example')}"
-        for place, found in enumerate(ranked, 1)
+        f"  {rank}. '{class_names[one.label]}': certainty {one.certainty:.2f} with "
+        f"{counted(one.shots, 'example')}"
+        for rank, one in enumerate(ranked, 1)
     ]
     return lines
 
 
-def _change(found: CoverageGain) -> str:
+def _change(gain: CoverageGain) -> str:
     return (
-        f"{percent(found.before)} -> {percent(found.after)} ({100 * found.gain:+.1f}; 95 % "
-        f"interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        f"{percent(gain.before)} -> {percent(gain.after)} ({100 * gain.gain:+.1f}; 95 % "
+        f"interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
     )
 
 
-# What the drift monitor found, in words.
+# The drift monitor in words.
 
 _MEANING = {
     "confidence": "the confidence of the verdicts",
@@ -143,36 +146,36 @@ _MEANING = {
 }
 
 
-def drift_sentence(found: Watched) -> str:
+def drift_sentence(drift: Watched) -> str:
     """Say whether incoming images drifted, what changed, and how sure that is."""
-    monitor = found.monitor
-    images = f"{counted(found.new, 'new image')}, {counted(monitor.n, 'image')} in all"
-    if found.repeated:
-        images += f" ({counted(found.repeated, 'image')} seen before left out)"
+    monitor = drift.monitor
+    images = f"{counted(drift.new, 'new image')}, {counted(monitor.n, 'image')} in all"
+    if drift.repeated:
+        images += f" ({counted(drift.repeated, 'image')} seen before left out)"
     if not monitor.drifted:
         strongest = max(stream.martingale.peak for stream in monitor.streams.values())
         return (
-            f"No drift: {images}; they look like the {found.calibrated_on}. Evidence of a change "
+            f"No drift: {images}; they look like the {drift.calibrated_on}. Evidence of a change "
             f"was at most {_capital(strongest)}, the alarm is raised at "
             f"{_capital(math.log(monitor.alarm_at))}."
         )
     changed = [
-        f"{_MEANING.get(name, name)} {_drift_change(stream, found.latest[name])}, noticed after "
+        f"{_MEANING.get(name, name)} {_drift_change(stream, drift.latest[name])}, noticed after "
         f"{counted(after, 'image')}"
         for name, stream in monitor.streams.items()
         if (after := stream.drifted_after) is not None
     ]
     return (
-        f"Drift: incoming images no longer look like the {found.calibrated_on}: "
+        f"Drift: incoming images no longer look like the {drift.calibrated_on}: "
         f"{'; '.join(changed)} ({images}). The chance of such an alarm without a change is at most "
         f"1 in {1 / monitor.false_alarm:,.0f}. Look at recent images, and label some to calibrate "
         "again."
     )
 
 
-def drift_caution(found: Watched) -> str:
+def drift_caution(drift: Watched) -> str:
     """Say what the alarm cannot be relied on for; "" if there is nothing to add."""
-    few = min(len(stream.calibration) for stream in found.monitor.streams.values())
+    few = min(len(stream.calibration) for stream in drift.monitor.streams.values())
     if few < ENOUGH_TO_WATCH:
         return (
             f"with {counted(few, 'image')} to compare with, even a complete change may go "

@@ -4,11 +4,67 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
 from trustvlm.tables.table import UNDEFINED, Cell, Head, Line, Table
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a markup language writes the parts of a table.
+
+    Attributes
+    ----------
+    escape
+        Makes text show as it is.
+    marks
+        How the text of a best and of a second best cell is written.
+    aside, dagger
+        How the smaller print after a cell is written, and the sign after a label.
+    join
+        Makes a row of its cells.
+    """
+
+    escape: Callable[[str], str]
+    marks: Mapping[str, str]
+    aside: str
+    dagger: str
+    join: Callable[[list[str]], str]
+
+    def head(self, head: Head) -> str:
+        """Write the title of a column."""
+        return self.escape(f"{head.title} ({head.unit})" if head.unit else head.title)
+
+    def label(self, line: Line) -> str:
+        """Write the label of a line."""
+        return self.escape(line.label) + (self.dagger if line.dagger else "")
+
+    def cell(self, cell: Cell, _head: Head, /) -> str:
+        """Write one cell of a column."""
+        shown = self.marks.get(cell.mark, "{}").format(self.escape(cell.text))
+        return f"{shown} {self.aside.format(self.escape(cell.aside))}" if cell.aside else shown
+
+    def row(self, cells: list[str], _line: Line | None = None, /) -> str:
+        """Write the row of a line, or the row of the heads."""
+        return self.join(cells)
+
+
+def written(table: Table, dialect: Dialect) -> tuple[str, list[str]]:
+    """Return the row of the heads, and those of the lines."""
+    lines = []
+    for line in table.lines:
+        cells = map(dialect.cell, line.cells, table.heads[1:])
+        lines.append(dialect.row([dialect.label(line), *cells], line))
+    return dialect.row([dialect.head(head) for head in table.heads]), lines
+
+
+def alignment(table: Table, left: str, right: str) -> list[str]:
+    """Return the signs of how columns are aligned: labels and names left, numbers right."""
+    return [left if not at or head.text else right for at, head in enumerate(table.heads)]
+
 
 # Tables as Markdown, in the pipe syntax of GitHub and Pandoc.
 
@@ -20,7 +76,7 @@ def escape_markdown(text: str) -> str:
 
     Examples
     --------
-    >>> print(escape("a_b | *c*"))
+    >>> print(escape_markdown("a_b | *c*"))
     a\_b \| \*c\*
     """
     return _SPECIAL_IN_MARKDOWN.sub(r"\\\1", " ".join(text.split()))
@@ -33,7 +89,8 @@ def render_markdown(table: Table) -> str:
     --------
     >>> from trustvlm.tables.table import Head
     >>> lines = (Line("a_b", (Cell("1.00", "± 0.10", "best"),)),)
-    >>> print(render(Table("t", "Title", "Caption.", (Head("Score"), Head("x", "%")), lines)))
+    >>> heads = (Head("Score"), Head("x", "%"))
+    >>> print(render_markdown(Table("t", "Title", "Caption.", heads, lines)))
     ### Title
     <BLANKLINE>
     Caption.
@@ -43,42 +100,28 @@ def render_markdown(table: Table) -> str:
     | a\_b | **1.00** ± 0.10 |
     <BLANKLINE>
     """
-    heads = [
-        f"{escape_markdown(head.title)} ({escape_markdown(head.unit)})"
-        if head.unit
-        else escape_markdown(head.title)
-        for head in table.heads
-    ]
-    rules = [":--" if not place or head.text else "--:" for place, head in enumerate(table.heads)]
-    body = [
-        _markdown_row([_markdown_label(line), *map(_markdown_cell, line.cells)])
-        for line in table.lines
-    ]
-    caption = escape_markdown(table.caption_with("Bold", "italics"))
-    head = [
-        f"### {escape_markdown(table.title)}",
-        "",
-        caption,
-        "",
-        _markdown_row(heads),
-        f"|{'|'.join(rules)}|",
-    ]
-    return "\n".join([*head, *body, ""])
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _markdown_label(line: Line) -> str:
-    return escape_markdown(line.label) + (" †" if line.dagger else "")
-
-
-def _markdown_cell(cell: Cell) -> str:
-    around = {"best": "**", "second": "*"}.get(cell.mark, "")
-    return " ".join(
-        filter(None, (f"{around}{escape_markdown(cell.text)}{around}", escape_markdown(cell.aside)))
+    heads, lines = written(table, _MARKDOWN)
+    return "\n".join(
+        [
+            f"### {escape_markdown(table.title)}",
+            "",
+            escape_markdown(table.caption_with("Bold", "italics")),
+            "",
+            heads,
+            f"|{'|'.join(alignment(table, ':--', '--:'))}|",
+            *lines,
+            "",
+        ]
     )
+
+
+_MARKDOWN = Dialect(
+    escape_markdown,
+    {"best": "**{}**", "second": "*{}*"},
+    aside="{}",
+    dagger=" †",
+    join=lambda cells: f"| {' | '.join(cells)} |",
+)
 
 
 # Tables as LaTeX, with the rules of booktabs.
@@ -123,13 +166,13 @@ def escape_latex(text: str) -> str:
 
     Examples
     --------
-    >>> print(escape("50 % of a_b, 1 ± 2"))
+    >>> print(escape_latex("50 % of a_b, 1 ± 2"))
     50 \% of a\_b, 1 $\pm$ 2
     """
     # Only plain white space: a no-break space has a meaning in LaTeX too.
     flat = re.sub(r"[ \t\r\n\f\v]+", " ", text).strip()
     flat = "".join(c for c in flat if c.isprintable() or c == "\N{NO-BREAK SPACE}")
-    return _SPECIAL_IN_LATEX.sub(lambda found: _COMMANDS[found[0]], flat)
+    return _SPECIAL_IN_LATEX.sub(lambda match: _COMMANDS[match[0]], flat)
 
 
 def render_latex(table: Table) -> str:
@@ -142,20 +185,18 @@ def render_latex(table: Table) -> str:
     Examples
     --------
     >>> lines = (Line("msp", (Cell("1.00", "± 0.10", "best"),)),)
-    >>> found = render(Table("t", "T", "C.", (Head("Score"), Head("x", "%")), lines))
-    >>> [line for line in found.splitlines() if line.endswith(r"\\")]
+    >>> latex = render_latex(Table("t", "T", "C.", (Head("Score"), Head("x", "%")), lines))
+    >>> [line for line in latex.splitlines() if line.endswith(r"\\")]
     ['Score & x (\\%) \\\\', 'msp & \\textbf{1.00} {\\scriptsize $\\pm$ 0.10} \\\\']
     """
-    environment = _long if len(table.lines) > _LONG_IN_LATEX else _float
-    package = "longtable" if len(table.lines) > _LONG_IN_LATEX else "graphicx"
+    long = len(table.lines) > _LONG_IN_LATEX
+    package = "longtable" if long else "graphicx"
     text = [rf"% Needs \usepackage{{booktabs}} and \usepackage{{{package}}}."]
     for part in _parts(table):
-        body = []
-        for place, line in enumerate(part.lines):
-            if place in part.breaks:
-                body.append(r"\midrule")
-            body.append(_latex_row([_latex_label(line), *map(_latex_cell, line.cells)]))
-        text += environment(part, _latex_row([_latex_head(head) for head in part.heads]), body)
+        heads, lines = written(part, _LATEX)
+        for at in sorted(part.breaks, reverse=True):
+            lines.insert(at, r"\midrule")
+        text += (_long if long else _float)(part, heads, lines)
     return "\n".join([*text, ""])
 
 
@@ -181,17 +222,14 @@ def _parts(table: Table) -> list[Table]:
     ]
 
 
-def _align(table: Table) -> str:
-    return "".join("l" if not i or head.text else "r" for i, head in enumerate(table.heads))
-
-
 def _float(table: Table, head: str, body: list[str]) -> list[str]:
+    columns = "".join(alignment(table, "l", "r"))
     return [
         r"\begin{table}",
         r"\centering",
         _caption(table),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{_align(table)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         head,
         r"\midrule",
@@ -203,9 +241,10 @@ def _float(table: Table, head: str, body: list[str]) -> list[str]:
 
 
 def _long(table: Table, head: str, body: list[str]) -> list[str]:
+    columns = "".join(alignment(table, "l", "r"))
     return [
         r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\begin{{longtable}}{{{_align(table)}}}",
+        rf"\begin{{longtable}}{{{columns}}}",
         _caption(table) + r" \\",
         r"\toprule",
         head,
@@ -233,26 +272,19 @@ def _latex_row(cells: list[str]) -> str:
     return rf"{'{}' if row.startswith(('[', '*')) else ''}{row} \\"
 
 
-def _latex_head(head: Head) -> str:
-    return escape_latex(f"{head.title} ({head.unit})" if head.unit else head.title)
-
-
-def _latex_label(line: Line) -> str:
-    return escape_latex(line.label) + (r"\textsuperscript{\textdagger}" if line.dagger else "")
-
-
-def _latex_cell(cell: Cell) -> str:
-    command = {"best": r"\textbf", "second": r"\underline"}.get(cell.mark)
-    text = escape_latex(cell.text)
-    shown = f"{command}{{{text}}}" if command else text
-    return f"{shown} {{\\scriptsize {escape_latex(cell.aside)}}}" if cell.aside else shown
+_LATEX = Dialect(
+    escape_latex,
+    {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"},
+    aside=r"{{\scriptsize {}}}",
+    dagger=r"\textsuperscript{\textdagger}",
+    join=_latex_row,
+)
 
 
 # Tables as HTML, for the page: sortable, with the classes of the report's style sheet.
 
 # Lines above which a table scrolls within itself.
 _LONG = 40
-_MARK_WORDS = {"best": "best", "second": "second best"}
 
 
 def render_html(table: Table) -> Markup:
@@ -263,81 +295,79 @@ def render_html(table: Table) -> Markup:
     Examples
     --------
     >>> lines = (Line("<b>", (Cell("1.00", mark="best", value=1.0),)),)
-    >>> found = render(Table("t", "T", "C.", (Head("Score"), Head("x")), lines))
-    >>> "<b>" in found, '<td class="number best" data-value="1">1.00' in found
+    >>> html = render_html(Table("t", "T", "C.", (Head("Score"), Head("x")), lines))
+    >>> "<b>" in html, '<td class="number best" data-value="1">1.00' in html
     (False, True)
     """
-    heads = Markup("").join(
-        _html_head(head, text=head.text or not place) for place, head in enumerate(table.heads)
-    )
-    lines = Markup("\n").join(
-        _line(line, [head.text for head in table.heads[1:]]) for line in table.lines
-    )
+    first, *others = table.heads
+    heads, lines = written(replace(table, heads=(replace(first, text=True), *others)), _HTML)
     return Markup(
         '<p class="caption">{caption}</p>\n'
         '<div class="{scroll}" role="region" aria-label="{title}" tabindex="0">\n'
         '<table class="sortable">\n'
         '<caption class="unseen">{title}. The column headers are buttons that sort the rows.'
         "</caption>\n"
-        "<thead>\n<tr>{heads}</tr>\n</thead>\n<tbody>\n{lines}\n</tbody>\n</table>\n</div>"
+        "<thead>\n{heads}\n</thead>\n<tbody>\n{lines}\n</tbody>\n</table>\n</div>"
     ).format(
         caption=table.caption_with("★", "underlined"),
         scroll="scroll tall" if len(table.lines) > _LONG else "scroll",
         title=table.title,
         heads=heads,
-        lines=lines,
+        lines=Markup("\n").join(lines),
     )
 
 
-def _html_head(head: Head, *, text: bool) -> Markup:
-    unit = Markup(' <span class="unit">{}</span>').format(head.unit) if head.unit else ""
-    return Markup(
-        '<th scope="col" aria-sort="none" data-first="{}"{}>'
-        '<button type="button">{}{}</button></th>'
-    ).format(
-        "descending" if head.falling else "ascending",
-        Markup("") if text else Markup(' class="number"'),
-        head.title,
-        unit,
-    )
-
-
-def _line(line: Line, texts: list[bool]) -> Markup:
-    dagger = (
-        Markup('<sup title="may change the predicted label">†</sup>') if line.dagger else Markup("")
-    )
-    cells = Markup("").join(
-        _html_cell(cell, text=text) for cell, text in zip(line.cells, texts, strict=True)
-    )
-    return Markup('<tr{}><th scope="row" data-value="{}">{}{}</th>{}</tr>').format(
-        Markup(' class="own"') if line.own else Markup(""),
-        line.label,
-        # Long names may break after an underscore.
-        escape(line.label).replace("_", Markup("_<wbr>")),
-        dagger,
-        cells,
-    )
-
-
-def _html_cell(cell: Cell, *, text: bool) -> Markup:
-    lacking = isinstance(cell.value, float) and math.isnan(cell.value)
-    # More digits than anyone sorts by would be half of the page.
-    value = "" if lacking else f"{cell.value:.7g}" if isinstance(cell.value, float) else cell.value
-    if text:
-        return Markup('<td class="name" data-value="{}">{}</td>').format(value, cell.text)
-    if lacking and cell.text == UNDEFINED:
+class _Html(Dialect):
+    def head(self, head: Head) -> str:
+        unit = Markup(' <span class="unit">{}</span>').format(head.unit) if head.unit else ""
         return Markup(
-            '<td class="number undefined" data-value=""><span aria-hidden="true">–</span>'
-            '<span class="unseen">undefined</span></td>'
+            '<th scope="col" aria-sort="none" data-first="{}"{}>'
+            '<button type="button">{}{}</button></th>'
+        ).format(
+            "descending" if head.falling else "ascending",
+            Markup("") if head.text else Markup(' class="number"'),
+            head.title,
+            unit,
         )
-    classes = " ".join(filter(None, ("number", cell.mark, "undefined" if lacking else "")))
-    aside = Markup(' <span class="unit">{}</span>').format(cell.aside) if cell.aside else ""
-    word = (
-        Markup('<span class="unseen"> ({})</span>').format(_MARK_WORDS[cell.mark])
-        if cell.mark
-        else ""
-    )
-    shown = Markup("<span>{}</span>").format(cell.text) if cell.mark == "second" else cell.text
-    return Markup('<td class="{}" data-value="{}">{}{}{}</td>').format(
-        classes, value, shown, aside, word
-    )
+
+    def label(self, line: Line) -> str:
+        return Markup('<th scope="row" data-value="{}">{}{}</th>').format(
+            line.label,
+            # Long names may break after an underscore.
+            escape(line.label).replace("_", Markup("_<wbr>")),
+            self.dagger if line.dagger else "",
+        )
+
+    def cell(self, cell: Cell, head: Head, /) -> str:
+        lacking = isinstance(cell.value, float) and math.isnan(cell.value)
+        # More digits than anyone sorts by would be half of the page.
+        number = isinstance(cell.value, float)
+        value = "" if lacking else f"{cell.value:.7g}" if number else cell.value
+        if head.text:
+            return Markup('<td class="name" data-value="{}">{}</td>').format(value, cell.text)
+        if lacking and cell.text == UNDEFINED:
+            return Markup(
+                '<td class="number undefined" data-value=""><span aria-hidden="true">–</span>'
+                '<span class="unseen">undefined</span></td>'
+            )
+        word = {"best": "best", "second": "second best"}.get(cell.mark)
+        return Markup('<td class="{}" data-value="{}">{}{}{}</td>').format(
+            " ".join(filter(None, ("number", cell.mark, "undefined" if lacking else ""))),
+            value,
+            self.marks.get(cell.mark, Markup("{}")).format(cell.text),
+            self.aside.format(cell.aside) if cell.aside else "",
+            Markup('<span class="unseen"> ({})</span>').format(word) if word else "",
+        )
+
+    def row(self, cells: list[str], line: Line | None = None, /) -> str:
+        own = Markup(' class="own"') if line and line.own else ""
+        return Markup("<tr{}>{}</tr>").format(own, self.join(cells))
+
+
+_HTML = _Html(
+    escape,
+    {"second": Markup("<span>{}</span>")},
+    aside=Markup(' <span class="unit">{}</span>'),
+    dagger=Markup('<sup title="may change the predicted label">†</sup>'),
+    join=Markup("").join,
+)

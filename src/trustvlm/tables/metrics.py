@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import Evaluation
-from trustvlm.metrics.info import METRIC_INFO
+from trustvlm.metrics.info import METRIC_INFO, MetricInfo
 
 
 @dataclass(frozen=True)
-class MetricColumn:
-    """How one metric is shown.
-
-    Attributes
-    ----------
-    key
-        Name of the attribute of `metrics.Evaluation`.
-    title
-        Its usual abbreviation.
-    scale
-        Factor from a fraction to the shown unit: 1000 for the AURC family, 100 for percent.
-    higher_is_better
-        Which end is good.
-    meaning
-        One sentence for readers who have not met the metric.
-    """
-
-    key: str
-    title: str
-    scale: int
-    higher_is_better: bool
-    meaning: str
+class MetricColumn(MetricInfo):
+    """How tables show one metric."""
 
     @property
-    def unit(self) -> str:
-        """The shown unit, in ASCII."""
-        return "%" if self.scale == 100 else f"x{self.scale}"
+    def key(self) -> str:
+        """Its name, by which rows and analyses hold it."""
+        return self.name
+
+    @property
+    def sign(self) -> str:
+        """The unit it is shown in, with the sign of multiplication."""
+        return self.unit.replace("x", "×")
+
+    @property
+    def short_title(self) -> str:
+        """Its title where there is little room."""
+        return "Acc." if self.name == "accuracy" else self.title
 
     def value(self, evaluation: Evaluation) -> float:
         """Return the metric in the shown unit; NaN where it is undefined."""
-        return float(getattr(evaluation, self.key)) * self.scale
+        return float(getattr(evaluation, self.name)) * self.scale
 
     def best(self, metrics: Mapping[str, Evaluation]) -> float:
         """Return the best value over all scores, in the shown unit.
@@ -55,12 +47,10 @@ class MetricColumn:
         return max(values) if self.higher_is_better else min(values)
 
 
-COLUMNS = tuple(
-    MetricColumn(info.name, info.title, info.scale, info.higher_is_better, info.meaning)
-    for info in METRIC_INFO.values()
-)
+METRIC_COLUMNS = {name: MetricColumn(**asdict(info)) for name, info in METRIC_INFO.items()}
+COLUMNS = tuple(METRIC_COLUMNS.values())
 # What fits a terminal of 80 columns.
-NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.key.startswith("aupr"))
+NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.name.startswith("aupr"))
 
 
 def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> str:
@@ -76,17 +66,8 @@ def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> st
 
 def by_aurc(metrics: Mapping[str, Evaluation]) -> list[str]:
     """Return the scores' names, lowest AURC first, undefined ones last, then by name."""
-
-    def key(name: str) -> tuple[bool, float, str]:
-        aurc = metrics[name].aurc
-        return (math.isnan(aurc), 0.0 if math.isnan(aurc) else aurc, name)
-
-    return sorted(metrics, key=key)
-
-
-# The metrics that a paper prints, in its units.
-
-METRIC_COLUMNS: dict[str, MetricColumn] = {column.key: column for column in COLUMNS}
+    aurc = {name: evaluation.aurc for name, evaluation in metrics.items()}
+    return sorted(aurc, key=lambda name: (math.isnan(aurc[name]), np.nan_to_num(aurc[name]), name))
 
 
 def columns_of(metrics: Sequence[str]) -> list[MetricColumn]:
@@ -118,7 +99,7 @@ def unit_words(column: MetricColumn) -> str:
     >>> unit_words(METRIC_COLUMNS["aurc"]), unit_words(METRIC_COLUMNS["auroc"])
     ('AURC ×1000, lower is better', 'AUROC in percent, higher is better')
     """
-    unit = "in percent" if column.scale == 100 else f"×{column.scale}"
+    unit = "in percent" if column.sign == "%" else column.sign
     return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
 
 
@@ -145,4 +126,4 @@ def axis_words(column: MetricColumn) -> str:
     >>> axis_words(METRIC_COLUMNS["aurc"]), axis_words(METRIC_COLUMNS["auroc"])
     ('AURC (×1000)', 'AUROC (%)')
     """
-    return f"{column.title} ({'%' if column.scale == 100 else f'×{column.scale}'})"
+    return f"{column.title} ({column.sign})"

@@ -128,7 +128,7 @@ class Table:
         return f"{self.caption} {best}: {marking.best}; {second}: {marking.second}. {marking.test}"
 
 
-def spread_cell(found: Spread, scale: float, mark: Mark = "", *, failed: bool = False) -> Cell:
+def spread_cell(spread: Spread, scale: float, mark: Mark = "", *, failed: bool = False) -> Cell:
     """Write a mean, and the spread over draws where there is one.
 
     Examples
@@ -138,12 +138,12 @@ def spread_cell(found: Spread, scale: float, mark: Mark = "", *, failed: bool = 
     >>> spread_cell(Spread(math.nan, math.nan, 0, 5), 100).text
     '–'
     """
-    if math.isnan(found.mean):
+    if math.isnan(spread.mean):
         return Cell("failed" if failed else UNDEFINED)
-    notes = [f"± {scale * found.sd:.2f}"] if found.sd > 0 else []
-    if found.n_undefined:
-        notes.append(f"({found.n}/{found.n + found.n_undefined})")
-    value = scale * found.mean
+    notes = [f"± {scale * spread.sd:.2f}"] if spread.sd > 0 else []
+    if spread.n_undefined:
+        notes.append(f"({spread.n}/{spread.n + spread.n_undefined})")
+    value = scale * spread.mean
     return Cell(f"{value:.2f}", " ".join(notes), mark, value)
 
 
@@ -159,7 +159,7 @@ def rank_cell(rank: float) -> Cell:
 
 
 def signed(value: float, digits: int = 2, *, star: bool = False) -> str:
-    """Write a difference with its sign, which a rounded zero has not, and a star if told.
+    """Write a difference with its sign, which a rounded zero has not, and a star if asked for.
 
     Examples
     --------

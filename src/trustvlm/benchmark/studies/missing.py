@@ -177,7 +177,7 @@ def _table(rows: Sequence[Row], plan: Plan) -> Table:
     metric, taken = _means(rows, plan.metric), _means(rows, "accepted")
     shares = sorted({float(row["missing"]) for row in rows})
     scores = list(dict.fromkeys(str(row["score"]) for row in rows))
-    unit = "%" if column.scale == 100 else f"×{column.scale}"
+    unit = column.sign
     return Table(
         name=f"missing-{slug(plan.metric)}",
         title=f"{column.title}, and who is accepted, when classes lack shots",
