@@ -170,7 +170,7 @@ def select(
     connection: sqlite3.Connection, fingerprint: str, keys: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the undamaged vectors among some keys."""
-    found: dict[str, NDArray[np.float32]] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     stale: list[int] = []
     now = int(time.time())
     for start in range(0, len(keys), _VARIABLES):
@@ -185,7 +185,7 @@ def select(
         for row, key, dim, blob, check, used in rows:
             vector = unpack(fingerprint, key, dim, blob, check)
             if vector is not None:
-                found[key] = vector
+                vectors[key] = vector
                 if used < now - _DAY:
                     stale.append(row)
     if stale:
@@ -194,7 +194,7 @@ def select(
             connection.executemany(
                 "UPDATE embeddings SET used = ? WHERE rowid = ?", ((now, row) for row in stale)
             )
-    return found
+    return vectors
 
 
 def insert(
@@ -275,14 +275,14 @@ def clear(connection: sqlite3.Connection) -> int:
 
 
 def _encoder_ids(connection: sqlite3.Connection, encoder: str | None) -> list[int]:
-    known = connection.execute("SELECT id, fingerprint, spec FROM encoders").fetchall()
+    encoders = connection.execute("SELECT id, fingerprint, spec FROM encoders").fetchall()
     ids = [
         number
-        for number, fingerprint, spec in known
+        for number, fingerprint, spec in encoders
         if encoder is None or spec == encoder or (encoder and fingerprint.startswith(encoder))
     ]
     if encoder is not None and not ids:
-        specs = ", ".join(sorted({repr(spec) for _, _, spec in known})) or "none"
+        specs = ", ".join(sorted({repr(spec) for _, _, spec in encoders})) or "none"
         raise InputError(
             f"Expected `encoder` to name one whose vectors are stored, but got {encoder!r}. "
             f"There are: {specs}."
@@ -475,7 +475,7 @@ class EmbeddingStore:
 
 
 class NullStore(EmbeddingStore):
-    """Knows no vector and keeps none: every image is encoded each time it comes.
+    """Keeps no vectors: every image is encoded each time it comes.
 
     Examples
     --------
