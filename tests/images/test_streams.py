@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, shards
+from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, reading
 from trustvlm.images.archives import TarShard
 from trustvlm.images.inputs import input_kind
 from trustvlm.images.remote import Location
@@ -26,7 +26,7 @@ from trustvlm.images.shards import BrokenShard, prefetch, read_with_retry
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(shards, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(reading, "_FIRST_WAIT", 0.0)
 
 
 def content(name: str) -> bytes:

@@ -279,7 +279,7 @@ def _class_folder_images(
         counts.append(len(images))
     labels = np.repeat(np.arange(len(classes)), counts)
     ids = tuple(c.wnid for c in classes)
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if left_out:
         others = counted(len(left_out), "folder")
         remarks = (f"{others} of other classes left out, such as {left_out[0]!r}",)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
-from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
-from trustvlm.images.reading import check_size, open_regular
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits
+from trustvlm.images.reading import (
+    LASTING,
+    N_RETRIES,
+    check_size,
+    open_regular,
+    read_error,
+    wait_to_retry,
+)
 from trustvlm.images.references import ImageRef, shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_RETRIES, _FIRST_WAIT = 2, 0.2
 
 
 def is_url(text: str) -> bool:
@@ -108,32 +113,21 @@ class RemoteImage:
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the bytes or raise `ImageError`; what may pass is tried three times."""
-        for attempt in range(_RETRIES + 1):
-            if attempt:
-                time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
+        failures = 0
+        while True:
             try:
                 files, path = file_system(self.url)
                 content = bytes(files.cat_file(path))
-                break
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise refusal("missing", self.path, "there is no such file", "Check the URL") from (
-                    error
-                )
-            except IsADirectoryError as error:
-                what, remedy = "this is a folder, not a file", "Name the images inside it"
-                raise refusal("directory", self.path, what, remedy) from error
-            except PermissionError as error:
-                what, remedy = "the file may not be read", "Give yourself permission to read it"
-                raise refusal("permission", self.path, what, remedy) from error
             except (MissingExtraError, InputError, ImageError):
                 raise
             except Exception as error:  # every service has errors of its own
-                failure = error
-        else:
-            what = f"the file cannot be read ({type(failure).__name__}: {failure})"
-            raise refusal("unreadable", self.path, what, "Check the network") from failure
-        check_size(len(content), limits, self.path)
-        return content
+                failures += 1
+                if failures > N_RETRIES or isinstance(error, LASTING):
+                    raise read_error(error, self.path, address="URL") from error
+            else:
+                check_size(len(content), limits, self.path)
+                return content
+            wait_to_retry(failures)
 
 
 def image_at(text: str, *, beside: Location | None = None) -> ImageRef | RemoteImage:
