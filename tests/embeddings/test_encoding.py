@@ -91,16 +91,16 @@ def test_neither_batch_size_nor_threads_change_the_result(photos, batch_size, wo
 @given(
     order=st.lists(st.integers(0, N - 1), max_size=40),
     batch_size=st.integers(1, 12),
-    known=st.sets(st.integers(0, N - 1)),
+    stored=st.sets(st.integers(0, N - 1)),
 )
-def test_any_order_with_repetitions_and_any_cache(photos, order, batch_size, known):
+def test_any_order_with_repetitions_and_any_cache(photos, order, batch_size, stored):
     encoder, store = PixelEncoder(), EmbeddingStore.memory()
-    encode_all([photos[i] for i in sorted(known)], {"e": encoder}, store)
+    encode_all([photos[i] for i in sorted(stored)], {"e": encoder}, store)
     encoder.batches.clear()
     refs = [photos[i] for i in order]
     got = encode_all(refs, {"e": encoder}, store, batch_size=batch_size)
     assert got.refs == tuple(refs)
-    assert encoder.n_encoded == len(set(order) - known), "each content once, known ones never"
+    assert encoder.n_encoded == len(set(order) - stored), "each content once, stored ones never"
     rows = expected_rows(refs, encoder).reshape(len(refs), encoder.dim)
     np.testing.assert_array_equal(got.embeddings["e"], rows)
 

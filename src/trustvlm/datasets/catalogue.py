@@ -27,7 +27,7 @@ class DatasetSpec:
     layout
         How images, labels and splits are laid down.
     folders
-        Where the set may lie under the data root, the usual place first.
+        Where the set may lie under the data root, the usual folder first.
     images
         Folder of the images inside it; "" where they lie in the folder itself.
     split_folders

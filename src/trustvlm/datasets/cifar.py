@@ -193,7 +193,7 @@ def read_cifar(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
     """List one split in the order of the files; class names are those in the meta file.
 
     Each image becomes the bytes of a PPM file when it is read: no pixel is changed, and the bytes
-    are the same on every machine, so that embeddings are found again in the store.
+    are the same on every machine, so that embeddings are looked up in the store.
 
     Raises
     ------

@@ -317,7 +317,7 @@ class DatasetStatus:
     folder
         Where it is; None if absent.
     counts
-        Images found in each split; None for a split that cannot be read.
+        Images in each split; None for a split that cannot be read.
     details
         What is missing or differs, as sentences.
     """

@@ -75,12 +75,12 @@ def encode_images(
     Images are taken in chunks of `batch_size` by position, and what a chunk lacks is one batch of
     each encoder, committed before the next. A run that was killed therefore repeats the very
     batches that were lost, and its result equals that of an undisturbed run to the last bit.
-    Files are read and decoded in threads, a few chunks ahead; encoders run in the caller's thread.
+    Threads prefetch (read and decode) a few chunks; encoders run in the caller's thread.
 
     Parameters
     ----------
     refs
-        The n images. An iterator is drawn on a few chunks ahead, so that a stream of any length
+        The n images. An iterator is prefetched by a few chunks, so that a stream of any length
         needs the memory of those.
     encoders
         By the names under which their embeddings come back. Encoders with one fingerprint run
@@ -300,7 +300,7 @@ class Batch(Generic[S]):
         error = item.error or self._errors.get(item.digest)
         if error is None or item.owner:
             return error
-        # The message begins with the name of the image that was decoded in this one's place.
+        # The message begins with the name of the image that was decoded for this one too.
         message = str(error).removeprefix(self._images[item.digest].path)
         return ImageError(error.kind, f"{path}{message}")
 

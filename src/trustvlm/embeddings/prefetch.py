@@ -1,4 +1,4 @@
-"""Read and decode images in threads that run ahead of the encoders.
+"""Read and decode images in threads, before the encoders need them.
 
 A thread whose image takes longer than the time limit is given up and replaced.
 """
@@ -60,11 +60,11 @@ class Work(Protocol[T_co]):
         ...
 
     def given_up(self) -> T_co:
-        """Return what stands in place of the result if it takes too long."""
+        """Return what stands for the result if it takes too long."""
         ...
 
     def not_tried(self) -> T_co:
-        """Return what stands in place of the result if no thread is left."""
+        """Return what stands for the result if no thread is left."""
         ...
 
 
@@ -174,7 +174,7 @@ class ThreadPool(Generic[T]):
         while (task := self._tasks.get()) is not None:
             self._threads[thread] = task
             if not _settle(task):
-                # Another thread stands in this one's place.
+                # Another thread has replaced this one.
                 _count(-1)
                 return
             self._threads[thread] = None
@@ -220,7 +220,7 @@ class PreparedImage:
     digest
         SHA-256 of its bytes; "" if it could not be read.
     owner
-        False if another image of the chunk has the same bytes and was prepared in its place.
+        False if another image of the chunk has the same bytes and was prepared for both.
     error
         Why it cannot be encoded.
     stored

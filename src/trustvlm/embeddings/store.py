@@ -63,8 +63,8 @@ def open_store(path: Path | None) -> sqlite3.Connection:
 def checksum(fingerprint: str, key: str, blob: bytes) -> int:
     """Return a CRC-32 over the vector and whose it is.
 
-    It covers the key as well: a vector that a damaged index files under another image is found
-    out too.
+    It covers the key as well: a vector that a damaged index files under another image is
+    noticed too.
     """
     return zlib.crc32(blob, zlib.crc32(f"{fingerprint}:{key}".encode()))
 
@@ -333,7 +333,7 @@ def _size_on_disk(path: Path) -> int:
 class EmbeddingStore:
     """Vectors by content and encoder, in one SQLite file.
 
-    A vector is found again by the SHA-256 of what it was computed from and the fingerprint of
+    A vector is looked up by the SHA-256 of what it was computed from and the fingerprint of
     what computed it, so it can never be out of date: other weights, settings or preprocessing
     have another fingerprint. Several threads and processes may use one store. A store never
     stops the work it serves: where the file cannot be used, a warning says so and vectors are

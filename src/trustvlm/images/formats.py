@@ -1,4 +1,4 @@
-"""Which image formats are opened, told by their first bytes and never by the file's name."""
+"""Which image formats are opened; the first bytes decide, never the file's name."""
 
 from __future__ import annotations
 

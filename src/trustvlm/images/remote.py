@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -130,29 +131,31 @@ class RemoteImage:
             wait_to_retry(failures)
 
 
-def image_at(text: str, *, beside: Location | None = None) -> ImageRef | RemoteImage:
-    """Return the image that a path or URL names.
+def image_at(text: str) -> ImageRef | RemoteImage:
+    """Return the image that a path or URL names."""
+    return RemoteImage(shown(text), text) if is_url(text) else ImageRef(shown(text), Path(text))
 
-    Parameters
-    ----------
-    text
-        A URL, or a path.
-    beside
-        The list that names it; a path is relative to its folder.
+
+def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]:
+    """Return what makes images of the paths and URLs in a list: paths are relative to its folder.
 
     Examples
     --------
-    >>> image_at("cats/1.jpg", beside=Location("memory://lists/all.txt")).url
+    >>> images_beside(Location("memory://lists/all.txt"))("cats/1.jpg").url
     'memory://lists/cats/1.jpg'
     """
-    name = shown(text)
-    if is_url(text):
-        return RemoteImage(name, text)
-    if beside is None:
-        return ImageRef(name, Path(text))
-    if beside.is_url:
-        return RemoteImage(name, f"{beside.text.rpartition('/')[0]}/{text.lstrip('/')}")
-    return ImageRef(name, Path(beside.text).parent / text)
+    is_remote, folder = location.is_url, Path(location.text).parent
+    remote_folder = location.text.rpartition("/")[0]
+
+    def image(text: str) -> ImageRef | RemoteImage:
+        name = shown(text)
+        if is_url(text):
+            return RemoteImage(name, text)
+        if is_remote:
+            return RemoteImage(name, f"{remote_folder}/{text.lstrip('/')}")
+        return ImageRef(name, folder / text)
+
+    return image
 
 
 def expand(url: str) -> list[str]:

@@ -74,7 +74,7 @@ class FileShard:
 
 @dataclass(frozen=True)
 class BrokenShard(UnreadableImage):
-    """Stands in place of all further images of a shard that cannot be read any more."""
+    """Stands for all further images of a shard that cannot be read any more."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class StreamShard(ABC):
 
     @property
     def length(self) -> None:
-        """Not known without reading."""
+        """None: only reading tells."""
         return
 
     def stamp(self) -> str:
@@ -111,7 +111,7 @@ class StreamShard(ABC):
             return type(error).__name__
 
     def images(self, start: int = 0) -> Iterator[ImageSource]:
-        """Yield the images from a position on, read by a thread that runs ahead."""
+        """Yield the images from a position on, prefetched by a thread."""
         return prefetch(
             read_with_retry(self._read, start, self.location, self.name, self._damage())
         )
@@ -177,7 +177,7 @@ def _broken(name: str, error: Exception, n_images: int) -> BrokenShard:
     return BrokenShard(name, failure.kind, str(failure))
 
 
-# A stream is read a little ahead of its consumer, so that neither waits for the other.
+# A stream is prefetched for its consumer, so that neither waits for the other.
 
 _N_AHEAD, _BYTES_AHEAD = 256, 64 * 2**20
 
