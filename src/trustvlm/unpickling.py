@@ -11,7 +11,7 @@ class RestrictedUnpickler(pickle.Unpickler):
     """Loads plain values, and inert stand-ins for the few names that a format needs.
 
     A pickle may name any callable, and call it. A subclass lists in `admitted`, by module and
-    name, what the files of one format mention, and what to put in its place; every other name is
+    name, what the files of one format mention, and what to put for it; every other name is
     refused with `pickle.UnpicklingError`. What a file may call or alter should be a plain value or
     have no attributes (`__slots__ = ()`), so that no opcode can change what it does.
 

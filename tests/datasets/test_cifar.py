@@ -97,10 +97,10 @@ def test_pickles_that_python_3_saved_anew(tmp_path, protocol):
 def test_arrays_come_back_as_numpy_reads_them(dtype, shape, fortran, protocol):
     values = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
     values = np.asfortranarray(values) if fortran else values
-    found = read_pickle(pickle.dumps({"x": values}, protocol), name="x")["x"]
-    assert found.dtype == values.dtype
-    assert np.array_equal(found, values)
-    assert not found.flags.writeable
+    loaded = read_pickle(pickle.dumps({"x": values}, protocol), name="x")["x"]
+    assert loaded.dtype == values.dtype
+    assert np.array_equal(loaded, values)
+    assert not loaded.flags.writeable
 
 
 def test_the_miniatures_are_pickles_that_numpy_itself_reads():
@@ -108,9 +108,9 @@ def test_the_miniatures_are_pickles_that_numpy_itself_reads():
     content = python2_pickle(value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy 2 speaks of its renamed modules
-        found = pickle.loads(content, encoding="latin1")
-    assert np.array_equal(found["data"], value["data"])
-    assert (found["labels"], found["name"]) == ([3, 300], "x" * 300)
+        loaded = pickle.loads(content, encoding="latin1")
+    assert np.array_equal(loaded["data"], value["data"])
+    assert (loaded["labels"], loaded["name"]) == ([3, 300], "x" * 300)
     assert np.array_equal(read_pickle(content, name="x")["data"], value["data"])
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
 
@@ -229,9 +229,9 @@ def test_labels_as_an_array_and_no_file_names(tmp_path):
     home = plant_cifar10(tmp_path)
     batch = {"data": cifar_pixels(2, 0), "labels": np.array([1, 2])}
     (home / "test_batch").write_bytes(python2_pickle(batch))
-    found = datasets.load(SMALL["cifar10"], tmp_path, strict=True)
-    assert found.labels.tolist() == [1, 2]
-    assert found.refs[1].path.endswith("test_batch/00001")
+    loaded = datasets.load(SMALL["cifar10"], tmp_path, strict=True)
+    assert loaded.labels.tolist() == [1, 2]
+    assert loaded.refs[1].path.endswith("test_batch/00001")
 
 
 def test_missing_files(tmp_path):

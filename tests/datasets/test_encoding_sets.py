@@ -38,9 +38,9 @@ def test_a_missing_image_is_a_row_with_its_error(tmp_path):
     home = plant_zhou(tmp_path, "dtd")
     (home / "images" / "Wolke" / "c.jpg").unlink()
     with pytest.warns(TrustVLMWarning, match="1 of 3 images missing"):
-        found = datasets.load("dtd", tmp_path)
+        dataset = datasets.load("dtd", tmp_path)
     with EmbeddingStore(tmp_path / "e.sqlite") as store:
-        chunk = encode_all(found.refs, {"vlm": PixelEncoder()}, store)
+        chunk = encode_all(dataset.refs, {"vlm": PixelEncoder()}, store)
     assert chunk.readable.tolist() == [True, False, True]
     assert "DTD/images/Wolke/c.jpg: there is no such file" in str(chunk.errors[1])
     assert np.isnan(chunk.embeddings["vlm"][1]).all()

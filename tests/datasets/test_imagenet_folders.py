@@ -13,7 +13,7 @@ from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import find_labelled
 
 CLASSES = datasets.imagenet_classes()
-WNIDS = [known.wnid for known in CLASSES]
+WNIDS = [imagenet_class.wnid for imagenet_class in CLASSES]
 
 
 def small(name, **counts):
@@ -29,7 +29,7 @@ def root(tmp_path_factory):
     plant_files(top / "ImageNet" / "val", (f"{w}/ILSVRC2012_val_1.JPEG" for w in WNIDS))
     plant_files(top / "ImageNet-Sketch", (f"{w}/sketch_0.JPEG" for w in WNIDS))
     for name in "ar":
-        own = [known.wnid for known in datasets.imagenet_classes(name)]
+        own = [imagenet_class.wnid for imagenet_class in datasets.imagenet_classes(name)]
         plant_files(top / f"imagenet-{name}", [*(f"{w}/x.jpg" for w in own), "README.txt"])
     v2 = top / "imagenetv2-matched-frequency-format-val"
     plant_files(v2, (f"{i}/{i}.jpeg" for i in range(1000)))
@@ -47,16 +47,20 @@ def root(tmp_path_factory):
     ],
 )
 def test_class_lists_explain_the_folders_as_the_catalogue_does(root, name, folder):
-    known = datasets.imagenet_class_list(name)
-    assert len(set(known.labels)) == len(known)
+    classes = datasets.imagenet_class_list(name)
+    assert len(set(classes.labels)) == len(classes)
     labelled = find_labelled(root / folder)
-    assert set(labelled.classes) == set(known.folders)
+    assert set(labelled.classes) == set(classes.folders)
     of_file = dict(
-        zip((ref.path for ref in labelled.refs), known.indices(labelled.labels), strict=True)
+        zip(
+            (ref.path for ref in labelled.refs),
+            classes.indices(labelled.labels),
+            strict=True,
+        )
     )
     with pytest.warns(TrustVLMWarning):  # the counts are not those of the whole set
         listed = (datasets.load_shots if name == "imagenet" else datasets.load)(name, root)
-    assert known.names == listed.class_names
+    assert classes.names == listed.class_names
     for ref, label in zip(listed.refs, listed.labels, strict=True):
         assert of_file["/".join(ref.path.split("/")[-2:])] == label
 
@@ -91,22 +95,22 @@ def test_the_validation_folder_of_imagenet_is_the_test_split(root):
 def test_imagenet_in_coops_layout(tmp_path):
     plant_files(tmp_path / "imagenet" / "images" / "val", [f"{WNIDS[3]}/1.JPEG"])
     with pytest.warns(TrustVLMWarning, match="999 of 1000 class folders missing or empty"):
-        found = datasets.load("imagenet", tmp_path)
-    assert found.labels.tolist() == [3]
-    assert found.refs[0].path == f"images/val/{WNIDS[3]}/1.JPEG"
-    assert len(found.missing) == 999
+        dataset = datasets.load("imagenet", tmp_path)
+    assert dataset.labels.tolist() == [3]
+    assert dataset.refs[0].path == f"images/val/{WNIDS[3]}/1.JPEG"
+    assert len(dataset.missing) == 999
 
 
 @pytest.mark.parametrize("name", ["a", "r"])
 def test_the_200_classes_of_a_and_r(root, name):
     spec = small(f"imagenet-{name}", test=200)
-    found = datasets.load(spec, root, strict=True)
+    dataset = datasets.load(spec, root, strict=True)
     kept = datasets.shots_source(spec).classes
-    assert found.n_classes == 200
-    assert found.labels.tolist() == list(range(200))
-    assert found.class_ids == tuple(WNIDS[i] for i in kept)
-    assert found.class_names == tuple(CLASSES[i].name for i in kept)
-    for ref, label in zip(found.refs, found.labels, strict=True):
+    assert dataset.n_classes == 200
+    assert dataset.labels.tolist() == list(range(200))
+    assert dataset.class_ids == tuple(WNIDS[i] for i in kept)
+    assert dataset.class_names == tuple(CLASSES[i].name for i in kept)
+    for ref, label in zip(dataset.refs, dataset.labels, strict=True):
         assert ref.path.split("/")[1] == WNIDS[kept[label]]
 
 
@@ -136,26 +140,26 @@ def test_the_relatives_are_for_testing_only(root, name):
 
 
 def test_sketch(root):
-    found = datasets.load(small("imagenet-sketch", test=1000), root, strict=True)
-    assert found.labels.tolist() == list(range(1000))
-    assert found.refs[999].path == "ImageNet-Sketch/n15075141/sketch_0.JPEG"
+    dataset = datasets.load(small("imagenet-sketch", test=1000), root, strict=True)
+    assert dataset.labels.tolist() == list(range(1000))
+    assert dataset.refs[999].path == "ImageNet-Sketch/n15075141/sketch_0.JPEG"
 
 
-@pytest.mark.parametrize("place", ["ImageNet-Sketch/sketch", "imagenet-sketch/images"])
-def test_sketch_as_the_archive_and_as_coop_have_it(tmp_path, place):
-    plant_files(tmp_path / place, (f"{w}/1.JPEG" for w in WNIDS))
-    found = datasets.load(small("imagenet-sketch", test=1000), tmp_path, strict=True)
-    assert len(found) == 1000
+@pytest.mark.parametrize("folder", ["ImageNet-Sketch/sketch", "imagenet-sketch/images"])
+def test_sketch_as_the_archive_and_as_coop_have_it(tmp_path, folder):
+    plant_files(tmp_path / folder, (f"{w}/1.JPEG" for w in WNIDS))
+    dataset = datasets.load(small("imagenet-sketch", test=1000), tmp_path, strict=True)
+    assert len(dataset) == 1000
 
 
 def test_numbers_are_numbers(root):
-    found = datasets.load(small("imagenet-v2", test=1000), root, strict=True)
-    assert found.labels.tolist() == list(range(1000))
-    for ref, label in zip(found.refs, found.labels, strict=True):
+    dataset = datasets.load(small("imagenet-v2", test=1000), root, strict=True)
+    assert dataset.labels.tolist() == list(range(1000))
+    for ref, label in zip(dataset.refs, dataset.labels, strict=True):
         assert ref.path.endswith(f"format-val/{label}/{label}.jpeg")
         assert ref.label == WNIDS[label]
     # Sorted as text, folder 10 would be class 2.
-    assert [found.labels[i] for i, r in enumerate(found.refs) if "/10/" in r.path] == [10]
+    assert [dataset.labels[i] for i, r in enumerate(dataset.refs) if "/10/" in r.path] == [10]
 
 
 def test_some_numbered_folders(tmp_path):
@@ -163,15 +167,15 @@ def test_some_numbered_folders(tmp_path):
     plant(folder, ["2/a.jpeg", "10/a.jpeg", "1/b.jpeg", "1/a.jpeg", "0/a.jpeg", "007/a.jpeg"])
     plant_files(folder, ["1000/a.jpeg", "n01440764/a.jpeg", ".trash/a.jpeg", "5/notes.txt"])
     with pytest.warns(TrustVLMWarning) as caught:
-        found = datasets.load("imagenet-v2", tmp_path)
-    assert found.labels.tolist() == [0, 1, 1, 2, 7, 10]
-    assert [ref.path.split("/", 1)[1] for ref in found.refs] == [
+        dataset = datasets.load("imagenet-v2", tmp_path)
+    assert dataset.labels.tolist() == [0, 1, 1, 2, 7, 10]
+    assert [ref.path.split("/", 1)[1] for ref in dataset.refs] == [
         "0/a.jpeg", "1/a.jpeg", "1/b.jpeg", "2/a.jpeg", "007/a.jpeg", "10/a.jpeg",
     ]  # fmt: skip
     message = str(caught[0].message)
     assert "995 of 1000 class folders missing or empty" in message
     assert "2 folders of other classes left out, such as '1000'" in message
-    assert found.refs[0].read()
+    assert dataset.refs[0].read()
     plant(folder, ["07/a.jpeg"])
     with pytest.raises(InputError, match="'007' and '07' both mean class 7"):
         datasets.load("imagenet-v2", tmp_path)
@@ -179,7 +183,7 @@ def test_some_numbered_folders(tmp_path):
 
 def test_folders_of_other_classes_are_named(tmp_path):
     other = next(w for w in WNIDS if w not in {k.wnid for k in datasets.imagenet_classes("a")})
-    own = [known.wnid for known in datasets.imagenet_classes("a")]
+    own = [imagenet_class.wnid for imagenet_class in datasets.imagenet_classes("a")]
     plant_files(tmp_path / "imagenet-a", (f"{w}/1.jpg" for w in [*own, other]))
     spec = small("imagenet-a", test=200)
     with pytest.warns(TrustVLMWarning, match=f"1 folder of other classes left out, .*'{other}'"):
@@ -189,9 +193,9 @@ def test_folders_of_other_classes_are_named(tmp_path):
 def test_an_empty_class_folder_counts_as_missing(root, tmp_path):
     plant_files(tmp_path / "imagenet-r", ["n01443537/1.jpg", "n01484850/notes.txt"])
     with pytest.warns(TrustVLMWarning, match="199 of 200 class folders missing"):
-        found = datasets.load("imagenet-r", tmp_path)
-    assert "n01484850/" in found.missing
-    assert found.labels.tolist() == [0]
+        dataset = datasets.load("imagenet-r", tmp_path)
+    assert "n01484850/" in dataset.missing
+    assert dataset.labels.tolist() == [0]
 
 
 def test_validation_images_that_lie_loose(tmp_path):
@@ -216,13 +220,13 @@ def test_class_folders_by_name(tmp_path):
 
 
 def test_images_are_made_when_looked_at(root):
-    found = datasets.load(small("imagenet-v2", test=1000), root)
-    assert found.refs[-1].path == found.refs[999].path
-    assert [r.path for r in found.refs[5:8]] == [found.refs[i].path for i in (5, 6, 7)]
-    assert len(found.refs[990:2000]) == 10
-    chosen = found.select([3, 1]).select(np.array([1]))
+    dataset = datasets.load(small("imagenet-v2", test=1000), root)
+    assert dataset.refs[-1].path == dataset.refs[999].path
+    assert [r.path for r in dataset.refs[5:8]] == [dataset.refs[i].path for i in (5, 6, 7)]
+    assert len(dataset.refs[990:2000]) == 10
+    chosen = dataset.select([3, 1]).select(np.array([1]))
     assert chosen.labels.tolist() == [1]
-    assert chosen.refs[0].path == found.refs[1].path
-    assert sum(1 for _ in found.refs) == 1000
+    assert chosen.refs[0].path == dataset.refs[1].path
+    assert sum(1 for _ in dataset.refs) == 1000
     with pytest.raises(IndexError):
-        found.refs[1000]
+        dataset.refs[1000]

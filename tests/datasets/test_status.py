@@ -54,28 +54,28 @@ def test_the_four_states(tmp_path):
 def test_a_missing_split_file_is_said_once(tmp_path):
     home = plant_zhou(tmp_path, "ucf101")
     (home / ZHOU["ucf101"][2]).unlink()
-    (found,) = datasets.status(tmp_path, specs=[small("ucf101")])
-    assert found.state == "partial"
-    assert found.counts == {"train": None, "val": None, "test": None}
-    assert len(found.details) == 1
-    assert "'split_zhou_UCF101.json'" in found.details[0]
+    (result,) = datasets.status(tmp_path, specs=[small("ucf101")])
+    assert result.state == "partial"
+    assert result.counts == {"train": None, "val": None, "test": None}
+    assert len(result.details) == 1
+    assert "'split_zhou_UCF101.json'" in result.details[0]
 
 
 def test_split_files_in_a_folder_of_their_own(tmp_path):
     plant_zhou(tmp_path / "data", "ucf101", splits_dir=tmp_path / "splits")
-    (found,) = datasets.status(
+    (result,) = datasets.status(
         tmp_path / "data", splits_dir=tmp_path / "splits", specs=[small("ucf101")]
     )
-    assert found.state == "complete"
+    assert result.state == "complete"
 
 
 def test_half_of_imagenet(tmp_path):
-    wnids = [known.wnid for known in datasets.imagenet_classes()]
+    wnids = [entry.wnid for entry in datasets.imagenet_classes()]
     plant_files(tmp_path / "ImageNet" / "val", (f"{w}/1.JPEG" for w in wnids))
     spec = replace(datasets.get("imagenet"), counts={"train": 1000, "test": 1000})
-    (found,) = datasets.status(tmp_path, specs=[spec])
-    assert (found.state, found.counts) == ("partial", {"train": None, "test": 1000})
-    assert "train" in found.details[0]
+    (result,) = datasets.status(tmp_path, specs=[spec])
+    assert (result.state, result.counts) == ("partial", {"train": None, "test": 1000})
+    assert "train" in result.details[0]
 
 
 def test_no_root(tmp_path):
@@ -127,11 +127,11 @@ def test_command_with_a_root_says_what_is_there(run, tmp_path):
     assert "0 of 17 sets are complete." in done.out
 
     entries = json.loads(run("datasets", "--root", root, "--json").out)
-    found = {entry["name"]: entry for entry in entries}
-    assert found["caltech101"]["folder"] == str(root / "caltech-101")
-    assert found["cifar10"]["counts"] == {"train": 10, "test": 2}
-    assert found["pets"]["state"] == "absent"
-    assert found["pets"]["folder"] is None
+    result = {entry["name"]: entry for entry in entries}
+    assert result["caltech101"]["folder"] == str(root / "caltech-101")
+    assert result["cifar10"]["counts"] == {"train": 10, "test": 2}
+    assert result["pets"]["state"] == "absent"
+    assert result["pets"]["folder"] is None
 
 
 def test_command_with_splits_elsewhere(run, tmp_path):

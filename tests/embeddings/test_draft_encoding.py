@@ -36,13 +36,13 @@ def test_encoders_share_an_image_only_where_they_want_the_same(photos, monkeypat
         "b": PixelEncoder(1, preprocessing=prep(True)),
         "whole": PixelEncoder(2, preprocessing=prep(False)),
     }
-    found = encode_all(refs, encoders, EmbeddingStore.memory())
+    encoded = encode_all(refs, encoders, EmbeddingStore.memory())
     assert sorted(asked, key=str) == [256, 256, None, None]
     for name, encoder in encoders.items():
         enough = encoder.preprocessing.enough
         images = [decode(photos / f"{i}.jpg", enough=enough) for i in range(2)]
         pixels = np.stack([encoder.preprocessing.pixels(image) for image in images])
-        np.testing.assert_array_equal(found.embeddings[name], encoder.encode_pixels(pixels))
+        np.testing.assert_array_equal(encoded.embeddings[name], encoder.encode_pixels(pixels))
 
 
 def test_a_model_remembers_that_it_drafts(photos, tmp_path):

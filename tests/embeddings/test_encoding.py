@@ -27,7 +27,7 @@ from trustvlm.embeddings import (
     encode_images,
     prefetch,
 )
-from trustvlm.embeddings.encode import joined
+from trustvlm.embeddings.encode import concatenate
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -91,16 +91,16 @@ def test_neither_batch_size_nor_threads_change_the_result(photos, batch_size, wo
 @given(
     order=st.lists(st.integers(0, N - 1), max_size=40),
     batch_size=st.integers(1, 12),
-    known=st.sets(st.integers(0, N - 1)),
+    stored=st.sets(st.integers(0, N - 1)),
 )
-def test_any_order_with_repetitions_and_any_cache(photos, order, batch_size, known):
+def test_any_order_with_repetitions_and_any_cache(photos, order, batch_size, stored):
     encoder, store = PixelEncoder(), EmbeddingStore.memory()
-    encode_all([photos[i] for i in sorted(known)], {"e": encoder}, store)
+    encode_all([photos[i] for i in sorted(stored)], {"e": encoder}, store)
     encoder.batches.clear()
     refs = [photos[i] for i in order]
     got = encode_all(refs, {"e": encoder}, store, batch_size=batch_size)
     assert got.refs == tuple(refs)
-    assert encoder.n_encoded == len(set(order) - known), "each content once, known ones never"
+    assert encoder.n_encoded == len(set(order) - stored), "each content once, stored ones never"
     rows = expected_rows(refs, encoder).reshape(len(refs), encoder.dim)
     np.testing.assert_array_equal(got.embeddings["e"], rows)
 
@@ -190,6 +190,21 @@ def test_other_weights_or_preprocessing_are_never_confused(photos):
         got = encode_all(photos, {"e": encoder}, store)
         np.testing.assert_array_equal(got.embeddings["e"], expected_rows(photos, encoder))
         assert encoder.n_encoded == N
+
+
+@pytest.mark.parametrize(
+    "difference", [{"interpolation": "bicubic"}, {"resize": None}, {"rounding": "even"}]
+)
+def test_encoders_share_pixels_only_if_all_that_makes_them_is_alike(photos, difference):
+    preprocessing = PixelEncoder().preprocessing
+    other = replace(preprocessing, **difference)
+    encoders = {"a": PixelEncoder(seed=1), "b": PixelEncoder(seed=2, preprocessing=other)}
+    rows = {name: expected_rows(photos, encoder) for name, encoder in encoders.items()}
+    as_a_sees_them = expected_rows(photos, PixelEncoder(seed=2, preprocessing=preprocessing))
+    assert not np.array_equal(rows["b"], as_a_sees_them), "the difference changes pixels"
+    got = encode_all(photos, encoders, EmbeddingStore.memory())
+    for name in encoders:
+        np.testing.assert_array_equal(got.embeddings[name], rows[name])
 
 
 # -- things that go wrong -----------------------------------------------------------------------
@@ -398,8 +413,8 @@ def test_a_forgotten_run_may_be_collected_in_one_of_its_own_threads(photos):
 
     content = photos[0].file.read_bytes()
     parts = [[InMemoryImage("first", content)], [Collecting("second", content)]]
-    wanted = prefetch.Wanted({}, EmbeddingStore.memory(), Limits())
-    forgotten.append(prefetch.run_ahead(parts, wanted, workers=1, chunk_size=1))
+    wanted = prefetch.PrefetchSettings({}, EmbeddingStore.memory(), Limits())
+    forgotten.append(prefetch.prefetch_chunks(parts, wanted, workers=1, chunk_size=1))
     next(forgotten[0])
     ready.set()
     assert_no_threads()
@@ -511,7 +526,7 @@ def test_a_stream_gives_what_a_list_gives_and_is_read_only_a_little_ahead(photos
     )
     first = next(chunks)
     assert len(drawn) < len(photos), "the stream was read to its end at once"
-    got = joined([first, *chunks], {"e": PixelEncoder().dim})
+    got = concatenate([first, *chunks], {"e": PixelEncoder().dim})
     same = encode_all(photos, {"e": PixelEncoder()}, EmbeddingStore.memory(), batch_size=3)
     assert [ref.path for ref in got.refs] == [ref.path for ref in photos]
     assert got.embeddings["e"].tobytes() == same.embeddings["e"].tobytes()

@@ -106,10 +106,10 @@ def test_threads_that_hang_are_bounded_and_the_rest_is_said_not_to_be_tried(phot
     (photos / "last.png").write_bytes((photos / "01.png").read_bytes() + b"other")
     with decoders_that_hang_on("hangs"):
         got = encode(photos, limits=Limits(seconds=0.3), workers=2)
-        found = kinds(got)
+        kinds_by_path = kinds(got)
         assert n_hanging() == MOST_HANGING + 1
-        assert list(found.values()).count("too_slow") == MOST_HANGING + 1
-        assert found["last.png"] == "not_tried"
+        assert list(kinds_by_path.values()).count("too_slow") == MOST_HANGING + 1
+        assert kinds_by_path["last.png"] == "not_tried"
         assert "not tried, because 17 images before it hang" in str(got.errors[-1])
         assert sum(got.readable) == 30
         # Nor does another run begin threads that it could lose.

@@ -28,26 +28,26 @@ def test_a_folder_of_class_folders(tmp_path):
         "loose.jpg", "classes.txt", ".trash/9.jpg",
     )  # fmt: skip
     (tmp_path / "empty").mkdir()
-    found = find_labelled(tmp_path)
-    assert [(ref.path, ref.label) for ref in found.refs] == [
+    labelled = find_labelled(tmp_path)
+    assert [(ref.path, ref.label) for ref in labelled.refs] == [
         ("cat/in/side/3.png", "cat"), ("cat/z.jpg", "cat"), ("dog/1.jpg", "dog"),
         ("dog/2.jpg", "dog"),
     ]  # fmt: skip
-    assert found.classes == ("cat", "dog", "empty")
-    assert found.counts == {"cat": 2, "dog": 2, "empty": 0}
-    assert found.loose == ("loose.jpg",)
-    assert found.skipped == {".txt": 2}
-    assert len(found) == 4
-    assert found.labels == ["cat", "cat", "dog", "dog"]
-    assert all(ref.file.is_file() for ref in found.refs)
+    assert labelled.classes == ("cat", "dog", "empty")
+    assert labelled.counts == {"cat": 2, "dog": 2, "empty": 0}
+    assert labelled.loose == ("loose.jpg",)
+    assert labelled.skipped == {".txt": 2}
+    assert len(labelled) == 4
+    assert labelled.labels == ["cat", "cat", "dog", "dog"]
+    assert all(ref.file.is_file() for ref in labelled.refs)
 
 
 def test_order_is_by_class_folder_then_by_file(tmp_path):
     # As plain text, "a b/1.jpg" would come before "a/1.jpg".
     plant(tmp_path, "a/1.jpg", "a b/1.jpg", "a-b/1.jpg", "B/1.jpg")
-    found = find_labelled(tmp_path)
-    assert found.classes == ("B", "a", "a b", "a-b")
-    assert found.labels == list(found.classes)
+    labelled = find_labelled(tmp_path)
+    assert labelled.classes == ("B", "a", "a b", "a-b")
+    assert labelled.labels == list(labelled.classes)
 
 
 def test_links_among_class_folders(tmp_path):
@@ -61,13 +61,13 @@ def test_links_among_class_folders(tmp_path):
 def test_csv_with_labels(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path;label\nb.jpg;dog \nsub/a.jpg;cat\nb.jpg;dog\n")
-    found = find_labelled(file)
-    assert [(ref.path, ref.file, ref.label) for ref in found.refs] == [
+    labelled = find_labelled(file)
+    assert [(ref.path, ref.file, ref.label) for ref in labelled.refs] == [
         ("b.jpg", tmp_path / "b.jpg", "dog"),
         ("sub/a.jpg", tmp_path / "sub" / "a.jpg", "cat"),
         ("b.jpg", tmp_path / "b.jpg", "dog"),
     ]
-    assert found.classes == ("cat", "dog")
+    assert labelled.classes == ("cat", "dog")
     file.write_text("image,class\n1.jpg,x\n")
     assert find_labelled(file, path_column="image", label_column="class").labels == ["x"]
     with pytest.raises(InputError, match="column 'path', but its columns are 'image', 'class'"):
@@ -86,10 +86,10 @@ def test_csv_with_labels(tmp_path):
 def test_paths_and_labels():
     paths = [Path("x/b.jpg"), "a.jpg", "a.jpg"]
     for labels in (["dog", "cat", "cat"], np.array(["dog", "cat", "cat"]), ("dog", "cat", "cat")):
-        found = find_labelled((paths, labels))
-        assert [ref.path for ref in found.refs] == [str(Path("x/b.jpg")), "a.jpg", "a.jpg"]
-        assert found.labels == ["dog", "cat", "cat"]
-        assert found.classes == ("cat", "dog")
+        labelled = find_labelled((paths, labels))
+        assert [ref.path for ref in labelled.refs] == [str(Path("x/b.jpg")), "a.jpg", "a.jpg"]
+        assert labelled.labels == ["dog", "cat", "cat"]
+        assert labelled.classes == ("cat", "dog")
 
 
 def test_labelled_urls(tmp_path):

@@ -25,19 +25,19 @@ def plant(folder: Path, *names: str) -> Path:
     return folder
 
 
-def paths(found: ImageList) -> list[str]:
-    return [ref.path for ref in found]
+def paths(listed: ImageList) -> list[str]:
+    return [ref.path for ref in listed]
 
 
 def test_a_folder_is_walked_in_the_order_of_relative_paths(tmp_path):
     plant(tmp_path, "b.jpg", "a/z.PNG", "a/deep/er/x.webp", "c.jpeg", "B.jpg", "10.jpg", "9.jpg")
-    found = find_images(tmp_path)
-    assert paths(found) == [
+    listed = find_images(tmp_path)
+    assert paths(listed) == [
         "10.jpg", "9.jpg", "B.jpg", "a/deep/er/x.webp", "a/z.PNG", "b.jpg", "c.jpeg",
     ]  # fmt: skip
-    assert paths(found) == [str(p) for p in sorted(Path(ref.path) for ref in found)]
-    assert all(decode(ref.file).size == (16, 16) for ref in found)
-    assert paths(find_images(str(tmp_path) + "/")) == paths(found)
+    assert paths(listed) == [str(p) for p in sorted(Path(ref.path) for ref in listed)]
+    assert all(decode(ref.file).size == (16, 16) for ref in listed)
+    assert paths(find_images(str(tmp_path) + "/")) == paths(listed)
 
 
 def test_other_files_are_counted_and_hidden_ones_are_not_there(tmp_path):
@@ -45,10 +45,10 @@ def test_other_files_are_counted_and_hidden_ones_are_not_there(tmp_path):
         tmp_path, "a.jpg", "notes.txt", "more/notes.TXT", "table.csv", "README",
         ".hidden.jpg", ".git/a.jpg", "._a.jpg", "Thumbs.db",
     )  # fmt: skip
-    found = find_images(tmp_path)
-    assert paths(found) == ["a.jpg"]
-    assert found.n_skipped == 5
-    assert found.skipped == {".txt": 2, ".csv": 1, "(none)": 1, ".db": 1}
+    listed = find_images(tmp_path)
+    assert paths(listed) == ["a.jpg"]
+    assert listed.n_skipped == 5
+    assert listed.skipped == {".txt": 2, ".csv": 1, "(none)": 1, ".db": 1}
 
 
 def test_every_broken_file_is_found(tmp_path):
@@ -69,13 +69,13 @@ def test_a_list_is_one_source_after_the_other(tmp_path, monkeypatch):
     plant(tmp_path, "one/b.jpg", "one/a.jpg", "one/x.txt", "two/a.jpg", "c.jpg")
     (tmp_path / "two.txt").write_text("two/a.jpg\n")
     monkeypatch.chdir(tmp_path)
-    found = find_images(["c.jpg", "one/", "two", "two.txt", "c.jpg", "gone.jpg"])
-    assert paths(found) == [
+    listed = find_images(["c.jpg", "one/", "two", "two.txt", "c.jpg", "gone.jpg"])
+    assert paths(listed) == [
         "c.jpg", "one/a.jpg", "one/b.jpg", "two/a.jpg", "two/a.jpg", "c.jpg", "gone.jpg",
     ]  # fmt: skip
-    assert found.n_skipped == 1
+    assert listed.n_skipped == 1
     with pytest.raises(ImageError, match=r"^gone\.jpg: ") as caught:
-        found[-1].read()
+        listed[-1].read()
     assert caught.value.kind == "missing"
     # One folder in a list is that folder.
     assert paths(find_images([Path("one")])) == ["a.jpg", "b.jpg"]
@@ -86,9 +86,9 @@ def test_text_file_of_paths(tmp_path):
     plant(tmp_path, "in/a b.jpg", "in/ü.jpg")
     lines = f"a b.jpg\r\n\r\n  ü.jpg  \r\n{tmp_path / 'in' / 'ü.jpg'}\r\ngone.jpg"
     (tmp_path / "in" / "list.txt").write_bytes(codecs.BOM_UTF8 + lines.encode())
-    found = find_images(tmp_path / "in" / "list.txt")
-    assert paths(found) == ["a b.jpg", "ü.jpg", str(tmp_path / "in" / "ü.jpg"), "gone.jpg"]
-    assert [ref.file.exists() for ref in found] == [True, True, True, False]
+    listed = find_images(tmp_path / "in" / "list.txt")
+    assert paths(listed) == ["a b.jpg", "ü.jpg", str(tmp_path / "in" / "ü.jpg"), "gone.jpg"]
+    assert [ref.file.exists() for ref in listed] == [True, True, True, False]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -98,9 +98,9 @@ def test_csv_delimiters_and_encodings(tmp_path, delimiter, encoding):
     rows = [("note", "path"), ("1", "a.jpg"), ("2", '"b, c; d.jpg"'), ("", "é.jpg"), ("4", "a.jpg")]
     text = "\r\n".join(delimiter.join(row) for row in rows)
     (tmp_path / "x" / "t.csv").write_bytes(text.encode(encoding))
-    found = find_images(tmp_path / "x" / "t.csv")
-    assert paths(found) == ["a.jpg", "b, c; d.jpg", "é.jpg", "a.jpg"]
-    assert all(ref.read() == PICTURE for ref in found)
+    listed = find_images(tmp_path / "x" / "t.csv")
+    assert paths(listed) == ["a.jpg", "b, c; d.jpg", "é.jpg", "a.jpg"]
+    assert all(ref.read() == PICTURE for ref in listed)
 
 
 def test_csv_of_one_column_may_hold_commas(tmp_path):
@@ -198,17 +198,17 @@ def test_names_that_are_not_utf8_can_be_written_and_read(tmp_path):
         (tmp_path / name).write_bytes(PICTURE)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (found,) = find_images(tmp_path)
-    assert found.path.encode("utf-8").decode() == "caf\N{REPLACEMENT CHARACTER}.jpg"
-    assert found.read() == PICTURE
+    (listed,) = find_images(tmp_path)
+    assert listed.path.encode("utf-8").decode() == "caf\N{REPLACEMENT CHARACTER}.jpg"
+    assert listed.read() == PICTURE
 
 
 def test_strange_names(tmp_path):
     names = ["a b.jpg", "a,b.jpg", 'q"uote.jpg', "new\nline.jpg", "日本.jpg", "-x.jpg", "#1.jpg"]
     plant(tmp_path, *names)
-    found = find_images(tmp_path)
-    assert sorted(paths(found)) == sorted(names)
-    assert all(ref.read() == PICTURE for ref in found)
+    listed = find_images(tmp_path)
+    assert sorted(paths(listed)) == sorted(names)
+    assert all(ref.read() == PICTURE for ref in listed)
 
 
 def test_many_folders_deep(tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, shards
+from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, reading
 from trustvlm.images.archives import TarShard
 from trustvlm.images.inputs import input_kind
 from trustvlm.images.remote import Location
@@ -26,7 +26,7 @@ from trustvlm.images.shards import BrokenShard, prefetch, read_with_retry
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(shards, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(reading, "_FIRST_WAIT", 0.0)
 
 
 def content(name: str) -> bytes:
@@ -50,8 +50,8 @@ def write_parquet(file: Path, columns: dict, group: int = 10) -> Path:
 
 
 def read_all(source, **settings) -> list[tuple[str, bytes]]:
-    found = image_shards(source, **settings)
-    return [(image.path, image.read()) for shard in found for image in shard.images()]
+    listed = image_shards(source, **settings)
+    return [(image.path, image.read()) for shard in listed for image in shard.images()]
 
 
 NAMES = [f"{i:03}.jpg" for i in range(23)]
@@ -224,12 +224,12 @@ def test_a_walk_is_in_the_order_of_the_parts(names):
         everything = [p.relative_to(folder) for p in folder.rglob("*.jpg") if p.is_file()]
         slow = sorted(p for p in everything if not any(part[0] == "." for part in p.parts))
         try:
-            found = [
+            listed = [
                 image.path for shard in image_shards(folder, size=2) for image in shard.images()
             ]
         except InputError:
-            found = []
-        assert found == [p.as_posix() for p in slow]
+            listed = []
+        assert listed == [p.as_posix() for p in slow]
 
 
 def test_pieces_and_prefixes(tmp_path):
@@ -343,8 +343,8 @@ def test_reading_goes_on_where_a_connection_broke():
                 raise OSError("reset")
             yield i
 
-    place = Location("memory://x.tar")
-    assert list(read_with_retry(read, 0, place, "x", (OSError,))) == list(range(10))
+    location = Location("memory://x.tar")
+    assert list(read_with_retry(read, 0, location, "x", (OSError,))) == list(range(10))
     assert broke == [3, 3, 7, 7]
 
 

@@ -1,14 +1,14 @@
-"""What is known of a data set before anyone looks at a disk."""
+"""The facts of the 17 sets: layout, folders, classes, counts, terms."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from trustvlm.exceptions import InputError
+from trustvlm.text import did_you_mean
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Layout: TypeAlias = Literal[
@@ -27,7 +27,7 @@ class DatasetSpec:
     layout
         How images, labels and splits are laid down.
     folders
-        Where the set may lie under the data root, the usual place first.
+        Where the set may lie under the data root, the usual folder first.
     images
         Folder of the images inside it; "" where they lie in the folder itself.
     split_folders
@@ -45,7 +45,7 @@ class DatasetSpec:
     weight, temperature
         Released hyper-parameters of TrustVLM; None where nothing was released.
     citation, terms
-        What to cite, and what is said of the rights in the images. No legal advice.
+        What to cite, and what is stated on the rights in the images. No legal advice.
     """
 
     name: str
@@ -335,14 +335,12 @@ def get(name: str) -> DatasetSpec:
     >>> get("OxfordPets").name, get("ImageNet-V2").folder
     ('pets', 'imagenetv2-matched-frequency-format-val')
     """
-    wanted = _bare(name)
     for spec in CATALOGUE:
-        if wanted in {_bare(known) for known in (spec.name, spec.title, *spec.folders)}:
+        if bare(name) in map(bare, (spec.name, spec.title, *spec.folders)):
             return spec
-    near = difflib.get_close_matches(name.lower(), names(), n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
+    guess = did_you_mean(name.lower(), names(), n=1).capitalize()
     raise InputError(
-        f"Expected a data set to be one of {', '.join(names())}, but got {name!r}.{guess}"
+        f"Expected a data set to be one of {', '.join(names())}, but got {name!r}. {guess}".rstrip()
     )
 
 
@@ -367,5 +365,6 @@ def preset(name: str) -> dict[str, float | None]:
     return {"weight": spec.weight, "temperature": spec.temperature}
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """Return the letters and digits of a name, in lower case."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.datasets.catalogue import DatasetSpec, Split
-from trustvlm.datasets.layout import Images, Listing, contents
+from trustvlm.datasets.layout import Images, Listing, check_files
 from trustvlm.exceptions import InputError
 from trustvlm.images import InMemoryImage, LabelledImage
 from trustvlm.images.references import shown
@@ -136,21 +136,18 @@ def read_pickle(content: bytes, *, name: str) -> dict[str, Any]:
     trustvlm.exceptions.InputError: Cannot read the pickle test_batch: it names `builtins.print`...
     """
     try:
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__} and no dictionary")
-        return {_text(key): _resolved(value) for key, value in found.items()}
+        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(loaded, dict):
+            raise ValueError(f"it holds a {type(loaded).__name__} and no dictionary")
+        return {
+            key.decode("utf-8") if isinstance(key, bytes) else str(key): (
+                value.resolve() if isinstance(value, (_Array, _Dtype)) else value
+            )
+            for key, value in loaded.items()
+        }
     # A damaged pickle fails with almost any exception, none of which says more than its text.
     except Exception as error:
         raise InputError(f"Cannot read the pickle {name}: {error}.") from error
-
-
-def _text(key: Any) -> str:
-    return key.decode("utf-8") if isinstance(key, bytes) else str(key)
-
-
-def _resolved(value: Any) -> Any:
-    return value.resolve() if isinstance(value, (_Array, _Dtype)) else value
 
 
 # From the files of a split to its images.
@@ -196,7 +193,7 @@ def read_cifar(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
     """List one split in the order of the files; class names are those in the meta file.
 
     Each image becomes the bytes of a PPM file when it is read: no pixel is changed, and the bytes
-    are the same on every machine, so that embeddings are found again in the store.
+    are the same on every machine, so that embeddings are looked up in the store.
 
     Raises
     ------
@@ -204,15 +201,11 @@ def read_cifar(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
         If a file is not there, damaged, or names anything that could be run.
     """
     published = _FILES[spec.name]
-    wanted = published.train if split == "train" else published.test
-    absent = [name for name in (published.meta, *wanted) if not (folder / name).is_file()]
-    if absent:
-        raise InputError(
-            f"Expected {', '.join(map(repr, absent))} of {spec.title} in {shown(folder)!r}, but "
-            f"that holds {contents(folder)}. The files are those of the version for Python."
-        )
+    batch_files = published.train if split == "train" else published.test
+    remedy = "The files are those of the version for Python."
+    check_files(spec, folder, (published.meta, *batch_files), remedy)
     names = _class_names(_load(folder / published.meta), published, folder)
-    batches = [_batch(folder / name, published.labels, len(names)) for name in wanted]
+    batches = [_batch(folder / name, published.labels, len(names)) for name in batch_files]
     labels = np.concatenate([batch.labels for batch in batches])
     return Listing(_images(folder.name, batches, names), labels, names, names)
 
@@ -257,15 +250,15 @@ def _class_names(meta: dict[str, Any], published: _Published, folder: Path) -> t
 
 
 def _batch(file: Path, key: str, n_classes: int) -> _Batch:
-    found = _load(file)
-    pixels = found.get("data")
+    content = _load(file)
+    pixels = content.get("data")
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
         or pixels.shape != (len(pixels), _PIXELS)
     ):
         raise InputError(f"Expected 'data' in {shown(file)!r} to be (n, {_PIXELS}) of uint8.")
-    labels = _whole_numbers(found.get(key))
+    labels = _whole_numbers(content.get(key))
     if (
         labels is None
         or labels.shape != (len(pixels),)
@@ -275,7 +268,7 @@ def _batch(file: Path, key: str, n_classes: int) -> _Batch:
             f"Expected {key!r} in {shown(file)!r} to be {len(pixels)} whole numbers in "
             f"[0, {n_classes})."
         )
-    given = found.get("filenames")
+    given = content.get("filenames")
     filenames = (
         [_decoded(name) for name in given]
         if isinstance(given, list) and len(given) == len(pixels)

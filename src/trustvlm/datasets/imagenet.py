@@ -20,7 +20,7 @@ class ImageNetClass:
     Attributes
     ----------
     index
-        Its place among the 1000, which is the order of the WordNet IDs.
+        Its position among the 1000, which is the order of the WordNet IDs.
     wnid
         Its WordNet ID, which names its folder.
     name
@@ -56,7 +56,7 @@ def imagenet_classes(subset: str = "") -> tuple[ImageNetClass, ...]:
     """
     if subset not in _SETS:
         raise InputError(f"Expected `subset` to be one of {list(_SETS)}, but got {subset!r}.")
-    return tuple(known for known, sets in _table() if _SETS[subset] in sets)
+    return tuple(entry for entry, sets in _table() if _SETS[subset] in sets)
 
 
 def imagenet_class_list(name: str) -> ClassList:
@@ -81,12 +81,12 @@ def imagenet_class_list(name: str) -> ClassList:
     if spec.layout not in ("class folders", "numbered folders"):
         raise InputError(
             f"The class names of `{spec.name}` are in its own files: load it with "
-            "trustvlm.datasets.load. Known without files are those of ImageNet and its relatives."
+            "trustvlm.datasets.load. Those of ImageNet and its relatives need no files."
         )
     classes = imagenet_classes(spec.subset)
     numbered = spec.layout == "numbered folders"
-    folders = (str(known.index) if numbered else known.wnid for known in classes)
-    return ClassList(tuple(known.name for known in classes), tuple(folders))
+    folders = (str(c.index) if numbered else c.wnid for c in classes)
+    return ClassList(tuple(c.name for c in classes), tuple(folders))
 
 
 def mask(subset: str) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ def mask(subset: str) -> tuple[int, ...]:
     >>> mask("r")[:5], len(mask("r"))
     ((1, 2, 4, 6, 8), 200)
     """
-    return tuple(known.index for known in imagenet_classes(subset))
+    return tuple(c.index for c in imagenet_classes(subset))
 
 
 @cache

@@ -1,9 +1,8 @@
-"""Where a set is on a disk, and what a reader lists there."""
+"""Where a set lies under the data root, what is missing there, and what a reader lists."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.datasets.catalogue import DatasetSpec
+from trustvlm.datasets.catalogue import DatasetSpec, bare
 from trustvlm.datasets.imagenet import imagenet_classes
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageRef, LabelledImage
 from trustvlm.images.references import shown
-
-# Find a set under the data root, and say what was expected and found where it is not.
+from trustvlm.text import join_names
 
 _MOST = 12
 
@@ -34,26 +32,36 @@ def checked_folder(folder: str | os.PathLike[str], what: str) -> Path:
 
 
 def find_folder(spec: DatasetSpec, root: Path) -> Path | None:
-    """Return where a set lies under the root: the first of its places that looks like it."""
-    there = [root / place for place in spec.folders if (root / place).is_dir()]
-    return next((folder for folder in there if _looks_right(spec, folder)), next(iter(there), None))
+    """Return where a set lies under the root: the first of its folders that looks like it."""
+    present = [root / folder for folder in spec.folders if (root / folder).is_dir()]
+    fitting = [folder for folder in present if _looks_right(spec, folder)]
+    return next(iter(fitting + present), None)
 
 
-def absent(spec: DatasetSpec, root: Path) -> InputError:
+def _missing_error(what: str, folder: Path, remedy: str = "", *, where: str = "in") -> InputError:
+    """Build the error for something that a folder should hold and does not; say what it holds."""
+    message = f"Expected {what} {where} {shown(folder)!r}, but that holds {contents(folder)}."
+    return InputError(f"{message} {remedy}".rstrip())
+
+
+def check_files(spec: DatasetSpec, folder: Path, names: Sequence[str], remedy: str = "") -> None:
+    """Raise `InputError` if files of a set are not in its folder."""
+    absent = [repr(name) for name in names if not (folder / name).is_file()]
+    if absent:
+        raise _missing_error(f"{join_names(absent)} of {spec.title}", folder, remedy)
+
+
+def missing_set_error(spec: DatasetSpec, root: Path) -> InputError:
     """Build the error for a set that is not under the root."""
     first, *others = spec.folders
     also = f" (or {', '.join(map(repr, others))})" if others else ""
-    message = (
-        f"Expected {spec.title} in the folder {first!r}{also} under {shown(root)!r}, "
-        f"but that holds {contents(root)}."
-    )
+    remedy = ""
     if root.name in spec.folders:
-        return InputError(f"{message} Name the folder above it, {shown(root.parent)!r}.")
-    wanted = {_bare(place) for place in spec.folders}
-    near = [name for name in _names(root) if _bare(name) in wanted]
-    if near:
-        message += f" Rename {near[0]!r} to {first!r}, or link to it under that name."
-    return InputError(message)
+        remedy = f"Name the folder above it, {shown(root.parent)!r}."
+    elif near := [name for name in _names(root) if bare(name) in map(bare, spec.folders)]:
+        remedy = f"Rename {near[0]!r} to {first!r}, or link to it under that name."
+    what = f"{spec.title} in the folder {first!r}{also}"
+    return _missing_error(what, root, remedy, where="under")
 
 
 def contents(folder: Path) -> str:
@@ -83,18 +91,17 @@ def missing_files(base: Path, paths: Sequence[str]) -> tuple[str, ...]:
     Folders are listed once each, which on a network disk is much faster than asking for files.
     """
     parents = {os.path.dirname(path) for path in paths}  # noqa: PTH120 (a tenth of the time)
-    listed = {parent: _listed(base / parent) for parent in parents}
+    names = {parent: _all_names(base / parent) for parent in parents}
 
-    def there(path: str) -> bool:
+    def exists(path: str) -> bool:
         parent, name = os.path.split(path)
-        names = listed[parent]
         # A file system that ignores case opens what a listing spells otherwise.
-        return bool(names) and (name in names or (base / path).is_file())
+        return bool(names[parent]) and (name in names[parent] or (base / path).is_file())
 
-    return tuple(path for path in paths if not there(path))
+    return tuple(path for path in paths if not exists(path))
 
 
-def _listed(folder: Path) -> frozenset[str]:
+def _all_names(folder: Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 (names alone are asked for)
     except OSError:
@@ -106,24 +113,17 @@ def _looks_right(spec: DatasetSpec, folder: Path) -> bool:
         return any((folder / part).exists() for part in (spec.images, spec.split_file) if part)
     if spec.layout != "class folders":
         return True
-    ids = {known.wnid for known in imagenet_classes(spec.subset)}
+    ids = {imagenet_class.wnid for imagenet_class in imagenet_classes(spec.subset)}
     parts = [spec.split_folders.get(split, "") for split in spec.splits]
-    return any(not _listed(folder / part).isdisjoint(ids) for part in parts)
+    return any(not _all_names(folder / part).isdisjoint(ids) for part in parts)
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(name for name in _listed(folder) if not name.startswith("."))
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
-# What a reader finds on the disk: images, labels, and what is not as it should be.
+    return sorted(name for name in _all_names(folder) if not name.startswith("."))
 
 
 class Images(Sequence[LabelledImage]):
-    """Images that come into being when they are looked at.
+    """Labelled images that are made when they are accessed.
 
     The training set of ImageNet as a list of `ImageRef` would take a gigabyte; slices and
     selections share what they are made from.
@@ -163,7 +163,7 @@ class Images(Sequence[LabelledImage]):
         return self._make(int(self._positions[index]))
 
     def at(self, indices: Sequence[int] | NDArray[np.integer]) -> Images:
-        """Return the images at these places, in this order."""
+        """Return the images at these positions, in this order."""
         return Images(self._make, self._positions[np.asarray(indices, dtype=np.int64)])
 
 
@@ -173,19 +173,19 @@ class Listing:
 
     Attributes
     ----------
-    images
+    refs
         The n images, in file order.
     labels
         `(n,)` int64 in [0, C).
     class_names, class_ids
         C names for prompts, and C folders or labels that mean the classes.
     missing
-        What is named and is not there: image files, class folders.
+        Image files and class folders that are named and do not exist.
     remarks
-        Other things that the user should know, as parts of a sentence.
+        Other deviations from the published set, as parts of a sentence.
     """
 
-    images: Images
+    refs: Images
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...]
@@ -194,16 +194,16 @@ class Listing:
 
 
 def files_of(
-    base: Path, shown_as: str, paths: Sequence[str], labels: NDArray[np.int64], ids: Sequence[str]
+    base: Path, folder: Path, paths: Sequence[str], labels: NDArray[np.int64], ids: Sequence[str]
 ) -> Images:
     """Return image files by their paths under a folder.
 
     Parameters
     ----------
     base
-        The folder.
-    shown_as
-        What to call it in front of each path; "" for nothing.
+        The folder that the paths start from.
+    folder
+        That of the set, in or above it; shown paths begin with its name.
     paths
         n paths with forward slashes.
     labels
@@ -211,10 +211,10 @@ def files_of(
     ids
         What each class is called as a label.
     """
-    prefix = f"{shown_as}/" if shown_as else ""
+    prefix = base.relative_to(folder.parent).as_posix()
 
     def make(i: int) -> LabelledImage:
-        image = ImageRef(shown(prefix + paths[i]), base / paths[i])
+        image = ImageRef(shown(f"{prefix}/{paths[i]}"), base / paths[i])
         return LabelledImage(image, ids[labels[i]])
 
     return Images(make, np.arange(len(paths)))

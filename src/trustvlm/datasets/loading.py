@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from trustvlm.datasets.catalogue import CATALOGUE, DatasetSpec, Split, get
 from trustvlm.datasets.cifar import read_cifar
 from trustvlm.datasets.imagenet import mask
-from trustvlm.datasets.layout import Images, Listing, absent, checked_folder, find_folder
+from trustvlm.datasets.layout import (
+    Images,
+    Listing,
+    checked_folder,
+    find_folder,
+    missing_set_error,
+)
 from trustvlm.datasets.readers import (
     read_class_folders,
     read_numbered_folders,
@@ -59,7 +65,7 @@ def read_split(
         )
     folder = find_folder(spec, top)
     if folder is None:
-        raise absent(spec, top)
+        raise missing_set_error(spec, top)
     match spec.layout:
         case "split file":
             listing = read_split_file(spec, folder, split, splits)
@@ -74,39 +80,31 @@ def read_split(
     return folder, listing
 
 
-# In what a set on a disk differs from the published one.
-
-
 def deviations(spec: DatasetSpec, split: Split, listing: Listing) -> tuple[str, ...]:
     """Return in what a split differs from the published one, as parts of a sentence."""
-    found = []
-    if len(listing.images) != spec.counts[split]:
-        found.append(f"expected {spec.counts[split]} images, but found {len(listing.images)}")
-    if len(listing.class_names) != spec.n_classes:
-        found.append(f"expected {spec.n_classes} classes, but found {len(listing.class_names)}")
+    parts = []
+    n_images, n_classes = len(listing.refs), len(listing.class_names)
+    if n_images != spec.counts[split]:
+        parts.append(f"expected {spec.counts[split]} images, but found {n_images}")
+    if n_classes != spec.n_classes:
+        parts.append(f"expected {spec.n_classes} classes, but found {n_classes}")
     if listing.missing:
-        found.append(_missing(listing))
-    return (*found, *listing.remarks)
-
-
-def _missing(listing: Listing) -> str:
-    """Say what is not there."""
-    first = listing.missing[0]
-    if first.endswith("/"):
-        all_of_them = f"{len(listing.class_ids)} class folders"
-    else:
-        all_of_them = f"{len(listing.images)} images"
-    return f"{len(listing.missing)} of {all_of_them} missing or empty, such as {shown(first)!r}"
+        first = listing.missing[0]
+        expected = f"{n_classes} class folders" if first.endswith("/") else f"{n_images} images"
+        missing = f"{len(listing.missing)} of {expected} missing or empty"
+        parts.append(f"{missing}, such as {shown(first)!r}")
+    return (*parts, *listing.remarks)
 
 
 def report_deviations(
-    spec: DatasetSpec, split: Split, folder: Path, found: Sequence[str], *, strict: bool
+    spec: DatasetSpec, split: Split, folder: Path, listing: Listing, *, strict: bool
 ) -> None:
-    """Warn of deviations, or refuse them."""
-    if not found:
+    """Warn of deviations from the published set, or refuse them."""
+    parts = deviations(spec, split, listing)
+    if not parts:
         return
     message = (
-        f"{spec.title}, {split}, in {shown(folder)!r}: {'; '.join(found)}. Numbers will not be "
+        f"{spec.title}, {split}, in {shown(folder)!r}: {'; '.join(parts)}. Numbers will not be "
         "comparable with published ones."
     )
     if strict:
@@ -128,9 +126,9 @@ class Dataset:
     split
         Which part of it.
     folder
-        Where it was found.
+        Where it lies.
     refs
-        The n images in file order, made when they are looked at. Each has a `path` to show,
+        The n images in file order, made when they are accessed. Each has a `path` to show,
         which begins with the name of the set's folder, a `label` (its entry in `class_ids`) and
         `read()`.
     labels
@@ -216,22 +214,13 @@ def load(
     """
     spec = get(name) if isinstance(name, str) else name
     folder, listing = read_split(spec, root, split, splits_dir)
-    report_deviations(spec, split, folder, deviations(spec, split, listing), strict=strict)
-    return as_dataset(spec, split, folder, listing)
+    report_deviations(spec, split, folder, listing, strict=strict)
+    return _as_dataset(spec, split, folder, listing)
 
 
-def as_dataset(spec: DatasetSpec, split: Split, folder: Path, listing: Listing) -> Dataset:
-    """Put together what was found of one split."""
-    return Dataset(
-        spec,
-        split,
-        folder,
-        listing.images,
-        listing.labels,
-        listing.class_names,
-        listing.class_ids,
-        listing.missing,
-    )
+def _as_dataset(spec: DatasetSpec, split: Split, folder: Path, listing: Listing) -> Dataset:
+    fields = {name: value for name, value in vars(listing).items() if name != "remarks"}
+    return Dataset(spec, split, folder, **fields)
 
 
 # Where the labelled examples of a set come from.
@@ -303,11 +292,10 @@ def load_shots(
     folder, listing = read_split(source, root, "train", splits_dir, subset=subset)
     expected = source
     if subset is not None:
-        counts = {**source.counts, "train": len(listing.images)}
+        counts = {**source.counts, "train": len(listing.refs)}
         expected = replace(source, n_classes=spec.n_classes, counts=counts)
-    found = deviations(expected, "train", listing)
-    report_deviations(expected, "train", folder, found, strict=strict)
-    return as_dataset(source, "train", folder, listing)
+    report_deviations(expected, "train", folder, listing, strict=strict)
+    return _as_dataset(source, "train", folder, listing)
 
 
 # Which of the sets are on a disk, and whether they are as published.
@@ -329,7 +317,7 @@ class DatasetStatus:
     folder
         Where it is; None if absent.
     counts
-        Images found in each split; None for a split that cannot be read.
+        Images in each split; None for a split that cannot be read.
     details
         What is missing or differs, as sentences.
     """
@@ -366,7 +354,7 @@ def status(
     Examples
     --------
     >>> import tempfile
-    >>> {found.state for found in status(tempfile.mkdtemp())}
+    >>> {dataset.state for dataset in status(tempfile.mkdtemp())}
     {'absent'}
     """
     top = checked_folder(root, "root")
@@ -377,11 +365,10 @@ def status(
 def _status(spec: DatasetSpec, root: Path, splits_dir: Path | None) -> DatasetStatus:
     folder = find_folder(spec, root)
     if folder is None:
-        return DatasetStatus(
-            spec.name, "absent", None, dict.fromkeys(spec.splits), (str(absent(spec, root)),)
-        )
+        details = (str(missing_set_error(spec, root)),)
+        return DatasetStatus(spec.name, "absent", None, dict.fromkeys(spec.splits), details)
     counts: dict[Split, int | None] = {}
-    details: list[str] = []
+    remarks: list[str] = []
     partial = False
     for split in spec.splits:
         try:
@@ -389,12 +376,12 @@ def _status(spec: DatasetSpec, root: Path, splits_dir: Path | None) -> DatasetSt
         except InputError as error:
             partial = True
             counts[split] = None
-            details.append(str(error))
+            remarks.append(str(error))
             continue
         partial = partial or bool(listing.missing)
-        counts[split] = len(listing.images)
-        found = deviations(spec, split, listing)
-        details += [f"{split}: {'; '.join(found)}."] if found else []
-    state: State = "partial" if partial else "counts differ" if details else "complete"
+        counts[split] = len(listing.refs)
+        if parts := deviations(spec, split, listing):
+            remarks.append(f"{split}: {'; '.join(parts)}.")
+    state: State = "partial" if partial else "counts differ" if remarks else "complete"
     # What is wrong with a file that all splits share is said once.
-    return DatasetStatus(spec.name, state, folder, counts, tuple(dict.fromkeys(details)))
+    return DatasetStatus(spec.name, state, folder, counts, tuple(dict.fromkeys(remarks)))

@@ -12,13 +12,20 @@ import numpy as np
 
 from trustvlm.datasets.catalogue import DatasetSpec, Split
 from trustvlm.datasets.imagenet import ImageNetClass, imagenet_classes
-from trustvlm.datasets.layout import Listing, contents, files_of, missing_files
+from trustvlm.datasets.layout import (
+    Listing,
+    check_files,
+    contents,
+    files_of,
+    missing_files,
+)
 from trustvlm.exceptions import InputError
 from trustvlm.images.formats import looks_like_image
 from trustvlm.images.references import shown
 from trustvlm.images.tables import read_text
+from trustvlm.text import counted
 
-# Read the sets whose splits are listed in a `split_zhou_*.json`.
+# Sets whose splits are listed in a `split_zhou_*.json`.
 
 _ROW = "[path, label, class name]"
 
@@ -36,12 +43,12 @@ def find_split_file(spec: DatasetSpec, folder: Path, splits_dir: Path | None) ->
     """
     assert spec.split_file is not None  # noqa: S101 (this layout has one)
     named = [] if splits_dir is None else [splits_dir, *(splits_dir / f for f in spec.folders)]
-    for place in (*named, folder):
-        if (place / spec.split_file).is_file():
-            return place / spec.split_file
-    found = "; ".join(f"{shown(place)!r} holds {contents(place)}" for place in (*named[:1], folder))
+    for candidate in (*named, folder):
+        if (candidate / spec.split_file).is_file():
+            return candidate / spec.split_file
+    present = "; ".join(f"{shown(f)!r} holds {contents(f)}" for f in (*named[:1], folder))
     raise InputError(
-        f"Expected the splits of {spec.title} in the file {spec.split_file!r}, but {found}. "
+        f"Expected the splits of {spec.title} in the file {spec.split_file!r}, but {present}. "
         "CoOp's DATASETS.md links to it; if it lies elsewhere, name that folder as `splits_dir`."
     )
 
@@ -57,37 +64,13 @@ def read_split_file(
         If the file is not there or not of that form, or if not one image is where it says.
     """
     file = find_split_file(spec, folder, splits_dir)
-    splits = _parsed(file)
-    rows = splits[split]
+    splits = _parse_splits(file)
     names = _class_names(splits, file)
-    paths = [path for path, _, _ in rows]
-    base, missing = _base(spec, folder, paths)
-    if paths and len(missing) == len(paths):
-        raise InputError(
-            f"Expected the images of {spec.title}, such as {paths[0]!r}, under "
-            f"{shown(folder / spec.images)!r}, but not one of the {len(paths)} in "
-            f"{file.name!r} is there: {shown(folder)!r} holds {contents(folder)}."
-        )
-    labels = np.array([label for _, label, _ in rows], dtype=np.int64)
-    shown_as = folder.name if base == folder else f"{folder.name}/{spec.images}"
-    return Listing(files_of(base, shown_as, paths, labels, names), labels, names, names, missing)
+    rows = [(path, label) for path, label, _ in splits[split]]
+    return _listed_images(spec, folder, rows, names, file.name)
 
 
-def _base(spec: DatasetSpec, folder: Path, paths: list[str]) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder that the paths start from, and which of them it lacks.
-
-    TPT has the images of some sets in the set's folder, CoOp in a folder inside it.
-    """
-    usual = folder / spec.images
-    missing = missing_files(usual, paths)
-    if missing and usual != folder:
-        missing_otherwise = missing_files(folder, paths)
-        if len(missing_otherwise) < len(missing):
-            return folder, missing_otherwise
-    return usual, missing
-
-
-def _parsed(file: Path) -> Mapping[str, list[tuple[str, int, str]]]:
+def _parse_splits(file: Path) -> Mapping[str, list[tuple[str, int, str]]]:
     try:
         content = json.loads(read_text(file))
     except ValueError as error:
@@ -95,9 +78,9 @@ def _parsed(file: Path) -> Mapping[str, list[tuple[str, int, str]]]:
             raise
         raise InputError(f"Expected {shown(file)!r} to be JSON, but: {error}.") from error
     if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
-        found = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
+        got = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise InputError(
-            f"Expected {shown(file)!r} to hold the lists train, val and test, but got {found}."
+            f"Expected {shown(file)!r} to hold the lists train, val and test, but got {got}."
         )
     return {split: _rows(content[split], split, file) for split in ("train", "val", "test")}
 
@@ -151,7 +134,7 @@ def _class_names(splits: Mapping[str, list[tuple[str, int, str]]], file: Path) -
     return tuple(names[label] for label in range(len(names)))
 
 
-# Read FGVC-Aircraft as published: a list of variants, and one of images for each split.
+# FGVC-Aircraft as published: a list of variants, and one of images for each split.
 
 
 def read_variant_lists(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
@@ -163,21 +146,12 @@ def read_variant_lists(spec: DatasetSpec, folder: Path, split: Split) -> Listing
         If a list is not there or names a variant that `variants.txt` does not, or if not one
         image is where it should be.
     """
-    lists = {"variants.txt": [], f"images_variant_{split}.txt": []}  # type: dict[str, list[str]]
-    absent = [name for name in lists if not (folder / name).is_file()]
-    if absent:
-        raise InputError(
-            f"Expected {' and '.join(map(repr, absent))} of {spec.title} in {shown(folder)!r}, "
-            f"but that holds {contents(folder)}."
-        )
-    for name in lists:
-        lists[name] = read_text(folder / name).splitlines()
-    variants_file, images_file = lists
-    variants = tuple(line.strip() for line in lists[variants_file] if line.strip())
+    variants_file, images_file = "variants.txt", f"images_variant_{split}.txt"
+    check_files(spec, folder, (variants_file, images_file))
+    variants = tuple(filter(None, map(str.strip, read_text(folder / variants_file).splitlines())))
     index = {name: i for i, name in enumerate(variants)}
-    paths: list[str] = []
-    labels: list[int] = []
-    for number, line in enumerate(lists[images_file], start=1):
+    rows: list[tuple[str, int]] = []
+    for number, line in enumerate(read_text(folder / images_file).splitlines(), start=1):
         if not line.strip():
             continue
         image, _, variant = line.strip().partition(" ")
@@ -186,21 +160,45 @@ def read_variant_lists(spec: DatasetSpec, folder: Path, split: Split) -> Listing
                 f"Expected line {number} of {shown(folder / images_file)!r} to be an image and "
                 f"one of the {len(index)} variants in {variants_file!r}, but got {line!r}."
             )
-        paths.append(f"{image}.jpg")
-        labels.append(index[variant.strip()])
-    base = folder / spec.images
-    missing = missing_files(base, paths)
+        rows.append((f"{image}.jpg", index[variant.strip()]))
+    return _listed_images(spec, folder, rows, variants, images_file)
+
+
+def _listed_images(
+    spec: DatasetSpec,
+    folder: Path,
+    rows: Sequence[tuple[str, int]],
+    names: tuple[str, ...],
+    list_name: str,
+) -> Listing:
+    """Return the images that a list names by path and label; at least one must exist."""
+    paths = [path for path, _ in rows]
+    base, missing = _base(spec, folder, paths)
     if paths and len(missing) == len(paths):
         raise InputError(
-            f"Expected the images of {spec.title}, such as {paths[0]!r}, in {shown(base)!r}, but "
-            f"not one of the {len(paths)} is there: {shown(folder)!r} holds {contents(folder)}."
+            f"Expected the images of {spec.title}, such as {paths[0]!r}, under "
+            f"{shown(folder / spec.images)!r}, but not one of the {len(paths)} in "
+            f"{list_name!r} is there: {shown(folder)!r} holds {contents(folder)}."
         )
-    y = np.array(labels, dtype=np.int64)
-    images = files_of(base, f"{folder.name}/{spec.images}", paths, y, variants)
-    return Listing(images, y, variants, variants, missing)
+    labels = np.array([label for _, label in rows], dtype=np.int64)
+    return Listing(files_of(base, folder, paths, labels, names), labels, names, names, missing)
 
 
-# Read ImageNet and its relatives: one folder per class, named by WordNet ID or by number.
+def _base(spec: DatasetSpec, folder: Path, paths: list[str]) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder that the paths start from, and which of them it lacks.
+
+    TPT has the images of some sets in the set's folder, CoOp in a folder inside it.
+    """
+    usual = folder / spec.images
+    missing = missing_files(usual, paths)
+    if missing and usual != folder:
+        missing_otherwise = missing_files(folder, paths)
+        if len(missing_otherwise) < len(missing):
+            return folder, missing_otherwise
+    return usual, missing
+
+
+# ImageNet and its relatives: one folder per class, named by WordNet ID or by number.
 
 
 def read_class_folders(
@@ -226,11 +224,11 @@ def read_class_folders(
     base = folder / spec.split_folders.get(split, "")
     classes = imagenet_classes(spec.subset if subset is None else subset)
     present = _folders(base, spec)
-    by_class = {known.wnid: known.wnid for known in classes if known.wnid in present}
+    by_class = {c.wnid: c.wnid for c in classes if c.wnid in present}
     left_out = [] if subset is not None else [name for name in present if name not in by_class]
     if not by_class:
-        raise InputError(_no_class_folders(spec, base, f"WordNet IDs, such as {classes[0].wnid!r}"))
-    return _listing(base, folder.parent, classes, by_class, left_out)
+        raise _no_class_folders(spec, base, f"WordNet IDs, such as {classes[0].wnid!r}")
+    return _class_folder_images(base, folder, classes, by_class, left_out)
 
 
 def read_numbered_folders(spec: DatasetSpec, folder: Path) -> Listing:
@@ -258,37 +256,41 @@ def read_numbered_folders(spec: DatasetSpec, folder: Path) -> Listing:
             )
         by_class[wnid] = name
     if not by_class:
-        raise InputError(_no_class_folders(spec, folder, f"numbers, '0' to '{len(classes) - 1}'"))
-    return _listing(folder, folder.parent, classes, by_class, left_out)
+        raise _no_class_folders(spec, folder, f"numbers, '0' to '{len(classes) - 1}'")
+    return _class_folder_images(folder, folder, classes, by_class, left_out)
 
 
-def _listing(
+def _class_folder_images(
     base: Path,
-    above: Path,
+    folder: Path,
     classes: Sequence[ImageNetClass],
     by_class: Mapping[str, str],
     left_out: Sequence[str],
 ) -> Listing:
     paths: list[str] = []
-    labels: list[int] = []
+    counts: list[int] = []
     missing: list[str] = []
-    for label, known in enumerate(classes):
-        name = by_class.get(known.wnid)
-        found = [] if name is None else _images(base / name)
-        if not found:
-            missing.append(f"{known.wnid if name is None else name}/")
-        paths += [f"{name}/{image}" for image in found]
-        labels += [label] * len(found)
-    y = np.array(labels, dtype=np.int64)
-    ids = tuple(known.wnid for known in classes)
-    remarks = (
-        (f"{_folder_count(len(left_out))} of other classes left out, such as {left_out[0]!r}",)
-        if left_out
-        else ()
+    for imagenet_class in classes:
+        name = by_class.get(imagenet_class.wnid)
+        images = [] if name is None else _images(base / name)
+        if not images:
+            missing.append(f"{imagenet_class.wnid if name is None else name}/")
+        paths += [f"{name}/{image}" for image in images]
+        counts.append(len(images))
+    labels = np.repeat(np.arange(len(classes)), counts)
+    ids = tuple(c.wnid for c in classes)
+    remarks: tuple[str, ...] = ()
+    if left_out:
+        others = counted(len(left_out), "folder")
+        remarks = (f"{others} of other classes left out, such as {left_out[0]!r}",)
+    return Listing(
+        files_of(base, folder, paths, labels, ids),
+        labels,
+        tuple(c.name for c in classes),
+        ids,
+        tuple(missing),
+        remarks,
     )
-    images = files_of(base, base.relative_to(above).as_posix(), paths, y, ids)
-    names = tuple(known.name for known in classes)
-    return Listing(images, y, names, ids, tuple(missing), remarks)
 
 
 def _folders(base: Path, spec: DatasetSpec) -> list[str]:
@@ -316,15 +318,11 @@ def _images(folder: Path) -> list[str]:
         ) from error
 
 
-def _no_class_folders(spec: DatasetSpec, base: Path, how: str) -> str:
+def _no_class_folders(spec: DatasetSpec, base: Path, how: str) -> InputError:
     remedy = ""
     if any(looks_like_image(name) for name in os.listdir(base)):  # noqa: PTH208
         remedy = " Images lie loose in it: move each into the folder of its class first."
-    return (
+    return InputError(
         f"Expected {spec.title} to have {spec.n_classes} class folders in {shown(base)!r}, named "
         f"by {how}, but that holds {contents(base)}.{remedy}"
     )
-
-
-def _folder_count(n: int) -> str:
-    return "1 folder" if n == 1 else f"{n} folders"

@@ -31,7 +31,7 @@ def corrupt(image: Image.Image, corruption: str, rng: np.random.Generator) -> Im
     corruption
         A name in `CORRUPTIONS`, or "none".
     rng
-        Source of the noise and of the place of the occlusion.
+        Source of the noise and of the position of the occlusion.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Images and texts to embeddings, computed once and found again by content."""
+"""Images and texts to embeddings, computed once and looked up by content."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ResilientDatabase:
                 self.close()
                 if is_damage(error):
                     self._replace_damaged(error)
-            # Once more: on a new file in place of a damaged one, or on the same file, which
+            # Once more: on a new file instead of a damaged one, or on the same file, which
             # someone may have deleted and made again.
             try:
                 return work(self._open())

@@ -10,7 +10,12 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.embeddings.prefetch import Prepared, Wanted, pixels_key, run_ahead
+from trustvlm.embeddings.prefetch import (
+    PrefetchSettings,
+    PreparedImage,
+    pixels_key,
+    prefetch_chunks,
+)
 from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import ImageError, InputError
@@ -18,89 +23,9 @@ from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 
-# Texts in, embeddings out: a text goes through the model once.
-
-_AT_ONCE = 256
-
-
-def text_key(text: str) -> str:
-    """Return the key under which a text's embedding is stored.
-
-    Examples
-    --------
-    >>> text_key("a photo of a cat.")[:8]
-    '91e66431'
-    """
-    return content_hash(f"text:{text}".encode("utf-8", "surrogatepass"))
-
-
-def encode_texts(
-    vlm: VisionLanguageModel, texts: Sequence[str], store: EmbeddingStore
-) -> NDArray[np.float32]:
-    """Encode m texts; only those that the store does not have go through the model.
-
-    Parameters
-    ----------
-    vlm
-        The model with the text encoder.
-    texts
-        In any number; repeated ones are encoded once.
-    store
-        Where embeddings are looked up and kept.
-
-    Returns
-    -------
-    ndarray
-        `(m, dim)` float32 in the order of the texts, not L2-normalised.
-
-    Raises
-    ------
-    InputError
-        If the model returns another shape than it promises, or NaN or infinity. What the model
-        itself raises is passed on.
-    """
-    if isinstance(texts, str):
-        raise InputError(f"Expected `texts` to be a list of texts, but got one text, {texts!r}.")
-    fingerprint = vlm.identity.fingerprint(vlm.preprocessing)
-    keys = {text: text_key(text) for text in texts}
-    found = store.get_many(fingerprint, keys.values())
-    vectors = {
-        text: found[key]
-        for text, key in keys.items()
-        if key in found and found[key].shape == (vlm.dim,)
-    }
-    distinct = list(keys)
-    # Parts by position, so that a run that was killed repeats the very batches that were lost.
-    for start in range(0, len(distinct), _AT_ONCE):
-        missing = [t for t in distinct[start : start + _AT_ONCE] if t not in vectors]
-        if missing:
-            fresh = dict(zip(missing, _forward_texts(vlm, missing), strict=True))
-            stored = {keys[text]: row for text, row in fresh.items()}
-            store.put_many(fingerprint, stored, spec=vlm.identity.spec)
-            vectors |= fresh
-    rows = [vectors[text] for text in texts]
-    return np.stack(rows) if rows else np.empty((0, vlm.dim), dtype=np.float32)
-
-
-def _forward_texts(vlm: VisionLanguageModel, texts: Sequence[str]) -> NDArray[np.float32]:
-    computed = np.asarray(vlm.encode_texts(texts), dtype=np.float32)
-    if computed.shape != (len(texts), vlm.dim):
-        raise InputError(
-            f"Expected the model {vlm.identity.spec!r} to return shape {(len(texts), vlm.dim)} "
-            f"for its texts, but got {computed.shape}."
-        )
-    for text, row in zip(texts, computed, strict=True):
-        if not np.isfinite(row).all():
-            raise InputError(
-                f"Expected a finite embedding of the text {text!r}, but the model "
-                f"{vlm.identity.spec!r} gives NaN or infinity. Run it in float32."
-            )
-    return computed
-
-
-# What encoding gives back.
-
 S = TypeVar("S", bound=ImageSource)
+# Called with images done, images in all (0 if unknown), and those done without a forward pass.
+Progress: TypeAlias = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +59,94 @@ class Chunk(Generic[S]):
         return np.array([error is None for error in self.errors], dtype=bool)
 
 
-def joined(chunks: Sequence[Chunk[S]], dims: dict[str, int]) -> Chunk[S]:
+def encode_images(
+    refs: Iterable[S],
+    encoders: Mapping[str, ImageEncoder],
+    store: EmbeddingStore,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    profile: Profile | None = None,
+) -> Iterator[Chunk[S]]:
+    """Encode images chunk by chunk, computing only what the store does not have.
+
+    Images are taken in chunks of `batch_size` by position, and what a chunk lacks is one batch of
+    each encoder, committed before the next. A run that was killed therefore repeats the very
+    batches that were lost, and its result equals that of an undisturbed run to the last bit.
+    Threads prefetch (read and decode) a few chunks; encoders run in the caller's thread.
+
+    Parameters
+    ----------
+    refs
+        The n images. An iterator is prefetched by a few chunks, so that a stream of any length
+        needs the memory of those.
+    encoders
+        By the names under which their embeddings come back. Encoders with one fingerprint run
+        once, and an image is decoded once for all of them.
+    store
+        Where vectors are looked up and kept.
+    batch_size
+        Images per chunk.
+    workers
+        Threads that read and decode; None for one per core, at most 8.
+    limits
+        Bounds on each image.
+    progress
+        Called after each chunk with images done, images in all (0 where `refs` has no length), and
+        how many of those done needed no forward pass.
+    profile
+        Measures where the time goes.
+
+    Yields
+    ------
+    Chunk
+        `batch_size` images each, in input order; the last may have fewer. An image that cannot be
+        used has an error and rows of NaN.
+
+    Raises
+    ------
+    InputError
+        If there is no encoder, `batch_size` or `workers` is below 1, or an encoder returns
+        another shape than it promises. What an encoder itself raises is passed on.
+    """
+    if not encoders:
+        raise InputError("Expected at least one encoder, but got none.")
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
+    return _chunks(
+        refs, encoders, store, batch_size, workers, limits, progress, profile or Profile()
+    )
+
+
+def encode_all(
+    refs: Iterable[S],
+    encoders: Mapping[str, ImageEncoder],
+    store: EmbeddingStore,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    profile: Profile | None = None,
+) -> Chunk[S]:
+    """Encode images as `encode_images` does, and return them all in one chunk."""
+    chunks = encode_images(
+        refs,
+        encoders,
+        store,
+        batch_size=batch_size,
+        workers=workers,
+        limits=limits,
+        progress=progress,
+        profile=profile,
+    )
+    return concatenate(list(chunks), {name: encoder.dim for name, encoder in encoders.items()})
+
+
+def concatenate(chunks: Sequence[Chunk[S]], dims: dict[str, int]) -> Chunk[S]:
     """Put chunks one after the other; `dims` gives the widths, should there be no chunk."""
     return Chunk(
         refs=tuple(ref for chunk in chunks for ref in chunk.refs),
@@ -149,7 +161,49 @@ def joined(chunks: Sequence[Chunk[S]], dims: dict[str, int]) -> Chunk[S]:
     )
 
 
-# One chunk on its way through the encoders.
+def _chunks(
+    refs: Iterable[S],
+    encoders: Mapping[str, ImageEncoder],
+    store: EmbeddingStore,
+    batch_size: int,
+    workers: int | None,
+    limits: Limits,
+    progress: Progress | None,
+    profile: Profile,
+) -> Iterator[Chunk[S]]:
+    fingerprints = {
+        name: encoder.identity.fingerprint(encoder.preprocessing)
+        for name, encoder in encoders.items()
+    }
+    distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
+    names = {fingerprints[name]: name for name in reversed(list(encoders))}
+    total = len(refs) if isinstance(refs, Sized) else 0
+    # Chunks wait between the two copies from when they are prepared until they are encoded.
+    to_prepare, parts = tee(_parts(refs, batch_size))
+    size = min(batch_size, total or batch_size)
+    settings = PrefetchSettings(distinct, store, limits, profile)
+    prepared_chunks = prefetch_chunks(to_prepare, settings, workers, chunk_size=size)
+    done = cached = 0
+    try:
+        arriving = profile.each("waiting for images", prepared_chunks)
+        for prepared, part in zip(arriving, parts, strict=True):
+            batch = Batch(part, prepared, store, profile)
+            for fingerprint, encoder in distinct.items():
+                batch.complete(fingerprint, encoder, names[fingerprint])
+            profile.n_images += len(part)
+            done += len(part)
+            cached += batch.n_cached
+            if progress is not None:
+                progress(done, total, cached)
+            yield batch.chunk(encoders, fingerprints)
+    finally:
+        prepared_chunks.close()
+
+
+def _parts(refs: Iterable[S], size: int) -> Iterator[tuple[S, ...]]:
+    images = iter(refs)
+    while part := tuple(islice(images, size)):
+        yield part
 
 
 class Batch(Generic[S]):
@@ -162,13 +216,13 @@ class Batch(Generic[S]):
     store
         Where computed vectors are kept.
     profile
-        Learns where the time goes.
+        Measures where the time goes.
     """
 
     def __init__(
         self,
         refs: Sequence[S],
-        prepared: Sequence[Prepared],
+        prepared: Sequence[PreparedImage],
         store: EmbeddingStore,
         profile: Profile,
     ) -> None:
@@ -193,9 +247,9 @@ class Batch(Generic[S]):
     def complete(self, fingerprint: str, encoder: ImageEncoder, name: str) -> None:
         """Compute and store what this encoder lacks, in one batch; `name` is for the profile."""
         vectors = self._vectors[fingerprint] = {
-            digest: item.found[fingerprint]
+            digest: item.stored[fingerprint]
             for digest, item in self._images.items()
-            if fingerprint in item.found
+            if fingerprint in item.stored
         }
         missing = [d for d in self._images if d not in vectors and d not in self._errors]
         if missing:
@@ -242,11 +296,11 @@ class Batch(Generic[S]):
         hashes = tuple(item.digest for item in self._prepared)
         return Chunk(tuple(self._refs), hashes, errors, embeddings)
 
-    def _error(self, path: str, item: Prepared) -> ImageError | None:
+    def _error(self, path: str, item: PreparedImage) -> ImageError | None:
         error = item.error or self._errors.get(item.digest)
         if error is None or item.owner:
             return error
-        # The message begins with the name of the image that was decoded in this one's place.
+        # The message begins with the name of the image that was decoded for this one too.
         message = str(error).removeprefix(self._images[item.digest].path)
         return ImageError(error.kind, f"{path}{message}")
 
@@ -261,138 +315,81 @@ def _forward(encoder: ImageEncoder, pixels: NDArray[np.uint8]) -> NDArray[np.flo
     return computed
 
 
-# Images in, embeddings out: every image is read once and every vector is computed once.
+# Texts: each goes through the model once.
 
-Progress: TypeAlias = Callable[[int, int, int], None]
+_TEXTS_AT_ONCE = 256
 
 
-def encode_images(
-    refs: Iterable[S],
-    encoders: Mapping[str, ImageEncoder],
-    store: EmbeddingStore,
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    profile: Profile | None = None,
-) -> Iterator[Chunk[S]]:
-    """Encode images chunk by chunk, computing only what the store does not have.
+def text_key(text: str) -> str:
+    """Return the key under which a text's embedding is stored.
 
-    Images are taken in chunks of `batch_size` by position, and what a chunk lacks is one batch of
-    each encoder, committed before the next. A run that was killed therefore repeats the very
-    batches that were lost, and its result equals that of an undisturbed run to the last bit.
-    Files are read and decoded in threads, a few chunks ahead; encoders run in the caller's thread.
+    Examples
+    --------
+    >>> text_key("a photo of a cat.")[:8]
+    '91e66431'
+    """
+    return content_hash(f"text:{text}".encode("utf-8", "surrogatepass"))
+
+
+def encode_texts(
+    vlm: VisionLanguageModel, texts: Sequence[str], store: EmbeddingStore
+) -> NDArray[np.float32]:
+    """Encode m texts; only those that the store does not have go through the model.
 
     Parameters
     ----------
-    refs
-        The n images. An iterator is drawn on a few chunks ahead, so that a stream of any length
-        needs the memory of those.
-    encoders
-        By the names under which their embeddings come back. Encoders with one fingerprint run
-        once, and an image is decoded once for all of them.
+    vlm
+        The model with the text encoder.
+    texts
+        In any number; repeated ones are encoded once.
     store
-        Where vectors are looked up and kept.
-    batch_size
-        Images per chunk.
-    workers
-        Threads that read and decode; None for one per core, at most 8.
-    limits
-        Bounds on each image.
-    progress
-        Called after each chunk with images done, images in all (0 where `refs` has no length), and
-        how many of those done needed no forward pass.
-    profile
-        Learns where the time goes.
+        Where embeddings are looked up and kept.
 
-    Yields
-    ------
-    Chunk
-        `batch_size` images each, in input order; the last may have fewer. An image that cannot be
-        used has an error and rows of NaN.
+    Returns
+    -------
+    ndarray
+        `(m, dim)` float32 in the order of the texts, not L2-normalised.
 
     Raises
     ------
     InputError
-        If there is no encoder, `batch_size` or `workers` is below 1, or an encoder returns
-        another shape than it promises. What an encoder itself raises is passed on.
+        If the model returns another shape than it promises, or NaN or infinity. What the model
+        itself raises is passed on.
     """
-    if not encoders:
-        raise InputError("Expected at least one encoder, but got none.")
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
-    return _chunks(
-        refs, encoders, store, batch_size, workers, limits, progress, profile or Profile()
-    )
-
-
-def encode_all(
-    refs: Iterable[S],
-    encoders: Mapping[str, ImageEncoder],
-    store: EmbeddingStore,
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    profile: Profile | None = None,
-) -> Chunk[S]:
-    """Encode images as `encode_images` does, and return them all in one chunk."""
-    chunks = encode_images(
-        refs,
-        encoders,
-        store,
-        batch_size=batch_size,
-        workers=workers,
-        limits=limits,
-        progress=progress,
-        profile=profile,
-    )
-    return joined(list(chunks), {name: encoder.dim for name, encoder in encoders.items()})
-
-
-def _chunks(
-    refs: Iterable[S],
-    encoders: Mapping[str, ImageEncoder],
-    store: EmbeddingStore,
-    batch_size: int,
-    workers: int | None,
-    limits: Limits,
-    progress: Progress | None,
-    profile: Profile,
-) -> Iterator[Chunk[S]]:
-    fingerprints = {
-        name: encoder.identity.fingerprint(encoder.preprocessing)
-        for name, encoder in encoders.items()
+    if isinstance(texts, str):
+        raise InputError(f"Expected `texts` to be a list of texts, but got one text, {texts!r}.")
+    fingerprint = vlm.identity.fingerprint(vlm.preprocessing)
+    keys = {text: text_key(text) for text in texts}
+    stored = store.get_many(fingerprint, keys.values())
+    vectors = {
+        text: stored[key]
+        for text, key in keys.items()
+        if key in stored and stored[key].shape == (vlm.dim,)
     }
-    distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
-    called = {fingerprints[name]: name for name in reversed(list(encoders))}
-    total = len(refs) if isinstance(refs, Sized) else 0
-    # Chunks wait between the two copies from when they are prepared until they are encoded.
-    ahead, parts = tee(_parts(refs, batch_size))
-    size = min(batch_size, total or batch_size)
-    wanted = Wanted(distinct, store, limits, profile)
-    prepared_chunks = run_ahead(ahead, wanted, workers, chunk_size=size)
-    done = cached = 0
-    try:
-        arriving = profile.each("waiting for images", prepared_chunks)
-        for prepared, part in zip(arriving, parts, strict=True):
-            batch = Batch(part, prepared, store, profile)
-            for fingerprint, encoder in distinct.items():
-                batch.complete(fingerprint, encoder, called[fingerprint])
-            profile.n_images += len(part)
-            done += len(part)
-            cached += batch.n_cached
-            if progress is not None:
-                progress(done, total, cached)
-            yield batch.chunk(encoders, fingerprints)
-    finally:
-        prepared_chunks.close()
+    distinct = list(keys)
+    # Parts by position, so that a run that was killed repeats the very batches that were lost.
+    for start in range(0, len(distinct), _TEXTS_AT_ONCE):
+        missing = [t for t in distinct[start : start + _TEXTS_AT_ONCE] if t not in vectors]
+        if missing:
+            fresh = dict(zip(missing, _forward_texts(vlm, missing), strict=True))
+            by_key = {keys[text]: row for text, row in fresh.items()}
+            store.put_many(fingerprint, by_key, spec=vlm.identity.spec)
+            vectors |= fresh
+    rows = [vectors[text] for text in texts]
+    return np.stack(rows) if rows else np.empty((0, vlm.dim), dtype=np.float32)
 
 
-def _parts(refs: Iterable[S], size: int) -> Iterator[tuple[S, ...]]:
-    images = iter(refs)
-    while part := tuple(islice(images, size)):
-        yield part
+def _forward_texts(vlm: VisionLanguageModel, texts: Sequence[str]) -> NDArray[np.float32]:
+    computed = np.asarray(vlm.encode_texts(texts), dtype=np.float32)
+    if computed.shape != (len(texts), vlm.dim):
+        raise InputError(
+            f"Expected the model {vlm.identity.spec!r} to return shape {(len(texts), vlm.dim)} "
+            f"for its texts, but got {computed.shape}."
+        )
+    for text, row in zip(texts, computed, strict=True):
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"Expected a finite embedding of the text {text!r}, but the model "
+                f"{vlm.identity.spec!r} gives NaN or infinity. Run it in float32."
+            )
+    return computed

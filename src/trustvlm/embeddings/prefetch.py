@@ -1,4 +1,7 @@
-"""Daemon threads that prepare images; one that hangs is given up and replaced."""
+"""Read and decode images in threads, before the encoders need them.
+
+A thread whose image takes longer than the time limit is given up and replaced.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +60,11 @@ class Work(Protocol[T_co]):
         ...
 
     def given_up(self) -> T_co:
-        """Return what stands in place of the result if it takes too long."""
+        """Return what stands for the result if it takes too long."""
         ...
 
     def not_tried(self) -> T_co:
-        """Return what stands in place of the result if no thread is left."""
+        """Return what stands for the result if no thread is left."""
         ...
 
 
@@ -171,7 +174,7 @@ class ThreadPool(Generic[T]):
         while (task := self._tasks.get()) is not None:
             self._threads[thread] = task
             if not _settle(task):
-                # Another thread stands in this one's place.
+                # Another thread has replaced this one.
                 _count(-1)
                 return
             self._threads[thread] = None
@@ -201,13 +204,13 @@ def _count(change: int) -> None:
         _hanging += change
 
 
-# From files to what encoders still have to see, in threads that run ahead of the encoders.
+# From images to pixels for the encoders that have no stored vector of them.
 
 S = TypeVar("S", bound=ImageSource)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """One image, read and, where an encoder has to see it, decoded.
 
     Attributes
@@ -217,10 +220,10 @@ class Prepared:
     digest
         SHA-256 of its bytes; "" if it could not be read.
     owner
-        False if another image of the chunk has the same bytes and was prepared in its place.
+        False if another image of the chunk has the same bytes and was prepared for both.
     error
         Why it cannot be encoded.
-    found
+    stored
         Stored vectors by fingerprint.
     pixels
         `(height, width, 3)` uint8 for each preprocessing that a missing vector needs.
@@ -230,15 +233,15 @@ class Prepared:
     digest: str = ""
     owner: bool = True
     error: ImageError | None = None
-    found: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    stored: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     pixels: Mapping[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PrefetchSettings:
     """What to look up and to prepare for: the encoders by fingerprint, the store, the limits.
 
-    `profile` learns where the time goes.
+    `profile` measures where the time goes.
     """
 
     encoders: Mapping[str, ImageEncoder]
@@ -252,40 +255,38 @@ def pixels_key(preprocessing: Preprocessing) -> Preprocessing:
     return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def run_ahead(
-    chunks: Iterable[Sequence[S]], wanted: Wanted, workers: int | None, *, chunk_size: int
-) -> Generator[list[Prepared], None, None]:
+def prefetch_chunks(
+    chunks: Iterable[Sequence[S]],
+    settings: PrefetchSettings,
+    workers: int | None,
+    *,
+    chunk_size: int,
+) -> Generator[list[PreparedImage], None, None]:
     """Yield each chunk prepared, in order, while threads prepare the next few.
+
+    `workers` is the number of threads; None for one per core that this process may use, at most 8.
 
     An image that takes longer than `limits.seconds` is prepared as one with an error, and its
     thread is replaced. The pool is shut down when the generator ends, is closed, or is left by an
     exception.
     """
-    workers = workers or default_workers()
+    workers = workers or min(8, usable_cores())
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
-    ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
-    pool: ThreadPool[Prepared] = ThreadPool(workers, wanted.limits.seconds)
-    running: deque[list[Task[Prepared]]] = deque()
+    n_ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
+    pool: ThreadPool[PreparedImage] = ThreadPool(workers, settings.limits.seconds)
+    running: deque[list[Task[PreparedImage]]] = deque()
     todo = iter(chunks)
     try:
         while True:
-            while len(running) <= ahead and (chunk := next(todo, None)) is not None:
-                running.append(_submit(pool, chunk, wanted))
+            while len(running) <= n_ahead and (chunk := next(todo, None)) is not None:
+                claims = _Claims()
+                work = (_Preparation(ref, claims, settings) for ref in chunk)
+                running.append([pool.submit(image) for image in work])
             if not running:
                 return
             yield pool.results(running.popleft())
     finally:
         pool.close()
-
-
-def default_workers() -> int:
-    """Return how many threads decode: one per core that this process may use, at most 8."""
-    return min(8, usable_cores())
-
-
-def _submit(pool: ThreadPool[Prepared], chunk: Sequence[S], wanted: Wanted) -> list[Task[Prepared]]:
-    claims = _Claims()
-    return [pool.submit(_Preparation(ref, claims, wanted)) for ref in chunk]
 
 
 class _Claims:
@@ -313,71 +314,73 @@ class _Claims:
 class _Preparation:
     """The work on one image."""
 
-    def __init__(self, ref: ImageSource, claims: _Claims, wanted: Wanted) -> None:
+    def __init__(self, ref: ImageSource, claims: _Claims, settings: PrefetchSettings) -> None:
         self._ref = ref
         self._claims = claims
-        self._wanted = wanted
+        self._settings = settings
         self._reading = True
 
-    def run(self, stopwatch: Stopwatch) -> Prepared:
+    def run(self, stopwatch: Stopwatch) -> PreparedImage:
         """Read the image, look it up, and decode it for the encoders that lack it."""
-        ref, wanted = self._ref, self._wanted
-        with wanted.profile.stage("reading"), stopwatch:
-            content = _guarded(ref, lambda: ref.read(wanted.limits))
+        ref, settings = self._ref, self._settings
+        with settings.profile.stage("reading"), stopwatch:
+            content = _guarded(ref, lambda: ref.read(settings.limits))
             if isinstance(content, ImageError):
-                return Prepared(ref.path, error=content)
+                return PreparedImage(ref.path, error=content)
             digest = content_hash(content)
         self._reading = False
         if not self._claims.take(digest, self):
-            return Prepared(ref.path, digest, owner=False)
-        found: dict[str, NDArray[np.float32]] = {}
+            return PreparedImage(ref.path, digest, owner=False)
+        stored: dict[str, NDArray[np.float32]] = {}
         missing: dict[Preprocessing, Preprocessing] = {}
-        for fingerprint, encoder in wanted.encoders.items():
-            with wanted.profile.stage("looking up"):
-                vector = wanted.store.get_many(fingerprint, [digest]).get(digest)
+        for fingerprint, encoder in settings.encoders.items():
+            with settings.profile.stage("looking up"):
+                vector = settings.store.get_many(fingerprint, [digest]).get(digest)
             if vector is not None and vector.shape == (encoder.dim,):
-                found[fingerprint] = vector
+                stored[fingerprint] = vector
             else:
                 missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
         if not missing:
-            return Prepared(ref.path, digest, found=found)
+            return PreparedImage(ref.path, digest, stored=stored)
         with stopwatch:
-            pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, wanted, stopwatch))
+            pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, settings, stopwatch))
         if isinstance(pixels, ImageError):
-            return Prepared(ref.path, digest, error=pixels, found=found)
-        return Prepared(ref.path, digest, found=found, pixels=pixels)
+            return PreparedImage(ref.path, digest, error=pixels, stored=stored)
+        return PreparedImage(ref.path, digest, stored=stored, pixels=pixels)
 
-    def given_up(self) -> Prepared:
+    def given_up(self) -> PreparedImage:
         """Say that the image takes too long."""
         digest, path = self._claims.give_up(self), self._ref.path
         doing, remedy = "decoding", "Leave it out, or save it anew with an image program"
         if self._reading:
             doing, remedy = "reading", "Check the disk or the network"
-        what = f"{doing} took longer than {self._wanted.limits.seconds:g} s"
+        what = f"{doing} took longer than {self._settings.limits.seconds:g} s"
         note = "Or raise `Limits(seconds=...)`."
-        return Prepared(path, digest, error=refusal("too_slow", path, what, remedy, note=note))
+        return PreparedImage(path, digest, error=refusal("too_slow", path, what, remedy, note=note))
 
-    def not_tried(self) -> Prepared:
+    def not_tried(self) -> PreparedImage:
         """Say that other images left no thread for this one."""
         what = f"it was not tried, because {n_hanging()} images before it hang in their decoders"
         remedy = "Leave those out, and start the program again"
-        return Prepared(self._ref.path, error=refusal("not_tried", self._ref.path, what, remedy))
+        return PreparedImage(
+            self._ref.path, error=refusal("not_tried", self._ref.path, what, remedy)
+        )
 
 
 def _pixels(
     content: bytes,
     name: str,
     needed: Mapping[Preprocessing, Preprocessing],
-    wanted: Wanted,
+    settings: PrefetchSettings,
     stopwatch: Stopwatch,
 ) -> dict[Preprocessing, NDArray[np.uint8]]:
     images: dict[int | None, Image.Image] = {}
     for enough in {preprocessing.enough for preprocessing in needed.values()}:
-        with wanted.profile.stage("decoding"):
+        with settings.profile.stage("decoding"):
             images[enough] = decode(
-                content, wanted.limits, name=name, enough=enough, stopwatch=stopwatch
+                content, settings.limits, name=name, enough=enough, stopwatch=stopwatch
             )
-    with wanted.profile.stage("resizing"):
+    with settings.profile.stage("resizing"):
         return {key: wished.pixels(images[wished.enough]) for key, wished in needed.items()}
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Stages that run in threads, ahead of the encoders; all others follow one another.
+# Stages that run in threads, while the encoders work; all others follow one another.
 THREADED = ("reading", "looking up", "decoding", "resizing")
 _FORWARD = "encoder "
 
@@ -85,16 +85,16 @@ class Profile:
         """Say in words and numbers where the time went, until `end` was called, or until now."""
         total = time.perf_counter() - self._begun if self._total is None else self._total
         seconds = self.seconds
-        ahead = {name: seconds[name] for name in THREADED if name in seconds}
-        steps = {name: spent for name, spent in seconds.items() if name not in ahead}
+        threaded = {name: seconds[name] for name in THREADED if name in seconds}
+        steps = {name: spent for name, spent in seconds.items() if name not in threaded}
         steps["all else"] = total - sum(steps.values())
         forward = sum(spent for name, spent in steps.items() if name.startswith(_FORWARD))
         rate = self.n_images / total
         return [
             f"profile: {self.n_images} images in {total:.2f} s, {rate:.1f} images/s",
             *(_line(name, spent, total) for name, spent in steps.items()),
-            *(["in threads, meanwhile, seconds summed over them:"] if ahead else []),
-            *(_line(name, spent, None) for name, spent in ahead.items()),
+            *(["in threads, meanwhile, seconds summed over them:"] if threaded else []),
+            *(_line(name, spent, None) for name, spent in threaded.items()),
             f"the encoders' forward passes took {forward / total:.1%} of the time",
         ]
 

@@ -63,8 +63,8 @@ def open_store(path: Path | None) -> sqlite3.Connection:
 def checksum(fingerprint: str, key: str, blob: bytes) -> int:
     """Return a CRC-32 over the vector and whose it is.
 
-    It covers the key as well: a vector that a damaged index files under another image is found
-    out too.
+    It covers the key as well: a vector that a damaged index files under another image is
+    noticed too.
     """
     return zlib.crc32(blob, zlib.crc32(f"{fingerprint}:{key}".encode()))
 
@@ -170,7 +170,7 @@ def select(
     connection: sqlite3.Connection, fingerprint: str, keys: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the undamaged vectors among some keys."""
-    found: dict[str, NDArray[np.float32]] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     stale: list[int] = []
     now = int(time.time())
     for start in range(0, len(keys), _VARIABLES):
@@ -185,7 +185,7 @@ def select(
         for row, key, dim, blob, check, used in rows:
             vector = unpack(fingerprint, key, dim, blob, check)
             if vector is not None:
-                found[key] = vector
+                vectors[key] = vector
                 if used < now - _DAY:
                     stale.append(row)
     if stale:
@@ -194,7 +194,7 @@ def select(
             connection.executemany(
                 "UPDATE embeddings SET used = ? WHERE rowid = ?", ((now, row) for row in stale)
             )
-    return found
+    return vectors
 
 
 def insert(
@@ -275,14 +275,14 @@ def clear(connection: sqlite3.Connection) -> int:
 
 
 def _encoder_ids(connection: sqlite3.Connection, encoder: str | None) -> list[int]:
-    known = connection.execute("SELECT id, fingerprint, spec FROM encoders").fetchall()
+    encoders = connection.execute("SELECT id, fingerprint, spec FROM encoders").fetchall()
     ids = [
         number
-        for number, fingerprint, spec in known
+        for number, fingerprint, spec in encoders
         if encoder is None or spec == encoder or (encoder and fingerprint.startswith(encoder))
     ]
     if encoder is not None and not ids:
-        specs = ", ".join(sorted({repr(spec) for _, _, spec in known})) or "none"
+        specs = ", ".join(sorted({repr(spec) for _, _, spec in encoders})) or "none"
         raise InputError(
             f"Expected `encoder` to name one whose vectors are stored, but got {encoder!r}. "
             f"There are: {specs}."
@@ -333,7 +333,7 @@ def _size_on_disk(path: Path) -> int:
 class EmbeddingStore:
     """Vectors by content and encoder, in one SQLite file.
 
-    A vector is found again by the SHA-256 of what it was computed from and the fingerprint of
+    A vector is looked up by the SHA-256 of what it was computed from and the fingerprint of
     what computed it, so it can never be out of date: other weights, settings or preprocessing
     have another fingerprint. Several threads and processes may use one store. A store never
     stops the work it serves: where the file cannot be used, a warning says so and vectors are
@@ -475,7 +475,7 @@ class EmbeddingStore:
 
 
 class NullStore(EmbeddingStore):
-    """Knows no vector and keeps none: every image is encoded each time it comes.
+    """Keeps no vectors: every image is encoded each time it comes.
 
     Examples
     --------

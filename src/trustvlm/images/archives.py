@@ -20,7 +20,7 @@ from trustvlm.images.errors import DEFAULT_LIMITS, refusal
 from trustvlm.images.formats import looks_like_image
 from trustvlm.images.reading import check_size
 from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage
-from trustvlm.images.remote import image_at
+from trustvlm.images.remote import images_beside
 from trustvlm.images.shards import StreamShard
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -143,7 +143,7 @@ class ParquetShard(StreamShard):
         value = cells[column]
         named = cells.get(self.path_column)
         if isinstance(value, str):
-            return image_at(value, beside=self.location)
+            return images_beside(self.location)(value)
         if isinstance(value, Mapping):
             named = named or value.get("path")
             value = value.get("bytes")

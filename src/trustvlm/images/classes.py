@@ -31,7 +31,7 @@ class ClassList:
     Raises
     ------
     InputError
-        If there is no class, if a name or folder is empty, or if two classes cannot be told apart.
+        If there is no class, if a name or folder is empty, or if two classes are alike.
 
     Examples
     --------

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, refusal
-from trustvlm.images.formats import ImageFormat, explain_foreign, recognise
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, describe_exception, refusal
+from trustvlm.images.formats import ImageFormat, recognise, unsupported_format
 from trustvlm.images.reading import check_size, read_bytes
 
 # Images above this many pixels are decoded one at a time, so that a folder of panoramas needs the
@@ -28,8 +28,8 @@ from trustvlm.images.reading import check_size, read_bytes
 _LARGE = 25_000_000
 
 
-class _Turn:
-    """Lets one at a time have its turn; who keeps it beyond the time limit loses it."""
+class _OneAtATime:
+    """A lock that is lost by a holder that keeps it beyond the time limit."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -55,7 +55,7 @@ class _Turn:
                     self._changed.notify()
 
 
-_large_turn = _Turn()
+_large_images = _OneAtATime()
 
 
 class _Content(BytesIO):
@@ -81,9 +81,9 @@ def decode(
     """Decode one image to 8-bit RGB, upright, whatever its format and pixel type.
 
     The content decides what the file is, not its name: a PNG called `.jpg` is fine. Of animated
-    images and documents of several pages the first is taken. EXIF orientation is applied. What
-    becomes of grey, palette, alpha, 16-bit, float and CMYK is told in `trustvlm.images.decoding`.
-    Safe to call from any number of threads; no setting of Pillow is changed.
+    images and documents of several pages the first is taken. EXIF orientation is applied; `to_rgb`
+    says what becomes of grey, palette, alpha, 16-bit, float and CMYK. Safe to call from any number
+    of threads; no setting of Pillow is changed.
 
     Parameters
     ----------
@@ -126,20 +126,20 @@ def decode(
     else:
         name = os.fspath(source) if name is None else name
         content = read_bytes(Path(source), limits, name=name)
-    known = recognise(content)
-    if known is None:
-        raise explain_foreign(content, name)
-    if not known.available():
+    image_format = recognise(content)
+    if image_format is None:
+        raise unsupported_format(content, name)
+    if not image_format.available():
         raise refusal(
             "unsupported",
             name,
-            f"it is a {known.name} image, which this installation of Pillow cannot read",
+            f"it is a {image_format.name} image, which this installation of Pillow cannot read",
             "Install a newer Pillow, or convert it to PNG or JPEG",
         )
     stream = _Content(content)
     try:
         with quiet_pillow():
-            return _decode(stream, known, limits, name, enough, stopwatch or Stopwatch())
+            return _decode(stream, image_format, limits, name, enough, stopwatch or Stopwatch())
     except ImageError:
         raise
     except MemoryError as error:
@@ -147,29 +147,29 @@ def decode(
             "memory", name, "there is not enough memory to decode it", "Make the image smaller"
         ) from error
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
-        raise _decoding_failed(error, known, content, stream, name) from error
+        raise _decoding_failed(error, image_format, content, stream, name) from error
 
 
 def _decode(
     stream: _Content,
-    known: ImageFormat,
+    image_format: ImageFormat,
     limits: Limits,
     name: str,
     enough: int | None,
     stopwatch: Stopwatch,
 ) -> Image.Image:
-    image = known.open(stream)
+    image = image_format.open(stream)
     _check_sides(image.size, limits, name)
     if enough is not None:
         image.draft(None, (enough, enough))
     large = image.width * image.height > _LARGE
-    with _large_turn.taken(limits.seconds, stopwatch) if large else nullcontext():
+    with _large_images.taken(limits.seconds, stopwatch) if large else nullcontext():
         stream.ran_out = False
         image.load()
-        _check_whole(stream, known, name)
-        turn = needed_turn(image)
-        colours = to_rgb(image, name)
-    return colours if turn is None else colours.transpose(turn)
+        _check_whole(stream, image_format, name)
+        orientation = exif_orientation(image)
+        rgb = to_rgb(image, name)
+    return rgb if orientation is None else rgb.transpose(orientation)
 
 
 def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:
@@ -193,14 +193,14 @@ def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:
         )
 
 
-def _check_whole(stream: _Content, known: ImageFormat, name: str) -> None:
-    # Another library may have told Pillow to fill up truncated images with grey
+def _check_whole(stream: _Content, image_format: ImageFormat, name: str) -> None:
+    # Another library may have set Pillow to fill up truncated images with grey
     # (`LOAD_TRUNCATED_IMAGES`). An embedding must not depend on that, so look for ourselves.
-    if known.name == "JPEG" and stream.ran_out:
+    if image_format.name == "JPEG" and stream.ran_out:
         raise _truncated(name)
-    if known.name == "PNG" and ImageFile.LOAD_TRUNCATED_IMAGES:
+    if image_format.name == "PNG" and ImageFile.LOAD_TRUNCATED_IMAGES:
         stream.seek(0)
-        known.open(stream).verify()
+        image_format.open(stream).verify()
 
 
 def _truncated(name: str) -> ImageError:
@@ -210,13 +210,15 @@ def _truncated(name: str) -> ImageError:
 
 
 def _decoding_failed(
-    error: Exception, known: ImageFormat, content: bytes, stream: _Content, name: str
+    error: Exception, image_format: ImageFormat, content: bytes, stream: _Content, name: str
 ) -> ImageError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    reason = describe_exception(error)
     lowered = reason.lower()
     if isinstance(error, Image.DecompressionBombError):
         return refusal("too_large", name, "it claims far too many pixels", "Make it smaller")
-    webp_cut = known.name == "WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(content)
+    webp_cut = image_format.name == "WEBP" and int.from_bytes(content[4:8], "little") + 8 > len(
+        content
+    )
     if stream.ran_out or webp_cut or "truncat" in lowered or "not enough" in lowered:
         return _truncated(name)
     # Pillow looks pixel types and compressions up in dictionaries.
@@ -225,13 +227,13 @@ def _decoding_failed(
         return refusal(
             "unsupported",
             name,
-            f"it is a {known.name} image of a kind that Pillow cannot read ({reason})",
+            f"it is a {image_format.name} image of a kind that Pillow cannot read ({reason})",
             "Convert it to PNG or JPEG",
         )
     return refusal(
         "damaged",
         name,
-        f"the {known.name} data is damaged ({reason})",
+        f"the {image_format.name} data is damaged ({reason})",
         "Copy it again from its source, or save it anew with an image program",
     )
 
@@ -286,9 +288,9 @@ def _remove() -> None:
         filters.remove(_entry)
 
 
-# Turn an image the way its camera was held.
+# EXIF orientation: turn an image the way its camera was held.
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -299,7 +301,7 @@ _TURNS = {
 }
 
 
-def needed_turn(image: Image.Image) -> Image.Transpose | None:
+def exif_orientation(image: Image.Image) -> Image.Transpose | None:
     """Return what makes an image upright by its EXIF or XMP orientation; None for nothing.
 
     Damaged metadata and orientations outside 1-8 are ignored: the pixels are still good.
@@ -308,11 +310,11 @@ def needed_turn(image: Image.Image) -> Image.Transpose | None:
     --------
     >>> lying = Image.new("RGB", (40, 30))
     >>> lying.getexif()[ExifTags.Base.Orientation] = 6
-    >>> lying.transpose(needed_turn(lying)).size
+    >>> lying.transpose(exif_orientation(lying)).size
     (30, 40)
     """
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return None
 
@@ -402,9 +404,9 @@ def _stretched(image: Image.Image, name: str) -> Image.Image:
 def _over_white(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):  # premultiplied: Pillow divides only into the same family
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    coloured = image.convert("RGBA")
-    white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, coloured).convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
 
 
 # Small pictures as data URIs, so that a page needs no other file.

@@ -61,6 +61,11 @@ def refusal(kind: str, name: str, what: str, remedy: str, *, note: str = "") -> 
     return error
 
 
+def describe_exception(error: Exception) -> str:
+    """Return what another library says of an error, on one line; its type if it says nothing."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 # How large or small an image may be before it is refused, and how long it may take.
 
 

@@ -45,9 +45,10 @@ def walk_images(
                 url = files.unstrip_protocol(f"{top}/{relative}")
                 yield RemoteImage(f"{start}{relative}", url)
         return
-    for relative in _local_files(Path(folder.text)):
+    here = Path(folder.text)
+    for relative in _local_files(here):
         if _is_image(relative, skipped):
-            yield ImageRef(shown(f"{start}{relative}"), Path(folder.text) / relative)
+            yield ImageRef(shown(f"{start}{relative}"), here / relative)
 
 
 def class_folders(folder: Location, skipped: Counter[str]) -> tuple[list[str], list[str]]:

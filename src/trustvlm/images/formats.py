@@ -1,4 +1,4 @@
-"""Which image formats are opened, told by their first bytes and never by the file's name."""
+"""Which image formats are opened; the first bytes decide, never the file's name."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _is_bmp(head: bytes) -> bool:
 
 
 def _is_ppm(head: bytes) -> bool:
-    known = head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf")
-    return known and head[2:3].isspace() and (head[3:4].isdigit() or head[3:4] in b"# \t\r\n")
+    is_type = head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf")
+    return is_type and head[2:3].isspace() and (head[3:4].isdigit() or head[3:4] in b"# \t\r\n")
 
 
 FORMATS = (
@@ -129,10 +129,12 @@ def recognise(head: bytes) -> ImageFormat | None:
     >>> recognise(b"%PDF-1.7") is None
     True
     """
-    return next((known for known in FORMATS if known.matches(head[:256])), None)
+    return next(
+        (image_format for image_format in FORMATS if image_format.matches(head[:256])), None
+    )
 
 
-# Say what a file is that is not an image we open: most often the name of the cure.
+# What a file is that is in no supported format: most often that names the remedy.
 
 _CONVERT = "Convert it to PNG or JPEG"
 _FETCH = "Fetch the image again; a server may have sent this in its place"
@@ -165,14 +167,14 @@ _SIGNATURES: tuple[tuple[bytes, str, str, str], ...] = (
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
-def explain_foreign(content: bytes, name: str) -> ImageError:
+def unsupported_format(content: bytes, name: str) -> ImageError:
     """Build the error for content that is in none of the formats that are opened.
 
     Examples
     --------
-    >>> explain_foreign(b"<html>404 Not Found</html>", "cat.jpg").kind
+    >>> unsupported_format(b"<html>404 Not Found</html>", "cat.jpg").kind
     'not_image'
-    >>> print(explain_foreign(b"%PDF-1.7", "scan.jpg"))
+    >>> print(unsupported_format(b"%PDF-1.7", "scan.jpg"))
     scan.jpg: the content is a PDF document. Render its pages to PNG or JPEG.
     """
     for prefix, thing, kind, remedy in _SIGNATURES:

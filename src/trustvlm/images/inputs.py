@@ -20,7 +20,7 @@ from trustvlm.images.references import (
     LabelledImages,
     shown,
 )
-from trustvlm.images.remote import Location, expand, image_at, is_url
+from trustvlm.images.remote import Location, expand, image_at, images_beside, is_url
 from trustvlm.images.shards import FileShard, ImageShard
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 
@@ -216,14 +216,12 @@ def _shards(
             f"Expected images, folders, tables, archives or URLs, but there is no "
             f"{shown(items[0])!r}{others}."
         )
-    n_shards = 0
+    shard = None
     for shard in _pieces(items, size, path_column, image_column, skipped):
-        n_shards += 1
         yield shard
-    if not n_shards:
-        raise InputError(
-            _no_images(shown(items[0]) if len(items) == 1 else "the given list", skipped)
-        )
+    if shard is None:
+        name = shown(items[0]) if len(items) == 1 else "the given list"
+        raise InputError(_no_images(name, skipped))
 
 
 def _pieces(
@@ -236,7 +234,7 @@ def _pieces(
     alone: list[ImageSource] = []
     for item in items:
         location, name = Location(item), shown(item)
-        # With one source, the names inside it suffice; several have to be told apart.
+        # With one source, the names inside it suffice; several have to differ.
         prefix = name if len(items) > 1 else ""
         kind = input_kind(location)
         if kind == "image":
@@ -254,17 +252,14 @@ def _pieces(
             case "folder":
                 # Images in the folder one is in need no name in front.
                 start = prefix if location.is_url else Path(prefix).as_posix()
-                images = walk_images(
-                    location, prefix="" if start == "." else start, skipped=skipped
-                )
-                yield from _cut(name, images, size)
-            case "table" | "text list":
-                names = (
-                    (cells[0] for cells in read_table(location, (path_column,)))
-                    if kind == "table"
-                    else read_lines(location)
-                )
-                yield from _cut(name, (image_at(n, beside=location) for n in names), size)
+                start = "" if start == "." else start
+                yield from _cut(name, walk_images(location, prefix=start, skipped=skipped), size)
+            case "table":
+                rows = read_table(location, (path_column,))
+                names = (path for (path,) in rows)
+                yield from _cut(name, map(images_beside(location), names), size)
+            case "text list":
+                yield from _cut(name, map(images_beside(location), read_lines(location)), size)
     if alone:
         yield FileShard(alone[0].path, tuple(alone))
 
@@ -314,7 +309,8 @@ def find_labelled(
             return _from_class_folders(location, name)
         case "table":
             rows = read_table(location, (path_column, label_column))
-            images = (LabelledImage(image_at(p, beside=location), label) for p, label in rows)
+            image_of = images_beside(location)
+            images = (LabelledImage(image_of(path), label) for path, label in rows)
             return _with_classes(images, name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
     raise InputError(

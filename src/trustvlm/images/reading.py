@@ -1,4 +1,4 @@
-"""Read a file's bytes, or say why that cannot be done."""
+"""Read a file's bytes, or say why that cannot be done; ask distant servers again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 from typing import IO
 
@@ -47,9 +48,7 @@ def read_bytes(
     try:
         status = Path(file).stat()
         if stat.S_ISDIR(status.st_mode):
-            raise refusal(
-                "directory", name, "this is a folder, not a file", "Name the images inside it"
-            )
+            raise IsADirectoryError
         if not stat.S_ISREG(status.st_mode):
             # Reading a pipe or a device could wait for ever.
             raise refusal("unreadable", name, "this is not a regular file", "Copy it to one")
@@ -60,7 +59,7 @@ def read_bytes(
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise _reading_failed(error, name) from error
+        raise read_error(error, name) from error
     check_size(len(content), limits, name)
     return content
 
@@ -94,20 +93,41 @@ def check_size(size: int, limits: Limits, name: str) -> None:
         )
 
 
-def _reading_failed(error: Exception, name: str) -> ImageError:
+def read_error(error: Exception, name: str, *, address: str = "path") -> ImageError:
+    """Build the error of an image or archive that cannot be read; `address` is a path or URL."""
+    check = f"Check the {address}"
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return refusal("missing", name, "there is no such file", "Check the path")
+        return refusal("missing", name, "there is no such file", check)
+    if isinstance(error, IsADirectoryError):
+        return refusal(
+            "directory", name, "this is a folder, not a file", "Name the images inside it"
+        )
     if isinstance(error, PermissionError):
         return refusal(
             "permission", name, "the file may not be read", "Give yourself permission to read it"
         )
-    if isinstance(error, ValueError):  # a null byte inside the path
-        return refusal("missing", name, "this cannot be a path", "Check the path")
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+    if address == "URL":
+        reason, remedy = f"{type(error).__name__}: {error}", "Check the network"
+    elif isinstance(error, ValueError):  # a null byte inside the path
+        return refusal("missing", name, "this cannot be a path", check)
+    elif isinstance(error, OSError) and error.errno == errno.ELOOP:
         return refusal("unreadable", name, "its symbolic links form a circle", "Repair the link")
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return refusal("missing", name, "this is too long for a path", "Check the path")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return refusal(
-        "unreadable", name, f"the file cannot be read ({reason})", "Check the disk or the network"
-    )
+    elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return refusal("missing", name, "this is too long for a path", check)
+    else:
+        reason, remedy = (
+            getattr(error, "strerror", None) or str(error),
+            "Check the disk or the network",
+        )
+    return refusal("unreadable", name, f"the file cannot be read ({reason})", remedy)
+
+
+# Errors that are the same at the next attempt.
+LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+N_RETRIES = 2
+_FIRST_WAIT = 0.2
+
+
+def wait_to_retry(n_failures: int) -> None:
+    """Wait before a distant server is asked again, twice as long each time."""
+    time.sleep(_FIRST_WAIT * 2 ** (n_failures - 1))

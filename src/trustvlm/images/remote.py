@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
-from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
-from trustvlm.images.reading import check_size, open_regular
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits
+from trustvlm.images.reading import (
+    LASTING,
+    N_RETRIES,
+    check_size,
+    open_regular,
+    read_error,
+    wait_to_retry,
+)
 from trustvlm.images.references import ImageRef, shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_RETRIES, _FIRST_WAIT = 2, 0.2
 
 
 def is_url(text: str) -> bool:
@@ -108,57 +114,48 @@ class RemoteImage:
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the bytes or raise `ImageError`; what may pass is tried three times."""
-        for attempt in range(_RETRIES + 1):
-            if attempt:
-                time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
+        failures = 0
+        while True:
             try:
                 files, path = file_system(self.url)
                 content = bytes(files.cat_file(path))
-                break
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise refusal("missing", self.path, "there is no such file", "Check the URL") from (
-                    error
-                )
-            except IsADirectoryError as error:
-                what, remedy = "this is a folder, not a file", "Name the images inside it"
-                raise refusal("directory", self.path, what, remedy) from error
-            except PermissionError as error:
-                what, remedy = "the file may not be read", "Give yourself permission to read it"
-                raise refusal("permission", self.path, what, remedy) from error
             except (MissingExtraError, InputError, ImageError):
                 raise
             except Exception as error:  # every service has errors of its own
-                failure = error
-        else:
-            what = f"the file cannot be read ({type(failure).__name__}: {failure})"
-            raise refusal("unreadable", self.path, what, "Check the network") from failure
-        check_size(len(content), limits, self.path)
-        return content
+                failures += 1
+                if failures > N_RETRIES or isinstance(error, LASTING):
+                    raise read_error(error, self.path, address="URL") from error
+            else:
+                check_size(len(content), limits, self.path)
+                return content
+            wait_to_retry(failures)
 
 
-def image_at(text: str, *, beside: Location | None = None) -> ImageRef | RemoteImage:
-    """Return the image that a path or URL names.
+def image_at(text: str) -> ImageRef | RemoteImage:
+    """Return the image that a path or URL names."""
+    return RemoteImage(shown(text), text) if is_url(text) else ImageRef(shown(text), Path(text))
 
-    Parameters
-    ----------
-    text
-        A URL, or a path.
-    beside
-        The list that names it; a path is relative to its folder.
+
+def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]:
+    """Return what makes images of the paths and URLs in a list: paths are relative to its folder.
 
     Examples
     --------
-    >>> image_at("cats/1.jpg", beside=Location("memory://lists/all.txt")).url
+    >>> images_beside(Location("memory://lists/all.txt"))("cats/1.jpg").url
     'memory://lists/cats/1.jpg'
     """
-    name = shown(text)
-    if is_url(text):
-        return RemoteImage(name, text)
-    if beside is None:
-        return ImageRef(name, Path(text))
-    if beside.is_url:
-        return RemoteImage(name, f"{beside.text.rpartition('/')[0]}/{text.lstrip('/')}")
-    return ImageRef(name, Path(beside.text).parent / text)
+    is_remote, folder = location.is_url, Path(location.text).parent
+    remote_folder = location.text.rpartition("/")[0]
+
+    def image(text: str) -> ImageRef | RemoteImage:
+        name = shown(text)
+        if is_url(text):
+            return RemoteImage(name, text)
+        if is_remote:
+            return RemoteImage(name, f"{remote_folder}/{text.lstrip('/')}")
+        return ImageRef(name, folder / text)
+
+    return image
 
 
 def expand(url: str) -> list[str]:

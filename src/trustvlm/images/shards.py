@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trustvlm.images.errors import refusal
+from trustvlm.images.errors import describe_exception, refusal
+from trustvlm.images.reading import LASTING, N_RETRIES, read_error, wait_to_retry
 from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage, shown
 from trustvlm.images.remote import Location
-
-_RETRIES, _FIRST_WAIT = 2, 0.2
 
 
 class ImageShard(Protocol):
@@ -76,7 +74,7 @@ class FileShard:
 
 @dataclass(frozen=True)
 class BrokenShard(UnreadableImage):
-    """Stands in place of all further images of a shard that cannot be read any more."""
+    """Stands for all further images of a shard that cannot be read any more."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class StreamShard(ABC):
 
     @property
     def length(self) -> None:
-        """Not known without reading."""
+        """None: only reading tells."""
         return
 
     def stamp(self) -> str:
@@ -113,7 +111,7 @@ class StreamShard(ABC):
             return type(error).__name__
 
     def images(self, start: int = 0) -> Iterator[ImageSource]:
-        """Yield the images from a position on, read by a thread that runs ahead."""
+        """Yield the images from a position on, prefetched by a thread."""
         return prefetch(
             read_with_retry(self._read, start, self.location, self.name, self._damage())
         )
@@ -162,26 +160,24 @@ def read_with_retry(
             return
         except damage as error:
             failures += 1
-            if failures > _RETRIES or isinstance(error, (FileNotFoundError, PermissionError)):
+            if failures > N_RETRIES or isinstance(error, LASTING):
                 yield _broken(name, error, position)
                 return
         if location.is_url:
-            time.sleep(_FIRST_WAIT * 2 ** (failures - 1))
+            wait_to_retry(failures)
 
 
 def _broken(name: str, error: Exception, n_images: int) -> BrokenShard:
-    if isinstance(error, FileNotFoundError):
-        failure = refusal("missing", name, "there is no such file", "Check the path")
-    elif isinstance(error, PermissionError):
-        failure = refusal("permission", name, "the file may not be read", "Allow yourself to")
+    if isinstance(error, LASTING):
+        failure = read_error(error, name)
     else:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = describe_exception(error)
         what = f"nothing after its first {n_images} images can be read ({reason})"
         failure = refusal("damaged", name, what, "Copy it again from its source")
     return BrokenShard(name, failure.kind, str(failure))
 
 
-# A stream is read a little ahead of its consumer, so that neither waits for the other.
+# A stream is prefetched for its consumer, so that neither waits for the other.
 
 _N_AHEAD, _BYTES_AHEAD = 256, 64 * 2**20
 

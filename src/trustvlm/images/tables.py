@@ -21,7 +21,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NO_DELIMITER = "\x1f"
 # Enough of a table to hold its header.
 _HEAD_BYTES = 1 << 16
-# What Python puts in place of a byte that is not UTF-8.
+# What Python puts for a byte that is not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
