@@ -340,10 +340,8 @@ def test_what_cannot_be_had_is_told_quickly(load, hub):
         lines = load(*names, HF_ENDPOINT=running.address, HF_HUB_OFFLINE=offline)
     asked = {"RN50/openai": "timm/resnet50_clip.openai", "hf-hub:laion/none": "laion/none"}
     for line, (name, repo) in zip(lines, asked.items(), strict=True):
-        assert line.startswith(
-            f"The model openclip:{name} cannot be had: the hub does not give the repository "
-            f"{repo!r} ("
-        )
+        assert line.startswith(f"The model openclip:{name} cannot be had: ")
+        assert f"model repository {repo!r}" in line
         assert "--vlm offline" in line
 
 
