@@ -85,21 +85,21 @@ def test_rounding_places_the_crop(spare, down, even):
         assert actual[0, 0, 0] == first
 
 
-@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("tall", [False, True])
 @pytest.mark.parametrize(
     ("short", "name"), [(1, "bicubic"), (60, "bicubic"), (60, "bilinear"), (60, "lanczos")]
 )
-def test_long_strips_equal_the_window_of_the_whole(short, name, upright):
+def test_long_strips_equal_the_window_of_the_whole(short, name, tall):
     # 320 times as long as broad: the last shape that is resized whole, and the first that is not.
     for long in (318 * short, 320 * short):
-        image = noise(short, long) if upright else noise(long, short)
+        image = noise(short, long) if tall else noise(long, short)
         actual = Preprocessing(interpolation=name).pixels(image)
         np.testing.assert_array_equal(actual, resize_then_crop(image, 224, (224, 224), name))
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_long_strips_that_shrink_differ_from_the_whole_by_rounding_alone(upright):
-    size = (300, 96_000) if upright else (96_000, 300)
+@pytest.mark.parametrize("tall", [False, True])
+def test_long_strips_that_shrink_differ_from_the_whole_by_rounding_alone(tall):
+    size = (300, 96_000) if tall else (96_000, 300)
     image = Image.effect_noise(size, 120).convert("RGB")
     for name in ("bilinear", "bicubic", "lanczos"):
         actual = Preprocessing(interpolation=name).pixels(image).astype(int)
@@ -116,9 +116,9 @@ def test_the_nearest_pixels_of_a_strip_are_at_most_one_off():
     assert set(np.unique((actual - whole) % 251)) <= {0, 1, 250}
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_extreme_strips_are_never_resized_whole(upright, monkeypatch):
-    image = Image.new("RGB", (2, 300_000) if upright else (300_000, 2), (1, 2, 3))
+@pytest.mark.parametrize("tall", [False, True])
+def test_extreme_strips_are_never_resized_whole(tall, monkeypatch):
+    image = Image.new("RGB", (2, 300_000) if tall else (300_000, 2), (1, 2, 3))
     made = []
     resize = Image.Image.resize
 

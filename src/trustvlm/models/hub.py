@@ -169,7 +169,7 @@ class ModelFiles:
         )
 
     def weights(self) -> str:
-        """SHA-256 of the weight file in hex; of several, the SHA-256 over theirs."""
+        """SHA-256 in hex of the weights, as `files_hash` gives it."""
         return files_hash(self.weight_files())
 
     def configuration(self) -> str:

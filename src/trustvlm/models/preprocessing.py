@@ -74,10 +74,10 @@ class Preprocessing:
     draft: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
-            if getattr(self, name) not in known:
+        for name, names in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
+            if getattr(self, name) not in names:
                 raise InputError(
-                    f"Expected `{name}` to be one of {', '.join(known)}, "
+                    f"Expected `{name}` to be one of {', '.join(names)}, "
                     f"but got {getattr(self, name)!r}."
                 )
         lengths = (*self.size, *(() if self.resize is None else (self.resize,)))

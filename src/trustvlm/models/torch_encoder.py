@@ -208,10 +208,10 @@ def vector_length(source: str, features: Any, preprocessing: Preprocessing) -> i
     import torch
 
     with torch.inference_mode():
-        found = features(torch.zeros(1, 3, *preprocessing.size))
-    if found.ndim != 2:
+        vectors = features(torch.zeros(1, 3, *preprocessing.size))
+    if vectors.ndim != 2:
         raise ModelUnavailableError(
             f"{source} gives no single vector per image but an array of shape "
-            f"{tuple(found.shape)}: it cannot be used as an encoder."
+            f"{tuple(vectors.shape)}: it cannot be used as an encoder."
         )
-    return int(found.shape[1])
+    return int(vectors.shape[1])
