@@ -10,7 +10,7 @@ import pytest
 from benchmark_files import write_arrays
 from command import Command
 from pictures import write_class_folders
-from trustvlm import TrustVLM, scores
+from trustvlm import TrustVLM, models, scores
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,6 +48,7 @@ def test_snippets_run(page, workplace, capsys, monkeypatch):
     if not BLOCK.search(page.read_text()):
         return
     run, registered = Command(capsys, monkeypatch), set(scores.names())
+    backends = models.backends()
     names = {"__name__": "__main__"}
     for language, block in BLOCK.findall(page.read_text()):
         if language == "toml":
@@ -66,6 +67,9 @@ def test_snippets_run(page, workplace, capsys, monkeypatch):
                 assert done.code == 0, (arguments, done.err)
     for added in set(scores.names()) - registered:
         scores.unregister(added)
+    for backend in models.backends():
+        if backend not in backends:
+            models.unregister_backend(backend.name)
 
 
 def tiny_presets(folder, monkeypatch):

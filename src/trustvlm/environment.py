@@ -12,6 +12,17 @@ from trustvlm.exceptions import MissingExtraError
 # Import optional dependencies late, with an error that names the `pip install` line.
 
 
+def pip_install(extra: str) -> str:
+    """Return the command that installs an extra.
+
+    Examples
+    --------
+    >>> pip_install("serve")
+    "pip install -c constraints.txt 'trustvlm[serve]'"
+    """
+    return f"pip install -c constraints.txt 'trustvlm[{extra}]'"
+
+
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import an optional module, or say which extra brings it.
 
@@ -39,7 +50,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f"{purpose} needs `{error.name or module}`, which is not installed. "
-            f"Install it with: pip install -c constraints.txt 'trustvlm[{extra}]'"
+            f"Install it with: {pip_install(extra)}"
         ) from error
 
 

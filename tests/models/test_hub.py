@@ -28,15 +28,15 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 pytestmark = pytest.mark.torch
 
-# It prints what was found, or why nothing was, as JSON.
+# It prints where the files are, or why there are none, as JSON.
 PROGRAM = """
 import json, sys
 from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.models.hub import locate
 try:
-    found = locate(sys.argv[1], revision=sys.argv[2] or None)
-    values = {"source": found.source, "directory": str(found.directory)}
-    values |= {"revision": found.revision, "weights": found.weights()}
+    files = locate(sys.argv[1], revision=sys.argv[2] or None)
+    values = {"source": files.source, "directory": str(files.directory)}
+    values |= {"revision": files.revision, "weights": files.weights()}
     print(json.dumps(values))
 except ModelUnavailableError as error:
     print(json.dumps({"error": str(error)}))
@@ -83,14 +83,14 @@ def identity(directory: Path, **options: str) -> Any:
 
 
 def test_the_identity_is_the_hash_of_the_weights(clip: Path) -> None:
-    found = identity(clip)
+    actual = identity(clip)
     content = (clip / "model.safetensors").read_bytes()
-    assert found.weights == hashlib.sha256(content).hexdigest()
-    assert found.spec == f"hf:{clip}"
-    assert found.source == str(clip)
-    assert found.revision == ""
-    assert found.settings["precision"] == "float32"
-    assert found.settings["pooling"] == "projection"
+    assert actual.weights == hashlib.sha256(content).hexdigest()
+    assert actual.spec == f"hf:{clip}"
+    assert actual.source == str(clip)
+    assert actual.revision == ""
+    assert actual.settings["precision"] == "float32"
+    assert actual.settings["pooling"] == "projection"
 
 
 def test_the_same_weights_elsewhere_have_the_same_fingerprint(clip: Path, spoilt: Path) -> None:
@@ -370,10 +370,10 @@ def test_a_repository_with_bin_weights_alone(
     (spoilt / "model.safetensors").unlink()
     torch.save(load_file(clip / "model.safetensors"), spoilt / "pytorch_model.bin")
     hub.directories["tiny/clip"] = spoilt
-    found = find("tiny/clip", HF_ENDPOINT=hub.address)
-    np.testing.assert_allclose(row(found["directory"]), row(clip), atol=1e-6)
+    answer = find("tiny/clip", HF_ENDPOINT=hub.address)
+    np.testing.assert_allclose(row(answer["directory"]), row(clip), atol=1e-6)
     content = (spoilt / "pytorch_model.bin").read_bytes()
-    assert found["weights"] == hashlib.sha256(content).hexdigest()
+    assert answer["weights"] == hashlib.sha256(content).hexdigest()
 
 
 def test_what_the_hub_does_not_have(
@@ -394,7 +394,7 @@ def test_what_the_hub_does_not_have(
 def test_an_interrupted_download_is_not_taken_for_a_model(
     hub: Hub, clip: Path, find: Callable[..., dict[str, str]]
 ) -> None:
-    found = find("tiny/clip", HF_ENDPOINT=hub.address)
-    (Path(found["directory"]) / "model.safetensors").unlink()
+    answer = find("tiny/clip", HF_ENDPOINT=hub.address)
+    (Path(answer["directory"]) / "model.safetensors").unlink()
     assert "--vlm offline" in find("tiny/clip", HF_HUB_OFFLINE="1")["error"]
-    assert find("tiny/clip", HF_ENDPOINT=hub.address) == found
+    assert find("tiny/clip", HF_ENDPOINT=hub.address) == answer

@@ -87,12 +87,12 @@ def test_tensors_come_back_as_they_were(arrays, transposed):
         kind = STORAGES[array.dtype.str[1:]]
         # NumPy gives empty arrays strides of its own; none of them is ever followed.
         tensors[name] = tensor(str(index), kind, array.size, 0, array.shape, strides)
-    found = read_checkpoint(checkpoint(tensors, storages), name="hand-made")
-    assert list(found) == list(arrays)
+    weights = read_checkpoint(checkpoint(tensors, storages), name="hand-made")
+    assert list(weights) == list(arrays)
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].shape == array.shape
-        np.testing.assert_array_equal(found[name], array)
+        assert weights[name].dtype == array.dtype
+        assert weights[name].shape == array.shape
+        np.testing.assert_array_equal(weights[name], array)
 
 
 def test_two_tensors_may_share_a_storage():
@@ -101,10 +101,10 @@ def test_two_tensors_may_share_a_storage():
         "tail": tensor("1", "Float", 6, 4, (2,), (1,)),
         "last": tensor("1", "Float", 6, 5, (), ()),
     }
-    found = read_checkpoint(checkpoint(tensors, {"1": SIX}), name="hand-made")
-    np.testing.assert_array_equal(found["rows"], SIX.reshape(2, 3))
-    np.testing.assert_array_equal(found["tail"], SIX[4:])
-    assert found["last"] == 5
+    weights = read_checkpoint(checkpoint(tensors, {"1": SIX}), name="hand-made")
+    np.testing.assert_array_equal(weights["rows"], SIX.reshape(2, 3))
+    np.testing.assert_array_equal(weights["tail"], SIX[4:])
+    assert weights["last"] == 5
 
 
 @pytest.mark.parametrize("stage", range(5))
@@ -209,7 +209,7 @@ def test_a_flipped_byte_gives_arrays_or_the_stated_error(position, value):
     content = bytearray(one_tensor(SIX))
     content[position] = value
     try:
-        found = read_checkpoint(bytes(content), name="flipped.pth")
+        weights = read_checkpoint(bytes(content), name="flipped.pth")
     except ArtefactError:
         return
-    assert all(isinstance(array, np.ndarray) for array in found.values())
+    assert all(isinstance(array, np.ndarray) for array in weights.values())

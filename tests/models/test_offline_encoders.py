@@ -51,8 +51,8 @@ def test_they_keep_the_contract(vlm, vision):
 def test_pixels_are_normalised_as_the_networks_were_trained(vlm, vision):
     for encoder in (vlm, vision):
         pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-        found = encoder.preprocessing.normalise(pixels)[0, 0].ravel()
-        np.testing.assert_allclose(found, (np.arange(256) - 127) / 128, atol=1e-6)
+        actual = encoder.preprocessing.normalise(pixels)[0, 0].ravel()
+        np.testing.assert_allclose(actual, (np.arange(256) - 127) / 128, atol=1e-6)
 
 
 def test_photographs_are_recognised(vlm):

@@ -84,8 +84,8 @@ def test_the_graph_equals_a_plain_forward_pass(network, height, width):
     architecture, weights, session = network
     pixels = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
     expected = forward(weights, pixels[0].astype(np.float64), HALVING[architecture.name])
-    for found, reference in zip(outputs(session, pixels), expected, strict=True):
-        np.testing.assert_allclose(found[0], reference, atol=1e-4, rtol=1e-4)
+    for actual, reference in zip(outputs(session, pixels), expected, strict=True):
+        np.testing.assert_allclose(actual[0], reference, atol=1e-4, rtol=1e-4)
         assert np.abs(reference).max() > 0.1
 
 

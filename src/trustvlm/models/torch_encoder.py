@@ -7,17 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.environment import require
+from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_pixels
-from trustvlm.models.hub import download_bars, quiet
+from trustvlm.models.hub import first_line, quiet
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.registry import LoadOptions
 
@@ -174,37 +173,8 @@ def require_library(module: str, *, extra: str, purpose: str) -> ModuleType:
         raise MissingExtraError(
             f"{purpose} needs a torchvision that fits the torch beside it, but importing it fails: "
             f"{first_line(error)} Install both with one command: "
-            f"pip install -c constraints.txt 'trustvlm[{extra}]'"
+            f"{pip_install(extra)}"
         ) from error
-
-
-def reach_repository(repo: str) -> Path:
-    """Get the small files of a hub repository and return where its snapshot lies.
-
-    Without a connection this returns what an earlier download left or fails within seconds, where
-    the libraries try again and again for most of a minute.
-
-    Raises
-    ------
-    ModelUnavailableError
-        If the hub does not answer or has no such repository, and nothing of it is here.
-    """
-    purpose = f"The repository {repo}"
-    hub = require("huggingface_hub", extra="torch", purpose=purpose)
-    constants = require("huggingface_hub.constants", extra="torch", purpose=purpose)
-    with download_bars(shown=False):
-        try:
-            # A download would wait for ever for a hub that does not answer.
-            hub.HfApi().model_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            return Path(hub.snapshot_download(repo, allow_patterns=["*.json"]))
-        # Whatever the HTTP library raises: refused, timed out, switched off, not found.
-        except Exception as error:
-            try:
-                return Path(hub.snapshot_download(repo, local_files_only=True))
-            except Exception:
-                raise ModelUnavailableError(
-                    f"the hub does not give the repository {repo!r} ({first_line(error)[:-1]})."
-                ) from error
 
 
 def state_hash(model: Any) -> str:
@@ -238,16 +208,10 @@ def vector_length(source: str, features: Any, preprocessing: Preprocessing) -> i
     import torch
 
     with torch.inference_mode():
-        found = features(torch.zeros(1, 3, *preprocessing.size))
-    if found.ndim != 2:
+        vectors = features(torch.zeros(1, 3, *preprocessing.size))
+    if vectors.ndim != 2:
         raise ModelUnavailableError(
             f"{source} gives no single vector per image but an array of shape "
-            f"{tuple(found.shape)}: it cannot be used as an encoder."
+            f"{tuple(vectors.shape)}: it cannot be used as an encoder."
         )
-    return int(found.shape[1])
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error message, as a sentence."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if line.endswith(".") else f"{line}."
+    return int(vectors.shape[1])

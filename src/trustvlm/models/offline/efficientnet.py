@@ -191,10 +191,10 @@ class _Network:
         """Return a weight in double precision, or say what is wrong with it."""
         value = self._weights.get(name)
         if value is None or value.shape != shape:
-            found = "none" if value is None else f"one of shape {value.shape}"
+            given = "none" if value is None else f"one of shape {value.shape}"
             raise ArtefactError(
                 f"Expected the checkpoint of {self._name} to hold `{name}` of shape {shape}, "
-                f"but got {found}."
+                f"but got {given}."
             )
         return value.astype(np.float64)
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.environment import cache_dir
+from trustvlm.environment import cache_dir, pip_install
 from trustvlm.exceptions import ArtefactError, MissingExtraError, ModelUnavailableError
 from trustvlm.files import write_bytes
 from trustvlm.unpickling import RestrictedUnpickler
@@ -58,7 +58,7 @@ class WheelFile:
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError(
                 f"The offline model needs `{self.distribution}`, which is not installed. "
-                "Install it with: pip install -c constraints.txt 'trustvlm[offline]'"
+                f"Install it with: {pip_install('offline')}"
             )
         file = Path(spec.submodule_search_locations[0]) / self.path
         try:
