@@ -18,6 +18,11 @@ import pytest
 from command import Command
 from pictures import COLOURS, picture
 from service import events, service_of
+from trustvlm.serve.settings import Settings
+
+
+def flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def ask(address, images):
@@ -32,7 +37,7 @@ def ask(address, images):
     body = parts + f"--{boundary}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     request = urllib.request.Request(f"{address}/v1/predict", body, headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         return json.load(answer)["verdicts"]
 
 
@@ -43,7 +48,7 @@ def test_a_signal_to_stop_answers_what_was_accepted(colours, tmp_path):
     log = tmp_path / "log"
     with service_of(colours, log=log) as (process, address):
         begun = threading.Thread(
-            target=lambda: answers.extend(ask(address, [file.read_bytes()] * 40))
+            target=lambda: answers.extend(ask(address, [file.read_bytes()] * 64))
         )
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(address, [bytes(40 * 2**20)])
@@ -55,14 +60,14 @@ def test_a_signal_to_stop_answers_what_was_accepted(colours, tmp_path):
             pass
         assert not answers
         process.send_signal(signal.SIGTERM)
-        begun.join(60)
-        assert process.wait(60) == 0
-    assert len(answers) == 40
+        begun.join(600)
+        assert process.wait(600) == 0
+    assert len(answers) == 64
     assert [e["event"] for e in events(log.read_text())][-1] == "stopped"
 
 
 def metrics(address):
-    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=600) as answer:
         return answer.read().decode()
 
 
@@ -71,25 +76,23 @@ def trustvlm(capsys, monkeypatch):
     return Command(capsys, monkeypatch)
 
 
-def test_settings_that_make_no_sense_are_told(trustvlm, colours):
+def test_settings_that_make_no_sense_are_refused(trustvlm, colours):
     done = trustvlm("serve", colours, "--queue-images", "3")
     assert done.code == 1
     assert "Expected `queue_images` to be at least `max_images`" in done.err
 
 
-def test_a_model_that_is_none_is_told(trustvlm, tmp_path):
+def test_a_model_that_is_none_is_refused(trustvlm, tmp_path):
     done = trustvlm("serve", tmp_path / "none.trust")
     assert done.code == 1
     assert "is not a .trust directory" in done.err
 
 
 def test_help_has_every_setting(trustvlm):
-    from trustvlm.serve.settings import flag, setting_fields
-
     done = trustvlm("serve", "--help")
     assert done.code == 0
-    for setting in setting_fields():
-        assert flag(setting.name) in done.out
+    for name in Settings.model_fields:
+        assert flag(name) in done.out
 
 
 def test_the_environment_sets_what_no_flag_does(trustvlm, colours, monkeypatch):
@@ -100,12 +103,41 @@ def test_the_environment_sets_what_no_flag_does(trustvlm, colours, monkeypatch):
     assert "`max_images` (7777)" in done.err
 
 
-def test_the_documentation_shows_every_setting_as_it_is():
-    from trustvlm.serve.settings import settings_table
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_has_its_variable(name, monkeypatch):
+    value = 250 if Settings.model_fields[name].annotation is not str else "x"
+    monkeypatch.setenv(f"TRUSTVLM_SERVE_{name.upper()}", str(value))
+    others = {"queue_images": 250, "max_bodies_mib": 250}
+    others.pop(name, None)
+    assert getattr(Settings(**others), name) == value
+    monkeypatch.setenv(f"TRUSTVLM_SERVE_{name.upper()}", "")
+    assert getattr(Settings(), name) == Settings.model_fields[name].default
 
+
+@pytest.mark.parametrize("module", ["fastapi", "uvicorn", "pydantic_settings"])
+def test_without_the_extra_the_way_to_install_it_is_named(trustvlm, colours, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    done = trustvlm("serve", colours)
+    assert done.code == 1
+    assert f"trustvlm serve needs `{module}`, which is not installed." in done.err
+    assert "'trustvlm[serve]'" in done.err
+
+
+def test_a_variable_of_another_type_is_refused(trustvlm, colours, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_SERVE_PORT", "http")
+    done = trustvlm("serve", colours)
+    assert done.code == 1
+    assert "Expected `port` to be a whole number, but got http." in done.err
+
+
+def test_the_documentation_shows_every_setting_as_it_is():
+    rows = ["| flag | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default == "" else f"`{field.default}`"
+        rows.append(f"| `{flag(name)}` | {default} | {field.description} |")
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
     shown = page.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
-    assert shown == settings_table()
+    assert shown.splitlines() == rows
 
 
 def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
@@ -118,7 +150,7 @@ def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
         )
         with contextlib.suppress(OSError, http.client.HTTPException):
             while True:
-                with urllib.request.urlopen(request, timeout=30) as done:
+                with urllib.request.urlopen(request, timeout=600) as done:
                     acknowledged.append(json.load(done)["id"])
 
     with service_of(colours, "--feedback", database, log=tmp_path / "log") as (process, address):
@@ -129,7 +161,7 @@ def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
             time.sleep(0.01)
         process.kill()
         for person in people:
-            person.join(60)
+            person.join(600)
     with contextlib.closing(sqlite3.connect(database)) as connection:
         stored = {number for (number,) in connection.execute("SELECT id FROM answers")}
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

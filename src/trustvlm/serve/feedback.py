@@ -12,32 +12,44 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images.formats import recognise
+from trustvlm.serialization import first_invalid
+from trustvlm.sqlite import OtherVersionError, open_database
 
-ACTIONS = ("accept", "correct", "skip")
+if TYPE_CHECKING:
+    from trustvlm.serve.schemas import StoredAnswer
+
 _SCHEMA_VERSION = 1
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS images (
-    image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
-    accepted INTEGER NOT NULL, doubt REAL NOT NULL, kept_at TEXT NOT NULL, content BLOB NOT NULL,
-    PRIMARY KEY (image, model)
-);
-CREATE INDEX IF NOT EXISTS images_by_doubt ON images (model, accepted, doubt, image);
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
-    folder TEXT NOT NULL, predicted TEXT NOT NULL, confidence REAL, created_at TEXT NOT NULL,
-    undone_at TEXT
-);
-CREATE INDEX IF NOT EXISTS answers_by_image ON answers (image, model, undone_at);
-PRAGMA user_version = {_SCHEMA_VERSION};
-COMMIT;
-"""
+_SCHEMA = (
+    """
+    CREATE TABLE images (
+        image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
+        accepted INTEGER NOT NULL, doubt REAL NOT NULL, kept_at TEXT NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (image, model)
+    )
+    """,
+    "CREATE INDEX images_by_doubt ON images (model, accepted, doubt, image)",
+    """
+    CREATE TABLE answers (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
+        folder TEXT NOT NULL, predicted TEXT NOT NULL, confidence REAL, created_at TEXT NOT NULL,
+        undone_at TEXT
+    )
+    """,
+    "CREATE INDEX answers_by_image ON answers (image, model, undone_at)",
+)
+_SETTINGS = (
+    "synchronous = FULL",
+    "fullfsync = ON",
+    # What was forgotten is overwritten, and not only marked as free.
+    "secure_delete = ON",
+)
 _LATEST = """
     SELECT a.* FROM answers a WHERE a.undone_at IS NULL AND a.id = (
         SELECT max(b.id) FROM answers b
@@ -88,7 +100,7 @@ class Answer:
     image, model
         SHA-256 of the bytes, and which model judged it.
     action
-        Of `ACTIONS`.
+        `accept`, `correct` or `skip`.
     label, folder
         The right class by name and by its folder among the examples; "" for `skip`.
     predicted, confidence
@@ -114,7 +126,7 @@ class FeedbackStore:
     Parameters
     ----------
     path
-        The file; it is created if need be.
+        The file; it is created if need be, for its owner alone to read.
     max_bytes
         Of images to keep; 0 keeps none.
 
@@ -127,7 +139,7 @@ class FeedbackStore:
     --------
     >>> import tempfile
     >>> store = FeedbackStore(Path(tempfile.mkdtemp()) / "pets.feedback.sqlite")
-    >>> number = store.record(Answer("9f2c", "pets", "correct", "cat", "cat", "dog"))
+    >>> number = store.record(Answer("9f2c" * 16, "pets", "correct", "cat", "cat", "dog"))
     >>> [row["label"] for row in store.answers()], store.undo(number), store.answers()
     (['cat'], True, [])
     >>> store.close()
@@ -138,17 +150,17 @@ class FeedbackStore:
         self._max_bytes = max_bytes
         self._turn = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=30, isolation_level=None, check_same_thread=False
+            self._connection = open_database(
+                path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS, private=True
             )
             self._connection.row_factory = sqlite3.Row
-            self._prepare()
             query = "SELECT coalesce(sum(length(content)), 0) FROM images"
             (self._bytes,) = self._connection.execute(query).fetchone()
         except (OSError, sqlite3.Error) as error:
+            other = isinstance(error, OtherVersionError)
+            reason = "it is no feedback database of this version" if other else error
             raise InputError(
-                f"The feedback database {path} cannot be used: {error}. Name another file with "
+                f"The feedback database {path} cannot be used: {reason}. Name another file with "
                 "--feedback, in a folder that may be written to."
             ) from error
 
@@ -200,10 +212,28 @@ class FeedbackStore:
         with self._turn:
             return self._connection.execute(query, (_now(), number)).rowcount == 1
 
-    def answers(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Return the latest answer on each image, in the order in which they were given."""
+    def answers(self, model: str | None = None) -> list[StoredAnswer]:
+        """Return the latest answer on each image, in the order in which they were given.
+
+        Raises
+        ------
+        InputError
+            If a row is no answer: the file may come from elsewhere.
+        """
+        from pydantic import ValidationError
+
+        from trustvlm.serve.schemas import STORED_ANSWERS
+
         chosen, names = ("", ()) if model is None else (" AND a.model = ?", (model,))
-        return self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
+        rows = self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
+        try:
+            return STORED_ANSWERS.validate_python(rows)
+        except ValidationError as error:
+            field, fault = first_invalid(error)
+            raise InputError(
+                f"The feedback database {self.path} holds an answer that is none (at {field}: "
+                f"{fault}). Name another file, or remove the row."
+            ) from error
 
     def queue(self, model: str, limit: int) -> list[dict[str, Any]]:
         """Return images without an answer, the most doubtful first, what was accepted last."""
@@ -249,18 +279,6 @@ class FeedbackStore:
         with self._turn:
             return [dict(row) for row in self._connection.execute(query, values)]
 
-    def _prepare(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version != _SCHEMA_VERSION and (version, tables) != (0, 0):
-            raise sqlite3.DatabaseError("it is no feedback database of this version")
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA fullfsync = ON")
-        # What was forgotten is overwritten, and not only marked as free.
-        self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.executescript(_SCHEMA)
-
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -268,20 +286,8 @@ def _now() -> str:
 
 # From answers to files: a table for people, and labelled images for a better model.
 
-ANSWER_COLUMNS = (
-    "id",
-    "image",
-    "model",
-    "action",
-    "label",
-    "folder",
-    "predicted",
-    "confidence",
-    "created_at",
-)
 
-
-def answers_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def answers_csv(rows: Iterable[StoredAnswer]) -> str:
     """Return answers as CSV.
 
     Examples
@@ -289,25 +295,26 @@ def answers_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     >>> print(answers_csv([]).strip())
     id,image,model,action,label,folder,predicted,confidence,created_at
     """
+    from trustvlm.serve.schemas import StoredAnswer
+
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(ANSWER_COLUMNS)
-    for row in rows:
-        writer.writerow(["" if row[c] is None else row[c] for c in ANSWER_COLUMNS])
+    writer = csv.DictWriter(text, list(StoredAnswer.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def random_sample(store: FeedbackStore, model: str) -> list[dict[str, Any]]:
+def random_sample(store: FeedbackStore, model: str) -> list[StoredAnswer]:
     """Return the answers that are a random sample of the kept images.
 
     Images in the order of their SHA-256 are in random order: this takes them up to the first one
     that has no answer, or was skipped. Doubtful images alone would be no sample, and whatever is
-    calibrated on them would promise nothing.
+    calibrated on them would guarantee nothing.
     """
-    known = {row["image"]: row for row in store.answers(model)}
+    answers = {row["image"]: row for row in store.answers(model)}
     sample = []
     for digest in store.digests(model):
-        row = known.get(digest)
+        row = answers.get(digest)
         if row is None or row["action"] == "skip":
             break
         sample.append(row)
@@ -316,7 +323,7 @@ def random_sample(store: FeedbackStore, model: str) -> list[dict[str, Any]]:
 
 def write_labelled(
     store: FeedbackStore,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[StoredAnswer],
     folder: Path,
     *,
     shots: Iterable[tuple[Path, str]] = (),
@@ -351,8 +358,8 @@ def write_labelled(
         kept = store.kept(row["image"], row["model"])
         if row["action"] == "skip" or kept is None:
             continue
-        known = recognise(kept.content)
-        suffix = known.name.lower() if known else "image"
+        image_format = recognise(kept.content)
+        suffix = image_format.name.lower() if image_format else "image"
         # The digest names the file: what a client called it is never a path.
         name = f"images/{row['image']}.{suffix}"
         write_bytes(folder / name, kept.content)
