@@ -9,7 +9,12 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
-from trustvlm.pipeline.state import read_artefact, write_artefact
+from trustvlm.images import find_images
+from trustvlm.pipeline.artefact import read_artefact, write_artefact
+from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.records import encode_images
+from trustvlm.pipeline.verdict import verdicts_with_shots
+from trustvlm.scores import apply
 
 ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
 
@@ -235,15 +240,15 @@ def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, label
     fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
     # All but a picture of the shots' own colours would be called unlike any class.
     scope = decisions.Scope(below=2.0, false_flags=0.01)
-    evidence = fitted.evidence_of_shots()
-    from trustvlm.images import find_images
-    from trustvlm.pipeline.predict import judge
-    from trustvlm.pipeline.records import gather
-    from trustvlm.scores import prepare
-
-    score = prepare(fitted.score, evidence)
-    for found in gather(fitted, find_images(photos)):
-        shown = fitted.evidence(found.image_embeddings, found.features, shots=evidence)
-        for verdict in judge(shown, score, found, ["b", "g", "r"], scope, fitted.calibration_):
-            assert verdict.decision == "review"
-            assert verdict.reason.startswith("the image resembles no class")
+    images = encode_images(find_images(photos), fitted.embedder)
+    shown = fitted.evidence(images.image_embeddings, images.features)
+    result = apply(fitted.score, shown)
+    for verdict in verdicts_with_shots(
+        result,
+        explain(shown, result.prediction, scope),
+        images.paths,
+        ["b", "g", "r"],
+        fitted.calibration_,
+    ):
+        assert verdict.decision == "review"
+        assert verdict.reason.startswith("the image resembles no class")

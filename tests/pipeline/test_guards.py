@@ -12,7 +12,8 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline import advise, monitor
-from trustvlm.pipeline.shot_quality import examine
+from trustvlm.pipeline.records import encode_images, list_labelled
+from trustvlm.pipeline.shot_quality import Trial, examine
 
 
 def new_model(**settings):
@@ -79,7 +80,7 @@ def test_near_copies_of_shots_are_listed_and_kept(tmp_path, photos):
     edited = Image.eval(original, lambda value: min(255, value + 4))
     edited.save(tmp_path / "labelled" / "a" / "edited.png")
     result = new_model().fit(tmp_path / "shots").evaluate(tmp_path / "labelled")
-    found = result.near_copies.found
+    found = result.near_copies.pairs
     assert [(copy.path, copy.shot) for copy in found] == [("a/edited.png", "a/3.png")]
     assert found[0].cosine > 0.99
     assert len(result.labels) == 7, "it is only a warning"
@@ -90,7 +91,7 @@ def test_near_copies_of_shots_are_listed_and_kept(tmp_path, photos):
 def test_health_names_shots_and_finds_their_files_while_they_last(shots, model):
     (shots / "red" / "extra.png").write_bytes((shots / "blue" / "05.png").read_bytes())
     model.fit(shots)
-    found = examine(model)
+    found = examine(model.state)
     listed = json.loads(json.dumps(found.to_dict()))["mislabelled"]
     assert [(item["path"], item["label"], item["looks_like"]) for item in listed] == [
         ("red/extra.png", "red", "blue")
@@ -108,18 +109,18 @@ def test_the_folder_of_the_shots_survives_saving(shots, model, tmp_path):
     model.save(tmp_path / "m.trust")
     same = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
     loaded = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
-    assert examine(loaded).file(0) == shots / "blue" / "00.png"
+    assert examine(loaded.state).file(0) == shots / "blue" / "00.png"
     manifest = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
     del manifest["shots"]["folder"]
     (tmp_path / "m.trust" / "manifest.json").write_text(json.dumps(manifest))
     older = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
-    assert examine(older).file(0) is None
+    assert examine(older.state).file(0) is None
 
 
 def test_shots_named_by_path_are_found_again(shots):
     paths = [str(shots / name / f"{i:02d}.png") for name in COLOURS for i in range(4)]
     labels = [name for name in COLOURS for _ in range(4)]
-    found = examine(new_model().fit((paths, labels)))
+    found = examine(new_model().fit((paths, labels)).state)
     assert found.file(0) == shots / "red" / "00.png"
 
 
@@ -139,14 +140,8 @@ def test_advice_leaves_shots_out_and_tells_everything_in_json(model, shots, phot
 
 def test_advice_is_what_fitting_with_these_examples_gives(model, shots, photos, tmp_path):
     """The trial of joined images equals a model that was fitted with them."""
-    from trustvlm.images import find_labelled
-    from trustvlm.pipeline.records import gather_all
-    from trustvlm.pipeline.shot_quality import _Trial
-
-    refs = find_labelled(photos).refs
-    found = gather_all(model, refs)
-    labels = model.classes_.indices([str(ref.label) for ref in refs])
-    trial = _Trial(model, found.image_embeddings, found.features, labels)
+    images = encode_images(list_labelled(photos, model.classes_), model.embedder)
+    refs, trial = images.refs, Trial(model.state, images)
     joined, judged = np.array([0, 1, 12]), np.array([5, 15, 25])
     for i in joined:
         name = refs[i].path.replace("/", "/joined_")

@@ -9,7 +9,7 @@ from pictures import COLOURS, picture
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.pipeline.label_images import _reason
+from trustvlm.pipeline.explain import reason_without_shots
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +67,13 @@ def test_class_names_are_needed(folder, store):
     [((0, 0, 0), "agree"), ((0, 0, 1), "but the images"), ((1, 0, 1), "outweighs")],
 )
 def test_reasons_say_which_side_says_what(choices, expected):
-    assert expected in _reason(*choices, np.array([0.4, 0.6]), ["a", "b"], sure=True)
+    assert expected in reason_without_shots(*choices, np.array([0.4, 0.6]), ["a", "b"], sure=True)
 
 
 def test_a_reason_says_why_an_agreement_is_not_enough():
-    assert "less likely" in _reason(0, 0, 0, np.array([0.4, 0.6]), ["a", "b"], sure=False)
+    assert "less likely" in reason_without_shots(
+        0, 0, 0, np.array([0.4, 0.6]), ["a", "b"], sure=False
+    )
 
 
 def test_a_single_class_is_never_accepted(folder, store):

@@ -15,7 +15,6 @@ from trustvlm.images.references import UnreadableImage
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import COLUMNS
-from trustvlm.scores import get
 
 Batch = Mapping[str, Sequence[Any]]
 
@@ -64,13 +63,13 @@ def on_dataset(
 
 
 def _checked(model: TrustVLM) -> Predictor:
-    model.check_ready()
-    if get(model.score).whole_batch:
+    predictor = Predictor(model)
+    if predictor.whole_batch:
         raise InputError(
             f"With the score `{model.score}` a verdict depends on the other images of its batch, "
             "and `map` cuts batches anywhere. Fit with another score."
         )
-    return Predictor(model)
+    return predictor
 
 
 class _Columns:

@@ -63,7 +63,7 @@ class PartComputer:
         profile = Profile()
         for found, judged in self._predictor.chunks(watched, profile=profile):
             verdicts += judged
-            kinds += found.failure_kinds
+            kinds += [error.kind for error in found.errors if error is not None]
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
         last = end or watched.broken

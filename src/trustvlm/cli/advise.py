@@ -12,7 +12,7 @@ from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.shot_quality import Advised
+    from trustvlm.pipeline.shot_quality import ShotAdvice
 
 
 _SHOWN = 10
@@ -69,7 +69,7 @@ def advise(
         raise typer.Exit(3)
 
 
-def _lines(found: Advised) -> list[str]:
+def _lines(found: ShotAdvice) -> list[str]:
     from trustvlm.report.sections import shot_groups, shot_summary
     from trustvlm.report.terminal import by_examples_alone, by_labelled_images
 

@@ -13,7 +13,7 @@ from trustvlm.cli.options import Device, ModelPath, Quiet
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.calibration import Calibration
+    from trustvlm.pipeline.state import Calibration
 
 
 def calibrate(
@@ -95,7 +95,7 @@ def calibrate(
     """
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.state import check_target
+    from trustvlm.pipeline.artefact import check_target
 
     if (labelled is None) != from_shots:
         raise InputError(

@@ -32,8 +32,8 @@ def demo(
     from trustvlm.demo import credits, write_pictures
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.shot_quality import examine
-    from trustvlm.pipeline.state import check_target
 
     check_target(out / "demo.trust")
     pictures = write_pictures(out / "pictures")
@@ -52,7 +52,7 @@ def demo(
         verdicts = model.predict(pictures.photos, progress=progress)
     verdicts.to_csv(out / "verdicts.csv")
     note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
-    result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model))
+    result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model.state))
     note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))

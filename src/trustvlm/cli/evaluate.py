@@ -69,7 +69,7 @@ def evaluate(
     for remark in trust.encoders.notes():
         note(f"note: {remark}", quiet=quiet)
     if report is not None:
-        result = replace(result, health=examine(trust))
+        result = replace(result, health=examine(trust.state))
     show(result, report=report, json_file=json_file, quiet=quiet)
     if result.failures:
         raise typer.Exit(3)
@@ -86,7 +86,7 @@ def show(
     from trustvlm.report import table, write_figures, write_html
 
     Console().print(table(result))
-    if result.near_copies.found:
+    if result.near_copies.pairs:
         note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:
         note(f"left out: {failure.error}", quiet=quiet)

@@ -106,7 +106,7 @@ def fit(
     per class is enough, 16 is what the paper uses.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.state import check_target
+    from trustvlm.pipeline.artefact import check_target
 
     check_target(output)
     if adapt:

@@ -12,7 +12,7 @@ from trustvlm.cli.console import note, progress_bar
 from trustvlm.cli.options import Device, ModelPath, Quiet
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.monitor import Watched
+    from trustvlm.pipeline.monitor import DriftReport
 
 
 _DRIFTED = 4
@@ -81,7 +81,7 @@ def monitor(
         raise typer.Exit(3)
 
 
-def _show(found: Watched, *, quiet: bool) -> None:
+def _show(found: DriftReport, *, quiet: bool) -> None:
     from trustvlm.report.terminal import drift_caution, drift_sentence
 
     typer.echo(drift_sentence(found))

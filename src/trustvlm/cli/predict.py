@@ -14,7 +14,7 @@ from trustvlm.cli.options import Device, ModelPath, Quiet
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.calibration import Calibration
+    from trustvlm.pipeline.state import Calibration
 
 
 def is_folder(output: str | None) -> bool:

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
-from trustvlm.images import DEFAULT_LIMITS, Limits, open_images
+from trustvlm.exceptions import InputError
+from trustvlm.images import DEFAULT_LIMITS, ClassList, Limits, open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.pipeline.calibrate import Calibratable
-from trustvlm.pipeline.cross_validate import CrossValidation, alike, cross_validate
+from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
+from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
-from trustvlm.pipeline.fit import fit
+from trustvlm.pipeline.fit import check_selection, fit
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.state import load_model, save_model
-from trustvlm.pipeline.verdict import Verdict, Verdicts, folder_of
+from trustvlm.pipeline.records import Embedder, Encoders, describe
+from trustvlm.pipeline.select import Selection
+from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
+from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
+from trustvlm.risk_control.certify import DEFAULT_METHOD
+from trustvlm.risk_control.goals import Goal
+from trustvlm.scores import Evidence, PrototypeBank, check_parameters
+
+# What `load` takes besides the path; the rest is part of the artefact.
+_RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
-class TrustVLM(Calibratable):
+class _NotFittedError(InputError, AttributeError):
+    """Nothing was learned yet, so that what is learned is no attribute either."""
+
+
+class TrustVLM:
     """Label images with a vision-language model and say how far each label can be trusted.
 
     Parameters
@@ -118,6 +138,140 @@ class TrustVLM(Calibratable):
         self.batch_size = batch_size
         self.workers = workers
         self.limits = limits
+        self._learned: ModelState | None = None
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Both encoders, loaded when they are first needed."""
+        return Encoders.load(
+            self.vlm,
+            self.vision,
+            protocol=self.protocol,
+            device=self.device,
+            precision=self.precision,
+            draft=self.draft,
+        )
+
+    @cached_property
+    def embedding_store(self) -> EmbeddingStore:
+        """The store in use, opened when it is first needed."""
+        return EmbeddingStore() if self.store is None else self.store
+
+    @property
+    def embedder(self) -> Embedder:
+        """Encoders and store, and how images are read."""
+        return Embedder(
+            self.encoders, self.embedding_store, self.batch_size, self.workers, self.limits
+        )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompt templates in use."""
+        return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
+
+    @property
+    def state(self) -> ModelState:
+        """What was learned, with the score and the names of the encoders as they are set now.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet, or the score or its parameters make no sense.
+        """
+        learned = self._fitted
+        given = dict(self.score_parameters or {})
+        check_parameters(self.score, given)
+        # What the user named is what loads it again: `same` is not the tower that it became.
+        named = {"vlm": self.vlm, "vision": self.vision}
+        encoders = {
+            role: {**entry, **({"spec": named[role]} if isinstance(named[role], str) else {})}
+            for role, entry in learned.encoders.items()
+        }
+        return replace(learned, score=self.score, score_parameters=given, encoders=encoders)
+
+    @property
+    def _fitted(self) -> ModelState:
+        if self._learned is None:
+            raise _NotFittedError("This TrustVLM has no examples yet: call fit(shots) first.")
+        return self._learned
+
+    @property
+    def classes_(self) -> ClassList:  # noqa: D102 -- described above, as those that follow
+        return self._fitted.classes
+
+    @property
+    def bank_(self) -> PrototypeBank:  # noqa: D102
+        return self._fitted.bank
+
+    @property
+    def text_embeddings_(self) -> NDArray[np.float32]:  # noqa: D102
+        return self._fitted.text_embeddings
+
+    @property
+    def support_features_(self) -> NDArray[np.float32]:  # noqa: D102
+        return self._fitted.support_features
+
+    @property
+    def support_image_embeddings_(self) -> NDArray[np.float32]:  # noqa: D102
+        return self._fitted.support_image_embeddings
+
+    @property
+    def support_labels_(self) -> NDArray[np.int64]:  # noqa: D102
+        return self._fitted.support_labels
+
+    @property
+    def shots_(self) -> tuple[Mapping[str, Any], ...]:  # noqa: D102
+        return self._fitted.shots
+
+    @property
+    def shots_folder_(self) -> str:  # noqa: D102
+        return self._fitted.shots_folder
+
+    @property
+    def shot_failures_(self) -> Verdicts:  # noqa: D102
+        return Verdicts(error_verdict(*failure) for failure in self._fitted.unreadable_shots)
+
+    @property
+    def shots_per_class_(self) -> int | None:  # noqa: D102
+        return self._fitted.shots_per_class
+
+    @property
+    def draw_(self) -> int:  # noqa: D102
+        return self._fitted.draw
+
+    @property
+    def losses_(self) -> tuple[float, ...]:  # noqa: D102
+        return self._fitted.losses
+
+    @property
+    def selection_(self) -> Selection | None:  # noqa: D102
+        return self._fitted.selection
+
+    @property
+    def selection_images_(self) -> tuple[Mapping[str, Any], ...]:  # noqa: D102
+        return self._fitted.selection_images
+
+    @property
+    def calibration_(self) -> Calibration | None:  # noqa: D102
+        return self._fitted.calibration
+
+    @property
+    def provenance_(self) -> dict[str, str]:  # noqa: D102
+        return {key: getattr(self._fitted, key) for key in ("created_by", "created_at")}
+
+    @property
+    def parameters_(self) -> dict[str, Any]:  # noqa: D102
+        return self.state.parameters
+
+    def evidence(
+        self, embeddings: NDArray[Any], features: NDArray[Any], *, shots: Evidence | None = None
+    ) -> Evidence:
+        """Gather everything there is on n images; see `ModelState.evidence`."""
+        return self.state.evidence(embeddings, features, shots=shots)
+
+    def evidence_of_shots(self) -> Evidence:
+        """Gather everything there is on the shots, about no image yet."""
+        return self.state.evidence_of_shots()
 
     def fit(
         self,
@@ -162,10 +316,16 @@ class TrustVLM(Calibratable):
         TrustVLMWarning
             If shots cannot be read, or classes have fewer shots than asked for, or none.
         """
-        self._check_score()
-        fit(
-            self,
+        check_parameters(self.score, self.score_parameters or {})
+        check_selection(self.score, self.score_parameters or {}, select, select_on)
+        self._learned = fit(
             shots,
+            self.embedder,
+            classes=self.classes,
+            prompt=self.prompt,
+            score=self.score,
+            score_parameters=self.score_parameters,
+            finetune=self.finetune,
             shots_per_class=shots_per_class,
             draw=draw,
             select=select,
@@ -199,8 +359,8 @@ class TrustVLM(Calibratable):
             Learns where the time goes; `profile.lines()` tells it.
         """
         predictor = Predictor(self)
-        found = open_images(images, path_column=path_column, image_column=image_column)
-        for _, verdicts in predictor.chunks(found, progress, profile):
+        sources = open_images(images, path_column=path_column, image_column=image_column)
+        for _, verdicts in predictor.chunks(sources, progress, profile):
             yield from verdicts
 
     def predict(
@@ -259,7 +419,14 @@ class TrustVLM(Calibratable):
         TrustVLMWarning
             If there are few images a class, or they contradict the VLM on most of them.
         """
-        return label_images(self, images, correct=correct, progress=progress)
+        return label_images(
+            images,
+            self.embedder,
+            classes=self.classes,
+            prompt=self.prompt,
+            correct=correct,
+            progress=progress,
+        )
 
     def evaluate(
         self,
@@ -296,7 +463,6 @@ class TrustVLM(Calibratable):
         InputError
             If the input does not exist, holds no images, or has labels of unknown classes.
         """
-        self.check_ready()
         return evaluate(
             self,
             labelled,
@@ -307,19 +473,114 @@ class TrustVLM(Calibratable):
             progress=progress,
         )
 
+    def calibrate(
+        self,
+        labelled: Any,
+        *,
+        risk: float = 0.05,
+        confidence_level: float = 0.95,
+        per_class: bool = False,
+        min_coverage: float | None = None,
+        cost_error: float | None = None,
+        cost_review: float | None = None,
+        method: str = DEFAULT_METHOD,
+        calibrator: str = DEFAULT_CALIBRATOR,
+        name: str | None = None,
+        exclude_shots: bool = False,
+        progress: Progress | None = None,
+    ) -> TrustVLM:
+        """Learn P(correct), and certify a threshold for accepting labels unseen.
+
+        With probability `confidence_level` over the draw of the labelled images, at most the share
+        `risk` of what is accepted is wrong, for new images like these. Where no threshold can be
+        certified, everything is sent to review. `calibration_` says what was found.
+
+        Parameters
+        ----------
+        labelled
+            Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
+            like those to come, and not among the shots.
+        risk, confidence_level
+            In (0, 1).
+        per_class
+            Let the risk hold for the accepted labels of every class, all at once.
+        min_coverage
+            Instead of a risk: accept at least this share of new images, at the smallest risk that
+            can be certified.
+        cost_error, cost_review
+            Instead of a risk: accept where that costs less than a review, at these prices.
+        method
+            Of `decisions.METHODS`.
+        calibrator
+            Of `decisions.CALIBRATORS`.
+        name
+            What the artefact calls the images; None takes the folder's or file's name.
+        exclude_shots
+            Leave out images that are also among the shots, instead of refusing.
+        progress
+            As in `iter_predict`.
+
+        Raises
+        ------
+        LeakError
+            If images are also among the shots, or were selected on, and `exclude_shots` is False.
+        InputError
+            If the input does not exist, holds no images, or settings make no sense.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If images cannot be read, or are copies of each other.
+        """
+        goal = Goal(
+            risk, confidence_level, per_class, min_coverage, cost_error, cost_review, method
+        )
+        self._learned = calibrate(
+            self,
+            labelled,
+            goal,
+            calibrator,
+            name=name,
+            exclude_shots=exclude_shots,
+            progress=progress,
+        )
+        return self
+
+    def calibrate_on_shots(self, *, calibrator: str = DEFAULT_CALIBRATOR) -> TrustVLM:
+        """Learn P(correct) from the shots alone, each judged without itself.
+
+        Optimistic where new images differ from the shots. Nothing can be promised with it:
+        decisions stay as they are without a calibration.
+
+        Parameters
+        ----------
+        calibrator
+            Of `decisions.CALIBRATORS`.
+
+        Raises
+        ------
+        InputError
+            If no class has two shots, or the score depends on the batch.
+        """
+        self._learned = calibrate_on_shots(self.state, calibrator)
+        return self
+
     def cross_validate(
         self, scores: Sequence[str] | None = None, *, folds: int = 4, convention: str = "exact"
     ) -> CrossValidation:
-        """Measure scores on the shots alone, as `pipeline.crossvalidation` describes it.
+        """Measure scores on the shots alone, as `pipeline.cross_validate` describes it.
 
         Scores with the settings of the model's own score use its values. `trustvlm_star_f` is
         fine-tuned in each fold anew, and no other score is, whatever the model is.
         """
-        self.check_ready()
-        shots = self.evidence_of_shots()
-        parameters = alike(self.score, self.parameters_)
+        state = self.state
+        state.check_calibration()
         return cross_validate(
-            shots, scores, folds=folds, parameters=parameters, convention=convention
+            state.evidence_of_shots(),
+            scores,
+            folds=folds,
+            parameters=with_same_settings(state.score, state.parameters),
+            convention=convention,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -332,8 +593,15 @@ class TrustVLM(Calibratable):
         ArtefactError
             If something else than a `.trust` directory stands at that path.
         """
-        self.check_ready()
-        save_model(self, path)
+        state = self.state
+        state.check_calibration()
+        for role, named in (("vlm", self.vlm), ("vision", self.vision)):
+            if not isinstance(named, str):
+                raise InputError(
+                    f"The {role} was passed as an object, which no other process could load again: "
+                    "name it by a preset, `hf:<directory>` or another spec to save the model."
+                )
+        state.save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> TrustVLM:
@@ -353,4 +621,28 @@ class TrustVLM(Calibratable):
             If the artefact is damaged, of another format version, or made with other models; the
             message says which side differs.
         """
-        return load_model(cls, path, settings)
+        unknown = sorted(set(settings) - set(_RELOADABLE))
+        if unknown:
+            raise InputError(
+                f"TrustVLM.load takes {', '.join(_RELOADABLE)} besides the path, but got "
+                f"{', '.join(unknown)}: the rest is part of the artefact."
+            )
+        state = ModelState.load(path)
+        options = {
+            **{role: entry["spec"] for role, entry in state.encoders.items()},
+            "classes": dict(zip(state.classes.folders, state.classes.names, strict=True)),
+            "prompt": state.prompts,
+            "score": state.score,
+            "score_parameters": state.score_parameters,
+            "finetune": bool(state.losses),
+            "protocol": state.protocol,
+            "precision": state.precision,
+            "draft": state.draft,
+        }
+        model = cls(**{**options, **settings})
+        check_same_model("VLM", state.encoders["vlm"], describe(model.encoders.vlm))
+        check_same_model(
+            "vision encoder", state.encoders["vision"], describe(model.encoders.vision)
+        )
+        model._learned = state
+        return model

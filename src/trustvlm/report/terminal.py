@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trustvlm.data_quality.label_next import Advice, CoverageGain
     from trustvlm.monitoring.martingale import Stream
     from trustvlm.pipeline.evaluate import EvaluationResult
-    from trustvlm.pipeline.monitor import Watched
+    from trustvlm.pipeline.monitor import DriftReport
 
 
 # The terminal table of an evaluation.
@@ -143,7 +143,7 @@ _MEANING = {
 }
 
 
-def drift_sentence(found: Watched) -> str:
+def drift_sentence(found: DriftReport) -> str:
     """Say whether incoming images drifted, what changed, and how sure that is."""
     monitor = found.monitor
     images = f"{counted(found.new, 'new image')}, {counted(monitor.n, 'image')} in all"
@@ -170,7 +170,7 @@ def drift_sentence(found: Watched) -> str:
     )
 
 
-def drift_caution(found: Watched) -> str:
+def drift_caution(found: DriftReport) -> str:
     """Say what the alarm cannot be relied on for; "" if there is nothing to add."""
     few = min(len(stream.calibration) for stream in found.monitor.streams.values())
     if few < ENOUGH_TO_WATCH:

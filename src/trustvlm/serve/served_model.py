@@ -21,8 +21,8 @@ from trustvlm.images import InMemoryImage, Limits, content_hash, decode, read_by
 from trustvlm.pipeline import TrustVLM
 from trustvlm.pipeline.monitor import start_monitor, watched_score
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.records import describe, gather_all
-from trustvlm.pipeline.state import manifest_of, read_artefact
+from trustvlm.pipeline.records import describe
+from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import Verdict
 
 
@@ -98,7 +98,7 @@ class DriftWatch:
 
     def __init__(self, model: TrustVLM) -> None:
         self.drifted = False
-        self._stream = watched_score(model)[0]
+        self._stream = watched_score(model.state)[0]
         try:
             monitor, self.compared_with = start_monitor(model, None, _FALSE_ALARM)
         except InputError as error:
@@ -334,7 +334,7 @@ class ServedModel:
 
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
-        manifest = manifest_of(self.model)
+        manifest = self.model.state.to_manifest()
         calibration = self.model.calibration_
         return {
             "name": self.name,
@@ -352,16 +352,15 @@ class ServedModel:
         }
 
     def _judged(self, images: Sequence[InMemoryImage]) -> list[Judged]:
-        found = gather_all(self.model, images)
-        verdicts = self._predictor.judge(found)
-        digests, kinds = iter(found.hashes), iter(found.failure_kinds)
-        looks = iter(self.examples.look(found.features))
+        encoded = self._predictor.encode(images)
+        verdicts = self._predictor.judge(encoded)
+        looks = iter(self.examples.look(encoded.readable().features))
         judged = []
-        for verdict, readable in zip(verdicts, found.readable, strict=True):
-            if not readable:
-                judged.append(Judged(verdict, "", next(kinds)))
+        for verdict, digest, error in zip(verdicts, encoded.hashes, encoded.errors, strict=True):
+            if error is not None:
+                judged.append(Judged(verdict, "", error.kind))
                 continue
-            digest, look = next(digests), next(looks)
+            look = next(looks)
             judged.append(Judged(verdict, digest, look=look))
             self.drift.see(digest, verdict.confidence, look.typicality)
         return judged
@@ -369,11 +368,9 @@ class ServedModel:
 
 def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
     """Return those encoders of a model that an artefact asks for, by their fingerprints."""
-    stored = read_artefact(path)[0].get("models")
-    if not isinstance(stored, dict):
-        return {}
+    stored = ModelState.load(path).encoders
     return {
         role: encoder
         for role, encoder in (("vlm", model.encoders.vlm), ("vision", model.encoders.vision))
-        if stored.get(role, {}).get("fingerprint") == describe(encoder)["fingerprint"]
+        if stored[role]["fingerprint"] == describe(encoder)["fingerprint"]
     }
