@@ -19,8 +19,8 @@ import numpy as np
 
 from trustvlm.data_quality.label_errors import shot_posterior, suspect_labels
 from trustvlm.data_quality.label_next import Trial, coverage_gain, label_next
-from trustvlm.data_quality.overlapping_classes import alike_classes
-from trustvlm.decisions import DriftMonitor, Scope, check_shots
+from trustvlm.data_quality.overlapping_classes import overlapping_classes
+from trustvlm.decisions import DriftMonitor, OODThreshold, check_shots
 from trustvlm.exceptions import UndefinedMetricWarning
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.scores import Evidence, ScoreResult, compute
@@ -131,11 +131,11 @@ def classes(root: Path) -> None:
             given, pair = shots.labels.copy(), (int(shots.labels[own[0]]), c)
             given[own[: len(own) // 2]] = c
             posterior = shot_posterior(shots.features, given, n_classes=c + 1)
-            listed = alike_classes(shots.features, given, posterior, n_classes=c + 1)
+            listed = overlapping_classes(shots.features, given, posterior, n_classes=c + 1)
             duplicates = {(p.one, p.other) for p in listed if p.duplicate}
             found += pair in duplicates
             false += len(duplicates - {pair})
-        clean = check_shots(shots.features, shots.labels, n_classes=c).relatives
+        clean = check_shots(shots.features, shots.labels, n_classes=c).overlapping_classes
         print(
             f"| {name} | {found}/20 | {false} | {len(clean)} | {sum(p.duplicate for p in clean)} |"
         )
@@ -177,7 +177,7 @@ def scope(root: Path) -> None:
     tests = {name: load(root, f"{name}__test").features for name in SETS}
     for name in SETS:
         shots = shots_of(root, name).as_shots()
-        found = Scope.of(held_out_typicality(shots))
+        found = OODThreshold.of(held_out_typicality(shots))
         typical = {
             other: np.nanmax(shots.bank.similarities(features), axis=1)
             for other, features in tests.items()
@@ -186,8 +186,8 @@ def scope(root: Path) -> None:
         others = np.concatenate(list(typical.values()))
         below = (others[None, :] < own[:, None]).mean()
         print(
-            f"| {name} | {100 * found.false_flags:.1f} % | {100 * found.flags(own).mean():.1f} % "
-            f"| {100 * found.flags(others).mean():.1f} % | {100 * below:.1f} |"
+            f"| {name} | {100 * found.false_flags:.1f} % | {100 * found.is_ood(own).mean():.1f} % "
+            f"| {100 * found.is_ood(others).mean():.1f} % | {100 * below:.1f} |"
         )
 
 

@@ -42,6 +42,25 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{text}\N{NO-BREAK SPACE}%"
 
 
+def short_percent(fraction: float, *, towards: str = "nearest") -> str:
+    """Write a fraction in percent, with a decimal only where it is not whole.
+
+    `towards` is `nearest`, or `up` or `down` for bounds, which must not gain by the rounding.
+
+    Examples
+    --------
+    >>> short_percent(0.95), short_percent(0.7123), short_percent(0.0009)
+    ('95 %', '71.2 %', '0.09 %')
+    >>> short_percent(0.0133, towards="up")
+    '1.4 %'
+    """
+    digits = 1 if fraction >= 0.001 or fraction == 0 else 4
+    # What is whole but for the rounding of floating point stays so.
+    units = round(100 * fraction * 10**digits, 6)
+    whole = {"nearest": round(units), "up": math.ceil(units), "down": math.floor(units)}
+    return f"{whole[towards] / 10**digits:g} %"
+
+
 def shortened(text: str, length: int = 120) -> str:
     """Cut the middle out of a long text.
 

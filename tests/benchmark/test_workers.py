@@ -84,8 +84,8 @@ def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(at_once, tmp
         '    """The first logit."""\n'
         "    return ScoreResult(evidence.logits.argmax(axis=1), evidence.logits[:, 0])\n"
     )
+    from trustvlm.plugins import load_plugin
     from trustvlm.scores import unregister
-    from trustvlm.scores.registry import load_plugin
 
     load_plugin(plugin)
     try:

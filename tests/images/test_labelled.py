@@ -92,6 +92,45 @@ def test_paths_and_labels():
         assert found.classes == ("cat", "dog")
 
 
+def test_labelled_urls(tmp_path):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    base = f"memory://{tmp_path.name}"
+    names = (
+        "dog/2.jpg",
+        "dog/1.jpg",
+        "cat/in/side/3.png",
+        "cat/notes.txt",
+        "loose.jpg",
+        ".x/9.jpg",
+    )
+    for name in names:
+        memory.pipe_file(f"/{tmp_path.name}/{name}", name.encode())
+    # A folder of class folders, as on this machine.
+    folder = find_labelled(base)
+    assert [(image.path, image.label) for image in folder.refs] == [
+        ("cat/in/side/3.png", "cat"), ("dog/1.jpg", "dog"), ("dog/2.jpg", "dog"),
+    ]  # fmt: skip
+    assert (folder.classes, folder.loose) == (("cat", "dog"), ("loose.jpg",))
+    assert folder.skipped == {".txt": 1}
+    assert [image.read() for image in folder.refs] == [i.path.encode() for i in folder.refs]
+    assert all(image.file is None for image in folder.refs)
+    # URLs in a table of this machine, a table elsewhere with paths beside it, and a pair.
+    (tmp_path / "here.jpg").write_bytes(b"here")
+    (tmp_path / "t.csv").write_text(f"path,label\n{base}/dog/1.jpg,dog\nhere.jpg,cat\n")
+    memory.pipe_file(f"/{tmp_path.name}/t.csv", b"path,label\ndog/1.jpg,dog\nloose.jpg,cat\n")
+    pair = ([f"{base}/dog/1.jpg", tmp_path / "here.jpg"], ["dog", "cat"])
+    for source, second in (
+        (tmp_path / "t.csv", b"here"),
+        (f"{base}/t.csv", b"loose.jpg"),
+        (pair, b"here"),
+    ):
+        labelled = find_labelled(source)
+        assert labelled.labels == ["dog", "cat"]
+        assert [image.read() for image in labelled.refs] == [b"dog/1.jpg", second]
+    with pytest.raises(InputError, match="there is no 'memory://"):
+        find_labelled(f"{base}/nowhere")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broken_images import encoded, write_broken_images
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import FoundImages, ImageRef, decode, find_images
+from trustvlm.images import ImageList, ImageRef, decode, find_images
 
 PICTURE = encoded("PNG", size=(16, 16))
 
@@ -25,7 +25,7 @@ def plant(folder: Path, *names: str) -> Path:
     return folder
 
 
-def paths(found: FoundImages) -> list[str]:
+def paths(found: ImageList) -> list[str]:
     return [ref.path for ref in found]
 
 
@@ -37,7 +37,6 @@ def test_a_folder_is_walked_in_the_order_of_relative_paths(tmp_path):
     ]  # fmt: skip
     assert paths(found) == [str(p) for p in sorted(Path(ref.path) for ref in found)]
     assert all(decode(ref.file).size == (16, 16) for ref in found)
-    assert all(ref.label is None for ref in found)
     assert paths(find_images(str(tmp_path) + "/")) == paths(found)
 
 

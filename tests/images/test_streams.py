@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, shards
 from trustvlm.images.archives import TarShard
+from trustvlm.images.inputs import input_kind
 from trustvlm.images.remote import Location
-from trustvlm.images.shards import BrokenShard, read_ahead, read_patiently
+from trustvlm.images.shards import BrokenShard, prefetch, read_with_retry
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +163,43 @@ def test_urls_in_a_list_are_read_from_where_they_point(tmp_path):
     (tmp_path / "2.jpg").write_bytes(b"two")
     (tmp_path / "l.txt").write_text("memory://elsewhere/1.jpg\n2.jpg\n")
     assert [data for _, data in read_all(tmp_path / "l.txt")] == [b"one", b"two"]
+
+
+def test_a_list_holds_what_a_stream_yields(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/1.jpg", b"one")
+    write_folder(tmp_path / "a", NAMES[:2])
+    (tmp_path / "notes.txt").write_text("a/000.jpg\n")
+    inputs = [
+        f"memory://{tmp_path.name}/1.jpg",
+        tmp_path / "a",
+        write_tar(tmp_path / "b.tar", NAMES[:2]),
+        tmp_path / "notes.txt",
+        f"memory://{tmp_path.name}",
+        tmp_path / "none.jpg",
+    ]
+    streamed = list(open_images(inputs))
+    listed = find_images(inputs)
+    assert [image.path for image in listed] == [image.path for image in streamed]
+    assert len(listed) == 8
+    assert [image.read() for image in listed[:-1]] == [image.read() for image in streamed[:-1]]
+    # Images that are all files of this machine are a list at once, from an iterator too.
+    assert open_images(iter(inputs[1:2])) == find_images(inputs[1])
+
+
+def test_every_kind_of_input_is_decided_in_one_place(tmp_path):
+    for folder in ("photos", "sub.tar", "x.csv"):
+        (tmp_path / folder).mkdir()
+    for file in ("a.CSV", "b.tsv", "c.txt", "d.tar.GZ", "e.tgz", "f.parquet", "g.jpg", "h"):
+        (tmp_path / file).write_bytes(b"x")
+    kinds = {path.name: input_kind(Location(str(path))) for path in tmp_path.iterdir()}
+    assert kinds == {
+        "photos": "folder", "sub.tar": "folder", "x.csv": "folder", "a.CSV": "table",
+        "b.tsv": "table", "c.txt": "text list", "d.tar.GZ": "archive", "e.tgz": "archive",
+        "f.parquet": "Parquet file", "g.jpg": "image", "h": "image",
+    }  # fmt: skip
+    assert input_kind(Location(str(tmp_path / "none.csv"))) == "image"
+    assert input_kind(Location("s3://bucket/shards/*.tar")) == "archive", "nobody is asked"
 
 
 def test_unknown_schemes_are_told(tmp_path):
@@ -306,7 +344,7 @@ def test_reading_goes_on_where_a_connection_broke():
             yield i
 
     place = Location("memory://x.tar")
-    assert list(read_patiently(read, 0, place, "x", (OSError,))) == list(range(10))
+    assert list(read_with_retry(read, 0, place, "x", (OSError,))) == list(range(10))
     assert broke == [3, 3, 7, 7]
 
 
@@ -338,7 +376,7 @@ def test_reading_ahead_is_bounded_and_ends_with_its_reader():
         finally:
             closed.append(True)
 
-    ahead = read_ahead(images(), n_images=50, n_bytes=45)
+    ahead = prefetch(images(), n_images=50, n_bytes=45)
     assert next(ahead).path == "0"
     # Four fit, and one more is in the hand of the reader.
     assert until(lambda: len(read) == 1 + 4 + 1)
@@ -354,7 +392,7 @@ def test_reading_ahead_passes_errors_on_in_their_place():
         yield InMemoryImage("large", bytes(1000))
         raise InputError("no more")
 
-    ahead = read_ahead(images(), n_images=1, n_bytes=1)
+    ahead = prefetch(images(), n_images=1, n_bytes=1)
     assert next(ahead).path == "large"
     with pytest.raises(InputError, match="no more"):
         next(ahead)

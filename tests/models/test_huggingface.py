@@ -187,13 +187,10 @@ def test_text_embeddings_are_those_of_transformers(
     assert np.ptp(actual, axis=0).max() > 1e-2
 
 
-def test_many_texts_are_encoded_in_parts(
-    directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_texts_are_encoded_in_parts(directory: Callable[[str], Path]) -> None:
     encoder = load("clip", directory("clip"))
     whole = encoder.encode_texts(TEXTS)
-    monkeypatch.setattr("trustvlm.models.huggingface._TEXTS_AT_ONCE", 2)
-    np.testing.assert_allclose(encoder.encode_texts(TEXTS), whole, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS, batch_size=2), whole, atol=1e-5)
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
@@ -210,9 +207,8 @@ def test_clip_pads_to_the_longest_of_like_texts_and_gives_what_full_length_gives
         shapes.append(tuple(inputs["input_ids"].shape))
         return inner(**inputs)
 
-    monkeypatch.setattr("trustvlm.models.huggingface._TEXTS_AT_ONCE", 4)
     monkeypatch.setattr(encoder._model, "get_text_features", watched)
-    actual = encoder.encode_texts(texts)
+    actual = encoder.encode_texts(texts, batch_size=4)
     widths = [width for _, width in shapes]
     lengths = sorted(len(ids) for ids in encoder._tokenizer(texts)["input_ids"])
     assert widths == lengths[3::4]  # the longest of each four, shortest texts first
@@ -228,14 +224,13 @@ def test_siglip_is_never_cut(
     name: str, directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load(name, directory(name))
-    monkeypatch.setattr("trustvlm.models.huggingface._TEXTS_AT_ONCE", 2)
     shapes, inner = [], encoder._model.get_text_features
     monkeypatch.setattr(
         encoder._model,
         "get_text_features",
         lambda **inputs: shapes.append(tuple(inputs["input_ids"].shape)) or inner(**inputs),
     )
-    encoder.encode_texts(TEXTS)
+    encoder.encode_texts(TEXTS, batch_size=2)
     assert shapes == [(2, 64), (2, 64), (1, 64)]
 
 

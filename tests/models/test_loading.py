@@ -108,7 +108,9 @@ def test_every_preset_resolves_in_its_role_and_no_other(preset: Preset) -> None:
     assert preset.role in ("vlm", "vision", "both")
     for role in ("vlm", "vision"):
         if preset.role in (role, "both"):
-            assert _resolve(preset.name, role) == preset.spec
+            if preset.name != "same":
+                backend, name = _resolve(preset.name, role)
+                assert f"{backend.name}:{name}".rstrip(":") == preset.spec
         else:
             with pytest.raises(InputError):
                 _resolve(preset.name, role)

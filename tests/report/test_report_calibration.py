@@ -3,18 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from evaluations import make_evaluation
 from trustvlm import metrics
 from trustvlm.decisions import Calibrator, certify
-from trustvlm.exceptions import InputError
 from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.state import Calibration
 from trustvlm.pipeline.verdict import Verdicts, verdicts_with_shots
-from trustvlm.plots.risk_coverage import reliability_svg
 from trustvlm.report import render_html
-from trustvlm.report.page import drawings
+from trustvlm.report.page import figures_of
 from trustvlm.report.sections import calibration_section
 from trustvlm.scores import Evidence
 
@@ -101,9 +98,9 @@ def test_hostile_names_of_the_calibration_set_are_escaped():
 
 def test_one_image_is_enough_for_a_diagram():
     evaluation, _ = calibrated(n=1)
-    assert drawings(evaluation)["reliability"].startswith("<svg")
-    with pytest.raises(InputError, match="at least one image"):
-        reliability_svg([], [])
+    (figure,) = figures_of(evaluation)
+    assert figure.name == "reliability"
+    assert figure.svg().startswith("<svg")
 
 
 def test_verdicts_of_an_evaluation_follow_the_calibration():

@@ -1,8 +1,7 @@
-"""The figures of a report as files, and the band in them."""
+"""The figures of a report: on its page, as files, and the band in them."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -11,14 +10,10 @@ import pytest
 
 from evaluations import empty_evaluation, make_evaluation
 from trustvlm import metrics
-from trustvlm.exceptions import InputError
 from trustvlm.pipeline.verdict import Verdicts
-from trustvlm.plots import risk_coverage
 from trustvlm.report import render_html, write_figures
-from trustvlm.report.page import drawings
+from trustvlm.report.page import figures_of
 from trustvlm.report.summary import Acceptance
-
-K = np.arange(1, 11) / 10
 
 
 def test_files_hold_the_figures_of_the_page(tmp_path):
@@ -49,45 +44,37 @@ def test_the_curve_runs_within_its_own_band():
     assert inside.mean() > 0.99
 
 
-def test_a_band_is_drawn_where_it_was_asked_for():
-    curves = {"own": (K, K / 2), "msp": (K, K / 3)}
-    plain = risk_coverage.risk_coverage_svg(curves)
-    banded = risk_coverage.risk_coverage_svg(curves, bands={"msp": (K / 4, K / 2)})
-    assert "opacity" not in plain
-    (style,) = [part for part in banded.split('style="') if "opacity" in part.split('"')[0]]
-    assert "--series-2" in style.split('"')[0]
+def lines_of(evaluation):
+    (axes,) = figures_of(evaluation)[0].matplotlib().subfigs[0].axes
+    return axes.get_lines()
 
 
-def test_a_band_must_fit_its_curve():
-    with pytest.raises(InputError, match="own"):
-        risk_coverage.risk_coverage_svg({"own": (K, K)}, bands={"own": (K[1:], K[1:])})
-
-
-def test_the_decisions_are_a_ring_where_they_accept_something(monkeypatch):
-    drawn = {}
-
-    def draw(curves, **settings):
-        drawn.update(settings)
-        return "<svg/>"
-
-    monkeypatch.setattr("trustvlm.report.page.risk_coverage_svg", draw)
+def test_the_own_score_is_drawn_first_with_its_curve():
     evaluation = make_evaluation(n=90)
-    drawings(evaluation)
+    confidence = evaluation.results["trustvlm"].confidence
+    coverage, risk = Acceptance.of(confidence, evaluation.correct()).curve()
+    assert figures_of(evaluation)[0].labels[:2] == ("trustvlm", "msp")
+    assert lines_of(evaluation)[0].get_xdata() == pytest.approx(100 * coverage)
+    assert lines_of(evaluation)[0].get_ydata() == pytest.approx(100 * risk)
+
+
+def test_long_curves_are_thinned_to_what_a_picture_shows():
+    n = 20_000
+    k = np.arange(n)
+    evaluation = Acceptance.of(-k, np.sin(k) > -0.5)
+    coverage, risk = evaluation.curve()
+    assert len(coverage) <= 400
+    assert (coverage[0], coverage[-1]) == (1 / n, 1)
+    assert risk[-1] == pytest.approx((np.sin(k) <= -0.5).mean())
+
+
+def test_the_decisions_are_a_ring_where_they_accept_something():
+    evaluation = make_evaluation(n=90)
     accepted = [v.decision == "accept" for v in evaluation.verdicts]
     wrong = sum(a and not r for a, r in zip(accepted, evaluation.correct(), strict=True))
-    assert drawn["decided"] == pytest.approx((sum(accepted) / 90, wrong / sum(accepted)))
+    expected = (100 * sum(accepted) / 90, 100 * wrong / sum(accepted))
+    assert figures_of(evaluation)[0].labels[-1] == "decisions"
+    assert lines_of(evaluation)[-1].get_xydata()[0] == pytest.approx(expected)
     rows = [replace(v, decision="review") for v in evaluation.verdicts]
-    drawings(make_evaluation(n=90, verdicts=Verdicts(rows)))
-    assert drawn["decided"] is None
-
-
-def test_a_ring_is_in_the_legend():
-    assert ">decisions<" in risk_coverage.risk_coverage_svg({"own": (K, K)}, decided=(0.5, 0.25))
-    assert ">decisions<" not in risk_coverage.risk_coverage_svg({"own": (K, K)})
-
-
-def test_a_ring_above_every_curve_stays_within_the_frame():
-    low = (K, np.full(10, 0.01))
-    drawing = risk_coverage.risk_coverage_svg({"own": low}, decided=(0.05, 0.8))
-    ticks = [float(t) for t in re.findall(r">(\d+(?:\.\d+)?)</text>", drawing)]
-    assert max(ticks) >= 80
+    without = figures_of(make_evaluation(n=90, verdicts=Verdicts(rows)))[0]
+    assert "decisions" not in without.labels

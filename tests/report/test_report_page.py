@@ -14,6 +14,7 @@ import pytest
 
 from evaluations import NOTE, empty_evaluation, failure, make_evaluation
 from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.plots.figure import DASHES, INK, MARKERS, MUTED, RIGHT, SERIES, WRONG
 from trustvlm.report import render_html, write_html
 
 VOID = {"meta", "link", "img", "br", "wbr"}
@@ -357,5 +358,11 @@ def test_contrast_meets_wcag_aa(html, theme):
         for ground in ("page", "surface", "raised"):
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
     assert contrast(colours["text"], colours["caution"]) >= 4.5
-    for rank in range(1, 9):
-        assert contrast(colours[f"series-{rank}"], colours["surface"]) >= 3, rank
+
+
+def test_figures_lie_on_white_where_their_lines_and_text_stand_out(html):
+    assert re.search(r"figure svg \{[^}]*background: #ffffff;", html)
+    assert contrast(INK, "#ffffff") >= 4.5
+    for colour in (MUTED, RIGHT, WRONG, *SERIES):
+        assert contrast(colour, "#ffffff") >= 3, colour
+    assert len(set(SERIES)) == len(DASHES) == len(MARKERS) == 8

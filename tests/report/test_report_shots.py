@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from evaluations import make_evaluation
-from trustvlm.data_quality.checks import Certainty, Health
-from trustvlm.data_quality.duplicates import AlikePair
+from trustvlm.data_quality.checks import Health, PrototypeReliability
+from trustvlm.data_quality.duplicates import DuplicatePair
 from trustvlm.data_quality.label_errors import SuspectLabel
 from trustvlm.data_quality.label_next import Advice, ClassAdvice, CoverageGain
-from trustvlm.data_quality.outliers import OddShot
-from trustvlm.data_quality.overlapping_classes import AlikeClasses
+from trustvlm.data_quality.outliers import Outlier
+from trustvlm.data_quality.overlapping_classes import OverlappingClasses
 from trustvlm.decisions import DriftMonitor
 from trustvlm.pipeline.evaluate import NearCopies, NearCopy
 from trustvlm.pipeline.monitor import DriftReport
@@ -34,19 +34,30 @@ SOUND = Health(
     n_classes=3,
     noise=0.01,
     suspects=(),
-    odd=(),
-    copies=(),
-    alike_from=0.95,
-    relatives=(),
-    certainties=(Certainty(0, 2, 0.95, 2), Certainty(1, 3, 0.9, 3), Certainty(2, 1, 0.85, 2)),
+    outliers=(),
+    near_duplicates=(),
+    near_duplicate_threshold=0.95,
+    overlapping_classes=(),
+    prototype_reliability=(
+        PrototypeReliability(0, 2, 0.95, 2),
+        PrototypeReliability(1, 3, 0.9, 3),
+        PrototypeReliability(2, 1, 0.85, 2),
+    ),
 )
 TROUBLE = dataclasses.replace(
     SOUND,
     suspects=(SuspectLabel(0, 0, 1, 0.97),),
-    odd=(OddShot(3, 1, 0.21, 0.65, -5.0),),
-    copies=(AlikePair(1, 2, 0.99), AlikePair(4, 5, 0.97)),
-    relatives=(AlikeClasses(0, 2, 0.5, 0.4, True), AlikeClasses(0, 1, 0.8, 0.01, False)),
-    certainties=(Certainty(0, 2, 0.7, 9), Certainty(1, 3, 0.9, 3), Certainty(2, 0, 0.0, 12)),
+    outliers=(Outlier(3, 1, 0.21, 0.65, -5.0),),
+    near_duplicates=(DuplicatePair(1, 2, 0.99), DuplicatePair(4, 5, 0.97)),
+    overlapping_classes=(
+        OverlappingClasses(0, 2, 0.5, 0.4, True),
+        OverlappingClasses(0, 1, 0.8, 0.01, False),
+    ),
+    prototype_reliability=(
+        PrototypeReliability(0, 2, 0.7, 9),
+        PrototypeReliability(1, 3, 0.9, 3),
+        PrototypeReliability(2, 0, 0.0, 12),
+    ),
 )
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from trustvlm import metrics, scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.held_out import (
-    EXPERTS,
+    BASE_SCORERS,
     evidence_scale,
     fit_weights,
     log_odds,
@@ -18,7 +18,7 @@ from trustvlm.scores.held_out import (
     prototypes,
     ridge,
 )
-from trustvlm.scores.transductive import Batch, fullness, shift_of
+from trustvlm.scores.transductive import Batch, batch_weight, shift_of
 
 seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
@@ -250,7 +250,7 @@ def test_one_image_without_shots_has_the_log_odds_of_its_logits():
 
 
 def test_few_images_a_class_leave_the_logits_nearly_alone():
-    assert fullness(3, 100) < 0.001 < 0.8 < fullness(1500, 100)
+    assert batch_weight(3, 100) < 0.001 < 0.8 < batch_weight(1500, 100)
     evidence, _ = case(0, n=6, n_classes=4)
     few = used("auto_unlabelled", evidence)
     found = scores.compute("auto_unlabelled", **few)
@@ -308,7 +308,7 @@ def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
 
 def test_every_expert_answers_for_classes_without_shots():
     shots, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 0, 0, 2, 2, 2])
-    for make in EXPERTS:
-        expert = make(shots, labels, 3)
-        np.testing.assert_array_equal(expert.held_out[:, 1], 0.0)
-        np.testing.assert_array_equal(expert.evidence(shots)[:, 1], 0.0)
+    for make in BASE_SCORERS:
+        scorer = make(shots, labels, 3)
+        np.testing.assert_array_equal(scorer.held_out[:, 1], 0.0)
+        np.testing.assert_array_equal(scorer.evidence(shots)[:, 1], 0.0)

@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from trustvlm import scores
+from trustvlm import plugins, scores
 from trustvlm.exceptions import InputError
-from trustvlm.scores import registry
 
 GAP = '''
 import numpy as np
@@ -27,7 +26,7 @@ def gap(tmp_path):
 
 
 def test_a_score_in_a_file_outside_the_package_is_found(gap):
-    assert registry.load_plugin(gap) == ("gap",)
+    assert plugins.load_plugin(gap) == ("gap",)
     assert scores.compute("gap", logits=[[3.0, 1.0]]).confidence.tolist() == [2.0]
 
 
@@ -38,7 +37,7 @@ def test_an_installed_score_is_found_by_its_entry_point(gap, tmp_path, monkeypat
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[trustvlm.scores]\ngap = gap_package\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert registry.load_installed() == ("gap",)
+    assert plugins.load_installed() == ("gap",)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_a_plugin_that_does_not_work_is_named(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        registry.load_plugin(path)
+        plugins.load_plugin(path)
     assert "bad.py" in str(caught.value)
 
 

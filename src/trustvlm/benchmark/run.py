@@ -24,6 +24,7 @@ from trustvlm.benchmark.dataset import (
 )
 from trustvlm.benchmark.tuning import Tuned, Tuning
 from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
+from trustvlm.plugins import load_installed, load_plugin, loaded_plugins
 from trustvlm.scores import ScoreResult, get, names, prepare
 from trustvlm.scores.compute import score_together
 from trustvlm.scores.few_shot import draw_shots
@@ -54,8 +55,9 @@ class Workers:
     jobs
         Processes at most; 1 computes here. Results do not depend on it.
     plugins
-        Files that register scores, to be executed in every process. Scores that the running program
-        registered itself are known only here: use them with `jobs=1`.
+        Files that register scores, to be executed in every process, as are those that this one has
+        loaded. Scores that the running program registered itself are known only here: use them
+        with `jobs=1`.
 
     Examples
     --------
@@ -98,9 +100,10 @@ class Workers:
     ) -> Iterator[Any]:
         from joblib import Parallel, delayed, parallel_config
 
+        plugins = tuple(dict.fromkeys((*loaded_plugins(), *self.plugins)))
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
             found = Parallel(return_as="generator")(
-                delayed(_in_worker)(self.plugins, function, task) for task in tasks
+                delayed(_in_worker)(plugins, function, task) for task in tasks
             )
             for result, caught in found:
                 for message, category in caught:
@@ -120,8 +123,6 @@ def _in_worker(
 
 @lru_cache
 def _scores_from(plugins: tuple[Path, ...]) -> None:
-    from trustvlm.scores.registry import load_installed, load_plugin
-
     load_installed()
     for plugin in plugins:
         load_plugin(plugin)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from trustvlm.bulk.parts import FinishedPart, Part, finished_part
-from trustvlm.embeddings import ForgetfulStore, Profile
+from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
 from trustvlm.images import ImageSource
@@ -28,6 +28,7 @@ from trustvlm.images.references import UnreadableImage
 from trustvlm.images.shards import BrokenShard
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
+from trustvlm.plugins import load_plugin, loaded_plugins
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
@@ -124,17 +125,23 @@ class LoadModel:
         Of `TrustVLM.load`.
     keep_embeddings
         Use the store of embeddings; otherwise nothing is looked up or kept.
+    plugins
+        Files that register scores or encoder backends, to be executed in the worker; those that
+        this process has loaded.
     """
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep_embeddings: bool = False
+    plugins: tuple[Path, ...] = field(default_factory=loaded_plugins)
 
     def __call__(self) -> TrustVLM:
         """Load the model."""
         from trustvlm.pipeline import TrustVLM
 
-        store = None if self.keep_embeddings else ForgetfulStore()
+        for plugin in self.plugins:
+            load_plugin(plugin)
+        store = None if self.keep_embeddings else NullStore()
         return TrustVLM.load(self.path, store=store, **self.settings)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.optimize import isotonic_regression
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
+from trustvlm.text import did_you_mean
 
 # Isotonic regression: the best non-decreasing function of the confidence.
 
@@ -144,7 +144,7 @@ def _logistic(
     start = np.zeros(columns.shape[1])
     start[:increasing] = 1.0
     bounds = [(0.0, None)] * increasing + [(None, None)] * (len(start) - increasing)
-    found = optimize.minimize(
+    fit = optimize.minimize(
         loss,
         start,
         jac=True,
@@ -152,7 +152,7 @@ def _logistic(
         bounds=bounds,
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
     )
-    return np.asarray(found.x, dtype=np.float64)
+    return np.asarray(fit.x, dtype=np.float64)
 
 
 # Venn-Abers prediction: isotonic regression with the new image as if right, and as if wrong.
@@ -260,7 +260,7 @@ class Calibrator:
         self.name = name
 
     def check(self) -> Calibrator:
-        """Raise `InputError` unless the name is known.
+        """Raise `InputError` unless there is a calibrator of this name.
 
         Examples
         --------
@@ -306,10 +306,10 @@ smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean platt?
         if not hasattr(self, "state_"):
             raise InputError("This Calibrator has learned nothing yet: call fit first.")
         score = np.asarray(confidence, dtype=np.float64)
-        known = ~np.isnan(score)
+        defined = ~np.isnan(score)
         probability = np.full(score.shape, np.nan)
-        probability[known] = self._kind().predict(
-            self.state_, confidence_array(score[known]).astype(np.float64)
+        probability[defined] = self._kind().predict(
+            self.state_, confidence_array(score[defined]).astype(np.float64)
         )
         return probability
 
@@ -345,10 +345,10 @@ smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean platt?
 
     def _kind(self) -> _Kind:
         if self.name not in _KINDS:
-            close = get_close_matches(str(self.name), _KINDS, n=1)
+            hint = did_you_mean(str(self.name), _KINDS, 1)
             raise InputError(
                 f"Expected a calibrator of {', '.join(_KINDS)}, but got {self.name!r}"
-                + (f": did you mean {close[0]}?" if close else ".")
+                + (f": {hint}" if hint else ".")
             )
         return _KINDS[self.name]
 
@@ -400,3 +400,26 @@ def cross_fitted(
         learned = Calibrator(calibrator).fit(score[seen], right[seen])
         probability[~seen] = learned.predict(score[~seen])
     return probability
+
+
+# How true the probabilities are, in words.
+
+
+def calibrator_statement(quality: Mapping[str, float | None]) -> str:
+    """Say how true the probabilities are, from `Calibration.quality`.
+
+    Examples
+    --------
+    >>> calibrator_statement({"brier": 0.08, "brier_constant": 0.2, "ece": 0.04,
+    ...                       "ece_if_calibrated": 0.03, "rms_calibration_error": 0.02})
+    'P(correct): Brier score 0.080 (a constant: 0.200), calibration error 0.040 (perfect \
+probabilities would show 0.030)'
+    """
+    brier, constant = quality["brier"], quality["brier_constant"]
+    ece, unavoidable = quality["ece"], quality["ece_if_calibrated"]
+    if brier is None or constant is None or ece is None or unavoidable is None:
+        return "P(correct): too few images to measure it"
+    return (
+        f"P(correct): Brier score {brier:.3f} (a constant: {constant:.3f}), calibration error "
+        f"{ece:.3f} (perfect probabilities would show {unavoidable:.3f})"
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.shot_quality import ShotAdvice
@@ -38,6 +38,7 @@ def advise(
         Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
     ] = None,
     device: Device = "auto",
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Find wrong labels and other trouble among a model's examples, and what to label next.
@@ -49,6 +50,7 @@ def advise(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import advise as find
 
+    load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def calibrate(
         ),
     ] = False,
     device: Device = "auto",
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Learn on labelled images which labels can be accepted unseen, and how likely each is right.
@@ -97,6 +98,7 @@ def calibrate(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
 
+    load_plugins(plugins)
     if (labelled is None) != from_shots:
         raise InputError(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
@@ -136,7 +138,8 @@ def calibrate(
 
 
 def _show(found: Calibration, *, quiet: bool) -> None:
-    from trustvlm.risk_control.statements import ASSUMPTION, calibrator_statement
+    from trustvlm.calibration.calibrators import calibrator_statement
+    from trustvlm.risk_control.goals import ASSUMPTION
 
     n, right = len(found.labels), int(found.correct.sum())
     what = "examples" if found.certificate is None else f"labelled images of {found.dataset}"

@@ -60,7 +60,11 @@ def corrections(
 
     if not database.is_file():
         raise InputError(f"There is no feedback database {database}; see `trustvlm serve`.")
-    more = find_labelled(shots).refs if shots is not None else []
+    examples = []
+    for image in find_labelled(shots).refs if shots is not None else ():
+        if image.file is None:
+            raise InputError(f"Expected --shots to be files on this machine, but got {image.path}.")
+        examples.append((image.file, image.label))
     store = FeedbackStore(database)
     try:
         names = sorted({row["model"] for row in store.answers()})
@@ -71,12 +75,11 @@ def corrections(
             )
         name = names[0] if model is None else model
         rows = store.answers(name) if use is Use.SHOTS else random_sample(store, name)
-        known = [(ref.file, str(ref.label)) for ref in more]
-        written = write_labelled(store, rows, output, shots=known)
+        written = write_labelled(store, rows, output, shots=examples)
     finally:
         store.close()
-    told = f" and {len(known)} examples" if known else ""
-    note(f"{written} answered images{told}: {output / 'labels.csv'}", quiet=quiet)
+    beside = f" and {len(examples)} examples" if examples else ""
+    note(f"{written} answered images{beside}: {output / 'labels.csv'}", quiet=quiet)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note
-from trustvlm.cli.options import Device, ModelPath, Quiet, split_names
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins, split_names
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.cross_validate import CrossValidation
@@ -38,6 +38,7 @@ def crossvalidate(
         typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
     ] = None,
     device: Device = "auto",
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure scores on the model's own examples, each fold judged with the others.
@@ -48,6 +49,7 @@ def crossvalidate(
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
 
+    load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     chosen = None if scores == "all" else split_names(scores) or [trust.score, _PLAIN, _TUNED]
     found = trust.cross_validate(chosen, folds=folds, convention=convention)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Quiet, split_names
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins, split_names
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
@@ -48,6 +48,7 @@ def evaluate(
         ),
     ] = False,
     device: Device = "auto",
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure every score on labelled images that are not among the shots.
@@ -57,6 +58,7 @@ def evaluate(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
 
+    load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, Draft, Precision, Quiet, parse_settings
+from trustvlm.cli.options import (
+    Device,
+    Draft,
+    Plugins,
+    Precision,
+    Quiet,
+    load_plugins,
+    parse_settings,
+)
 from trustvlm.exceptions import InputError
 
 
@@ -98,6 +106,7 @@ def fit(
     device: Device = "auto",
     precision: Precision = "float32",
     draft: Draft = False,
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
@@ -108,6 +117,7 @@ def fit(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
 
+    load_plugins(plugins)
     check_target(output)
     if adapt:
         score = _adapted(score)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import NOT_CALIBRATED, progress_bar, say_what_came, write_verdicts
-from trustvlm.cli.options import Device, Draft, Precision, Quiet
+from trustvlm.cli.options import Device, Draft, Plugins, Precision, Quiet, load_plugins
 
 
 def label(
@@ -57,6 +57,7 @@ def label(
     device: Device = "auto",
     precision: Precision = "float32",
     draft: Draft = False,
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Label images from class names alone: no examples, no labels.
@@ -68,6 +69,7 @@ def label(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
+    load_plugins(plugins)
     if output is not None:
         check_output(output)
     model = TrustVLM(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.monitor import DriftReport
@@ -49,6 +49,7 @@ def monitor(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
     ] = None,
     device: Device = "auto",
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Watch whether incoming images still resemble the ordinary ones; run it every night.
@@ -59,6 +60,7 @@ def monitor(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import monitor as watch
 
+    load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
         found = watch(

@@ -23,6 +23,14 @@ Draft = Annotated[
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="A Python file that registers scores or encoder backends; it is executed. Repeatable.",
+    ),
+]
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -58,14 +66,16 @@ def split_names(value: str | None) -> list[str] | None:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-# Options that the benchmark's commands share.
+def load_plugins(plugins: list[Path] | None) -> None:
+    """Register the scores and encoder backends of installed packages, and of files."""
+    from trustvlm.plugins import load_installed, load_plugin
 
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin", metavar="FILE.py", help="A Python file that registers scores; it is executed."
-    ),
-]
+    load_installed()
+    for plugin in plugins or []:
+        load_plugin(plugin)
+
+
+# Options that the benchmark's commands share.
 
 Jobs = Annotated[
     int | None,
@@ -105,15 +115,6 @@ def whole_numbers(text: str) -> list[int]:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
         raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
-
-
-def load_plugins(plugins: list[Path] | None) -> None:
-    """Register the scores of installed packages, and of files."""
-    from trustvlm.scores.registry import load_installed, load_plugin
-
-    load_installed()
-    for plugin in plugins or []:
-        load_plugin(plugin)
 
 
 def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:

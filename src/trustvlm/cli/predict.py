@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trustvlm.cli.console import NOT_CALIBRATED, note, progress_bar, say_what_came, write_verdicts
-from trustvlm.cli.options import Device, ModelPath, Quiet
+from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def predict(
     ] = "1:8",
     cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
+    plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
     """Label images and say how far each label can be trusted, whether to accept it, and why.
@@ -159,6 +160,7 @@ def predict(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
+    load_plugins(plugins)
     if output is not None and is_folder(output):
         predict_into_folder(
             model,

@@ -12,8 +12,8 @@ def scores(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the confidence scores: what each needs, its formula, and where it is from."""
+    from trustvlm.plugins import load_installed
     from trustvlm.scores import get, names
-    from trustvlm.scores.registry import load_installed
 
     load_installed()
     entries = [get(name) for name in names()]

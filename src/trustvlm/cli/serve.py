@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trustvlm.cli.options import Plugins, load_plugins
 from trustvlm.serve.settings import Settings, environment_name, flag, setting_fields
 
 
@@ -16,6 +17,7 @@ def serve(
         list[Path],
         typer.Argument(metavar="MODEL.trust", help="One or more made by `trustvlm fit`."),
     ],
+    plugins: Plugins = None,
     **settings: Any,
 ) -> None:
     """Serve models over HTTP: `POST /v1/predict` takes files under the name `images`.
@@ -25,15 +27,17 @@ def serve(
     """
     from trustvlm.serve.server import run
 
+    load_plugins(plugins)
     run(models, Settings(**settings))
 
 
 def _with_settings() -> None:
     """Give `serve` one option per setting, so that there is one table of them."""
     known = inspect.signature(serve, eval_str=True)
-    parameters = [known.parameters["models"]]
+    parameters = [known.parameters["models"], known.parameters["plugins"]]
     types = {"str": str, "int": int, "float": float}
-    annotations: dict[str, Any] = {"models": known.parameters["models"].annotation, "return": None}
+    annotations: dict[str, Any] = {parameter.name: parameter.annotation for parameter in parameters}
+    annotations["return"] = None
     for setting in setting_fields():
         option = typer.Option(
             flag(setting.name),

@@ -1,23 +1,26 @@
-"""The health of the shots: everything that may be wrong with them, judged by themselves."""
+"""Everything that may be wrong with the shots of a model, judged by the shots themselves."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trustvlm.data_quality.duplicates import AlikePair, alike_from, near_duplicates
+from trustvlm.data_quality.duplicates import (
+    DuplicatePair,
+    near_duplicate_threshold,
+    near_duplicates,
+)
 from trustvlm.data_quality.label_errors import SuspectLabel, shot_posterior, suspect_labels
-from trustvlm.data_quality.outliers import OddShot, odd_shots
-from trustvlm.data_quality.overlapping_classes import AlikeClasses, alike_classes
+from trustvlm.data_quality.outliers import Outlier, find_outliers
+from trustvlm.data_quality.overlapping_classes import OverlappingClasses, overlapping_classes
 from trustvlm.exceptions import InputError
-from trustvlm.scores import Evidence
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, pick, unit_rows
-from trustvlm.scores.comparison import compare_held_out
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, unit_rows
 
-# How well the shots of a class pin down its prototype, and how many would do.
+# How reliable the prototype of a class is, and how many shots would do.
 
 # What all classes have in common counts as much as so many shots of the class itself.
 _PRIOR = 4.0
@@ -25,8 +28,8 @@ _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """How certain the prototype of one class is.
+class PrototypeReliability:
+    """How reliable the prototype of one class is.
 
     Attributes
     ----------
@@ -34,23 +37,28 @@ class Certainty:
         The class.
     shots
         How many it has.
-    certainty
+    reliability
         Expected cosine of its prototype with the mean of endlessly many images of the class, both
         taken from the mean of all classes; in [0, 1], 0 without shots.
     enough
-        How many shots would be expected to reach the wanted certainty.
+        How many shots would be expected to reach the wanted reliability.
     """
 
     label: int
     shots: int
-    certainty: float
+    reliability: float
     enough: int
 
+    @property
+    def certainty(self) -> float:
+        """`reliability`, by its former name."""
+        return self.reliability
 
-def prototype_certainty(
+
+def prototype_reliability(
     features: ArrayLike, labels: ArrayLike, *, n_classes: int, wanted: float = 0.9
-) -> list[Certainty]:
-    """Estimate how certain each class's prototype is, in the order of the classes.
+) -> list[PrototypeReliability]:
+    """Estimate how reliable each class's prototype is, in the order of the classes.
 
     Of n shots with mean pairwise similarity s, from the mean of the classes, the prototype has
     expected cosine sqrt(s / (s + (1 - s) / n)) with the true mean. A class's own s is shrunk
@@ -65,7 +73,7 @@ def prototype_certainty(
     n_classes
         C.
     wanted
-        The certainty that `enough` counts for, in (0, 1).
+        The reliability that `enough` counts for, in (0, 1).
 
     Raises
     ------
@@ -75,14 +83,14 @@ def prototype_certainty(
     Notes
     -----
     The reliability of a mean of n parallel measurements: Spearman 1910, Brown 1910. With a single
-    class, or no class of two shots, nothing is known of s: it counts as one half.
+    class, or no class of two shots, nothing tells s: it counts as one half.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> y = np.array([0] * 2 + [1] * 20)
     >>> x = np.eye(2)[y] + 0.5 * rng.normal(size=(22, 2))
-    >>> [(c.shots, round(c.certainty, 2)) for c in prototype_certainty(x, y, n_classes=2)]
+    >>> [(c.shots, round(c.reliability, 2)) for c in prototype_reliability(x, y, n_classes=2)]
     [(2, 0.95), (20, 0.99)]
     """
     if not 0 < wanted < 1:
@@ -90,8 +98,7 @@ def prototype_certainty(
     rows = unit_rows(as_nonzero_rows(features, "features"))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     counts = np.bincount(label, minlength=n_classes)
-    sums = np.zeros((n_classes, rows.shape[1]))
-    np.add.at(sums, label, rows)
+    sums = class_sums(rows, label, n_classes)
     present = counts > 0
     if present.sum() > 1:
         centre = (sums[present] / counts[present, None]).mean(axis=0)
@@ -109,20 +116,30 @@ def prototype_certainty(
         pooled = float(np.average(own[several] / weight[several], weights=weight[several]))
     shared = np.clip((own + _PRIOR * pooled) / (weight + _PRIOR), _LEAST, 1.0 - _LEAST)
     return [
-        Certainty(
+        PrototypeReliability(
             label=c,
             shots=n,
-            certainty=math.sqrt(s / (s + (1.0 - s) / n)) if n else 0.0,
+            reliability=math.sqrt(s / (s + (1.0 - s) / n)) if n else 0.0,
             enough=math.ceil((1.0 - s) / s * wanted**2 / (1.0 - wanted**2) - 1e-9),
         )
         for c, (n, s) in enumerate(zip(counts.tolist(), shared.tolist(), strict=True))
     ]
 
 
-# The health of the shots: everything that may be wrong with them, found by themselves.
+# All checks at once.
 
-UNCERTAIN = 0.8
-"""Certainty of a prototype below which its class counts as having too few shots."""
+RELIABLE = 0.8
+"""Reliability of a prototype below which its class counts as having too few shots."""
+
+# Former names of attributes.
+_FORMER = {
+    "odd": "outliers",
+    "copies": "near_duplicates",
+    "alike_from": "near_duplicate_threshold",
+    "relatives": "overlapping_classes",
+    "certainties": "prototype_reliability",
+    "thin": "too_few_shots",
+}
 
 
 @dataclass(frozen=True)
@@ -137,15 +154,16 @@ class Health:
         Estimated share of wrong labels among the shots; at least 0.01 where it could be estimated.
     suspects
         Shots whose label looks wrong, surest first.
-    odd
-        Shots that do not look like the rest of their class, nor like another, oddest first.
-    copies
+    outliers
+        Shots that do not look like the rest of their class, nor like another, the least similar
+        first.
+    near_duplicates
         Pairs of shots that are nearly the same image, most alike first.
-    alike_from
-        Cosine from which pairs are listed in `copies`.
-    relatives
+    near_duplicate_threshold
+        Cosine from which pairs are listed in `near_duplicates`.
+    overlapping_classes
         Pairs of classes that are hard to tell apart, duplicates first.
-    certainties
+    prototype_reliability
         Of the C prototypes, in the order of the classes.
     """
 
@@ -153,28 +171,39 @@ class Health:
     n_classes: int
     noise: float
     suspects: tuple[SuspectLabel, ...]
-    odd: tuple[OddShot, ...]
-    copies: tuple[AlikePair, ...]
-    alike_from: float
-    relatives: tuple[AlikeClasses, ...]
-    certainties: tuple[Certainty, ...]
+    outliers: tuple[Outlier, ...]
+    near_duplicates: tuple[DuplicatePair, ...]
+    near_duplicate_threshold: float
+    overlapping_classes: tuple[OverlappingClasses, ...]
+    prototype_reliability: tuple[PrototypeReliability, ...]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FORMER:
+            return getattr(self, _FORMER[name])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
-    def thin(self) -> tuple[Certainty, ...]:
-        """Classes with too few shots, the least certain prototype first."""
-        few = [found for found in self.certainties if found.certainty < UNCERTAIN]
-        return tuple(sorted(few, key=lambda found: found.certainty))
+    def too_few_shots(self) -> tuple[PrototypeReliability, ...]:
+        """Classes with too few shots, the least reliable prototype first."""
+        few = [one for one in self.prototype_reliability if one.reliability < RELIABLE]
+        return tuple(sorted(few, key=lambda one: one.reliability))
 
     @property
     def sound(self) -> bool:
         """Whether there is nothing to look at."""
-        return not (self.suspects or self.odd or self.copies or self.relatives or self.thin)
+        return not (
+            self.suspects
+            or self.outliers
+            or self.near_duplicates
+            or self.overlapping_classes
+            or self.too_few_shots
+        )
 
 
 def check_shots(
     features: ArrayLike, labels: ArrayLike, *, n_classes: int, logits: ArrayLike | None = None
 ) -> Health:
-    """Look for wrong labels, odd shots, copies, look-alike classes and classes with too few shots.
+    """Look for label errors, outliers, near-duplicates, overlapping classes and too few shots.
 
     Parameters
     ----------
@@ -203,31 +232,22 @@ def check_shots(
     """
     posterior = shot_posterior(features, labels, n_classes=n_classes, logits=logits)
     suspects = suspect_labels(posterior)
-    threshold = alike_from(features, labels, n_classes=n_classes)
-    listed = {suspect.shot for suspect in suspects}
+    threshold = near_duplicate_threshold(features, labels, n_classes=n_classes)
+    suspected = {suspect.shot for suspect in suspects}
+    outliers = [
+        replace(outlier, shot=int(posterior.kept[outlier.shot]))
+        for outlier in find_outliers(posterior.similarity, posterior.labels, n_classes=n_classes)
+    ]
     return Health(
         n_shots=len(np.asarray(labels)),
         n_classes=n_classes,
         noise=posterior.noise,
         suspects=tuple(suspects),
-        odd=tuple(odd for odd in _odd(features, labels, n_classes) if odd.shot not in listed),
-        copies=tuple(near_duplicates(features, threshold=threshold)),
-        alike_from=threshold,
-        relatives=tuple(alike_classes(features, labels, posterior, n_classes=n_classes)),
-        certainties=tuple(prototype_certainty(features, labels, n_classes=n_classes)),
+        outliers=tuple(outlier for outlier in outliers if outlier.shot not in suspected),
+        near_duplicates=tuple(near_duplicates(features, threshold=threshold)),
+        near_duplicate_threshold=threshold,
+        overlapping_classes=tuple(
+            overlapping_classes(features, labels, posterior, n_classes=n_classes)
+        ),
+        prototype_reliability=tuple(prototype_reliability(features, labels, n_classes=n_classes)),
     )
-
-
-def _odd(features: ArrayLike, labels: ArrayLike, n_classes: int) -> list[OddShot]:
-    shots = Evidence.of(
-        logits=np.empty((0, n_classes)),
-        support_features=features,
-        support_labels=labels,
-        support_logits=np.zeros((len(np.asarray(labels)), n_classes)),
-    )
-    held_out = compare_held_out(shots)
-    own = pick(held_out.comparison.similarities, held_out.labels)
-    return [
-        OddShot(int(held_out.kept[odd.shot]), odd.label, odd.similarity, odd.usual, odd.deviation)
-        for odd in odd_shots(own, held_out.labels, n_classes=n_classes)
-    ]

@@ -1,4 +1,4 @@
-"""Pairs of images that are so alike that one may be a copy of the other."""
+"""Near-duplicates: pairs of images so alike that one may be a copy of the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_labels, as_nonzero_rows, row_blocks, unit_rows
 
-ALIKE = 0.95
+NEAR_DUPLICATE = 0.95
 """Cosine that a lightly edited copy keeps: stored again as JPEG at quality 60, cropped to 95 % of
 its sides, or brightened by a fifth. With the offline vision encoder nine in ten such copies of 180
 photographs do; of mirrored ones two in three, of grey or strongly cropped ones one in four."""
@@ -21,7 +21,7 @@ _SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class AlikePair:
+class DuplicatePair:
     """Two images that are nearly the same.
 
     Attributes
@@ -37,12 +37,12 @@ class AlikePair:
     cosine: float
 
 
-def alike_from(features: ArrayLike, labels: ArrayLike, *, n_classes: int) -> float:
+def near_duplicate_threshold(features: ArrayLike, labels: ArrayLike, *, n_classes: int) -> float:
     """Cosine from which two images count as near-duplicates, in the space of these shots.
 
-    It is `ALIKE`, or what nine in ten shots stay below with every shot of another class, if that is
-    more: images of different classes are no copies of each other, and where even they are very
-    alike, a high cosine means little.
+    It is `NEAR_DUPLICATE`, or what nine in ten shots stay below with every shot of another class,
+    if that is more: images of different classes are no copies of each other, and where even they
+    are very alike, a high cosine means little.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ def alike_from(features: ArrayLike, labels: ArrayLike, *, n_classes: int) -> flo
 
     Examples
     --------
-    >>> alike_from([[1.0, 0.0], [0.0, 1.0]], [0, 1], n_classes=2)
+    >>> near_duplicate_threshold([[1.0, 0.0], [0.0, 1.0]], [0, 1], n_classes=2)
     0.95
     """
     rows = unit_rows(as_nonzero_rows(features, "features"))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     if len(set(label.tolist())) < 2:
-        return ALIKE
+        return NEAR_DUPLICATE
     nearest = np.empty(len(rows))
     for block in row_blocks(len(rows), len(rows)):
         cosines = rows[block] @ rows.T
@@ -69,12 +69,12 @@ def alike_from(features: ArrayLike, labels: ArrayLike, *, n_classes: int) -> flo
         nearest[block] = cosines.max(axis=1)
     # The smallest value that at least this share stays at or below.
     rank = math.ceil(_SHARE * len(nearest) - 1e-9) - 1
-    return min(max(ALIKE, float(np.sort(nearest)[rank])), 1.0 - 1e-6)
+    return min(max(NEAR_DUPLICATE, float(np.sort(nearest)[rank])), 1.0 - 1e-6)
 
 
 def near_duplicates(
-    features: ArrayLike, others: ArrayLike | None = None, *, threshold: float = ALIKE
-) -> list[AlikePair]:
+    features: ArrayLike, others: ArrayLike | None = None, *, threshold: float = NEAR_DUPLICATE
+) -> list[DuplicatePair]:
     """List pairs of images with nearly the same features, most alike first.
 
     Parameters
@@ -86,7 +86,7 @@ def near_duplicates(
         the most similar of the m. None compares the n images among themselves: each with the most
         similar of those before it.
     threshold
-        Cosine from which a pair is listed, in (-1, 1]; see `alike_from`.
+        Cosine from which a pair is listed, in (-1, 1]; see `near_duplicate_threshold`.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def near_duplicates(
 
 def _best(
     cosines: NDArray[np.float64], start: int, threshold: float, *, swap: bool
-) -> list[AlikePair]:
+) -> list[DuplicatePair]:
     nearest, highest = cosines.argmax(axis=1), cosines.max(axis=1)
-    found = []
+    pairs = []
     # Rounding must not keep two exact copies from having cosine 1.
     for i in np.flatnonzero(highest >= threshold - 1e-12):
         one, other = start + int(i), int(nearest[i])
-        pair = (other, one) if swap else (one, other)
-        found.append(AlikePair(*pair, cosine=min(float(highest[i]), 1.0)))
-    return found
+        images = (other, one) if swap else (one, other)
+        pairs.append(DuplicatePair(*images, cosine=min(float(highest[i]), 1.0)))
+    return pairs

@@ -12,92 +12,11 @@ from scipy.optimize import minimize
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores import Evidence
-from trustvlm.scores.arrays import log_softmax, unit_rows
-from trustvlm.scores.comparison import compare_held_out
+from trustvlm.scores.arrays import log_softmax, pick
+from trustvlm.scores.held_out import compare_held_out, held_out_indicators
 
-# Leave-one-out predictions of a linear classifier of the shots, in closed form.
-
-_RIDGES = np.logspace(-2, 2, 9)
-
-
-def held_out_regression(
-    features: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
-) -> NDArray[np.float64]:
-    """Predict the class indicators of every shot by ridge regression on all other shots.
-
-    Rows are scaled to length one. The penalty is, of nine around the mean eigenvalue of the Gram
-    matrix, the one with the smallest leave-one-out error (PRESS).
-
-    Parameters
-    ----------
-    features
-        `(m, d)`, no row of zeros.
-    labels
-        `(m,)` class indices.
-    n_classes
-        C.
-
-    Returns
-    -------
-    ndarray
-        `(m, C)` float64, near 1 for the class that the other shots speak for and near 0 for the
-        rest. Zeros for fewer than three shots, or where all are alike.
-
-    Notes
-    -----
-    With hat matrix H the prediction without shot i is y_i - (y_i - (Hy)_i) / (1 - H_ii): Allen
-    1974, "The relationship between variable selection and data augmentation and a method for
-    prediction"; for classification Rifkin & Lippert 2007, "Notes on regularized least squares".
-
-    Examples
-    --------
-    >>> x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    >>> held_out_regression(x, np.array([0, 0, 1, 1]), 2).argmax(axis=1)
-    array([0, 0, 1, 1])
-    """
-    m = len(labels)
-    indicators = np.eye(n_classes)[labels]
-    if m < 3:
-        return np.zeros((m, n_classes))
-    rows = unit_rows(features)
-    rows -= rows.mean(axis=0)
-    values, axes = _left_axes(rows)
-    if not len(values):
-        return np.zeros((m, n_classes))
-    shares = indicators.mean(axis=0)
-    targets = indicators - shares
-    along = axes.T @ targets
-    best, smallest = targets, np.inf
-    for ridge in _RIDGES * values.sum() / m:
-        damping = values / (values + ridge)
-        fitted = axes @ (damping[:, None] * along)
-        # The mean, which is not penalised, adds 1/m to every leverage.
-        leverage = np.minimum((axes**2) @ damping + 1.0 / m, 1.0 - 1e-9)
-        errors = (targets - fitted) / (1.0 - leverage)[:, None]
-        press = float((errors**2).sum())
-        if press < smallest:
-            best, smallest = targets - errors, press
-    return np.asarray(best + shares)
-
-
-def _left_axes(
-    rows: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues of the Gram matrix above rounding, and its eigenvectors as columns."""
-    m, d = rows.shape
-    if m <= d:
-        values, axes = np.linalg.eigh(rows @ rows.T)
-    else:
-        values, right = np.linalg.eigh(rows.T @ rows)
-        axes = rows @ right
-    keep = values > 1e-10 * max(values[-1], 1e-12)
-    values, axes = values[keep], axes[:, keep]
-    return values, axes if m <= d else axes / np.sqrt(values)
-
-
-# Which class each shot seems to show, judged by the other shots, and whether its label is wrong.
-#
-# The labels themselves may be wrong, so the posterior is fitted under a model of label noise: with
+# The posterior of each shot's class, judged by the other shots, and whether its label is wrong. The
+# labels themselves may be wrong, so the posterior is fitted under a model of label noise: with
 # probability e a label was replaced by one of the other classes, all equally likely.
 
 # The weights are fitted on at most this many shots.
@@ -105,7 +24,7 @@ _ENOUGH = 4000
 _BOUNDS = (-9.0, 9.0)
 # Log-likelihoods this close, summed over the shots, say nothing for either fit.
 _EQUALLY_WELL = 0.5
-# Without it a single wrong label is taken for unsure evidence. Northcutt et al. found 3 % wrong
+# Without it a single wrong label is taken for unsure evidence. Northcutt et al. count 3 % wrong
 # labels in the test sets of ten well-kept benchmarks.
 _LEAST_NOISE = 0.01
 # Share of images that show another class than theirs to the encoder, rightly labelled as they are:
@@ -129,6 +48,8 @@ class ShotPosterior:
         `(k,)` float64, probability that the given label is wrong.
     noise
         Estimated share of wrong labels, e; at least 0.01, or 0 if nothing could be compared.
+    similarity
+        `(k,)` float64, cosine of each to the prototype of its class without it.
     """
 
     kept: NDArray[np.int64]
@@ -136,6 +57,7 @@ class ShotPosterior:
     log_probability: NDArray[np.float64]
     mislabelled: NDArray[np.float64]
     noise: float
+    similarity: NDArray[np.float64]
 
 
 def shot_posterior(
@@ -184,11 +106,10 @@ def shot_posterior(
     >>> y = np.repeat([0, 1], 10)
     >>> x = np.eye(2)[y] + 0.1 * rng.normal(size=(20, 2))
     >>> y[3] = 1  # planted
-    >>> found = shot_posterior(x, y, n_classes=2)
-    >>> np.flatnonzero(found.mislabelled > 0.5), round(found.noise, 2)
+    >>> posterior = shot_posterior(x, y, n_classes=2)
+    >>> np.flatnonzero(posterior.mislabelled > 0.5), round(posterior.noise, 2)
     (array([3]), 0.05)
     """
-    n_text = 0.0 if logits is None else 1.0
     evidence = Evidence.of(
         logits=np.empty((0, n_classes)),
         support_features=features,
@@ -197,20 +118,21 @@ def shot_posterior(
     )
     held_out = compare_held_out(evidence)
     kept, given, present = held_out.kept, held_out.labels, held_out.comparison.present
+    similarity = pick(held_out.comparison.similarities, given)
     shots, every = evidence.support_features, evidence.support_labels
     assert shots is not None  # noqa: S101 -- passed above
     assert every is not None  # noqa: S101
     if present.sum() < 2 or not len(kept):
         certain = np.full((len(kept), n_classes), -np.inf)
         certain[np.arange(len(kept)), given] = 0.0
-        return ShotPosterior(kept, given, certain, np.zeros(len(kept)), 0.0)
+        return ShotPosterior(kept, given, certain, np.zeros(len(kept)), 0.0, similarity)
     # Only classes with shots compete; their columns stand side by side.
     columns = np.flatnonzero(present)
     views = [
         held_out.comparison.similarities[:, columns],
-        held_out_regression(shots.astype(np.float64), every, n_classes)[np.ix_(kept, columns)],
+        held_out_indicators(shots.astype(np.float64), every, n_classes)[np.ix_(kept, columns)],
     ]
-    if n_text:
+    if logits is not None:
         views.append(held_out.comparison.logits[:, columns].astype(np.float64))
     compact = np.searchsorted(columns, given)
     weights, noise = _fit(views, compact)
@@ -220,7 +142,8 @@ def shot_posterior(
     right = np.exp(narrow[np.arange(len(kept)), compact])
     wrong = noise * (1.0 - right) / (len(columns) - 1)
     total = (1.0 - noise) * right + wrong
-    return ShotPosterior(kept, given, log_probability, wrong / np.maximum(total, 1e-300), noise)
+    mislabelled = wrong / np.maximum(total, 1e-300)
+    return ShotPosterior(kept, given, log_probability, mislabelled, noise, similarity)
 
 
 def _mixed(

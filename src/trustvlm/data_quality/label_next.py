@@ -97,8 +97,8 @@ def coverage_gain(
     >>> right = np.array([True, True, False, True])
     >>> before = np.array([0.9, 0.2, 0.8, 0.7])
     >>> after = np.array([0.9, 0.8, 0.2, 0.7])
-    >>> found = coverage_gain([Trial(np.arange(4), (before, right), (after, right))], risk=0.0)
-    >>> found.before, found.after
+    >>> gain = coverage_gain([Trial(np.arange(4), (before, right), (after, right))], risk=0.0)
+    >>> gain.before, gain.after
     (0.25, 0.75)
     """
     n = 1 + max(int(trial.images.max(initial=-1)) for trial in trials)
@@ -284,7 +284,7 @@ def label_next(
         for c in tried
         if trials[c] and (gain := float(np.mean([_aurc_gain(t) for t in trials[c]]))) > 0
     ]
-    helpful.sort(key=lambda found: -found.aurc_gain)
+    helpful.sort(key=lambda advice: -advice.aurc_gain)
     n_together = min(together, len(helpful))
     return Advice(
         n=len(label),
@@ -336,8 +336,8 @@ def _split(
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
-    place = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    donates = place < (counts // 2)[labels[order]]
+    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    donates = rank < (counts // 2)[labels[order]]
     return order[donates], order[~donates]
 
 

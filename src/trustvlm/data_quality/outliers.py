@@ -1,4 +1,4 @@
-"""Shots that resemble the other shots of their class much less than is usual."""
+"""Outliers: shots that resemble the other shots of their class much less than is usual."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class OddShot:
+class Outlier:
     """A shot that does not look like the rest of its class.
 
     Attributes
@@ -42,10 +42,10 @@ class OddShot:
     deviation: float
 
 
-def odd_shots(
+def find_outliers(
     similarity: ArrayLike, labels: ArrayLike, *, n_classes: int, threshold: float = 3.5
-) -> list[OddShot]:
-    """List the shots whose similarity to their own class is far below the usual, oddest first.
+) -> list[Outlier]:
+    """List the shots whose similarity to their own class is far below the usual, farthest first.
 
     A cosine is compared with the median of its class, in units of the robust deviation below the
     medians, pooled over classes. Classes of fewer than four shots are not judged: nothing tells
@@ -64,7 +64,7 @@ def odd_shots(
 
     Returns
     -------
-    list of OddShot
+    list of Outlier
         Empty for fewer than ten shots to judge, or where half of them do not deviate at all.
 
     Raises
@@ -80,7 +80,7 @@ def odd_shots(
     Examples
     --------
     >>> s = [0.70, 0.72, 0.74, 0.76, 0.78, 0.10, 0.71, 0.73, 0.75, 0.77]
-    >>> [odd.shot for odd in odd_shots(s, [0] * 10, n_classes=1)]
+    >>> [outlier.shot for outlier in find_outliers(s, [0] * 10, n_classes=1)]
     [5]
     """
     cosine = confidence_array(similarity, "similarity").astype(np.float64)
@@ -97,7 +97,7 @@ def odd_shots(
         return []
     order = np.argsort(residual, kind="stable")
     return [
-        OddShot(
+        Outlier(
             shot=int(i),
             label=int(label[i]),
             similarity=float(cosine[i]),

@@ -1,4 +1,4 @@
-"""Classes that their shots can hardly tell apart: two names for one thing, or close relatives."""
+"""Overlapping classes: pairs that their shots can hardly tell apart, or two names for one thing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm import metrics
 from trustvlm.data_quality.label_errors import ShotPosterior
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, unit_rows
-from trustvlm.scores.gaussians import Spectrum, sample_spectrum
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, unit_rows
+from trustvlm.scores.gaussians import RidgedCovariance, Rows
 
 _LEVEL = 0.05
-_RELATIVES = 5
+_CANDIDATES = 5
 _PERMUTATIONS = 199
 
 
 @dataclass(frozen=True)
-class AlikeClasses:
+class OverlappingClasses:
     """Two classes that are hard to tell apart.
 
     Attributes
@@ -27,7 +27,7 @@ class AlikeClasses:
     one, other
         Their indices, the smaller one first.
     separability
-        How often a shot of the first is found to be more like the first than a shot of the second
+        How often a shot of the first seems to be more like the first than a shot of the second
         is, judged without them (an AUC): 1 is perfect, 0.5 a coin toss, and less counts as that.
     p_value
         Of the hypothesis that the shots of both are drawn from one class.
@@ -42,7 +42,7 @@ class AlikeClasses:
     duplicate: bool
 
 
-def alike_classes(
+def overlapping_classes(
     features: ArrayLike,
     labels: ArrayLike,
     posterior: ShotPosterior,
@@ -50,7 +50,7 @@ def alike_classes(
     n_classes: int,
     below: float = 0.9,
     seed: int = 0,
-) -> list[AlikeClasses]:
+) -> list[OverlappingClasses]:
     """List pairs of classes that are hard to tell apart, duplicates first, then by separability.
 
     Each class is compared with the five of the most similar prototypes. Whether the shots of two
@@ -85,37 +85,37 @@ def alike_classes(
     >>> rng = np.random.default_rng(1)
     >>> x = np.repeat(np.eye(3)[[0, 1, 1]], 8, axis=0) + 0.2 * rng.normal(size=(24, 3))
     >>> y = np.repeat([0, 1, 2], 8)  # 1 and 2 are one class under two names
-    >>> found = alike_classes(x, y, shot_posterior(x, y, n_classes=3), n_classes=3)
-    >>> [(pair.one, pair.other, pair.duplicate) for pair in found]
+    >>> pairs = overlapping_classes(x, y, shot_posterior(x, y, n_classes=3), n_classes=3)
+    >>> [(pair.one, pair.other, pair.duplicate) for pair in pairs]
     [(1, 2, True)]
     """
     rows = unit_rows(as_nonzero_rows(features, "features"))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     pairs = _candidates(rows, label, n_classes)
-    gram = _WithinClassGram(rows, label, n_classes) if pairs else None
+    gram = WithinClassGram(rows, label, n_classes) if pairs else None
     rng = np.random.default_rng(seed)
-    found = []
+    overlapping = []
     for one, other in pairs:
         assert gram is not None  # noqa: S101 -- made where there are pairs
-        p_value = _same_class(*gram.of_pair(one, other), rng)
+        p_value = same_class_p_value(*gram.of_pair(one, other), rng)
         separability = _separability(posterior, one, other)
         if separability < below:
-            found.append(AlikeClasses(one, other, separability, p_value, p_value > _LEVEL))
-    return sorted(found, key=lambda pair: (not pair.duplicate, pair.separability, pair.one))
+            overlapping.append(
+                OverlappingClasses(one, other, separability, p_value, p_value > _LEVEL)
+            )
+    return sorted(overlapping, key=lambda pair: (not pair.duplicate, pair.separability, pair.one))
 
 
 def _candidates(
     rows: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
 ) -> list[tuple[int, int]]:
-    """Pairs of near relatives with shots enough to tell them apart."""
+    """Pairs of similar classes with shots enough to tell them apart."""
     counts = np.bincount(labels, minlength=n_classes)
-    sums = np.zeros((n_classes, rows.shape[1]))
-    np.add.at(sums, labels, rows)
-    prototypes = unit_rows(sums)
+    prototypes = unit_rows(class_sums(rows, labels, n_classes))
     cosines = prototypes @ prototypes.T
     cosines[:, counts == 0] = -np.inf
     np.fill_diagonal(cosines, -np.inf)
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_RELATIVES]
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_CANDIDATES]
     pairs = {
         (min(c, int(other)), max(c, int(other)))
         for c in np.flatnonzero(counts).tolist()
@@ -130,7 +130,7 @@ def _enough(n: int, m: int) -> bool:
     return math.comb(n + m, n) // (2 if n == m else 1) > _PERMUTATIONS
 
 
-class _WithinClassGram:
+class WithinClassGram:
     """Inner products of the shots of two classes, where the spread within other classes is one.
 
     The two classes have no part in that spread, so that it does not know which shot is whose: the
@@ -140,17 +140,14 @@ class _WithinClassGram:
     def __init__(
         self, rows: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
     ) -> None:
-        counts = np.bincount(labels, minlength=n_classes)
-        sums = np.zeros((n_classes, rows.shape[1]))
-        np.add.at(sums, labels, rows)
+        counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
+        means = class_sums(rows, labels, n_classes) / counts[:, None]
+        residuals = rows - means[labels]
         self._members = [np.flatnonzero(labels == c) for c in range(n_classes)]
         self._rows = rows
-        self._residuals = (rows - (sums / np.maximum(counts, 1)[:, None])[labels]) / math.sqrt(
-            len(rows)
-        )
-        spread = sample_spectrum(self._residuals * math.sqrt(len(rows)))
+        self._residuals = residuals / math.sqrt(len(rows))
         ridge = max(float(rows.var(axis=0).mean()), 1e-12)
-        whitening = Spectrum(spread.axes, spread.variances + ridge, ridge)
+        whitening = RidgedCovariance(Rows(residuals), 1.0 / len(rows), ridge)
         self._solved_rows = whitening.solve(rows)
         self._solved_residuals = whitening.solve(self._residuals)
 
@@ -165,7 +162,7 @@ class _WithinClassGram:
         return plain + correction, len(self._members[one])
 
 
-def _same_class(gram: NDArray[np.float64], n_first: int, rng: np.random.Generator) -> float:
+def same_class_p_value(gram: NDArray[np.float64], n_first: int, rng: np.random.Generator) -> float:
     """P-value of the permutation test on the squared distance of the two means."""
     n_second = len(gram) - n_first
     signs = np.concatenate([np.full(n_first, 1 / n_first), np.full(n_second, -1 / n_second)])

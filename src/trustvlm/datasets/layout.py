@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trustvlm.datasets.catalogue import DatasetSpec
 from trustvlm.datasets.imagenet import imagenet_classes
 from trustvlm.exceptions import InputError
-from trustvlm.images import ImageRef, ImageSource
+from trustvlm.images import ImageRef, LabelledImage
 from trustvlm.images.references import shown
 
 # Find a set under the data root, and say what was expected and found where it is not.
@@ -122,7 +122,7 @@ def _bare(text: str) -> str:
 # What a reader finds on the disk: images, labels, and what is not as it should be.
 
 
-class Images(Sequence[ImageSource]):
+class Images(Sequence[LabelledImage]):
     """Images that come into being when they are looked at.
 
     The training set of ImageNet as a list of `ImageRef` would take a gigabyte; slices and
@@ -138,12 +138,15 @@ class Images(Sequence[ImageSource]):
     Examples
     --------
     >>> from trustvlm.images import InMemoryImage
-    >>> images = Images(lambda i: InMemoryImage(f"{i}.ppm", b"P6"), np.arange(4))
+    >>> pixels = [InMemoryImage(f"{i}.ppm", b"P6") for i in range(4)]
+    >>> images = Images(lambda i: LabelledImage(pixels[i], "grey"), np.arange(4))
     >>> images[3].path, len(images[:2]), images.at([2, 0])[0].path
     ('3.ppm', 2, '2.ppm')
     """
 
-    def __init__(self, make: Callable[[int], ImageSource], positions: NDArray[np.integer]) -> None:
+    def __init__(
+        self, make: Callable[[int], LabelledImage], positions: NDArray[np.integer]
+    ) -> None:
         self._make = make
         self._positions = positions
 
@@ -151,10 +154,10 @@ class Images(Sequence[ImageSource]):
         return len(self._positions)
 
     @overload
-    def __getitem__(self, index: int) -> ImageSource: ...
+    def __getitem__(self, index: int) -> LabelledImage: ...
     @overload
     def __getitem__(self, index: slice) -> Images: ...
-    def __getitem__(self, index: int | slice) -> ImageSource | Images:
+    def __getitem__(self, index: int | slice) -> LabelledImage | Images:
         if isinstance(index, slice):
             return Images(self._make, self._positions[index])
         return self._make(int(self._positions[index]))
@@ -210,7 +213,8 @@ def files_of(
     """
     prefix = f"{shown_as}/" if shown_as else ""
 
-    def make(i: int) -> ImageRef:
-        return ImageRef(shown(prefix + paths[i]), base / paths[i], ids[labels[i]])
+    def make(i: int) -> LabelledImage:
+        image = ImageRef(shown(prefix + paths[i]), base / paths[i])
+        return LabelledImage(image, ids[labels[i]])
 
     return Images(make, np.arange(len(paths)))

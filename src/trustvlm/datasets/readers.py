@@ -14,7 +14,7 @@ from trustvlm.datasets.catalogue import DatasetSpec, Split
 from trustvlm.datasets.imagenet import ImageNetClass, imagenet_classes
 from trustvlm.datasets.layout import Listing, contents, files_of, missing_files
 from trustvlm.exceptions import InputError
-from trustvlm.images.folders import looks_like_image
+from trustvlm.images.formats import looks_like_image
 from trustvlm.images.references import shown
 from trustvlm.images.tables import read_text
 

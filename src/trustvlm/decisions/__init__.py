@@ -3,7 +3,7 @@
 `certify` finds a threshold with a guaranteed risk, `certify_coverage` one that accepts enough,
 `certify_per_class` one for each class, `cheapest` the one that costs least; `Calibrator` turns a
 score into P(correct).
-`check_shots` looks for trouble among the shots, `Scope` flags images that resemble no class,
+`check_shots` looks for trouble among the shots, `OODThreshold` flags out-of-distribution images,
 `DriftMonitor` tells when incoming images change. All on NumPy arrays.
 """
 
@@ -18,7 +18,7 @@ from trustvlm.calibration.calibrators import (
 from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.duplicates import near_duplicates
 from trustvlm.monitoring.drift import DriftMonitor
-from trustvlm.monitoring.ood import Scope
+from trustvlm.monitoring.ood import OODThreshold, Scope
 from trustvlm.risk_control.certify import DEFAULT_METHOD, METHODS, Certificate, certify
 from trustvlm.risk_control.costs import CostThreshold, cheapest
 from trustvlm.risk_control.goals import UNCALIBRATED_RULE, accept_on_agreement, certify_coverage
@@ -36,6 +36,7 @@ __all__ = [
     "CostThreshold",
     "DriftMonitor",
     "Health",
+    "OODThreshold",
     "Scope",
     "accept_on_agreement",
     "certify",

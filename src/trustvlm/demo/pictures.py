@@ -15,7 +15,8 @@ from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, DemoClass, Region
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
-from trustvlm.images.folders import images_below
+from trustvlm.images.folders import walk_images
+from trustvlm.images.remote import Location
 
 CLEAN = "none"
 
@@ -283,12 +284,12 @@ def _refuse_others(folder: Path, expected: set[str]) -> None:
     for part in ("shots", "photos"):
         if not (folder / part).is_dir():
             continue
-        for found in images_below(folder / part, prefix=part):
-            if found.path not in expected:
+        for image in walk_images(Location(str(folder / part)), prefix=part):
+            if image.path not in expected:
                 raise InputError(
                     f"Expected {str(folder)!r} to be empty or to hold the demonstration's own "
-                    f"pictures, but got {str(found.file)!r}. Choose another folder, or delete "
-                    "this one if an older demonstration wrote it."
+                    f"pictures, but got {str(folder / image.path)!r}. Choose another folder, or "
+                    "delete this one if an older demonstration wrote it."
                 )
 
 

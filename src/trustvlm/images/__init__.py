@@ -6,13 +6,21 @@ from trustvlm.images.classes import ClassList, read_classes
 from trustvlm.images.decoding import decode
 from trustvlm.images.errors import DEFAULT_LIMITS, KINDS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS
-from trustvlm.images.inputs import find_images, find_labelled, image_shards, open_images
+from trustvlm.images.inputs import (
+    LabelledSource,
+    Source,
+    find_images,
+    find_labelled,
+    image_shards,
+    open_images,
+)
 from trustvlm.images.reading import content_hash, read_bytes
 from trustvlm.images.references import (
-    FoundImages,
+    ImageList,
     ImageRef,
     ImageSource,
     InMemoryImage,
+    LabelledImage,
     LabelledImages,
 )
 from trustvlm.images.shards import ImageShard
@@ -22,13 +30,16 @@ __all__ = [
     "IMAGE_EXTENSIONS",
     "KINDS",
     "ClassList",
-    "FoundImages",
+    "ImageList",
     "ImageRef",
     "ImageShard",
     "ImageSource",
     "InMemoryImage",
+    "LabelledImage",
     "LabelledImages",
+    "LabelledSource",
     "Limits",
+    "Source",
     "content_hash",
     "decode",
     "find_images",

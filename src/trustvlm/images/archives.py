@@ -1,4 +1,4 @@
-"""Images in tar archives, such as the shards of WebDataset."""
+"""Images inside one large file: tar archives, as WebDataset's shards are, and Parquet files."""
 
 from __future__ import annotations
 
@@ -7,62 +7,38 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import ModuleType
 from typing import IO, Any
 
-from trustvlm.exceptions import ImageError
-from trustvlm.images.errors import DEFAULT_LIMITS
-from trustvlm.images.folders import looks_like_image
+from trustvlm.environment import require
+from trustvlm.exceptions import ImageError, InputError
+from trustvlm.images.errors import DEFAULT_LIMITS, refusal
+from trustvlm.images.formats import looks_like_image
 from trustvlm.images.reading import check_size
-from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage, shown
-from trustvlm.images.remote import Location
-from trustvlm.images.shards import read_ahead, read_patiently, stamp_of
+from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage
+from trustvlm.images.remote import image_at
+from trustvlm.images.shards import StreamShard
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 TAR_EXTENSIONS = frozenset({".tar", ".tgz", *(f".tar{ending}" for ending in _OPENERS)})
-_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+# Rows of a Parquet file that are in memory at once.
+_ROWS = 64
 
 
-@dataclass(frozen=True)
-class TarShard:
-    """The images of a tar archive, read one after the other in a single pass.
+class TarShard(StreamShard):
+    """The images of a tar archive, perhaps compressed: see `TAR_EXTENSIONS`.
 
     Members with other extensions (`.json`, `.txt`, `.cls`) and hidden ones are passed over.
-    What is wrong with the archive itself becomes the error of one more image, after those that
-    could be read.
-
-    Parameters
-    ----------
-    name
-        What the user calls the archive.
-    location
-        Where it is; `.tar`, or compressed as `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz`.
-    prefix
-        Put before the name of each member, with a slash.
     """
 
-    name: str
-    location: Location
-    prefix: str = ""
+    def _damage(self) -> tuple[type[Exception], ...]:
+        return (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
 
-    @property
-    def length(self) -> None:
-        """Not known without reading."""
-        return
-
-    def stamp(self) -> str:
-        """Tell this archive from another by its size and date."""
-        return stamp_of(self.location)
-
-    def images(self, start: int = 0) -> Iterator[ImageSource]:
-        """Yield the images from a position on; the content of those before it is passed over."""
-        images = read_patiently(self._images, start, self.location, self.name, _DAMAGE)
-        return read_ahead(images)
-
-    def _images(self, start: int) -> Iterator[ImageSource]:
+    def _read(self, start: int) -> Iterator[ImageSource]:
         position = 0
         with ExitStack() as opened:
             raw = opened.enter_context(self.location.open())
@@ -78,7 +54,7 @@ class TarShard:
             _check_end(file, archive.offset)
 
     def _image(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> ImageSource:
-        path = shown(f"{self.prefix}/{member.name}" if self.prefix else member.name)
+        path = self._shown(member.name)
         try:
             check_size(member.size, DEFAULT_LIMITS, path)
         except ImageError as error:
@@ -104,3 +80,90 @@ def _check_end(file: IO[bytes], offset: int) -> None:
     block = file.read(tarfile.BLOCKSIZE)
     if block != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("a header is damaged" if block else "its end is missing")
+
+
+@dataclass(frozen=True)
+class ParquetShard(StreamShard):
+    """The images of a Parquet file, one a row.
+
+    Parameters
+    ----------
+    path_column
+        Text: what an image is called; where no column holds bytes, the paths or URLs of images,
+        relative to the file. Without it an image is called `<name>#<row>`.
+    image_column
+        Bytes, or a struct with `bytes` and `path` as Hugging Face's data sets have; None takes
+        the only such column. `InputError` if there is no column of images, or several.
+    """
+
+    path_column: str = "path"
+    image_column: str | None = None
+
+    def _damage(self) -> tuple[type[Exception], ...]:
+        return (OSError, _pyarrow().ArrowException)
+
+    def _read(self, start: int) -> Iterator[ImageSource]:
+        parquet = _pyarrow("pyarrow.parquet")
+        with ExitStack() as opened:
+            stream = opened.enter_context(self.location.open())
+            file = opened.enter_context(parquet.ParquetFile(stream))
+            column = self._column(file.schema_arrow)
+            names = {column, self.path_column} & set(file.schema_arrow.names)
+            row, groups = _from_row(start, file.metadata)
+            batches = file.iter_batches(_ROWS, row_groups=groups, columns=sorted(names))
+            for batch in batches if groups else ():
+                for cells in batch.to_pylist():
+                    if row >= start:
+                        yield self._image(cells, column, row)
+                    row += 1
+
+    def _column(self, schema: Any) -> str:
+        types = _pyarrow().types
+
+        def holds_images(kind: Any) -> bool:
+            if types.is_struct(kind):
+                position = kind.get_field_index("bytes")
+                return position >= 0 and holds_images(kind.field(position).type)
+            return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+        if self.image_column is not None and self.image_column in schema.names:
+            return self.image_column
+        columns = [field.name for field in schema if holds_images(field.type)]
+        if len(columns) == 1 and self.image_column is None:
+            return str(columns[0])
+        if self.path_column in schema.names and self.image_column is None and not columns:
+            return self.path_column
+        raise InputError(
+            f"Expected {self.name!r} to have one column with the bytes of images or a column "
+            f"{self.image_column or self.path_column!r}, but its columns are "
+            f"{', '.join(map(repr, schema.names))}. Say which to use (--image-column)."
+        )
+
+    def _image(self, cells: Mapping[str, Any], column: str, row: int) -> ImageSource:
+        value = cells[column]
+        named = cells.get(self.path_column)
+        if isinstance(value, str):
+            return image_at(value, beside=self.location)
+        if isinstance(value, Mapping):
+            named = named or value.get("path")
+            value = value.get("bytes")
+        path = self._shown(str(named)) if named else f"{self.name}#{row}"
+        if not isinstance(value, bytes):
+            empty = refusal("empty", path, "the cell is empty", "Leave the row out")
+            return UnreadableImage.of(path, empty)
+        return InMemoryImage(path, value)
+
+
+def _from_row(start: int, metadata: Any) -> tuple[int, list[int]]:
+    """Return the groups that hold the rows from `start` on, and the first row of these."""
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    first = 0
+    for group, size in enumerate(sizes):
+        if first + size > start:
+            return first, list(range(group, len(sizes)))
+        first += size
+    return first, []
+
+
+def _pyarrow(module: str = "pyarrow") -> ModuleType:
+    return require(module, extra="parquet", purpose="Reading Parquet files")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import logging
 import os
 import threading
@@ -411,24 +410,24 @@ def _over_white(image: Image.Image) -> Image.Image:
 # Small pictures as data URIs, so that a page needs no other file.
 
 
-def thumbnail(source: Path, side: int = 128) -> str:
+def thumbnail(source: Path | None, side: int = 128) -> str:
     """Return an upright JPEG of at most `side` pixels as a data URI; "" if the file is unusable.
 
     A report is made some time after the evaluation, and files move: a missing one is no reason to
-    fail.
+    fail, nor is an image that is no file on this machine (None).
 
     Examples
     --------
     >>> thumbnail(Path("no such file.png"))
     ''
     """
-    from PIL import Image
-
+    if source is None:
+        return ""
     try:
         picture = decode(source)
     except ImageError:
         return ""
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    stream = io.BytesIO()
+    stream = BytesIO()
     picture.save(stream, format="JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""Walk folders for image files."""
+"""Walk folders for image files, on this machine or elsewhere."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trustvlm.exceptions import InputError
-from trustvlm.images.formats import IMAGE_EXTENSIONS
-from trustvlm.images.references import FoundImages, ImageRef, shown
+from trustvlm.images.formats import looks_like_image
+from trustvlm.images.references import ImageRef, ImageSource, shown
+from trustvlm.images.remote import Location, RemoteImage, file_system
 
 
-def looks_like_image(name: str) -> bool:
-    """Whether a file name has the extension of an image, in any case.
-
-    Examples
-    --------
-    >>> looks_like_image("IMG_0001.JPG"), looks_like_image("notes.txt")
-    (True, False)
-    """
-    return PurePosixPath(name).suffix.lower() in IMAGE_EXTENSIONS
-
-
-def images_below(folder: Path, *, prefix: str = "", label: str | None = None) -> FoundImages:
-    """List the image files in a folder and everything below it.
+def walk_images(
+    folder: Location, *, prefix: str = "", skipped: Counter[str] | None = None
+) -> Iterator[ImageSource]:
+    """Yield the image files in a folder and below it, in the memory of the largest single folder.
 
     Hidden files and folders are left out, symbolic links are followed, and a link back to a
-    folder above itself is not. The order is that of the relative paths, folder by folder.
+    folder above itself is not. The order is that of the relative paths, folder by folder;
+    elsewhere the files of a folder come before those of the folders in it.
 
     Parameters
     ----------
@@ -35,70 +29,70 @@ def images_below(folder: Path, *, prefix: str = "", label: str | None = None) ->
         Where to look.
     prefix
         Put before each shown path, with a slash.
-    label
-        Given to every image.
+    skipped
+        Counts the files passed over, by extension, as the walk goes on.
 
     Raises
     ------
     InputError
         If a folder cannot be listed.
     """
-    skipped: Counter[str] = Counter()
-    return FoundImages(walk_images(folder, prefix=prefix, label=label, skipped=skipped), skipped)
+    start = f"{prefix.rstrip('/')}/" if prefix else ""
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        for relative in _remote_files(files, top):
+            if _is_image(relative, skipped):
+                url = files.unstrip_protocol(f"{top}/{relative}")
+                yield RemoteImage(f"{start}{relative}", url)
+        return
+    for relative in _local_files(Path(folder.text)):
+        if _is_image(relative, skipped):
+            yield ImageRef(shown(f"{start}{relative}"), Path(folder.text) / relative)
 
 
-def walk_images(
-    folder: Path,
-    *,
-    prefix: str = "",
-    label: str | None = None,
-    skipped: Counter[str] | None = None,
-) -> Iterator[ImageRef]:
-    """Yield the images that `images_below` lists, in the memory of the largest single folder.
+def class_folders(folder: Location, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the folders in a folder, and of the image files beside them.
 
-    Parameters
-    ----------
-    folder, prefix, label
-        As in `images_below`.
-    skipped
-        Counts the files passed over, by extension, as the walk goes on.
-    """
-    start = f"{prefix}/" if prefix else ""
-    for relative in _files_below(folder):
-        if looks_like_image(relative.name):
-            yield ImageRef(shown(f"{start}{relative}"), folder / relative, label)
-        elif skipped is not None:
-            skipped[relative.suffix.lower() or "(none)"] += 1
-
-
-def class_folders(folder: Path) -> tuple[list[str], FoundImages]:
-    """Return the sorted names of the folders in a folder, and the image files beside them.
+    `skipped` counts the other files, by extension.
 
     Raises
     ------
     InputError
         If the folder cannot be listed.
     """
-    names: list[str] = []
-    loose: list[str] = []
-    skipped: Counter[str] = Counter()
-    here = {_identity(folder)}
-    for entry in _entries(folder):
-        if _is_folder(entry):
-            if _identity(Path(entry.path)) not in here:
-                names.append(entry.name)
-        elif looks_like_image(entry.name):
-            loose.append(entry.name)
-        else:
-            skipped[PurePosixPath(entry.name).suffix.lower() or "(none)"] += 1
-    refs = (ImageRef(shown(name), folder / name) for name in sorted(loose))
-    return sorted(names), FoundImages(refs, skipped)
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
+        entries = [(name, True) for name in folders] + [(name, False) for name in names]
+        entries = [entry for entry in entries if not entry[0].startswith(".")]
+    else:
+        path = Path(folder.text)
+        # A link to the folder itself is no class.
+        entries = [
+            (name, is_folder)
+            for name, is_folder in _list(path)
+            if not (is_folder and _identity(path / name) == _identity(path))
+        ]
+    loose = [
+        name
+        for name, is_folder in entries
+        if not is_folder and _is_image(PurePosixPath(name), skipped)
+    ]
+    return sorted(name for name, is_folder in entries if is_folder), sorted(loose)
 
 
-def _files_below(top: Path) -> Iterator[PurePosixPath]:
+def _is_image(file: PurePosixPath, skipped: Counter[str] | None) -> bool:
+    if looks_like_image(file.name):
+        return True
+    if skipped is not None:
+        skipped[file.suffix.lower() or "(none)"] += 1
+    return False
+
+
+def _local_files(top: Path) -> Iterator[PurePosixPath]:
     """Yield the relative path of every file, ordered by its parts."""
     # Names are reversed, so that the next one is the last of the list.
-    levels = [(PurePosixPath(), _listed(top), frozenset({_identity(top)}))]
+    levels = [(PurePosixPath(), _list(top), frozenset({_identity(top)}))]
     while levels:
         relative, names, above = levels[-1]
         if not names:
@@ -109,11 +103,19 @@ def _files_below(top: Path) -> Iterator[PurePosixPath]:
             yield relative / name
         elif (identity := _identity(top / relative / name)) not in above:
             below = relative / name
-            levels.append((below, _listed(top / below), above | {identity}))
+            levels.append((below, _list(top / below), above | {identity}))
 
 
-def _listed(folder: Path) -> list[tuple[str, bool]]:
-    names = [(entry.name, _is_folder(entry)) for entry in _entries(folder)]
+def _list(folder: Path) -> list[tuple[str, bool]]:
+    """Return names and whether they are folders, in reverse order."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [(e.name, _is_folder(e)) for e in entries if not e.name.startswith(".")]
+    except OSError as error:
+        raise InputError(
+            f"Expected {shown(folder)!r} to be a folder that can be listed, but got: "
+            f"{error.strerror}. Allow yourself to read it, or leave it out."
+        ) from error
     return sorted(names, reverse=True)
 
 
@@ -124,17 +126,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(
-            f"Expected {shown(folder)!r} to be a folder that can be listed, but got: "
-            f"{error.strerror}. Allow yourself to read it, or leave it out."
-        ) from error
-
-
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
+    for folder, below, names in files.walk(top):
+        # What is left of the list is walked, in its order.
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield PurePosixPath(f"{folder}/{name}").relative_to(top)

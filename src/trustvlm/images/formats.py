@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import cast
 
 from PIL import Image, features
@@ -105,6 +106,17 @@ _OPENED = (
 # file in a folder becomes a row that says so, rather than a picture that nobody missed.
 _OTHERS = ".heic .heif .jxl .psd .svg .ico .tga .cr2 .cr3 .nef .arw .dng .orf .raf .rw2"
 IMAGE_EXTENSIONS = frozenset(_OPENED.split() + _OTHERS.split())
+
+
+def looks_like_image(name: str) -> bool:
+    """Whether a file name has the extension of an image, in any case.
+
+    Examples
+    --------
+    >>> looks_like_image("IMG_0001.JPG"), looks_like_image("notes.txt")
+    (True, False)
+    """
+    return PurePosixPath(name).suffix.lower() in IMAGE_EXTENSIONS
 
 
 def recognise(head: bytes) -> ImageFormat | None:

@@ -7,52 +7,110 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from trustvlm.exceptions import InputError
-from trustvlm.images.archives import TAR_EXTENSIONS, TarShard
-from trustvlm.images.folders import class_folders, images_below, walk_images
+from trustvlm.images.archives import TAR_EXTENSIONS, ParquetShard, TarShard
+from trustvlm.images.folders import class_folders, walk_images
 from trustvlm.images.formats import IMAGE_EXTENSIONS
-from trustvlm.images.parquet import ParquetShard
-from trustvlm.images.references import FoundImages, ImageRef, ImageSource, LabelledImages, shown
-from trustvlm.images.remote import Location, RemoteImage, expand, image_at, is_url
-from trustvlm.images.shards import FileShard, ImageShard
-from trustvlm.images.tables import (
-    TABLE_EXTENSIONS,
-    read_lines,
-    read_table,
-    stream_column,
-    stream_lines,
+from trustvlm.images.references import (
+    ImageList,
+    ImageSource,
+    LabelledImage,
+    LabelledImages,
+    shown,
 )
+from trustvlm.images.remote import Location, expand, image_at, is_url
+from trustvlm.images.shards import FileShard, ImageShard
+from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 
-# Find the images that a user means: a file, a folder, a list, a table.
-
+# A path or URL, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = PathLike | Iterable[PathLike]
 LabelledSource: TypeAlias = PathLike | tuple[Iterable[PathLike], Iterable[str]]
 
+InputKind: TypeAlias = Literal["folder", "table", "text list", "archive", "Parquet file", "image"]
 
-def find_images(source: Source, *, path_column: str = "path") -> FoundImages:
-    """List the images of a source, without opening them.
+
+def input_kind(location: Location) -> InputKind:
+    """Decide what one path or URL is, for every reader.
+
+    A name that does not exist is an image, which becomes an error when it is read.
+
+    Examples
+    --------
+    >>> input_kind(Location("shards/0001.tar.gz")), input_kind(Location("no/such/photo.jpg"))
+    ('archive', 'image')
+    """
+    if (streamed := _streamed_kind(location)) is not None:
+        return streamed
+    if location.is_folder():
+        return "folder"
+    if location.suffix in TABLE_EXTENSIONS and location.exists():
+        return "table"
+    if location.suffix == ".txt" and location.exists():
+        return "text list"
+    return "image"
+
+
+def _streamed_kind(location: Location) -> Literal["archive", "Parquet file"] | None:
+    if location.suffix not in TAR_EXTENSIONS | {".parquet"}:
+        return None
+    # To ask a distant server about each of ten thousand archives would take minutes.
+    if not location.is_url and location.is_folder():
+        return None
+    return "archive" if location.suffix in TAR_EXTENSIONS else "Parquet file"
+
+
+def has_own_files(item: PathLike) -> bool:
+    """Whether the images of an input are files on this machine, which can be listed at once."""
+    location = Location(os.fspath(item))
+    return not location.is_url and _streamed_kind(location) is None
+
+
+# Images without classes: in pieces, as one stream, as a list.
+
+
+def image_shards(
+    source: Source,
+    *,
+    size: int = 4096,
+    path_column: str = "path",
+    image_column: str | None = None,
+) -> Iterator[ImageShard]:
+    """Yield the pieces of a source one by one, always in the same order.
+
+    Neither images nor lists of them are held: the memory is that of one piece, and of the names in
+    the largest single folder.
 
     Parameters
     ----------
     source
-        * a folder: every image file below it, ordered by relative path; hidden files and files
-          with other extensions are passed over and counted;
-        * a `.csv` or `.tsv` table with a column of paths, or a `.txt` file with one path a line,
-          both relative to the file's own folder;
-        * any other file: that one image, whatever its extension;
-        * a list of these, one after the other; images in folders are then shown with their
-          folder. A path in a list, a table or a text file that does not exist is kept: it
-          becomes an image with an error, not a missing row.
-    path_column
-        Name of the column of paths in a table.
+        One of these, or a list of them, one after the other:
 
-    Returns
-    -------
-    FoundImages
-        A list of `ImageRef` with `n_skipped`; a file that is named twice is there twice.
+        * a folder of images, at any depth, ordered by relative path; hidden files and files with
+          other extensions are passed over;
+        * a `.csv` or `.tsv` table with a column of paths or URLs, or a `.txt` file with one a line,
+          relative to the file's own folder;
+        * a tar archive of images (`.tar`, `.tar.gz`, ...), as WebDataset's shards are;
+        * a `.parquet` file with the bytes of images, or with paths;
+        * any other file: that one image, whatever its extension;
+        * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name.
+
+        With several, images are shown with their folder or archive in front. A path in a list, a
+        table or a text file that does not exist is kept: it becomes an image with an error, not a
+        missing row.
+    size
+        Images in a piece of a folder or list, at most. An archive or a Parquet file is one piece.
+    path_column
+        Column of paths in a table; in a Parquet file of names, or of paths if none holds bytes.
+    image_column
+        Column of bytes in a Parquet file; see `ParquetShard`.
+
+    Yields
+    ------
+    ImageShard
+        At least one.
 
     Raises
     ------
@@ -63,47 +121,177 @@ def find_images(source: Source, *, path_column: str = "path") -> FoundImages:
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.jpg", "a.jpg", "c.jpg"):
+    ...     _ = (folder / name).write_bytes(b"x")
+    >>> [[image.path for image in shard.images()] for shard in image_shards(folder, size=2)]
+    [['a.jpg', 'b.jpg'], ['c.jpg']]
+    """
+    return _shards(source, size, path_column, image_column, Counter())
+
+
+def open_images(
+    source: Source, *, path_column: str = "path", image_column: str | None = None
+) -> Iterable[ImageSource]:
+    """Return the images of a source: a list where all are files here, otherwise a stream.
+
+    Parameters
+    ----------
+    source, path_column, image_column
+        As in `image_shards`.
+
+    Raises
+    ------
+    InputError
+        As `image_shards`; of a stream when it is read.
+    """
+    items = _items(source)
+    if all(map(has_own_files, items)):
+        return find_images(
+            source if isinstance(source, (str, os.PathLike)) else items, path_column=path_column
+        )
+    shards = image_shards(items, path_column=path_column, image_column=image_column)
+    return chain.from_iterable(shard.images() for shard in shards)
+
+
+def find_images(
+    source: Source, *, path_column: str = "path", image_column: str | None = None
+) -> ImageList:
+    """List the images of a source; files are not opened.
+
+    The images of archives and Parquet files are held in memory; `open_images` streams them.
+
+    Parameters
+    ----------
+    source, path_column, image_column
+        As in `image_shards`.
+
+    Returns
+    -------
+    ImageList
+        With `n_skipped`; a file that is named twice is there twice.
+
+    Raises
+    ------
+    InputError
+        As `image_shards`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg"):
     ...     _ = (folder / name).write_bytes(b"x")
-    >>> found = find_images(folder)
-    >>> [ref.path for ref in found], found.n_skipped
+    >>> images = find_images(folder)
+    >>> [image.path for image in images], images.n_skipped
     (['a.PNG', 'b.jpg'], 1)
     """
-    if isinstance(source, (str, os.PathLike)):
-        items, described = [source], shown(source)
-    else:
-        items, described = [_checked_path(item) for item in source], "the given list"
-    if items and not any(_exists(Path(item)) for item in items):
+    skipped: Counter[str] = Counter()
+    shards = _shards(source, 4096, path_column, image_column, skipped)
+    images = list(chain.from_iterable(shard.images() for shard in shards))
+    return ImageList(images, skipped)
+
+
+def _items(source: Source) -> list[str]:
+    items = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    for item in items:
+        if not isinstance(item, (str, os.PathLike)):
+            raise InputError(
+                f"Expected every input to be named by a path or URL, but got a "
+                f"{type(item).__name__}."
+            )
+    return [os.fspath(item) for item in items]
+
+
+def _shards(
+    source: Source,
+    size: int,
+    path_column: str,
+    image_column: str | None,
+    skipped: Counter[str],
+) -> Iterator[ImageShard]:
+    items = [part for item in _items(source) for part in (expand(item) if is_url(item) else [item])]
+    if items and not any(Location(item).exists() for item in items):
         others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
         raise InputError(
-            f"Expected images, folders, CSV files or text files of paths, but there is no "
+            f"Expected images, folders, tables, archives or URLs, but there is no "
             f"{shown(items[0])!r}{others}."
         )
-    found = FoundImages()
+    n_shards = 0
+    for shard in _pieces(items, size, path_column, image_column, skipped):
+        n_shards += 1
+        yield shard
+    if not n_shards:
+        raise InputError(
+            _no_images(shown(items[0]) if len(items) == 1 else "the given list", skipped)
+        )
+
+
+def _pieces(
+    items: list[str],
+    size: int,
+    path_column: str,
+    image_column: str | None,
+    skipped: Counter[str],
+) -> Iterator[ImageShard]:
+    alone: list[ImageSource] = []
     for item in items:
-        # With one source, paths relative to it suffice; several have to be told apart.
-        prefix = shown(Path(item).as_posix()) if len(items) > 1 else ""
-        part = _one(item, path_column, prefix="" if prefix == "." else prefix)
-        found.extend(part)
-        found.skipped.update(part.skipped)
-    if not found:
-        raise InputError(no_images(described, found.skipped))
-    return found
+        location, name = Location(item), shown(item)
+        # With one source, the names inside it suffice; several have to be told apart.
+        prefix = name if len(items) > 1 else ""
+        kind = input_kind(location)
+        if kind == "image":
+            alone.append(image_at(item))
+            if len(alone) < size:
+                continue
+        if alone:
+            yield FileShard(alone[0].path, tuple(alone))
+            alone = []
+        match kind:
+            case "archive":
+                yield TarShard(name, location, prefix)
+            case "Parquet file":
+                yield ParquetShard(name, location, prefix, path_column, image_column)
+            case "folder":
+                # Images in the folder one is in need no name in front.
+                start = prefix if location.is_url else Path(prefix).as_posix()
+                images = walk_images(
+                    location, prefix="" if start == "." else start, skipped=skipped
+                )
+                yield from _cut(name, images, size)
+            case "table" | "text list":
+                names = (
+                    (cells[0] for cells in read_table(location, (path_column,)))
+                    if kind == "table"
+                    else read_lines(location)
+                )
+                yield from _cut(name, (image_at(n, beside=location) for n in names), size)
+    if alone:
+        yield FileShard(alone[0].path, tuple(alone))
+
+
+def _cut(name: str, images: Iterable[ImageSource], size: int) -> Iterator[FileShard]:
+    images = iter(images)
+    while part := tuple(islice(images, size)):
+        yield FileShard(name, part)
+
+
+# Images with classes.
 
 
 def find_labelled(
     source: LabelledSource, *, path_column: str = "path", label_column: str = "label"
 ) -> LabelledImages:
-    """List the images of a source together with their classes.
+    """List the images of a source together with their classes; files are not opened.
 
     Parameters
     ----------
     source
         * a folder of class folders: files at any depth below a class folder belong to it, and
           image files beside the class folders are reported as `loose`;
-        * a `.csv` or `.tsv` table with a column of paths, relative to its folder, and one of
-          labels;
-        * `(paths, labels)`, two sequences of equal length.
+        * a `.csv` or `.tsv` table with a column of paths or URLs, relative to its folder, and one
+          of labels;
+        * the URL of either;
+        * `(paths, labels)`, two sequences of equal length; the paths may be URLs.
     path_column, label_column
         Names of the two columns in a table.
 
@@ -119,76 +307,40 @@ def find_labelled(
     (('cat', 'dog'), ['dog', 'cat'])
     """
     if not isinstance(source, (str, os.PathLike)):
-        return _labelled_pair(source)
-    path = Path(source)
-    if _is_folder(path):
-        return _labelled_folder(path, shown(source))
-    if not _exists(path):
-        raise InputError(
-            f"Expected a folder of class folders or a CSV with paths and labels, but there is no "
-            f"{shown(source)!r}."
-        )
-    if path.suffix.lower() not in TABLE_EXTENSIONS:
-        raise InputError(
-            f"Expected a folder of class folders or a CSV with paths and labels, but got the file "
-            f"{shown(source)!r}."
-        )
-    refs = FoundImages(
-        ImageRef(shown(name), path.parent / name, label)
-        for name, label in (row.cells for row in read_table(path, (path_column, label_column)))
+        return _with_classes(_pair(source), "the given list")
+    location, name = Location(os.fspath(source)), shown(source)
+    match input_kind(location):
+        case "folder":
+            return _from_class_folders(location, name)
+        case "table":
+            rows = read_table(location, (path_column, label_column))
+            images = (LabelledImage(image_at(p, beside=location), label) for p, label in rows)
+            return _with_classes(images, name)
+    problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
+    raise InputError(
+        f"Expected a folder of class folders or a CSV with paths and labels, but {problem}."
     )
-    return _from_refs(refs, shown(source))
 
 
-def _exists(path: Path) -> bool:
-    # Unlike the methods of Path, these do not raise for names that are too long.
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def _checked_path(item: Any) -> PathLike:
-    if not isinstance(item, (str, os.PathLike)):
+def _from_class_folders(folder: Location, name: str) -> LabelledImages:
+    skipped: Counter[str] = Counter()
+    classes, loose = class_folders(folder, skipped)
+    if not classes:
         raise InputError(
-            f"Expected every image to be named by a path, but got a {type(item).__name__}."
-        )
-    return item
-
-
-def _one(source: PathLike, path_column: str, *, prefix: str) -> FoundImages:
-    path = Path(source)
-    suffix = path.suffix.lower()
-    if _is_folder(path):
-        return images_below(path, prefix=prefix)
-    if suffix in TABLE_EXTENSIONS and _exists(path):
-        names = [row.cells[0] for row in read_table(path, (path_column,))]
-    elif suffix == ".txt" and _exists(path):
-        names = read_lines(path)
-    else:
-        return FoundImages([ImageRef(shown(source), path)])
-    return FoundImages(ImageRef(shown(name), path.parent / name) for name in names)
-
-
-def _labelled_folder(folder: Path, described: str) -> LabelledImages:
-    names, loose = class_folders(folder)
-    if not names:
-        raise InputError(
-            f"Expected {described!r} to hold one folder per class with its images inside, but it "
+            f"Expected {name!r} to hold one folder per class with its images inside, but it "
             f"holds no folders ({len(loose)} image files)."
         )
-    refs = FoundImages(skipped=loose.skipped)
-    for name in names:
-        part = images_below(folder / name, prefix=name, label=shown(name))
-        refs.extend(part)
-        refs.skipped.update(part.skipped)
-    if not refs:
-        raise InputError(no_images(f"the class folders of {described}", refs.skipped))
-    return LabelledImages(refs, tuple(map(shown, names)), tuple(ref.path for ref in loose))
+    images = tuple(
+        LabelledImage(image, shown(label))
+        for label in classes
+        for image in walk_images(folder.below(label), prefix=label, skipped=skipped)
+    )
+    if not images:
+        raise InputError(_no_images(f"the class folders of {name}", skipped))
+    return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
 
 
-def _labelled_pair(source: Any) -> LabelledImages:
+def _pair(source: Iterable[Iterable[Any]]) -> list[LabelledImage]:
     try:
         paths, labels = (None if isinstance(part, str) else list(part) for part in source)
     except (TypeError, ValueError):
@@ -209,209 +361,25 @@ def _labelled_pair(source: Any) -> LabelledImages:
                 f"Expected every label to be the name of a class, but got {label!r} at "
                 f"position {position}."
             )
-    refs = FoundImages(
-        ImageRef(shown(_checked_path(path)), Path(path), str(label))
-        for path, label in zip(paths, labels, strict=True)
-    )
-    return _from_refs(refs, "the given list")
+    return [LabelledImage(image_at(p), str(c)) for p, c in zip(_items(paths), labels, strict=True)]
 
 
-def _from_refs(refs: FoundImages, described: str) -> LabelledImages:
-    if not refs:
-        raise InputError(f"Expected at least one labelled image, but {described} lists none.")
-    return LabelledImages(refs, tuple(sorted({str(ref.label) for ref in refs})))
+def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImages:
+    images = tuple(labelled)
+    if not images:
+        raise InputError(f"Expected at least one labelled image, but {name} lists none.")
+    return LabelledImages(images, tuple(sorted({image.label for image in images})))
 
 
-def no_images(described: str, skipped: Counter[str]) -> str:
+def _no_images(name: str, skipped: Counter[str]) -> str:
     """Say that a source holds no images, and what it holds instead, by extension."""
     others = ""
     if skipped:
-        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
-        others = f" It holds {skipped.total()} other files ({kinds})."
+        endings = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
+        others = f" It holds {skipped.total()} other files ({endings})."
     if skipped.keys() & {".tar", ".gz", ".tgz", ".parquet"}:
         others += " Name archives and Parquet files themselves, as with *.tar."
     return (
-        f"Expected at least one image, but found none in {described}.{others} "
+        f"Expected at least one image, but found none in {name}.{others} "
         f"Looked for {' '.join(sorted(IMAGE_EXTENSIONS))}."
     )
-
-
-# Everything that may be predicted on, as one stream of images, however many they are.
-
-_STREAMED = TAR_EXTENSIONS | {".parquet"}
-
-
-def open_images(
-    source: Source, *, path_column: str = "path", image_column: str | None = None
-) -> Iterable[ImageSource]:
-    """Return the images of a source: a list where `find_images` makes one, a stream otherwise.
-
-    Parameters
-    ----------
-    source
-        What `find_images` takes, and tar archives, Parquet files with images, and URLs.
-    path_column, image_column
-        Columns in tables and Parquet files; see `image_shards`.
-
-    Raises
-    ------
-    InputError
-        If there is no such path, or no image at all.
-    """
-    if not any(_is_streamed(item) for item in _items(source)):
-        return find_images(source, path_column=path_column)
-    shards = image_shards(source, path_column=path_column, image_column=image_column)
-    return chain.from_iterable(shard.images() for shard in shards)
-
-
-def image_shards(
-    source: Source,
-    *,
-    size: int = 4096,
-    path_column: str = "path",
-    image_column: str | None = None,
-) -> Iterator[ImageShard]:
-    """Yield the pieces of a source one by one, always in the same order.
-
-    Neither images nor lists of them are held: the memory is that of one piece, and of the names in
-    the largest single folder.
-
-    Parameters
-    ----------
-    source
-        One of these, or a list of them:
-
-        * a folder of images, at any depth; hidden files and other extensions are passed over;
-        * a `.csv` or `.tsv` table with a column of paths or URLs, or a `.txt` file with one a line,
-          relative to the file's own folder;
-        * a tar archive of images (`.tar`, `.tar.gz`, ...), as WebDataset's shards are;
-        * a `.parquet` file with the bytes of images, or with paths;
-        * one image;
-        * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name.
-    size
-        Images in a piece of a folder or list, at most. An archive or a Parquet file is one piece.
-    path_column, image_column
-        Columns in tables and Parquet files; see `ParquetShard`.
-
-    Yields
-    ------
-    ImageShard
-        At least one.
-
-    Raises
-    ------
-    InputError
-        If nothing of the source exists, or it holds no image.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("b.jpg", "a.jpg", "c.jpg"):
-    ...     _ = (folder / name).write_bytes(b"x")
-    >>> [[image.path for image in shard.images()] for shard in image_shards(folder, size=2)]
-    [['a.jpg', 'b.jpg'], ['c.jpg']]
-    """
-    items = [part for item in _items(source) for part in (expand(item) if is_url(item) else [item])]
-    if items and not any(Location(item).exists() for item in items):
-        others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
-        raise InputError(
-            f"Expected images, folders, tables, archives or URLs, but there is no "
-            f"{shown(items[0])!r}{others}."
-        )
-    skipped: Counter[str] = Counter()
-    shards = _shards(items, size, path_column, image_column, skipped)
-    first = next(shards, None)
-    if first is None:
-        described = shown(items[0]) if len(items) == 1 else "the given list"
-        raise InputError(no_images(described, skipped))
-    yield first
-    yield from shards
-
-
-def _items(source: Source) -> list[str]:
-    if isinstance(source, (str, os.PathLike)):
-        return [os.fspath(source)]
-    items = list(source)
-    for item in items:
-        if not isinstance(item, (str, os.PathLike)):
-            raise InputError(
-                f"Expected every input to be named by a path or URL, but got a "
-                f"{type(item).__name__}."
-            )
-    return [os.fspath(item) for item in items]
-
-
-def _is_streamed(item: str) -> bool:
-    return is_url(item) or (Location(item).suffix in _STREAMED and not Path(item).is_dir())
-
-
-def _shards(
-    items: list[str],
-    size: int,
-    path_column: str,
-    image_column: str | None,
-    skipped: Counter[str],
-) -> Iterator[ImageShard]:
-    alone: list[ImageSource] = []
-    for item in items:
-        location = Location(item)
-        found = _shard(location, path_column, image_column, several=len(items) > 1)
-        refs = None if found else _refs(location, path_column, skipped, several=len(items) > 1)
-        if found is None and refs is None:
-            alone.append(_image(item))
-            if len(alone) < size:
-                continue
-        if alone:
-            yield FileShard(alone[0].path, tuple(alone))
-            alone = []
-        if found is not None:
-            yield found
-        if refs is not None:
-            yield from _cut(shown(item), refs, size)
-    if alone:
-        yield FileShard(alone[0].path, tuple(alone))
-
-
-def _shard(
-    location: Location, path_column: str, image_column: str | None, *, several: bool
-) -> ImageShard | None:
-    name = shown(location.text)
-    # With one source, the names inside it suffice; several have to be told apart.
-    prefix = name if several else ""
-    # To ask a distant server about each of ten thousand archives would take minutes.
-    if location.suffix not in _STREAMED or (not is_url(location.text) and location.is_folder()):
-        return None
-    if location.suffix in TAR_EXTENSIONS:
-        return TarShard(name, location, prefix)
-    return ParquetShard(name, location, path_column, image_column, prefix)
-
-
-def _refs(
-    location: Location, path_column: str, skipped: Counter[str], *, several: bool
-) -> Iterator[ImageSource] | None:
-    prefix = Path(location.text).as_posix() if several and not is_url(location.text) else ""
-    if location.is_folder():
-        if is_url(location.text):
-            return location.images_below(prefix=location.text if several else "")
-        start = "" if prefix == "." else shown(prefix)
-        return walk_images(Path(location.text), prefix=start, skipped=skipped)
-    if location.suffix in TABLE_EXTENSIONS and location.exists():
-        names = stream_column(location, path_column)
-    elif location.suffix == ".txt" and location.exists():
-        names = stream_lines(location)
-    else:
-        return None
-    return (image_at(name, beside=location) for name in names)
-
-
-def _image(item: str) -> ImageSource:
-    if is_url(item):
-        return RemoteImage(shown(item), item)
-    return ImageRef(shown(item), Path(item))
-
-
-def _cut(name: str, refs: Iterable[ImageSource], size: int) -> Iterator[FileShard]:
-    images = iter(refs)
-    while part := tuple(islice(images, size)):
-        yield FileShard(name, part)

@@ -1,4 +1,4 @@
-"""Names for images that have not been read yet."""
+"""Names for images that have not been read yet, alone, in a list, and with their classes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,11 @@ from trustvlm.images.reading import check_size, read_bytes
 
 
 class ImageSource(Protocol):
-    """Anything with a name, perhaps a label, and bytes: a file or an upload."""
+    """Anything with a name and bytes: a file, an upload, a URL, a member of an archive."""
 
     @property
     def path(self) -> str:
         """The name as the user knows it."""
-        ...
-
-    @property
-    def label(self) -> str | None:
-        """The true class, where it is known."""
         ...
 
     def read(self, limits: Limits = ...) -> bytes:
@@ -43,13 +38,10 @@ class ImageRef:
         folder or a table, as given where the user named the file.
     file
         Where it is.
-    label
-        Its class folder or the label beside it; None where none was asked for.
     """
 
     path: str
     file: Path
-    label: str | None = None
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the file's bytes or raise `ImageError`."""
@@ -68,7 +60,6 @@ class InMemoryImage:
 
     path: str
     content: bytes = field(repr=False)
-    label: str | None = None
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the bytes or raise `ImageError`."""
@@ -78,7 +69,7 @@ class InMemoryImage:
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """One image of which nothing but the trouble with it is known.
+    """One image of which there is nothing but an error.
 
     Parameters
     ----------
@@ -91,7 +82,6 @@ class UnreadableImage:
     path: str
     kind: str
     message: str
-    label: str | None = None
 
     @classmethod
     def of(cls, path: str, error: ImageError) -> UnreadableImage:
@@ -103,7 +93,37 @@ class UnreadableImage:
         raise ImageError(self.kind, self.message)
 
 
-class FoundImages(list[ImageRef]):
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image with its class; it reads as the image does.
+
+    Parameters
+    ----------
+    source
+        The image.
+    label
+        Its class folder, or the label beside it.
+    """
+
+    source: ImageSource
+    label: str
+
+    @property
+    def path(self) -> str:
+        """The name to show."""
+        return self.source.path
+
+    @property
+    def file(self) -> Path | None:
+        """Where the image is on this machine; None if it is elsewhere, or no file of its own."""
+        return self.source.file if isinstance(self.source, ImageRef) else None
+
+    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """Return the encoded image or raise `ImageError`."""
+        return self.source.read(limits)
+
+
+class ImageList(list[ImageSource]):
     """The images of a source, in order, with a count of what was left out.
 
     Attributes
@@ -115,9 +135,9 @@ class FoundImages(list[ImageRef]):
     """
 
     def __init__(
-        self, refs: Iterable[ImageRef] = (), skipped: Mapping[str, int] | None = None
+        self, images: Iterable[ImageSource] = (), skipped: Mapping[str, int] | None = None
     ) -> None:
-        super().__init__(refs)
+        super().__init__(images)
         self.skipped: Counter[str] = Counter(skipped or {})
 
     @property
@@ -133,7 +153,7 @@ class LabelledImages:
     Attributes
     ----------
     refs
-        One per image, class by class for a folder, in the given order otherwise; `label` is set.
+        One per image, class by class for a folder, in the given order otherwise.
     classes
         Sorted names of the class folders, or sorted distinct labels. A class folder without
         images is listed.
@@ -143,25 +163,21 @@ class LabelledImages:
         Files passed over because of their extension, counted by extension.
     """
 
-    refs: FoundImages
+    refs: tuple[LabelledImage, ...]
     classes: tuple[str, ...]
     loose: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
         """The label of each image."""
-        return [str(ref.label) for ref in self.refs]
+        return [image.label for image in self.refs]
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of images of each class, in the order of `classes`; 0 for an empty folder."""
-        found = Counter(self.labels)
-        return {name: found[name] for name in self.classes}
-
-    @property
-    def skipped(self) -> Counter[str]:
-        """Files passed over, counted by extension."""
-        return self.refs.skipped
+        counts = Counter(self.labels)
+        return {name: counts[name] for name in self.classes}
 
     def __len__(self) -> int:
         return len(self.refs)

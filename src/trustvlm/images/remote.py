@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -12,7 +12,6 @@ from typing import IO, Any, cast
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
-from trustvlm.images.folders import looks_like_image
 from trustvlm.images.reading import check_size, open_regular
 from trustvlm.images.references import ImageRef, shown
 
@@ -46,53 +45,50 @@ class Location:
     @property
     def suffix(self) -> str:
         """The ending of the name, in lower case; the last two for a compressed archive."""
-        name = PurePosixPath(self.text.partition("?")[0] if is_url(self.text) else self.text).name
+        name = PurePosixPath(self.text.partition("?")[0] if self.is_url else self.text).name
         endings = PurePosixPath(name.lower()).suffixes[-2:]
         return "".join(endings) if endings[:1] == [".tar"] else "".join(endings[-1:])
 
+    @property
+    def is_url(self) -> bool:
+        """Whether it is elsewhere."""
+        return is_url(self.text)
+
     def exists(self) -> bool:
         """Whether there is anything."""
-        if is_url(self.text):
-            files, path = _system(self.text)
+        if self.is_url:
+            files, path = file_system(self.text)
             return bool(files.exists(path))
-        return Path(self.text).exists()
+        # Unlike the methods of Path, this does not raise for names that are too long.
+        return os.path.exists(self.text)  # noqa: PTH110
 
     def is_folder(self) -> bool:
         """Whether there are files below it."""
-        if is_url(self.text):
-            files, path = _system(self.text)
+        if self.is_url:
+            files, path = file_system(self.text)
             return bool(files.isdir(path))
-        return Path(self.text).is_dir()
+        return os.path.isdir(self.text)  # noqa: PTH112
 
     def open(self) -> IO[bytes]:
         """Open the file for reading; it can seek."""
-        if is_url(self.text):
-            files, path = _system(self.text)
+        if self.is_url:
+            files, path = file_system(self.text)
             return cast("IO[bytes]", files.open(path, "rb"))
         return open_regular(Path(self.text))
 
+    def below(self, name: str) -> Location:
+        """Return what has a name in this folder."""
+        if self.is_url:
+            return Location(f"{self.text.rstrip('/')}/{name}")
+        return Location(os.path.join(self.text, name))  # noqa: PTH118
+
     def stamp(self) -> str:
         """Tell this content from another, without reading it: its size and its date or tag."""
-        if is_url(self.text):
-            files, path = _system(self.text)
+        if self.is_url:
+            files, path = file_system(self.text)
             return str(files.ukey(path))
         status = Path(self.text).stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
-
-    def images_below(self, *, prefix: str = "") -> Iterator[RemoteImage]:
-        """Yield the images in a folder elsewhere, folder by folder, each in the order of names.
-
-        Hidden files and folders are left out.
-        """
-        files, top = _system(self.text)
-        start = f"{prefix.rstrip('/')}/" if prefix else ""
-        for folder, below, found in files.walk(top):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            for name in sorted(found):
-                if looks_like_image(name) and not name.startswith("."):
-                    path = f"{folder}/{name}"
-                    shown = PurePosixPath(path).relative_to(top).as_posix()
-                    yield RemoteImage(f"{start}{shown}", files.unstrip_protocol(path))
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,6 @@ class RemoteImage:
 
     path: str
     url: str
-    label: str | None = None
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the bytes or raise `ImageError`; what may pass is tried three times."""
@@ -117,7 +112,7 @@ class RemoteImage:
             if attempt:
                 time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
             try:
-                files, path = _system(self.url)
+                files, path = file_system(self.url)
                 content = bytes(files.cat_file(path))
                 break
             except (FileNotFoundError, NotADirectoryError) as error:
@@ -141,26 +136,29 @@ class RemoteImage:
         return content
 
 
-def image_at(text: str, *, beside: Location) -> ImageRef | RemoteImage:
-    """Return the image that a path or URL in a list names.
+def image_at(text: str, *, beside: Location | None = None) -> ImageRef | RemoteImage:
+    """Return the image that a path or URL names.
 
     Parameters
     ----------
     text
-        A URL, or a path, which is relative to the folder of the list.
+        A URL, or a path.
     beside
-        The list.
+        The list that names it; a path is relative to its folder.
 
     Examples
     --------
     >>> image_at("cats/1.jpg", beside=Location("memory://lists/all.txt")).url
     'memory://lists/cats/1.jpg'
     """
+    name = shown(text)
     if is_url(text):
-        return RemoteImage(shown(text), text)
-    if is_url(beside.text):
-        return RemoteImage(shown(text), f"{beside.text.rpartition('/')[0]}/{text.lstrip('/')}")
-    return ImageRef(shown(text), Path(beside.text).parent / text)
+        return RemoteImage(name, text)
+    if beside is None:
+        return ImageRef(name, Path(text))
+    if beside.is_url:
+        return RemoteImage(name, f"{beside.text.rpartition('/')[0]}/{text.lstrip('/')}")
+    return ImageRef(name, Path(beside.text).parent / text)
 
 
 def expand(url: str) -> list[str]:
@@ -173,14 +171,21 @@ def expand(url: str) -> list[str]:
     """
     if "*" not in url and "[" not in url:
         return [url]
-    files, path = _system(url)
-    found = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
-    if not found:
+    files, path = file_system(url)
+    urls = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
+    if not urls:
         raise InputError(f"Expected {url!r} to stand for files, but no name fits it.")
-    return found
+    return urls
 
 
-def _system(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it.
+
+    Raises
+    ------
+    MissingExtraError, InputError
+        If a package for the scheme is missing, or the scheme unknown.
+    """
     fsspec = require("fsspec", extra="remote", purpose=f"Reading {url}")
     try:
         # fsspec keeps one connection for each service.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from trustvlm.images.errors import refusal
-from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage
-from trustvlm.images.remote import Location, is_url
+from trustvlm.images.references import ImageSource, InMemoryImage, UnreadableImage, shown
+from trustvlm.images.remote import Location
 
 _RETRIES, _FIRST_WAIT = 2, 0.2
 
@@ -78,7 +79,58 @@ class BrokenShard(UnreadableImage):
     """Stands in place of all further images of a shard that cannot be read any more."""
 
 
-def read_patiently(
+@dataclass(frozen=True)
+class StreamShard(ABC):
+    """The images inside one file, such as an archive, read in a single pass.
+
+    What is wrong with the file itself becomes the error of one more image (`BrokenShard`), after
+    those that could be read.
+
+    Parameters
+    ----------
+    name
+        What the user calls the file.
+    location
+        Where it is.
+    prefix
+        Put before the name of each image, with a slash.
+    """
+
+    name: str
+    location: Location
+    prefix: str = ""
+
+    @property
+    def length(self) -> None:
+        """Not known without reading."""
+        return
+
+    def stamp(self) -> str:
+        """Tell this file from another by its size and date, or say why that cannot be done."""
+        try:
+            return self.location.stamp()
+        except OSError as error:
+            return type(error).__name__
+
+    def images(self, start: int = 0) -> Iterator[ImageSource]:
+        """Yield the images from a position on, read by a thread that runs ahead."""
+        return prefetch(
+            read_with_retry(self._read, start, self.location, self.name, self._damage())
+        )
+
+    @abstractmethod
+    def _read(self, start: int) -> Iterator[ImageSource]:
+        """Yield the images from a position on."""
+
+    @abstractmethod
+    def _damage(self) -> tuple[type[Exception], ...]:
+        """Return the errors that mean that the content or the connection is at fault."""
+
+    def _shown(self, name: str) -> str:
+        return shown(f"{self.prefix}/{name}" if self.prefix else name)
+
+
+def read_with_retry(
     read: Callable[[int], Iterator[ImageSource]],
     start: int,
     location: Location,
@@ -113,16 +165,8 @@ def read_patiently(
             if failures > _RETRIES or isinstance(error, (FileNotFoundError, PermissionError)):
                 yield _broken(name, error, position)
                 return
-        if is_url(location.text):
+        if location.is_url:
             time.sleep(_FIRST_WAIT * 2 ** (failures - 1))
-
-
-def stamp_of(location: Location) -> str:
-    """Return the stamp of a file, or why there is none."""
-    try:
-        return location.stamp()
-    except OSError as error:
-        return type(error).__name__
 
 
 def _broken(name: str, error: Exception, n_images: int) -> BrokenShard:
@@ -137,13 +181,13 @@ def _broken(name: str, error: Exception, n_images: int) -> BrokenShard:
     return BrokenShard(name, failure.kind, str(failure))
 
 
-# Read a stream a little ahead of whoever takes from it, so that neither waits for the other.
+# A stream is read a little ahead of its consumer, so that neither waits for the other.
 
-_IMAGES, _BYTES = 256, 64 * 2**20
+_N_AHEAD, _BYTES_AHEAD = 256, 64 * 2**20
 
 
 @dataclass
-class _Shelf:
+class _Buffer:
     """What was read and not yet taken; every access holds `changed`."""
 
     images: deque[ImageSource] = field(default_factory=deque)
@@ -154,8 +198,8 @@ class _Shelf:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
 
-def read_ahead(
-    images: Iterator[ImageSource], *, n_images: int = _IMAGES, n_bytes: int = _BYTES
+def prefetch(
+    images: Iterator[ImageSource], *, n_images: int = _N_AHEAD, n_bytes: int = _BYTES_AHEAD
 ) -> Iterator[ImageSource]:
     """Yield the same images in the same order, read by a thread that runs ahead.
 
@@ -169,13 +213,13 @@ def read_ahead(
     Examples
     --------
     >>> images = (InMemoryImage(name, b"") for name in "abc")
-    >>> [image.path for image in read_ahead(images)]
+    >>> [image.path for image in prefetch(images)]
     ['a', 'b', 'c']
     """
-    shelf = _Shelf()
+    buffer = _Buffer()
     thread = threading.Thread(
         target=_fill,
-        args=(shelf, images, n_images, n_bytes),
+        args=(buffer, images, n_images, n_bytes),
         name="trustvlm-read",
         # A read from a network may hang; the program must be able to end.
         daemon=True,
@@ -183,43 +227,43 @@ def read_ahead(
     thread.start()
     try:
         while True:
-            with shelf.changed:
-                shelf.changed.wait_for(lambda: shelf.images or shelf.ended)
-                if not shelf.images:
+            with buffer.changed:
+                buffer.changed.wait_for(lambda: buffer.images or buffer.ended)
+                if not buffer.images:
                     break
-                image = shelf.images.popleft()
-                shelf.n_bytes -= _size(image)
-                shelf.changed.notify_all()
+                image = buffer.images.popleft()
+                buffer.n_bytes -= _size(image)
+                buffer.changed.notify_all()
             yield image
-        if shelf.failure is not None:
-            raise shelf.failure
+        if buffer.failure is not None:
+            raise buffer.failure
     finally:
-        with shelf.changed:
-            shelf.abandoned = True
-            shelf.changed.notify_all()
+        with buffer.changed:
+            buffer.abandoned = True
+            buffer.changed.notify_all()
 
 
-def _fill(shelf: _Shelf, images: Iterator[ImageSource], n_images: int, n_bytes: int) -> None:
+def _fill(buffer: _Buffer, images: Iterator[ImageSource], n_images: int, n_bytes: int) -> None:
     def has_room(size: int) -> bool:
-        few = len(shelf.images) < n_images and shelf.n_bytes + size <= n_bytes
-        return few or not shelf.images or shelf.abandoned
+        few = len(buffer.images) < n_images and buffer.n_bytes + size <= n_bytes
+        return few or not buffer.images or buffer.abandoned
 
     try:
         for image in images:
             size = _size(image)
-            with shelf.changed:
-                shelf.changed.wait_for(lambda size=size: has_room(size))  # type: ignore[misc]
-                if shelf.abandoned:
+            with buffer.changed:
+                buffer.changed.wait_for(lambda size=size: has_room(size))  # type: ignore[misc]
+                if buffer.abandoned:
                     return
-                shelf.images.append(image)
-                shelf.n_bytes += size
-                shelf.changed.notify_all()
+                buffer.images.append(image)
+                buffer.n_bytes += size
+                buffer.changed.notify_all()
     except BaseException as error:
-        shelf.failure = error
+        buffer.failure = error
     finally:
-        with shelf.changed:
-            shelf.ended = True
-            shelf.changed.notify_all()
+        with buffer.changed:
+            buffer.ended = True
+            buffer.changed.notify_all()
 
 
 def _size(image: ImageSource) -> int:

@@ -6,18 +6,31 @@ from trustvlm.models.base import ImageEncoder, ModelIdentity, VisionLanguageMode
 from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.presets import Preset, presets
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
-from trustvlm.models.registry import load_vision, load_vlm
+from trustvlm.models.registry import (
+    Backend,
+    LoadOptions,
+    backends,
+    load_vision,
+    load_vlm,
+    register_backend,
+    unregister_backend,
+)
 
 __all__ = [
+    "Backend",
     "ImageEncoder",
+    "LoadOptions",
     "ModelIdentity",
     "Preprocessing",
     "Preset",
     "VisionLanguageModel",
+    "backends",
     "class_embeddings",
     "fill",
     "load_vision",
     "load_vlm",
     "presets",
     "read_prompts",
+    "register_backend",
+    "unregister_backend",
 ]

@@ -12,65 +12,50 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_texts
 from trustvlm.models.hub import ModelFiles, load_tokenizer, locate, quiet, read_preprocessing
-from trustvlm.models.presets import PROMPTS
-from trustvlm.models.torch_encoder import PRECISIONS, TorchImageEncoder, inference, to_vectors
+from trustvlm.models.presets import PROMPTS, VISION, VLM
+from trustvlm.models.registry import LoadOptions, register_backend
+from trustvlm.models.torch_encoder import (
+    TorchImageEncoder,
+    first_line,
+    inference,
+    to_vectors,
+)
 
-_POOLINGS = ("mean", "cls")
-# Larger batches are hardly faster on a CPU, and pad more.
-_TEXTS_AT_ONCE = 64
 
-
-def load_hf_vlm(
-    name: str, *, revision: str | None = None, device: str = "auto", precision: str = "float32"
-) -> HuggingFaceVLM:
-    """Load a CLIP or SigLIP model from a directory or a hub repository.
+@register_backend(
+    "hf",
+    roles=(VLM, VISION),
+    form="<repo or directory>",
+    extra="torch",
+    revisions=True,
+    class_token=True,
+)
+def load(name: str, options: LoadOptions) -> HuggingFaceVision:
+    """Load a model in the Hugging Face format with transformers.
 
     Raises
     ------
     InputError
-        For an unknown device or precision.
+        For an unknown device or precision, or a class token that the model does not have.
     MissingExtraError
         If transformers, or what its tokenizer needs, is not installed, or cannot be imported.
     ModelUnavailableError
         If the model cannot be had, is damaged, or is of another kind.
     """
-    files, model, family = _load(name, revision)
-    if family not in PROMPTS:
-        raise ModelUnavailableError(
-            f"{name} is a {family} model, not a vision-language model of the kinds "
-            f"{' and '.join(PROMPTS)}. An image encoder goes to --vision hf:{name}"
-        )
-    tokenizer = load_tokenizer(files, int(model.config.text_config.vocab_size))
-    return HuggingFaceVLM(files, model, tokenizer, family, device=device, precision=precision)
-
-
-def load_hf_vision(
-    name: str,
-    *,
-    pooling: str = "mean",
-    revision: str | None = None,
-    device: str = "auto",
-    precision: str = "float32",
-) -> HuggingFaceVision:
-    """Load an image encoder from a directory or a hub repository.
-
-    `pooling="mean"` averages over all tokens, as the paper does; "cls" takes the class token.
-
-    Raises
-    ------
-    InputError, MissingExtraError, ModelUnavailableError
-        As `load_hf_vlm`.
-    """
-    files, model, family = _load(name, revision)
+    files, model, family = _load(name, options.revision)
+    if options.role == VLM:
+        if family not in PROMPTS:
+            raise ModelUnavailableError(
+                f"{name} is a {family} model, not a vision-language model of the kinds "
+                f"{' and '.join(PROMPTS)}. An image encoder goes to --vision hf:{name}"
+            )
+        tokenizer = load_tokenizer(files, int(model.config.text_config.vocab_size))
+        return HuggingFaceVLM(files, model, tokenizer, family, options)
     if family not in PROMPTS and model.main_input_name != "pixel_values":
         raise ModelUnavailableError(f"{name} is a {family} model, which encodes no images.")
-    if pooling not in _POOLINGS:
-        raise InputError(f"Expected `pooling` to be {' or '.join(_POOLINGS)}, but got {pooling!r}.")
-    if pooling == "cls" and (family in PROMPTS or not _has_class_token(model)):
+    if options.pooling == "cls" and (family in PROMPTS or not _has_class_token(model)):
         raise InputError(f"hf:{name} is a {family} model, which offers no class token to take.")
-    return HuggingFaceVision(
-        files, model, family, pooling=pooling, device=device, precision=precision
-    )
+    return HuggingFaceVision(files, model, family, options)
 
 
 class HuggingFaceVision(TorchImageEncoder):
@@ -91,14 +76,11 @@ class HuggingFaceVision(TorchImageEncoder):
         files: ModelFiles,
         model: Any,
         family: str,
-        *,
-        device: str,
-        precision: str,
-        pooling: str = "mean",
-        settings: dict[str, Any] | None = None,
+        options: LoadOptions,
+        **settings: Any,
     ) -> None:
         self._joint = family in PROMPTS
-        self._pooling = "projection" if self._joint else pooling
+        self._pooling = "projection" if self._joint else options.pooling
         super().__init__(
             model,
             identity=ModelIdentity(
@@ -110,14 +92,12 @@ class HuggingFaceVision(TorchImageEncoder):
                     "family": family,
                     "configuration": files.configuration(),
                     "pooling": self._pooling,
-                    "precision": PRECISIONS.get(precision, precision),
-                    **(settings or {}),
+                    **settings,
                 },
             ),
             preprocessing=read_preprocessing(files.directory),
             dim=_joint_dim(model.config) if self._joint else _dim(model.config),
-            device=device,
-            precision=precision,
+            options=options,
         )
 
     def _features(self, tensor: Any) -> Any:
@@ -150,9 +130,7 @@ class HuggingFaceVLM(HuggingFaceVision):
         model: Any,
         tokenizer: Any,
         family: str,
-        *,
-        device: str,
-        precision: str,
+        options: LoadOptions,
     ) -> None:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self.prompt = PROMPTS[family]
@@ -163,35 +141,34 @@ class HuggingFaceVLM(HuggingFaceVision):
             files,
             model,
             family,
-            device=device,
-            precision=precision,
-            settings={"tokenizer": files.tokenizer(), "lower_case": self._full},
+            options,
+            tokenizer=files.tokenizer(),
+            lower_case=self._full,
         )
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Encode m texts to `(m, dim)` float32, not L2-normalised; longer ones are cut.
+
+        Larger batches are hardly faster on a CPU, and pad more.
 
         Raises
         ------
         InputError
             If `texts` is one string rather than several, or holds something else than strings.
         """
-        todo = check_texts(texts)
-        order = self._order(todo)
-        vectors = np.empty((len(todo), self.dim), dtype=np.float32)
-        for start in range(0, len(todo), _TEXTS_AT_ONCE):
-            batch = order[start : start + _TEXTS_AT_ONCE]
-            inputs = self._tokens([todo[i] for i in batch])
+        texts = check_texts(texts)
+        order = list(range(len(texts)))
+        if not self._full and len(texts) > batch_size:
+            # Texts of about the same number of tokens side by side need less padding.
+            lengths = [len(ids) for ids in self._tokenizer(texts)["input_ids"]]
+            order.sort(key=lengths.__getitem__)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        for start in range(0, len(texts), batch_size):
+            batch = order[start : start + batch_size]
+            inputs = self._tokens([texts[i] for i in batch])
             with inference(self._device):
                 vectors[batch] = to_vectors(self._model.get_text_features(**inputs).pooler_output)
         return vectors
-
-    def _order(self, texts: list[str]) -> list[int]:
-        """Put texts of about the same number of tokens side by side, where padding can be cut."""
-        if self._full or len(texts) <= _TEXTS_AT_ONCE:
-            return list(range(len(texts)))
-        lengths = [len(ids) for ids in self._tokenizer(texts)["input_ids"]]
-        return sorted(range(len(texts)), key=lengths.__getitem__)
 
     def _tokens(self, texts: list[str]) -> dict[str, Any]:
         tokens = self._tokenizer(
@@ -226,14 +203,14 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     except ImportError as error:
         raise MissingExtraError(
             f"{purpose} needs a part of transformers that cannot be imported: "
-            f"{_first_line(_root(error))} If this is about torchvision, it was built for another "
+            f"{first_line(_root(error))} If this is about torchvision, it was built for another "
             "torch: uninstall it, or install both with one command: pip install -c constraints.txt "
             "'trustvlm[torch]' torchvision"
         ) from error
     # transformers raises whatever its parts raise.
     except Exception as error:
         raise ModelUnavailableError(
-            f"{name} cannot be loaded from {files.directory}: {_first_line(error)}"
+            f"{name} cannot be loaded from {files.directory}: {first_line(error)}"
         ) from error
     family = str(model.config.model_type)
     # The pooler of an image encoder is not used, and often not published.
@@ -258,10 +235,6 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _joint_dim(config: Any) -> int:

@@ -16,6 +16,7 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_pixels
 from trustvlm.models.hub import files_hash, read_preprocessing
 from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from trustvlm.models.registry import LoadOptions, register_backend
 
 # The key under which a model's metadata may hold what the file beside it would.
 METADATA = "trustvlm.preprocessing"
@@ -157,8 +158,43 @@ _POOLING: dict[int, tuple[int, ...]] = {2: (), 3: (1,), 4: (2, 3)}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
+@register_backend("onnx", form="<file>", extra="onnx")
+def load(name: str, options: LoadOptions) -> OnnxVision:
+    """Load an `.onnx` file with the preprocessing that is stated beside or in it.
+
+    See `read_onnx` for the preprocessing. The precision is `float32` only: what the graph computes
+    in is part of the file.
+
+    Raises
+    ------
+    InputError
+        For another device or precision, or a device that ONNX Runtime cannot use here.
+    MissingExtraError
+        If onnx or ONNX Runtime is not installed.
+    ModelUnavailableError
+        If the file cannot be read or is no image encoder.
+    """
+    if options.precision != "float32":
+        raise InputError(
+            f"Expected `precision` to be float32, since an ONNX file has its own, "
+            f"but got {options.precision!r}."
+        )
+    spec = f"onnx:{name}"
+    runtime = require("onnxruntime", extra="onnx", purpose=f"The model {spec}")
+    providers = _providers(runtime, options.device)
+    content = read_onnx(Path(name).expanduser())
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(content.file), settings, providers=providers)
+    # The runtime's own exception classes derive from nothing narrower.
+    except Exception as error:
+        raise ModelUnavailableError(f"ONNX Runtime cannot read {content.file}: {error}") from error
+    return OnnxVision(spec, content, session)
+
+
 class OnnxVision:
-    """An image encoder run by ONNX Runtime; `OnnxVision.load` makes one.
+    """An image encoder run by ONNX Runtime.
 
     The graph reads normalised `(n, 3, height, width)` float32. Its output is one vector per image,
     `(n, d)`, or is pooled to it: `(n, tokens, d)` by the mean over all tokens, as TrustVLM-D does
@@ -193,48 +229,6 @@ class OnnxVision:
             self.dim = self.encode_pixels(blank).shape[1]
         except InputError as error:
             raise ModelUnavailableError(str(error)) from error
-
-    @classmethod
-    def load(cls, name: str, *, device: str = "auto", precision: str = "float32") -> OnnxVision:
-        """Load an `.onnx` file with the preprocessing that is stated beside or in it.
-
-        Parameters
-        ----------
-        name
-            The file; see `trustvlm.models.onnx.read_onnx` for the preprocessing.
-        device
-            `auto`, `cpu` or `cuda`.
-        precision
-            `float32` only: what the graph computes in is part of the file.
-
-        Raises
-        ------
-        InputError
-            For another device or precision, or a device that ONNX Runtime cannot use here.
-        MissingExtraError
-            If onnx or ONNX Runtime is not installed.
-        ModelUnavailableError
-            If the file cannot be read or is no image encoder.
-        """
-        if precision != "float32":
-            raise InputError(
-                f"Expected `precision` to be float32, since an ONNX file has its own, "
-                f"but got {precision!r}."
-            )
-        spec = f"onnx:{name}"
-        runtime = require("onnxruntime", extra="onnx", purpose=f"The model {spec}")
-        providers = _providers(runtime, device)
-        content = read_onnx(Path(name).expanduser())
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = runtime.InferenceSession(str(content.file), options, providers=providers)
-        # The runtime's own exception classes derive from nothing narrower.
-        except Exception as error:
-            raise ModelUnavailableError(
-                f"ONNX Runtime cannot read {content.file}: {error}"
-            ) from error
-        return cls(spec, content, session)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encode `(n, height, width, 3)` uint8 RGB to `(n, dim)` float32, not L2-normalised.

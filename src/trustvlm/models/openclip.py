@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, check_texts
 from trustvlm.models.hub import quiet
 from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.models.presets import PROMPTS
+from trustvlm.models.presets import PROMPTS, VISION, VLM
+from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
-    PRECISIONS,
     TorchImageEncoder,
-    centre_crop,
     first_line,
     inference,
     reach_repository,
@@ -27,6 +25,7 @@ from trustvlm.models.torch_encoder import (
     to_vectors,
     vector_length,
 )
+from trustvlm.text import did_you_mean
 
 # Names that open_clip looks up in a repository or a directory, weights included.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
@@ -40,8 +39,52 @@ _REMEDY = (
 )
 
 
+@register_backend("openclip", roles=(VLM, VISION), form="<arch>/<weights>", extra="openclip")
+def load(name: str, options: LoadOptions) -> OpenClipVLM:
+    """Load `<architecture>/<weights>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
+
+    The weights are one of open_clip's tags, such as `openai`, or a file.
+
+    Raises
+    ------
+    InputError
+        For an unknown architecture, weights, device or precision.
+    MissingExtraError
+        If open_clip is not installed.
+    ModelUnavailableError
+        If the weights cannot be had, or do not fit.
+    """
+    library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
+    architecture, weights = (name, None) if name.startswith(_SCHEMES) else _split(library, name)
+    tag = library.get_pretrained_cfg(architecture, weights) if weights else {}
+    try:
+        if tag:
+            weights = _fetch(library, tag)
+        elif name.startswith(_HUB):
+            reach_repository(name.removeprefix(_HUB))
+        with quiet():
+            model = library.create_model(
+                architecture,
+                weights,
+                # open_clip only warns where an architecture and its weights differ in this.
+                force_quick_gelu=bool(tag.get("quick_gelu")),
+                force_preprocess_cfg=tag,
+                require_pretrained=True,
+                weights_only=True,
+            )
+            tokenizer = library.get_tokenizer(architecture)
+    # open_clip raises whatever the network, the hub's client and torch raise.
+    except Exception as error:
+        local = not tag and not name.startswith(_HUB)
+        raise ModelUnavailableError(
+            f"The model openclip:{name} cannot be had: {first_line(error)}"
+            f"{'' if local else _REMEDY}"
+        ) from error
+    return OpenClipVLM(name, model, tokenizer, options)
+
+
 class OpenClipVLM(TorchImageEncoder):
-    """A vision-language model run by open_clip; `OpenClipVLM.load` makes one.
+    """A vision-language model run by open_clip.
 
     Attributes
     ----------
@@ -50,9 +93,7 @@ class OpenClipVLM(TorchImageEncoder):
         the softmax over classes does not see it.
     """
 
-    def __init__(
-        self, source: str, model: Any, tokenizer: Any, *, device: str, precision: str
-    ) -> None:
+    def __init__(self, source: str, model: Any, tokenizer: Any, options: LoadOptions) -> None:
         family = "clip" if getattr(model, "logit_bias", None) is None else "siglip"
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.prompt = PROMPTS[family]
@@ -71,64 +112,12 @@ class OpenClipVLM(TorchImageEncoder):
                     "architecture": "" if source.startswith(_SCHEMES) else source.split("/")[0],
                     "activation": _activation(model),
                     "pooling": "projection",
-                    "precision": PRECISIONS.get(precision, precision),
                 },
             ),
             preprocessing=preprocessing,
             dim=vector_length(f"openclip:{source}", model.encode_image, preprocessing),
-            device=device,
-            precision=precision,
+            options=options,
         )
-
-    @classmethod
-    def load(cls, name: str, *, device: str = "auto", precision: str = "float32") -> OpenClipVLM:
-        """Load `<architecture>/<weights>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
-
-        Parameters
-        ----------
-        name
-            The weights are one of open_clip's tags, such as `openai`, or a file.
-        device, precision
-            As in `trustvlm.models.load_vlm`.
-
-        Raises
-        ------
-        InputError
-            For an unknown architecture, weights, device or precision.
-        MissingExtraError
-            If open_clip is not installed.
-        ModelUnavailableError
-            If the weights cannot be had, or do not fit.
-        """
-        library = require_library(
-            "open_clip", extra="openclip", purpose=f"The model openclip:{name}"
-        )
-        architecture, weights = (name, None) if name.startswith(_SCHEMES) else _split(library, name)
-        tag = library.get_pretrained_cfg(architecture, weights) if weights else {}
-        try:
-            if tag:
-                weights = _fetch(library, tag)
-            elif name.startswith(_HUB):
-                reach_repository(name.removeprefix(_HUB))
-            with quiet():
-                model = library.create_model(
-                    architecture,
-                    weights,
-                    # open_clip only warns where an architecture and its weights differ in this.
-                    force_quick_gelu=bool(tag.get("quick_gelu")),
-                    force_preprocess_cfg=tag,
-                    require_pretrained=True,
-                    weights_only=True,
-                )
-                tokenizer = library.get_tokenizer(architecture)
-        # open_clip raises whatever the network, the hub's client and torch raise.
-        except Exception as error:
-            local = not tag and not name.startswith(_HUB)
-            raise ModelUnavailableError(
-                f"The model openclip:{name} cannot be had: {first_line(error)}"
-                f"{'' if local else _REMEDY}"
-            ) from error
-        return cls(name, model, tokenizer, device=device, precision=precision)
 
     def _features(self, tensor: Any) -> Any:
         return self._model.encode_image(tensor)
@@ -141,10 +130,10 @@ class OpenClipVLM(TorchImageEncoder):
         InputError
             If `texts` is one string rather than several, or holds something else than strings.
         """
-        todo = check_texts(texts)
+        texts = check_texts(texts)
         parts = [np.empty((0, self.dim), dtype=np.float32)]
-        for start in range(0, len(todo), _TEXTS_AT_ONCE):
-            tokens = self._tokenizer(todo[start : start + _TEXTS_AT_ONCE]).to(self._device)
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            tokens = self._tokenizer(texts[start : start + _TEXTS_AT_ONCE]).to(self._device)
             with inference(self._device):
                 parts.append(to_vectors(self._model.encode_text(tokens)))
         return np.concatenate(parts)
@@ -152,14 +141,16 @@ class OpenClipVLM(TorchImageEncoder):
 
 def _split(library: Any, name: str) -> tuple[str, str]:
     architecture, _, weights = name.partition("/")
-    known = library.list_models()
-    if architecture not in known:
-        raise InputError(f"open_clip has no model {architecture!r}.{_near(architecture, known)}")
+    architectures = library.list_models()
+    if architecture not in architectures:
+        hint = did_you_mean(architecture, architectures).replace("did", " Did", 1)
+        raise InputError(f"open_clip has no model {architecture!r}.{hint}")
     tags = library.list_pretrained_tags_by_model(architecture)
     if weights not in tags and not Path(weights).expanduser().is_file():
+        hint = did_you_mean(weights, tags).replace("did", " Did", 1)
         raise InputError(
             f"Expected openclip:{architecture}/<weights> to name a file or one of "
-            f"{', '.join(tags)}, but got {weights!r}.{_near(weights, tags)}"
+            f"{', '.join(tags)}, but got {weights!r}.{hint}"
         )
     return architecture, weights if weights in tags else str(Path(weights).expanduser())
 
@@ -176,11 +167,6 @@ def _fetch(library: Any, tag: dict[str, Any]) -> str:
     return str(library.download_pretrained(tag))
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=3)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
 def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:
     size = settings["size"]
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
@@ -191,7 +177,7 @@ def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:
     if mode == "squash":
         return Preprocessing((height, width), None, interpolation, mean, std)
     if mode == "shortest" and height == width:
-        return centre_crop((height, width), height, interpolation=interpolation, mean=mean, std=std)
+        return Preprocessing((height, width), height, interpolation, mean, std, rounding="even")
     raise ModelUnavailableError(
         f"The image preprocessing of openclip:{source} is not supported: resize_mode is {mode} "
         f"for {height} x {width} pixels. Supported are squash, and shortest for a square."

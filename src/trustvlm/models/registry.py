@@ -1,29 +1,190 @@
-"""From a name to an encoder."""
+"""From a name to an encoder: a preset's, or one that a registered backend runs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from difflib import get_close_matches
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from inspect import getdoc
+from typing import cast
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.presets import PRESETS, VISION, VLM
+from trustvlm.plugins import Registry, load_installed, origin
+from trustvlm.text import did_you_mean
 
-Encoder = TypeVar("Encoder", bound=ImageEncoder)
-
-_PREFIXES = {
-    VLM: ("hf:<repo or directory>", "openclip:<arch>/<weights>"),
-    VISION: (
-        "hf:<repo or directory>",
-        "openclip:<arch>/<weights>",
-        "timm:<name>",
-        "onnx:<file>",
-        "moco-v2-r50:<file>",
-    ),
-}
+_DESCRIBED = {VLM: "VLM", VISION: "vision encoder"}
 _CLS = "#cls"
-_CALLED = {VLM: "VLM", VISION: "vision encoder"}
+
+
+# What runs encoders: each backend under the prefix of its specs.
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a backend is asked for, besides the model's name.
+
+    Attributes
+    ----------
+    role
+        `vlm` for an encoder that also encodes texts, `vision` for one of images.
+    device
+        `auto`, `cpu` or `cuda`.
+    precision
+        `float32` or `bfloat16`. A backend raises `InputError` for a device or precision that it
+        does not offer.
+    revision
+        Commit, tag or branch; only for a backend with `revisions`.
+    pooling
+        `mean` of all tokens, or `cls`, the class token; only for a backend with `class_token`.
+    """
+
+    role: str
+    device: str = "auto"
+    precision: str = "float32"
+    revision: str | None = None
+    pooling: str = "mean"
+
+
+Loader = Callable[[str, LoadOptions], ImageEncoder]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A registered backend: its loader, and the facts that tables and errors are made from.
+
+    Attributes
+    ----------
+    name
+        The prefix of its specs.
+    load
+        Turns what follows the prefix, and `LoadOptions`, into an encoder.
+    roles
+        Of `vlm` and `vision`, those that it has models for.
+    form
+        What follows the prefix, for instance `<file>`; "" if nothing does.
+    extra
+        The extra of trustvlm that it needs; "" for none.
+    revisions
+        Whether its models have revisions.
+    class_token
+        Whether `#cls` may end the spec of a vision encoder.
+    """
+
+    name: str
+    load: Loader
+    roles: tuple[str, ...]
+    form: str = ""
+    extra: str = ""
+    revisions: bool = False
+    class_token: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """How a spec is written, for instance `onnx:<file>`."""
+        return f"{self.name}:{self.form}" if self.form else self.name
+
+    @property
+    def summary(self) -> str:
+        """First line of the loader's docstring."""
+        return (getdoc(self.load) or "").split("\n")[0]
+
+
+# Modules that register the backend of that name, imported when somebody asks for it.
+_MODULES = {
+    "hf": "trustvlm.models.huggingface",
+    "openclip": "trustvlm.models.openclip",
+    "timm": "trustvlm.models.timm",
+    "onnx": "trustvlm.models.onnx",
+    "moco-v2-r50": "trustvlm.models.timm",
+    "offline": "trustvlm.models.offline.encoders",
+}
+_BACKENDS: Registry[Backend] = Registry("encoder backend")
+
+
+def register_backend(
+    name: str,
+    *,
+    roles: tuple[str, ...] = (VISION,),
+    form: str = "",
+    extra: str = "",
+    revisions: bool = False,
+    class_token: bool = False,
+) -> Callable[[Loader], Loader]:
+    """Register a loader of encoders under the prefix of their specs.
+
+    The loader gets what follows the prefix and `LoadOptions`, and returns an `ImageEncoder`, or a
+    `VisionLanguageModel` for the role `vlm`. Whatever can change a number belongs into the
+    encoder's `identity`: embeddings are stored, and artefacts checked, by its fingerprint. The
+    first line of the loader's docstring is its line in `trustvlm models`.
+
+    Parameters
+    ----------
+    name, roles, form, extra, revisions, class_token
+        As in `Backend`.
+
+    Raises
+    ------
+    InputError
+        If the name is taken or cannot be a prefix, or a role is unknown.
+
+    Examples
+    --------
+    >>> @register_backend("pixels", form="<size>")
+    ... def load_pixels(name, options):
+    ...     '''Raw pixels.'''
+    >>> [backend.pattern for backend in backends() if backend.name == "pixels"]
+    ['pixels:<size>']
+    >>> unregister_backend("pixels")
+    """
+    if not name or set(name) & set(":#") or not roles or set(roles) - {VLM, VISION}:
+        raise InputError(
+            f"Expected a backend to have a name without : and #, and roles of {VLM} and {VISION}, "
+            f"but got {name!r} and {roles!r}."
+        )
+
+    def decorate(load: Loader) -> Loader:
+        built_in = load.__module__ == _MODULES.get(name)
+        if not built_in and (name in _MODULES or any(preset.name == name for preset in PRESETS)):
+            raise InputError(f"An encoder backend or preset named `{name}` is already registered.")
+        _BACKENDS.add(name, Backend(name, load, roles, form, extra, revisions, class_token))
+        return load
+
+    return decorate
+
+
+def unregister_backend(name: str) -> None:
+    """Take a backend out of the registry."""
+    _BACKENDS.pop(name)
+
+
+def backends() -> tuple[Backend, ...]:
+    """Every registered backend; those of the package come first.
+
+    Examples
+    --------
+    >>> [backend.pattern for backend in backends()][:2]
+    ['hf:<repo or directory>', 'openclip:<arch>/<weights>']
+    """
+    for name, module in _MODULES.items():
+        if name not in _BACKENDS:
+            import_module(module)
+    return tuple(_BACKENDS[name] for name in dict.fromkeys((*_MODULES, *_BACKENDS)))
+
+
+def _backend(name: str) -> Backend | None:
+    """Look a backend up in this package, in loaded files, then in installed packages."""
+    if name not in _BACKENDS:
+        if name in _MODULES:
+            import_module(_MODULES[name])
+        else:
+            load_installed()
+    return _BACKENDS.get(name)
+
+
+# From a spec to an encoder.
 
 
 def load_vlm(
@@ -34,12 +195,13 @@ def load_vlm(
     Parameters
     ----------
     spec
-        A preset, `hf:<repo or directory>`, `openclip:<arch>/<weights>` or `offline`.
+        A preset, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `offline`, or whatever
+        another registered backend takes.
     device
         `auto`, `cpu` or `cuda`.
     precision
         `float32`, or `bfloat16` for matrix products and convolutions of the image side in that.
-        Models that ONNX Runtime runs, `offline` among them, know `float32` only.
+        Models that ONNX Runtime runs, `offline` among them, offer `float32` only.
     revision
         Commit, tag or branch of a hub repository, for models that `hf:` stands for.
 
@@ -53,22 +215,8 @@ def load_vlm(
     ModelUnavailableError
         If the weights cannot be had.
     """
-    source = _resolve(spec, VLM)
-    _check_revision(spec, source, revision)
-    options: dict[str, Any] = {"device": device, "precision": precision}
-    if source == "offline":
-        from trustvlm.models.offline import load_vlm as load_offline
-
-        _check_offline(precision)
-        return load_offline()
-    kind, _, name = source.partition(":")
-    if kind == "openclip":
-        from trustvlm.models.openclip import OpenClipVLM
-
-        return _named(OpenClipVLM.load(name, **options), spec)
-    from trustvlm.models.huggingface import load_hf_vlm
-
-    return _named(load_hf_vlm(name, revision=revision, **options), spec)
+    options = LoadOptions(VLM, device, precision, revision)
+    return cast(VisionLanguageModel, _load(spec, spec, options))
 
 
 def load_vision(
@@ -85,8 +233,9 @@ def load_vision(
     ----------
     spec
         A preset, `same`, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `timm:<name>`,
-        `onnx:<file>`, `moco-v2-r50:<file>` or `offline`. A preset or `hf:...` may end in `#cls`:
-        then the class token is taken in place of the mean of all tokens.
+        `onnx:<file>`, `moco-v2-r50:<file>`, `offline`, or whatever another registered backend
+        takes. A preset or `hf:...` may end in `#cls`: then the class token is taken in place of
+        the mean of all tokens.
     vlm
         The VLM whose image tower `same` stands for.
     device, precision, revision
@@ -98,80 +247,105 @@ def load_vision(
         As `load_vlm`.
     """
     named, pooling = (spec.removesuffix(_CLS), "cls") if spec.endswith(_CLS) else (spec, "mean")
-    source = _resolve(named, VISION)
-    if pooling == "cls" and not source.startswith("hf:"):
-        raise InputError(f"{_CLS} is for models that transformers runs, but {named!r} is not.")
-    _check_revision(spec, source, revision)
-    options: dict[str, Any] = {"device": device, "precision": precision}
-    if source == "same":
+    options = LoadOptions(VISION, device, precision, revision, pooling)
+    if named == "same":
+        _check_options(named, options)
         if vlm is None:
             raise InputError("`same` is the VLM's own image tower: pass the VLM as `vlm`.")
         return vlm
-    if source == "offline":
-        from trustvlm.models.offline import load_vision as load_offline
-
-        _check_offline(precision)
-        return load_offline()
-    kind, _, name = source.partition(":")
-    encoder: ImageEncoder
-    if kind == "onnx":
-        from trustvlm.models.onnx import OnnxVision
-
-        encoder = OnnxVision.load(name, **options)
-    elif kind == "timm":
-        from trustvlm.models.timm import TimmVision
-
-        encoder = TimmVision.load(name, **options)
-    elif kind == "moco-v2-r50":
-        from trustvlm.models.timm import TimmVision
-
-        encoder = TimmVision.load_moco(name, **options)
-    elif kind == "openclip":
-        from trustvlm.models.openclip import OpenClipVLM
-
-        encoder = OpenClipVLM.load(name, **options)
-    else:
-        from trustvlm.models.huggingface import load_hf_vision
-
-        encoder = load_hf_vision(name, pooling=pooling, revision=revision, **options)
-    return _named(encoder, spec)
+    return _load(named, spec, options)
 
 
-def _check_revision(spec: str, source: str, revision: str | None) -> None:
-    if revision is not None and not source.startswith("hf:"):
-        raise InputError(f"A revision was given, {revision!r}, but the model {spec!r} has none.")
-
-
-def _check_offline(precision: str) -> None:
-    if precision != "float32":
+def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
+    backend, name = _resolve(named, options.role)
+    _check_options(named, options, backend)
+    encoder = backend.load(name, options)
+    expected = VisionLanguageModel if options.role == VLM else ImageEncoder
+    if not isinstance(encoder, expected):
         raise InputError(
-            "Expected `precision` to be float32 with the offline models, which know nothing else, "
-            f"but got {precision!r}."
+            f"Expected the backend `{backend.name}` to load a {expected.__name__} for {spec!r}, "
+            f"but got a {type(encoder).__name__}, which lacks attributes or methods of one."
         )
-
-
-def _named(encoder: Encoder, spec: str) -> Encoder:
     encoder.identity = replace(encoder.identity, spec=spec)
     return encoder
 
 
-def _resolve(spec: str, role: str) -> str:
-    """Turn a preset into its source, and refuse what no loader of this role knows."""
-    known = [preset for preset in PRESETS if preset.role in (role, "both")]
-    for preset in known:
-        if preset.name == spec:
-            return preset.spec
-    prefixes = [prefix.split(":")[0] for prefix in _PREFIXES[role]]
-    kind, separator, rest = spec.partition(":")
-    if separator and kind in prefixes and rest:
-        return spec
-    names = [preset.name for preset in known]
-    near = get_close_matches(spec, names, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Presets: {', '.join(names)}."
+def _check_options(named: str, options: LoadOptions, backend: Backend | None = None) -> None:
+    if options.pooling == "cls" and not (backend and backend.class_token):
+        raise InputError(f"{_CLS} is for models that transformers runs, but {named!r} is not.")
+    if options.revision is not None and not (backend and backend.revisions):
+        raise InputError(
+            f"A revision was given, {options.revision!r}, but the model {named!r} has none."
+        )
+
+
+def _resolve(spec: str, role: str) -> tuple[Backend, str]:
+    """Return the backend of a preset or spec and what it shall load; refuse other roles' specs."""
+    presets = {preset.name: preset for preset in PRESETS if preset.role in (role, "both")}
+    source = presets[spec].spec if spec in presets else spec
+    prefix, separator, name = source.partition(":")
+    backend = _backend(prefix)
+    if backend and role in backend.roles:
+        complete = bool(name) if backend.form else not separator
+        if complete or spec in presets:
+            return backend, name
+    offered = {offer.name: offer.pattern for offer in backends() if role in offer.roles}
+    near = did_you_mean(prefix, (presets | offered).keys() - {prefix})
+    hint = near.replace("did", "Did", 1) or f"Presets: {', '.join(presets)}."
     if any(preset.name == spec for preset in PRESETS):
         other = VISION if role == VLM else VLM
-        hint = f"It is a {_CALLED[other]}: --{other} {spec}. {hint}"
-    raise InputError(
-        f"There is no {_CALLED[role]} named {spec!r}. {hint} "
-        f"Besides presets: {', '.join(_PREFIXES[role])}."
-    )
+        hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}. {hint}"
+    patterns = ", ".join(pattern for pattern in offered.values() if pattern not in presets)
+    text = f"There is no {_DESCRIBED[role]} named {spec!r}. {hint} Besides presets: {patterns}."
+    if separator and not backend:
+        text += (
+            f" A backend `{prefix}` of your own is registered by the file, --plugin FILE.py, or "
+            "the installed package that brings it."
+        )
+    raise InputError(text)
+
+
+def plugin_of(spec: str) -> dict[str, str]:
+    """Say which file or module from outside the package runs a model; {} for the package's own.
+
+    Returns
+    -------
+    dict
+        Its `name` and `sha256`, as `trustvlm.plugins.origin` gives them.
+
+    Examples
+    --------
+    >>> plugin_of("offline"), plugin_of("dinov2-base")
+    ({}, {})
+    """
+    backend = _BACKENDS.get(spec.partition(":")[0])
+    return origin(backend.load) if backend else {}
+
+
+def check_plugin(spec: str, plugin: Mapping[str, str]) -> None:
+    """Check that the backend of a saved model is here, in the version that `plugin` names.
+
+    Raises
+    ------
+    InputError
+        If no backend of that name is registered.
+
+    Warns
+    -----
+    TrustVLMWarning
+        If it comes from another file, or another version of it.
+    """
+    prefix = spec.partition(":")[0]
+    if _backend(prefix) is None:
+        raise InputError(
+            f"The model {spec!r} needs the encoder backend `{prefix}`, which {plugin['name']} "
+            "registers: load that file with --plugin FILE.py, or trustvlm.plugins.load_plugin, or "
+            "install the package that brings it."
+        )
+    if plugin_of(spec) != plugin:
+        warnings.warn(
+            f"The encoder backend `{prefix}` is not the version of {plugin['name']} with which the "
+            f"model {spec!r} was saved.",
+            TrustVLMWarning,
+            stacklevel=2,
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.hub import quiet
 from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
-    PRECISIONS,
     TorchImageEncoder,
-    centre_crop,
     first_line,
     reach_repository,
     require_library,
     state_hash,
     vector_length,
 )
+from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
@@ -32,8 +31,75 @@ _REMEDY = (
 )
 
 
+@register_backend("timm", form="<name>", extra="timm")
+def load(name: str, options: LoadOptions) -> TimmVision:
+    """Load `<architecture>.<tag>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
+
+    Without a tag, timm's default weights are taken.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, device or precision.
+    MissingExtraError
+        If timm is not installed.
+    ModelUnavailableError
+        If the weights cannot be had, or do not fit.
+    """
+    timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
+    repo = _repository(timm, name)
+    try:
+        if repo:
+            reach_repository(repo)
+        with quiet():
+            # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
+            model = timm.create_model(name, pretrained=True)
+            model.reset_classifier(0)
+            settings = timm.data.resolve_model_data_config(model)
+    # timm raises whatever the network, the hub's client and torch raise.
+    except Exception as error:
+        raise ModelUnavailableError(
+            f"The model timm:{name} cannot be had: {first_line(error)}"
+            f"{'' if name.startswith(_DIRECTORY) else _REMEDY}"
+        ) from error
+    preprocessing = _preprocessing(name, settings)
+    return TimmVision(f"timm:{name}", model, preprocessing, source=name, options=options)
+
+
+@register_backend("moco-v2-r50", form="<file>", extra="timm")
+def load_moco(file: str, options: LoadOptions) -> TimmVision:
+    """Load MoCo v2's ResNet-50 (He et al. 2020, Chen et al. 2020) from a checkpoint file.
+
+    It is the published checkpoint, or the encoder's weights under torchvision's names, as
+    `.safetensors` or as torch saves them.
+
+    Raises
+    ------
+    InputError
+        For an unknown device or precision.
+    MissingExtraError
+        If timm is not installed.
+    ModelUnavailableError
+        If no file is named, or it cannot be read, or holds something else.
+    """
+    weights = read_encoder(file)
+    timm = require_library("timm", extra="timm", purpose="MoCo v2's ResNet-50")
+    with quiet():
+        model = timm.create_model("resnet50", pretrained=False, num_classes=0)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelUnavailableError(
+            f"{file} does not hold the weights of a ResNet-50: {error}. {CHECKPOINT}"
+        ) from error
+    preprocessing = Preprocessing(
+        (224, 224), 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, rounding="even"
+    )
+    return TimmVision(f"moco-v2-r50:{file}", model, preprocessing, source=file, options=options)
+
+
 class TimmVision(TorchImageEncoder):
-    """An image encoder run by timm, without its classifier; `TimmVision.load` makes one.
+    """An image encoder run by timm, without its classifier.
 
     The vector is what the classifier would have read, pooled as the network was trained.
 
@@ -50,8 +116,7 @@ class TimmVision(TorchImageEncoder):
         preprocessing: Preprocessing,
         *,
         source: str,
-        device: str,
-        precision: str,
+        options: LoadOptions,
     ) -> None:
         model.eval()
         super().__init__(
@@ -65,98 +130,12 @@ class TimmVision(TorchImageEncoder):
                     "family": "timm",
                     "architecture": str(model.pretrained_cfg["architecture"]),
                     "pooling": str(getattr(model, "global_pool", "") or "timm's own"),
-                    "precision": PRECISIONS.get(precision, precision),
                 },
             ),
             preprocessing=preprocessing,
             dim=vector_length(spec, model, preprocessing),
-            device=device,
-            precision=precision,
+            options=options,
         )
-
-    @classmethod
-    def load(cls, name: str, *, device: str = "auto", precision: str = "float32") -> TimmVision:
-        """Load `<architecture>.<tag>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
-
-        Parameters
-        ----------
-        name
-            Without a tag, timm's default weights are taken.
-        device, precision
-            As in `trustvlm.models.load_vision`.
-
-        Raises
-        ------
-        InputError
-            For an unknown name, device or precision.
-        MissingExtraError
-            If timm is not installed.
-        ModelUnavailableError
-            If the weights cannot be had, or do not fit.
-        """
-        timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
-        repo = _repository(timm, name)
-        try:
-            if repo:
-                reach_repository(repo)
-            with quiet():
-                # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
-                model = timm.create_model(name, pretrained=True)
-                model.reset_classifier(0)
-                settings = timm.data.resolve_model_data_config(model)
-        # timm raises whatever the network, the hub's client and torch raise.
-        except Exception as error:
-            raise ModelUnavailableError(
-                f"The model timm:{name} cannot be had: {first_line(error)}"
-                f"{'' if name.startswith(_DIRECTORY) else _REMEDY}"
-            ) from error
-        return cls(
-            f"timm:{name}",
-            model,
-            _preprocessing(name, settings),
-            source=name,
-            device=device,
-            precision=precision,
-        )
-
-    @classmethod
-    def load_moco(
-        cls, file: str, *, device: str = "auto", precision: str = "float32"
-    ) -> TimmVision:
-        """Load MoCo v2's ResNet-50 (He et al. 2020, Chen et al. 2020) from a checkpoint file.
-
-        Parameters
-        ----------
-        file
-            The published checkpoint, or the encoder's weights under torchvision's names, as
-            `.safetensors` or as torch saves them.
-        device, precision
-            As in `trustvlm.models.load_vision`.
-
-        Raises
-        ------
-        InputError
-            For an unknown device or precision.
-        MissingExtraError
-            If timm is not installed.
-        ModelUnavailableError
-            If no file is named, or it cannot be read, or holds something else.
-        """
-        spec = f"moco-v2-r50:{file}"
-        weights = read_encoder(file)
-        timm = require_library("timm", extra="timm", purpose="MoCo v2's ResNet-50")
-        with quiet():
-            model = timm.create_model("resnet50", pretrained=False, num_classes=0)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ModelUnavailableError(
-                f"{file} does not hold the weights of a ResNet-50: {error}. {CHECKPOINT}"
-            ) from error
-        preprocessing = centre_crop(
-            (224, 224), 256, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
-        )
-        return cls(spec, model, preprocessing, source=file, device=device, precision=precision)
 
     def _features(self, tensor: Any) -> Any:
         return self._model(tensor)
@@ -170,8 +149,7 @@ def _repository(timm: Any, name: str) -> str:
         return name.removeprefix(_HUB).partition("@")[0]
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(architecture, timm.list_models()).replace("did", " Did", 1)
         raise InputError(f"timm has no model {architecture!r}.{hint}")
     published = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained(architecture)
     if not published:
@@ -192,13 +170,8 @@ def _preprocessing(name: str, settings: Mapping[str, Any]) -> Preprocessing:
         if mode == "squash" and kept == 1.0:
             return Preprocessing((height, width), None, interpolation, mean, std)
         if mode == "center" and height == width:
-            return centre_crop(
-                (height, width),
-                floor(height / kept),
-                interpolation=interpolation,
-                mean=mean,
-                std=std,
-            )
+            resize = floor(height / kept)
+            return Preprocessing((height, width), resize, interpolation, mean, std, rounding="even")
     raise ModelUnavailableError(
         f"The image preprocessing of timm:{name} is not supported: {channels} channels of "
         f"{height} x {width}, {interpolation}, crop_mode {mode}, crop_pct {kept}. Supported are "
@@ -249,8 +222,9 @@ def read_encoder(file: str) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     # Damaged files make the two readers raise errors of many kinds.
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelUnavailableError(f"{path} cannot be read: {reason} {CHECKPOINT}") from error
+        raise ModelUnavailableError(
+            f"{path} cannot be read: {first_line(error)} {CHECKPOINT}"
+        ) from error
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
         raise ModelUnavailableError(f"{path} holds no table of weights. {CHECKPOINT}")

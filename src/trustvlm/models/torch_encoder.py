@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableE
 from trustvlm.models.base import ModelIdentity, check_pixels
 from trustvlm.models.hub import download_bars, quiet
 from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.registry import LoadOptions
 
 # Where and how torch runs: device, precision, and pixels on their way to it and back.
 
@@ -29,7 +31,7 @@ from trustvlm.models.preprocessing import Preprocessing
 PRECISIONS = {"float32": "float32", "bfloat16": "bfloat16 autocast for images"}
 
 
-def place(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
+def to_device(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
     """Put a model in evaluation mode onto a device; return it with its device and dtype.
 
     Weights stay in float32; `dtype` is what `inference` computes products in.
@@ -120,11 +122,11 @@ class TorchImageEncoder(ABC):
         identity: ModelIdentity,
         preprocessing: Preprocessing,
         dim: int,
-        device: str,
-        precision: str,
+        options: LoadOptions,
     ) -> None:
-        self._model, self._device, self._dtype = place(model, device, precision)
-        self.identity = identity
+        self._model, self._device, self._dtype = to_device(model, options.device, options.precision)
+        precision = PRECISIONS[options.precision]
+        self.identity = replace(identity, settings={**identity.settings, "precision": precision})
         self.preprocessing = preprocessing
         self.dim = dim
 
@@ -205,18 +207,6 @@ def reach_repository(repo: str) -> Path:
                 ) from error
 
 
-def centre_crop(
-    size: tuple[int, int],
-    resize: int,
-    *,
-    interpolation: str,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> Preprocessing:
-    """Resize the shorter side and crop the centre, with torchvision's rounding."""
-    return Preprocessing(size, resize, interpolation, mean, std, rounding="even")
-
-
 def state_hash(model: Any) -> str:
     """SHA-256 in hex over the names, shapes and values of a network's weights and buffers."""
     import torch
@@ -257,7 +247,7 @@ def vector_length(source: str, features: Any, preprocessing: Preprocessing) -> i
     return int(found.shape[1])
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error message, as a sentence."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if line.endswith(".") else f"{line}."

@@ -14,8 +14,8 @@ from trustvlm.metrics.inputs import confidence_array
 from trustvlm.monitoring.martingale import Stream
 
 ENOUGH_TO_WATCH = 15
-"""Calibration values with which a complete change is found, at one false alarm in 10,000: within 40
-images in 100 of 100 simulations; with 10 values in 89, with 5 in 11."""
+"""Calibration values with which a complete change is detected, at one false alarm in 10,000: within
+40 images in 100 of 100 simulations; with 10 values in 89, with 5 in 11."""
 
 
 @dataclass(frozen=True)

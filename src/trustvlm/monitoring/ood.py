@@ -1,4 +1,4 @@
-"""Flag images that resemble no class: calibrated on how much the shots resemble theirs."""
+"""Out-of-distribution images, which resemble none of the classes: a threshold set on the shots."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare_held_out
+from trustvlm.scores.held_out import compare_held_out
 
 # A flag that fires on more than this share of ordinary images would be noise.
 _AT_MOST = 0.05
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Where an image becomes so unlike every class that it is flagged.
+class OODThreshold:
+    """Below which similarity to every class an image counts as out-of-distribution.
 
     Attributes
     ----------
     below
-        Cosine to the most similar prototype below which an image is flagged; -inf flags none.
+        Cosine to the most similar prototype below which an image is flagged; -inf, the default,
+        flags none.
     false_flags
         Share of images like the shots that is flagged at most, on average over draws of the
         shots; 0 if none is flagged.
 
     Examples
     --------
-    >>> scope = Scope.of(np.linspace(0.4, 0.8, 200))
-    >>> scope.flags([0.3, 0.6]), round(scope.false_flags, 3)
+    >>> threshold = OODThreshold.of(np.linspace(0.4, 0.8, 200))
+    >>> threshold.is_ood([0.3, 0.6]), round(threshold.false_flags, 3)
     (array([ True, False]), 0.01)
     """
 
-    below: float
-    false_flags: float
+    below: float = -math.inf
+    false_flags: float = 0.0
 
     @classmethod
-    def of(cls, typicality: ArrayLike, *, false_flags: float = 0.01) -> Scope:
+    def of(cls, typicality: ArrayLike, *, false_flags: float = 0.01) -> OODThreshold:
         """Calibrate the flag on the shots.
 
         With fewer shots than that share needs, it is that of the least typical shot alone,
@@ -68,15 +69,35 @@ class Scope:
             raise InputError(
                 f"Expected `false_flags` to lie in (0, {_AT_MOST}], but got {false_flags}."
             )
-        known = np.sort(confidence_array(typicality, "typicality").astype(np.float64))
-        share = max(false_flags, 1.0 / (len(known) + 1))
+        ascending = np.sort(confidence_array(typicality, "typicality").astype(np.float64))
+        share = max(false_flags, 1.0 / (len(ascending) + 1))
         if share > _AT_MOST:
-            return cls(-math.inf, 0.0)
+            return cls()
         # An image is flagged if its p-value is at most the share: below the k-th lowest shot.
-        k = math.floor(share * (len(known) + 1) + 1e-9)
-        return cls(float(known[k - 1]), k / (len(known) + 1))
+        k = math.floor(share * (len(ascending) + 1) + 1e-9)
+        return cls(float(ascending[k - 1]), k / (len(ascending) + 1))
 
-    def flags(self, typicality: ArrayLike) -> NDArray[np.bool_]:
+    @classmethod
+    def of_shots(cls, evidence: Evidence, *, false_flags: float = 0.01) -> OODThreshold:
+        """Calibrate the flag on the shots, each held out; without any, nothing is flagged.
+
+        Parameters
+        ----------
+        evidence
+            With the shots' features, labels and logits, or without shots.
+        false_flags
+            As in `of`.
+
+        Examples
+        --------
+        >>> OODThreshold.of_shots(Evidence.of(logits=[[0.0, 0.0]])).false_flags
+        0.0
+        """
+        if evidence.support_features is None:
+            return cls()
+        return cls.of(held_out_typicality(evidence), false_flags=false_flags)
+
+    def is_ood(self, typicality: ArrayLike) -> NDArray[np.bool_]:
         """Flag images by their `(n,)` cosine to the most similar prototype.
 
         NaN, where there is no prototype, is not flagged.
@@ -85,29 +106,10 @@ class Scope:
         flagged: NDArray[np.bool_] = values < self.below
         return flagged
 
-
-EVERYTHING = Scope(-math.inf, 0.0)
-"""Flags nothing."""
+    flags = is_ood  # its former name
 
 
-def scope_of_shots(evidence: Evidence, *, false_flags: float = 0.01) -> Scope:
-    """Calibrate the flag on the shots, each held out; without any, nothing is flagged.
-
-    Parameters
-    ----------
-    evidence
-        With the shots' features, labels and logits, or without shots.
-    false_flags
-        As in `Scope.of`.
-
-    Examples
-    --------
-    >>> scope_of_shots(Evidence.of(logits=[[0.0, 0.0]])).false_flags
-    0.0
-    """
-    if evidence.support_features is None:
-        return EVERYTHING
-    return Scope.of(held_out_typicality(evidence), false_flags=false_flags)
+Scope = OODThreshold  # its former name
 
 
 def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ import numpy as np
 from trustvlm.calibration.calibrators import Calibrator
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.images import LabelledSource
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.records import (
@@ -30,7 +31,7 @@ from trustvlm.scores import apply, get
 
 def calibrate(
     model: FittedModel,
-    labelled: Any,
+    labelled: LabelledSource,
     goal: Goal,
     calibrator: str,
     *,
@@ -53,7 +54,7 @@ def calibrate(
     evidence = state.evidence(images.image_embeddings, images.features)
     result = apply(state.score, evidence, **state.parameters)
     # Images of no class are reviewed whatever their confidence: the guarantee is of the others.
-    is_ood = explain(evidence, result.prediction, scope_of_shots(evidence)).is_ood
+    is_ood = explain(evidence, result.prediction, OODThreshold.of_shots(evidence)).is_ood
     correct = result.prediction == images.labels
     calibration = Calibration(
         certificate=goal.rule(

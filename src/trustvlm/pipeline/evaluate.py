@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.data_quality.duplicates import alike_from, near_duplicates
+from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
+from trustvlm.images import LabelledSource
 from trustvlm.metrics import Evaluation
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
@@ -91,7 +92,7 @@ class EvaluationResult:
     labels
         `(n,)` int64 true classes of the readable images.
     files
-        n image files, for thumbnails.
+        n image files, for thumbnails; None for an image that is no file on this machine.
     results
         Prediction and confidence of every score, `(n,)` each.
     metrics
@@ -121,7 +122,7 @@ class EvaluationResult:
     draw: int
     convention: str
     labels: NDArray[np.int64]
-    files: Sequence[Path]
+    files: Sequence[Path | None]
     results: Mapping[str, ScoreResult]
     metrics: Mapping[str, Evaluation]
     verdicts: Verdicts
@@ -193,7 +194,7 @@ class EvaluationResult:
 
 def evaluate(
     model: FittedModel,
-    labelled: Any,
+    labelled: LabelledSource,
     *,
     name: str | None = None,
     scores: Sequence[str] | None = None,
@@ -226,7 +227,7 @@ def evaluate(
     evidence = state.evidence(images.image_embeddings, images.features)
     results = _all_scores(state, evidence, scores)
     own = results[state.score]
-    shown = explain(evidence, own.prediction, scope_of_shots(evidence))
+    shown = explain(evidence, own.prediction, OODThreshold.of_shots(evidence))
     return EvaluationResult(
         dataset=name_of(labelled) if name is None else name,
         score=state.score,
@@ -256,7 +257,7 @@ def near_copies(state: ModelState, images: EncodedImages[Any]) -> NearCopies:
     """List the images whose features are nearly those of a shot."""
     if not len(state.support_labels):
         return NearCopies()
-    threshold = alike_from(
+    threshold = near_duplicate_threshold(
         state.support_features, state.support_labels, n_classes=len(state.classes)
     )
     pairs = near_duplicates(images.features, state.support_features, threshold=threshold)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.monitoring.ood import EVERYTHING, Scope
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.scores import Evidence
 from trustvlm.scores.arrays import softmax
+from trustvlm.scores.comparison import prototype_similarities
 
 # What text and example images say of a prediction, side by side.
 
@@ -49,14 +50,14 @@ class PredictionEvidence:
     nearest: NDArray[np.int64]
     nearest_score: NDArray[np.float64]
     is_ood: NDArray[np.bool_]
-    ood_threshold: Scope
+    ood_threshold: OODThreshold
     runner_up: NDArray[np.int64]
     runner_up_text: NDArray[np.float64]
     runner_up_image: NDArray[np.float64]
 
 
 def explain(
-    evidence: Evidence, prediction: NDArray[np.int64], ood_threshold: Scope = EVERYTHING
+    evidence: Evidence, prediction: NDArray[np.int64], ood_threshold: OODThreshold | None = None
 ) -> PredictionEvidence:
     """Compare predictions with what the text side and the image side say.
 
@@ -75,11 +76,12 @@ def explain(
     >>> shown.text_score.round(3), shown.runner_up, shown.nearest
     (array([0.881]), array([1]), array([-1]))
     """
+    threshold = ood_threshold or OODThreshold()
     n, n_classes = evidence.logits.shape
     p = softmax(evidence.logits)
     similarities = np.full((n, n_classes), np.nan)
     if evidence.bank is not None and evidence.features is not None:
-        similarities = evidence.bank.similarities(evidence.features)
+        similarities = prototype_similarities(evidence)
     comparable = ~np.isnan(similarities).all(axis=1)
     filled = np.where(np.isnan(similarities), -np.inf, similarities)
     nearest = np.where(comparable, filled.argmax(axis=1), -1)
@@ -94,8 +96,8 @@ def explain(
         text_choice=evidence.logits.argmax(axis=1),
         nearest=nearest,
         nearest_score=nearest_score,
-        is_ood=ood_threshold.flags(nearest_score),
-        ood_threshold=ood_threshold,
+        is_ood=threshold.is_ood(nearest_score),
+        ood_threshold=threshold,
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),
         runner_up_image=_at(similarities, runner_up),

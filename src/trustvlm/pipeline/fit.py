@@ -15,11 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import find_labelled, read_classes
+from trustvlm.images import LabelledSource, find_labelled, read_classes
 from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.records import (
+    ClassSource,
     Embedder,
     ListedImages,
+    PromptSource,
     describe,
     encode_images,
     exclude_leaked,
@@ -39,18 +41,18 @@ from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetun
 
 
 def fit(
-    shots: Any,
+    shots: LabelledSource,
     embedder: Embedder,
     *,
-    classes: Any = None,
-    prompt: Any = None,
+    classes: ClassSource | None = None,
+    prompt: PromptSource | None = None,
     score: str = "trustvlm",
     score_parameters: Mapping[str, Any] | None = None,
     finetune: bool = False,
     shots_per_class: int | None = None,
     draw: int = 0,
     select: str | None = None,
-    images: Any = None,
+    images: LabelledSource | None = None,
     progress: Progress | None = None,
 ) -> ModelState:
     """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
@@ -114,7 +116,7 @@ def fit(
     return state
 
 
-def _folder(shots: Any) -> str:
+def _folder(shots: LabelledSource) -> str:
     """Return the folder that the names of the shots are relative to."""
     if not isinstance(shots, (str, os.PathLike)):
         return str(Path.cwd())
@@ -138,7 +140,7 @@ def check_selection(score: str, given: Mapping[str, Any], select: str | None, im
 
 
 def _select_on(
-    state: ModelState, embedder: Embedder, images: Any, progress: Progress | None
+    state: ModelState, embedder: Embedder, images: LabelledSource, progress: Progress | None
 ) -> ModelState:
     """Select settings on other images than the shots, with the means as prototypes."""
     encoded = encode_images(list_labelled(images, state.classes), embedder, progress)

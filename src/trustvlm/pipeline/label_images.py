@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import open_images, read_classes
+from trustvlm.images import Source, open_images, read_classes
 from trustvlm.models.prompts import read_prompts
-from trustvlm.pipeline.records import Embedder, encode_images
+from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encode_images
 from trustvlm.pipeline.verdict import Verdicts, in_order, verdicts_without_shots
 from trustvlm.scores import Evidence, apply, zero_shot_logits
-from trustvlm.scores.transductive import fullness, unlabelled_logits
+from trustvlm.scores.transductive import batch_weight, unlabelled_logits
 
 # Above these shares a person should look first: with the offline models, whose accuracy was at
 # hand, text and groups disagreed on 4 to 46 % of images where the VLM named 40 % or more rightly.
@@ -23,11 +22,11 @@ _DISAGREEMENT = 0.5
 
 
 def label_images(
-    images: Any,
+    images: Source,
     embedder: Embedder,
     *,
-    classes: Any,
-    prompt: Any = None,
+    classes: ClassSource | None,
+    prompt: PromptSource | None = None,
     correct: bool = False,
     progress: Progress | None = None,
 ) -> Verdicts:
@@ -67,7 +66,7 @@ def label_images(
 def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
     """Say where the images cannot verify each other, or contradict the VLM."""
     n, n_classes = together.shape
-    if fullness(n, n_classes) < 0.5:
+    if batch_weight(n, n_classes) < 0.5:
         warnings.warn(
             f"{n} images of {n_classes} classes say little about each other: the labels rest on "
             "the text alone, more or less. Label more images at once, or give examples "

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
 from trustvlm.exceptions import InputError
-from trustvlm.images import DEFAULT_LIMITS, ClassList, Limits, open_images
+from trustvlm.images import DEFAULT_LIMITS, ClassList, LabelledSource, Limits, Source, open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
+from trustvlm.models.registry import check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
 from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
 from trustvlm.pipeline.fit import check_selection, fit
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.records import Embedder, Encoders, describe
+from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
@@ -33,6 +34,14 @@ from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 
 # What `load` takes besides the path; the rest is part of the artefact.
 _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
+
+
+def _naming(named: str | ImageEncoder) -> dict[str, Any]:
+    """Say how an encoder is named, and by which plugin; nothing if it was passed as an object."""
+    if not isinstance(named, str):
+        return {}
+    plugin = plugin_of(named)
+    return {"spec": named, **({"plugin": plugin} if plugin else {})}
 
 
 class _NotFittedError(InputError, AttributeError):
@@ -108,8 +117,8 @@ class TrustVLM:
         self,
         vlm: str | VisionLanguageModel = "clip-vit-b16",
         vision: str | ImageEncoder = "dinov2-base",
-        classes: Sequence[str] | Mapping[str, str] | str | os.PathLike[str] | None = None,
-        prompt: str | Sequence[str] | os.PathLike[str] | None = None,
+        classes: ClassSource | None = None,
+        prompt: PromptSource | None = None,
         *,
         score: str = "trustvlm",
         score_parameters: Mapping[str, Any] | None = None,
@@ -184,8 +193,7 @@ class TrustVLM:
         # What the user named is what loads it again: `same` is not the tower that it became.
         named = {"vlm": self.vlm, "vision": self.vision}
         encoders = {
-            role: {**entry, **({"spec": named[role]} if isinstance(named[role], str) else {})}
-            for role, entry in learned.encoders.items()
+            role: {**entry, **_naming(named[role])} for role, entry in learned.encoders.items()
         }
         return replace(learned, score=self.score, score_parameters=given, encoders=encoders)
 
@@ -212,10 +220,6 @@ class TrustVLM:
         return self._fitted.support_features
 
     @property
-    def support_image_embeddings_(self) -> NDArray[np.float32]:  # noqa: D102
-        return self._fitted.support_image_embeddings
-
-    @property
     def support_labels_(self) -> NDArray[np.int64]:  # noqa: D102
         return self._fitted.support_labels
 
@@ -224,20 +228,8 @@ class TrustVLM:
         return self._fitted.shots
 
     @property
-    def shots_folder_(self) -> str:  # noqa: D102
-        return self._fitted.shots_folder
-
-    @property
     def shot_failures_(self) -> Verdicts:  # noqa: D102
         return Verdicts(error_verdict(*failure) for failure in self._fitted.unreadable_shots)
-
-    @property
-    def shots_per_class_(self) -> int | None:  # noqa: D102
-        return self._fitted.shots_per_class
-
-    @property
-    def draw_(self) -> int:  # noqa: D102
-        return self._fitted.draw
 
     @property
     def losses_(self) -> tuple[float, ...]:  # noqa: D102
@@ -275,12 +267,12 @@ class TrustVLM:
 
     def fit(
         self,
-        shots: Any,
+        shots: LabelledSource,
         *,
         shots_per_class: int | None = None,
         draw: int = 0,
         select: str | None = None,
-        select_on: Any = None,
+        select_on: LabelledSource | None = None,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn one prototype per class from labelled example images; nothing is trained.
@@ -336,7 +328,7 @@ class TrustVLM:
 
     def iter_predict(
         self,
-        images: Any,
+        images: Source,
         *,
         path_column: str = "path",
         image_column: str | None = None,
@@ -365,7 +357,7 @@ class TrustVLM:
 
     def predict(
         self,
-        images: Any,
+        images: Source,
         *,
         path_column: str = "path",
         image_column: str | None = None,
@@ -396,7 +388,7 @@ class TrustVLM:
         return Verdicts(rows, folder=folder_of(images))
 
     def label(
-        self, images: Any, *, correct: bool = False, progress: Progress | None = None
+        self, images: Source, *, correct: bool = False, progress: Progress | None = None
     ) -> Verdicts:
         """Label images from `classes` alone, without shots; nothing needs to be fitted.
 
@@ -430,7 +422,7 @@ class TrustVLM:
 
     def evaluate(
         self,
-        labelled: Any,
+        labelled: LabelledSource,
         *,
         name: str | None = None,
         scores: Sequence[str] | None = None,
@@ -475,7 +467,7 @@ class TrustVLM:
 
     def calibrate(
         self,
-        labelled: Any,
+        labelled: LabelledSource,
         *,
         risk: float = 0.05,
         confidence_level: float = 0.95,
@@ -639,6 +631,10 @@ class TrustVLM:
             "precision": state.precision,
             "draft": state.draft,
         }
+        for role, entry in state.encoders.items():
+            # Only models that a backend from outside the package runs say so.
+            if role not in settings and "plugin" in entry:
+                check_plugin(entry["spec"], entry["plugin"])
         model = cls(**{**options, **settings})
         check_same_model("VLM", state.encoders["vlm"], describe(model.encoders.vlm))
         check_same_model(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.images import open_images
+from trustvlm.images import Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
@@ -55,7 +55,7 @@ class WatchedNumbers:
 
 
 def watched_numbers(
-    model: FittedModel, images: Any, seen: Collection[str], progress: Progress | None = None
+    model: FittedModel, images: Source, seen: Collection[str], progress: Progress | None = None
 ) -> WatchedNumbers:
     """Reduce images to two numbers each; each content counts once."""
     state = model.state
@@ -232,8 +232,8 @@ class DriftReport:
             "streams": {
                 name: {
                     "drifted_after": stream.drifted_after,
-                    "log_capital": stream.bettor.log_capital,
-                    "log_peak": stream.bettor.peak,
+                    "log_capital": stream.martingale.log_capital,
+                    "log_peak": stream.martingale.peak,
                     "calibration": len(stream.calibration),
                     "median_calibration": stream.usual,
                     "median_incoming": stream.lately if stream.arrived else None,
@@ -246,10 +246,10 @@ class DriftReport:
 
 def monitor(
     model: FittedModel,
-    images: Any,
+    images: Source,
     *,
     state: str | os.PathLike[str] | None = None,
-    reference: Any = None,
+    reference: Source | None = None,
     false_alarm: float = 1e-4,
     progress: Progress | None = None,
 ) -> DriftReport:
@@ -321,7 +321,10 @@ def monitor(
 
 
 def start_monitor(
-    model: FittedModel, reference: Any, false_alarm: float, progress: Progress | None = None
+    model: FittedModel,
+    reference: Source | None,
+    false_alarm: float,
+    progress: Progress | None = None,
 ) -> tuple[DriftMonitor, str]:
     """Return a monitor that has seen nothing yet, and what it compares with, in words.
 

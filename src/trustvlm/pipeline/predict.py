@@ -7,7 +7,7 @@ from typing import Any
 
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
-from trustvlm.monitoring.ood import scope_of_shots
+from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.state import FittedModel
@@ -34,7 +34,7 @@ class Predictor:
         self._state.check_calibration()
         self._shots = self._state.evidence_of_shots()
         self._score = prepare(self._state.score, self._shots, **self._state.parameters)
-        self._ood_threshold = scope_of_shots(self._shots)
+        self._ood_threshold = OODThreshold.of_shots(self._shots)
 
     @property
     def whole_batch(self) -> bool:

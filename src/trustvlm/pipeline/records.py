@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from trustvlm import embeddings, models
 from trustvlm.embeddings import Chunk, EmbeddingStore, Profile, Progress
 from trustvlm.exceptions import ImageError, InputError, LeakError
-from trustvlm.images import DEFAULT_LIMITS, ClassList, ImageRef, ImageSource, Limits, find_labelled
+from trustvlm.images import (
+    DEFAULT_LIMITS,
+    ClassList,
+    ImageSource,
+    LabelledImage,
+    LabelledSource,
+    Limits,
+    find_labelled,
+)
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 
@@ -126,6 +134,9 @@ class Embedder:
         )
 
 
+ClassSource: TypeAlias = Sequence[str] | Mapping[str, str] | str | os.PathLike[str]
+PromptSource: TypeAlias = str | Sequence[str] | os.PathLike[str]
+
 # Labelled images, before any of them is opened.
 
 S = TypeVar("S", bound=ImageSource)
@@ -144,7 +155,7 @@ class ListedImages(Generic[S]):
         return ListedImages([self.refs[i] for i in chosen], self.labels[chosen])
 
 
-def list_labelled(source: Any, classes: ClassList) -> ListedImages[ImageRef]:
+def list_labelled(source: LabelledSource, classes: ClassList) -> ListedImages[LabelledImage]:
     """List labelled images of given classes: a folder, a table, or `(paths, labels)`.
 
     Raises
@@ -152,11 +163,11 @@ def list_labelled(source: Any, classes: ClassList) -> ListedImages[ImageRef]:
     InputError
         If the source does not exist or holds no images, or labels are not among the classes.
     """
-    refs = find_labelled(source).refs
-    return ListedImages(refs, classes.indices([str(ref.label) for ref in refs]))
+    listing = find_labelled(source)
+    return ListedImages(listing.refs, classes.indices(listing.labels))
 
 
-def name_of(labelled: Any) -> str:
+def name_of(labelled: LabelledSource) -> str:
     """Name a labelled input by its folder or file; a bare split name says too little alone.
 
     Examples

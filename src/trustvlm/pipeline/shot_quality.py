@@ -14,7 +14,7 @@ from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
-from trustvlm.images import content_hash, read_bytes
+from trustvlm.images import LabelledSource, content_hash, read_bytes
 from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
 from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdicts, failures_of
@@ -81,18 +81,26 @@ class ShotHealth:
                     "usual": outlier.usual,
                     "deviation": outlier.deviation,
                 }
-                for outlier in health.odd
+                for outlier in health.outliers
             ],
             "near_copies": [
                 {"path": path[pair.image], "other": path[pair.other], "cosine": pair.cosine}
-                for pair in health.copies
+                for pair in health.near_duplicates
             ],
-            "near_copies_from": health.alike_from,
+            "near_copies_from": health.near_duplicate_threshold,
             "alike_classes": [
                 {**asdict(pair), "one": name[pair.one], "other": name[pair.other]}
-                for pair in health.relatives
+                for pair in health.overlapping_classes
             ],
-            "prototypes": [{**asdict(of), "label": name[of.label]} for of in health.certainties],
+            "prototypes": [
+                {
+                    "label": name[prototype.label],
+                    "shots": prototype.shots,
+                    "certainty": prototype.reliability,
+                    "enough": prototype.enough,
+                }
+                for prototype in health.prototype_reliability
+            ],
         }
 
 
@@ -160,7 +168,7 @@ class ShotAdvice:
 
 def advise(
     model: FittedModel,
-    labelled: Any = None,
+    labelled: LabelledSource | None = None,
     *,
     risk: float = 0.05,
     examples: int = 8,

@@ -20,8 +20,7 @@ from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
-from trustvlm.risk_control.goals import UNCALIBRATED_RULE, Rule, rule_from_dict
-from trustvlm.risk_control.statements import ASSUMPTION
+from trustvlm.risk_control.goals import ASSUMPTION, UNCALIBRATED_RULE, Rule, rule_from_dict
 from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
 
 if TYPE_CHECKING:

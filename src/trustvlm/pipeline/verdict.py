@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
-from trustvlm.images.archives import TAR_EXTENSIONS
 from trustvlm.images.decoding import thumbnail
-from trustvlm.images.remote import Location, is_url
+from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.pipeline.explain import (
     PredictionEvidence,
@@ -400,7 +399,7 @@ def verdicts_html(rows: Sequence[Verdict], folder: Path | None, title: str) -> s
     )
 
 
-def folder_of(source: Any) -> Path | None:
+def folder_of(source: Source) -> Path | None:
     """Return the folder that the paths of a source are relative to; None if there is none.
 
     Images within archives and Parquet files, and those of URLs, are no files: another file of the
@@ -426,11 +425,7 @@ def folder_of(source: Any) -> Path | None:
 
 
 def _is_no_file(item: Any) -> bool:
-    if not isinstance(item, (str, os.PathLike)):
-        return True
-    location = Location(os.fspath(item))
-    streamed = location.suffix in TAR_EXTENSIONS | {".parquet"} and not Path(item).is_dir()
-    return is_url(location.text) or streamed
+    return not isinstance(item, (str, os.PathLike)) or not has_own_files(item)
 
 
 def _row(row: Verdict, folder: Path | None) -> str:

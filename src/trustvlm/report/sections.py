@@ -114,7 +114,7 @@ def shots_by_class(manifest: Mapping[str, Any], n_classes: int) -> Sequence[int]
 class ConfusedImage:
     """A picture to show: where its pixels are, its name, the model's confidence in its label."""
 
-    file: Path
+    file: Path | None
     path: str
     confidence: float
 
@@ -182,7 +182,7 @@ def confusions(
                 back=often.get(label * n_classes + truth, 0),
                 images=tuple(
                     ConfusedImage(
-                        Path(evaluation.files[i]),
+                        evaluation.files[i],
                         evaluation.verdicts[int(i)].path,
                         float(own.confidence[i]),
                     )
@@ -212,7 +212,7 @@ class Case:
         How its trust compares with that of the other images, in words.
     """
 
-    file: Path
+    file: Path | None
     path: str
     truth: str
     label: str
@@ -312,7 +312,7 @@ def _case(evaluation: EvaluationResult, index: int, standing: str) -> Case:
     result = evaluation.results[evaluation.score]
     label = int(result.prediction[index])
     return Case(
-        file=Path(evaluation.files[int(index)]),
+        file=evaluation.files[int(index)],
         path=verdict.path,
         truth=evaluation.class_names[truth],
         label=evaluation.class_names[label],

@@ -150,7 +150,7 @@ def drift_sentence(found: DriftReport) -> str:
     if found.repeated:
         images += f" ({counted(found.repeated, 'image')} seen before left out)"
     if not monitor.drifted:
-        strongest = max(stream.bettor.peak for stream in monitor.streams.values())
+        strongest = max(stream.martingale.peak for stream in monitor.streams.values())
         return (
             f"No drift: {images}; they look like the {found.calibrated_on}. Evidence of a change "
             f"was at most {_capital(strongest)}, the alarm is raised at "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from trustvlm.risk_control.sequences import (
     sequence_counts,
     step_counts,
 )
-from trustvlm.risk_control.statements import coverage_statement, none_statement, number, percent
 from trustvlm.risk_control.tests import (
     binomial_p_value,
     bonferroni,
@@ -30,6 +28,8 @@ from trustvlm.risk_control.tests import (
     fixed_sequence,
     holm,
 )
+from trustvlm.serialization import nan_to_null
+from trustvlm.text import did_you_mean, short_percent
 
 # The ways to certify a threshold, by name.
 
@@ -108,15 +108,27 @@ def method_named(name: str) -> Method:
             "fixed_sequence, the default, whose exact test accepts at least as much."
         )
     if name not in METHODS:
-        close = get_close_matches(str(name), METHODS, n=1)
+        hint = did_you_mean(str(name), METHODS, 1)
         raise InputError(
             f"Expected `method` to be one of {', '.join(METHODS)}, but got {name!r}"
-            + (f": did you mean {close[0]}?" if close else ".")
+            + (f": {hint}" if hint else ".")
         )
     return METHODS[name]
 
 
-# How much of new images a threshold accepts.
+# What is said of a threshold.
+
+
+def number(value: float) -> str:
+    """Write a number with as few digits as it takes to read the same number again.
+
+    Examples
+    --------
+    >>> number(0.0), number(0.1), number(1 / 3)
+    ('0', '0.1', '0.3333333333333333')
+    """
+    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
+    return next(text for text in texts if float(text) == value)
 
 
 def coverage_lower_bound(accepted: int, n: int, confidence_level: float = 0.95) -> float:
@@ -233,13 +245,12 @@ class Certificate:
 
         Examples
         --------
-        >>> found = certify([0.5] * 99, [False] * 99)
-        >>> Certificate.from_dict(found.to_dict()).n_needed
+        >>> none = certify([0.5] * 99, [False] * 99)
+        >>> Certificate.from_dict(none.to_dict()).n_needed
         inf
         """
-        plain = {k: v if _is_plain(v) else None for k, v in asdict(self).items()}
         kind = "risk" if math.isnan(self.wanted_coverage) else "coverage"
-        return {"kind": kind, "certified": self.certified, **plain}
+        return {"kind": kind, "certified": self.certified, **nan_to_null(asdict(self))}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
@@ -259,17 +270,38 @@ class Certificate:
         accept at confidence >= 0; with 95 % confidence at most 2 % of what is accepted is wrong; \
 it accepts 100 % of images like these (at least 92.9 %)
         """
-        if not self.certified and math.isnan(self.risk):
-            return coverage_statement(self.n, self.n_needed, self.wanted_coverage)
         if not self.certified:
-            return none_statement(self.n, self.n_needed, self.risk, self.confidence_level)
+            return self._none_statement()
         return (
             f"accept at confidence >= {number(self.threshold)}; with "
-            f"{percent(self.confidence_level)} confidence at most "
-            f"{percent(self.risk_bound, towards='up')} of what is accepted is wrong; it accepts "
-            f"{percent(self.coverage)} of images like these "
-            f"(at least {percent(self.coverage_bound, towards='down')})"
+            f"{short_percent(self.confidence_level)} confidence at most "
+            f"{short_percent(self.risk_bound, towards='up')} of what is accepted is wrong; it "
+            f"accepts {short_percent(self.coverage)} of images like these "
+            f"(at least {short_percent(self.coverage_bound, towards='down')})"
         )
+
+    def _none_statement(self) -> str:
+        """Say that no threshold is certified, and what it would take."""
+        if math.isnan(self.risk):
+            return (
+                f"none: accepting {short_percent(self.wanted_coverage)} of new images "
+                f"cannot be shown with {self.n}; you would need {self.n_needed:.0f} more"
+            )
+        images = (
+            "1 labelled image certifies" if self.n == 1 else f"{self.n} labelled images certify"
+        )
+        begin = (
+            f"none: {images} no threshold at a risk of {short_percent(self.risk)} with "
+            f"{short_percent(self.confidence_level)} confidence; "
+        )
+        if math.isinf(self.n_needed):
+            return (
+                f"{begin}more images are not expected to help, since even the most trusted labels "
+                "are wrong too often: allow a higher risk, or use a better score, model or examples"
+            )
+        if self.n_needed == 1:
+            return f"{begin}you would need about 1 more labelled image"
+        return f"{begin}you would need about {self.n_needed:.0f} more labelled images"
 
 
 def certify(
@@ -398,7 +430,3 @@ def among(
             f"{mask.shape} of {mask.dtype}."
         )
     return len(score), Accepting.of(score[mask], right[mask])
-
-
-def _is_plain(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)

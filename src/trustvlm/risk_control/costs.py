@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.risk_control.certify import among
-from trustvlm.risk_control.statements import number, percent
+from trustvlm.risk_control.certify import among, number
 from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
+from trustvlm.serialization import nan_to_null
+from trustvlm.text import short_percent
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,13 @@ class CostThreshold:
             f"accept at confidence >= {number(self.threshold)}: on the calibration images this "
             f"costs {self.cost:.3g} per image, against {self.review_all:.3g} if all were reviewed "
             f"and {self.accept_all:.3g} if all were accepted; with "
-            f"{percent(self.confidence_level)} confidence at most {self.cost_bound:.3g} per image"
+            f"{short_percent(self.confidence_level)} confidence at most {self.cost_bound:.3g} per "
+            "image"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; None for NaN."""
-        plain = {
-            k: None if isinstance(v, float) and math.isnan(v) else v
-            for k, v in asdict(self).items()
-        }
-        return {"kind": "cost", "certified": self.certified, **plain}
+        return {"kind": "cost", "certified": self.certified, **nan_to_null(asdict(self))}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> CostThreshold:

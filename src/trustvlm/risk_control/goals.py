@@ -92,7 +92,13 @@ def certify_coverage(
     )
 
 
-# What to do with a verdict as long as no threshold has been certified.
+# What every guarantee assumes, and what to do as long as no threshold has been certified.
+
+ASSUMPTION = (
+    "This holds if the calibration images are drawn independently and like the images to come: "
+    "the same kinds of pictures, from the same sources, in the same proportions. The confidence is "
+    "over the draw of the calibration images."
+)
 
 UNCALIBRATED_RULE = (
     "uncalibrated: accept if the image resembles the example images of the predicted class more "
@@ -115,7 +121,7 @@ def accept_on_agreement(
     nearest
         `(n,)` class of the most similar prototype, -1 where there are no prototypes.
     unlike
-        `(n,)` whether an image resembles no class at all; these are never accepted.
+        `(n,)` whether an image is out-of-distribution; these are never accepted.
 
     Returns
     -------
@@ -135,7 +141,7 @@ def accept_on_agreement(
 
 
 class Rule(Protocol):
-    """A threshold for every verdict, and what is known of it."""
+    """A threshold for every verdict, and what it guarantees."""
 
     @property
     def certified(self) -> bool:

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, certify
-from trustvlm.risk_control.statements import percent
 from trustvlm.risk_control.tests import check_fraction
+from trustvlm.text import short_percent
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ class ClassCertificates:
                 else ""
             )
             return (
-                f"none: {self.n} labelled images certify a risk of {percent(self.risk)} for no "
-                f"class{more}"
+                f"none: {self.n} labelled images certify a risk of {short_percent(self.risk)} for "
+                f"no class{more}"
             )
         scope = "for all classes at once" if self.simultaneous else "for each class"
         return (
             f"{have} of {total} classes have a threshold ({total - predicted} are never predicted "
-            f"on the calibration images); with {percent(self.confidence_level)} confidence, "
-            f"{scope}, at most {percent(self.risk)} of the accepted labels of a class are wrong; "
-            f"together {percent(self.coverage)} of images like these are accepted"
+            f"on the calibration images); with {short_percent(self.confidence_level)} confidence, "
+            f"{scope}, at most {short_percent(self.risk)} of the accepted labels of a class are "
+            f"wrong; together {short_percent(self.coverage)} of images like these are accepted"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,8 +156,8 @@ def certify_per_class(
     >>> confidence = np.tile(np.linspace(1, 0, 500), 2)
     >>> prediction = np.repeat([0, 1], 500)
     >>> correct = confidence > 0.3 * prediction
-    >>> found = certify_per_class(confidence, correct, prediction, 3)
-    >>> found.thresholds(np.array([0, 1, 2])).round(2)
+    >>> per_class = certify_per_class(confidence, correct, prediction, 3)
+    >>> per_class.thresholds(np.array([0, 1, 2])).round(2)
     array([0.  , 0.32,  nan])
     """
     check_fraction(confidence_level, "confidence_level")

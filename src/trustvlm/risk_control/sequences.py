@@ -59,13 +59,13 @@ class Accepting:
             For shapes that do not fit, NaN, infinity, or correctness that is not 0 or 1.
         """
         score = confidence_array(confidence)
-        # A threshold is a float64: what is equal as such cannot be told apart by one.
+        # A threshold is a float64: it cannot separate what is equal as such.
         ranking = rank(score.astype(np.float64), correct)
         n, ends = ranking.n, ranking.ends + 1
         wrong = ranking.in_blocks.wrong
         sizes = np.diff(ends, prepend=0)
-        place = np.arange(n) - np.repeat(ends - sizes, sizes) + 1
-        in_block = np.minimum(place, np.repeat(np.diff(wrong), sizes))
+        rank_in_block = np.arange(n) - np.repeat(ends - sizes, sizes) + 1
+        in_block = np.minimum(rank_in_block, np.repeat(np.diff(wrong), sizes))
         errors = np.zeros(n + 1, dtype=np.int64)
         errors[1:] = np.repeat(wrong[:-1], sizes) + in_block
         reachable = np.zeros(n + 1, dtype=bool)
@@ -148,7 +148,7 @@ def _just_above(confidence: NDArray[np.float64], given: np.dtype[Any]) -> NDArra
 # passes with probability at most 1 - confidence, and certifying any bad rank takes that. The risk
 # may
 # rise and fall with the share as it likes. This holds for all bad ranks jointly, so that any other
-# procedure that is valid for dependent tests could take the place of the fixed sequence.
+# procedure that is valid for dependent tests could replace the fixed sequence.
 #
 # Ties are accepted together or not at all. A rank within a tie is replaced by the end of the tie,
 # and
@@ -158,7 +158,7 @@ def _just_above(confidence: NDArray[np.float64], given: np.dtype[Any]) -> NDArra
 # a
 # whole: ranks are bad by chance. There the guarantee rests on simulations, those of scores with
 # three
-# values that broke an earlier rule among them (tests/decisions/test_guarantee.py).
+# values that broke an earlier rule among them (tests/risk_control/test_guarantee.py).
 
 # Early tests rest on few images and fail by chance; a late start certifies nothing before it.
 # Chosen on simulated populations (docs/research/certified-thresholds.md), not on image sets.

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from trustvlm.exceptions import InputError
+from trustvlm.metrics import paired
 
 # Exact binomial tests and bounds: what k errors among m independent images say about the risk.
 
@@ -150,8 +151,4 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
     >>> holm([0.01, 0.02, 0.2, 0.01], 0.05)
     array([ True,  True, False,  True])
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    rejected = np.zeros(p.size, dtype=bool)
-    rejected[order] = fixed_sequence(p[order] * np.arange(p.size, 0, -1), level)
-    return rejected
+    return np.asarray(paired.holm(p_values) <= level)

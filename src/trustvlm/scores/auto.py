@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.held_out import (
-    EXPERTS,
-    SPACES,
-    Expert,
-    SpaceName,
+    BASE_SCORERS,
+    FEATURE_SPACES,
+    BaseScorer,
+    FeatureSpace,
     evidence_scale,
     fit_weights,
     images_in,
@@ -29,23 +29,23 @@ from trustvlm.scores.zero_shot import vlm_prediction
 Array = NDArray[np.float64]
 _NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
-    "log-odds of yhat in softmax(mean over experts of a z + b E + b' E'), "
+    "log-odds of yhat in softmax(mean over base_scorers of a z + b E + b' E'), "
     "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
 )
 
 # Means and spreads of the prior on weights, in units of the evidence's own scale. They matter
 # where there are few shots, and alone decide at one shot a class.
 _TEXT, _TEXT_SPREAD = 0.3, 0.5
-_VISUAL: Mapping[SpaceName, float] = {"features": 1.0, "image_embeddings": 0.3}
+_VISUAL: Mapping[FeatureSpace, float] = {"features": 1.0, "image_embeddings": 0.3}
 _VISUAL_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
 class _Weighted:
-    """One expert in each space, with the weight of the text beside it."""
+    """One scorer in each space, with the weight of the text beside it."""
 
     text: float
-    parts: tuple[tuple[SpaceName, Expert, float], ...]
+    parts: tuple[tuple[FeatureSpace, BaseScorer, float], ...]
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,16 @@ class AutoModel:
     scales
         Scale of each dimension, by space.
     weighted
-        The experts and their weights.
+        The base_scorers and their weights.
     """
 
     present: NDArray[np.bool_]
-    scales: Mapping[SpaceName, Array]
+    scales: Mapping[FeatureSpace, Array]
     weighted: tuple[_Weighted, ...]
 
-    def logits(self, evidence: Evidence, shift: Mapping[SpaceName, Array] | None = None) -> Array:
+    def logits(
+        self, evidence: Evidence, shift: Mapping[FeatureSpace, Array] | None = None
+    ) -> Array:
         """Combine text and shots into `(n, C)` logits; `shift` is taken from the scaled images.
 
         For a class without shots the image is as probable as on average over the others: it can
@@ -80,11 +82,11 @@ class AutoModel:
         }
         z = evidence.logits.astype(np.float64)
         total = np.zeros_like(z)
-        for expert in self.weighted:
+        for scorer in self.weighted:
             visual = np.zeros_like(z)
-            for space, part, weight in expert.parts:
+            for space, part, weight in scorer.parts:
                 visual += weight * part.evidence(rows[space])
-            total += expert.text * z + self._filled(visual)
+            total += scorer.text * z + self._filled(visual)
         return total / len(self.weighted)
 
     def _filled(self, visual: Array) -> Array:
@@ -97,7 +99,7 @@ class AutoModel:
 
 
 def fit_auto(evidence: Evidence) -> AutoModel:
-    """Learn experts from the shots, and by leave-one-out how far to believe each.
+    """Learn base_scorers from the shots, and by leave-one-out how far to believe each.
 
     Raises
     ------
@@ -126,19 +128,19 @@ def _fitted(evidence: Evidence) -> AutoModel:
     z = evidence.support_logits.astype(np.float64)[:, present]
     usable = counts[labels] > 1
     text = fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
-    spaces = [space for space in SPACES if evidence.has(f"support_{space}")]
+    spaces = [space for space in FEATURE_SPACES if evidence.has(f"support_{space}")]
     scales = {space: scale_of(shots_in(space, evidence)) for space in spaces}
     shots = {space: scaled(shots_in(space, evidence), scales[space]) for space in spaces}
     centre = np.array([0.5 * text, *(_VISUAL[space] for space in spaces)])
     spread = np.array([max(text, 0.05), *(_VISUAL_SPREAD for _ in spaces)])
     weighted = []
-    for make in EXPERTS:
-        experts = [make(shots[space], labels, evidence.n_classes) for space in spaces]
-        held_out = [expert.held_out[:, present] for expert in experts]
+    for make in BASE_SCORERS:
+        base_scorers = [make(shots[space], labels, evidence.n_classes) for space in spaces]
+        held_out = [scorer.held_out[:, present] for scorer in base_scorers]
         units = [evidence_scale(table, column) for table in held_out]
         tables = np.stack([z, *(t / unit for t, unit in zip(held_out, units, strict=True))])
         weights = fit_weights(tables[:, usable], column[usable], centre, spread)
-        parts = zip(spaces, experts, weights[1:] / np.array(units), strict=True)
+        parts = zip(spaces, base_scorers, weights[1:] / np.array(units), strict=True)
         weighted.append(_Weighted(float(weights[0]), tuple((s, e, float(w)) for s, e, w in parts)))
     return AutoModel(present, scales, tuple(weighted))
 
@@ -154,7 +156,7 @@ def _fitted(evidence: Evidence) -> AutoModel:
 def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """Log-odds of the VLM's prediction, given text and shots; no knob to turn. 0 is even odds.
 
-    Each expert is a log-linear mix of the logits and of its own evidence in the vision encoder's
+    Each scorer is a log-linear mix of the logits and of its own evidence in the vision encoder's
     space, and in the VLM's own where those vectors are passed. The weights maximise the likelihood
     of the shots, each held out. A class without shots is judged by its text against an average
     image.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.plugins import Registry
 from trustvlm.scores.evidence import EVIDENCE_NAMES
 
 
@@ -84,7 +80,7 @@ class Score:
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
 
-_REGISTRY: dict[str, Score] = {}
+_REGISTRY: Registry[Score] = Registry("score")
 
 
 def register(
@@ -123,9 +119,7 @@ def register(
         raise InputError(f"`needs` of score `{name}` names no evidence: {sorted(unknown)}.")
 
     def decorate(function: Callable[..., ScoreResult]) -> Callable[..., ScoreResult]:
-        if name in _REGISTRY:
-            raise InputError(f"A score named `{name}` is already registered.")
-        _REGISTRY[name] = Score(
+        score = Score(
             name=name,
             function=function,
             needs=needs,
@@ -137,6 +131,7 @@ def register(
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )
+        _REGISTRY.add(name, score)
         return function
 
     return decorate
@@ -186,59 +181,3 @@ def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
         return {}
     signature = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
-
-
-# Scores from outside the package: files that register some, and installed entry points.
-
-_GROUP = "trustvlm.scores"
-
-
-def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Run a Python file that registers scores; return the names that it added.
-
-    The file is executed: load only files that you trust.
-
-    Raises
-    ------
-    InputError
-        If the file does not exist, fails, or registers nothing.
-    """
-    path = Path(path)
-    before = set(names())
-    module_name = f"trustvlm_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise InputError(f"Expected a plugin to be a Python file, but got {str(path)!r}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise InputError(f"The plugin {path} fails: {type(error).__name__}: {error}") from error
-    added = tuple(name for name in names() if name not in before)
-    if not added:
-        raise InputError(
-            f"The plugin {path} registers no score: decorate a function with "
-            "@trustvlm.scores.register(...)."
-        )
-    return added
-
-
-def load_installed() -> tuple[str, ...]:
-    """Load the scores of installed packages, by their entry points `trustvlm.scores`.
-
-    Raises
-    ------
-    InputError
-        If one of them fails; the message names the package's entry point.
-    """
-    before = set(names())
-    for entry in entry_points(group=_GROUP):
-        try:
-            entry.load()
-        except Exception as error:
-            raise InputError(
-                f"The entry point {entry.name} = {entry.value} of group {_GROUP} fails: {error}"
-            ) from error
-    return tuple(name for name in names() if name not in before)

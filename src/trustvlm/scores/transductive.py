@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.arrays import log_softmax, row_blocks, unit_rows
+from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
 from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.held_out import SpaceName, images_in, log_odds, scale_of, scaled, shots_in
+from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, scaled, shots_in
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
@@ -23,7 +23,7 @@ _ENOUGH = 6.0
 _MASS, _FLOOR, _PRIOR = 1.0, 1e-2, 0.25
 
 
-def fullness(n: int, n_classes: int) -> float:
+def batch_weight(n: int, n_classes: int) -> float:
     """How far to believe a batch of n images about C classes, in [0, 1).
 
     r^2 / (r^2 + 36), r = n / C: a half at six images a class, so that a handful of images leaves
@@ -31,7 +31,7 @@ def fullness(n: int, n_classes: int) -> float:
 
     Examples
     --------
-    >>> fullness(1, 10) < 0.001, fullness(60, 10)
+    >>> batch_weight(1, 10) < 0.001, batch_weight(60, 10)
     (True, 0.5)
     """
     per_class = n / max(n_classes, 1)
@@ -121,7 +121,7 @@ def refine(
     In each round the posterior makes prototypes of the surest images and is smoothed over
     neighbours; both are added to `keep` times the starting logits. Averaging the rounds, the
     untouched answer `first` among them, limits what a wrong start can be amplified to. All
-    weights fade with `fullness`.
+    weights fade with `batch_weight`.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def refine(
         How often.
     """
     n, n_classes = start.shape
-    belief = fullness(n, n_classes)
+    belief = batch_weight(n, n_classes)
     fixed = keep**belief * start
     total, logits = log_softmax(first), start
     for _ in range(rounds):
@@ -155,11 +155,11 @@ def refine(
 def _spread(table: Array) -> float:
     """Spread within rows; the largest entry, which speaks for a class, is left out."""
     if table.shape[1] < 3:
-        found = float(table.std())
+        spread = float(table.std())
     else:
         rest = np.sort(table, axis=1)[:, :-1]
-        found = float((rest - rest.mean(axis=1, keepdims=True)).std())
-    return found if found > 0 else 1.0
+        spread = float((rest - rest.mean(axis=1, keepdims=True)).std())
+    return spread if spread > 0 else 1.0
 
 
 # `auto_adapted`: shots, and the unlabelled batch, for images that differ from the shots.
@@ -186,7 +186,7 @@ class _Shots:
 @dataclass(frozen=True)
 class _Adapted:
     model: AutoModel
-    shots: dict[SpaceName, _Shots]
+    shots: dict[FeatureSpace, _Shots]
 
 
 def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: int) -> Array:
@@ -237,22 +237,20 @@ def _fitted(evidence: Evidence) -> _Adapted:
     labels = evidence.support_labels
     assert labels is not None  # noqa: S101 -- the registry demanded it
     column = (np.cumsum(model.present) - 1)[labels]
-    known = int(model.present.sum())
-    found: dict[SpaceName, _Shots] = {}
+    n_present = int(model.present.sum())
+    shots: dict[FeatureSpace, _Shots] = {}
     for space, scale in model.scales.items():
         rows = scaled(shots_in(space, evidence), scale)
-        sums = np.zeros((known, rows.shape[1]))
-        np.add.at(sums, column, rows)
-        means = sums / np.bincount(column)[:, None]
+        means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
         basis = axes[sizes > 1e-9 * max(float(sizes.max(initial=0.0)), 1e-300)].T
-        # With a shot a class nothing is known of the spread within: all variance stands for it.
-        freedom = len(rows) - known
+        # With a shot a class nothing tells the spread within: all variance stands for it.
+        freedom = len(rows) - n_present
         residuals = rows - means[column] if freedom else rows - centre
         within = float((residuals**2).sum()) / max(freedom or len(rows) - 1, 1)
-        found[space] = _Shots(centre, basis, within, len(rows))
-    return _Adapted(model, found)
+        shots[space] = _Shots(centre, basis, within, len(rows))
+    return _Adapted(model, shots)
 
 
 def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
@@ -346,7 +344,7 @@ def _combined_unlabelled(evidence: Evidence) -> NDArray[np.float64]:
     n, n_classes = z.shape
     if n < 2 or n_classes < 2:
         return z
-    belief = fullness(n, n_classes)
+    belief = batch_weight(n, n_classes)
     common = z.mean(axis=0)
     start = z - belief * _CENTRING * (common - common.mean())
     tempered = _TEXT**belief

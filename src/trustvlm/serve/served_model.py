@@ -117,7 +117,7 @@ class DriftWatch:
         if self._monitor is None:
             return {}
         streams = self._monitor.streams.items()
-        return {name: stream.bettor.peak / math.log(10) for name, stream in streams}
+        return {name: stream.martingale.peak / math.log(10) for name, stream in streams}
 
     def see(self, digest: str, confidence: float, typicality: float) -> None:
         """Note one image."""
@@ -185,7 +185,7 @@ class Examples:
 
     def __init__(self, model: TrustVLM, folder: Path | None = None) -> None:
         self._model = model
-        self._folder = Path(model.shots_folder_) if folder is None else folder
+        self._folder = Path(model.state.shots_folder) if folder is None else folder
         self._units = _unit(model.support_features_)
         labels = model.classes_.labels
         self._members = {

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trustvlm.models.offline.encoders import OfflineVision, OfflineVLM, load_vision, load_vlm
+from trustvlm.models.offline.encoders import OfflineVision, OfflineVLM
 
-__all__ = ["OfflineVLM", "OfflineVision", "load_vision", "load_vlm"]
+__all__ = ["OfflineVLM", "OfflineVision"]

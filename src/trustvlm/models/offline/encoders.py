@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.models.base import ModelIdentity
+from trustvlm.models.base import ModelIdentity, check_texts
 from trustvlm.models.offline.efficientnet import (
     GRAPH_VERSION,
     LITE0,
@@ -31,6 +31,8 @@ from trustvlm.models.offline.weights import (
     derived,
 )
 from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.presets import VISION, VLM
+from trustvlm.models.registry import LoadOptions, register_backend
 
 MAX_TOKENS = 256  # as in the model's training; what follows is cut off
 
@@ -284,9 +286,7 @@ class OfflineVLM:
         InputError
             If `texts` is one string rather than several, or holds something else than strings.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"Expected `texts` to be a sequence of strings, but got {texts!r}.")
-        return self._bank.centred(self._texts.encode(texts))
+        return self._bank.centred(self._texts.encode(check_texts(texts)))
 
 
 class OfflineVision:
@@ -341,14 +341,15 @@ class OfflineVision:
         return self._network.run("features", pixels, self.preprocessing)
 
 
-def load_vlm(*, threads: int | None = None) -> OfflineVLM:
-    """Return the offline vision-language model; see `OfflineVLM`."""
-    return OfflineVLM(threads=threads)
-
-
-def load_vision(*, threads: int | None = None) -> OfflineVision:
-    """Return the offline vision encoder; see `OfflineVision`."""
-    return OfflineVision(threads=threads)
+@register_backend("offline", roles=(VLM, VISION), extra="offline")
+def load(_: str, options: LoadOptions) -> OfflineVLM | OfflineVision:
+    """EfficientNet-Lite and MiniLM joined by ConSE: weak, real, needs no hub; not CLIP."""
+    if options.precision != "float32":
+        raise InputError(
+            "Expected `precision` to be float32 with the offline models, which offer nothing else, "
+            f"but got {options.precision!r}."
+        )
+    return OfflineVLM() if options.role == VLM else OfflineVision()
 
 
 def _preprocessing(architecture: Architecture) -> Preprocessing:

@@ -9,12 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from trustvlm.data_quality import overlapping_classes
-from trustvlm.data_quality.checks import check_shots, prototype_certainty
-from trustvlm.data_quality.duplicates import ALIKE, alike_from, near_duplicates
+from trustvlm.data_quality.checks import check_shots, prototype_reliability
+from trustvlm.data_quality.duplicates import (
+    NEAR_DUPLICATE,
+    near_duplicate_threshold,
+    near_duplicates,
+)
 from trustvlm.data_quality.label_errors import shot_posterior
-from trustvlm.data_quality.outliers import odd_shots
-from trustvlm.data_quality.overlapping_classes import alike_classes
+from trustvlm.data_quality.outliers import find_outliers
+from trustvlm.data_quality.overlapping_classes import (
+    WithinClassGram,
+    overlapping_classes,
+    same_class_p_value,
+)
 from trustvlm.exceptions import InputError
 
 
@@ -46,17 +53,17 @@ class TestOddShots:
             for i, u in usual.items()
             if spread > 1e-12 and values[i] - u < -3.5 * spread
         }
-        found = odd_shots(values, labels, n_classes=4)
+        found = find_outliers(values, labels, n_classes=4)
         assert {odd.shot: odd.deviation for odd in found} == pytest.approx(expected)
         assert [odd.deviation for odd in found] == sorted(odd.deviation for odd in found)
 
     @pytest.mark.parametrize("values", [[0.5] * 9, [0.5] * 20, [], [0.5] * 19 + [0.1]])
     def test_few_or_equal_values_have_no_odd_one(self, values):
-        assert odd_shots(values, [0] * len(values), n_classes=1) == []
+        assert find_outliers(values, [0] * len(values), n_classes=1) == []
 
     def test_nan_is_refused(self):
         with pytest.raises(InputError, match="similarity"):
-            odd_shots([math.nan] * 12, [0] * 12, n_classes=1)
+            find_outliers([math.nan] * 12, [0] * 12, n_classes=1)
 
 
 class TestCertainty:
@@ -66,11 +73,11 @@ class TestCertainty:
         labels = np.repeat(np.arange(30), 5)
         means = rng.normal(size=(30, 40))
         features = means[labels] + rng.normal(size=(150, 40))
-        found = prototype_certainty(features, labels, n_classes=30)
+        found = prototype_reliability(features, labels, n_classes=30)
         truth = np.stack([unit(m + rng.normal(size=(4000, 40))).mean(axis=0) for m in means])
         own = np.stack([unit(features[labels == c]).mean(axis=0) for c in range(30)])
         reached = (unit(own - own.mean(axis=0)) * unit(truth - truth.mean(axis=0))).sum(axis=1)
-        assert np.mean([c.certainty for c in found]) == pytest.approx(reached.mean(), abs=0.01)
+        assert np.mean([c.reliability for c in found]) == pytest.approx(reached.mean(), abs=0.01)
 
     def test_the_similarity_within_a_class_is_the_mean_over_its_pairs(self):
         features, labels = clusters((40, 40), noise=1.0)
@@ -81,36 +88,41 @@ class TestCertainty:
             pairs = [a @ b for a, b in itertools.permutations(own, 2)]
             share.append(np.mean(pairs) / np.mean([a @ a for a in own]))
         pooled = np.mean(share)
-        for c, found in enumerate(prototype_certainty(features, labels, n_classes=2)):
+        for c, found in enumerate(prototype_reliability(features, labels, n_classes=2)):
             s = (39 * share[c] + 4 * pooled) / 43
-            assert found.certainty == pytest.approx(math.sqrt(s / (s + (1 - s) / 40)))
+            assert found.reliability == pytest.approx(math.sqrt(s / (s + (1 - s) / 40)))
             # `enough` is the first number of shots whose certainty is 0.9.
             reached = [math.sqrt(s / (s + (1 - s) / n)) >= 0.9 for n in range(1, 99)]
             assert found.enough == reached.index(True) + 1
 
     def test_more_shots_make_a_class_more_certain_and_none_makes_it_0(self):
         features, labels = clusters((2, 8, 32, 1, 0), noise=1.0)
-        found = prototype_certainty(features, labels, n_classes=5)
+        found = prototype_reliability(features, labels, n_classes=5)
         assert [c.shots for c in found] == [2, 8, 32, 1, 0]
-        assert found[3].certainty < found[0].certainty < found[1].certainty < found[2].certainty
-        assert found[4].certainty == 0.0
+        assert (
+            found[3].reliability
+            < found[0].reliability
+            < found[1].reliability
+            < found[2].reliability
+        )
+        assert found[4].reliability == 0.0
         assert found[4].enough > 1
 
     @pytest.mark.parametrize("counts", [(3,), (1, 1), (0, 0), (4, 0)])
     def test_where_nothing_can_be_compared_the_answer_is_finite(self, counts):
         features, labels = clusters(counts)
-        for found in prototype_certainty(features, labels, n_classes=len(counts)):
-            assert 0 <= found.certainty < 1
+        for found in prototype_reliability(features, labels, n_classes=len(counts)):
+            assert 0 <= found.reliability < 1
             assert found.enough >= 1
 
     def test_identical_shots_are_certain(self):
         features = np.repeat(np.eye(3), 4, axis=0)
-        found = prototype_certainty(features, np.repeat([0, 1, 2], 4), n_classes=3)
-        assert all(c.certainty > 0.99 for c in found)
+        found = prototype_reliability(features, np.repeat([0, 1, 2], 4), n_classes=3)
+        assert all(c.reliability > 0.99 for c in found)
 
     def test_the_wanted_certainty_is_checked(self):
         with pytest.raises(InputError, match="wanted"):
-            prototype_certainty(np.eye(2), [0, 1], n_classes=2, wanted=1.0)
+            prototype_reliability(np.eye(2), [0, 1], n_classes=2, wanted=1.0)
 
 
 class TestNearDuplicates:
@@ -150,11 +162,14 @@ class TestNearDuplicates:
         labels = np.arange(60) % 3
         cosines = unit(x) @ unit(x).T
         nearest = [cosines[i, labels != labels[i]].max() for i in range(60)]
-        threshold = alike_from(x, labels, n_classes=3)
-        assert threshold > ALIKE
+        threshold = near_duplicate_threshold(x, labels, n_classes=3)
+        assert threshold > NEAR_DUPLICATE
         assert threshold == pytest.approx(sorted(nearest)[53])
-        assert alike_from(x, np.zeros(60, dtype=int), n_classes=3) == ALIKE
-        assert alike_from(np.empty((0, 4)), np.empty(0, dtype=int), n_classes=3) == ALIKE
+        assert near_duplicate_threshold(x, np.zeros(60, dtype=int), n_classes=3) == NEAR_DUPLICATE
+        assert (
+            near_duplicate_threshold(np.empty((0, 4)), np.empty(0, dtype=int), n_classes=3)
+            == NEAR_DUPLICATE
+        )
 
     def test_wrong_input_is_refused(self):
         with pytest.raises(InputError, match="threshold"):
@@ -163,10 +178,10 @@ class TestNearDuplicates:
             near_duplicates(np.eye(2), np.eye(3))
 
 
-class TestAlikeClasses:
+class TestOverlappingClasses:
     def listed(self, features, labels, n_classes, **options):
         posterior = shot_posterior(features, labels, n_classes=n_classes)
-        return alike_classes(features, labels, posterior, n_classes=n_classes, **options)
+        return overlapping_classes(features, labels, posterior, n_classes=n_classes, **options)
 
     def test_one_class_under_two_names_is_found_among_others(self):
         features, labels = clusters((16, 16, 16, 16), d=20)
@@ -178,7 +193,7 @@ class TestAlikeClasses:
     def test_separability_is_the_auc_of_held_out_odds(self):
         features, labels = clusters((12, 14, 10), d=6, noise=1.5)
         posterior = shot_posterior(features, labels, n_classes=3)
-        found = alike_classes(features, labels, posterior, n_classes=3, below=1.01)
+        found = overlapping_classes(features, labels, posterior, n_classes=3, below=1.01)
         assert len(found) == 3
         for pair in found:
             both = np.isin(labels, [pair.one, pair.other])
@@ -189,7 +204,7 @@ class TestAlikeClasses:
     def test_the_spread_is_that_of_the_other_classes(self):
         features, labels = clusters((7, 8, 9, 6), d=5, noise=1.0)
         rows = unit(features)
-        gram, n_first = overlapping_classes._WithinClassGram(rows, labels, 4).of_pair(0, 2)
+        gram, n_first = WithinClassGram(rows, labels, 4).of_pair(0, 2)
         others = [rows[labels == c] - rows[labels == c].mean(axis=0) for c in (1, 3)]
         spread = sum(r.T @ r for r in others) / len(rows) + rows.var(axis=0).mean() * np.eye(5)
         both = np.concatenate([rows[labels == 0], rows[labels == 2]])
@@ -202,7 +217,7 @@ class TestAlikeClasses:
         found = []
         for _ in range(400):
             split = rows[rng.permutation(16)]
-            found.append(overlapping_classes._same_class(split @ split.T, 8, rng))
+            found.append(same_class_p_value(split @ split.T, 8, rng))
         share = np.mean(np.array(found) <= 0.05)
         assert 0.02 < share < 0.09  # 0.05 up to four standard errors
         assert np.mean(found) == pytest.approx(0.5, abs=0.06)
@@ -222,11 +237,11 @@ class TestHealth:
         health = check_shots(features, labels, n_classes=5)
         assert [s.shot for s in health.suspects] == [3]
         assert health.suspects[0].looks_like == 0
-        assert health.odd[0].shot == 50
-        assert not {odd.shot for odd in health.odd} & {3, 90, 91}  # doubted already; too few
-        assert [(p.image, p.other) for p in health.copies] == [(63, 80)]
-        assert [c.label for c in health.thin] == [4]
-        assert not health.relatives
+        assert health.outliers[0].shot == 50
+        assert not {odd.shot for odd in health.outliers} & {3, 90, 91}  # doubted already; too few
+        assert [(p.image, p.other) for p in health.near_duplicates] == [(63, 80)]
+        assert [c.label for c in health.too_few_shots] == [4]
+        assert not health.overlapping_classes
         assert not health.sound
         assert (health.n_shots, health.n_classes) == (92, 5)
 
@@ -236,5 +251,5 @@ class TestHealth:
 
     def test_no_shots_at_all(self):
         health = check_shots(np.empty((0, 4)), np.empty(0, dtype=int), n_classes=2)
-        assert [c.certainty for c in health.thin] == [0.0, 0.0]
+        assert [c.reliability for c in health.too_few_shots] == [0.0, 0.0]
         assert not health.suspects

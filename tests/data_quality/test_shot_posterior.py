@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from trustvlm.data_quality.label_errors import (
     ShotPosterior,
-    held_out_regression,
     shot_posterior,
     suspect_labels,
 )
 from trustvlm.exceptions import InputError
+from trustvlm.scores.held_out import held_out_indicators
 
 
 def shots(counts, d=12, noise=0.5, seed=0):
@@ -44,7 +44,7 @@ def refitted(features, labels, n_classes):
 def test_held_out_regression_equals_refitting_without_each_shot(counts, d):
     features, labels = shots(counts, d)
     np.testing.assert_allclose(
-        held_out_regression(features, labels, len(counts)),
+        held_out_indicators(features, labels, len(counts)),
         refitted(features, labels, len(counts)),
         atol=1e-8,
     )
@@ -53,7 +53,7 @@ def test_held_out_regression_equals_refitting_without_each_shot(counts, d):
 @pytest.mark.parametrize("features", [np.ones((5, 3)), np.ones((2, 3)), np.eye(2)])
 def test_held_out_regression_of_nothing_to_learn_from_is_zero(features):
     labels = np.arange(len(features)) % 2
-    assert not held_out_regression(features, labels, 2).any()
+    assert not held_out_indicators(features, labels, 2).any()
 
 
 def test_planted_labels_are_doubted_and_clean_ones_are_not():

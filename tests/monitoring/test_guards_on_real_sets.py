@@ -5,8 +5,8 @@ import pytest
 
 from trustvlm import PrototypeBank
 from trustvlm.data_quality.label_errors import shot_posterior, suspect_labels
-from trustvlm.data_quality.overlapping_classes import alike_classes
-from trustvlm.decisions import DriftMonitor, Scope, check_shots
+from trustvlm.data_quality.overlapping_classes import overlapping_classes
+from trustvlm.decisions import DriftMonitor, OODThreshold, check_shots
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.scores import Evidence, compute
 from trustvlm.scores.few_shot import draw_shots
@@ -53,7 +53,7 @@ def test_a_class_under_two_names_is_found(embeddings_root, name):
         given, pair = labels.copy(), (labels[own[0]], n_classes)
         given[own[:8]] = n_classes
         posterior = shot_posterior(features, given, n_classes=n_classes + 1)
-        listed = alike_classes(features, given, posterior, n_classes=n_classes + 1)
+        listed = overlapping_classes(features, given, posterior, n_classes=n_classes + 1)
         duplicates = {(p.one, p.other) for p in listed if p.duplicate}
         found += pair in duplicates
         false += len(duplicates - {pair})
@@ -101,11 +101,11 @@ def test_images_of_other_sets_are_flagged_and_own_ones_rarely(embeddings_root):
         support_labels=labels,
         support_logits=logits,
     )
-    scope = Scope.of(held_out_typicality(evidence))
+    scope = OODThreshold.of(held_out_typicality(evidence))
 
     def flagged(name):
         test = np.load(embeddings_root / f"{name}__test.npz", allow_pickle=False)
-        return scope.flags(evidence.bank.similarities(test["features"]).max(axis=1)).mean()
+        return scope.is_ood(evidence.bank.similarities(test["features"]).max(axis=1)).mean()
 
     assert scope.false_flags <= 0.01
     assert flagged("oxford_pets37") <= 0.01

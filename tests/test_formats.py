@@ -1,0 +1,59 @@
+"""Files that version 0.1 wrote can be read for ever, and say the same as then."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from frozen_outputs import loaded_fixtures
+
+FIXTURES = Path(__file__).parent / "fixtures" / "v0_1"
+EXPECTED = json.loads((FIXTURES / "expected.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    pytest.importorskip("pyarrow", reason="folders of verdicts need the extra parquet")
+    copy = tmp_path_factory.mktemp("formats") / "v0_1"
+    shutil.copytree(FIXTURES, copy)
+    return loaded_fixtures(copy)
+
+
+def assert_says(result, expected, where):
+    """Everything that was said then is said now, numbers to 1e-6; more may be said."""
+    if isinstance(expected, dict):
+        assert expected.keys() <= result.keys(), where
+        for key, value in expected.items():
+            assert_says(result[key], value, f"{where}, {key}")
+    elif isinstance(expected, list):
+        assert len(result) == len(expected), where
+        if expected and isinstance(expected[0], dict) and "score" in expected[0]:
+            # In which order scores are listed is no promise.
+            result, expected = (
+                sorted(rows, key=lambda r: r["score"]) for rows in (result, expected)
+            )
+        for number, (now, then) in enumerate(zip(result, expected, strict=True)):
+            assert_says(now, then, f"{where}, {number}")
+    elif isinstance(expected, float):
+        # Encoders differ in their last bits from one machine to another.
+        assert result == pytest.approx(expected, abs=1e-6), where
+    else:
+        assert result == expected, where
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_version_0_1_wrote_still_says_the_same(loaded, name):
+    assert_says(loaded[name], EXPECTED[name], name)
+
+
+def test_stored_embeddings_are_used_and_not_computed_again(loaded):
+    before, after = loaded["embeddings in the store"]
+    n_pictures = len(list((FIXTURES / "pictures").rglob("*.png")))
+    assert 0 < before < after == 2 * n_pictures
+
+
+def test_an_interrupted_job_goes_on_behind_its_finished_parts(loaded):
+    images, now = loaded["bulk images now"]
+    assert 0 < now < images == len(loaded["bulk"])
