@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from pictures import write_class_folders
+from pictures import COLOURS, write_class_folders
 from pixel_encoder import PixelEncoder
-from trustvlm import TrustVLM, metrics
+from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import LeakError
 from trustvlm.images import content_hash, find_images
@@ -83,6 +83,10 @@ def test_calibrate_compares_each_verdict_with_the_class_of_its_image(model, labe
         assert names[calibration.result.prediction[i]] == verdict.label
         assert calibration.result.confidence[i] == pytest.approx(verdict.confidence)
         assert calibration.correct[i] == (verdict.label == class_of(image["path"]))
+    confidence, right = calibration.result.confidence, calibration.correct
+    assert calibration.certificate == decisions.certify(confidence, right, 0.3, 0.95)
+    again = decisions.Calibrator().fit(confidence, right).predict(confidence)
+    np.testing.assert_array_equal(calibration.p_correct(calibration.result), again)
 
 
 def test_evaluate_compares_each_verdict_with_the_class_of_its_image(model, labelled):
@@ -116,21 +120,26 @@ def test_selection_is_made_with_the_class_of_each_image(shots, labelled):
 
 def test_cross_validation_judges_each_shot_by_its_class(model, shots):
     rows = [row for row in model.predict(shots) if not row.error]
-    found = model.cross_validate(["msp"])
+    validated = model.cross_validate(["msp"])
     names = model.classes_.names
-    assert [names[label] for label in found.labels] == [class_of(row.path) for row in rows]
+    assert [names[label] for label in validated.labels] == [class_of(row.path) for row in rows]
     # The text alone says the same of a shot in whichever fold it is.
     alone = new_model(score="msp").fit(shots).predict(shots)
     labels = [row.label for row in alone if not row.error]
-    assert [names[label] for label in found.results["msp"].prediction] == labels
+    assert [names[label] for label in validated.results["msp"].prediction] == labels
 
 
-def test_advice_is_the_same_without_the_images_that_are_left_out(model, labelled, clean):
+def test_advice_is_the_same_without_the_images_that_are_left_out(labelled, clean, tmp_path):
+    # The only example of red is green: more of them help.
+    few = write_class_folders(tmp_path / "few", per_class=1)
+    write_class_folders(few, per_class=1, colours={"red": COLOURS["green"]})
+    model = new_model(score="trustvlm_star").fit(few)
     with_them, without = (
-        advise(model, folder, risk=0.3, examples=2) for folder in (labelled, clean)
+        advise(model, folder, risk=0.3, examples=4) for folder in (labelled, clean)
     )
     assert with_them.excluded == ("blue/-2_leaked.png",)
     assert with_them.failures.column("path") == ["blue/-1_unreadable.png"]
+    assert without.advice.classes
     assert with_them.advice == without.advice
 
 

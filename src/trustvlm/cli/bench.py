@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trustvlm.cli.console import counting_bar, note
+from trustvlm.cli.console import counting_bar, note, remarks, write_json
 from trustvlm.cli.options import (
+    Convention,
     Jobs,
     Plugins,
     Quiet,
@@ -155,11 +155,11 @@ def study(
         answers = Answers(studies, replace(plan_of(config), metric=metric), config.out)
         total = len(config.datasets) * len(config.models) * len(config.protocols)
         with counting_bar("data sets", quiet=quiet) as progress:
-            for done, found in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
-                if isinstance(found, Unavailable):
-                    failed.append(f"failed: {found.dataset.name}: {found.error}")
+            for done, encoded in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
+                if isinstance(encoded, Unavailable):
+                    failed.append(f"failed: {encoded.dataset.name}: {encoded.error}")
                 else:
-                    answers.add(found)
+                    answers.add(encoded)
                 if progress is not None:
                     progress(done, total)
         folder = (config.out / "studies" if out is None else out) / name
@@ -261,10 +261,9 @@ def run(
     for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
         of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
         print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
-    for remark in grid.notes:
-        note(f"note: {remark}", quiet=quiet)
-    for told in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
-        note(told, quiet=quiet)
+    remarks(grid.notes, quiet=quiet)
+    for message in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
+        note(message, quiet=quiet)
     note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
     if good:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
@@ -307,9 +306,7 @@ def arrays(
         Path | None,
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
-    ] = "exact",
+    convention: Convention = "exact",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
     ] = None,
@@ -335,7 +332,7 @@ def arrays(
     """
     load_plugins(plugins)
     from trustvlm.benchmark import load_arrays, run_study
-    from trustvlm.files import atomic_path, write_text
+    from trustvlm.files import atomic_path
 
     sets = [load_arrays(test) for test in distinct(tests)]
     with counting_bar("scores", quiet=quiet) as progress:
@@ -352,10 +349,8 @@ def arrays(
             progress=progress,
         )
     print_means(study.rows)
-    if json_file is not None:
-        content = {"rows": study.rows, "convention": convention}
-        write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-        note(f"rows: {json_file}", quiet=quiet)
+    rows = {"rows": study.rows, "convention": convention}
+    write_json(json_file, rows, "rows", quiet=quiet, indent=1)
     if report is not None:
         from trustvlm.benchmark.page import write_page
         from trustvlm.benchmark.results import Classes, Results

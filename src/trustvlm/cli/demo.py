@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import note, progress_bar, remarks
 from trustvlm.cli.options import Quiet
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
+
+
+EPILOG = "Example:  trustvlm demo --out demo-output"
 
 
 def demo(
@@ -56,8 +59,7 @@ def demo(
     note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
-    for remark in model.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(model.encoders.notes(), quiet=quiet)
     note(
         "note: these are crops of a few photographs, chosen for show: no benchmark. Their sources: "
         f"{out / 'pictures' / 'CREDITS.txt'}",
@@ -95,8 +97,3 @@ def _right_and_wrong(result: EvaluationResult, spoilt: dict[str, str]) -> str:
             + (f" [{corruption}]" if corruption not in ("", "none") else "")
         )
     return "\n".join(lines)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm demo --out demo-output")(demo)

@@ -8,22 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins, split_names
+from trustvlm.cli.console import note, progress_bar, remarks
+from trustvlm.cli.options import (
+    Convention,
+    Device,
+    ExcludeShots,
+    Labelled,
+    ModelPath,
+    Plugins,
+    Quiet,
+    load_plugins,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
 
 
+EPILOG = "Example:  trustvlm evaluate pets.trust labelled/ --report report/ --json pets.json"
+
+
 def evaluate(
     model: ModelPath,
-    labelled: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELLED",
-            help="Folder of class folders, or CSV with the columns path and label.",
-        ),
-    ],
+    labelled: Labelled,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -37,16 +44,8 @@ def evaluate(
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
-    ] = "exact",
-    exclude_shots: Annotated[
-        bool,
-        typer.Option(
-            "--exclude-shots",
-            help="Leave out images that are also among the shots, instead of refusing.",
-        ),
-    ] = False,
+    convention: Convention = "exact",
+    exclude_shots: ExcludeShots = False,
     device: Device = "auto",
     plugins: Plugins = None,
     quiet: Quiet = False,
@@ -68,8 +67,7 @@ def evaluate(
             exclude_shots=exclude_shots,
             progress=progress,
         )
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(trust.encoders.notes(), quiet=quiet)
     if report is not None:
         result = replace(result, health=examine(trust.state))
     show(result, report=report, json_file=json_file, quiet=quiet)
@@ -100,10 +98,3 @@ def show(
         write_html(result, page)
         write_figures(result, report / "figures")
         note(f"report:  {page}", quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm evaluate pets.trust labelled/ --report report/ --json pets.json"
-    )(evaluate)

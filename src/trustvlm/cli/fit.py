@@ -7,17 +7,25 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import note, progress_bar, remarks
 from trustvlm.cli.options import (
     Device,
     Draft,
     Plugins,
     Precision,
+    Prompt,
     Quiet,
+    Vlm,
+    encoder_settings,
     load_plugins,
     parse_settings,
 )
 from trustvlm.exceptions import InputError
+
+EPILOG = (
+    "Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
+    "\n\nWithout a model hub:  trustvlm fit shots/ -o pets.trust --vlm offline"
+)
 
 
 def fit(
@@ -31,9 +39,7 @@ def fit(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
-    vlm: Annotated[
-        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
-    ] = "clip-vit-b16",
+    vlm: Vlm = "clip-vit-b16",
     vision: Annotated[
         str | None,
         typer.Option(
@@ -48,13 +54,7 @@ def fit(
             "[default: the folder names]",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
-            "[default: the model's own]",
-        ),
-    ] = None,
+    prompt: Prompt = None,
     score: Annotated[
         str, typer.Option(help="The confidence score; see `trustvlm scores`.")
     ] = "trustvlm",
@@ -121,15 +121,9 @@ def fit(
     check_target(output)
     if adapt:
         score = _adapted(score)
-    if prompt is not None and len(prompt) == 1:
-        template: str | list[str] | None = prompt[0]
-    else:
-        template = prompt
     model = TrustVLM(
-        vlm=vlm,
-        vision=vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        **encoder_settings(vlm, vision, prompt),
         classes=classes,
-        prompt=template,
         score=score,
         score_parameters=parse_settings(settings or []),
         finetune=finetune,
@@ -148,8 +142,7 @@ def fit(
             progress=progress,
         )
     model.save(output)
-    for remark in model.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(model.encoders.notes(), quiet=quiet)
     if model.selection_ is not None:
         note(f"settings: {model.selection_}", quiet=quiet)
     note(
@@ -169,11 +162,3 @@ def _adapted(score: str) -> str:
             "add --score auto."
         )
     return adapted[score]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
-        "\n\nWithout a model hub:  trustvlm fit shots/ -o pets.trust --vlm offline"
-    )(fit)

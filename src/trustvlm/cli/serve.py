@@ -11,6 +11,8 @@ import typer
 from trustvlm.cli.options import Plugins, load_plugins
 from trustvlm.serve.settings import Settings, environment_name, flag, setting_fields
 
+EPILOG = "Example:  trustvlm serve pets.trust --port 8000"
+
 
 def serve(
     models: Annotated[
@@ -33,8 +35,8 @@ def serve(
 
 def _with_settings() -> None:
     """Give `serve` one option per setting, so that there is one table of them."""
-    known = inspect.signature(serve, eval_str=True)
-    parameters = [known.parameters["models"], known.parameters["plugins"]]
+    signature = inspect.signature(serve, eval_str=True)
+    parameters = [signature.parameters["models"], signature.parameters["plugins"]]
     types = {"str": str, "int": int, "float": float}
     annotations: dict[str, Any] = {parameter.name: parameter.annotation for parameter in parameters}
     annotations["return"] = None
@@ -55,13 +57,8 @@ def _with_settings() -> None:
                 annotation=annotation,
             )
         )
-    serve.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
+    serve.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     serve.__annotations__ = annotations
 
 
 _with_settings()
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm serve pets.trust --port 8000")(serve)

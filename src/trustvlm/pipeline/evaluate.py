@@ -112,7 +112,7 @@ class EvaluationResult:
     health
         Of the shots, for reports; None if nobody looked.
     hashes
-        SHA-256 of the bytes of the n images; empty if not known.
+        SHA-256 of the bytes of the n images; empty without them.
     """
 
     dataset: str
@@ -141,7 +141,7 @@ class EvaluationResult:
 
     @property
     def fingerprint(self) -> str:
-        """Of the images' contents and true labels; "" if the contents are not known."""
+        """Of the images' contents and true labels; "" without their hashes."""
         return fingerprint_of_data(self)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -311,7 +311,7 @@ def data_of(result: EvaluationResult) -> dict[str, Any]:
 
 
 def fingerprint_of_data(result: EvaluationResult) -> str:
-    """SHA-256 of the contents and true labels of the images; "" if the contents are not known.
+    """SHA-256 of the contents and true labels of the images; "" without their hashes.
 
     The order and the names of the files do not matter.
     """
@@ -346,7 +346,7 @@ def images_of(result: EvaluationResult) -> dict[str, Any]:
     Returns
     -------
     dict
-        `class_names` (C,), and by image: `path`, `sha256` (null if not known), `label` (index of
+        `class_names` (C,), and by image: `path`, `sha256` (null without them), `label` (index of
         the true class), `scores`: by name, `prediction` (index) and `confidence`, higher is more
         trusted.
     """

@@ -485,7 +485,7 @@ class TrustVLM:
 
         With probability `confidence_level` over the draw of the labelled images, at most the share
         `risk` of what is accepted is wrong, for new images like these. Where no threshold can be
-        certified, everything is sent to review. `calibration_` says what was found.
+        certified, everything is sent to review. `calibration_` says how far that goes.
 
         Parameters
         ----------
@@ -541,7 +541,7 @@ class TrustVLM:
     def calibrate_on_shots(self, *, calibrator: str = DEFAULT_CALIBRATOR) -> TrustVLM:
         """Learn P(correct) from the shots alone, each judged without itself.
 
-        Optimistic where new images differ from the shots. Nothing can be promised with it:
+        Optimistic where new images differ from the shots. Nothing is guaranteed with it:
         decisions stay as they are without a calibration.
 
         Parameters
@@ -605,7 +605,7 @@ class TrustVLM:
             The directory that `save` wrote.
         **settings
             `device`, `store`, `batch_size`, `workers`, `limits`, and `vlm`, `vision` to load the
-            same weights from another place.
+            same weights from elsewhere.
 
         Raises
         ------

@@ -194,7 +194,7 @@ _FOLDS = 8
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What a run of the monitor found.
+    """What a run of the monitor says.
 
     Attributes
     ----------

@@ -43,7 +43,7 @@ class Calibration:
     ----------
     certificate
         When to accept, and what is guaranteed of it; None if only the shots were there, with which
-        nothing can be promised.
+        nothing can be guaranteed.
     calibrator
         From confidence to P(correct).
     result
@@ -81,7 +81,7 @@ class Calibration:
 
     @property
     def statement(self) -> str:
-        """What was found, in words."""
+        """What the calibration says, in words."""
         return FROM_SHOTS if self.certificate is None else self.certificate.statement()
 
     @property
@@ -186,7 +186,7 @@ class ModelState:
     shots
         `path`, `sha256` and `class` of each of these.
     shots_folder
-        What their paths are relative to; "" if that is not known.
+        What their paths are relative to; "" if no record says it.
     unreadable_shots
         Path and error of each example image that could not be read.
     shots_per_class, draw

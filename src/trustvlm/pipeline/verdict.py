@@ -98,7 +98,7 @@ class Verdicts(Sequence[Verdict]):
     rows
         The verdicts.
     folder
-        What their paths are relative to, for the pictures; None if that is not known.
+        What their paths are relative to, for the pictures; None if nothing says it.
 
     Examples
     --------
