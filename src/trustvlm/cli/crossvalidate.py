@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trustvlm.cli import options
 from trustvlm.cli.console import note, remarks, write_json
-from trustvlm.cli.options import (
-    Convention,
-    Device,
-    ModelPath,
-    Plugins,
-    Quiet,
-    load_plugins,
-    split_names,
-)
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.cross_validate import CrossValidation
@@ -29,7 +21,7 @@ EPILOG = "Example:  trustvlm crossvalidate pets.trust --folds 4 --json cv.json"
 
 
 def crossvalidate(
-    model: ModelPath,
+    model: options.ModelPath,
     scores: Annotated[
         str | None,
         typer.Option(
@@ -40,14 +32,14 @@ def crossvalidate(
     folds: Annotated[
         int, typer.Option(min=2, help="Parts that the examples of each class are dealt to.")
     ] = 4,
-    convention: Convention = "exact",
+    convention: options.Convention = "exact",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
     ] = None,
-    device: Device = "auto",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure scores on the model's own examples, each fold judged with the others.
 
@@ -56,9 +48,11 @@ def crossvalidate(
     """
     from trustvlm.pipeline import TrustVLM
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
-    chosen = None if scores == "all" else split_names(scores) or [trust.score, _PLAIN, _TUNED]
+    chosen = (
+        None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
+    )
     validated = trust.cross_validate(chosen, folds=folds, convention=convention)
     remarks(trust.encoders.notes(), quiet=quiet)
     _print(validated)

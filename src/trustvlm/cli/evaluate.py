@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trustvlm.cli import options
 from trustvlm.cli.console import note, progress_bar, remarks
-from trustvlm.cli.options import (
-    Convention,
-    Device,
-    ExcludeShots,
-    Labelled,
-    ModelPath,
-    Plugins,
-    Quiet,
-    load_plugins,
-    split_names,
-)
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
@@ -29,8 +19,8 @@ EPILOG = "Example:  trustvlm evaluate pets.trust labelled/ --report report/ --js
 
 
 def evaluate(
-    model: ModelPath,
-    labelled: Labelled,
+    model: options.ModelPath,
+    labelled: options.Labelled,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -44,11 +34,11 @@ def evaluate(
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
     ] = None,
-    convention: Convention = "exact",
-    exclude_shots: ExcludeShots = False,
-    device: Device = "auto",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    convention: options.Convention = "exact",
+    exclude_shots: options.ExcludeShots = False,
+    device: options.Device = "auto",
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure every score on labelled images that are not among the shots.
 
@@ -57,12 +47,12 @@ def evaluate(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,
-            scores=split_names(scores),
+            scores=options.split_names(scores),
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,

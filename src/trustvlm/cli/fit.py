@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
+from trustvlm.cli import options
 from trustvlm.cli.console import note, progress_bar, remarks
-from trustvlm.cli.options import (
-    Device,
-    Draft,
-    Plugins,
-    Precision,
-    Prompt,
-    Quiet,
-    Vlm,
-    encoder_settings,
-    load_plugins,
-    parse_settings,
-)
 from trustvlm.exceptions import InputError
 
 EPILOG = (
@@ -39,7 +28,7 @@ def fit(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
-    vlm: Vlm = "clip-vit-b16",
+    vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +43,7 @@ def fit(
             "[default: the folder names]",
         ),
     ] = None,
-    prompt: Prompt = None,
+    prompt: options.Prompt = None,
     score: Annotated[
         str, typer.Option(help="The confidence score; see `trustvlm scores`.")
     ] = "trustvlm",
@@ -103,11 +92,11 @@ def fit(
             help="clean: each encoder has its own preprocessing; paper: as the released script."
         ),
     ] = "clean",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    draft: Draft = False,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    draft: options.Draft = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
 
@@ -117,15 +106,15 @@ def fit(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     check_target(output)
     if adapt:
         score = _adapted(score)
     model = TrustVLM(
-        **encoder_settings(vlm, vision, prompt),
+        **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
         score=score,
-        score_parameters=parse_settings(settings or []),
+        score_parameters=options.parse_settings(settings or []),
         finetune=finetune,
         protocol=protocol,
         device=device,

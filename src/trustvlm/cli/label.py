@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
+from trustvlm.cli import options
 from trustvlm.cli.console import NOT_CALIBRATED, progress_bar, say_what_came, write_verdicts
-from trustvlm.cli.options import (
-    Device,
-    Draft,
-    Inputs,
-    Plugins,
-    Precision,
-    Prompt,
-    Quiet,
-    Vlm,
-    encoder_settings,
-    load_plugins,
-)
 
 EPILOG = (
     'Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
@@ -28,7 +17,7 @@ EPILOG = (
 
 
 def label(
-    inputs: Inputs,
+    inputs: options.Inputs,
     classes: Annotated[
         str,
         typer.Option(help='Names "a,b,c", or a file with a name on each line.'),
@@ -42,7 +31,7 @@ def label(
             help="Where to write. [default: CSV to standard output]",
         ),
     ] = None,
-    vlm: Vlm = "clip-vit-b16",
+    vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[
         str | None,
         typer.Option(
@@ -50,16 +39,16 @@ def label(
             "[default: dinov2-base; offline with --vlm offline]",
         ),
     ] = None,
-    prompt: Prompt = None,
+    prompt: options.Prompt = None,
     correct: Annotated[
         bool,
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
     ] = False,
-    device: Device = "auto",
-    precision: Precision = "float32",
-    draft: Draft = False,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    draft: options.Draft = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Label images from class names alone: no examples, no labels.
 
@@ -70,11 +59,11 @@ def label(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     if output is not None:
         check_output(output)
     model = TrustVLM(
-        **encoder_settings(vlm, vision, prompt),
+        **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
         device=device,
         precision=precision,

@@ -145,7 +145,7 @@ def cross_validate(
         labels=truth,
         left_out=len(labels) - len(judged),
         results=results,
-        metrics={name: _measured(result, truth, convention) for name, result in results.items()},
+        metrics={name: measure(result, truth, convention) for name, result in results.items()},
     )
 
 
@@ -201,9 +201,10 @@ def _split(shots: Evidence, fold: NDArray[np.int64], held_out: int) -> Evidence:
     )
 
 
-def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
+def measure(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
+    """Measure a score's result on labelled images; what is undefined is NaN, unsaid."""
     with warnings.catch_warnings():
-        # The table says for each score what is undefined.
+        # The tables say for each score what is undefined; one warning per score would not help.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         return metrics.evaluate(
             result.confidence, result.prediction == truth, convention=convention

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError, UndefinedMetricWarning
+from trustvlm.exceptions import InputError
 from trustvlm.images import LabelledSource
 from trustvlm.metrics import Evaluation
 from trustvlm.monitoring.ood import OODThreshold
+from trustvlm.pipeline.cross_validate import measure
 from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
@@ -239,7 +239,7 @@ def evaluate(
         files=[ref.file for ref in images.refs],
         results=results,
         metrics={
-            name: _measured(result, images.labels, convention) for name, result in results.items()
+            name: measure(result, images.labels, convention) for name, result in results.items()
         },
         verdicts=Verdicts(
             verdicts_with_shots(own, shown, images.paths, class_names, state.calibration)
@@ -267,15 +267,6 @@ def near_copies(state: ModelState, images: EncodedImages[Any]) -> NearCopies:
         for pair in pairs
     )
     return NearCopies(tuple(copies), threshold)
-
-
-def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
-    with warnings.catch_warnings():
-        # The tables say for each score what is undefined; one warning per score would not help.
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        return metrics.evaluate(
-            result.confidence, result.prediction == truth, convention=convention
-        )
 
 
 def _all_scores(

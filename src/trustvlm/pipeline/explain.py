@@ -125,7 +125,19 @@ def reasons(
     >>> reasons(prediction, explain(evidence, prediction), ["a", "b"])[0][:48]
     "the image resembles the examples of 'b' (1.00) m"
     """
-    return [_reason(i, int(c), shown, class_names) for i, c in enumerate(prediction)]
+    sentences = []
+    for i, c in enumerate(prediction):
+        sentence = _comparison(i, int(c), shown, class_names)
+        if shown.is_ood[i]:
+            # What it resembles most says little then, but still says why the label is what it is.
+            threshold = shown.ood_threshold
+            sentence = (
+                f"the image resembles no class: even '{class_names[int(shown.nearest[i])]}' only "
+                f"{shown.nearest_score[i]:.2f}, where at most {100 * threshold.false_flags:.1f} % "
+                f"of example images have less than {threshold.below:.2f}; {sentence}"
+            )
+        sentences.append(sentence)
+    return sentences
 
 
 def with_threshold(
@@ -163,19 +175,6 @@ def with_threshold(
             begin = f"confidence {c:.{digits}g} is below the threshold {t:.{digits}g}"
         whole.append(f"{begin}: {why}")
     return whole
-
-
-def _reason(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
-    why = _comparison(i, c, shown, names)
-    if not shown.is_ood[i]:
-        return why
-    # What it resembles most says little then, but still says why the label is what it is.
-    threshold = shown.ood_threshold
-    return (
-        f"the image resembles no class: even '{names[int(shown.nearest[i])]}' only "
-        f"{shown.nearest_score[i]:.2f}, where at most {100 * threshold.false_flags:.1f} % of "
-        f"example images have less than {threshold.below:.2f}; {why}"
-    )
 
 
 def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:

@@ -36,14 +36,6 @@ from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
-def _naming(named: str | ImageEncoder) -> dict[str, Any]:
-    """Say how an encoder is named, and by which plugin; nothing if it was passed as an object."""
-    if not isinstance(named, str):
-        return {}
-    plugin = plugin_of(named)
-    return {"spec": named, **({"plugin": plugin} if plugin else {})}
-
-
 class _NotFittedError(InputError, AttributeError):
     """Nothing was learned yet, so that what is learned is no attribute either."""
 
@@ -85,6 +77,8 @@ class TrustVLM:
 
     Attributes
     ----------
+    state : ModelState
+        All that was learned, frozen; what follows is some of it.
     classes_ : ClassList
         The class names and the folder names that stand for them.
     bank_ : PrototypeBank
@@ -180,22 +174,25 @@ class TrustVLM:
 
     @property
     def state(self) -> ModelState:
-        """What was learned, with the score and the names of the encoders as they are set now.
+        """What was learned, with the score as it is set now.
 
         Raises
         ------
         InputError
             If nothing was learned yet, or the score or its parameters make no sense.
         """
-        learned = self._fitted
-        given = dict(self.score_parameters or {})
+        learned, given = self._fitted, dict(self.score_parameters or {})
         check_parameters(self.score, given)
-        # What the user named is what loads it again: `same` is not the tower that it became.
-        named = {"vlm": self.vlm, "vision": self.vision}
-        encoders = {
-            role: {**entry, **_naming(named[role])} for role, entry in learned.encoders.items()
-        }
-        return replace(learned, score=self.score, score_parameters=given, encoders=encoders)
+        return replace(learned, score=self.score, score_parameters=given)
+
+    def _named(self, state: ModelState) -> ModelState:
+        """Name encoders as the user does: `same` is not the name of the tower that it became."""
+        encoders = {role: dict(entry) for role, entry in state.encoders.items()}
+        for role, named in (("vlm", self.vlm), ("vision", self.vision)):
+            if isinstance(named, str):
+                plugin = plugin_of(named)
+                encoders[role] |= {"spec": named, **({"plugin": plugin} if plugin else {})}
+        return replace(state, encoders=encoders)
 
     @property
     def _fitted(self) -> ModelState:
@@ -310,7 +307,7 @@ class TrustVLM:
         """
         check_parameters(self.score, self.score_parameters or {})
         check_selection(self.score, self.score_parameters or {}, select, select_on)
-        self._learned = fit(
+        state = fit(
             shots,
             self.embedder,
             classes=self.classes,
@@ -324,6 +321,7 @@ class TrustVLM:
             images=select_on,
             progress=progress,
         )
+        self._learned = self._named(state)
         return self
 
     def iter_predict(
@@ -593,7 +591,7 @@ class TrustVLM:
                     f"The {role} was passed as an object, which no other process could load again: "
                     "name it by a preset, `hf:<directory>` or another spec to save the model."
                 )
-        state.save(path)
+        self._named(state).save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> TrustVLM:
@@ -640,5 +638,5 @@ class TrustVLM:
         check_same_model(
             "vision encoder", state.encoders["vision"], describe(model.encoders.vision)
         )
-        model._learned = state
+        model._learned = model._named(state)
         return model

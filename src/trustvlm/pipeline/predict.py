@@ -67,7 +67,7 @@ class Predictor:
         A score of the whole batch judges all images together, in one chunk.
         """
         profile = profile or Profile()
-        if self.whole_batch:
+        if self._score.score.whole_batch:
             chunks = iter([encode_images(images, self._embedder, progress, profile)])
         else:
             chunks = encode_in_chunks(images, self._embedder, progress, profile)

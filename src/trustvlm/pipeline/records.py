@@ -274,10 +274,10 @@ def encode_in_chunks(
     profile: Profile | None = None,
 ) -> Iterator[EncodedImages[S]]:
     """Yield any number of images without labels in fixed chunks, in input order."""
-    options = _options(embedder)
-    return map(
-        _records, embeddings.encode_images(images, **options, progress=progress, profile=profile)
+    chunks = embeddings.encode_images(
+        images, **_options(embedder), progress=progress, profile=profile
     )
+    return map(_records, chunks)
 
 
 def _options(embedder: Embedder) -> dict[str, Any]:

@@ -217,8 +217,11 @@ def failures_of(images: EncodedImages[Any]) -> list[Verdict]:
 
 def in_order(images: EncodedImages[Any], verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Merge the verdicts on the readable ones of some images with the failures, in input order."""
-    judged, failed = iter(verdicts), iter(failures_of(images))
-    return [next(judged if ok else failed) for ok in images.is_readable]
+    judged = iter(verdicts)
+    return [
+        next(judged) if error is None else error_verdict(path, error)
+        for path, error in zip(images.paths, images.errors, strict=True)
+    ]
 
 
 # The decision: `accept` or `review`, and the sentence that says why.
