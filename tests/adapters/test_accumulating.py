@@ -98,9 +98,9 @@ def test_it_is_a_torchmetric():
     collection = torchmetrics.MetricCollection({"aurc": torchmetric(), "fpr": torchmetric("fpr95")})
     for part in (slice(0, 25), slice(25, 60)):
         collection.update(torch.tensor(CONFIDENCE[part]), torch.tensor(CORRECT[part]))
-    found = collection.compute()
-    assert found["aurc"].item() == pytest.approx(metrics.aurc(CONFIDENCE, CORRECT))
-    assert found["fpr"].item() == pytest.approx(metrics.fpr95(CONFIDENCE, CORRECT))
+    value = collection.compute()
+    assert value["aurc"].item() == pytest.approx(metrics.aurc(CONFIDENCE, CORRECT))
+    assert value["fpr"].item() == pytest.approx(metrics.fpr95(CONFIDENCE, CORRECT))
     collection.reset()
     assert collection["aurc"].confidence == []
     assert not collection["aurc"].higher_is_better

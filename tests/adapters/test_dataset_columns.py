@@ -41,23 +41,23 @@ def forms(files):
 def test_every_form_has_the_verdicts_of_predict(model, files):
     expected = [verdict.to_row() for verdict in model.predict([str(file) for file in files])]
     for name, images in forms(files):
-        found = on_dataset(model)({"image": images})
-        assert list(found) == [f"trust_{column}" for column in COLUMNS[1:]]
+        columns = on_dataset(model)({"image": images})
+        assert list(columns) == [f"trust_{column}" for column in COLUMNS[1:]]
         for column in ("label", "decision", "runner_up"):
-            assert found[f"trust_{column}"] == [row[column] for row in expected], name
+            assert columns[f"trust_{column}"] == [row[column] for row in expected], name
         np.testing.assert_allclose(
-            found["trust_confidence"], [row["confidence"] for row in expected], atol=1e-6
+            columns["trust_confidence"], [row["confidence"] for row in expected], atol=1e-6
         )
-        assert found["trust_p_correct"] == [None] * len(files)
+        assert columns["trust_p_correct"] == [None] * len(files)
 
 
 def test_one_bad_image_is_one_error(model, files):
     images = [b"nonsense", None, {"bytes": None, "path": "nowhere.png"}, str(files[0])]
-    found = on_dataset(model, column="picture", prefix="")({"picture": images, "other": "abcd"})
-    assert found["decision"][:3] == ["error"] * 3
-    assert all(found["error"][:3])
-    assert found["label"][3]
-    assert found["error"][3] == ""
+    columns = on_dataset(model, column="picture", prefix="")({"picture": images, "other": "abcd"})
+    assert columns["decision"][:3] == ["error"] * 3
+    assert all(columns["error"][:3])
+    assert columns["label"][3]
+    assert columns["error"][3] == ""
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "F", "LAB", "YCbCr", "I;16"])
@@ -65,9 +65,9 @@ def test_pictures_of_every_mode_are_judged(model, mode):
     # Pillow makes no LAB of another mode.
     grey = Image.new("L", (40, 30), 90)
     picture = Image.new("LAB", (40, 30)) if mode == "LAB" else grey.convert(mode)
-    found = on_dataset(model)({"image": [picture]})
-    assert found["trust_error"] == [""]
-    assert math.isfinite(found["trust_confidence"][0])
+    columns = on_dataset(model)({"image": [picture]})
+    assert columns["trust_error"] == [""]
+    assert math.isfinite(columns["trust_confidence"][0])
 
 
 @pytest.mark.parametrize(

@@ -25,16 +25,16 @@ ROWS = Verdicts(
 def test_it_is_what_the_importer_reads(tmp_path):
     folder = write_fiftyone(ROWS, tmp_path / "out", images=tmp_path)
     data = json.loads((folder / "data.json").read_text("utf-8"))
-    told = json.loads((folder / "labels.json").read_text("utf-8"))
+    written = json.loads((folder / "labels.json").read_text("utf-8"))
     assert sorted(path.name for path in folder.iterdir()) == ["data.json", "labels.json"]
-    assert set(data) == set(told["labels"])
+    assert set(data) == set(written["labels"])
     # The importer drops extensions from names and looks class numbers up.
     assert all(Path(name).stem == name for name in data)
-    found = {
-        data[name]: (told["classes"][label["label"]], label["confidence"], label["attributes"])
-        for name, label in told["labels"].items()
+    read = {
+        data[name]: (written["classes"][label["label"]], label["confidence"], label["attributes"])
+        for name, label in written["labels"].items()
     }
-    assert found == {
+    assert read == {
         str(tmp_path / "a.b/1.jpg"): (
             "dog",
             1.25,

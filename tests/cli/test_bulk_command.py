@@ -51,10 +51,10 @@ def test_the_same_rows_as_in_one_file(trustvlm, fitted, archive, tmp_path):
     one = trustvlm("predict", fitted, archive, "--quiet")
     trustvlm("predict", fitted, archive, "-o", f"{tmp_path}/out/", "--quiet")
     expected = list(csv.DictReader(io.StringIO(one.out)))
-    found = parquet.read_table(tmp_path / "out").to_pylist()
-    assert [row["path"] for row in found] == [row["path"] for row in expected]
-    assert [row["label"] for row in found] == [row["label"] for row in expected]
-    for row, cells in zip(found, expected, strict=True):
+    rows = parquet.read_table(tmp_path / "out").to_pylist()
+    assert [row["path"] for row in rows] == [row["path"] for row in expected]
+    assert [row["label"] for row in rows] == [row["label"] for row in expected]
+    for row, cells in zip(rows, expected, strict=True):
         assert row["confidence"] == pytest.approx(float(cells["confidence"]), rel=1e-6)
 
 

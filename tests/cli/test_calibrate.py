@@ -38,12 +38,12 @@ def test_calibrate_prints_what_holds_and_predict_uses_it(
     assert "accept at confidence >= " in done.out
     assert "with 90 % confidence at most 30 % of what is accepted is wrong" in done.out
     assert "drawn independently" in done.err
-    told = json.loads((tmp_path / "c.json").read_text())
-    assert told["certificate"]["certified"] is True
-    assert told["statement"] in done.out
+    said = json.loads((tmp_path / "c.json").read_text())
+    assert said["certificate"]["certified"] is True
+    assert said["statement"] in done.out
     predicted = trustvlm("predict", model, photos)
     assert predicted.code == 0
-    assert told["statement"] in predicted.err
+    assert said["statement"] in predicted.err
     assert "threshold" in predicted.out
 
 

@@ -56,9 +56,9 @@ def test_every_argument_has_a_readable_name_and_an_explanation(trustvlm):
         if not hasattr(command, "commands"):
             yield path, command
 
-    found = list(leaves(typer.main.get_command(app), []))
-    assert len(found) > 15
-    for path, command in found:
+    listed = list(leaves(typer.main.get_command(app), []))
+    assert len(listed) > 15
+    for path, command in listed:
         usage = " ".join(trustvlm(*path, "--help").out.split())
         for one in command.params:
             if one.param_type_name == "argument":
@@ -79,9 +79,9 @@ def test_label_needs_a_folder_and_names_alone(trustvlm, photos, tmp_path):
         "label", photos, "--classes", "red,green,blue", "--vlm", "offline", "-o", tmp_path / "o.csv"
     )
     assert done.code == 0, done.err
-    found = rows((tmp_path / "o.csv").read_text())
-    assert len(found) == 15
-    assert {row["label"] for row in found} <= {"red", "green", "blue"}
+    listed = rows((tmp_path / "o.csv").read_text())
+    assert len(listed) == 15
+    assert {row["label"] for row in listed} <= {"red", "green", "blue"}
     assert "uncalibrated" in done.err
     assert "not CLIP" in done.err
 
@@ -114,12 +114,12 @@ def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_p
     done = trustvlm("predict", tmp_path / "m.trust", photos, "-o", tmp_path / "out.csv")
     assert done.code == 0, done.err
     assert done.out == ""
-    found = rows((tmp_path / "out.csv").read_text())
-    assert [row["path"] for row in found] == [
+    listed = rows((tmp_path / "out.csv").read_text())
+    assert [row["path"] for row in listed] == [
         f"{c}/{i:02d}.png" for c in sorted(COLOURS) for i in range(5)
     ]
-    assert {row["decision"] for row in found} <= {"accept", "review"}
-    assert all(row["reason"] and not row["error"] and not row["p_correct"] for row in found)
+    assert {row["decision"] for row in listed} <= {"accept", "review"}
+    assert all(row["reason"] and not row["error"] and not row["p_correct"] for row in listed)
     assert "uncalibrated" in done.err
 
 
@@ -144,8 +144,8 @@ def test_crossvalidate_says_whether_fine_tuning_helps(trustvlm, fitted, tmp_path
     assert "trustvlm_star_f" in done.out
     assert re.search(r"fine-tuning: \S+ points of accuracy, .* beyond chance", done.err)
     assert "not CLIP" in done.err
-    found = json.loads((tmp_path / "cv.json").read_text())
-    assert {row["score"] for row in found["rows"]} == {
+    listed = json.loads((tmp_path / "cv.json").read_text())
+    assert {row["score"] for row in listed["rows"]} == {
         "trustvlm",
         "trustvlm_star",
         "trustvlm_star_f",
@@ -189,25 +189,25 @@ def test_broken_files_are_rows_and_the_exit_code_says_so(trustvlm, fitted, tmp_p
         picture(COLOURS["red"], seed=i).save(folder / name)
     done = trustvlm("predict", fitted, folder)
     assert done.code == 3
-    found = {row["path"]: row for row in rows(done.out)}
-    assert sorted(found) == sorted([*broken, *good])
+    listed = {row["path"]: row for row in rows(done.out)}
+    assert sorted(listed) == sorted([*broken, *good])
     for name in broken:
-        assert found[name]["decision"] == "error"
-        assert name in found[name]["error"]
+        assert listed[name]["decision"] == "error"
+        assert name in listed[name]["error"]
     for name in good:
-        assert found[name]["decision"] != "error"
-        assert found[name]["confidence"]
+        assert listed[name]["decision"] != "error"
+        assert listed[name]["confidence"]
 
 
 def test_evaluate_writes_table_json_and_page(trustvlm, fitted, photos, tmp_path):
     report, numbers = tmp_path / "report", tmp_path / "numbers.json"
     done = trustvlm("evaluate", fitted, photos, "--report", report, "--json", numbers)
     assert done.code == 0, done.err
-    found = json.loads(numbers.read_text())
-    assert {row["score"] for row in found["rows"]} == set(names())
+    listed = json.loads(numbers.read_text())
+    assert {row["score"] for row in listed["rows"]} == set(names())
     for name in names():
         assert name in done.out
-    assert set(found["rows"][0]) == {
+    assert set(listed["rows"][0]) == {
         "dataset",
         "score",
         "shots",
@@ -281,8 +281,8 @@ def test_errors_are_one_message_without_a_traceback(
     trustvlm, fitted, shots, photos, tmp_path, monkeypatch, arguments, code, message
 ):
     monkeypatch.chdir(tmp_path)
-    known = {"fitted": fitted, "shots": shots, "photos": photos}
-    done = trustvlm(*(a.format(**known) for a in arguments))
+    names = {"fitted": fitted, "shots": shots, "photos": photos}
+    done = trustvlm(*(a.format(**names) for a in arguments))
     assert done.code == code
     assert message in done.err
     assert "Traceback" not in done.err
@@ -339,10 +339,10 @@ def test_the_module_runs_and_starts_without_heavy_imports():
 def test_a_file_that_is_none_is_not_compared(trustvlm, tmp_path):
     done = trustvlm("report", "compare", tmp_path / "missing.json", tmp_path / "other.json")
     assert done.code == 1
-    told = " ".join(done.err.split())
-    assert "missing.json" in told
-    assert "there is no such file: check the path." in told
-    assert "Errno" not in told
+    said = " ".join(done.err.split())
+    assert "missing.json" in said
+    assert "there is no such file: check the path." in said
+    assert "Errno" not in said
 
 
 def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):

@@ -7,8 +7,9 @@ import pytest
 
 from processes import finished, running
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
-from trustvlm.pipeline import state
-from trustvlm.pipeline.state import check_same_model, check_target, read_artefact, write_artefact
+from trustvlm.pipeline import artefact
+from trustvlm.pipeline.artefact import check_target, read_artefact, write_artefact
+from trustvlm.pipeline.state import check_same_model
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3)[:, ::-1], "b": np.array([1, 2])}
 
@@ -183,13 +184,13 @@ def test_a_folder_that_nobody_may_write_to_is_named():
 def test_what_comes_into_the_older_folder_meanwhile_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "m.trust"
     write_artefact(path, {"value": 1}, ARRAYS)
-    put = state._put
+    put = artefact._put
 
     def late(fresh, path, older):
         (path / "late.txt").write_text("precious")
         put(fresh, path, older)
 
-    monkeypatch.setattr(state, "_put", late)
+    monkeypatch.setattr(artefact, "_put", late)
     with pytest.warns(TrustVLMWarning, match="left over from the model that was replaced"):
         write_artefact(path, {"value": 2}, ARRAYS)
     assert read_artefact(path)[0]["value"] == 2
@@ -201,7 +202,7 @@ def test_where_folders_cannot_change_places_a_failure_puts_the_older_one_back(
     tmp_path, monkeypatch
 ):
     path = tmp_path / "m.trust"
-    monkeypatch.setattr(state, "_exchange", lambda *_: False)
+    monkeypatch.setattr(artefact, "_exchange", lambda *_: False)
     for value in (1, 2):
         write_artefact(path, {"value": value}, ARRAYS)
     rename = Path.rename

@@ -9,7 +9,12 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
-from trustvlm.pipeline.state import read_artefact, write_artefact
+from trustvlm.images import find_images
+from trustvlm.pipeline.artefact import read_artefact, write_artefact
+from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.records import encode_images
+from trustvlm.pipeline.verdict import verdicts_with_shots
+from trustvlm.scores import apply
 
 ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
 
@@ -45,9 +50,9 @@ def test_calibration_equals_the_decisions_on_the_verdicts(fitted, labelled, phot
     truth = [v.path.split("/")[0] for v in verdicts]
     right = [v.label == t for v, t in zip(verdicts, truth, strict=True)]
     confidence = verdicts.column("confidence")
-    found = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
-    assert found.certificate == decisions.certify(confidence, right, 0.2, 0.9)
-    assert found.certificate.certified
+    learned = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    assert learned.certificate == decisions.certify(confidence, right, 0.2, 0.9)
+    assert learned.certificate.certified
     calibrator = decisions.Calibrator().fit(confidence, right)
     after = fitted.predict(photos)
     assert after.column("confidence") == before.column("confidence")
@@ -55,10 +60,10 @@ def test_calibration_equals_the_decisions_on_the_verdicts(fitted, labelled, phot
         calibrator.predict(before.column("confidence"))
     )
     for verdict in after:
-        reached = verdict.confidence >= found.certificate.threshold
+        reached = verdict.confidence >= learned.certificate.threshold
         assert verdict.decision == ("accept" if reached else "review")
-        told = "reaches the threshold" if reached else "is below the threshold"
-        assert told in verdict.reason
+        stated = "reaches the threshold" if reached else "is below the threshold"
+        assert stated in verdict.reason
 
 
 def test_without_a_certified_threshold_everything_is_reviewed(fitted, labelled, photos):
@@ -76,15 +81,15 @@ def test_the_artefact_keeps_what_was_certified(fitted, labelled, photos, tmp_pat
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
-    told = stored["calibration"]
-    assert told["certificate"]["risk"] == 0.2
-    assert told["certificate"]["confidence_level"] == 0.9
-    assert told["certificate"]["method"] == "fixed_sequence"
-    assert told["data"]["n"] == 45
-    assert told["data"]["counts"] == [15, 15, 15]
-    assert len(told["data"]["fingerprint"]) == 64
-    assert told["created_at"].startswith("20")
-    assert told["statement"] in stored["decision_rule"]
+    stated = stored["calibration"]
+    assert stated["certificate"]["risk"] == 0.2
+    assert stated["certificate"]["confidence_level"] == 0.9
+    assert stated["certificate"]["method"] == "fixed_sequence"
+    assert stated["data"]["n"] == 45
+    assert stated["data"]["counts"] == [15, 15, 15]
+    assert len(stated["data"]["fingerprint"]) == 64
+    assert stated["created_at"].startswith("20")
+    assert stated["statement"] in stored["decision_rule"]
     assert "drawn independently" in stored["decision_rule"]
     loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
     assert loaded.predict(photos).to_csv() == fitted.predict(photos).to_csv()
@@ -111,26 +116,26 @@ def test_images_have_one_role(fitted, shots, labelled):
         fitted.calibrate(shots)
     copied = labelled / "red" / "copied.png"
     copied.write_bytes((shots / "red" / "00.png").read_bytes())
-    found = fitted.calibrate(labelled, exclude_shots=True).calibration_
-    assert len(found.labels) == 45
+    learned = fitted.calibrate(labelled, exclude_shots=True).calibration_
+    assert len(learned.labels) == 45
     with pytest.raises(LeakError, match="among the shots and the images calibrated on"):
         fitted.evaluate(labelled)
     with pytest.raises(InputError, match="No labelled image is left"):
         fitted.evaluate(labelled, exclude_shots=True)
     # Calibrating again on the same images is no leak.
-    assert fitted.calibrate(labelled, exclude_shots=True).calibration_.images == found.images
+    assert fitted.calibrate(labelled, exclude_shots=True).calibration_.images == learned.images
 
 
 def test_copies_and_broken_images_are_left_out_with_a_warning(fitted, labelled):
     (labelled / "red" / "twice.png").write_bytes((labelled / "red" / "00.png").read_bytes())
     (labelled / "blue" / "broken.png").write_bytes(b"")
     with pytest.warns(TrustVLMWarning) as caught:
-        found = fitted.calibrate(labelled).calibration_
+        learned = fitted.calibrate(labelled).calibration_
     messages = [str(w.message) for w in caught]
     assert any("1 copies of other images" in m for m in messages)
     assert any("broken.png" in m for m in messages)
-    assert len(found.labels) == 45
-    assert found.unreadable == ("blue/broken.png",)
+    assert len(learned.labels) == 45
+    assert learned.unreadable == ("blue/broken.png",)
 
 
 def test_another_score_needs_another_calibration(fitted, labelled, photos, shots):
@@ -147,9 +152,9 @@ def test_another_score_needs_another_calibration(fitted, labelled, photos, shots
 def test_evaluations_tell_of_the_calibration(fitted, labelled, photos):
     result = fitted.calibrate(labelled, risk=0.2).evaluate(photos)
     assert result.model["calibration"]["data"]["n"] == 45
-    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))["p_correct"]
+    stated = json.loads(json.dumps(result.to_dict(), allow_nan=False))["p_correct"]
     p = result.verdicts.column("p_correct")
-    assert told["brier"] == pytest.approx(metrics.brier(p, result.correct()))
+    assert stated["brier"] == pytest.approx(metrics.brier(p, result.correct()))
     np.testing.assert_allclose(
         result.verdicts.column("p_correct"),
         fitted.calibration_.calibrator.predict(result.results["trustvlm_star"].confidence),
@@ -205,9 +210,9 @@ def test_the_shots_alone_give_a_probability_and_promise_nothing(fitted, shots, p
     assert after.column("decision") == before.column("decision")
     assert after.column("reason") == before.column("reason")
     assert not any(math.isnan(p) for p in after.column("p_correct"))
-    found = fitted.calibration_
+    learned = fitted.calibration_
     held_out = fitted.cross_validate(["trustvlm_star"], folds=4).results["trustvlm_star"]
-    np.testing.assert_array_equal(found.result.confidence, held_out.confidence)
+    np.testing.assert_array_equal(learned.result.confidence, held_out.confidence)
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
@@ -219,11 +224,11 @@ def test_the_shots_alone_give_a_probability_and_promise_nothing(fitted, shots, p
 
 
 def test_the_quality_is_measured_on_images_left_out(fitted, labelled):
-    found = fitted.calibrate(labelled).calibration_
-    p = decisions.cross_fitted(found.result.confidence, found.correct)
-    assert found.quality()["brier"] == metrics.brier(p, found.correct)
-    accuracy = found.correct.mean()
-    assert found.quality()["brier_constant"] == pytest.approx(accuracy * (1 - accuracy))
+    learned = fitted.calibrate(labelled).calibration_
+    p = decisions.cross_fitted(learned.result.confidence, learned.correct)
+    assert learned.quality()["brier"] == metrics.brier(p, learned.correct)
+    accuracy = learned.correct.mean()
+    assert learned.quality()["brier_constant"] == pytest.approx(accuracy * (1 - accuracy))
 
 
 def test_an_unfitted_model_cannot_be_calibrated(labelled):
@@ -235,15 +240,15 @@ def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, label
     fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
     # All but a picture of the shots' own colours would be called unlike any class.
     scope = decisions.OODThreshold(below=2.0, false_flags=0.01)
-    evidence = fitted.evidence_of_shots()
-    from trustvlm.images import find_images
-    from trustvlm.pipeline.predict import judge
-    from trustvlm.pipeline.records import gather
-    from trustvlm.scores import prepare
-
-    score = prepare(fitted.score, evidence)
-    for found in gather(fitted, find_images(photos)):
-        shown = fitted.evidence(found.image_embeddings, found.features, shots=evidence)
-        for verdict in judge(shown, score, found, ["b", "g", "r"], scope, fitted.calibration_):
-            assert verdict.decision == "review"
-            assert verdict.reason.startswith("the image resembles none of the classes")
+    images = encode_images(find_images(photos), fitted.embedder)
+    shown = fitted.evidence(images.image_embeddings, images.features)
+    result = apply(fitted.score, shown)
+    for verdict in verdicts_with_shots(
+        result,
+        explain(shown, result.prediction, scope),
+        images.paths,
+        ["b", "g", "r"],
+        fitted.calibration_,
+    ):
+        assert verdict.decision == "review"
+        assert verdict.reason.startswith("the image resembles none of the classes")

@@ -46,10 +46,10 @@ def test_folds_are_even_in_every_class_and_leave_some_of_it(labels, folds):
 def test_each_shot_is_judged_by_the_others_of_other_folds(folds):
     labels = [0, 1, 0, 2, 1, 0, 0, 1, 2, 3]
     evidence = shots(labels)
-    found = cross_validate(evidence, SOME, folds=folds, parameters={"knn": {"k": 2}})
+    validated = cross_validate(evidence, SOME, folds=folds, parameters={"knn": {"k": 2}})
     fold = deal_folds(np.array(labels), folds)
-    assert found.left_out == 1
-    assert found.labels.tolist() == labels[:-1]
+    assert validated.left_out == 1
+    assert validated.labels.tolist() == labels[:-1]
     for name in SOME:
         for i in range(9):
             kept = fold != fold[i]
@@ -61,26 +61,27 @@ def test_each_shot_is_judged_by_the_others_of_other_folds(folds):
                 support_labels=evidence.support_labels[kept],
                 **({"k": 2} if name == "knn" else {}),
             )
-            assert found.results[name].prediction[i] == alone.prediction[0]
-            assert found.results[name].confidence[i] == pytest.approx(alone.confidence[0])
+            assert validated.results[name].prediction[i] == alone.prediction[0]
+            assert validated.results[name].confidence[i] == pytest.approx(alone.confidence[0])
         expected = metrics.evaluate(
-            found.results[name].confidence, found.results[name].prediction == found.labels
+            validated.results[name].confidence,
+            validated.results[name].prediction == validated.labels,
         )
-        assert found.metrics[name] == expected
+        assert validated.metrics[name] == expected
 
 
 def test_all_scores_and_their_rows():
-    found = cross_validate(shots(np.arange(24) % 4))
-    assert set(found.metrics) == set(scores.names())
-    rows = found.to_dict()["rows"]
-    assert [row["score"] for row in rows] == list(found.metrics)
+    validated = cross_validate(shots(np.arange(24) % 4))
+    assert set(validated.metrics) == set(scores.names())
+    rows = validated.to_dict()["rows"]
+    assert [row["score"] for row in rows] == list(validated.metrics)
     assert {row["n"] for row in rows} == {24}
 
 
 def test_the_difference_is_paired():
-    found = cross_validate(shots(np.arange(40) % 4), ["msp", "trustvlm_star"])
-    gain = found.difference("trustvlm_star", "msp")
-    accuracy = {name: found.metrics[name].accuracy for name in found.metrics}
+    validated = cross_validate(shots(np.arange(40) % 4), ["msp", "trustvlm_star"])
+    gain = validated.difference("trustvlm_star", "msp")
+    accuracy = {name: validated.metrics[name].accuracy for name in validated.metrics}
     assert gain.difference == pytest.approx(accuracy["trustvlm_star"] - accuracy["msp"])
     assert gain.low > 0
 
@@ -116,7 +117,7 @@ def test_a_model_judges_its_own_shots_with_its_own_settings(tmp_path):
 
     model = fitted()
     names = ["trustvlm", "trustvlm_star", "trustvlm_star_f"]
-    found = model.cross_validate(names, folds=3)
+    validated = model.cross_validate(names, folds=3)
     expected = cross_validate(
         model.evidence_of_shots(),
         names,
@@ -125,11 +126,11 @@ def test_a_model_judges_its_own_shots_with_its_own_settings(tmp_path):
     )
     for name in names:
         np.testing.assert_array_equal(
-            found.results[name].confidence, expected.results[name].confidence
+            validated.results[name].confidence, expected.results[name].confidence
         )
     # The prototypes of a fine-tuned model know every shot: they are not what is measured.
     tuned = fitted(finetune=True).cross_validate(names, folds=3)
     for name in names:
         np.testing.assert_array_equal(
-            found.results[name].confidence, tuned.results[name].confidence
+            validated.results[name].confidence, tuned.results[name].confidence
         )

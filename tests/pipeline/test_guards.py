@@ -12,7 +12,8 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline import advise, monitor
-from trustvlm.pipeline.shot_quality import examine
+from trustvlm.pipeline.records import encode_images, list_labelled
+from trustvlm.pipeline.shot_quality import Trial, examine
 
 
 def new_model(**settings):
@@ -79,9 +80,9 @@ def test_near_copies_of_shots_are_listed_and_kept(tmp_path, photos):
     edited = Image.eval(original, lambda value: min(255, value + 4))
     edited.save(tmp_path / "labelled" / "a" / "edited.png")
     result = new_model().fit(tmp_path / "shots").evaluate(tmp_path / "labelled")
-    found = result.near_copies.found
-    assert [(copy.path, copy.shot) for copy in found] == [("a/edited.png", "a/3.png")]
-    assert found[0].cosine > 0.99
+    outcome = result.near_copies.pairs
+    assert [(copy.path, copy.shot) for copy in outcome] == [("a/edited.png", "a/3.png")]
+    assert outcome[0].cosine > 0.99
     assert len(result.labels) == 7, "it is only a warning"
     assert "1 image is nearly the same as an example image" in result.near_copies.warning()
     assert result.to_dict()["near_copies"][0]["shot"] == "a/3.png"
@@ -90,17 +91,17 @@ def test_near_copies_of_shots_are_listed_and_kept(tmp_path, photos):
 def test_health_names_shots_and_finds_their_files_while_they_last(shots, model):
     (shots / "red" / "extra.png").write_bytes((shots / "blue" / "05.png").read_bytes())
     model.fit(shots)
-    found = examine(model)
-    listed = json.loads(json.dumps(found.to_dict()))["mislabelled"]
+    outcome = examine(model.state)
+    listed = json.loads(json.dumps(outcome.to_dict()))["mislabelled"]
     assert [(item["path"], item["label"], item["looks_like"]) for item in listed] == [
         ("red/extra.png", "red", "blue")
     ]
-    suspect = found.health.suspects[0].shot
-    assert found.file(suspect) == shots / "red" / "extra.png"
+    suspect = outcome.health.suspects[0].shot
+    assert outcome.file(suspect) == shots / "red" / "extra.png"
     (shots / "red" / "extra.png").write_bytes(b"another")
-    assert found.file(suspect) is None
+    assert outcome.file(suspect) is None
     (shots / "red" / "extra.png").unlink()
-    assert found.file(suspect) is None
+    assert outcome.file(suspect) is None
 
 
 def test_the_folder_of_the_shots_survives_saving(shots, model, tmp_path):
@@ -108,29 +109,29 @@ def test_the_folder_of_the_shots_survives_saving(shots, model, tmp_path):
     model.save(tmp_path / "m.trust")
     same = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
     loaded = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
-    assert examine(loaded).file(0) == shots / "blue" / "00.png"
+    assert examine(loaded.state).file(0) == shots / "blue" / "00.png"
     manifest = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
     del manifest["shots"]["folder"]
     (tmp_path / "m.trust" / "manifest.json").write_text(json.dumps(manifest))
     older = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
-    assert examine(older).file(0) is None
+    assert examine(older.state).file(0) is None
 
 
 def test_shots_named_by_path_are_found_again(shots):
     paths = [str(shots / name / f"{i:02d}.png") for name in COLOURS for i in range(4)]
     labels = [name for name in COLOURS for _ in range(4)]
-    found = examine(new_model().fit((paths, labels)))
-    assert found.file(0) == shots / "red" / "00.png"
+    outcome = examine(new_model().fit((paths, labels)).state)
+    assert outcome.file(0) == shots / "red" / "00.png"
 
 
 def test_advice_leaves_shots_out_and_tells_everything_in_json(model, shots, photos):
     (photos / "red" / "a_shot.png").write_bytes((shots / "red" / "00.png").read_bytes())
     (photos / "red" / "broken.png").write_bytes(b"")
-    found = advise(model, photos, risk=0.2, examples=3)
-    assert found.excluded == ("red/a_shot.png",)
-    assert [failure.path for failure in found.failures] == ["red/broken.png"]
-    assert found.advice.n == 30
-    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    outcome = advise(model, photos, risk=0.2, examples=3)
+    assert outcome.excluded == ("red/a_shot.png",)
+    assert [failure.path for failure in outcome.failures] == ["red/broken.png"]
+    assert outcome.advice.n == 30
+    stored = json.loads(json.dumps(outcome.to_dict(), allow_nan=False))
     assert stored["label_next"]["risk"] == 0.2
     assert {item["label"] for item in stored["label_next"]["classes"]} <= set(COLOURS)
     assert [item["label"] for item in stored["health"]["prototypes"]] == sorted(COLOURS)
@@ -139,14 +140,8 @@ def test_advice_leaves_shots_out_and_tells_everything_in_json(model, shots, phot
 
 def test_advice_is_what_fitting_with_these_examples_gives(model, shots, photos, tmp_path):
     """The trial of joined images equals a model that was fitted with them."""
-    from trustvlm.images import find_labelled
-    from trustvlm.pipeline.records import gather_all
-    from trustvlm.pipeline.shot_quality import _Trial
-
-    refs = find_labelled(photos).refs
-    found = gather_all(model, refs)
-    labels = model.classes_.indices([str(ref.label) for ref in refs])
-    trial = _Trial(model, found.image_embeddings, found.features, labels)
+    images = encode_images(list_labelled(photos, model.classes_), model.embedder)
+    refs, trial = images.refs, Trial(model.state, images)
     joined, judged = np.array([0, 1, 12]), np.array([5, 15, 25])
     for i in joined:
         name = refs[i].path.replace("/", "/joined_")
@@ -159,10 +154,10 @@ def test_advice_is_what_fitting_with_these_examples_gives(model, shots, photos, 
 class TestMonitor:
     def test_ordinary_images_raise_no_alarm_and_strange_ones_do(self, model, photos, strange):
         assert not monitor(model, photos).monitor.drifted
-        found = monitor(model, strange)
-        assert found.monitor.drifted
-        assert found.calibrated_on == "120 example images, each held out"
-        assert found.latest["typicality"] < found.monitor.streams["typicality"].usual
+        outcome = monitor(model, strange)
+        assert outcome.monitor.drifted
+        assert outcome.calibrated_on == "120 example images, each held out"
+        assert outcome.latest["typicality"] < outcome.monitor.streams["typicality"].usual
 
     def test_the_state_goes_on_and_counts_every_image_once(self, model, photos, strange, tmp_path):
         state = tmp_path / "drift.json"
@@ -179,9 +174,9 @@ class TestMonitor:
 
     def test_a_reference_replaces_the_shots(self, model, photos, strange, tmp_path):
         state = tmp_path / "drift.json"
-        found = monitor(model, strange, reference=strange, state=state)
-        assert found.calibrated_on == "60 reference images"
-        assert not found.monitor.drifted
+        outcome = monitor(model, strange, reference=strange, state=state)
+        assert outcome.calibrated_on == "60 reference images"
+        assert not outcome.monitor.drifted
         with pytest.raises(InputError, match="has a reference already"):
             monitor(model, photos, reference=photos, state=state)
         assert monitor(model, photos, state=state).monitor.drifted
@@ -194,13 +189,13 @@ class TestMonitor:
         model.calibrate(other)
         with pytest.raises(InputError, match="calibrated again"):
             monitor(model, photos, state=state)
-        found = monitor(model, photos)
-        assert found.calibrated_on == (
+        outcome = monitor(model, photos)
+        assert outcome.calibrated_on == (
             "60 calibration images (confidence) and 120 example images, each held out"
         )
-        calibration = found.monitor.streams["confidence"].calibration
+        calibration = outcome.monitor.streams["confidence"].calibration
         assert list(calibration) == sorted(model.predict(other).column("confidence"))
-        assert not found.monitor.drifted
+        assert not outcome.monitor.drifted
         assert monitor(model, strange).monitor.drifted
 
     def test_a_score_that_adapts_to_the_batch_does_not_hide_that_it_changed(
@@ -208,16 +203,16 @@ class TestMonitor:
     ):
         adapting = new_model(score="auto_adapted").fit(shots)
         assert not monitor(adapting, photos).monitor.drifted
-        found = monitor(adapting, strange)
-        assert found.monitor.drifted
-        assert set(found.latest) == {"text_confidence", "typicality"}
+        outcome = monitor(adapting, strange)
+        assert outcome.monitor.drifted
+        assert set(outcome.latest) == {"text_confidence", "typicality"}
 
     def test_unreadable_images_are_told_and_left_out(self, model, photos):
         (photos / "red" / "broken.png").write_bytes(b"no image")
-        found = monitor(model, photos)
-        assert [failure.path for failure in found.failures] == ["red/broken.png"]
-        assert found.new == 30
-        json.dumps(found.to_dict(), allow_nan=False)
+        outcome = monitor(model, photos)
+        assert [failure.path for failure in outcome.failures] == ["red/broken.png"]
+        assert outcome.new == 30
+        json.dumps(outcome.to_dict(), allow_nan=False)
 
     def test_a_state_is_bound_to_its_model_and_bound(self, model, shots, photos, tmp_path):
         state = tmp_path / "drift.json"

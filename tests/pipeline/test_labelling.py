@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pictures import COLOURS, picture
+from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.pipeline.label_images import _reason
+from trustvlm.pipeline.explain import reason_without_shots
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,20 @@ def test_every_image_has_a_row_in_order_and_broken_ones_an_error(folder, store):
     assert {v.decision for v in good} <= {"accept", "review"}
 
 
-def test_correcting_follows_the_images(folder, store):
-    kept, corrected = labelled(folder, store), labelled(folder, store, correct=True)
-    changed = [(b, a) for b, a in zip(kept, corrected, strict=True) if b.label != a.label]
+def test_correcting_follows_the_images(folder):
+    """Text that guesses, of colours that are plain to see: the groups outweigh it, by path."""
+    encoders = {"vlm": PixelEncoder(seed=7), "vision": PixelEncoder(seed=57, dim=9)}
+    model = TrustVLM(**encoders, classes=list(COLOURS), store=EmbeddingStore.memory())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        kept, corrected = (model.label(folder, correct=correct) for correct in (False, True))
+    assert corrected.column("path") == kept.column("path")
+    changed = [(a, b) for a, b in zip(kept, corrected, strict=True) if a.label != b.label]
     assert changed
     for before, after in changed:
-        assert f"the images that this one resembles are '{after.label}'" in before.reason
-        assert f"outweighs the text's choice of '{before.label}'" in after.reason
+        assert f"are '{after.label}', which outweighs" in after.reason
+        assert f"choice of '{before.label}'" in after.reason
+        assert f"resembles are '{after.label}'" in before.reason
         assert before.decision == after.decision == "review"
 
 
@@ -69,11 +77,13 @@ def test_class_names_are_needed(folder, store):
     [((0, 0, 0), "agree"), ((0, 0, 1), "but the images"), ((1, 0, 1), "outweighs")],
 )
 def test_reasons_say_which_side_says_what(choices, expected):
-    assert expected in _reason(*choices, np.array([0.4, 0.6]), ["a", "b"], sure=True)
+    assert expected in reason_without_shots(*choices, np.array([0.4, 0.6]), ["a", "b"], sure=True)
 
 
 def test_a_reason_says_why_an_agreement_is_not_enough():
-    assert "less likely" in _reason(0, 0, 0, np.array([0.4, 0.6]), ["a", "b"], sure=False)
+    assert "less likely" in reason_without_shots(
+        0, 0, 0, np.array([0.4, 0.6]), ["a", "b"], sure=False
+    )
 
 
 def test_a_single_class_is_never_accepted(folder, store):

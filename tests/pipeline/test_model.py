@@ -253,18 +253,20 @@ def test_classes_that_share_a_name_are_told_apart_by_their_examples(tmp_path):
     ):
         model.fit(folder)
     np.testing.assert_array_equal(model.text_embeddings_[836], model.text_embeddings_[837])
-    found = model.predict(photos)
+    verdicts = model.predict(photos)
     named = {"n04355933": "sunglasses (n04355933)", "n04356056": "sunglasses (n04356056)"}
-    assert [v.label for v in found] == [named.get(v.path.split("/")[0], "tench") for v in found]
+    assert [v.label for v in verdicts] == [
+        named.get(v.path.split("/")[0], "tench") for v in verdicts
+    ]
     assert model.evaluate(photos, scores=["msp"]).metrics["trustvlm_star"].accuracy == 1
     # What was predicted can be evaluated against, and the model is stored as it is.
-    pairs = [photos / v.path for v in found], [v.label for v in found]
+    pairs = [photos / v.path for v in verdicts], [v.label for v in verdicts]
     assert model.evaluate(pairs, scores=["msp"]).metrics["trustvlm_star"].accuracy == 1
     encoders = {"vlm": model.vlm, "vision": model.vision}
     model.vlm = model.vision = "offline"
     model.save(tmp_path / "m.trust")
     again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
-    assert again.predict(photos).to_csv() == found.to_csv()
+    assert again.predict(photos).to_csv() == verdicts.to_csv()
 
 
 def test_an_image_that_never_decodes_is_a_row_in_its_place(shots, photos):

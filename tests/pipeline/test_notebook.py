@@ -100,8 +100,8 @@ def test_a_part_keeps_its_pictures(tmp_path):
     ],
 )
 def test_what_paths_are_relative_to(source, expected):
-    found = folder_of(source)
-    assert (found and found.as_posix()) == expected
+    folder = folder_of(source)
+    assert (folder and folder.as_posix()) == expected
 
 
 def test_predict_knows_where_its_pictures_are(tmp_path):

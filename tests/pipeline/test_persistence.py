@@ -7,7 +7,7 @@ from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import TrustVLMWarning
-from trustvlm.pipeline.state import read_artefact
+from trustvlm.pipeline.artefact import read_artefact
 
 
 @pytest.fixture(scope="module")

@@ -42,14 +42,14 @@ def held_out_by_hand(evidence, score, **parameters):
     x, y = evidence.support_features, evidence.support_labels
     confidence, correct = [], []
     for i in range(len(y)):
-        place = int((y[:i] == y[i]).sum())
-        out = [np.flatnonzero(y == c)[place] for c in range(evidence.n_classes)]
+        turn = int((y[:i] == y[i]).sum())
+        out = [np.flatnonzero(y == c)[turn] for c in range(evidence.n_classes)]
         bank = PrototypeBank().fit(np.delete(x, out, 0), np.delete(y, out), n_classes=3)
-        found = scores.compute(
+        selection = scores.compute(
             score, logits=evidence.support_logits[[i]], features=x[[i]], bank=bank, **parameters
         )
-        confidence.append(found.confidence[0])
-        correct.append(found.prediction[0] == y[i])
+        confidence.append(selection.confidence[0])
+        correct.append(selection.prediction[0] == y[i])
     return np.array(confidence), np.array(correct)
 
 
@@ -82,11 +82,13 @@ def test_the_nearest_to_the_default_that_is_not_worse_beyond_chance(seed, score,
         )
         return paired.low <= 0
 
-    found = select_by_holding_out(score, evidence)
-    at = grid.index(dict(found.parameters))
-    assert found.aurc == pytest.approx(aurcs[at], abs=1e-12)
-    assert found.untuned_aurc == pytest.approx(aurcs[grid.index({n: UNTUNED[n] for n in names})])
-    assert found.n == 24
+    selection = select_by_holding_out(score, evidence)
+    at = grid.index(dict(selection.parameters))
+    assert selection.aurc == pytest.approx(aurcs[at], abs=1e-12)
+    assert selection.untuned_aurc == pytest.approx(
+        aurcs[grid.index({n: UNTUNED[n] for n in names})]
+    )
+    assert selection.n == 24
     assert good(at)
     assert not any(good(i) for i in range(len(grid)) if far(grid[i]) < far(grid[at]) - 1e-9)
 
@@ -95,27 +97,27 @@ def test_a_useless_image_term_gets_a_small_weight_and_a_useful_one_a_large_one()
     useless = select_by_holding_out("trustvlm", shots(1, per_class=400, text=2.0, image=0.0))
     useful = select_by_holding_out("trustvlm", shots(1, per_class=400, text=0.3, image=2.0))
     assert useless.parameters["weight"] < 1 < useful.parameters["weight"]
-    for found in (useless, useful):
-        assert found.aurc < found.untuned_aurc
+    for selection in (useless, useful):
+        assert selection.aurc < selection.untuned_aurc
 
 
 @pytest.mark.parametrize("score", SELECTABLE)
 def test_where_all_settings_are_alike_the_default_stays(score):
-    found = select_by_holding_out(score, shots(2, per_class=5, text=50.0, image=50.0))
-    assert found.aurc == found.untuned_aurc == 0
-    assert dict(found.parameters).items() <= UNTUNED.items()
+    selection = select_by_holding_out(score, shots(2, per_class=5, text=50.0, image=50.0))
+    assert selection.aurc == selection.untuned_aurc == 0
+    assert dict(selection.parameters).items() <= UNTUNED.items()
 
 
 @pytest.mark.parametrize("score", SELECTABLE)
 def test_one_shot_a_class_says_nothing_and_that_is_said(score):
-    found = select_by_holding_out(score, shots(per_class=1))
-    assert dict(found.parameters).items() <= UNTUNED.items()
-    assert found.n == 0
-    assert math.isnan(found.aurc)
-    assert "no class has a second shot" in str(found)
-    assert found.to_dict()["aurc"] is None
-    again = Selection.from_dict(json.loads(json.dumps(found.to_dict())))
-    assert again.to_dict() == found.to_dict()
+    selection = select_by_holding_out(score, shots(per_class=1))
+    assert dict(selection.parameters).items() <= UNTUNED.items()
+    assert selection.n == 0
+    assert math.isnan(selection.aurc)
+    assert "no class has a second shot" in str(selection)
+    assert selection.to_dict()["aurc"] is None
+    again = Selection.from_dict(json.loads(json.dumps(selection.to_dict())))
+    assert again.to_dict() == selection.to_dict()
 
 
 def test_classes_with_one_shot_are_counted():
@@ -127,15 +129,15 @@ def test_classes_with_one_shot_are_counted():
         support_labels=whole.support_labels[one],
         support_logits=whole.support_logits[one],
     )
-    found = select_by_holding_out("trustvlm_star", some)
-    assert found.n == 8
-    assert "1 shots of classes without another one" in str(found)
+    selection = select_by_holding_out("trustvlm_star", some)
+    assert selection.n == 8
+    assert "1 shots of classes without another one" in str(selection)
 
 
 def test_what_is_given_is_not_selected():
     evidence = shots(1, per_class=60, text=0.3, image=3.0)
-    found = select_by_holding_out("trustvlm_star", evidence, fixed={"weight": 0.7})
-    assert set(found.parameters) == {"temperature"}
+    selection = select_by_holding_out("trustvlm_star", evidence, fixed={"weight": 0.7})
+    assert set(selection.parameters) == {"temperature"}
     none = select_by_holding_out("trustvlm", evidence, fixed={"weight": 0.7})
     assert not none.parameters
     by_hand = held_out_by_hand(evidence, "trustvlm", weight=0.7)
@@ -150,24 +152,24 @@ def test_fine_tuned_prototypes_take_what_suits_the_means():
 
 
 def test_other_images_are_judged_with_the_whole_bank():
-    known = shots(1)
+    shown = shots(1)
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, size=80)
-    images = known.with_images(
+    images = shown.with_images(
         logits=rng.normal(size=(80, 3)) + np.eye(3)[labels], features=rng.normal(size=(80, 6))
     )
-    found = select_on("trustvlm_star", images, labels)
-    result = scores.apply("trustvlm_star", images, **found.parameters)
+    selection = select_on("trustvlm_star", images, labels)
+    result = scores.apply("trustvlm_star", images, **selection.parameters)
     expected = metrics.aurc(result.confidence, result.prediction == labels)
-    assert found.aurc == pytest.approx(expected, abs=1e-12)
-    assert (found.by, found.n) == ("validation", 80)
+    assert selection.aurc == pytest.approx(expected, abs=1e-12)
+    assert (selection.by, selection.n) == ("validation", 80)
     none = select_on("trustvlm", images.rows(slice(0)), labels[:0])
     assert dict(none.parameters) == {"weight": 1.0}
     assert "no image to select on" in str(none)
     with pytest.raises(InputError, match="80 `labels`"):
         select_on("trustvlm", images, labels[:3])
     with pytest.raises(EvidenceMissingError, match="`features`"):
-        select_on("trustvlm", known.with_images(logits=images.logits), labels)
+        select_on("trustvlm", shown.with_images(logits=images.logits), labels)
 
 
 def test_other_scores_have_nothing_to_select():
@@ -194,20 +196,20 @@ def model(**settings):
 def test_a_model_keeps_what_was_selected_and_how(folders, tmp_path, how):
     on = {k: folders.get(v, v) for k, v in how.items()}
     fitted = model().fit(folders["shots"], **on)
-    found = fitted.selection_
-    assert fitted.parameters_ == dict(found.parameters)
-    expected = model(score_parameters=dict(found.parameters)).fit(folders["shots"])
+    selection = fitted.selection_
+    assert fitted.parameters_ == dict(selection.parameters)
+    expected = model(score_parameters=dict(selection.parameters)).fit(folders["shots"])
     assert fitted.predict(folders["test"]).to_csv() == expected.predict(folders["test"]).to_csv()
     encoders = {"vlm": fitted.vlm, "vision": fitted.vision}
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())["score"]
-    assert stored["parameters"] == dict(found.parameters)
+    assert stored["parameters"] == dict(selection.parameters)
     assert stored["selection"]["by"] == ("loo" if "select" in how else "validation")
     assert len(stored["selection"]["images"]) == (0 if "select" in how else 18)
     again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
-    assert again.selection_ == found
-    assert again.parameters_ == dict(found.parameters)
+    assert again.selection_ == selection
+    assert again.parameters_ == dict(selection.parameters)
 
 
 def test_the_selection_is_made_before_fine_tuning_and_at_its_temperature(folders):
@@ -219,7 +221,7 @@ def test_the_selection_is_made_before_fine_tuning_and_at_its_temperature(folders
 
 
 def test_images_selected_on_are_neither_shots_nor_evaluated(folders):
-    with pytest.raises(LeakError, match="18 of 18 images to choose settings on"):
+    with pytest.raises(LeakError, match=r"18 of 18 images are also among the shots.*--select loo"):
         model().fit(folders["shots"], select_on=folders["shots"])
     fitted = model().fit(folders["shots"], select_on=folders["val"])
     with pytest.raises(LeakError, match="among the images selected on"):

@@ -7,10 +7,9 @@ import numpy as np
 from evaluations import make_evaluation
 from trustvlm import metrics
 from trustvlm.decisions import Calibrator, certify
-from trustvlm.pipeline.calibration import Calibration
-from trustvlm.pipeline.explain import look
-from trustvlm.pipeline.predict import verdict_rows
-from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.state import Calibration
+from trustvlm.pipeline.verdict import Verdicts, verdicts_with_shots
 from trustvlm.report import render_html
 from trustvlm.report.page import figures_of
 from trustvlm.report.sections import calibration_section
@@ -108,7 +107,7 @@ def test_verdicts_of_an_evaluation_follow_the_calibration():
     evaluation, found = calibrated()
     own = evaluation.results["trustvlm"]
     logits = np.zeros((len(own.prediction), 5))
-    views = look(Evidence.of(logits=logits), own.prediction)
-    rows = verdict_rows(own, views, ["x"] * len(logits), evaluation.class_names, found)
+    shown = explain(Evidence.of(logits=logits), own.prediction)
+    rows = verdicts_with_shots(own, shown, ["x"] * len(logits), evaluation.class_names, found)
     assert [r.decision for r in rows] == evaluation.verdicts.column("decision")
     assert [r.p_correct for r in rows] == evaluation.verdicts.column("p_correct")

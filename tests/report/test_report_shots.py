@@ -16,8 +16,8 @@ from trustvlm.data_quality.label_next import Advice, ClassAdvice, CoverageGain
 from trustvlm.data_quality.outliers import Outlier
 from trustvlm.data_quality.overlapping_classes import OverlappingClasses
 from trustvlm.decisions import DriftMonitor
-from trustvlm.pipeline.leaks import NearCopies, NearCopy
-from trustvlm.pipeline.monitor import Watched
+from trustvlm.pipeline.evaluate import NearCopies, NearCopy
+from trustvlm.pipeline.monitor import DriftReport
 from trustvlm.pipeline.shot_quality import ShotHealth
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report.page import render_html
@@ -135,7 +135,7 @@ def watched(values, calibration=None, **changes):
     monitor = DriftMonitor.start(start).after({"confidence": values})
     latest = {"confidence": float(np.median(values)) if len(values) else math.nan}
     fields = {"new": len(values), "repeated": 0, "failures": Verdicts([]), "latest": latest}
-    return Watched(monitor, "40 reference images", **{**fields, **changes})
+    return DriftReport(monitor, "40 reference images", **{**fields, **changes})
 
 
 class TestDriftWords:

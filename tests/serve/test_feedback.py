@@ -349,9 +349,9 @@ def test_the_nearest_example_is_the_nearest(reviewed, colours):
     unit = model.support_features_ / np.linalg.norm(model.support_features_, axis=1)[:, None]
     for verdict_, (i, name) in zip(verdicts, enumerate(COLOURS_), strict=True):
         from trustvlm.images import InMemoryImage
-        from trustvlm.pipeline.records import gather_all
+        from trustvlm.pipeline.predict import Predictor
 
-        features = gather_all(model, [InMemoryImage("a", png(name, 50 + i))]).features[0]
+        features = Predictor(model).encode([InMemoryImage("a", png(name, 50 + i))]).features[0]
         cosines = unit @ (features / np.linalg.norm(features))
         for role in ("label", "runner_up"):
             c = model.classes_.labels.index(verdict_[role])

@@ -58,9 +58,9 @@ def write_fiftyone(
     if not rows:
         raise InputError("Expected at least one image that could be read, but there is none.")
     classes = sorted({row.label for row in rows})
-    index = {name: place for place, name in enumerate(classes)}
+    index = {name: i for i, name in enumerate(classes)}
     # Numbers as names: a path with dots would lose its end, where extensions are dropped.
-    names = [f"{place:08d}" for place in range(len(rows))]
+    names = [f"{i:08d}" for i in range(len(rows))]
     base = Path(images).absolute()
     data = {name: str(base / row.path) for name, row in zip(names, rows, strict=True)}
     labels = {

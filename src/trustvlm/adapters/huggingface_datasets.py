@@ -15,7 +15,6 @@ from trustvlm.images.references import UnreadableImage
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import COLUMNS
-from trustvlm.scores import get
 
 Batch = Mapping[str, Sequence[Any]]
 
@@ -64,13 +63,13 @@ def on_dataset(
 
 
 def _checked(model: TrustVLM) -> Predictor:
-    model.check_ready()
-    if get(model.score).whole_batch:
+    predictor = Predictor(model)
+    if predictor.whole_batch:
         raise InputError(
             f"With the score `{model.score}` a verdict depends on the other images of its batch, "
             "and `map` cuts batches anywhere. Fit with another score."
         )
-    return Predictor(model)
+    return predictor
 
 
 class _Columns:
@@ -92,7 +91,7 @@ class _Columns:
                 f"Expected a batch, with a list in the column `{column}`, but got a "
                 f"{type(values).__name__}: call `map` with batched=True."
             )
-        images = [_source(value, f"{column} {place}") for place, value in enumerate(values)]
+        images = [_source(value, f"{column} {i}") for i, value in enumerate(values)]
         rows = [v.to_row() for _, part in self.predictor.chunks(images) for v in part]
         return {f"{self.prefix}{name}": [row[name] for row in rows] for name in COLUMNS[1:]}
 
@@ -140,7 +139,7 @@ def _source(value: Any, name: str) -> ImageSource:
 
 
 def _encoded(picture: Any, name: str) -> ImageSource:
-    """Encode a decoded picture again, without loss, so that it is known by its content."""
+    """Encode a decoded picture again, without loss, so that its content identifies it."""
     stream = io.BytesIO()
     try:
         # PNG has no such modes; the pipeline would convert them as well.

@@ -205,7 +205,7 @@ def metric_class(metric: str) -> Any:
                 self.add_state(name, default=[], dist_reduce_fx="cat")
 
         def __reduce__(self) -> tuple[Any, ...]:
-            # A class made by a function has no name to be found by.
+            # A class made by a function has no name to be imported by.
             return torchmetric, (metric,), self.__getstate__()
 
         def update(self, confidence: Any, correct: Any) -> None:
@@ -218,7 +218,7 @@ def metric_class(metric: str) -> Any:
             held = [self.confidence, self.correct]
             # Gathered from several processes, a state is one tensor already.
             whole = [torch.cat(part) if isinstance(part, list) and part else part for part in held]
-            found = getattr(metrics, metric)(*map(as_array, whole))
-            return torch.tensor(found, dtype=torch.float64, device=self.device)
+            value = getattr(metrics, metric)(*map(as_array, whole))
+            return torch.tensor(value, dtype=torch.float64, device=self.device)
 
     return SelectiveTorchMetric

@@ -20,7 +20,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.inputs import Source
-from trustvlm.pipeline.state import read_artefact
+from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.scores import get
 
 

@@ -69,9 +69,9 @@ class PartComputer:
         verdicts: list[Verdict] = []
         kinds: list[str] = []
         profile = Profile()
-        for encoded, of_chunk in self._predictor.chunks(readable(), profile=profile):
+        for images, of_chunk in self._predictor.chunks(readable(), profile=profile):
             verdicts += of_chunk
-            kinds += encoded.failure_kinds
+            kinds += [error.kind for error in images.errors if error is not None]
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
         last = end or broken

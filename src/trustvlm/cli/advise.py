@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import note, progress_bar, remarks, write_json
 from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.shot_quality import Advised
+    from trustvlm.pipeline.shot_quality import ShotAdvice
 
 
 _SHOWN = 10
+
+
+EPILOG = "Example:  trustvlm advise pets.trust labelled/ --risk 0.02"
 
 
 def advise(
@@ -46,7 +48,6 @@ def advise(
     With labelled images, some of them are tried as further examples and the others judge: which
     classes gain most, and how much more could be accepted at the same risk.
     """
-    from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import advise as find
 
@@ -54,28 +55,25 @@ def advise(
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
-        found = find(
+        advised = find(
             trust, labelled, risk=risk, examples=examples, progress=progress, on_trial=on_trial
         )
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    typer.echo("\n".join(_lines(found)))
-    if found.excluded:
-        note(f"{len(found.excluded)} labelled images left out: they are shots", quiet=quiet)
-    for failure in found.failures:
+    remarks(trust.encoders.notes(), quiet=quiet)
+    typer.echo("\n".join(_lines(advised)))
+    if advised.excluded:
+        note(f"{len(advised.excluded)} labelled images left out: they are shots", quiet=quiet)
+    for failure in advised.failures:
         note(f"left out: {failure.error}", quiet=quiet)
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
-        note(f"findings: {json_file}", quiet=quiet)
-    if found.failures:
+    write_json(json_file, advised.to_dict(), "findings", quiet=quiet)
+    if advised.failures:
         raise typer.Exit(3)
 
 
-def _lines(found: Advised) -> list[str]:
+def _lines(advised: ShotAdvice) -> list[str]:
     from trustvlm.report.sections import shot_groups, shot_summary
     from trustvlm.report.terminal import by_examples_alone, by_labelled_images
 
-    shots = found.shots
+    shots = advised.shots
     lines = [shot_summary(shots)]
     for group in shot_groups(shots):
         lines += ["", group.title, f"  {group.meaning}"]
@@ -84,7 +82,7 @@ def _lines(found: Advised) -> list[str]:
             lines.append(f"  - {where}: {case.text}" if where else f"  - {case.text}")
         if len(group.cases) > _SHOWN:
             lines.append(f"  ... and {len(group.cases) - _SHOWN} more; --json lists all")
-    advice = found.advice
+    advice = advised.advice
     names = shots.class_names
     return [
         *lines,
@@ -95,8 +93,3 @@ def _lines(found: Advised) -> list[str]:
             else by_labelled_images(advice, names)
         ),
     ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm advise pets.trust labelled/ --risk 0.02")(advise)

@@ -1,4 +1,4 @@
-"""The command `trustvlm`: its sub-commands, and one place where errors become exit codes."""
+"""The command `trustvlm`: its sub-commands, and where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,12 @@ for module in (
     datasets,
     scores,
 ):
-    module.add_to(app)
+    if module is serve:
+        # Its options come from the service's settings.
+        serve.add_to(app)
+        continue
+    command = module.__name__.rpartition(".")[2]
+    app.command(epilog=module.EPILOG)(getattr(module, command))
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trustvlm.cli.console import counting_bar, note
-from trustvlm.cli.options import (
-    Jobs,
-    Plugins,
-    Quiet,
-    distinct,
-    load_plugins,
-    split_names,
-    whole_numbers,
-    workers,
-)
+from trustvlm.cli import options
+from trustvlm.cli.console import counting_bar, note, remarks, write_json
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -128,11 +118,11 @@ def study(
         str | None, typer.Option(help=f"With arrays: of the metrics, {_CONVENTION} by default.")
     ] = None,
     metric: Annotated[str, typer.Option(help="The metric that the figures show.")] = "aurc",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run studies; the command's own help is made above."""
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     from dataclasses import replace
 
     from trustvlm.benchmark.studies import Plan
@@ -155,11 +145,11 @@ def study(
         answers = Answers(studies, replace(plan_of(config), metric=metric), config.out)
         total = len(config.datasets) * len(config.models) * len(config.protocols)
         with counting_bar("data sets", quiet=quiet) as progress:
-            for done, found in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
-                if isinstance(found, Unavailable):
-                    failed.append(f"failed: {found.dataset.name}: {found.error}")
+            for done, encoded in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
+                if isinstance(encoded, Unavailable):
+                    failed.append(f"failed: {encoded.dataset.name}: {encoded.error}")
                 else:
-                    answers.add(found)
+                    answers.add(encoded)
                 if progress is not None:
                     progress(done, total)
         folder = (config.out / "studies" if out is None else out) / name
@@ -167,9 +157,9 @@ def study(
     else:
         from trustvlm.benchmark import load_arrays
 
-        numbers = whole_numbers(shots or _SHOTS)
+        numbers = options.whole_numbers(shots or _SHOTS)
         plan = Plan(tuple(numbers), draws or _DRAWS, convention or _CONVENTION, metric)
-        sets = [load_arrays(file) for file in distinct(files)]
+        sets = [load_arrays(file) for file in options.distinct(files)]
         answers = Answers(studies, plan)
         answers.add(material_of(load_arrays(support), sets, plan.shots, plan.draws))
         folder = (Path("studies") if out is None else out) / name
@@ -237,22 +227,22 @@ def run(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The study; see docs/compare-scores.md.")
     ],
-    jobs: Jobs = None,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    jobs: options.Jobs = None,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run a grid of data sets, models, scores, shots and draws from image folders.
 
     Finished cells are kept in the study's folder, and embeddings in the store: run the same
     command again after an interrupt or a change, and only what is new is computed.
     """
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     from trustvlm.benchmark.config import read_config
     from trustvlm.benchmark.grid import run_grid
     from trustvlm.benchmark.page import write_page
     from trustvlm.benchmark.results import Results, write_rows
 
-    study, shared = read_config(config), workers(jobs, plugins)
+    study, shared = read_config(config), options.workers(jobs, plugins)
     with counting_bar("cells", quiet=quiet) as progress:
         grid = run_grid(study, workers=shared, on_cell=progress)
     write_rows(grid.rows, study.out)
@@ -261,10 +251,9 @@ def run(
     for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
         of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
         print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
-    for remark in grid.notes:
-        note(f"note: {remark}", quiet=quiet)
-    for told in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
-        note(told, quiet=quiet)
+    remarks(grid.notes, quiet=quiet)
+    for message in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
+        note(message, quiet=quiet)
     note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
     if good:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
@@ -307,9 +296,7 @@ def arrays(
         Path | None,
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
-    ] = "exact",
+    convention: options.Convention = "exact",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
     ] = None,
@@ -324,38 +311,36 @@ def arrays(
         Path | None,
         typer.Option(metavar="DIR", help="Write a page, tables and figures, DIR/index.html."),
     ] = None,
-    jobs: Jobs = None,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    jobs: options.Jobs = None,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare scores from arrays alone; no images, no torch.
 
     Each .npz file holds logits (n,C), features (n,d), labels (n,), class_names (C,), and
     optionally image_embeddings (n,e) and text_embeddings (C,e).
     """
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     from trustvlm.benchmark import load_arrays, run_study
-    from trustvlm.files import atomic_path, write_text
+    from trustvlm.files import atomic_path
 
-    sets = [load_arrays(test) for test in distinct(tests)]
+    sets = [load_arrays(test) for test in options.distinct(tests)]
     with counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
             sets,
-            scores=None if scores == "all" else split_names(scores),
-            shots=whole_numbers(shots),
+            scores=None if scores == "all" else options.split_names(scores),
+            shots=options.whole_numbers(shots),
             draws=draws,
             convention=convention,
             preset=_preset(preset, val),
             validation=None if val is None else load_arrays(val),
-            workers=workers(jobs, plugins),
+            workers=options.workers(jobs, plugins),
             progress=progress,
         )
     print_means(study.rows)
-    if json_file is not None:
-        content = {"rows": study.rows, "convention": convention}
-        write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-        note(f"rows: {json_file}", quiet=quiet)
+    rows = {"rows": study.rows, "convention": convention}
+    write_json(json_file, rows, "rows", quiet=quiet, indent=1)
     if report is not None:
         from trustvlm.benchmark.page import write_page
         from trustvlm.benchmark.results import Classes, Results

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli.console import note, progress_bar, remarks, write_json
+from trustvlm.cli.options import Device, ExcludeShots, ModelPath, Plugins, Quiet, load_plugins
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.calibration import Calibration
+    from trustvlm.pipeline.state import Calibration
+
+
+EPILOG = "Example:  trustvlm calibrate pets.trust labelled/ --risk 0.02 --confidence 0.95"
 
 
 def calibrate(
@@ -30,7 +32,7 @@ def calibrate(
         float, typer.Option(help="Most of what is accepted that may be wrong; 0.05 is 5 %.")
     ] = 0.05,
     confidence: Annotated[
-        float, typer.Option(help="Probability with which the promise holds.")
+        float, typer.Option(help="Probability with which the guarantee holds.")
     ] = 0.95,
     per_class: Annotated[
         bool,
@@ -64,7 +66,7 @@ def calibrate(
         bool,
         typer.Option(
             "--from-shots",
-            help="Without LABELLED: P(correct) from the examples alone; promises nothing.",
+            help="Without LABELLED: P(correct) from the examples alone; guarantees nothing.",
         ),
     ] = False,
     output: Annotated[
@@ -77,13 +79,7 @@ def calibrate(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write what was certified as JSON."),
     ] = None,
-    exclude_shots: Annotated[
-        bool,
-        typer.Option(
-            "--exclude-shots",
-            help="Leave out images that are also among the shots, instead of refusing.",
-        ),
-    ] = False,
+    exclude_shots: ExcludeShots = False,
     device: Device = "auto",
     plugins: Plugins = None,
     quiet: Quiet = False,
@@ -94,9 +90,8 @@ def calibrate(
     labelled images that would take; then everything is sent to review. The model keeps it, and
     `predict` and `evaluate` use it.
     """
-    from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.state import check_target
+    from trustvlm.pipeline.artefact import check_target
 
     load_plugins(plugins)
     if (labelled is None) != from_shots:
@@ -122,40 +117,34 @@ def calibrate(
                 exclude_shots=exclude_shots,
                 progress=progress,
             )
-    found = trust.calibration_
-    assert found is not None  # noqa: S101 -- it has just been made
+    calibration = trust.calibration_
+    assert calibration is not None  # noqa: S101 -- it has just been made
     trust.save(output or model)
-    _show(found, quiet=quiet)
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    if json_file is not None:
-        content = found.to_manifest(len(trust.classes_))
-        write_text(json_file, json.dumps(content, indent=2, allow_nan=False) + "\n")
-        note(f"certificate: {json_file}", quiet=quiet)
+    _show(calibration, quiet=quiet)
+    remarks(trust.encoders.notes(), quiet=quiet)
+    certificate = calibration.to_manifest(len(trust.classes_))
+    write_json(json_file, certificate, "certificate", quiet=quiet)
     note(f"{output or model}: calibrated", quiet=quiet)
-    if found.unreadable:
+    if calibration.unreadable:
         raise typer.Exit(3)
 
 
-def _show(found: Calibration, *, quiet: bool) -> None:
+def _show(calibration: Calibration, *, quiet: bool) -> None:
     from trustvlm.calibration.calibrators import calibrator_statement
     from trustvlm.risk_control.goals import ASSUMPTION
 
-    n, right = len(found.labels), int(found.correct.sum())
-    what = "examples" if found.certificate is None else f"labelled images of {found.dataset}"
+    n, right = len(calibration.labels), int(calibration.correct.sum())
+    what = (
+        "examples"
+        if calibration.certificate is None
+        else f"labelled images of {calibration.dataset}"
+    )
     typer.echo(f"{n} {what}: {right} of the labels are right.")
-    typer.echo(found.statement)
-    typer.echo(calibrator_statement(found.quality()))
-    if found.certificate is None:
+    typer.echo(calibration.statement)
+    typer.echo(calibrator_statement(calibration.quality()))
+    if calibration.certificate is None:
         return
-    if found.certificate.certified:
+    if calibration.certificate.certified:
         note(ASSUMPTION, quiet=quiet)
     else:
         note("Until then predict sends every image to review.", quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm calibrate pets.trust labelled/ --risk 0.02 --confidence 0.95"
-    )(calibrate)

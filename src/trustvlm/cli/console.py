@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,24 @@ def note(message: str, *, quiet: bool = False) -> None:
     """Print a remark to stderr, unless quiet."""
     if not quiet:
         sys.stderr.write(f"{message}\n")
+
+
+def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
+    """Print what is to be known of models and results to stderr, unless quiet."""
+    for remark in notes:
+        note(f"note: {remark}", quiet=quiet)
+
+
+def write_json(
+    file: Path | None, content: Mapping[str, Any], of: str, *, quiet: bool = False, indent: int = 2
+) -> None:
+    """Write JSON to a file, whole or not at all, and say where it is; None writes nothing."""
+    if file is None:
+        return
+    from trustvlm.files import write_text
+
+    write_text(file, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+    note(f"{of}: {file}", quiet=quiet)
 
 
 def show_warnings_plainly() -> None:
@@ -106,11 +125,10 @@ def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:
 
 
 def say_what_came(
-    verdicts: Verdicts, remarks: Iterable[str], *, basis: str, quiet: bool = False
+    verdicts: Verdicts, notes: Iterable[str], *, basis: str, quiet: bool = False
 ) -> None:
     """Count the decisions, and say what they rest on; exit code 3 if some images failed."""
-    for remark in remarks:
-        note(f"note: {remark}", quiet=quiet)
+    remarks(notes, quiet=quiet)
     counts = verdicts.decisions()
     note(
         f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "

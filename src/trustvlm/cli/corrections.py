@@ -20,6 +20,12 @@ class Use(StrEnum):
     CALIBRATION = "calibration"
 
 
+EPILOG = (
+    "Example:  trustvlm corrections pets.feedback.sqlite -o corrected/ --shots shots/  "
+    "and then  trustvlm fit corrected/labels.csv -o pets.trust"
+)
+
+
 def corrections(
     database: Annotated[
         Path,
@@ -52,7 +58,7 @@ def corrections(
     """Turn answers into labelled images, which `fit` and `calibrate` read.
 
     Images that were reviewed because they were doubtful make good examples, and no calibration
-    data: what is calibrated on them promises nothing. `--as calibration` therefore takes the kept
+    data: what is calibrated on them guarantees nothing. `--as calibration` therefore takes the kept
     images in random order, up to the first one without an answer.
     """
     from trustvlm.images import find_labelled
@@ -80,13 +86,3 @@ def corrections(
         store.close()
     beside = f" and {len(examples)} examples" if examples else ""
     note(f"{written} answered images{beside}: {output / 'labels.csv'}", quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog=(
-            "Example:  trustvlm corrections pets.feedback.sqlite -o corrected/ --shots shots/  "
-            "and then  trustvlm fit corrected/labels.csv -o pets.trust"
-        )
-    )(corrections)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins, split_names
+from trustvlm.cli import options
+from trustvlm.cli.console import note, remarks, write_json
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.cross_validate import CrossValidation
@@ -18,8 +17,11 @@ if TYPE_CHECKING:
 _PLAIN, _TUNED = "trustvlm_star", "trustvlm_star_f"
 
 
+EPILOG = "Example:  trustvlm crossvalidate pets.trust --folds 4 --json cv.json"
+
+
 def crossvalidate(
-    model: ModelPath,
+    model: options.ModelPath,
     scores: Annotated[
         str | None,
         typer.Option(
@@ -30,73 +32,64 @@ def crossvalidate(
     folds: Annotated[
         int, typer.Option(min=2, help="Parts that the examples of each class are dealt to.")
     ] = 4,
-    convention: Annotated[
-        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
-    ] = "exact",
+    convention: options.Convention = "exact",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
     ] = None,
-    device: Device = "auto",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure scores on the model's own examples, each fold judged with the others.
 
     Says, for instance, whether fine-tuning helps, before any other labelled image is at hand. The
     figures are somewhat too low, since every fold has fewer examples than the model.
     """
-    from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
-    chosen = None if scores == "all" else split_names(scores) or [trust.score, _PLAIN, _TUNED]
-    found = trust.cross_validate(chosen, folds=folds, convention=convention)
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    _print(found)
-    if found.left_out:
+    chosen = (
+        None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
+    )
+    validated = trust.cross_validate(chosen, folds=folds, convention=convention)
+    remarks(trust.encoders.notes(), quiet=quiet)
+    _print(validated)
+    if validated.left_out:
         note(
-            f"{found.left_out} examples are the only ones of their class and were not judged.",
+            f"{validated.left_out} examples are the only ones of their class and were not judged.",
             quiet=quiet,
         )
-    if {_PLAIN, _TUNED} <= found.results.keys():
-        note(_verdict(found), quiet=quiet)
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
-        note(f"metrics: {json_file}", quiet=quiet)
+    if {_PLAIN, _TUNED} <= validated.results.keys():
+        note(_verdict(validated), quiet=quiet)
+    write_json(json_file, validated.to_dict(), "metrics", quiet=quiet)
 
 
-def _print(found: CrossValidation) -> None:
+def _print(validated: CrossValidation) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
 
     table = Table(
-        title=f"{len(found.labels)} examples, {found.folds} folds", box=None, title_justify="left"
+        title=f"{len(validated.labels)} examples, {validated.folds} folds",
+        box=None,
+        title_justify="left",
     )
     table.add_column("Score\n", no_wrap=True)
     for column in NARROW_COLUMNS:
         table.add_column(f"{column.short_title}\n{column.unit}", justify="right", no_wrap=True)
-    for name in by_aurc(found.metrics):
-        values = (column.value(found.metrics[name]) for column in NARROW_COLUMNS)
+    for name in by_aurc(validated.metrics):
+        values = (column.value(validated.metrics[name]) for column in NARROW_COLUMNS)
         table.add_row(name, *(number(value, undefined="-") for value in values))
     Console().print(table)
 
 
-def _verdict(found: CrossValidation) -> str:
-    gain = found.difference(_TUNED, _PLAIN)
+def _verdict(validated: CrossValidation) -> str:
+    gain = validated.difference(_TUNED, _PLAIN)
     what = "better" if gain.low > 0 else "worse" if gain.high < 0 else "no different"
     return (
         f"fine-tuning: {100 * gain.difference:+.1f} points of accuracy, 95 % interval "
         f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}: {what} beyond chance"
-    )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm crossvalidate pets.trust --folds 4 --json cv.json")(
-        crossvalidate
     )

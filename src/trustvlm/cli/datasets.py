@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+EPILOG = (
+    "Example:  trustvlm datasets --root /data\n\n"
+    "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt"
+)
+
+
 def datasets(
     root: Annotated[
         Path | None,
@@ -46,20 +52,20 @@ def datasets(
     if root is None and splits is not None:
         raise typer.BadParameter("It says where to look for sets below --root, so name that too.")
     if root is None:
-        _print_known(as_json)
+        _print_catalogue(as_json)
     else:
-        _print_found(root, splits, as_json)
+        _print_status(root, splits, as_json)
 
 
 def _print_classes(name: str) -> None:
     from trustvlm.datasets import imagenet_class_list
 
-    known = imagenet_class_list(name)
-    for folder, said in zip(known.folders, known.names, strict=True):
+    classes_ = imagenet_class_list(name)
+    for folder, said in zip(classes_.folders, classes_.names, strict=True):
         typer.echo(f"{folder}\t{said}")
 
 
-def _print_known(as_json: bool) -> None:
+def _print_catalogue(as_json: bool) -> None:
     from trustvlm.datasets import get, names
 
     specs = [get(name) for name in names()]
@@ -71,7 +77,7 @@ def _print_known(as_json: bool) -> None:
             s.name,
             str(s.n_classes),
             *(str(s.counts.get(split, "")) for split in _SPLITS),
-            _place(s),
+            _folder(s),
             _origin(s),
         ]
         for s in specs
@@ -80,7 +86,7 @@ def _print_known(as_json: bool) -> None:
     typer.echo("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
 
 
-def _place(spec: DatasetSpec) -> str:
+def _folder(spec: DatasetSpec) -> str:
     inside = spec.images or ", ".join(spec.split_folders.values())
     return f"{spec.folder}/{inside}" if inside else spec.folder
 
@@ -93,12 +99,12 @@ def _origin(spec: DatasetSpec) -> str:
     return "" if spec.shots_from == spec.name else f"shots: {spec.shots_from}, train"
 
 
-def _print_found(root: Path, splits: Path | None, as_json: bool) -> None:
+def _print_status(root: Path, splits: Path | None, as_json: bool) -> None:
     from trustvlm.datasets import status
 
-    found = status(root, splits_dir=splits)
+    statuses = status(root, splits_dir=splits)
     if as_json:
-        typer.echo(json.dumps([_plain(entry) for entry in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([_plain(entry) for entry in statuses], indent=2, ensure_ascii=False))
         return
     rows = [
         [
@@ -107,16 +113,16 @@ def _print_found(root: Path, splits: Path | None, as_json: bool) -> None:
             *(_count(entry, split) for split in _SPLITS),
             "" if entry.folder is None else entry.folder.relative_to(root.expanduser()).as_posix(),
         ]
-        for entry in found
+        for entry in statuses
     ]
     _print_table(["set", "state", *_SPLITS, "folder"], rows, numbers=range(2, 5))
-    for entry in found:
+    for entry in statuses:
         if entry.state in ("partial", "counts differ"):
             typer.echo(f"\n{entry.name}: {entry.state}")
             for detail in entry.details:
                 typer.echo(f"    {detail}")
-    n_complete = sum(entry.state == "complete" for entry in found)
-    typer.echo(f"\n{n_complete} of {len(found)} sets are complete.")
+    n_complete = sum(entry.state == "complete" for entry in statuses)
+    typer.echo(f"\n{n_complete} of {len(statuses)} sets are complete.")
 
 
 def _count(entry: DatasetStatus, split: Split) -> str:
@@ -149,11 +155,3 @@ def _print_table(columns: list[str], rows: list[list[str]], *, numbers: range) -
     console = Console()
     # A pipe has no width that a row would have to fit.
     (console if console.is_terminal else Console(width=200)).print(table)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm datasets --root /data\n\n"
-        "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt"
-    )(datasets)

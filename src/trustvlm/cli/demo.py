@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import note, progress_bar, remarks
 from trustvlm.cli.options import Quiet
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
+
+
+EPILOG = "Example:  trustvlm demo --out demo-output"
 
 
 def demo(
@@ -32,8 +35,8 @@ def demo(
     from trustvlm.demo import credits, write_pictures
     from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.shot_quality import examine
-    from trustvlm.pipeline.state import check_target
 
     check_target(out / "demo.trust")
     pictures = write_pictures(out / "pictures")
@@ -52,12 +55,11 @@ def demo(
         verdicts = model.predict(pictures.photos, progress=progress)
     verdicts.to_csv(out / "verdicts.csv")
     note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
-    result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model))
+    result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model.state))
     note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
-    for remark in model.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(model.encoders.notes(), quiet=quiet)
     note(
         "note: these are crops of a few photographs, chosen for show: no benchmark. Their sources: "
         f"{out / 'pictures' / 'CREDITS.txt'}",
@@ -95,8 +97,3 @@ def _right_and_wrong(result: EvaluationResult, spoilt: dict[str, str]) -> str:
             + (f" [{corruption}]" if corruption not in ("", "none") else "")
         )
     return "\n".join(lines)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm demo --out demo-output")(demo)

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins, split_names
+from trustvlm.cli import options
+from trustvlm.cli.console import note, progress_bar, remarks
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
 
 
+EPILOG = "Example:  trustvlm evaluate pets.trust labelled/ --report report/ --json pets.json"
+
+
 def evaluate(
-    model: ModelPath,
-    labelled: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELLED",
-            help="Folder of class folders, or CSV with the columns path and label.",
-        ),
-    ],
+    model: options.ModelPath,
+    labelled: options.Labelled,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -37,19 +34,11 @@ def evaluate(
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
-    ] = "exact",
-    exclude_shots: Annotated[
-        bool,
-        typer.Option(
-            "--exclude-shots",
-            help="Leave out images that are also among the shots, instead of refusing.",
-        ),
-    ] = False,
-    device: Device = "auto",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    convention: options.Convention = "exact",
+    exclude_shots: options.ExcludeShots = False,
+    device: options.Device = "auto",
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure every score on labelled images that are not among the shots.
 
@@ -58,20 +47,19 @@ def evaluate(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,
-            scores=split_names(scores),
+            scores=options.split_names(scores),
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,
         )
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(trust.encoders.notes(), quiet=quiet)
     if report is not None:
-        result = replace(result, health=examine(trust))
+        result = replace(result, health=examine(trust.state))
     show(result, report=report, json_file=json_file, quiet=quiet)
     if result.failures:
         raise typer.Exit(3)
@@ -88,7 +76,7 @@ def show(
     from trustvlm.report import table, write_figures, write_html
 
     Console().print(table(result))
-    if result.near_copies.found:
+    if result.near_copies.pairs:
         note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:
         note(f"left out: {failure.error}", quiet=quiet)
@@ -100,10 +88,3 @@ def show(
         write_html(result, page)
         write_figures(result, report / "figures")
         note(f"report:  {page}", quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm evaluate pets.trust labelled/ --report report/ --json pets.json"
-    )(evaluate)

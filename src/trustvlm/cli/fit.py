@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
-from trustvlm.cli.options import (
-    Device,
-    Draft,
-    Plugins,
-    Precision,
-    Quiet,
-    load_plugins,
-    parse_settings,
-)
+from trustvlm.cli import options
+from trustvlm.cli.console import note, progress_bar, remarks
 from trustvlm.exceptions import InputError
+
+EPILOG = (
+    "Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
+    "\n\nWithout a model hub:  trustvlm fit shots/ -o pets.trust --vlm offline"
+)
 
 
 def fit(
@@ -31,9 +28,7 @@ def fit(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
-    vlm: Annotated[
-        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
-    ] = "clip-vit-b16",
+    vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[
         str | None,
         typer.Option(
@@ -48,13 +43,7 @@ def fit(
             "[default: the folder names]",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
-            "[default: the model's own]",
-        ),
-    ] = None,
+    prompt: options.Prompt = None,
     score: Annotated[
         str, typer.Option(help="The confidence score; see `trustvlm scores`.")
     ] = "trustvlm",
@@ -103,11 +92,11 @@ def fit(
             help="clean: each encoder has its own preprocessing; paper: as the released script."
         ),
     ] = "clean",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    draft: Draft = False,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    draft: options.Draft = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
 
@@ -115,23 +104,17 @@ def fit(
     per class is enough, 16 is what the paper uses.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.state import check_target
+    from trustvlm.pipeline.artefact import check_target
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     check_target(output)
     if adapt:
         score = _adapted(score)
-    if prompt is not None and len(prompt) == 1:
-        template: str | list[str] | None = prompt[0]
-    else:
-        template = prompt
     model = TrustVLM(
-        vlm=vlm,
-        vision=vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
-        prompt=template,
         score=score,
-        score_parameters=parse_settings(settings or []),
+        score_parameters=options.parse_settings(settings or []),
         finetune=finetune,
         protocol=protocol,
         device=device,
@@ -148,8 +131,7 @@ def fit(
             progress=progress,
         )
     model.save(output)
-    for remark in model.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
+    remarks(model.encoders.notes(), quiet=quiet)
     if model.selection_ is not None:
         note(f"settings: {model.selection_}", quiet=quiet)
     note(
@@ -169,11 +151,3 @@ def _adapted(score: str) -> str:
             "add --score auto."
         )
     return adapted[score]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog="Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
-        "\n\nWithout a model hub:  trustvlm fit shots/ -o pets.trust --vlm offline"
-    )(fit)

@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
+from trustvlm.cli import options
 from trustvlm.cli.console import NOT_CALIBRATED, progress_bar, say_what_came, write_verdicts
-from trustvlm.cli.options import Device, Draft, Plugins, Precision, Quiet, load_plugins
+
+EPILOG = (
+    'Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
+    '\n\nWithout a model hub:  trustvlm label photos/ --classes "cat,dog" --vlm offline'
+)
 
 
 def label(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            help="Images, folders, CSVs with the column path, text files with a path a line, tar "
-            "archives, Parquet files with images, or URLs of these.",
-        ),
-    ],
+    inputs: options.Inputs,
     classes: Annotated[
         str,
         typer.Option(help='Names "a,b,c", or a file with a name on each line.'),
@@ -33,9 +31,7 @@ def label(
             help="Where to write. [default: CSV to standard output]",
         ),
     ] = None,
-    vlm: Annotated[
-        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
-    ] = "clip-vit-b16",
+    vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[
         str | None,
         typer.Option(
@@ -43,22 +39,16 @@ def label(
             "[default: dinov2-base; offline with --vlm offline]",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
-            "[default: the model's own]",
-        ),
-    ] = None,
+    prompt: options.Prompt = None,
     correct: Annotated[
         bool,
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
     ] = False,
-    device: Device = "auto",
-    precision: Precision = "float32",
-    draft: Draft = False,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    draft: options.Draft = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Label images from class names alone: no examples, no labels.
 
@@ -69,14 +59,12 @@ def label(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     if output is not None:
         check_output(output)
     model = TrustVLM(
-        vlm=vlm,
-        vision=vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
-        prompt=prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
         device=device,
         precision=precision,
         draft=draft,
@@ -85,11 +73,3 @@ def label(
         verdicts = model.label(inputs, correct=correct, progress=progress)
     write_verdicts(verdicts, output)
     say_what_came(verdicts, model.encoders.notes(), basis=NOT_CALIBRATED, quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(
-        epilog='Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
-        '\n\nWithout a model hub:  trustvlm label photos/ --classes "cat,dog" --vlm offline'
-    )(label)

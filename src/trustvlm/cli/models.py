@@ -13,6 +13,9 @@ from trustvlm.cli.options import Plugins, load_plugins
 _ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
 
 
+EPILOG = "Example:  trustvlm models"
+
+
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     plugins: Plugins = None,
@@ -55,8 +58,3 @@ def models(
 
 def _extra(name: str) -> str:
     return f"trustvlm\\[{name}]" if name else ""
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm models")(models)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar
+from trustvlm.cli.console import note, progress_bar, remarks, write_json
 from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.monitor import Watched
+    from trustvlm.pipeline.monitor import DriftReport
 
 
 _DRIFTED = 4
+
+
+EPILOG = "Example:  trustvlm monitor pets.trust photos/ --state pets.drift.json"
 
 
 def monitor(
@@ -56,14 +58,13 @@ def monitor(
 
     Exit code 4 means that they do not. An alarm stays until a new state file is started.
     """
-    from trustvlm.files import write_text
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import monitor as watch
 
     load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     with progress_bar("images", quiet=quiet) as progress:
-        found = watch(
+        drift = watch(
             trust,
             inputs,
             state=state,
@@ -71,31 +72,21 @@ def monitor(
             false_alarm=false_alarm,
             progress=progress,
         )
-    for remark in trust.encoders.notes():
-        note(f"note: {remark}", quiet=quiet)
-    _show(found, quiet=quiet)
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
-        note(f"findings: {json_file}", quiet=quiet)
-    if found.monitor.drifted:
+    remarks(trust.encoders.notes(), quiet=quiet)
+    _show(drift, quiet=quiet)
+    write_json(json_file, drift.to_dict(), "findings", quiet=quiet)
+    if drift.monitor.drifted:
         raise typer.Exit(_DRIFTED)
-    if found.failures:
+    if drift.failures:
         raise typer.Exit(3)
 
 
-def _show(found: Watched, *, quiet: bool) -> None:
+def _show(drift: DriftReport, *, quiet: bool) -> None:
     from trustvlm.report.terminal import drift_caution, drift_sentence
 
-    typer.echo(drift_sentence(found))
-    caution = drift_caution(found)
+    typer.echo(drift_sentence(drift))
+    caution = drift_caution(drift)
     if caution:
         note(f"note: {caution}", quiet=quiet)
-    for failure in found.failures:
+    for failure in drift.failures:
         note(f"left out: {failure.error}", quiet=quiet)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm monitor pets.trust photos/ --state pets.drift.json")(
-        monitor
-    )

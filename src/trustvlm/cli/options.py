@@ -23,6 +23,39 @@ Draft = Annotated[
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
+Labelled = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELLED",
+        help="Folder of class folders, or CSV with the columns path and label.",
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Images, folders, CSVs with the column path, text files with a path a line, tar "
+        "archives, Parquet files with images, or URLs of these.",
+    ),
+]
+Vlm = Annotated[str, typer.Option(help="The model that predicts; see `trustvlm models`.")]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
+        "[default: the model's own]",
+    ),
+]
+Convention = Annotated[
+    str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
+]
+ExcludeShots = Annotated[
+    bool,
+    typer.Option(
+        "--exclude-shots",
+        help="Leave out images that are also among the shots, instead of refusing.",
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
@@ -31,6 +64,21 @@ Plugins = Annotated[
         help="A Python file that registers scores or encoder backends; it is executed. Repeatable.",
     ),
 ]
+
+
+def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> dict[str, Any]:
+    """Name both encoders and the prompts as `TrustVLM` takes them.
+
+    Examples
+    --------
+    >>> encoder_settings("offline", None, ["a {}."])
+    {'vlm': 'offline', 'vision': 'offline', 'prompt': 'a {}.'}
+    """
+    return {
+        "vlm": vlm,
+        "vision": vision or ("offline" if vlm == "offline" else "dinov2-base"),
+        "prompt": prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
+    }
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

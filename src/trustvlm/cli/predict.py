@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trustvlm.cli.console import NOT_CALIBRATED, note, progress_bar, say_what_came, write_verdicts
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli.console import (
+    NOT_CALIBRATED,
+    note,
+    progress_bar,
+    remarks,
+    say_what_came,
+    write_verdicts,
+)
+from trustvlm.cli.options import Device, Inputs, ModelPath, Plugins, Quiet, load_plugins
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.calibration import Calibration
+    from trustvlm.pipeline.state import Calibration
 
 
 def is_folder(output: str | None) -> bool:
@@ -83,8 +90,7 @@ def predict_into_folder(
         )
     if profiled:
         note("\n".join(profile.lines()))
-    for remark in summary.notes:
-        note(f"note: {remark}", quiet=quiet)
+    remarks(summary.notes, quiet=quiet)
     note(str(summary), quiet=quiet)
     if summary.decisions.get("error"):
         raise typer.Exit(3)
@@ -93,16 +99,12 @@ def predict_into_folder(
 # `trustvlm predict`: one row per image.
 
 
+EPILOG = "Example:  trustvlm predict pets.trust photos/ -o out.csv"
+
+
 def predict(
     model: ModelPath,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            help="Images, folders, CSVs with the column path, text files with a path a line, tar "
-            "archives, Parquet files with images, or URLs of these.",
-        ),
-    ],
+    inputs: Inputs,
     output: Annotated[
         str | None,
         typer.Option(
@@ -219,8 +221,3 @@ def _basis(calibration: Calibration | None) -> str:
     if rule is not None and not rule.certified:
         return "nothing is certified, so everything is reviewed; see trustvlm calibrate"
     return calibration.statement
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm predict pets.trust photos/ -o out.csv")(predict)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note
+from trustvlm.cli.console import note, write_json
 from trustvlm.cli.options import Quiet
 
 app = typer.Typer(
@@ -61,24 +60,22 @@ def compare(
         comparison_findings,
     )
 
-    found = compare_runs(
+    comparison = compare_runs(
         read_run(a, score_a or score),
         read_run(b, score_b or score),
         n_resamples=resamples,
         seed=seed,
     )
-    Console().print(comparison_table(found))
-    for sentence in comparison_findings(found):
+    Console().print(comparison_table(comparison))
+    for sentence in comparison_findings(comparison):
         typer.echo(sentence)
-    for caution in comparison_cautions(found):
+    for caution in comparison_cautions(comparison):
         note(f"note: {caution}", quiet=quiet)
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
-        note(f"numbers: {json_file}", quiet=quiet)
-    figure = comparison_figure(found) if svg is not None else ""
+    write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
+    figure = comparison_figure(comparison) if svg is not None else ""
     if svg is not None and figure:
         write_text(svg, f"{figure}\n")
         note(f"figure:  {svg}", quiet=quiet)
     if output is not None:
-        write_comparison(found, output)
+        write_comparison(comparison, output)
         note(f"page:    {output}", quiet=quiet)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+EPILOG = "Example:  trustvlm scores --json"
+
 
 def scores(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -38,8 +40,3 @@ def scores(
         typer.echo(f"    {s.summary}")
         typer.echo(f"    {s.formula}")
         typer.echo(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command(epilog="Example:  trustvlm scores --json")(scores)

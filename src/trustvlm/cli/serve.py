@@ -15,7 +15,8 @@ from trustvlm.cli.options import Plugins, load_plugins
 from trustvlm.environment import require
 
 _MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings")
-_EPILOG = "Example:  trustvlm serve pets.trust --port 8000"
+
+EPILOG = "Example:  trustvlm serve pets.trust --port 8000"
 
 
 def serve(
@@ -77,10 +78,10 @@ class _ServeCommand(typer.core.TyperCommand):
         from trustvlm.serve.settings import Settings
 
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        app.command(epilog=_EPILOG)(_with_options(Settings.model_fields))
+        app.command(epilog=EPILOG)(_with_options(Settings.model_fields))
         return typer.main.get_command(app).make_context(*args, **kwargs)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(cls=_ServeCommand, epilog=_EPILOG)(_with_options({}))
+    app.command(cls=_ServeCommand, epilog=EPILOG)(_with_options({}))

@@ -15,6 +15,7 @@ from trustvlm.exceptions import EvidenceMissingError, InputError, UndefinedMetri
 from trustvlm.metrics import Evaluation, PairedDifference
 from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import Evidence, ScoreResult, apply, check_parameters, get, names
+from trustvlm.serialization import nan_to_null
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class CrossValidation:
         rows = [
             {
                 "score": name,
-                **{key: _plain(getattr(found, key)) for key in metrics.METRICS},
-                "n": found.n,
+                **{key: nan_to_null(float(getattr(evaluation, key))) for key in metrics.METRICS},
+                "n": evaluation.n,
             }
-            for name, found in self.metrics.items()
+            for name, evaluation in self.metrics.items()
         ]
         return {"rows": rows, "folds": self.folds, "left_out": self.left_out}
 
@@ -108,8 +109,8 @@ def cross_validate(
     >>> shots = Evidence.of(
     ...     logits=np.empty((0, 2)), support_labels=labels, support_logits=np.zeros((16, 2)),
     ...     support_features=3 * np.eye(2)[labels] + rng.normal(size=(16, 2)))
-    >>> found = cross_validate(shots, ["msp", "trustvlm_star"]).metrics
-    >>> found["msp"].accuracy, found["trustvlm_star"].accuracy
+    >>> measured = cross_validate(shots, ["msp", "trustvlm_star"]).metrics
+    >>> measured["msp"].accuracy, measured["trustvlm_star"].accuracy
     (0.5, 1.0)
     """
     if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
@@ -126,17 +127,17 @@ def cross_validate(
     for name, given in (parameters or {}).items():
         check_parameters(name, given)
     parts = {f: _split(shots, fold, f) for f in np.unique(fold[judged]).tolist()}
-    known = next(iter(parts.values()))
+    first = next(iter(parts.values()))
     if scores is None:
-        scores = [n for n, needs in names().items() if all(map(known.has, needs))]
+        scores = [n for n, needs in names().items() if all(map(first.has, needs))]
     results = {}
     for name in dict.fromkeys(scores):
-        known.demand(get(name).needs, by=name)
+        first.demand(get(name).needs, by=name)
         prediction = np.empty(len(labels), dtype=np.int64)
         confidence = np.empty(len(labels))
         for f, evidence in parts.items():
-            found = apply(name, evidence, **(parameters or {}).get(name, {}))
-            prediction[fold == f], confidence[fold == f] = found.prediction, found.confidence
+            result = apply(name, evidence, **(parameters or {}).get(name, {}))
+            prediction[fold == f], confidence[fold == f] = result.prediction, result.confidence
         results[name] = ScoreResult(prediction[judged], confidence[judged])
     truth = labels[judged]
     return CrossValidation(
@@ -144,24 +145,24 @@ def cross_validate(
         labels=truth,
         left_out=len(labels) - len(judged),
         results=results,
-        metrics={name: _measured(result, truth, convention) for name, result in results.items()},
+        metrics={name: measure(result, truth, convention) for name, result in results.items()},
     )
 
 
-def alike(score: str, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def with_same_settings(score: str, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Give the parameters of a score to those that are compared with it fairly at the same ones.
 
     Examples
     --------
-    >>> alike("trustvlm_star", {"temperature": 0.1})["trustvlm_star_f"]
+    >>> with_same_settings("trustvlm_star", {"temperature": 0.1})["trustvlm_star_f"]
     {'temperature': 0.1}
     """
-    found = {score: dict(parameters)}
+    settings = {score: dict(parameters)}
     for other, rule in SELECTABLE.items():
         if other != score and rule == SELECTABLE.get(score):
-            known = get(other).parameters
-            found[other] = {name: value for name, value in parameters.items() if name in known}
-    return found
+            own = get(other).parameters
+            settings[other] = {name: value for name, value in parameters.items() if name in own}
+    return settings
 
 
 def deal_folds(labels: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
@@ -176,9 +177,9 @@ def deal_folds(labels: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     """
     counts = np.bincount(labels)
     order = np.argsort(labels, kind="stable")
-    place = np.empty(len(labels), dtype=np.int64)
-    place[order] = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    return np.where(counts[labels] > 1, (place + labels) % folds, -1)
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[order] = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    return np.where(counts[labels] > 1, (turn + labels) % folds, -1)
 
 
 def _split(shots: Evidence, fold: NDArray[np.int64], held_out: int) -> Evidence:
@@ -200,14 +201,11 @@ def _split(shots: Evidence, fold: NDArray[np.int64], held_out: int) -> Evidence:
     )
 
 
-def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
+def measure(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
+    """Measure a score's result on labelled images; what is undefined is NaN, unsaid."""
     with warnings.catch_warnings():
-        # The table says for each score what is undefined.
+        # The tables say for each score what is undefined; one warning per score would not help.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         return metrics.evaluate(
             result.confidence, result.prediction == truth, convention=convention
         )
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -1,35 +1,76 @@
-"""What an evaluation on labelled images found: the input of every table and report."""
+"""Evaluate a model on labelled images: the input of every table and report."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
+from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.images import find_labelled
+from trustvlm.exceptions import InputError
+from trustvlm.images import LabelledSource
 from trustvlm.metrics import Evaluation
 from trustvlm.monitoring.ood import OODThreshold
-from trustvlm.pipeline.calibration import fingerprint_of
-from trustvlm.pipeline.explain import look
-from trustvlm.pipeline.leaks import NearCopies, name_of, near_copies, set_apart
-from trustvlm.pipeline.predict import verdict_rows
-from trustvlm.pipeline.records import gather_all
+from trustvlm.pipeline.cross_validate import measure
+from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.records import (
+    OR_EXCLUDE,
+    EncodedImages,
+    encode_images,
+    exclude_leaked,
+    list_labelled,
+    name_of,
+)
 from trustvlm.pipeline.shot_quality import ShotHealth
-from trustvlm.pipeline.state import manifest_of
-from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
+from trustvlm.pipeline.verdict import Verdicts, failures_of, verdicts_with_shots
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
+from trustvlm.serialization import nan_to_null
 
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
+
+@dataclass(frozen=True)
+class NearCopy:
+    """An image that is nearly the same as a shot.
+
+    Attributes
+    ----------
+    path, shot
+        Names of the two.
+    cosine
+        Of their features.
+    """
+
+    path: str
+    shot: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """All images that are nearly the same as a shot, most alike first, and from which cosine."""
+
+    pairs: tuple[NearCopy, ...] = ()
+    threshold: float = 1.0
+
+    def warning(self, most: int = 3) -> str:
+        """Say it in a sentence that names the first pairs; "" if there is none."""
+        if not self.pairs:
+            return ""
+        n = len(self.pairs)
+        first = "; ".join(f"{c.path} and {c.shot} ({c.cosine:.3f})" for c in self.pairs[:most])
+        more = "; ..." if n > most else ""
+        return (
+            f"{n} {'image is' if n == 1 else 'images are'} nearly the same as an example image "
+            f"(cosine {self.threshold:.3f} or more), which flatters every figure if they are "
+            f"copies: {first}{more}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +112,7 @@ class EvaluationResult:
     health
         Of the shots, for reports; None if nobody looked.
     hashes
-        SHA-256 of the bytes of the n images; empty if not known.
+        SHA-256 of the bytes of the n images; empty without them.
     """
 
     dataset: str
@@ -100,7 +141,7 @@ class EvaluationResult:
 
     @property
     def fingerprint(self) -> str:
-        """Of the images' contents and true labels; "" if the contents are not known."""
+        """Of the images' contents and true labels; "" without their hashes."""
         return fingerprint_of_data(self)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -122,25 +163,21 @@ class EvaluationResult:
                 "score": name,
                 "shots": self.shots,
                 "draw": self.draw,
-                **{key: getattr(found, key) for key in keys},
+                **{key: getattr(evaluation, key) for key in keys},
             }
-            for name, found in self.metrics.items()
+            for name, evaluation in self.metrics.items()
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return rows and settings as plain JSON values; NaN becomes None."""
-        rows = [
-            {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
-            for row in self.rows()
-        ]
         return {
-            "rows": rows,
+            "rows": nan_to_null(self.rows()),
             "convention": self.convention,
             "score": self.score,
             "p_correct": self._probability_quality(),
             "failures": [{"path": v.path, "error": v.error} for v in self.failures],
             "excluded": list(self.excluded),
-            "near_copies": [vars(copy) for copy in self.near_copies.found],
+            "near_copies": [vars(copy) for copy in self.near_copies.pairs],
             "data": data_of(self),
             "model": dict(self.model),
         }
@@ -149,13 +186,15 @@ class EvaluationResult:
         """Measure P(correct) as `metrics.probability_quality`; None without a calibration."""
         if not self.model.get("calibration"):
             return None
-        found = metrics.probability_quality(self.verdicts.column("p_correct"), self.correct())
-        return {name: None if np.isnan(value) else value for name, value in found.items()}
+        quality: dict[str, float | None] = nan_to_null(
+            metrics.probability_quality(self.verdicts.column("p_correct"), self.correct())
+        )
+        return quality
 
 
 def evaluate(
-    model: TrustVLM,
-    labelled: Any,
+    model: FittedModel,
+    labelled: LabelledSource,
     *,
     name: str | None = None,
     scores: Sequence[str] | None = None,
@@ -163,7 +202,7 @@ def evaluate(
     exclude_shots: bool = False,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Measure a fitted model's score, and others, on labelled images.
+    """Measure a fitted model's score, and others, on labelled images, as `TrustVLM` says.
 
     Raises
     ------
@@ -173,65 +212,70 @@ def evaluate(
     InputError
         If no labelled image is left, or a label is not among the model's classes.
     """
-    listing = find_labelled(labelled)
-    labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
-    found = gather_all(model, listing.refs, progress)
-    fresh, leaked = set_apart(
-        model,
-        found,
+    state = model.state
+    state.check_calibration()
+    class_names = state.classes.labels
+    encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
+    images, leaked = exclude_leaked(
+        encoded.readable(),
+        state.learned_from(calibrated_on=True),
         exclude=exclude_shots,
-        calibrated_on=True,
-        purpose="metrics on them would be too good. Evaluate on other images",
+        purpose="metrics on them would be too good. Evaluate on other images, " + OR_EXCLUDE,
     )
-    if not fresh.any():
+    if not len(images):
         raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
-    truth = labels[found.readable][fresh]
-    refs = [ref for ref, keep in zip(found.refs, fresh, strict=True) if keep]
-    evidence = model.evidence(found.image_embeddings[fresh], found.features[fresh])
-    results = _all_scores(model, evidence, scores)
-    own = results[model.score]
-    views = look(evidence, own.prediction, OODThreshold.of_shots(evidence))
+    evidence = state.evidence(images.image_embeddings, images.features)
+    results = _all_scores(state, evidence, scores)
+    own = results[state.score]
+    shown = explain(evidence, own.prediction, OODThreshold.of_shots(evidence))
     return EvaluationResult(
         dataset=name_of(labelled) if name is None else name,
-        score=model.score,
-        class_names=model.classes_.labels,
-        shots=model.shots_per_class_ or int(model.bank_.counts_.max(initial=0)),
-        draw=model.draw_,
+        score=state.score,
+        class_names=class_names,
+        shots=state.shots_per_class or int(state.bank.counts_.max(initial=0)),
+        draw=state.draw,
         convention=convention,
-        labels=truth,
-        files=[ref.file for ref in refs],
+        labels=images.labels,
+        files=[ref.file for ref in images.refs],
         results=results,
-        metrics={name: _measured(result, truth, convention) for name, result in results.items()},
+        metrics={
+            name: measure(result, images.labels, convention) for name, result in results.items()
+        },
         verdicts=Verdicts(
-            verdict_rows(
-                own, views, [ref.path for ref in refs], model.classes_.labels, model.calibration_
-            )
+            verdicts_with_shots(own, shown, images.paths, class_names, state.calibration)
         ),
-        nearest=views.nearest,
-        failures=Verdicts(found.failures),
+        nearest=shown.nearest,
+        failures=Verdicts(failures_of(encoded)),
         excluded=leaked,
-        model=manifest_of(model),
-        near_copies=near_copies(model, [ref.path for ref in refs], found.features[fresh]),
-        hashes=tuple(h for h, keep in zip(found.hashes, fresh, strict=True) if keep),
+        model=state.to_manifest(),
+        near_copies=near_copies(state, images),
+        hashes=tuple(images.hashes),
     )
 
 
-def _measured(result: ScoreResult, truth: NDArray[np.int64], convention: str) -> Evaluation:
-    with warnings.catch_warnings():
-        # The tables say for each score what is undefined; one warning per score would not help.
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        return metrics.evaluate(
-            result.confidence, result.prediction == truth, convention=convention
-        )
+def near_copies(state: ModelState, images: EncodedImages[Any]) -> NearCopies:
+    """List the images whose features are nearly those of a shot."""
+    if not len(state.support_labels):
+        return NearCopies()
+    threshold = near_duplicate_threshold(
+        state.support_features, state.support_labels, n_classes=len(state.classes)
+    )
+    pairs = near_duplicates(images.features, state.support_features, threshold=threshold)
+    paths = images.paths
+    copies = (
+        NearCopy(paths[pair.image], str(state.shots[pair.other]["path"]), pair.cosine)
+        for pair in pairs
+    )
+    return NearCopies(tuple(copies), threshold)
 
 
 def _all_scores(
-    model: TrustVLM, evidence: Evidence, wanted: Sequence[str] | None
+    state: ModelState, evidence: Evidence, wanted: Sequence[str] | None
 ) -> dict[str, ScoreResult]:
     if wanted is None:
         wanted = [name for name, needs in names().items() if all(map(evidence.has, needs))]
-    chosen = list(dict.fromkeys([model.score, *wanted]))
-    own = {model.score: model.parameters_}
+    chosen = list(dict.fromkeys([state.score, *wanted]))
+    own = {state.score: state.parameters}
     return {get(n).name: apply(n, evidence, **own.get(n, {})) for n in chosen}
 
 
@@ -243,9 +287,9 @@ def evaluation_json(result: EvaluationResult) -> str:
 
     The long columns stand on one line each, so that the rest can be read.
     """
-    told = json.dumps(result.to_dict(), indent=2, allow_nan=False).removesuffix("\n}")
+    settings = json.dumps(result.to_dict(), indent=2, allow_nan=False).removesuffix("\n}")
     columns = [f"    {json.dumps(k)}: {_line(v)}" for k, v in images_of(result).items()]
-    return f'{told},\n  "images": {{\n' + ",\n".join(columns) + "\n  }\n}\n"
+    return f'{settings},\n  "images": {{\n' + ",\n".join(columns) + "\n  }\n}\n"
 
 
 def data_of(result: EvaluationResult) -> dict[str, Any]:
@@ -258,7 +302,7 @@ def data_of(result: EvaluationResult) -> dict[str, Any]:
 
 
 def fingerprint_of_data(result: EvaluationResult) -> str:
-    """SHA-256 of the contents and true labels of the images; "" if the contents are not known.
+    """SHA-256 of the contents and true labels of the images; "" without their hashes.
 
     The order and the names of the files do not matter.
     """
@@ -293,23 +337,22 @@ def images_of(result: EvaluationResult) -> dict[str, Any]:
     Returns
     -------
     dict
-        `class_names` (C,), and by image: `path`, `sha256` (null if not known), `label` (index of
+        `class_names` (C,), and by image: `path`, `sha256` (null without them), `label` (index of
         the true class), `scores`: by name, `prediction` (index) and `confidence`, higher is more
         trusted.
     """
     n = len(result.labels)
-    known = len(result.hashes) == n
     return {
         "class_names": list(result.class_names),
         "path": [row.path for row in result.verdicts],
-        "sha256": list(result.hashes) if known else [None] * n,
+        "sha256": list(result.hashes) if len(result.hashes) == n else [None] * n,
         "label": result.labels.tolist(),
         "scores": {
             name: {
-                "prediction": found.prediction.tolist(),
-                "confidence": found.confidence.tolist(),
+                "prediction": judged.prediction.tolist(),
+                "confidence": judged.confidence.tolist(),
             }
-            for name, found in result.results.items()
+            for name, judged in result.results.items()
         },
     }
 

@@ -1,71 +1,179 @@
-"""What a user should know about the examples of a fitted model."""
+"""Fit a model: means of the shots, settings selected, prototypes fine-tuned if asked for."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
-from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
-from trustvlm.images import find_labelled, read_classes
-from trustvlm.pipeline.records import embed_classes, gather_all
+from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images import LabelledSource, find_labelled, read_classes
+from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.records import (
+    ClassSource,
+    Embedder,
+    ListedImages,
+    PromptSource,
+    describe,
+    encode_images,
+    exclude_leaked,
+    list_labelled,
+)
 from trustvlm.pipeline.select import (
-    SELECTABLE,
-    Selection,
+    check_selectable,
     free_settings,
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import provenance
-from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.pipeline.state import CREATED_BY, ModelState, now
+from trustvlm.pipeline.verdict import failures_of
 from trustvlm.scores import PrototypeBank
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
+
+def fit(
+    shots: LabelledSource,
+    embedder: Embedder,
+    *,
+    classes: ClassSource | None = None,
+    prompt: PromptSource | None = None,
+    score: str = "trustvlm",
+    score_parameters: Mapping[str, Any] | None = None,
+    finetune: bool = False,
+    shots_per_class: int | None = None,
+    draw: int = 0,
+    select: str | None = None,
+    images: LabelledSource | None = None,
+    progress: Progress | None = None,
+) -> ModelState:
+    """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
+
+    Parameters
+    ----------
+    images
+        Labelled images to select settings on: `select_on` of `TrustVLM.fit`.
+
+    Raises
+    ------
+    InputError, LeakError, ModelUnavailableError, MissingExtraError
+        As there.
+    """
+    given = dict(score_parameters or {})
+    labelled = find_labelled(shots)
+    class_list = read_classes(labelled.classes if classes is None else classes)
+    listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
+    if shots_per_class is not None:
+        drawn = draw_shots(listed.labels, len(class_list), shots_per_class, draw=draw)
+        listed = listed.select(drawn.indices)
+    encoders = embedder.encoders
+    prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
+    text_embeddings = embedder.embed_classes(class_list.names, prompts)
+    encoded = encode_images(listed, embedder, progress)
+    readable = encoded.readable()
+    state = ModelState(
+        classes=class_list,
+        prompts=prompts,
+        encoders={"vlm": describe(encoders.vlm), "vision": describe(encoders.vision)},
+        protocol=encoders.protocol,
+        precision=encoders.precision,
+        draft=encoders.draft,
+        logit_scale=float(encoders.vlm.logit_scale),
+        score=score,
+        score_parameters=given,
+        text_embeddings=text_embeddings,
+        bank=PrototypeBank().fit(readable.features, readable.labels, n_classes=len(class_list)),
+        support_features=readable.features,
+        support_image_embeddings=readable.image_embeddings,
+        support_labels=readable.labels,
+        shots=tuple(
+            {**content, "class": int(label)}
+            for content, label in zip(readable.contents(), readable.labels, strict=True)
+        ),
+        shots_folder=_folder(shots),
+        unreadable_shots=tuple((f.path, f.error) for f in failures_of(encoded)),
+        shots_per_class=shots_per_class,
+        draw=draw,
+        created_by=CREATED_BY,
+        created_at=now(),
+    )
+    if select is not None:
+        chosen = select_by_holding_out(score, state.evidence_of_shots(), fixed=given)
+        state = replace(state, selection=chosen)
+    elif images is not None:
+        state = _select_on(state, embedder, images, progress)
+    if finetune:
+        state = _finetune(state, encoders.device)
+    _warn_about_shots(state)
+    return state
 
 
-def warn_about_shots(model: TrustVLM) -> None:
-    """Warn of unreadable shots, classes that share a name, and those with few shots or none."""
-    counts = model.bank_.counts_
-    for failure in model.shot_failures_:
-        warnings.warn(f"shot left out: {failure.error}", TrustVLMWarning, stacklevel=5)
-    names = np.asarray(model.classes_.labels)
-    shared = names != np.asarray(model.classes_.names)
-    if shared.any():
-        warnings.warn(
-            f"classes that share a name: {_listed(names[shared])}: the text cannot tell these "
-            "apart, only the examples can",
-            TrustVLMWarning,
-            stacklevel=5,
+def _folder(shots: LabelledSource) -> str:
+    """Return the folder that the names of the shots are relative to."""
+    if not isinstance(shots, (str, os.PathLike)):
+        return str(Path.cwd())
+    path = Path(shots).absolute()
+    return str(path if path.is_dir() else path.parent)
+
+
+def check_selection(score: str, given: Mapping[str, Any], select: str | None, images: Any) -> None:
+    """Raise `InputError` unless what is asked for can be selected; nothing is loaded yet."""
+    if select not in (None, "loo"):
+        raise InputError(f"Expected `select` to be 'loo' or None, but got {select!r}.")
+    if select is not None and images is not None:
+        raise InputError(
+            "Expected either `select`, on the shots, or `select_on`, on other images, not both."
         )
-    if (counts == 0).any():
-        warnings.warn(
-            f"no example images of {_listed(names[counts == 0])}: "
-            "only the text supports these labels",
-            TrustVLMWarning,
-            stacklevel=5,
-        )
-    wanted = model.shots_per_class_
-    if wanted is not None and ((counts > 0) & (counts < wanted)).any():
-        few = (counts > 0) & (counts < wanted)
-        warnings.warn(
-            f"fewer than {wanted} example images of {_listed(names[few])}: all are used",
-            TrustVLMWarning,
-            stacklevel=5,
-        )
+    if select is None and images is None:
+        return
+    check_selectable(score)
+    if not free_settings(score, given):
+        raise InputError(f"Nothing is left to select for the score `{score}`: all of it is given.")
 
 
-def _listed(names: NDArray[Any], most: int = 8) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"
+def _select_on(
+    state: ModelState, embedder: Embedder, images: LabelledSource, progress: Progress | None
+) -> ModelState:
+    """Select settings on other images than the shots, with the means as prototypes."""
+    encoded = encode_images(list_labelled(images, state.classes), embedder, progress)
+    for failure in failures_of(encoded):
+        warnings.warn(f"left out of the selection: {failure.error}", TrustVLMWarning, stacklevel=4)
+    readable = encoded.readable()
+    if not len(readable):
+        raise InputError("No image to select on can be read.")
+    exclude_leaked(
+        readable,
+        state.learned_from(calibrated_on=True),
+        purpose="the prototypes were fitted on those. Remove them from one of the two, or choose "
+        "settings on the shots themselves, each held out, with --select loo (select='loo')",
+    )
+    evidence = state.evidence(readable.image_embeddings, readable.features)
+    chosen = select_on(state.score, evidence, readable.labels, fixed=state.score_parameters)
+    return replace(state, selection=chosen, selection_images=readable.contents())
+
+
+def _finetune(state: ModelState, device: str) -> ModelState:
+    """Let the prototypes go on learning from the shots.
+
+    The temperature is that of the score, where it has one. On a device that is named as CUDA's,
+    torch does it; else NumPy does.
+    """
+    temperature = state.parameters.get("temperature")
+    recipe = Recipe() if temperature is None else Recipe(temperature=temperature)
+    shots = (state.bank, state.support_features, state.support_labels)
+    if device.startswith("cuda"):
+        tuned = finetune_on(device, *shots, recipe)
+    else:
+        tuned = finetune_prototypes(*shots, recipe)
+    return replace(state, bank=tuned.bank, losses=tuple(map(float, tuned.losses)))
 
 
 # Fine-tuning of prototypes on a torch device, step for step as `scores.finetuning` does it.
@@ -121,127 +229,34 @@ def finetune_on(
     return FineTuned(bank.with_prototypes(result), losses)
 
 
-# Fit a `TrustVLM`: means of the shots, settings selected, prototypes fine-tuned if asked for.
+# What a user should know about the shots of a model.
 
 
-def fit(
-    model: TrustVLM,
-    shots: Any,
-    *,
-    shots_per_class: int | None = None,
-    draw: int = 0,
-    select: str | None = None,
-    images: Any = None,
-    progress: Progress | None = None,
-) -> None:
-    """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
-
-    Raises
-    ------
-    InputError, ModelUnavailableError, MissingExtraError
-        As there.
-    """
-    _check_selection(model, select, images)
-    labelled = find_labelled(shots)
-    model.classes_ = read_classes(labelled.classes if model.classes is None else model.classes)
-    labels = model.classes_.indices([str(ref.label) for ref in labelled.refs])
-    chosen = np.arange(len(labels))
-    if shots_per_class is not None:
-        chosen = draw_shots(labels, len(model.classes_), shots_per_class, draw=draw).indices
-    model.text_embeddings_ = embed_classes(model, model.classes_.names)
-    found = gather_all(model, [labelled.refs[i] for i in chosen], progress)
-    model.support_labels_ = labels[chosen][found.readable]
-    model.support_features_ = found.features
-    model.support_image_embeddings_ = found.image_embeddings
-    model.bank_ = PrototypeBank().fit(
-        found.features, model.support_labels_, n_classes=len(model.classes_)
-    )
-    model.shots_ = tuple(
-        {"path": ref.path, "sha256": digest, "class": int(label)}
-        for ref, digest, label in zip(found.refs, found.hashes, model.support_labels_, strict=True)
-    )
-    model.shots_folder_ = _folder(shots)
-    model.selection_, model.selection_images_ = _select(model, select, images, progress)
-    model.losses_ = _finetune(model) if model.finetune else ()
-    model.shot_failures_ = Verdicts(found.failures)
-    model.draw_, model.shots_per_class_ = draw, shots_per_class
-    model.provenance_ = provenance()
-    model.calibration_ = None
-    warn_about_shots(model)
-
-
-def _folder(shots: Any) -> str:
-    """Return the folder that the names of the shots are relative to."""
-    if not isinstance(shots, (str, os.PathLike)):
-        return str(Path.cwd())
-    path = Path(shots).absolute()
-    return str(path if path.is_dir() else path.parent)
-
-
-def _check_selection(model: TrustVLM, select: str | None, images: Any) -> None:
-    """Raise `InputError` unless what is asked for can be selected; nothing is loaded yet."""
-    if select not in (None, "loo"):
-        raise InputError(f"Expected `select` to be 'loo' or None, but got {select!r}.")
-    if select is not None and images is not None:
-        raise InputError(
-            "Expected either `select`, on the shots, or `select_on`, on other images, not both."
+def _warn_about_shots(state: ModelState) -> None:
+    """Warn of unreadable shots, classes that share a name, and those with few shots or none."""
+    counts, wanted = state.bank.counts_, state.shots_per_class or 0
+    messages = [f"shot left out: {error}" for _, error in state.unreadable_shots]
+    names = np.asarray(state.classes.labels)
+    shared = names != np.asarray(state.classes.names)
+    few = (counts > 0) & (counts < wanted)
+    if shared.any():
+        messages.append(
+            f"classes that share a name: {_quoted(names[shared])}: the text cannot tell these "
+            "apart, only the examples can"
         )
-    if select is None and images is None:
-        return
-    if model.score not in SELECTABLE:
-        raise InputError(
-            f"The score `{model.score}` has no weight and temperature to select; those that do "
-            f"are {', '.join(SELECTABLE)}."
+    if (counts == 0).any():
+        messages.append(
+            f"no example images of {_quoted(names[counts == 0])}: "
+            "only the text supports these labels"
         )
-    if not free_settings(model.score, model.score_parameters or {}):
-        raise InputError(
-            f"Nothing is left to select for the score `{model.score}`: all of it is given."
+    if few.any():
+        messages.append(
+            f"fewer than {wanted} example images of {_quoted(names[few])}: all are used"
         )
+    for message in messages:
+        warnings.warn(message, TrustVLMWarning, stacklevel=4)
 
 
-def _select(
-    model: TrustVLM, select: str | None, images: Any, progress: Progress | None = None
-) -> tuple[Selection | None, tuple[dict[str, Any], ...]]:
-    """Select settings with the means as prototypes; return the images used besides the shots."""
-    given = model.score_parameters or {}
-    if select is not None:
-        return select_by_holding_out(model.score, model.evidence_of_shots(), fixed=given), ()
-    if images is None:
-        return None, ()
-    listing = find_labelled(images)
-    labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
-    found = gather_all(model, listing.refs, progress)
-    for failure in found.failures:
-        warnings.warn(f"left out of the selection: {failure.error}", TrustVLMWarning, stacklevel=5)
-    if not found.readable.any():
-        raise InputError("No image to select on can be read.")
-    shots = {shot["sha256"] for shot in model.shots_}
-    leaked = sum(digest in shots for digest in found.hashes)
-    if leaked:
-        raise LeakError(
-            f"{leaked} of {len(found.refs)} images to choose settings on are also among the "
-            "shots, by content: the prototypes know those by heart. Remove them from one of the "
-            "two, or choose on the shots themselves, each held out, with --select loo "
-            "(select='loo')."
-        )
-    evidence = model.evidence(found.image_embeddings, found.features)
-    chosen = select_on(model.score, evidence, labels[found.readable], fixed=given)
-    pairs = zip(found.refs, found.hashes, strict=True)
-    return chosen, tuple({"path": ref.path, "sha256": digest} for ref, digest in pairs)
-
-
-def _finetune(model: TrustVLM) -> tuple[float, ...]:
-    """Let a model's prototypes go on learning from its shots; return the losses.
-
-    The temperature is that of the score, where it has one. On a device that is named as CUDA's,
-    torch does it; else NumPy does.
-    """
-    temperature = model.parameters_.get("temperature")
-    recipe = Recipe() if temperature is None else Recipe(temperature=temperature)
-    shots = (model.bank_, model.support_features_, model.support_labels_)
-    if model.device.startswith("cuda"):
-        tuned = finetune_on(model.device, *shots, recipe)
-    else:
-        tuned = finetune_prototypes(*shots, recipe)
-    model.bank_ = tuned.bank
-    return tuple(map(float, tuned.losses))
+def _quoted(names: NDArray[Any], most: int = 8) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more classes"

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
-from trustvlm.images import DEFAULT_LIMITS, Limits, open_images
+from trustvlm.exceptions import InputError
+from trustvlm.images import DEFAULT_LIMITS, ClassList, LabelledSource, Limits, Source, open_images
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.pipeline.calibrate import Calibratable
-from trustvlm.pipeline.cross_validate import CrossValidation, alike, cross_validate
+from trustvlm.models.prompts import read_prompts
+from trustvlm.models.registry import check_plugin, plugin_of
+from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
+from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
-from trustvlm.pipeline.fit import fit
+from trustvlm.pipeline.fit import check_selection, fit
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.state import load_model, save_model
-from trustvlm.pipeline.verdict import Verdict, Verdicts, folder_of
+from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
+from trustvlm.pipeline.select import Selection
+from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
+from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
+from trustvlm.risk_control.certify import DEFAULT_METHOD
+from trustvlm.risk_control.goals import Goal
+from trustvlm.scores import Evidence, PrototypeBank, check_parameters
+
+# What `load` takes besides the path; the rest is part of the artefact.
+_RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
-class TrustVLM(Calibratable):
+class _NotFittedError(InputError, AttributeError):
+    """Nothing was learned yet, so that what is learned is no attribute either."""
+
+
+class TrustVLM:
     """Label images with a vision-language model and say how far each label can be trusted.
 
     Parameters
@@ -56,6 +77,8 @@ class TrustVLM(Calibratable):
 
     Attributes
     ----------
+    state : ModelState
+        All that was learned, frozen; what follows is some of it.
     classes_ : ClassList
         The class names and the folder names that stand for them.
     bank_ : PrototypeBank
@@ -88,8 +111,8 @@ class TrustVLM(Calibratable):
         self,
         vlm: str | VisionLanguageModel = "clip-vit-b16",
         vision: str | ImageEncoder = "dinov2-base",
-        classes: Sequence[str] | Mapping[str, str] | str | os.PathLike[str] | None = None,
-        prompt: str | Sequence[str] | os.PathLike[str] | None = None,
+        classes: ClassSource | None = None,
+        prompt: PromptSource | None = None,
         *,
         score: str = "trustvlm",
         score_parameters: Mapping[str, Any] | None = None,
@@ -118,15 +141,135 @@ class TrustVLM(Calibratable):
         self.batch_size = batch_size
         self.workers = workers
         self.limits = limits
+        self._learned: ModelState | None = None
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Both encoders, loaded when they are first needed."""
+        return Encoders.load(
+            self.vlm,
+            self.vision,
+            protocol=self.protocol,
+            device=self.device,
+            precision=self.precision,
+            draft=self.draft,
+        )
+
+    @cached_property
+    def embedding_store(self) -> EmbeddingStore:
+        """The store in use, opened when it is first needed."""
+        return EmbeddingStore() if self.store is None else self.store
+
+    @property
+    def embedder(self) -> Embedder:
+        """Encoders and store, and how images are read."""
+        return Embedder(
+            self.encoders, self.embedding_store, self.batch_size, self.workers, self.limits
+        )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompt templates in use."""
+        return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
+
+    @property
+    def state(self) -> ModelState:
+        """What was learned, with the score as it is set now.
+
+        Raises
+        ------
+        InputError
+            If nothing was learned yet, or the score or its parameters make no sense.
+        """
+        learned, given = self._fitted, dict(self.score_parameters or {})
+        check_parameters(self.score, given)
+        return replace(learned, score=self.score, score_parameters=given)
+
+    def _named(self, state: ModelState) -> ModelState:
+        """Name encoders as the user does: `same` is not the name of the tower that it became."""
+        encoders = {role: dict(entry) for role, entry in state.encoders.items()}
+        for role, named in (("vlm", self.vlm), ("vision", self.vision)):
+            if isinstance(named, str):
+                plugin = plugin_of(named)
+                encoders[role] |= {"spec": named, **({"plugin": plugin} if plugin else {})}
+        return replace(state, encoders=encoders)
+
+    @property
+    def _fitted(self) -> ModelState:
+        if self._learned is None:
+            raise _NotFittedError("This TrustVLM has no examples yet: call fit(shots) first.")
+        return self._learned
+
+    @property
+    def classes_(self) -> ClassList:  # noqa: D102 -- described above, as those that follow
+        return self._fitted.classes
+
+    @property
+    def bank_(self) -> PrototypeBank:  # noqa: D102
+        return self._fitted.bank
+
+    @property
+    def text_embeddings_(self) -> NDArray[np.float32]:  # noqa: D102
+        return self._fitted.text_embeddings
+
+    @property
+    def support_features_(self) -> NDArray[np.float32]:  # noqa: D102
+        return self._fitted.support_features
+
+    @property
+    def support_labels_(self) -> NDArray[np.int64]:  # noqa: D102
+        return self._fitted.support_labels
+
+    @property
+    def shots_(self) -> tuple[Mapping[str, Any], ...]:  # noqa: D102
+        return self._fitted.shots
+
+    @property
+    def shot_failures_(self) -> Verdicts:  # noqa: D102
+        return Verdicts(error_verdict(*failure) for failure in self._fitted.unreadable_shots)
+
+    @property
+    def losses_(self) -> tuple[float, ...]:  # noqa: D102
+        return self._fitted.losses
+
+    @property
+    def selection_(self) -> Selection | None:  # noqa: D102
+        return self._fitted.selection
+
+    @property
+    def selection_images_(self) -> tuple[Mapping[str, Any], ...]:  # noqa: D102
+        return self._fitted.selection_images
+
+    @property
+    def calibration_(self) -> Calibration | None:  # noqa: D102
+        return self._fitted.calibration
+
+    @property
+    def provenance_(self) -> dict[str, str]:  # noqa: D102
+        return {key: getattr(self._fitted, key) for key in ("created_by", "created_at")}
+
+    @property
+    def parameters_(self) -> dict[str, Any]:  # noqa: D102
+        return self.state.parameters
+
+    def evidence(
+        self, embeddings: NDArray[Any], features: NDArray[Any], *, shots: Evidence | None = None
+    ) -> Evidence:
+        """Gather everything there is on n images; see `ModelState.evidence`."""
+        return self.state.evidence(embeddings, features, shots=shots)
+
+    def evidence_of_shots(self) -> Evidence:
+        """Gather everything there is on the shots, about no image yet."""
+        return self.state.evidence_of_shots()
 
     def fit(
         self,
-        shots: Any,
+        shots: LabelledSource,
         *,
         shots_per_class: int | None = None,
         draw: int = 0,
         select: str | None = None,
-        select_on: Any = None,
+        select_on: LabelledSource | None = None,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn one prototype per class from labelled example images; nothing is trained.
@@ -162,21 +305,28 @@ class TrustVLM(Calibratable):
         TrustVLMWarning
             If shots cannot be read, or classes have fewer shots than asked for, or none.
         """
-        self._check_score()
-        fit(
-            self,
+        check_parameters(self.score, self.score_parameters or {})
+        check_selection(self.score, self.score_parameters or {}, select, select_on)
+        state = fit(
             shots,
+            self.embedder,
+            classes=self.classes,
+            prompt=self.prompt,
+            score=self.score,
+            score_parameters=self.score_parameters,
+            finetune=self.finetune,
             shots_per_class=shots_per_class,
             draw=draw,
             select=select,
             images=select_on,
             progress=progress,
         )
+        self._learned = self._named(state)
         return self
 
     def iter_predict(
         self,
-        images: Any,
+        images: Source,
         *,
         path_column: str = "path",
         image_column: str | None = None,
@@ -199,13 +349,13 @@ class TrustVLM(Calibratable):
             Learns where the time goes; `profile.lines()` tells it.
         """
         predictor = Predictor(self)
-        found = open_images(images, path_column=path_column, image_column=image_column)
-        for _, verdicts in predictor.chunks(found, progress, profile):
+        sources = open_images(images, path_column=path_column, image_column=image_column)
+        for _, verdicts in predictor.chunks(sources, progress, profile):
             yield from verdicts
 
     def predict(
         self,
-        images: Any,
+        images: Source,
         *,
         path_column: str = "path",
         image_column: str | None = None,
@@ -236,7 +386,7 @@ class TrustVLM(Calibratable):
         return Verdicts(rows, folder=folder_of(images))
 
     def label(
-        self, images: Any, *, correct: bool = False, progress: Progress | None = None
+        self, images: Source, *, correct: bool = False, progress: Progress | None = None
     ) -> Verdicts:
         """Label images from `classes` alone, without shots; nothing needs to be fitted.
 
@@ -259,11 +409,18 @@ class TrustVLM(Calibratable):
         TrustVLMWarning
             If there are few images a class, or they contradict the VLM on most of them.
         """
-        return label_images(self, images, correct=correct, progress=progress)
+        return label_images(
+            images,
+            self.embedder,
+            classes=self.classes,
+            prompt=self.prompt,
+            correct=correct,
+            progress=progress,
+        )
 
     def evaluate(
         self,
-        labelled: Any,
+        labelled: LabelledSource,
         *,
         name: str | None = None,
         scores: Sequence[str] | None = None,
@@ -296,7 +453,6 @@ class TrustVLM(Calibratable):
         InputError
             If the input does not exist, holds no images, or has labels of unknown classes.
         """
-        self.check_ready()
         return evaluate(
             self,
             labelled,
@@ -307,19 +463,114 @@ class TrustVLM(Calibratable):
             progress=progress,
         )
 
+    def calibrate(
+        self,
+        labelled: LabelledSource,
+        *,
+        risk: float = 0.05,
+        confidence_level: float = 0.95,
+        per_class: bool = False,
+        min_coverage: float | None = None,
+        cost_error: float | None = None,
+        cost_review: float | None = None,
+        method: str = DEFAULT_METHOD,
+        calibrator: str = DEFAULT_CALIBRATOR,
+        name: str | None = None,
+        exclude_shots: bool = False,
+        progress: Progress | None = None,
+    ) -> TrustVLM:
+        """Learn P(correct), and certify a threshold for accepting labels unseen.
+
+        With probability `confidence_level` over the draw of the labelled images, at most the share
+        `risk` of what is accepted is wrong, for new images like these. Where no threshold can be
+        certified, everything is sent to review. `calibration_` says how far that goes.
+
+        Parameters
+        ----------
+        labelled
+            Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
+            like those to come, and not among the shots.
+        risk, confidence_level
+            In (0, 1).
+        per_class
+            Let the risk hold for the accepted labels of every class, all at once.
+        min_coverage
+            Instead of a risk: accept at least this share of new images, at the smallest risk that
+            can be certified.
+        cost_error, cost_review
+            Instead of a risk: accept where that costs less than a review, at these prices.
+        method
+            Of `decisions.METHODS`.
+        calibrator
+            Of `decisions.CALIBRATORS`.
+        name
+            What the artefact calls the images; None takes the folder's or file's name.
+        exclude_shots
+            Leave out images that are also among the shots, instead of refusing.
+        progress
+            As in `iter_predict`.
+
+        Raises
+        ------
+        LeakError
+            If images are also among the shots, or were selected on, and `exclude_shots` is False.
+        InputError
+            If the input does not exist, holds no images, or settings make no sense.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If images cannot be read, or are copies of each other.
+        """
+        goal = Goal(
+            risk, confidence_level, per_class, min_coverage, cost_error, cost_review, method
+        )
+        self._learned = calibrate(
+            self,
+            labelled,
+            goal,
+            calibrator,
+            name=name,
+            exclude_shots=exclude_shots,
+            progress=progress,
+        )
+        return self
+
+    def calibrate_on_shots(self, *, calibrator: str = DEFAULT_CALIBRATOR) -> TrustVLM:
+        """Learn P(correct) from the shots alone, each judged without itself.
+
+        Optimistic where new images differ from the shots. Nothing is guaranteed with it:
+        decisions stay as they are without a calibration.
+
+        Parameters
+        ----------
+        calibrator
+            Of `decisions.CALIBRATORS`.
+
+        Raises
+        ------
+        InputError
+            If no class has two shots, or the score depends on the batch.
+        """
+        self._learned = calibrate_on_shots(self.state, calibrator)
+        return self
+
     def cross_validate(
         self, scores: Sequence[str] | None = None, *, folds: int = 4, convention: str = "exact"
     ) -> CrossValidation:
-        """Measure scores on the shots alone, as `pipeline.crossvalidation` describes it.
+        """Measure scores on the shots alone, as `pipeline.cross_validate` describes it.
 
         Scores with the settings of the model's own score use its values. `trustvlm_star_f` is
         fine-tuned in each fold anew, and no other score is, whatever the model is.
         """
-        self.check_ready()
-        shots = self.evidence_of_shots()
-        parameters = alike(self.score, self.parameters_)
+        state = self.state
+        state.check_calibration()
         return cross_validate(
-            shots, scores, folds=folds, parameters=parameters, convention=convention
+            state.evidence_of_shots(),
+            scores,
+            folds=folds,
+            parameters=with_same_settings(state.score, state.parameters),
+            convention=convention,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -332,8 +583,15 @@ class TrustVLM(Calibratable):
         ArtefactError
             If something else than a `.trust` directory stands at that path.
         """
-        self.check_ready()
-        save_model(self, path)
+        state = self.state
+        state.check_calibration()
+        for role, named in (("vlm", self.vlm), ("vision", self.vision)):
+            if not isinstance(named, str):
+                raise InputError(
+                    f"The {role} was passed as an object, which no other process could load again: "
+                    "name it by a preset, `hf:<directory>` or another spec to save the model."
+                )
+        self._named(state).save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> TrustVLM:
@@ -345,7 +603,7 @@ class TrustVLM(Calibratable):
             The directory that `save` wrote.
         **settings
             `device`, `store`, `batch_size`, `workers`, `limits`, and `vlm`, `vision` to load the
-            same weights from another place.
+            same weights from elsewhere.
 
         Raises
         ------
@@ -353,4 +611,32 @@ class TrustVLM(Calibratable):
             If the artefact is damaged, of another format version, or made with other models; the
             message says which side differs.
         """
-        return load_model(cls, path, settings)
+        unknown = sorted(set(settings) - set(_RELOADABLE))
+        if unknown:
+            raise InputError(
+                f"TrustVLM.load takes {', '.join(_RELOADABLE)} besides the path, but got "
+                f"{', '.join(unknown)}: the rest is part of the artefact."
+            )
+        state = ModelState.load(path)
+        options = {
+            **{role: entry["spec"] for role, entry in state.encoders.items()},
+            "classes": dict(zip(state.classes.folders, state.classes.names, strict=True)),
+            "prompt": state.prompts,
+            "score": state.score,
+            "score_parameters": state.score_parameters,
+            "finetune": bool(state.losses),
+            "protocol": state.protocol,
+            "precision": state.precision,
+            "draft": state.draft,
+        }
+        for role, entry in state.encoders.items():
+            # Only models that a backend from outside the package runs say so.
+            if role not in settings and "plugin" in entry:
+                check_plugin(entry["spec"], entry["plugin"])
+        model = cls(**{**options, **settings})
+        check_same_model("VLM", state.encoders["vlm"], describe(model.encoders.vlm))
+        check_same_model(
+            "vision encoder", state.encoders["vision"], describe(model.encoders.vision)
+        )
+        model._learned = model._named(state)
+        return model

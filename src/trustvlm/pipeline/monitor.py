@@ -1,4 +1,4 @@
-"""The two numbers that the drift monitor watches: a confidence and a typicality per image."""
+"""Watch whether incoming images still resemble those that a model was made for, run after run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,16 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.images import open_images
+from trustvlm.images import Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.records import gather
-from trustvlm.pipeline.state import manifest_of
-from trustvlm.pipeline.verdict import Verdict, Verdicts
+from trustvlm.pipeline.records import encode_in_chunks
+from trustvlm.pipeline.state import FittedModel, ModelState
+from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
 from trustvlm.scores import get, prepare
 
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
-
+# The two numbers that are watched: a confidence and a typicality per image.
 
 # Of the SHA-256 of an image that was seen; enough to tell 10^8 images apart.
 _DIGITS = 16
@@ -57,49 +55,46 @@ class WatchedNumbers:
 
 
 def watched_numbers(
-    model: TrustVLM, images: Any, seen: Collection[str], progress: Progress | None = None
+    model: FittedModel, images: Source, seen: Collection[str], progress: Progress | None = None
 ) -> WatchedNumbers:
     """Reduce images to two numbers each; each content counts once."""
-    shots = model.evidence_of_shots()
-    stream, name, parameters = watched_score(model)
+    state = model.state
+    shots = state.evidence_of_shots()
+    stream, name, parameters = watched_score(state)
     score = prepare(name, shots, **parameters)
     confidence: list[NDArray[np.float64]] = [np.empty(0)]
     typicality: list[NDArray[np.float64]] = [np.empty(0)]
     fresh: set[str] = set()
     repeated, failures = 0, []
-    for found in gather(model, open_images(images), progress):
-        failures += found.failures
-        keep = np.zeros(len(found.hashes), dtype=bool)
-        for i, digest in enumerate(found.hashes):
+    for encoded in encode_in_chunks(open_images(images), model.embedder, progress):
+        failures += failures_of(encoded)
+        readable = encoded.readable()
+        keep = np.zeros(len(readable), dtype=bool)
+        for i, digest in enumerate(readable.hashes):
             short = digest[:_DIGITS]
             if short not in seen and short not in fresh:
                 fresh.add(short)
                 keep[i] = True
         repeated += int((~keep).sum())
         if keep.any():
-            evidence = model.evidence(
-                found.image_embeddings[keep], found.features[keep], shots=shots
-            )
+            new = readable.select(keep)
+            evidence = state.evidence(new.image_embeddings, new.features, shots=shots)
             confidence.append(score(evidence).confidence)
-            if model.bank_.present_.any():
-                typicality.append(_typicality(model, found.features[keep]))
+            if state.bank.present_.any():
+                typicality.append(np.nanmax(state.bank.similarities(new.features), axis=1))
     streams = {stream: np.concatenate(confidence), "typicality": np.concatenate(typicality)}
     return WatchedNumbers(streams, fresh, repeated, failures)
 
 
-def watched_score(model: TrustVLM) -> tuple[str, str, Mapping[str, Any]]:
+def watched_score(state: ModelState) -> tuple[str, str, Mapping[str, Any]]:
     """Return what to call the watched confidence, the score that gives it, and its parameters.
 
     A score that adapts to the batch would hide that the batch changed: the text's own confidence
     is then watched.
     """
-    if get(model.score).whole_batch:
+    if get(state.score).whole_batch:
         return "text_confidence", "msp", {}
-    return "confidence", model.score, model.parameters_
-
-
-def _typicality(model: TrustVLM, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(np.nanmax(model.bank_.similarities(features), axis=1))
+    return "confidence", state.score, state.parameters
 
 
 # The state of a drift monitor between runs: one JSON file, bound to its model.
@@ -126,8 +121,8 @@ class MonitorState:
     seen: frozenset[str]
 
 
-def write_state(path: str | os.PathLike[str], model: TrustVLM, state: MonitorState) -> None:
-    """Write the state, whole or not at all."""
+def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorState) -> None:
+    """Write the state of the monitor of a model, whole or not at all."""
     content = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -139,8 +134,8 @@ def write_state(path: str | os.PathLike[str], model: TrustVLM, state: MonitorSta
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_state(path: str | os.PathLike[str], model: TrustVLM) -> MonitorState | None:
-    """Read a state of this model; None if there is no such file.
+def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState | None:
+    """Read the state of a monitor of this model; None if there is no such file.
 
     Raises
     ------
@@ -176,14 +171,14 @@ def read_state(path: str | os.PathLike[str], model: TrustVLM) -> MonitorState | 
         raise InputError(f"{path} is not complete: it lacks {error}. Start a new one.") from error
 
 
-def _fingerprint(model: TrustVLM) -> str:
+def _fingerprint(model: ModelState) -> str:
     """Hash what the watched numbers depend on."""
-    manifest = manifest_of(model)
+    manifest = model.to_manifest()
     parts = {
-        "models": {role: made["fingerprint"] for role, made in manifest["models"].items()},
-        "shots": [(shot["sha256"], shot["class"]) for shot in model.shots_],
-        "score": (model.score, model.parameters_),
-        "calibrated_at": model.calibration_.created_at if model.calibration_ else None,
+        "models": {role: entry["fingerprint"] for role, entry in manifest["models"].items()},
+        "shots": [(shot["sha256"], shot["class"]) for shot in model.shots],
+        "score": (model.score, model.parameters),
+        "calibrated_at": model.calibration.created_at if model.calibration else None,
         **{
             key: manifest[key]
             for key in ("protocol", "logit_scale", "classes", "prompts", "finetuning")
@@ -192,14 +187,14 @@ def _fingerprint(model: TrustVLM) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-# Watch whether incoming images still resemble those that a model was made for, run after run.
+# A run of the monitor.
 
 _FOLDS = 8
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What a run of the monitor found.
+class DriftReport:
+    """What a run of the monitor says.
 
     Attributes
     ----------
@@ -250,14 +245,14 @@ class Watched:
 
 
 def monitor(
-    model: TrustVLM,
-    images: Any,
+    model: FittedModel,
+    images: Source,
     *,
     state: str | os.PathLike[str] | None = None,
-    reference: Any = None,
+    reference: Source | None = None,
     false_alarm: float = 1e-4,
     progress: Progress | None = None,
-) -> Watched:
+) -> DriftReport:
     """Watch incoming images for drift, going on from where the last run stopped.
 
     Two numbers per image are watched: the confidence of its verdict (of the text alone, if the
@@ -290,8 +285,8 @@ def monitor(
         If the state is of another model, or of another reference or bound, or is damaged; or
         there is nothing to compare with.
     """
-    model.check_fitted()
-    stored = None if state is None else read_state(state, model)
+    fitted = model.state
+    stored = None if state is None else read_state(state, fitted)
     if stored is None:
         watching, calibrated_on = start_monitor(model, reference, false_alarm, progress)
         seen: set[str] = set()
@@ -306,27 +301,30 @@ def monitor(
                 f"{state} was started with a false-alarm bound of {watching.false_alarm}, but got "
                 f"{false_alarm}: name another state file."
             )
-    found = watched_numbers(model, images, seen, progress)
-    watching = watching.after({name: found.streams[name] for name in watching.streams})
+    numbers = watched_numbers(model, images, seen, progress)
+    watching = watching.after({name: numbers.streams[name] for name in watching.streams})
     if state is not None:
         write_state(
-            state, model, MonitorState(watching, calibrated_on, frozenset(seen | found.seen))
+            state, fitted, MonitorState(watching, calibrated_on, frozenset(seen | numbers.seen))
         )
-    return Watched(
+    return DriftReport(
         monitor=watching,
         calibrated_on=calibrated_on,
-        new=len(found.seen),
-        repeated=found.repeated,
+        new=len(numbers.seen),
+        repeated=numbers.repeated,
         latest={
-            name: float(np.median(found.streams[name])) if found.seen else math.nan
+            name: float(np.median(numbers.streams[name])) if numbers.seen else math.nan
             for name in watching.streams
         },
-        failures=Verdicts(found.failures),
+        failures=Verdicts(numbers.failures),
     )
 
 
 def start_monitor(
-    model: TrustVLM, reference: Any, false_alarm: float, progress: Progress | None = None
+    model: FittedModel,
+    reference: Source | None,
+    false_alarm: float,
+    progress: Progress | None = None,
 ) -> tuple[DriftMonitor, str]:
     """Return a monitor that has seen nothing yet, and what it compares with, in words.
 
@@ -341,16 +339,16 @@ def start_monitor(
         If there is nothing to compare with.
     """
     if reference is None:
-        return _start_from_model(model, false_alarm)
-    found = watched_numbers(model, reference, frozenset(), progress)
-    streams = {name: values for name, values in found.streams.items() if len(values)}
+        return _start_from_model(model.state, false_alarm)
+    numbers = watched_numbers(model, reference, frozenset(), progress)
+    streams = {name: values for name, values in numbers.streams.items() if len(values)}
     if not streams:
         raise InputError("None of the reference images can be read.")
     monitor = DriftMonitor.start(streams, false_alarm=false_alarm)
-    return monitor, f"{len(found.seen)} reference images"
+    return monitor, f"{len(numbers.seen)} reference images"
 
 
-def _start_from_model(model: TrustVLM, false_alarm: float) -> tuple[DriftMonitor, str]:
+def _start_from_model(model: ModelState, false_alarm: float) -> tuple[DriftMonitor, str]:
     shots = model.evidence_of_shots()
     stream, name, parameters = watched_score(model)
     streams: dict[str, NDArray[np.float64]] = {}
@@ -378,10 +376,10 @@ def _start_from_model(model: TrustVLM, false_alarm: float) -> tuple[DriftMonitor
     return monitor, " and ".join(words)
 
 
-def _calibrated(model: TrustVLM) -> NDArray[np.float64] | None:
+def _calibrated(model: ModelState) -> NDArray[np.float64] | None:
     """Confidences of the calibration images, if the model's score was calibrated on images."""
-    found = model.calibration_
-    if found is None or not found.images:
+    calibration = model.calibration
+    if calibration is None or not calibration.images:
         return None
-    same = (found.score, dict(found.parameters)) == (model.score, dict(model.parameters_))
-    return found.result.confidence if same else None
+    of = (calibration.score, dict(calibration.parameters))
+    return calibration.result.confidence if of == (model.score, model.parameters) else None

@@ -1,90 +1,27 @@
-"""From evidence to verdicts."""
+"""A fitted model, made ready once to judge any number of images."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODThreshold
-from trustvlm.pipeline.calibration import Calibration
-from trustvlm.pipeline.explain import Views, look, reasons, with_threshold
-from trustvlm.pipeline.records import Gathered, S, gather, gather_all
-from trustvlm.pipeline.verdict import Verdict
-from trustvlm.risk_control.goals import accept_on_agreement
-from trustvlm.scores import Evidence, PreparedScore, ScoreResult, prepare
-
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
-
-
-def judge(
-    evidence: Evidence,
-    score: PreparedScore,
-    found: Gathered[S],
-    class_names: Sequence[str],
-    scope: OODThreshold | None = None,
-    calibration: Calibration | None = None,
-) -> list[Verdict]:
-    """Return one verdict per image, in input order, failures included."""
-    result = score(evidence)
-    views = look(evidence, result.prediction, scope)
-    paths = [ref.path for ref in found.refs]
-    return found.in_order(verdict_rows(result, views, paths, class_names, calibration))
-
-
-def verdict_rows(
-    result: ScoreResult,
-    views: Views,
-    paths: Sequence[str],
-    class_names: Sequence[str],
-    calibration: Calibration | None = None,
-) -> list[Verdict]:
-    """Combine a score's result with the two views of it into n verdicts.
-
-    Decisions and P(correct) are those of the calibration; see `decisions.uncalibrated` without one.
-    """
-    whys = reasons(result.prediction, views, class_names)
-    thresholds = None if calibration is None else calibration.thresholds(result)
-    if thresholds is None:
-        accepted = accept_on_agreement(result.prediction, views.nearest, views.unlike)
-    else:
-        accepted = (result.confidence >= thresholds) & ~views.unlike
-        whys = with_threshold(whys, result.confidence, thresholds, outside=views.unlike)
-    p_correct = np.full(len(paths), math.nan)
-    if calibration is not None:
-        p_correct = calibration.p_correct(result)
-    return [
-        Verdict(
-            path=path,
-            label=class_names[result.prediction[i]],
-            confidence=float(result.confidence[i]),
-            p_correct=float(p_correct[i]),
-            decision="accept" if accepted[i] else "review",
-            text_score=float(views.text_score[i]),
-            image_score=float(views.image_score[i]),
-            runner_up=class_names[views.runner_up[i]] if views.runner_up[i] >= 0 else "",
-            reason=whys[i],
-            error="",
-        )
-        for i, path in enumerate(paths)
-    ]
-
-
-# A fitted model, made ready once to judge any number of images.
+from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
+from trustvlm.pipeline.state import FittedModel
+from trustvlm.pipeline.verdict import Verdict, in_order, verdicts_with_shots
+from trustvlm.scores import Evidence, prepare
 
 
 class Predictor:
-    """What does not depend on the images: the examples' evidence, and what the score learns of it.
+    """What does not depend on the images: the shots' evidence, and what the score learns of it.
 
     Parameters
     ----------
     model
-        Fitted; it must not be changed afterwards.
+        Fitted; changes to it later have no effect.
 
     Raises
     ------
@@ -92,48 +29,56 @@ class Predictor:
         If the model is not fitted, or was calibrated for another score.
     """
 
-    def __init__(self, model: TrustVLM) -> None:
-        model.check_ready()
-        self.model = model
-        self._shots = model.evidence_of_shots()
-        self._score = prepare(model.score, self._shots, **model.parameters_)
-        self._scope = OODThreshold.of_shots(self._shots)
+    def __init__(self, model: FittedModel) -> None:
+        self._state, self._embedder = model.state, model.embedder
+        self._state.check_calibration()
+        self._shots = self._state.evidence_of_shots()
+        self._score = prepare(self._state.score, self._shots, **self._state.parameters)
+        self._ood_threshold = OODThreshold.of_shots(self._shots)
 
     @property
     def whole_batch(self) -> bool:
         """Whether a verdict depends on the other images that are judged with it."""
         return self._score.score.whole_batch
 
-    def evidence(self, found: Gathered[Any]) -> Evidence:
-        """Return the evidence of the readable images."""
-        return self.model.evidence(found.image_embeddings, found.features, shots=self._shots)
+    def encode(self, images: Iterable[ImageSource]) -> EncodedImages[Any]:
+        """Encode images at once, as `judge` takes them."""
+        return encode_images(images, self._embedder)
 
-    def judge(self, found: Gathered[Any], evidence: Evidence | None = None) -> list[Verdict]:
+    def evidence(self, images: EncodedImages[Any]) -> Evidence:
+        """Return the evidence of the readable images."""
+        readable = images.readable()
+        return self._state.evidence(readable.image_embeddings, readable.features, shots=self._shots)
+
+    def judge(self, images: EncodedImages[Any], evidence: Evidence | None = None) -> list[Verdict]:
         """Return one verdict per image, in input order, failures included.
 
         Callers that need `evidence` themselves pass it, so that nothing is computed twice.
         """
-        model = self.model
-        evidence = evidence or self.evidence(found)
-        labels = model.classes_.labels
-        return judge(evidence, self._score, found, labels, self._scope, model.calibration_)
+        evidence, state = evidence or self.evidence(images), self._state
+        result = self._score(evidence)
+        shown = explain(evidence, result.prediction, self._ood_threshold)
+        verdicts = verdicts_with_shots(
+            result, shown, images.readable().paths, state.classes.labels, state.calibration
+        )
+        return in_order(images, verdicts)
 
     def chunks(
         self,
         images: Iterable[ImageSource],
         progress: Progress | None = None,
         profile: Profile | None = None,
-    ) -> Iterator[tuple[Gathered[Any], list[Verdict]]]:
+    ) -> Iterator[tuple[EncodedImages[Any], list[Verdict]]]:
         """Yield images chunk by chunk with their verdicts, in input order and bounded memory.
 
         A score of the whole batch judges all images together, in one chunk.
         """
         profile = profile or Profile()
-        if self.whole_batch:
-            chunks = iter([gather_all(self.model, images, progress, profile)])
+        if self._score.score.whole_batch:
+            chunks = iter([encode_images(images, self._embedder, progress, profile)])
         else:
-            chunks = gather(self.model, images, progress, profile)
-        for found in chunks:
+            chunks = encode_in_chunks(images, self._embedder, progress, profile)
+        for encoded in chunks:
             with profile.stage("scores"):
-                verdicts = self.judge(found)
-            yield found, verdicts
+                verdicts = self.judge(encoded)
+            yield encoded, verdicts

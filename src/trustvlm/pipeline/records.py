@@ -1,27 +1,31 @@
-"""From images to records of what both encoders say about them."""
+"""From images to records: each image with its class, its content and its two embeddings."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm import models
-from trustvlm.embeddings import Chunk, Progress, encode_all, encode_images, encode_texts
-from trustvlm.embeddings.profile import Profile
-from trustvlm.exceptions import InputError
-from trustvlm.images import ImageSource
+from trustvlm import embeddings, models
+from trustvlm.embeddings import Chunk, EmbeddingStore, Profile, Progress
+from trustvlm.exceptions import ImageError, InputError, LeakError
+from trustvlm.images import (
+    DEFAULT_LIMITS,
+    ClassList,
+    ImageSource,
+    LabelledImage,
+    LabelledSource,
+    Limits,
+    find_labelled,
+)
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
-from trustvlm.pipeline.verdict import Verdict, error_verdict
-
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
-
 
 # The two encoders that look at every image, as the protocol wants them.
 
@@ -32,10 +36,14 @@ PROTOCOLS = ("clean", "paper")
 
 @dataclass(frozen=True)
 class Encoders:
-    """The VLM that predicts and the vision encoder that verifies."""
+    """The VLM that predicts and the vision encoder that verifies, and how they were loaded."""
 
     vlm: VisionLanguageModel
     vision: ImageEncoder
+    protocol: str = "clean"
+    device: str = "auto"
+    precision: str = "float32"
+    draft: bool = False
 
     @classmethod
     def load(
@@ -82,7 +90,7 @@ class Encoders:
                 loaded.logit_scale = 100.0
         if draft:
             loaded, verifier = _drafting(loaded), _drafting(verifier)
-        return cls(loaded, verifier)
+        return cls(loaded, verifier, protocol, device, precision, draft)
 
     def notes(self) -> list[str]:
         """Warnings to show wherever the models are named."""
@@ -95,7 +103,7 @@ def _drafting(encoder: Encoder) -> Encoder:
     return other
 
 
-def describe(encoder: ImageEncoder) -> Mapping[str, Any]:
+def describe(encoder: ImageEncoder) -> dict[str, Any]:
     """Return what an artefact stores about an encoder, as plain JSON values."""
     return {
         **encoder.identity.to_dict(),
@@ -105,114 +113,237 @@ def describe(encoder: ImageEncoder) -> Mapping[str, Any]:
     }
 
 
-# Run images through both encoders and keep what the rest of the pipeline reads.
+@dataclass(frozen=True)
+class Embedder:
+    """Both encoders, the store of their embeddings, and how images are read; see `TrustVLM`."""
+
+    encoders: Encoders
+    store: EmbeddingStore
+    batch_size: int = 32
+    workers: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    def embed_classes(self, names: Sequence[str], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit row per class name, `(C, e)`, each text encoded once and stored."""
+        vlm = self.encoders.vlm
+        return class_embeddings(
+            vlm,
+            names,
+            prompts,
+            encode=lambda texts: embeddings.encode_texts(vlm, texts, self.store),
+        )
+
+
+ClassSource: TypeAlias = Sequence[str] | Mapping[str, str] | str | os.PathLike[str]
+PromptSource: TypeAlias = str | Sequence[str] | os.PathLike[str]
+
+# Labelled images, before any of them is opened.
 
 S = TypeVar("S", bound=ImageSource)
 
 
 @dataclass(frozen=True)
-class Gathered(Generic[S]):
-    """Some images, readable or not, with the vectors of the readable ones.
+class ListedImages(Generic[S]):
+    """n images, and the `(n,)` int64 indices of their classes; -1 where there is no label."""
+
+    refs: Sequence[S]
+    labels: NDArray[np.int64]
+
+    def select(self, rows: NDArray[Any]) -> ListedImages[S]:
+        """Return the images at some positions, or those where a `(n,)` mask is True."""
+        chosen = np.arange(len(self.refs))[rows]
+        return ListedImages([self.refs[i] for i in chosen], self.labels[chosen])
+
+
+def list_labelled(source: LabelledSource, classes: ClassList) -> ListedImages[LabelledImage]:
+    """List labelled images of given classes: a folder, a table, or `(paths, labels)`.
+
+    Raises
+    ------
+    InputError
+        If the source does not exist or holds no images, or labels are not among the classes.
+    """
+    listing = find_labelled(source)
+    return ListedImages(listing.refs, classes.indices(listing.labels))
+
+
+def name_of(labelled: LabelledSource) -> str:
+    """Name a labelled input by its folder or file; a bare split name says too little alone.
+
+    Examples
+    --------
+    >>> name_of("pets/test"), name_of("photos.csv"), name_of(([], []))
+    ('pets/test', 'photos', 'labelled')
+    """
+    if not isinstance(labelled, (str, os.PathLike)):
+        return "labelled"
+    path = Path(labelled).resolve()
+    name = path.name if path.is_dir() else path.stem
+    return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
+
+
+# Encoded images: whatever is needed of some of them is selected, so that all stays aligned.
+
+
+@dataclass(frozen=True)
+class EncodedImages(Generic[S]):
+    """Records of n images, in input order.
 
     Attributes
     ----------
-    readable
-        `(n,)` bool, in input order.
-    refs, hashes
-        The k readable images and the SHA-256 of their bytes.
+    refs
+        What was read.
+    labels
+        `(n,)` int64 indices of the true classes; -1 where there is no label.
+    hashes
+        SHA-256 of each image's bytes; "" where there were none to read.
+    errors
+        Why an image has no embeddings; None where it has.
     image_embeddings, features
-        `(k, e)` of the VLM and `(k, d)` of the vision encoder, float32, un-normalised.
-    failures
-        The error verdicts on the others, in input order.
-    failure_kinds
-        The word for each of them; a key of `images.KINDS`.
+        `(n, e)` of the VLM and `(n, d)` of the vision encoder, float32, not L2-normalised; NaN
+        where there is an error.
     """
 
-    readable: NDArray[np.bool_]
-    refs: list[S]
-    hashes: list[str]
+    refs: Sequence[S]
+    labels: NDArray[np.int64]
+    hashes: Sequence[str]
+    errors: Sequence[ImageError | None]
     image_embeddings: NDArray[np.float32]
     features: NDArray[np.float32]
-    failures: list[Verdict]
-    failure_kinds: list[str]
 
-    def in_order(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Merge the verdicts on the readable images with the failures, in input order."""
-        judged, failed = iter(verdicts), iter(self.failures)
-        return [next(judged if ok else failed) for ok in self.readable]
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    @property
+    def paths(self) -> list[str]:
+        """The name of each image."""
+        return [ref.path for ref in self.refs]
+
+    @property
+    def is_readable(self) -> NDArray[np.bool_]:
+        """`(n,)` bool, True where there is no error."""
+        return np.array([error is None for error in self.errors], dtype=bool)
+
+    def readable(self) -> EncodedImages[S]:
+        """Return the images that have embeddings."""
+        return self.select(self.is_readable)
+
+    def select(self, rows: NDArray[Any]) -> EncodedImages[S]:
+        """Return the images at some positions, or those where a `(n,)` mask is True."""
+        chosen = np.arange(len(self))[rows]
+        return EncodedImages(
+            refs=[self.refs[i] for i in chosen],
+            labels=self.labels[chosen],
+            hashes=[self.hashes[i] for i in chosen],
+            errors=[self.errors[i] for i in chosen],
+            image_embeddings=self.image_embeddings[chosen],
+            features=self.features[chosen],
+        )
+
+    def contents(self) -> tuple[dict[str, str], ...]:
+        """Return `path` and `sha256` of each image, as an artefact lists them."""
+        pairs = zip(self.refs, self.hashes, strict=True)
+        return tuple({"path": ref.path, "sha256": digest} for ref, digest in pairs)
+
+    @property
+    def is_first(self) -> NDArray[np.bool_]:
+        """`(n,)` bool, False where the same content stands before."""
+        first = np.zeros(len(self), dtype=bool)
+        first[np.unique(np.asarray(self.hashes), return_index=True)[1]] = True
+        return first
 
 
-def gather(
-    model: TrustVLM,
-    refs: Iterable[S],
+def encode_images(
+    images: ListedImages[S] | Iterable[S],
+    embedder: Embedder,
     progress: Progress | None = None,
     profile: Profile | None = None,
-) -> Iterator[Gathered[S]]:
-    """Yield images in fixed chunks, in input order, encoded by both encoders."""
-    chunks = encode_images(
-        refs,
-        _encoders(model),
-        model.embedding_store,
-        batch_size=model.batch_size,
-        workers=model.workers,
-        limits=model.limits,
-        progress=progress,
-        profile=profile,
-    )
-    return map(_gathered, chunks)
+) -> EncodedImages[S]:
+    """Encode images, labelled or not, all at once; memory grows with their number."""
+    labels = None
+    if isinstance(images, ListedImages):
+        labels, images = images.labels, images.refs
+    chunk = embeddings.encode_all(images, **_options(embedder), progress=progress, profile=profile)
+    return _records(chunk, labels)
 
 
-def gather_all(
-    model: TrustVLM,
-    refs: Iterable[S],
+def encode_in_chunks(
+    images: Iterable[S],
+    embedder: Embedder,
     progress: Progress | None = None,
     profile: Profile | None = None,
-) -> Gathered[S]:
-    """Encode all images at once; memory grows with their number."""
-    chunk = encode_all(
-        refs,
-        _encoders(model),
-        model.embedding_store,
-        batch_size=model.batch_size,
-        workers=model.workers,
-        limits=model.limits,
-        progress=progress,
-        profile=profile,
+) -> Iterator[EncodedImages[S]]:
+    """Yield any number of images without labels in fixed chunks, in input order."""
+    chunks = embeddings.encode_images(
+        images, **_options(embedder), progress=progress, profile=profile
     )
-    return _gathered(chunk)
+    return map(_records, chunks)
 
 
-def _encoders(model: TrustVLM) -> dict[str, ImageEncoder]:
-    return {"vlm": model.encoders.vlm, "vision": model.encoders.vision}
+def _options(embedder: Embedder) -> dict[str, Any]:
+    return {
+        "encoders": {"vlm": embedder.encoders.vlm, "vision": embedder.encoders.vision},
+        "store": embedder.store,
+        "batch_size": embedder.batch_size,
+        "workers": embedder.workers,
+        "limits": embedder.limits,
+    }
 
 
-def _gathered(chunk: Chunk[S]) -> Gathered[S]:
-    readable = chunk.readable
-    kept = np.flatnonzero(readable)
-    return Gathered(
-        readable=readable,
-        refs=[chunk.refs[i] for i in kept],
-        hashes=[chunk.hashes[i] for i in kept],
-        image_embeddings=chunk.embeddings["vlm"][readable],
-        features=chunk.embeddings["vision"][readable],
-        failures=[
-            error_verdict(ref.path, error)
-            for ref, error in zip(chunk.refs, chunk.errors, strict=True)
-            if error is not None
-        ],
-        failure_kinds=[error.kind for error in chunk.errors if error is not None],
+def _records(chunk: Chunk[S], labels: NDArray[np.int64] | None = None) -> EncodedImages[S]:
+    return EncodedImages(
+        refs=chunk.refs,
+        labels=np.full(len(chunk), -1) if labels is None else labels,
+        hashes=chunk.hashes,
+        errors=chunk.errors,
+        image_embeddings=chunk.embeddings["vlm"],
+        features=chunk.embeddings["vision"],
     )
 
 
-# Class texts of a model, encoded once and kept in the store.
+def exclude_leaked(
+    images: EncodedImages[S],
+    used: Mapping[str, Collection[str]],
+    *,
+    purpose: str,
+    exclude: bool = False,
+) -> tuple[EncodedImages[S], tuple[str, ...]]:
+    """Leave out images that something was learned from before, by content.
+
+    Parameters
+    ----------
+    images
+        k readable images.
+    used
+        SHA-256 of the images that were learned from, by the words for them.
+    purpose
+        What would be wrong with such images, and what to do: the end of the error's message.
+    exclude
+        Whether they are left out; else they are an error.
+
+    Returns
+    -------
+    images
+        Those that are new.
+    leaked
+        Paths of the others.
+
+    Raises
+    ------
+    LeakError
+        If there are others and `exclude` is False.
+    """
+    roles = [role for role, hashes in used.items() if not set(hashes).isdisjoint(images.hashes)]
+    learned_from = set().union(*used.values())
+    new = np.array([digest not in learned_from for digest in images.hashes], dtype=bool)
+    leaked = tuple(images.select(~new).paths)
+    if leaked and not exclude:
+        raise LeakError(
+            f"{len(leaked)} of {len(images)} images are also among {' and '.join(roles)}, by "
+            f"content ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): {purpose}."
+        )
+    return images.select(new), leaked
 
 
-def embed_classes(model: TrustVLM, names: Sequence[str]) -> NDArray[np.float32]:
-    """Return one unit row per class name, `(C, e)`, with the prompts of the model."""
-    vlm = model.encoders.vlm
-    return class_embeddings(
-        vlm,
-        names,
-        model.prompts,
-        encode=lambda texts: encode_texts(vlm, texts, model.embedding_store),
-    )
+OR_EXCLUDE = "or leave these out with --exclude-shots (exclude_shots=True)"
+"""How a purpose ends where `exclude` is for the user to choose."""

@@ -16,6 +16,7 @@ from trustvlm.scores import Evidence, ScoreResult, get
 from trustvlm.scores.comparison import Comparison, compare
 from trustvlm.scores.held_out import compare_held_out
 from trustvlm.scores.prototype_scores import Setting, sweep_comparison
+from trustvlm.serialization import nan_to_null
 
 # Half decades around the untuned values; they hold the released ones, and 0, which is MSP.
 WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -69,8 +70,8 @@ class Selection:
             "score": self.score,
             "criterion": "aurc",
             "n": self.n,
-            "aurc": None if math.isnan(self.aurc) else self.aurc,
-            "untuned_aurc": None if math.isnan(self.untuned_aurc) else self.untuned_aurc,
+            "aurc": nan_to_null(self.aurc),
+            "untuned_aurc": nan_to_null(self.untuned_aurc),
             "parameters": dict(self.parameters),
             "remark": self.remark,
         }
@@ -99,6 +100,15 @@ class Selection:
         return (
             f"{chosen}, selected on {where}: AURC x1000 {1000 * self.aurc:.1f} there, "
             f"{1000 * self.untuned_aurc:.1f} untuned" + (f" ({self.remark})" if self.remark else "")
+        )
+
+
+def check_selectable(score: str) -> None:
+    """Raise `InputError` unless a score has something to select."""
+    if score not in SELECTABLE:
+        raise InputError(
+            f"The score `{score}` has no weight and temperature to select; those that do are "
+            f"{', '.join(SELECTABLE)}."
         )
 
 
@@ -140,13 +150,13 @@ def select_by_holding_out(
         If the shots, or their logits, are not there.
     """
     held_out = compare_held_out(shots)
-    found = _select(score, "loo", held_out.comparison, held_out.labels, fixed or {})
-    left = len(shots.support_labels if shots.support_labels is not None else ()) - found.n
-    if not found.n:
-        return replace(found, remark="no class has a second shot to be compared with")
+    selection = _select(score, "loo", held_out.comparison, held_out.labels, fixed or {})
+    left = len(shots.support_labels if shots.support_labels is not None else ()) - selection.n
+    if not selection.n:
+        return replace(selection, remark="no class has a second shot to be compared with")
     if left:
-        return replace(found, remark=f"{left} shots of classes without another one say nothing")
-    return found
+        return replace(selection, remark=f"{left} shots of classes without another one say nothing")
+    return selection
 
 
 def select_on(
@@ -179,8 +189,8 @@ def select_on(
     evidence.demand(("features", "bank"), by=score)
     if len(labels) != evidence.n:
         raise InputError(f"Expected {evidence.n} `labels`, one an image, but got {len(labels)}.")
-    found = _select(score, "validation", compare(evidence), labels, fixed or {})
-    return found if found.n else replace(found, remark="there is no image to select on")
+    selection = _select(score, "validation", compare(evidence), labels, fixed or {})
+    return selection if selection.n else replace(selection, remark="there is no image to select on")
 
 
 def _select(
@@ -196,11 +206,7 @@ def _select(
     error (Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3), with the
     95 % interval of the paired difference in place of one standard error.
     """
-    if score not in SELECTABLE:
-        raise InputError(
-            f"The score `{score}` has no weight and temperature to select; those that do are "
-            f"{', '.join(SELECTABLE)}."
-        )
+    check_selectable(score)
     rule, free = SELECTABLE[score], free_settings(score, fixed)
     default = {name: fixed.get(name, get(rule).parameters[name]) for name in _SELECTED[rule]}
     untuned: Setting = (default["weight"], default.get("temperature"))
@@ -245,7 +251,7 @@ def _distance(candidate: Setting, default: Setting) -> tuple[float, Setting]:
 
 
 def _no_worse(candidate: ScoreResult, best: ScoreResult, labels: NDArray[np.int64]) -> bool:
-    found = metrics.paired_bootstrap(
+    paired = metrics.paired_bootstrap(
         candidate.confidence,
         best.confidence,
         candidate.prediction == labels,
@@ -254,4 +260,4 @@ def _no_worse(candidate: ScoreResult, best: ScoreResult, labels: NDArray[np.int6
         n_resamples=_RESAMPLES,
         level=_LEVEL,
     )
-    return found.difference <= 0 or found.low <= 0
+    return paired.difference <= 0 or paired.low <= 0

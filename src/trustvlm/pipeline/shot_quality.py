@@ -1,11 +1,11 @@
-"""The health of a fitted model's shots, with their names and files."""
+"""The quality of a model's shots, with names and files, and which class to label next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,11 @@ from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
-from trustvlm.images import content_hash, find_labelled, read_bytes
-from trustvlm.pipeline.leaks import set_apart
-from trustvlm.pipeline.records import gather_all
-from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.images import LabelledSource, content_hash, read_bytes
+from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
+from trustvlm.pipeline.state import FittedModel, ModelState
+from trustvlm.pipeline.verdict import Verdicts, failures_of
 from trustvlm.scores import Evidence, ScoreResult, apply, get
-
-if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class ShotHealth:
     paths
         m names of the shots, relative to their folder.
     folder
-        Where they were; "" if that is not known.
+        Where they were; "" if no artefact says it.
     hashes
         m SHA-256 of the shots' bytes.
     """
@@ -69,22 +66,22 @@ class ShotHealth:
             "noise": health.noise,
             "mislabelled": [
                 {
-                    "path": path[found.shot],
-                    "label": name[found.label],
-                    "looks_like": name[found.looks_like],
-                    "probability": found.probability,
+                    "path": path[suspect.shot],
+                    "label": name[suspect.label],
+                    "looks_like": name[suspect.looks_like],
+                    "probability": suspect.probability,
                 }
-                for found in health.suspects
+                for suspect in health.suspects
             ],
             "odd": [
                 {
-                    "path": path[found.shot],
-                    "label": name[found.label],
-                    "similarity": found.similarity,
-                    "usual": found.usual,
-                    "deviation": found.deviation,
+                    "path": path[outlier.shot],
+                    "label": name[outlier.label],
+                    "similarity": outlier.similarity,
+                    "usual": outlier.usual,
+                    "deviation": outlier.deviation,
                 }
-                for found in health.outliers
+                for outlier in health.outliers
             ],
             "near_copies": [
                 {"path": path[pair.image], "other": path[pair.other], "cosine": pair.cosine}
@@ -107,39 +104,31 @@ class ShotHealth:
         }
 
 
-def examine(model: TrustVLM) -> ShotHealth:
-    """Look for trouble among the shots of a fitted model.
-
-    Raises
-    ------
-    InputError
-        If the model is not fitted.
-    """
-    model.check_fitted()
-    shots = model.evidence_of_shots()
+def examine(state: ModelState) -> ShotHealth:
+    """Look for trouble among the shots of a fitted model."""
     return ShotHealth(
         health=check_shots(
-            model.support_features_,
-            model.support_labels_,
-            n_classes=len(model.classes_),
-            logits=shots.support_logits,
+            state.support_features,
+            state.support_labels,
+            n_classes=len(state.classes),
+            logits=state.evidence_of_shots().support_logits,
         ),
-        class_names=tuple(model.classes_.labels),
-        labels=tuple(model.support_labels_.tolist()),
-        paths=tuple(str(shot["path"]) for shot in model.shots_),
-        folder=model.shots_folder_,
-        hashes=tuple(str(shot["sha256"]) for shot in model.shots_),
+        class_names=tuple(state.classes.labels),
+        labels=tuple(state.support_labels.tolist()),
+        paths=tuple(str(shot["path"]) for shot in state.shots),
+        folder=state.shots_folder,
+        hashes=tuple(str(shot["sha256"]) for shot in state.shots),
     )
 
 
-# What to do about the examples of a fitted model: their health, and which class to label next.
+# Which class to label next.
 
 # For scores that learn from the shots anew in every trial.
 _SLOW = {"candidates": 12, "repeats": 3}
 
 
 @dataclass(frozen=True)
-class Advised:
+class ShotAdvice:
     """The health of the shots and, with labelled images, what to label next.
 
     Attributes
@@ -172,20 +161,20 @@ class Advised:
         if self.advice is None:
             return None
         stored = asdict(self.advice)
-        for found in stored["classes"]:
-            found["label"] = self.shots.class_names[found["label"]]
+        for advised in stored["classes"]:
+            advised["label"] = self.shots.class_names[advised["label"]]
         return stored
 
 
 def advise(
-    model: TrustVLM,
-    labelled: Any = None,
+    model: FittedModel,
+    labelled: LabelledSource | None = None,
     *,
     risk: float = 0.05,
     examples: int = 8,
     progress: Progress | None = None,
     on_trial: Callable[[int, int], None] | None = None,
-) -> Advised:
+) -> ShotAdvice:
     """Look after the shots of a fitted model, and find the classes of which more shots help most.
 
     Parameters
@@ -215,57 +204,56 @@ def advise(
     Fine-tuned prototypes are not tuned again with every trial: it is the plain means that are
     tried.
     """
-    shots = examine(model)
+    state = model.state
+    shots = examine(state)
     if labelled is None:
-        return Advised(shots, None, (), Verdicts([]))
-    listing = find_labelled(labelled)
-    labels = model.classes_.indices([str(ref.label) for ref in listing.refs])
-    found = gather_all(model, listing.refs, progress)
-    fresh, excluded = set_apart(model, found, exclude=True, calibrated_on=False, purpose="")
-    truth = labels[found.readable][fresh]
-    trial = _Trial(model, found.image_embeddings[fresh], found.features[fresh], truth)
+        return ShotAdvice(shots, None, (), Verdicts([]))
+    encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
+    images, excluded = exclude_leaked(
+        encoded.readable(),
+        state.learned_from(calibrated_on=False),
+        exclude=True,
+        purpose="the shots cannot be advised by themselves",
+    )
     advice = label_next(
-        trial.judge,
-        truth,
-        n_classes=len(model.classes_),
+        Trial(state, images).judge,
+        images.labels,
+        n_classes=len(state.classes),
         risk=risk,
         examples=examples,
         progress=on_trial,
-        **({} if get(model.score).fit is None else _SLOW),
+        **({} if get(state.score).fit is None else _SLOW),
     )
-    return Advised(shots, advice, excluded, Verdicts(found.failures))
+    return ShotAdvice(shots, advice, excluded, Verdicts(failures_of(encoded)))
 
 
-class _Trial:
+class Trial:
     """Judges labelled images after others of them joined the shots."""
 
-    def __init__(
-        self,
-        model: TrustVLM,
-        embeddings: NDArray[np.float32],
-        features: NDArray[np.float32],
-        labels: NDArray[np.int64],
-    ) -> None:
-        self._score, self._parameters = model.score, model.parameters_
-        self._shots = model.evidence_of_shots()
-        self._logits = np.asarray(model.evidence(embeddings, features, shots=self._shots).logits)
-        self._embeddings, self._features, self._labels = embeddings, features, labels
+    def __init__(self, state: ModelState, images: EncodedImages[Any]) -> None:
+        self._score, self._parameters = state.score, state.parameters
+        self._shots, self._images = state.evidence_of_shots(), images
+        self._logits = np.asarray(
+            state.evidence(images.image_embeddings, images.features, shots=self._shots).logits
+        )
 
     def judge(self, joined: NDArray[np.int64], judged: NDArray[np.int64]) -> ScoreResult:
         """Score the images `judged` by index, with the images `joined` among the shots."""
-        shots = self._shots
+        shots, images = self._shots, self._images
 
         def and_joined(support: Any, more: NDArray[Any]) -> NDArray[Any]:
             return np.concatenate([support, more[joined]])
 
         evidence = Evidence.of(
             logits=self._logits[judged],
-            features=self._features[judged],
-            image_embeddings=self._embeddings[judged],
+            features=images.features[judged],
+            image_embeddings=images.image_embeddings[judged],
             text_embeddings=shots.text_embeddings,
-            support_features=and_joined(shots.support_features, self._features),
-            support_labels=and_joined(shots.support_labels, self._labels),
+            support_features=and_joined(shots.support_features, images.features),
+            support_labels=and_joined(shots.support_labels, images.labels),
             support_logits=and_joined(shots.support_logits, self._logits),
-            support_image_embeddings=and_joined(shots.support_image_embeddings, self._embeddings),
+            support_image_embeddings=and_joined(
+                shots.support_image_embeddings, images.image_embeddings
+            ),
         )
         return apply(self._score, evidence, **self._parameters)

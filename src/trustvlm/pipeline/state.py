@@ -1,264 +1,453 @@
-"""What a fitted model is, and the artefact `MODEL.trust` that holds it."""
+"""What a fitted model is: all that fitting and calibrating learn, frozen, with save and load."""
 
 from __future__ import annotations
 
-import ctypes
-import glob
 import hashlib
 import json
 import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
+from trustvlm import metrics
 from trustvlm._version import __version__
-from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import ArtefactError, InputError, TrustVLMWarning
-from trustvlm.images import ClassList, Limits
-from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.prompts import read_prompts
-from trustvlm.models.registry import check_plugin, plugin_of
-from trustvlm.pipeline.calibration import Calibration
-from trustvlm.pipeline.records import Encoders, describe
+from trustvlm.calibration.calibrators import Calibrator, cross_fitted
+from trustvlm.exceptions import ArtefactError, InputError
+from trustvlm.images import ClassList
+from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
-from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict
-from trustvlm.risk_control.goals import UNCALIBRATED_RULE
-from trustvlm.scores import Evidence, PrototypeBank, check_parameters, zero_shot_logits
+from trustvlm.risk_control.goals import ASSUMPTION, UNCALIBRATED_RULE, Rule, rule_from_dict
+from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.model import TrustVLM
+    from trustvlm.pipeline.artefact import CalibrationEntry, Manifest
+
+# What labelled images say about a model's verdicts: P(correct), and when to accept.
+
+FROM_SHOTS = (
+    "P(correct) is from the shots alone, each judged without itself: optimistic where new images "
+    "differ from the shots; no error rate is promised"
+)
+_ARRAYS = ("confidence", "correct", "prediction", "label")
 
 
-# The artefact `MODEL.trust`: a directory with a manifest and arrays, and no pickle.
+@dataclass(frozen=True)
+class Calibration:
+    """A rule for accepting, a calibrator, and the labelled images that both rest on.
 
-FORMAT_VERSION = 1
-_FORMAT = "trustvlm.model"
-_MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
+    Attributes
+    ----------
+    certificate
+        When to accept, and what is guaranteed of it; None if only the shots were there, with which
+        nothing can be guaranteed.
+    calibrator
+        From confidence to P(correct).
+    result
+        Prediction and confidence of the model's score on the n calibration images.
+    labels
+        `(n,)` int64, their true classes.
+    images
+        Path and SHA-256 of each; none for the shots, which the model has anyway.
+    dataset
+        What the labelled input was called.
+    score, parameters
+        The score that was calibrated.
+    created_at
+        When, in UTC.
+    unreadable
+        Paths of labelled images that could not be read.
+    """
+
+    certificate: Rule | None
+    calibrator: Calibrator
+    result: ScoreResult
+    labels: NDArray[np.int64]
+    images: tuple[Mapping[str, Any], ...]
+    dataset: str
+    score: str
+    parameters: Mapping[str, Any]
+    created_at: str
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """`(n,)` bool: which predictions on the calibration images are right."""
+        right: NDArray[np.bool_] = self.result.prediction == self.labels
+        return right
+
+    @property
+    def statement(self) -> str:
+        """What the calibration says, in words."""
+        return FROM_SHOTS if self.certificate is None else self.certificate.statement()
+
+    @property
+    def rule(self) -> str:
+        """How decisions are made, in words."""
+        if self.certificate is None:
+            return UNCALIBRATED_RULE
+        if not self.certificate.certified:
+            return f"calibrated: review everything; {self.statement}"
+        return f"calibrated: {self.statement}. {ASSUMPTION}"
+
+    def thresholds(self, result: ScoreResult) -> NDArray[np.float64] | None:
+        """`(n,)` what each new verdict has to reach, NaN where none is accepted; None: no rule."""
+        return None if self.certificate is None else self.certificate.thresholds(result.prediction)
+
+    def p_correct(self, result: ScoreResult) -> NDArray[np.float64]:
+        """`(n,)` probability that each new verdict is right."""
+        return self.calibrator.predict(result.confidence)
+
+    def quality(self) -> dict[str, float | None]:
+        """Measure P(correct) on the calibration images, each judged by a calibrator without it.
+
+        By name as `metrics.probability_quality`; None where undefined.
+        """
+        p = cross_fitted(self.result.confidence, self.correct, self.calibrator.name)
+        judged = ~np.isnan(p)
+        quality = metrics.probability_quality(p[judged], self.correct[judged])
+        return {name: None if np.isnan(value) else value for name, value in quality.items()}
+
+    def to_manifest(self, classes: int) -> dict[str, Any]:
+        """Return everything but the arrays as plain JSON values."""
+        return {
+            "created_at": self.created_at,
+            "score": {"name": self.score, "parameters": dict(self.parameters)},
+            "data": {
+                "name": self.dataset,
+                "source": "shots" if self.certificate is None else "images",
+                "n": len(self.labels),
+                "right": int(self.correct.sum()),
+                "counts": np.bincount(self.labels, minlength=classes).tolist(),
+                "fingerprint": fingerprint_of(self.images, self.labels) if self.images else None,
+                "images": [dict(image) for image in self.images],
+                "unreadable": list(self.unreadable),
+            },
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "statement": self.statement,
+            "assumption": None if self.certificate is None else ASSUMPTION,
+            "calibrator": {"name": self.calibrator.name, **self.quality()},
+        }
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays, under the names that they have in an artefact."""
+        own = (self.result.confidence, self.correct, self.result.prediction, self.labels)
+        return {
+            **{f"calibration_{name}": array for name, array in zip(_ARRAYS, own, strict=True)},
+            **{f"calibrator_{key}": array for key, array in self.calibrator.state_.items()},
+        }
 
 
-def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise `ArtefactError` unless an artefact can be written there without harm to other files.
-
-    Only a folder is ever replaced in which every file is this tool's own: the manifest of a
-    trustvlm model and its arrays, and nothing else. Long work asks this before it begins.
-
-    Raises
-    ------
-    ArtefactError
-        If something else stands at that path, or nothing can be written beside it.
+def fingerprint_of(images: Iterable[Mapping[str, Any]], labels: Iterable[int]) -> str:
+    """SHA-256 of the images' contents and labels, whatever their order and paths.
 
     Examples
     --------
-    >>> check_target("new.trust")
+    >>> a, b = {"sha256": "aa"}, {"sha256": "bb"}
+    >>> fingerprint_of([a, b], [0, 1]) == fingerprint_of([b, a], [1, 0])
+    True
     """
-    path = Path(path)
-    if path.is_symlink():
-        raise ArtefactError(
-            f"Expected {str(path)!r} to be a folder, or new, but it is a symbolic link. Name the "
-            "folder that it leads to, or remove the link."
+    lines = sorted(
+        f"{image['sha256']} {int(label)}\n" for image, label in zip(images, labels, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+# Everything that a model has learned.
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A fitted model, without the encoders themselves: what a `.trust` directory holds.
+
+    Attributes
+    ----------
+    classes
+        C classes.
+    prompts
+        Templates that their texts were made with.
+    encoders
+        What describes the encoders `vlm` and `vision`, as `records.describe` gives it.
+    protocol, precision, draft
+        How the encoders were loaded; see `TrustVLM`.
+    logit_scale
+        s of the zero-shot logits.
+    score, score_parameters
+        Name of the score, and the parameters that were given for it.
+    text_embeddings
+        `(C, e)` float32 unit rows.
+    bank
+        Prototypes of the C classes.
+    support_features, support_image_embeddings, support_labels
+        `(m, d)` and `(m, e)` float32 vectors of the shots, and their `(m,)` int64 classes.
+    shots
+        `path`, `sha256` and `class` of each of these.
+    shots_folder
+        What their paths are relative to; "" if no record says it.
+    unreadable_shots
+        Path and error of each example image that could not be read.
+    shots_per_class, draw
+        How many were drawn at most, and which draw.
+    created_by, created_at
+        Version of this package, and UTC time.
+    losses
+        Mean loss of each epoch of fine-tuning; empty without it.
+    selection, selection_images
+        How parameters of the score were selected, and `path` and `sha256` of the images that this
+        was done on besides the shots.
+    calibration
+        P(correct) and the rule for accepting; None if there is none.
+    """
+
+    classes: ClassList
+    prompts: tuple[str, ...]
+    encoders: Mapping[str, Mapping[str, Any]]
+    protocol: str
+    precision: str
+    draft: bool
+    logit_scale: float
+    score: str
+    score_parameters: Mapping[str, Any]
+    text_embeddings: NDArray[np.float32]
+    bank: PrototypeBank
+    support_features: NDArray[np.float32]
+    support_image_embeddings: NDArray[np.float32]
+    support_labels: NDArray[np.int64]
+    shots: tuple[Mapping[str, Any], ...]
+    shots_folder: str
+    unreadable_shots: tuple[tuple[str, str], ...]
+    shots_per_class: int | None
+    draw: int
+    created_by: str
+    created_at: str
+    losses: tuple[float, ...] = ()
+    selection: Selection | None = None
+    selection_images: tuple[Mapping[str, Any], ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the score in use: those selected, unless they were given."""
+        selection = self.selection
+        fits = selection is not None and selection.score == SELECTABLE.get(self.score)
+        return {**(selection.parameters if selection and fits else {}), **self.score_parameters}
+
+    def evidence(
+        self,
+        embeddings: NDArray[Any],
+        features: NDArray[Any],
+        *,
+        shots: Evidence | None = None,
+    ) -> Evidence:
+        """Gather everything there is on n images, from their `(n, e)` and `(n, d)` vectors.
+
+        `shots` is `evidence_of_shots()`, for callers with many batches.
+        """
+        return (shots or self.evidence_of_shots()).with_images(
+            logits=self._logits(embeddings), features=features, image_embeddings=embeddings
         )
-    if path.exists():
-        _check_own(path)
-    parent = path.absolute().parent
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    try:
-        tempfile.TemporaryDirectory(prefix=_workspace_prefix(path), dir=parent).cleanup()
-    except OSError as error:
-        raise _not_written(path, error) from error
 
-
-def _check_own(path: Path) -> None:
-    remedy = "It is not overwritten: name another folder, or move it away first."
-    if not path.is_dir():
-        raise ArtefactError(f"{path} exists and is not a folder. {remedy}")
-    try:
-        with os.scandir(path) as entries:
-            files = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-        foreign = sorted(n for n, own in files.items() if not own or n not in (_MANIFEST, _ARRAYS))
-        if not foreign and _MANIFEST in files:
-            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-            if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-                foreign = [_MANIFEST]
-    except ValueError:
-        foreign = [_MANIFEST]
-    except OSError as error:
-        raise ArtefactError(f"{path} exists and cannot be read: {error}. {remedy}") from error
-    if foreign:
-        raise ArtefactError(
-            f"{path} exists and is not a .trust directory: {foreign[0]!r} in it was not written by "
-            f"trustvlm fit. {remedy}"
-        )
-    if _MANIFEST not in files:
-        raise ArtefactError(
-            f"{path} exists and is not a .trust directory: it has no {_MANIFEST}. {remedy}"
+    def evidence_of_shots(self) -> Evidence:
+        """Gather everything there is on the shots, about no image yet."""
+        return Evidence.of(
+            logits=np.empty((0, len(self.classes))),
+            bank=self.bank,
+            support_features=self.support_features,
+            support_labels=self.support_labels,
+            support_logits=self._logits(self.support_image_embeddings),
+            text_embeddings=self.text_embeddings,
+            support_image_embeddings=self.support_image_embeddings,
         )
 
+    def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+        return zero_shot_logits(embeddings, self.text_embeddings, logit_scale=self.logit_scale)
 
-def _not_written(path: Path, error: OSError) -> ArtefactError:
-    return ArtefactError(
-        f"{path} cannot be written: {error.strerror or error}. Name a folder inside one that you "
-        "may write to."
+    def learned_from(self, *, calibrated_on: bool) -> dict[str, set[str]]:
+        """SHA-256 of the images that the model has learned from, by the words for them."""
+        calibration = self.calibration if calibrated_on else None
+        used = {
+            "the shots": self.shots,
+            "the images selected on": self.selection_images,
+            "the images calibrated on": () if calibration is None else calibration.images,
+        }
+        return {role: {image["sha256"] for image in images} for role, images in used.items()}
+
+    def check_calibration(self) -> None:
+        """Raise `InputError` if the calibration is of another score than the one in use."""
+        of = self.calibration
+        if of and (of.score, dict(of.parameters)) != (self.score, self.parameters):
+            raise InputError(
+                f"This TrustVLM was calibrated for the score `{of.score}` with parameters "
+                f"{dict(of.parameters)}, but its score is now `{self.score}` with "
+                f"{self.parameters}: calibrate again."
+            )
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Return everything but the arrays as plain JSON values; see `artefact.Manifest`."""
+        return {
+            "created_by": self.created_by,
+            "created_at": self.created_at,
+            "models": {role: dict(entry) for role, entry in self.encoders.items()},
+            "protocol": self.protocol,
+            "precision": self.precision,
+            "draft": self.draft,
+            "logit_scale": self.logit_scale,
+            "classes": list(self.classes.names),
+            "folders": list(self.classes.folders),
+            "prompts": list(self.prompts),
+            "score": {
+                "name": self.score,
+                "parameters": self.parameters,
+                "selection": None
+                if self.selection is None
+                else {**self.selection.to_dict(), "images": list(self.selection_images)},
+            },
+            "shots": {
+                "per_class": self.shots_per_class,
+                "draw": self.draw,
+                "counts": [int(count) for count in self.bank.counts_],
+                "folder": self.shots_folder,
+                "images": list(self.shots),
+                "unreadable": [path for path, _ in self.unreadable_shots],
+            },
+            "finetuning": {"losses": list(self.losses)} if self.losses else None,
+            "calibration": self.calibration.to_manifest(len(self.classes))
+            if self.calibration
+            else None,
+            "decision_rule": self.calibration.rule if self.calibration else UNCALIBRATED_RULE,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.trust` directory, whole or not at all.
+
+        Raises
+        ------
+        ArtefactError
+            If something else than a `.trust` directory stands at that path, or nothing can be
+            written.
+        """
+        from trustvlm.pipeline.artefact import write_artefact  # pydantic takes its time
+
+        arrays: dict[str, NDArray[Any]] = {
+            **({"learned_prototypes": self.bank.prototypes_} if self.losses else {}),
+            "prototype_sums": self.bank.sums_,
+            "prototype_counts": self.bank.counts_,
+            "text_embeddings": self.text_embeddings,
+            "support_features": self.support_features,
+            "support_image_embeddings": self.support_image_embeddings,
+            "support_labels": self.support_labels,
+            **(self.calibration.to_arrays() if self.calibration else {}),
+        }
+        write_artefact(path, self.to_manifest(), arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ModelState:
+        """Read a `.trust` directory; no encoder is loaded.
+
+        Raises
+        ------
+        ArtefactError
+            If it is damaged or not complete, or of another format version.
+        """
+        from trustvlm.pipeline.artefact import read_model  # pydantic takes its time
+
+        manifest, arrays = read_model(path)
+        try:
+            return cls._restored(manifest, arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
+            ) from error
+
+    @classmethod
+    def _restored(cls, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> ModelState:
+        bank = PrototypeBank()
+        bank.sums_, bank.counts_ = arrays["prototype_sums"], arrays["prototype_counts"]
+        if manifest.finetuning is not None:
+            bank = bank.with_prototypes(arrays["learned_prototypes"], unit=True)
+        selection, calibration = manifest.score.selection, manifest.calibration
+        shots = manifest.shots
+        return cls(
+            classes=ClassList(manifest.classes, manifest.folders),
+            prompts=manifest.prompts,
+            encoders=manifest.models.model_dump(),
+            protocol=manifest.protocol,
+            precision=manifest.precision,
+            draft=manifest.draft,
+            logit_scale=manifest.logit_scale,
+            score=manifest.score.name,
+            score_parameters=manifest.score.parameters,
+            text_embeddings=arrays["text_embeddings"],
+            bank=bank,
+            support_features=arrays["support_features"],
+            support_image_embeddings=arrays["support_image_embeddings"],
+            support_labels=arrays["support_labels"].astype(np.int64),
+            shots=tuple(shot.model_dump(by_alias=True) for shot in shots.images),
+            shots_folder=shots.folder,
+            # The artefact names the example images that could not be read, but not what was wrong.
+            unreadable_shots=tuple(
+                (path, f"{path}: it could not be read when the model was made.")
+                for path in shots.unreadable
+            ),
+            shots_per_class=shots.per_class,
+            draw=shots.draw,
+            created_by=manifest.created_by,
+            created_at=manifest.created_at,
+            losses=() if manifest.finetuning is None else manifest.finetuning.losses,
+            selection=None if selection is None else Selection.from_dict(selection.model_dump()),
+            selection_images=()
+            if selection is None
+            else tuple(image.model_dump() for image in selection.images),
+            calibration=None if calibration is None else _restored_calibration(calibration, arrays),
+        )
+
+
+def _restored_calibration(
+    entry: CalibrationEntry, arrays: Mapping[str, NDArray[Any]]
+) -> Calibration:
+    learned = {
+        name.removeprefix("calibrator_"): array
+        for name, array in arrays.items()
+        if name.startswith("calibrator_")
+    }
+    confidence, _, prediction, label = (arrays[f"calibration_{name}"] for name in _ARRAYS)
+    return Calibration(
+        certificate=None if entry.certificate is None else rule_from_dict(entry.certificate),
+        calibrator=Calibrator.from_dict({"name": entry.calibrator.name, "state": learned}),
+        result=ScoreResult(prediction.astype(np.int64), confidence.astype(np.float64)),
+        labels=label.astype(np.int64),
+        images=tuple(image.model_dump() for image in entry.data.images),
+        dataset=entry.data.name,
+        score=entry.score.name,
+        parameters=entry.score.parameters,
+        created_at=entry.created_at,
+        unreadable=entry.data.unreadable,
     )
 
 
-def write_artefact(
-    path: str | os.PathLike[str],
-    manifest: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-) -> None:
-    """Write a `.trust` directory, whole or not at all; an older one of that name is replaced.
-
-    Whenever the process is killed, the older artefact or the new one stands there: both change
-    places in one step, where the file system can do that (Linux and macOS, on local disks). Where
-    it cannot, the older one has another name for a moment, which reading then tells.
-
-    Raises
-    ------
-    ArtefactError
-        If something else than a `.trust` directory stands at that path, or nothing can be written.
-    """
-    path = Path(path)
-    check_target(path)
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    full = {
-        "format": _FORMAT,
-        "format_version": FORMAT_VERSION,
-        **manifest,
-        "arrays": {"file": _ARRAYS, "sha256": hashlib.sha256(content).hexdigest()},
-    }
-    text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(prefix=_workspace_prefix(path), dir=path.parent))
-    except OSError as error:
-        raise _not_written(path, error) from error
-    try:
-        fresh = workspace / "new"
-        fresh.mkdir()
-        _write_through(fresh / _ARRAYS, content)
-        _write_through(fresh / _MANIFEST, (text + "\n").encode())
-        _put(fresh, path, workspace / "old")
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
-        _clear(workspace)
+def now() -> str:
+    """Return the UTC time as artefacts state it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _write_through(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+CREATED_BY = f"trustvlm {__version__}"
 
 
-def _put(fresh: Path, path: Path, older: Path) -> None:
-    """Let `fresh` stand at `path`; what stood there is then `fresh` or `older`."""
-    if not path.exists():
-        fresh.rename(path)
-        return
-    if _exchange(fresh, path):
-        return
-    path.rename(older)
-    try:
-        fresh.rename(path)
-    except BaseException:
-        older.rename(path)
-        raise
+class FittedModel(Protocol):
+    """A state, and the encoders that go with it: what a fitted `TrustVLM` has."""
 
+    @property
+    def state(self) -> ModelState:
+        """What was learned; raises `InputError` if nothing was."""
+        ...
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where this system cannot."""
-    name, flag = {
-        "linux": ("renameat2", 2),  # RENAME_EXCHANGE
-        "darwin": ("renameatx_np", 2),  # RENAME_SWAP
-    }.get(sys.platform, ("", 0))
-    here = {"linux": -100, "darwin": -2}.get(sys.platform, 0)  # AT_FDCWD
-    rename = getattr(ctypes.CDLL(None), name, None) if name else None
-    if rename is None:
-        return False
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(flag)) == 0)
-
-
-def _clear(workspace: Path) -> None:
-    """Remove the folder that was written in; of an older artefact, only this tool's own files."""
-    for folder in (workspace / "new", workspace / "old"):
-        for name in (_MANIFEST, _ARRAYS):
-            with suppress(OSError):
-                (folder / name).unlink()
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            warnings.warn(
-                f"{folder} is left over from the model that was replaced: {error.strerror}",
-                TrustVLMWarning,
-                stacklevel=2,
-            )
-    with suppress(OSError):
-        workspace.rmdir()
-
-
-def _workspace_prefix(path: Path) -> str:
-    return f".{path.name}."
-
-
-def read_artefact(
-    path: str | os.PathLike[str],
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read the manifest and the arrays of a `.trust` directory, checked against each other.
-
-    Raises
-    ------
-    ArtefactError
-        If the directory is missing, incomplete, damaged, or of another format version.
-    """
-    path = Path(path)
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        content = (path / _ARRAYS).read_bytes()
-    except FileNotFoundError as error:
-        remedy = "Make one with `trustvlm fit`."
-        older = next(path.parent.glob(f"{glob.escape(_workspace_prefix(path))}*/old"), None)
-        if older is not None and not path.exists():
-            remedy = f"Replacing it was interrupted; the older one is {older}: rename it back."
-        raise ArtefactError(
-            f"{path} is not a .trust directory: {Path(error.filename).name} is missing. {remedy}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise ArtefactError(f"{path / _MANIFEST} is not the manifest of a trustvlm model.")
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ArtefactError(
-            f"{path} has format version {version}, but this trustvlm reads version "
-            f"{FORMAT_VERSION}: it was made by {manifest.get('created_by', 'an unknown version')}. "
-            "Install that version, or fit again."
-        )
-    digest = hashlib.sha256(content).hexdigest()
-    expected = manifest.get("arrays", {}).get("sha256")
-    if digest != expected:
-        raise ArtefactError(
-            f"{path / _ARRAYS} is not the file that the manifest describes (SHA-256 {digest[:12]}, "
-            f"expected {str(expected)[:12]}): the copy is damaged or mixed up. Copy it again."
-        )
-    try:
-        return manifest, load(content)
-    except SafetensorError as error:
-        raise ArtefactError(f"{path / _ARRAYS} cannot be read: {error}") from error
+    @property
+    def embedder(self) -> Embedder:
+        """The encoders, and how images are read."""
+        ...
 
 
 def check_same_model(role: str, stored: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -294,271 +483,3 @@ def check_same_model(role: str, stored: Mapping[str, Any], here: Mapping[str, An
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return f"{text[:12]}..." if isinstance(value, str) and len(text) > 16 else text or "none"
-
-
-# What a `TrustVLM` knows once it is fitted or loaded, and the evidence that it makes of it.
-
-
-class Fitted:
-    """Settings and learned state of a `TrustVLM`, described there, without the verbs."""
-
-    vlm: str | VisionLanguageModel
-    vision: str | ImageEncoder
-    prompt: str | Sequence[str] | os.PathLike[str] | None
-    score: str
-    score_parameters: Mapping[str, Any] | None
-    protocol: str
-    device: str
-    precision: str
-    draft: bool
-    store: EmbeddingStore | None
-    limits: Limits
-
-    classes_: ClassList
-    bank_: PrototypeBank
-    text_embeddings_: NDArray[np.float32]
-    support_features_: NDArray[np.float32]
-    support_image_embeddings_: NDArray[np.float32]
-    support_labels_: NDArray[np.int64]
-    shots_: tuple[dict[str, Any], ...]
-    shots_folder_: str
-    shot_failures_: Verdicts
-    draw_: int
-    shots_per_class_: int | None
-    provenance_: dict[str, str]
-    losses_: tuple[float, ...]
-    selection_: Selection | None
-    selection_images_: tuple[dict[str, Any], ...]
-    calibration_: Calibration | None
-
-    @cached_property
-    def encoders(self) -> Encoders:
-        """Both encoders, loaded when they are first needed."""
-        return Encoders.load(
-            self.vlm,
-            self.vision,
-            protocol=self.protocol,
-            device=self.device,
-            precision=self.precision,
-            draft=self.draft,
-        )
-
-    @cached_property
-    def embedding_store(self) -> EmbeddingStore:
-        """The store in use, opened when it is first needed."""
-        return EmbeddingStore() if self.store is None else self.store
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The prompt templates in use."""
-        return read_prompts(self.encoders.vlm.prompt if self.prompt is None else self.prompt)
-
-    @property
-    def parameters_(self) -> dict[str, Any]:
-        """The parameters of the score in use: those selected, unless they were given."""
-        found: Selection | None = getattr(self, "selection_", None)
-        fits = found is not None and found.score == SELECTABLE.get(self.score)
-        return {**(found.parameters if found and fits else {}), **(self.score_parameters or {})}
-
-    def evidence(
-        self,
-        embeddings: NDArray[Any],
-        features: NDArray[Any],
-        *,
-        shots: Evidence | None = None,
-    ) -> Evidence:
-        """Gather everything known about n images, from their `(n, e)` and `(n, d)` vectors.
-
-        `shots` is `evidence_of_shots()`, for callers with many batches.
-        """
-        return (shots or self.evidence_of_shots()).with_images(
-            logits=self._logits(embeddings), features=features, image_embeddings=embeddings
-        )
-
-    def evidence_of_shots(self) -> Evidence:
-        """Gather everything known from the examples, about no image yet."""
-        return Evidence.of(
-            logits=np.empty((0, len(self.classes_))),
-            bank=self.bank_,
-            support_features=self.support_features_,
-            support_labels=self.support_labels_,
-            support_logits=self._logits(self.support_image_embeddings_),
-            text_embeddings=self.text_embeddings_,
-            support_image_embeddings=self.support_image_embeddings_,
-        )
-
-    def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
-        scale = self.encoders.vlm.logit_scale
-        return zero_shot_logits(embeddings, self.text_embeddings_, logit_scale=scale)
-
-    def check_fitted(self) -> None:
-        """Raise `InputError` unless `fit` or `load` has been called and the score exists."""
-        if not hasattr(self, "bank_"):
-            raise InputError("This TrustVLM knows no examples yet: call fit(shots) first.")
-        self._check_score()
-
-    def check_ready(self) -> None:
-        """Raise `InputError` unless fitted, and calibrated for the score in use if at all."""
-        self.check_fitted()
-        found = self.calibration_
-        if found and (found.score, dict(found.parameters)) != (self.score, self.parameters_):
-            raise InputError(
-                f"This TrustVLM was calibrated for the score `{found.score}` with parameters "
-                f"{dict(found.parameters)}, but its score is now `{self.score}` with "
-                f"{self.parameters_}: calibrate again."
-            )
-
-    def _check_score(self) -> None:
-        check_parameters(self.score, self.score_parameters or {})
-
-
-# What of a fitted `TrustVLM` goes into the artefact, and how it comes back.
-
-_RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
-
-
-def provenance() -> dict[str, str]:
-    """Say which version makes a model, and when."""
-    return {
-        "created_by": f"trustvlm {__version__}",
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def manifest_of(model: TrustVLM) -> dict[str, Any]:
-    """Describe a fitted model as plain JSON values."""
-    calibration = model.calibration_
-    return {
-        **model.provenance_,
-        "models": {
-            "vlm": _described(model.encoders.vlm, model.vlm),
-            "vision": _described(model.encoders.vision, model.vision),
-        },
-        "protocol": model.protocol,
-        "precision": model.precision,
-        "draft": model.draft,
-        "logit_scale": float(model.encoders.vlm.logit_scale),
-        "classes": list(model.classes_.names),
-        "folders": list(model.classes_.folders),
-        "prompts": list(model.prompts),
-        "score": {
-            "name": model.score,
-            "parameters": model.parameters_,
-            "selection": None
-            if model.selection_ is None
-            else {**model.selection_.to_dict(), "images": list(model.selection_images_)},
-        },
-        "shots": {
-            "per_class": model.shots_per_class_,
-            "draw": model.draw_,
-            "counts": [int(count) for count in model.bank_.counts_],
-            "folder": model.shots_folder_,
-            "images": list(model.shots_),
-            "unreadable": [f.path for f in model.shot_failures_],
-        },
-        "finetuning": {"losses": list(model.losses_)} if model.losses_ else None,
-        "calibration": calibration.to_manifest(len(model.classes_)) if calibration else None,
-        "decision_rule": calibration.rule if calibration else UNCALIBRATED_RULE,
-    }
-
-
-def _described(encoder: ImageEncoder, named: str | ImageEncoder) -> dict[str, Any]:
-    # What the user named is what loads it again: `same` is not the name of the tower it became.
-    if not isinstance(named, str):
-        return {**describe(encoder)}
-    plugin = plugin_of(named)
-    return {**describe(encoder), "spec": named, **({"plugin": plugin} if plugin else {})}
-
-
-def save_model(model: TrustVLM, path: str | os.PathLike[str]) -> None:
-    """Write a fitted model to a `.trust` directory."""
-    for role in ("vlm", "vision"):
-        if not isinstance(getattr(model, role), str):
-            raise InputError(
-                f"The {role} was passed as an object, which no other process could load again: "
-                "name it by a preset, `hf:<directory>` or another spec to save the model."
-            )
-    arrays: dict[str, NDArray[Any]] = {
-        **({"learned_prototypes": model.bank_.prototypes_} if model.losses_ else {}),
-        "prototype_sums": model.bank_.sums_,
-        "prototype_counts": model.bank_.counts_,
-        "text_embeddings": model.text_embeddings_,
-        "support_features": model.support_features_,
-        "support_image_embeddings": model.support_image_embeddings_,
-        "support_labels": model.support_labels_,
-        **(model.calibration_.to_arrays() if model.calibration_ else {}),
-    }
-    write_artefact(path, manifest_of(model), arrays)
-
-
-def load_model(
-    cls: type[TrustVLM], path: str | os.PathLike[str], settings: Mapping[str, Any]
-) -> TrustVLM:
-    """Read a `.trust` directory and check it against the models on this machine."""
-    unknown = sorted(set(settings) - set(_RELOADABLE))
-    if unknown:
-        raise InputError(
-            f"TrustVLM.load takes {', '.join(_RELOADABLE)} besides the path, but got "
-            f"{', '.join(unknown)}: the rest is part of the artefact."
-        )
-    manifest, arrays = read_artefact(path)
-    try:
-        options = {
-            "vlm": manifest["models"]["vlm"]["spec"],
-            "vision": manifest["models"]["vision"]["spec"],
-            "prompt": manifest["prompts"],
-            "score": manifest["score"]["name"],
-            "score_parameters": manifest["score"]["parameters"],
-            "protocol": manifest["protocol"],
-            "precision": manifest["precision"],
-            # Artefacts of older versions know of no draft.
-            "draft": manifest.get("draft", False),
-            **settings,
-        }
-        classes = ClassList(tuple(manifest["classes"]), tuple(manifest["folders"]))
-        shots = manifest["shots"]
-        model = cls(classes=dict(zip(classes.folders, classes.names, strict=True)), **options)
-        model.classes_ = classes
-        model.bank_ = PrototypeBank()
-        model.bank_.sums_ = arrays["prototype_sums"]
-        model.bank_.counts_ = arrays["prototype_counts"]
-        tuning = manifest["finetuning"]
-        model.finetune, model.losses_ = tuning is not None, tuple((tuning or {}).get("losses", ()))
-        if tuning is not None:
-            learned = arrays["learned_prototypes"]
-            model.bank_ = model.bank_.with_prototypes(learned, unit=True)
-        # Artefacts of older versions know of no selection.
-        selection = manifest["score"].get("selection")
-        model.selection_ = None if selection is None else Selection.from_dict(selection)
-        model.selection_images_ = tuple((selection or {}).get("images", ()))
-        model.text_embeddings_ = arrays["text_embeddings"]
-        model.support_features_ = arrays["support_features"]
-        model.support_image_embeddings_ = arrays["support_image_embeddings"]
-        model.support_labels_ = arrays["support_labels"].astype(np.int64)
-        model.shots_ = tuple(shots["images"])
-        # Artefacts of older versions do not say where the shots were.
-        model.shots_folder_ = shots.get("folder", "")
-        model.draw_, model.shots_per_class_ = shots["draw"], shots["per_class"]
-        model.shot_failures_ = Verdicts(_unreadable(path) for path in shots.get("unreadable", ()))
-        model.provenance_ = {key: manifest[key] for key in ("created_by", "created_at")}
-        stored = manifest["models"]
-        calibration = manifest["calibration"]
-        model.calibration_ = (
-            None if calibration is None else Calibration.from_artefact(calibration, arrays)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(
-            f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
-        ) from error
-    for role, described in stored.items():
-        # Only models that a backend from outside the package runs say so.
-        if role not in settings and "plugin" in described:
-            check_plugin(described["spec"], described["plugin"])
-    check_same_model("VLM", stored["vlm"], describe(model.encoders.vlm))
-    check_same_model("vision encoder", stored["vision"], describe(model.encoders.vision))
-    return model
-
-
-def _unreadable(path: str) -> Verdict:
-    # The artefact names the example images that could not be read, but not what was wrong.
-    return error_verdict(path, ValueError(f"{path}: it could not be read when the model was made."))

@@ -1,4 +1,7 @@
-"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason."""
+"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason.
+
+Whether a label is accepted is decided here, by `verdicts_with_shots` and `verdicts_without_shots`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,27 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images.decoding import thumbnail
-from trustvlm.images.inputs import has_own_files
+from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
-
-# Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason.
+from trustvlm.pipeline.explain import (
+    PredictionEvidence,
+    reason_without_shots,
+    reasons,
+    with_threshold,
+)
+from trustvlm.pipeline.records import EncodedImages
+from trustvlm.pipeline.state import Calibration
+from trustvlm.risk_control.goals import accept_on_agreement
+from trustvlm.scores import ScoreResult
+from trustvlm.scores.arrays import pick, softmax
+from trustvlm.serialization import nan_to_null
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,8 @@ class Verdict:
 
     def to_row(self) -> dict[str, str | float | None]:
         """Return the columns in order, None for what does not exist."""
-        return {k: _none_for_nan(v) for k, v in asdict(self).items()}
+        row: dict[str, str | float | None] = nan_to_null(asdict(self))
+        return row
 
 
 COLUMNS = tuple(field.name for field in fields(Verdict))
@@ -81,7 +98,7 @@ class Verdicts(Sequence[Verdict]):
     rows
         The verdicts.
     folder
-        What their paths are relative to, for the pictures; None if that is not known.
+        What their paths are relative to, for the pictures; None if nothing says it.
 
     Examples
     --------
@@ -153,7 +170,7 @@ class Verdicts(Sequence[Verdict]):
         pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
         columns = {
             name: pyarrow.array(
-                [_none_for_nan(value) for value in self.column(name)],
+                nan_to_null(self.column(name)),
                 pyarrow.float64() if name in _NUMBERS else pyarrow.string(),
             )
             for name in COLUMNS
@@ -177,7 +194,7 @@ class Verdicts(Sequence[Verdict]):
             self.to_parquet(path)
 
 
-def error_verdict(path: str, error: Exception) -> Verdict:
+def error_verdict(path: str, error: Exception | str) -> Verdict:
     """Return the verdict on an image that could not be used.
 
     Examples
@@ -187,6 +204,142 @@ def error_verdict(path: str, error: Exception) -> Verdict:
     """
     nan = math.nan
     return Verdict(path, "", nan, nan, "error", nan, nan, "", "", str(error))
+
+
+def failures_of(images: EncodedImages[Any]) -> list[Verdict]:
+    """Return the error verdicts on the images that have no embeddings, in input order."""
+    return [
+        error_verdict(path, error)
+        for path, error in zip(images.paths, images.errors, strict=True)
+        if error is not None
+    ]
+
+
+def in_order(images: EncodedImages[Any], verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Merge the verdicts on the readable ones of some images with the failures, in input order."""
+    judged = iter(verdicts)
+    return [
+        next(judged) if error is None else error_verdict(path, error)
+        for path, error in zip(images.paths, images.errors, strict=True)
+    ]
+
+
+# The decision: `accept` or `review`, and the sentence that says why.
+
+
+def verdicts_with_shots(
+    result: ScoreResult,
+    shown: PredictionEvidence,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    calibration: Calibration | None = None,
+) -> list[Verdict]:
+    """Combine a score's result with what text and example images say into n verdicts.
+
+    A label is accepted if its confidence reaches the threshold of the calibration and the image is
+    not out-of-distribution; without a certified rule as `risk_control.goals.accept_on_agreement`
+    says.
+    """
+    sentences = reasons(result.prediction, shown, class_names)
+    thresholds = None if calibration is None else calibration.thresholds(result)
+    if thresholds is None:
+        accepted = accept_on_agreement(result.prediction, shown.nearest, shown.is_ood)
+    else:
+        accepted = (result.confidence >= thresholds) & ~shown.is_ood
+        sentences = with_threshold(sentences, result.confidence, thresholds, is_ood=shown.is_ood)
+    p_correct = np.full(len(paths), math.nan)
+    if calibration is not None:
+        p_correct = calibration.p_correct(result)
+    return _rows(
+        paths,
+        class_names,
+        result,
+        accepted=accepted,
+        p_correct=p_correct,
+        text_score=shown.text_score,
+        image_score=shown.image_score,
+        runner_up=shown.runner_up,
+        sentences=sentences,
+    )
+
+
+def verdicts_without_shots(
+    result: ScoreResult,
+    logits: NDArray[np.float64],
+    together: NDArray[np.float64],
+    paths: Sequence[str],
+    class_names: Sequence[str],
+) -> list[Verdict]:
+    """Combine a score's result on n images that verify each other into n verdicts.
+
+    A label is accepted if the text and the images together choose it, and it is more likely right
+    than wrong; where there is a single class, nothing verifies it.
+
+    Parameters
+    ----------
+    result
+        Of a score without shots, with confidences above 0 where a label is more likely right.
+    logits, together
+        `(n, C)` what the text says, and what it says once the images have been compared.
+    paths, class_names
+        Of the n images and the C classes.
+    """
+    text, several = softmax(logits), len(class_names) > 1
+    text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
+    others = together.copy()
+    np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
+    sure = result.confidence > 0
+    agree = (result.prediction == choice) & (choice == text_choice) & several
+    return _rows(
+        paths,
+        class_names,
+        result,
+        accepted=agree & sure,
+        p_correct=np.full(len(paths), math.nan),
+        text_score=pick(text, result.prediction),
+        image_score=np.full(len(paths), math.nan),
+        runner_up=others.argmax(axis=1) if several else np.full(len(paths), -1),
+        sentences=[
+            reason_without_shots(
+                int(label),
+                int(text_choice[i]),
+                int(choice[i]),
+                text[i],
+                class_names,
+                sure=bool(sure[i]),
+            )
+            for i, label in enumerate(result.prediction)
+        ],
+    )
+
+
+def _rows(
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    result: ScoreResult,
+    *,
+    accepted: NDArray[np.bool_],
+    p_correct: NDArray[np.float64],
+    text_score: NDArray[np.float64],
+    image_score: NDArray[np.float64],
+    runner_up: NDArray[np.int64],
+    sentences: Sequence[str],
+) -> list[Verdict]:
+    return [
+        Verdict(
+            path=path,
+            label=class_names[result.prediction[i]],
+            confidence=float(result.confidence[i]),
+            p_correct=float(p_correct[i]),
+            decision="accept" if accepted[i] else "review",
+            text_score=float(text_score[i]),
+            image_score=float(image_score[i]),
+            runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",
+            reason=sentences[i],
+            error="",
+        )
+        for i, path in enumerate(paths)
+    ]
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
@@ -221,10 +374,6 @@ def _cell(value: str | float | None) -> str:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _none_for_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 # Verdicts as a table with pictures, for notebooks.
 
 _SHOWN, _SIDE, _WORDS = 20, 64, 300
@@ -253,7 +402,7 @@ def verdicts_html(rows: Sequence[Verdict], folder: Path | None, title: str) -> s
     )
 
 
-def folder_of(source: Any) -> Path | None:
+def folder_of(source: Source) -> Path | None:
     """Return the folder that the paths of a source are relative to; None if there is none.
 
     Images within archives and Parquet files, and those of URLs, are no files: another file of the

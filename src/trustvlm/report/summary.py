@@ -165,7 +165,7 @@ def cautions(evaluation: EvaluationResult) -> list[str]:
             f"With {counted(n, 'image')} only, every figure is coarse: one image more or less "
             f"right moves the accuracy by {percent(1 / n)}."
         )
-    if evaluation.near_copies.found:
+    if evaluation.near_copies.pairs:
         notes.append(f"{evaluation.near_copies.warning()}.")
     unread = len(evaluation.failures)
     if unread:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trustvlm.data_quality.label_next import Advice, CoverageGain
     from trustvlm.monitoring.martingale import Stream
     from trustvlm.pipeline.evaluate import EvaluationResult
-    from trustvlm.pipeline.monitor import Watched
+    from trustvlm.pipeline.monitor import DriftReport
 
 
 # The terminal table of an evaluation.
@@ -146,7 +146,7 @@ _MEANING = {
 }
 
 
-def drift_sentence(drift: Watched) -> str:
+def drift_sentence(drift: DriftReport) -> str:
     """Say whether incoming images drifted, what changed, and how sure that is."""
     monitor = drift.monitor
     images = f"{counted(drift.new, 'new image')}, {counted(monitor.n, 'image')} in all"
@@ -173,7 +173,7 @@ def drift_sentence(drift: Watched) -> str:
     )
 
 
-def drift_caution(drift: Watched) -> str:
+def drift_caution(drift: DriftReport) -> str:
     """Say what the alarm cannot be relied on for; "" if there is nothing to add."""
     few = min(len(stream.calibration) for stream in drift.monitor.streams.values())
     if few < ENOUGH_TO_WATCH:

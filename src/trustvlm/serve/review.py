@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from trustvlm import metrics
 from trustvlm.exceptions import TrustVLMError
-from trustvlm.pipeline.calibration import Calibration
+from trustvlm.pipeline.state import Calibration
 from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.feedback import Answer, answers_csv
 from trustvlm.serve.predictions import ModelName

@@ -21,8 +21,8 @@ from trustvlm.images import InMemoryImage, Limits, content_hash, decode, read_by
 from trustvlm.pipeline import TrustVLM
 from trustvlm.pipeline.monitor import start_monitor, watched_score
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.records import describe, gather_all
-from trustvlm.pipeline.state import manifest_of, read_artefact
+from trustvlm.pipeline.records import describe
+from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.scores.arrays import unit_rows
 from trustvlm.scores.comparison import prototype_similarities
@@ -100,7 +100,7 @@ class DriftWatch:
 
     def __init__(self, model: TrustVLM) -> None:
         self.drifted = False
-        stream = watched_score(model)[0]
+        stream = watched_score(model.state)[0]
         try:
             monitor, _ = start_monitor(model, None, _FALSE_ALARM)
         except InputError:
@@ -172,7 +172,7 @@ class Examples:
 
     def __init__(self, model: TrustVLM, folder: Path | None = None) -> None:
         self._shots = model.shots_
-        self._folder = Path(model.shots_folder_) if folder is None else folder
+        self._folder = Path(model.state.shots_folder) if folder is None else folder
         self._units = unit_rows(model.support_features_)
         labels = model.classes_.labels
         self._members = {
@@ -309,7 +309,7 @@ class ServedModel:
 
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
-        manifest = manifest_of(self.model)
+        manifest = self.model.state.to_manifest()
         return {
             "name": self.name,
             "classes": list(self.model.classes_.labels),
@@ -324,23 +324,21 @@ class ServedModel:
         }
 
     def _judge_batch(self, images: Sequence[InMemoryImage]) -> list[UploadResult]:
-        encoded = gather_all(self.model, images)
+        encoded = self._predictor.encode(images)
         evidence = self._predictor.evidence(encoded)
         verdicts = self._predictor.judge(encoded, evidence)
         readable = zip(
-            encoded.hashes,
-            self.examples.nearest(encoded.features),
+            self.examples.nearest(encoded.readable().features),
             # NaN where no class has a prototype.
             np.fmax.reduce(prototype_similarities(evidence), axis=1),
             strict=True,
         )
-        kinds = iter(encoded.failure_kinds)
         results = []
-        for verdict, is_readable in zip(verdicts, encoded.readable, strict=True):
-            if not is_readable:
-                results.append(UploadResult(verdict, kind=next(kinds)))
+        for verdict, digest, error in zip(verdicts, encoded.hashes, encoded.errors, strict=True):
+            if error is not None:
+                results.append(UploadResult(verdict, kind=error.kind))
                 continue
-            digest, nearest, typicality = next(readable)
+            nearest, typicality = next(readable)
             results.append(UploadResult(verdict, digest, nearest=nearest))
             self.drift.see(digest, verdict.confidence, float(typicality))
         return results
@@ -348,11 +346,9 @@ class ServedModel:
 
 def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
     """Return those encoders of a model that an artefact asks for, by their fingerprints."""
-    stored = read_artefact(path)[0].get("models")
-    if not isinstance(stored, dict):
-        return {}
+    stored = ModelState.load(path).encoders
     return {
         role: encoder
         for role, encoder in (("vlm", model.encoders.vlm), ("vision", model.encoders.vision))
-        if stored.get(role, {}).get("fingerprint") == describe(encoder)["fingerprint"]
+        if stored[role]["fingerprint"] == describe(encoder)["fingerprint"]
     }
