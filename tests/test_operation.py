@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from trustvlm.cli.app import app
-from trustvlm.serve.settings import environment_name, setting_fields
+from trustvlm.serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "operate.md").read_text("utf-8")
@@ -22,7 +22,7 @@ PINS = dict(
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if "==" in line and not line.startswith("#")
 )
-KNOWN = {environment_name(field.name) for field in setting_fields()} | {"TRUSTVLM_SERVE_KEYS"}
+VARIABLES = {f"TRUSTVLM_SERVE_{name.upper()}" for name in (*Settings.model_fields, "keys")}
 
 
 def block(language):
@@ -127,7 +127,7 @@ class TestUnit:
         assert service["DynamicUser"] == service["NoNewPrivileges"] == "yes"
         assert service["ProtectSystem"] == "strict"
         assert service["CapabilityBoundingSet"] == ""
-        stop = {field.name: field.default for field in setting_fields()}["shutdown_seconds"]
+        stop = Settings.model_fields["shutdown_seconds"].default
         assert int(service["TimeoutStopSec"]) > stop
 
 
@@ -160,15 +160,15 @@ class TestKubernetes:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
         assert writable == {"/var/lib/trustvlm", "/var/cache/trustvlm", "/tmp"}
-        stop = {field.name: field.default for field in setting_fields()}["shutdown_seconds"]
+        stop = Settings.model_fields["shutdown_seconds"].default
         assert pod["terminationGracePeriodSeconds"] > stop
 
 
 def test_every_setting_and_command_exists():
     named = settings_named(PAGE) | settings_named((ROOT / "Dockerfile").read_text())
     assert named
-    assert named <= KNOWN
+    assert named <= VARIABLES
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert {"serve", "monitor"} <= commands
     for flag in re.findall(r"`--([\w-]+?)(?: \d+)?`", PAGE):
-        assert environment_name(flag.replace("-", "_")) in KNOWN, flag
+        assert f"TRUSTVLM_SERVE_{flag.replace('-', '_').upper()}" in VARIABLES, flag

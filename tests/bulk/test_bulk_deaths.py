@@ -21,8 +21,7 @@ RUN = """
 import sys
 from pathlib import Path
 from bulk_models import IDENTITY, LoadTiny, files, rows
-from trustvlm.bulk.engines import LocalEngine
-from trustvlm.bulk.job import run_job
+from trustvlm.bulk.job import LocalEngine, run_job
 
 loader = LoadTiny(Path(sys.argv[1]), batch_size=4, pause=0.02)
 settings = {"part_size": 6, "batch_size": 4, "path_column": "path", "image_column": None}

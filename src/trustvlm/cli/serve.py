@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from trustvlm.serve.settings import Settings, environment_name, flag, setting_fields
+from trustvlm.environment import require
+
+_EPILOG = "Example:  trustvlm serve pets.trust --port 8000"
 
 
 def serve(
+    context: typer.Context,
     models: Annotated[
         list[Path],
         typer.Argument(metavar="MODEL.trust", help="One or more made by `trustvlm fit`."),
@@ -24,40 +30,52 @@ def serve(
     with Ctrl-C or SIGTERM: what was accepted is answered first.
     """
     from trustvlm.serve.server import run
+    from trustvlm.serve.settings import Settings
 
-    run(models, Settings(**settings))
+    # Options that are not on the command line come from the environment, see `Settings`.
+    flags = {
+        name: value
+        for name, value in settings.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    run(models, Settings(**flags))
 
 
-def _with_settings() -> None:
-    """Give `serve` one option per setting, so that there is one table of them."""
-    known = inspect.signature(serve, eval_str=True)
-    parameters = [known.parameters["models"]]
-    types = {"str": str, "int": int, "float": float}
-    annotations: dict[str, Any] = {"models": known.parameters["models"].annotation, "return": None}
-    for setting in setting_fields():
-        option = typer.Option(
-            flag(setting.name),
-            envvar=environment_name(setting.name),
-            help=setting.metadata["help"],
-            show_envvar=False,
-        )
-        annotation: Any = Annotated[types[str(setting.type)], option]
-        annotations[setting.name] = annotation
+def _with_options(fields: Mapping[str, Any]) -> Callable[..., None]:
+    """Return `serve` with one option per field of the settings."""
+
+    @functools.wraps(serve)
+    def command(**values: Any) -> None:
+        serve(**values)
+
+    signature = inspect.signature(serve, eval_str=True)
+    parameters = [signature.parameters[name] for name in ("context", "models")]
+    for name, field in fields.items():
+        option = typer.Option(f"--{name.replace('_', '-')}", help=field.description)
         parameters.append(
             inspect.Parameter(
-                setting.name,
+                name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=setting.default,
-                annotation=annotation,
+                default=field.default,
+                annotation=Annotated[field.annotation, option],
             )
         )
-    serve.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
-    serve.__annotations__ = annotations
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
 
 
-_with_settings()
+class _ServeCommand(typer.core.TyperCommand):
+    """Gets its options when it is called: the settings need the extra `serve`."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        require("pydantic_settings", extra="serve", purpose="trustvlm serve")
+        from trustvlm.serve.settings import Settings
+
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app.command(epilog=_EPILOG)(_with_options(Settings.model_fields))
+        return typer.main.get_command(app).make_context(*args, **kwargs)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(epilog="Example:  trustvlm serve pets.trust --port 8000")(serve)
+    app.command(cls=_ServeCommand, epilog=_EPILOG)(_with_options({}))

@@ -1,4 +1,4 @@
-"""Who looks at which image at the moment, so that two people do not review the same one."""
+"""What every request can reach: models, configuration, metrics, answers, and leases of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from trustvlm.serve.feedback import FeedbackStore
-from trustvlm.serve.model_registry import Shelf
+from trustvlm.serve.model_registry import ModelRegistry
 from trustvlm.serve.settings import Keys, Settings
 from trustvlm.serve.telemetry import Log, Telemetry
 
@@ -76,15 +76,12 @@ class Leases:
         self._held = {key: held for key, held in self._held.items() if held[1] > now}
 
 
-# What every request can reach.
-
-
 @dataclass(frozen=True)
 class Context:
     """The parts of one service."""
 
     settings: Settings
-    shelf: Shelf
+    models: ModelRegistry
     telemetry: Telemetry
     log: Log
     keys: Keys

@@ -1,4 +1,4 @@
-"""What every request passes: access, bounds of bodies and connections, and measuring."""
+"""What every request passes: limits of bodies and connections, access, and measuring."""
 
 from __future__ import annotations
 
@@ -7,24 +7,57 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trustvlm.serve.context import Context
 from trustvlm.serve.responses import ServiceError, error_body, overloaded
 
-# Who may ask: with a key, under a known name of the service, and from no other site.
+_DRAIN_SECONDS = 1.0
+
+
+async def _refuse(
+    error: ServiceError,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    failed: Callable[[str], None],
+) -> None:
+    """Answer a request with an error before its body was read to the end, and count it."""
+    failed(error.kind)
+    # A client that is cut off while it sends sees a broken connection instead of the answer, so
+    # what it sends is thrown away for a moment. A client that waits to be asked for its body
+    # (`Expect`) sees the answer at once, and one that is too slow is not waited for again.
+    if error.status != 408 and "expect" not in Headers(scope=scope):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                more = True
+                while more:
+                    message = await receive()
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+    # The rest of the body is not read: the connection cannot be used again.
+    response = JSONResponse(
+        error_body(error.kind, error.message),
+        status_code=error.status,
+        headers={**error.headers, "Connection": "close"},
+    )
+    await response(scope, receive, send)
+
+
+# Who may ask: with a key, under a name of the service, and from no other site.
 
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 _PORT = re.compile(r":\d*$")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
-class Gate:
+class AccessMiddleware:
     """ASGI middleware that refuses a request before its body is read.
 
     Parameters
@@ -35,54 +68,43 @@ class Gate:
         Configuration, keys and metrics.
     """
 
-    def __init__(self, app: App, context: Context) -> None:
+    def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app = app
         self.context = context
         # A page of another site may call this machine by a name of its own and so pass for the
-        # service's page. Where everyone may ask, names must therefore be known.
+        # service's page. Where everyone may ask, only names of this machine are answered.
         local = context.settings.host in _LOOPBACK and not context.keys
         self.hosts = _LOOPBACK | context.settings.names if local else None
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        error = self._refusal(scope) if scope["type"] == "http" else None
+        if error is None:
             await self.app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self.app(scope, receive, send)
-            return
-        self.context.telemetry.failed(refusal.kind)
-        await drain(scope, receive)
-        response = JSONResponse(
-            error_body(refusal.kind, refusal.message),
-            status_code=refusal.status,
-            headers={**refusal.headers, "Connection": "close"},
-        )
-        await response(scope, receive, send)
+        else:
+            await _refuse(error, scope, receive, send, failed=self.context.telemetry.failed)
 
-    def _refusal(self, scope: MutableMapping[str, Any]) -> ServiceError | None:
-        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        host = headers.get("host", b"").decode("latin-1").lower()
-        if self.hosts is not None and _PORT.sub("", host) not in self.hosts:
+    def _refusal(self, scope: Scope) -> ServiceError | None:
+        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        host = _PORT.sub("", headers.get("host", "").lower())
+        if self.hosts is not None and host not in self.hosts:
             return ServiceError(
                 403, "host", "The service is not known by this name; see --hosts and --host."
             )
-        origin = headers.get("origin", b"").decode("latin-1")
         if (
-            scope["method"] not in ("GET", "HEAD", "OPTIONS")
-            and headers.get("sec-fetch-site", b"") in (b"cross-site", b"same-site")
-            and origin not in self.context.settings.origins
+            method not in ("GET", "HEAD", "OPTIONS")
+            and headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            and headers.get("origin", "") not in self.context.settings.origins
         ):
             return ServiceError(
                 403, "other_site", "Pages of other sites may not do this; see --cors."
             )
-        if not self.context.keys or _open(scope):
+        # Health, the page without any data, and a browser's question before its request.
+        open_to_all = path in _OPEN_PATHS or path.startswith("/static/") or method == "OPTIONS"
+        if not self.context.keys or open_to_all:
             return None
-        offered = headers.get("x-api-key", b"").decode("latin-1")
-        scheme, _, token = headers.get("authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() == "bearer":
-            offered = token.strip()
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if self.context.keys.fit(offered):
             return None
         return ServiceError(
@@ -93,23 +115,10 @@ class Gate:
         )
 
 
-def _open(scope: MutableMapping[str, Any]) -> bool:
-    """Whether a request needs no key: health, the page without any data, a browser's question."""
-    path = scope["path"]
-    return path in _OPEN_PATHS or path.startswith("/static/") or scope["method"] == "OPTIONS"
+# Request bodies: limited in size, in time, and in what all of them hold together.
 
 
-# Request bodies: bounded in size, in time, and in what all of them hold together.
-
-_DRAIN_SECONDS = 1.0
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-
-class BoundedBodies:
+class BodyLimitMiddleware:
     """ASGI middleware that reads a body whole before anyone looks at it, or refuses it.
 
     Parameters
@@ -128,7 +137,7 @@ class BoundedBodies:
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         *,
         max_bytes: int,
         max_total: int,
@@ -142,50 +151,47 @@ class BoundedBodies:
         self.failed = failed
         self.held = 0
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        taken = 0
+        body = bytearray()
         try:
-            try:
-                self._check_announced(scope)
-                body = bytearray()
-                async with asyncio.timeout(self.seconds):
-                    while True:
-                        message = await receive()
-                        if message["type"] == "http.disconnect":
-                            return
-                        piece = message.get("body", b"")
-                        if len(body) + len(piece) > self.max_bytes:
-                            raise self._too_large()
-                        if self.held + len(piece) > self.max_total:
-                            raise overloaded(
-                                "memory", "Too many request bodies are held at the moment."
-                            )
-                        self.held += len(piece)
-                        taken += len(piece)
-                        body += piece
-                        if not message.get("more_body", False):
-                            break
-            except ServiceError as error:
-                await self._refuse(error, scope, receive, send)
-                return
-            except TimeoutError:
-                late = ServiceError(
-                    408, "slow_body", f"The body did not arrive within {self.seconds:g} seconds."
-                )
-                await self._refuse(late, scope, receive, send)
-                return
-            await self.app(scope, _replayed(bytes(body), receive), send)
+            async with asyncio.timeout(self.seconds):
+                complete = await self._read_into(body, scope, receive)
+        except ServiceError as error:
+            await _refuse(error, scope, receive, send, failed=self.failed)
+        except TimeoutError:
+            late = ServiceError(
+                408, "slow_body", f"The body did not arrive within {self.seconds:g} seconds."
+            )
+            await _refuse(late, scope, receive, send, failed=self.failed)
+        else:
+            if complete:
+                await self.app(scope, _replayed(bytes(body), receive), send)
         finally:
-            self.held -= taken
+            self.held -= len(body)
 
-    def _check_announced(self, scope: MutableMapping[str, Any]) -> None:
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced[:20]) > self.max_bytes:
+    async def _read_into(self, body: bytearray, scope: Scope, receive: Receive) -> bool:
+        """Read a body piece by piece; False if the client went away before its end."""
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced[:20]) > self.max_bytes:
             raise self._too_large()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            piece = message.get("body", b"")
+            if len(body) + len(piece) > self.max_bytes:
+                raise self._too_large()
+            if self.held + len(piece) > self.max_total:
+                raise overloaded("memory", "Too many request bodies are held at the moment.")
+            self.held += len(piece)
+            body += piece
+            more = message.get("more_body", False)
+        return True
 
     def _too_large(self) -> ServiceError:
         return ServiceError(
@@ -194,39 +200,6 @@ class BoundedBodies:
             f"A request body may have at most {self.max_bytes:,} bytes: send fewer or smaller "
             "images at a time.",
         )
-
-    async def _refuse(
-        self,
-        error: ServiceError,
-        scope: MutableMapping[str, Any],
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self.failed(error.kind)
-        if error.status in (413, 429):
-            await drain(scope, receive)
-        # Whatever still comes of the body is not read: the connection cannot be used again.
-        headers = {**error.headers, "Connection": "close"}
-        response = JSONResponse(
-            error_body(error.kind, error.message), status_code=error.status, headers=headers
-        )
-        await response(scope, receive, send)
-
-
-async def drain(scope: MutableMapping[str, Any], receive: Receive) -> None:
-    """Throw away what a client is sending, for a moment.
-
-    A client that is cut off while it sends sees a broken connection instead of the answer. One that
-    waits to be asked for its body sees the answer at once.
-    """
-    if b"expect" in dict(scope["headers"]):
-        return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            more = True
-            while more:
-                message = await receive()
-                more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -243,7 +216,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-# Connections: bounded in number, and in how long they may take to say what they want.
+# Connections: limited in number, and in how long they may take to say what they want.
 
 
 def bounded_connections(
@@ -252,7 +225,7 @@ def bounded_connections(
     """Return a protocol whose connections cannot be held open by saying nothing.
 
     uvicorn waits for ever for the first byte of a connection and for the rest of a head that has
-    begun. Bodies are bounded elsewhere (`BoundedBodies`), since they are read by the application.
+    begun. Bodies are limited elsewhere (`BodyLimitMiddleware`), since the application reads them.
 
     Parameters
     ----------
@@ -269,17 +242,15 @@ def bounded_connections(
     type
         For `uvicorn.Config(http=...)`.
     """
-
-    class BoundedConnection(_Connection):
-        pass
-
-    BoundedConnection.head_seconds = head_seconds
-    BoundedConnection.max_connections = max_connections
-    BoundedConnection.failed = staticmethod(failed)
-    return BoundedConnection
+    bounds = {
+        "head_seconds": head_seconds,
+        "max_connections": max_connections,
+        "failed": staticmethod(failed),
+    }
+    return type("BoundedConnection", (_BoundedConnection,), bounds)
 
 
-class _Connection(H11Protocol):
+class _BoundedConnection(H11Protocol):
     head_seconds: float
     max_connections: int
     failed: Callable[[str], None]
@@ -293,7 +264,7 @@ class _Connection(H11Protocol):
         if len(self.connections) >= self.max_connections:
             self._refused = True
             self.failed("connections")
-            transport.write(_refusal())
+            transport.write(_too_many_connections())
             transport.close()
             return
         super().connection_made(transport)
@@ -328,7 +299,7 @@ class _Connection(H11Protocol):
             self.transport.close()
 
 
-def _refusal() -> bytes:
+def _too_many_connections() -> bytes:
     message = "Too many connections are open: come back later, or use one of yours again."
     body = json.dumps(error_body("connections", message)).encode()
     head = (
@@ -338,7 +309,7 @@ def _refusal() -> bytes:
     return head.encode() + body
 
 
-# Every request is timed, counted and logged, and every answer carries the same safe headers.
+# Every request is timed, counted and logged, and every response carries the same safe headers.
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -355,7 +326,7 @@ _HEADERS = {
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 
-class Watched:
+class MetricsMiddleware:
     """ASGI middleware around everything else.
 
     Parameters
@@ -366,19 +337,19 @@ class Watched:
         Where it is counted and logged.
     """
 
-    def __init__(self, app: App, context: Context) -> None:
+    def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app = app
         self.context = context
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         begin = time.monotonic()
-        status = 0
+        status = 0  # of a client that went away before the response
 
-        async def noted(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -388,15 +359,13 @@ class Watched:
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, send_with_headers)
         finally:
-            self._note(scope, status, time.monotonic() - begin)
-
-    def _note(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
-        # So do paths that do not exist. Status 0: the client went away before the answer.
-        route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.context.telemetry.request(method, route, status, seconds)
-        self.context.log.event(
-            "request", method=method, route=route, status=status, seconds=round(seconds, 4)
-        )
+            seconds = time.monotonic() - begin
+            # Paths that do not exist share one name, as methods do.
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self.context.telemetry.request(method, route, status, seconds)
+            self.context.log.event(
+                "request", method=method, route=route, status=status, seconds=round(seconds, 4)
+            )

@@ -1,4 +1,4 @@
-"""Embeddings of recent images, in bounded memory."""
+"""A fitted model that judges uploads, again and again, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import describe, gather_all
 from trustvlm.pipeline.state import manifest_of, read_artefact
 from trustvlm.pipeline.verdict import Verdict
+from trustvlm.scores.arrays import unit_rows
 
 
 class RecentEmbeddings(EmbeddingStore):
@@ -52,14 +53,14 @@ class RecentEmbeddings(EmbeddingStore):
 
     def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Look up vectors; see `EmbeddingStore.get_many`."""
-        found = {}
+        vectors = {}
         with self._turn:
             for key in keys:
                 vector = self._vectors.get((fingerprint, key))
                 if vector is not None:
                     self._vectors.move_to_end((fingerprint, key))
-                    found[key] = vector
-        return found
+                    vectors[key] = vector
+        return vectors
 
     def put_many(
         self,
@@ -77,11 +78,11 @@ class RecentEmbeddings(EmbeddingStore):
                 self._vectors.popitem(last=False)
 
 
-# Watch whether what comes in still resembles what the model was calibrated on.
+# Whether what comes in still resembles what the model was calibrated on.
 
 _FALSE_ALARM = 1e-4
-_TOGETHER = 25
-_MOST = 5000
+_IMAGES_PER_UPDATE = 25
+_IMAGES_PER_ROUND = 5000
 
 
 class DriftWatch:
@@ -98,17 +99,18 @@ class DriftWatch:
 
     def __init__(self, model: TrustVLM) -> None:
         self.drifted = False
-        self._stream = watched_score(model)[0]
+        stream = watched_score(model)[0]
         try:
-            monitor, self.compared_with = start_monitor(model, None, _FALSE_ALARM)
-        except InputError as error:
-            monitor, self.compared_with = None, str(error)
-        if monitor is not None and self._stream != "confidence":
+            monitor, _ = start_monitor(model, None, _FALSE_ALARM)
+        except InputError:
+            # There is nothing to compare with.
+            monitor = None
+        if monitor is not None and stream != "confidence":
             # The text's own confidence is not at hand here.
-            rest = {k: v for k, v in monitor.streams.items() if k != self._stream}
-            monitor = replace(monitor, streams=rest) if rest else None
+            streams = {k: v for k, v in monitor.streams.items() if k != stream}
+            monitor = replace(monitor, streams=streams) if streams else None
         self._start = self._monitor = monitor
-        self._waiting: dict[str, tuple[float, float]] = {}
+        self._waiting: list[tuple[float, float]] = []
         self._seen: set[str] = set()
 
     @property
@@ -120,19 +122,19 @@ class DriftWatch:
         return {name: stream.bettor.peak / math.log(10) for name, stream in streams}
 
     def see(self, digest: str, confidence: float, typicality: float) -> None:
-        """Note one image."""
+        """Note one image: its confidence, and its cosine with the most similar prototype."""
         if self._monitor is None or digest in self._seen or math.isnan(typicality):
             return
         self._seen.add(digest)
-        self._waiting[digest] = (confidence, typicality)
-        if len(self._waiting) < _TOGETHER:
+        self._waiting.append((confidence, typicality))
+        if len(self._waiting) < _IMAGES_PER_UPDATE:
             return
-        columns = zip(*self._waiting.values(), strict=True)
-        values = dict(zip(("confidence", "typicality"), map(list, columns), strict=True))
+        columns = map(list, zip(*self._waiting, strict=True))
+        values = dict(zip(("confidence", "typicality"), columns, strict=True))
         self._waiting.clear()
         self._monitor = self._monitor.after({k: values[k] for k in self._monitor.streams})
         self.drifted = self.drifted or self._monitor.drifted
-        if self._monitor.n >= _MOST:
+        if self._monitor.n >= _IMAGES_PER_ROUND:
             self._monitor = self._start
             self._seen.clear()
 
@@ -156,22 +158,6 @@ class Example:
     similarity: float
 
 
-@dataclass(frozen=True)
-class Look:
-    """What an upload resembles.
-
-    Attributes
-    ----------
-    nearest
-        The most similar example of each class that has any, by class label.
-    typicality
-        Cosine with the most similar prototype; NaN if there is none.
-    """
-
-    nearest: Mapping[str, Example]
-    typicality: float
-
-
 class Examples:
     """Finds the nearest example of every class, and the files of examples.
 
@@ -184,41 +170,38 @@ class Examples:
     """
 
     def __init__(self, model: TrustVLM, folder: Path | None = None) -> None:
-        self._model = model
+        self._shots = model.shots_
         self._folder = Path(model.shots_folder_) if folder is None else folder
-        self._units = _unit(model.support_features_)
+        self._units = unit_rows(model.support_features_)
         labels = model.classes_.labels
         self._members = {
             labels[c]: np.flatnonzero(model.support_labels_ == c)
             for c in np.unique(model.support_labels_)
         }
 
-    def look(self, features: NDArray[np.float32]) -> list[Look]:
-        """Compare n uploads, `(n, d)`, with every example."""
-        if not len(features) or not self._members:
-            return [Look({}, np.nan)] * len(features)
-        cosines = _unit(features) @ self._units.T
-        typicality = np.nanmax(self._model.bank_.similarities(features), axis=1)
+    def nearest(self, features: NDArray[np.float32]) -> list[dict[str, Example]]:
+        """Return, for each of n uploads `(n, d)`, the nearest example of each class that has any.
+
+        The keys are the labels of the classes.
+        """
+        cosines = unit_rows(features) @ self._units.T
         best = {label: rows[cosines[:, rows].argmax(1)] for label, rows in self._members.items()}
         return [
-            Look(
-                {k: Example(int(at[i]), float(cosines[i, at[i]])) for k, at in best.items()},
-                float(typicality[i]),
-            )
+            {label: Example(int(at[i]), float(cosines[i, at[i]])) for label, at in best.items()}
             for i in range(len(features))
         ]
 
     def preview(self, shot: int, side: int, limits: Limits) -> bytes | None:
         """Return a small JPEG of an example; None if its file is not at hand or has changed."""
-        if not 0 <= shot < len(self._model.shots_):
+        if not 0 <= shot < len(self._shots):
             return None
-        known = self._model.shots_[shot]
+        recorded = self._shots[shot]
         try:
-            content = read_bytes(self._folder / known["path"], limits)
+            content = read_bytes(self._folder / recorded["path"], limits)
         except ImageError:
             return None
         # Only what the model was fitted on is ever shown, whatever stands at that path by now.
-        if content_hash(content) != known["sha256"]:
+        if content_hash(content) != recorded["sha256"]:
             return None
         return preview(content, side, limits)
 
@@ -238,21 +221,12 @@ def preview(content: bytes, side: int, limits: Limits) -> bytes | None:
     return stream.getvalue()
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = np.asarray(rows, dtype=np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    units: NDArray[np.float64] = np.divide(
-        wide, lengths, out=np.zeros_like(wide), where=lengths > 0
-    )
-    return units
-
-
-# A fitted model made ready to judge uploads, again and again.
+# The model itself.
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the service found out about one upload.
+class UploadResult:
+    """What the service says about one upload.
 
     Attributes
     ----------
@@ -262,14 +236,14 @@ class Judged:
         SHA-256 of the bytes; "" if there were none to read.
     kind
         A key of `images.KINDS` if the image cannot be used, else "".
-    look
-        The most similar example images; None if the image cannot be used.
+    nearest
+        The most similar example of each class that has any, by label.
     """
 
     verdict: Verdict
-    digest: str
+    digest: str = ""
     kind: str = ""
-    look: Look | None = None
+    nearest: Mapping[str, Example] = field(default_factory=dict)
 
 
 class ServedModel:
@@ -321,50 +295,54 @@ class ServedModel:
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model)
 
-    def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[Judged]]:
+    def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
         """Judge the images of several requests; they share forward passes and nothing else.
 
         A score that looks at the whole batch sees one request at a time, so that no client's
         answer depends on another's images.
         """
         if self._predictor.whole_batch:
-            return [self._judged(images) for images in requests]
-        everything = iter(self._judged([image for images in requests for image in images]))
-        return [[next(everything) for _ in images] for images in requests]
+            return [self._judge_batch(images) for images in requests]
+        results = iter(self._judge_batch([image for images in requests for image in images]))
+        return [[next(results) for _ in images] for images in requests]
 
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
         manifest = manifest_of(self.model)
-        calibration = self.model.calibration_
         return {
             "name": self.name,
             "classes": list(self.model.classes_.labels),
             "score": self.model.score,
             "models": {
-                role: {key: known.get(key, "") for key in ("spec", "fingerprint", "note")}
-                for role, known in manifest["models"].items()
+                role: {key: encoder.get(key, "") for key in ("spec", "fingerprint", "note")}
+                for role, encoder in manifest["models"].items()
             },
             "shots": manifest["shots"]["counts"],
-            "calibrated": calibration is not None,
-            "decision_rule": manifest["decision_rule"],
-            "created_by": manifest["created_by"],
-            "created_at": manifest["created_at"],
+            "calibrated": self.model.calibration_ is not None,
+            **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 
-    def _judged(self, images: Sequence[InMemoryImage]) -> list[Judged]:
-        found = gather_all(self.model, images)
-        verdicts = self._predictor.judge(found)
-        digests, kinds = iter(found.hashes), iter(found.failure_kinds)
-        looks = iter(self.examples.look(found.features))
-        judged = []
-        for verdict, readable in zip(verdicts, found.readable, strict=True):
-            if not readable:
-                judged.append(Judged(verdict, "", next(kinds)))
+    def _judge_batch(self, images: Sequence[InMemoryImage]) -> list[UploadResult]:
+        encoded = gather_all(self.model, images)
+        evidence = self._predictor.evidence(encoded)
+        verdicts = self._predictor.judge(encoded, evidence)
+        readable = zip(
+            encoded.hashes,
+            self.examples.nearest(encoded.features),
+            # NaN where no class has a prototype.
+            np.fmax.reduce(evidence.prototype_similarities, axis=1),
+            strict=True,
+        )
+        kinds = iter(encoded.failure_kinds)
+        results = []
+        for verdict, is_readable in zip(verdicts, encoded.readable, strict=True):
+            if not is_readable:
+                results.append(UploadResult(verdict, kind=next(kinds)))
                 continue
-            digest, look = next(digests), next(looks)
-            judged.append(Judged(verdict, digest, look=look))
-            self.drift.see(digest, verdict.confidence, look.typicality)
-        return judged
+            digest, nearest, typicality = next(readable)
+            results.append(UploadResult(verdict, digest, nearest=nearest))
+            self.drift.see(digest, verdict.confidence, float(typicality))
+        return results
 
 
 def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
