@@ -1,7 +1,6 @@
 """Intervals and paired tests against resamples written out in full."""
 
 import math
-import sys
 import warnings
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy import stats
 
 from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.metrics.bootstrap import formulas, multiplicities, resampled_counts
+from trustvlm.metrics.bootstrap import evaluated, multiplicities, resampled_counts
 from trustvlm.metrics.counts import harmonic_numbers, rank
 
 cases = st.integers(1, 30).flatmap(
@@ -42,26 +41,26 @@ def example(n=120, seed=0, digits=1):
 @given(cases, st.integers(0, 2**32))
 def test_multiplicities_give_what_a_full_resample_gives(case, seed):
     ranking = rank(*case)
-    known = formulas(harmonic_numbers(ranking.n))
-    assert set(known) == set(metrics.METRICS)
     rng = np.random.default_rng(seed)
     weights = np.concatenate(list(multiplicities(ranking.n, 8, rng)))
     counts = resampled_counts(ranking, weights)
-    found = {name: formula(counts) for name, formula in known.items()}
+    resampled = evaluated(counts, metrics.METRICS, harmonic_numbers(ranking.n))
     for row, times in enumerate(weights):
         drawn = np.repeat(ranking.confidence, times), np.repeat(ranking.correct, times)
         full = quietly(metrics.evaluate, *drawn)
         for name in metrics.METRICS:
-            np.testing.assert_allclose(found[name][row], getattr(full, name), atol=1e-13)
+            np.testing.assert_allclose(resampled[name][row], getattr(full, name), atol=1e-13)
 
 
 @pytest.mark.parametrize("digits", [0, 1, 12])
 def test_interval_equals_the_naive_bootstrap(digits):
     confidence, _, correct = example(40, digits=digits)
     order = np.argsort(-confidence, kind="stable")
-    draws = np.random.default_rng(3).integers(40, size=(300, 40))
+    # More than one chunk of multiplicities holds.
+    draws = np.random.default_rng(3).integers(40, size=(500, 40))
+    assert len(list(multiplicities(40, 500, np.random.default_rng(3)))) > 1
     rows = [quietly(metrics.evaluate, confidence[order[d]], correct[order[d]]) for d in draws]
-    found = metrics.bootstrap(confidence, correct, n_resamples=300, seed=3, level=0.9)
+    found = metrics.bootstrap(confidence, correct, n_resamples=500, seed=3, level=0.9)
     assert list(found) == list(metrics.METRICS)
     for name, interval in found.items():
         values = np.array([getattr(row, name) for row in rows])
@@ -70,7 +69,7 @@ def test_interval_equals_the_naive_bootstrap(digits):
         assert interval.high == pytest.approx(high, abs=1e-13)
         assert interval.n_excluded == np.isnan(values).sum()
         assert interval.estimate == getattr(metrics, name)(confidence, correct)
-        assert (interval.metric, interval.level, interval.n_resamples) == (name, 0.9, 300)
+        assert (interval.metric, interval.level, interval.n_resamples) == (name, 0.9, 500)
 
 
 def test_interval_agrees_with_scipy():
@@ -103,14 +102,12 @@ def test_accuracy_interval_is_the_binomial_one():
     assert found.high == pytest.approx(high, abs=0.0051)
 
 
-def test_the_result_does_not_depend_on_how_the_work_is_cut(monkeypatch):
-    a, b, correct = example(70)
-    whole = metrics.bootstrap(a, correct, n_resamples=50)
-    paired = metrics.paired_bootstrap(a, b, correct, n_resamples=50)
-    for chunk in (1, 70 * 7, 70 * 50):
-        monkeypatch.setattr(sys.modules["trustvlm.metrics.bootstrap"], "_CHUNK", chunk)
-        assert metrics.bootstrap(a, correct, n_resamples=50) == whole
-        assert metrics.paired_bootstrap(a, b, correct, n_resamples=50) == paired
+def test_resamples_do_not_depend_on_how_the_work_is_cut():
+    whole = np.concatenate(list(multiplicities(70, 50, np.random.default_rng(0))))
+    for chunk, rows in ((1, 1), (70 * 7, 7), (70 * 50, 50)):
+        parts = list(multiplicities(70, 50, np.random.default_rng(0), chunk=chunk))
+        assert len(parts[0]) == rows
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 def test_seeds():
@@ -168,10 +165,10 @@ def test_paired_equals_the_naive_bootstrap(digits, metric):
     correct_b = correct ^ (np.arange(40) % 9 == 0)
     function = getattr(metrics, metric)
     order = np.argsort(-a, kind="stable")
-    draws = order[np.random.default_rng(3).integers(40, size=(200, 40))]
+    draws = order[np.random.default_rng(3).integers(40, size=(500, 40))]
     values = np.array([function(a[d], correct[d]) - function(b[d], correct_b[d]) for d in draws])
     found = metrics.paired_bootstrap(
-        a, b, correct, correct_b, metric, n_resamples=200, seed=3, level=0.8
+        a, b, correct, correct_b, metric, n_resamples=500, seed=3, level=0.8
     )
     low, high = np.quantile(values, [0.1, 0.9])
     assert found.low == pytest.approx(low, abs=1e-13)
@@ -179,7 +176,7 @@ def test_paired_equals_the_naive_bootstrap(digits, metric):
     assert (found.a, found.b) == (function(a, correct), function(b, correct_b))
     assert found.difference == found.a - found.b
     tail = min((values <= 0).sum(), (values >= 0).sum())
-    assert found.p_value == pytest.approx(min(1, 2 * (tail + 1) / 201), abs=0.011)
+    assert found.p_value == pytest.approx(min(1, 2 * (tail + 1) / 501), abs=0.011)
 
 
 def test_pairing_changes_sides():

@@ -20,8 +20,10 @@ from sklearn.metrics import (
 
 from trustvlm import metrics
 from trustvlm.exceptions import UndefinedMetricWarning
-from trustvlm.metrics import exact
+from trustvlm.metrics import conventions
+from trustvlm.metrics.bootstrap import evaluated
 from trustvlm.metrics.counts import Counts, harmonic_numbers, rank
+from trustvlm.metrics.info import METRIC_INFO
 
 cases = st.integers(1, 40).flatmap(
     lambda n: st.tuples(
@@ -173,7 +175,9 @@ def test_doubling_every_sample_keeps_what_is_read_at_thresholds(case):
 def test_a_table_of_harmonic_numbers_gives_the_same_area(case):
     counts = rank(*case).in_blocks
     table = harmonic_numbers(len(case[0]))
-    assert exact.aurc(counts, table) == pytest.approx(float(exact.aurc(counts)), abs=1e-13)
+    assert conventions.aurc(counts, table) == pytest.approx(
+        float(conventions.aurc(counts)), abs=1e-13
+    )
 
 
 def test_perfect_ranking_tends_to_its_limit():
@@ -219,7 +223,7 @@ def test_a_million_samples():
         expected = np.interp(k, block, errors[block])
         assert found.aurc == pytest.approx(math.fsum(expected / k) / n, rel=1e-13)
         assert found.augrc == pytest.approx(math.fsum(expected) / n**2, rel=1e-13)
-        table = exact.aurc(rank(confidence, correct).in_blocks, harmonic_numbers(n))
+        table = conventions.aurc(rank(confidence, correct).in_blocks, harmonic_numbers(n))
         assert table == pytest.approx(found.aurc, rel=1e-10)
 
 
@@ -227,8 +231,16 @@ def test_counts_run_over_the_last_axis():
     rows = [([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]), ([0.9, 0.5, 0.5, 0.1], [0, 0, 0, 0])]
     single = [rank(*row).in_blocks for row in rows]
     both = Counts(np.stack([c.accepted for c in single]), np.stack([c.right for c in single]))
-    for name in metrics.METRICS:
-        formula = getattr(exact, name)
-        extra = (harmonic_numbers(4),) if name in ("aurc", "eaurc") else ()
-        found = formula(both, *extra)
-        np.testing.assert_allclose(found, [formula(c) for c in single], atol=1e-15)
+    for name, values in evaluated(both, metrics.METRICS, harmonic_numbers(4)).items():
+        expected = [conventions.EXACT[name](counts) for counts in single]
+        np.testing.assert_allclose(values, expected, atol=1e-15)
+
+
+def test_every_metric_has_its_facts_its_function_and_its_formula():
+    assert tuple(METRIC_INFO) == tuple(conventions.EXACT) == metrics.METRICS
+    for name, info in METRIC_INFO.items():
+        assert info.name == name
+        assert callable(getattr(metrics, name))
+        # A confidence that tells right from wrong is better than one that does the contrary.
+        good, bad = (getattr(metrics, name)(c, [1, 1, 0, 0]) for c in ([4, 3, 2, 1], [1, 2, 3, 4]))
+        assert (good > bad) == info.higher_is_better or name == "accuracy"

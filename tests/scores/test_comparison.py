@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare, compare_held_out
+from trustvlm.scores.comparison import compare
+from trustvlm.scores.held_out import compare_held_out
 
 
 def shots(labels, seed=0, n_classes=4, d=6):

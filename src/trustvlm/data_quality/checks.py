@@ -14,8 +14,8 @@ from trustvlm.data_quality.outliers import OddShot, odd_shots
 from trustvlm.data_quality.overlapping_classes import AlikeClasses, alike_classes
 from trustvlm.exceptions import InputError
 from trustvlm.scores import Evidence
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, pick, unit_rows
-from trustvlm.scores.comparison import compare_held_out
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, pick, unit_rows
+from trustvlm.scores.held_out import compare_held_out
 
 # How well the shots of a class pin down its prototype, and how many would do.
 
@@ -90,8 +90,7 @@ def prototype_certainty(
     rows = unit_rows(as_nonzero_rows(features, "features"))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     counts = np.bincount(label, minlength=n_classes)
-    sums = np.zeros((n_classes, rows.shape[1]))
-    np.add.at(sums, label, rows)
+    sums = class_sums(rows, label, n_classes)
     present = counts > 0
     if present.sum() > 1:
         centre = (sums[present] / counts[present, None]).mean(axis=0)

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm import metrics
 from trustvlm.data_quality.label_errors import ShotPosterior
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, unit_rows
-from trustvlm.scores.gaussians import Spectrum, sample_spectrum
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, unit_rows
+from trustvlm.scores.gaussians import RidgedCovariance, Rows
 
 _LEVEL = 0.05
 _RELATIVES = 5
@@ -109,9 +109,7 @@ def _candidates(
 ) -> list[tuple[int, int]]:
     """Pairs of near relatives with shots enough to tell them apart."""
     counts = np.bincount(labels, minlength=n_classes)
-    sums = np.zeros((n_classes, rows.shape[1]))
-    np.add.at(sums, labels, rows)
-    prototypes = unit_rows(sums)
+    prototypes = unit_rows(class_sums(rows, labels, n_classes))
     cosines = prototypes @ prototypes.T
     cosines[:, counts == 0] = -np.inf
     np.fill_diagonal(cosines, -np.inf)
@@ -140,17 +138,14 @@ class _WithinClassGram:
     def __init__(
         self, rows: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
     ) -> None:
-        counts = np.bincount(labels, minlength=n_classes)
-        sums = np.zeros((n_classes, rows.shape[1]))
-        np.add.at(sums, labels, rows)
+        counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
+        means = class_sums(rows, labels, n_classes) / counts[:, None]
+        residuals = rows - means[labels]
         self._members = [np.flatnonzero(labels == c) for c in range(n_classes)]
         self._rows = rows
-        self._residuals = (rows - (sums / np.maximum(counts, 1)[:, None])[labels]) / math.sqrt(
-            len(rows)
-        )
-        spread = sample_spectrum(self._residuals * math.sqrt(len(rows)))
+        self._residuals = residuals / math.sqrt(len(rows))
         ridge = max(float(rows.var(axis=0).mean()), 1e-12)
-        whitening = Spectrum(spread.axes, spread.variances + ridge, ridge)
+        whitening = RidgedCovariance(Rows(residuals), 1.0 / len(rows), ridge)
         self._solved_rows = whitening.solve(rows)
         self._solved_residuals = whitening.solve(self._residuals)
 

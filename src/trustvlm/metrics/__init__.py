@@ -29,10 +29,11 @@ from trustvlm.metrics.calibration_error import (
     reliability,
     rms_calibration_error,
 )
-from trustvlm.metrics.conventions import CONVENTIONS, METRICS
+from trustvlm.metrics.conventions import CONVENTIONS
 from trustvlm.metrics.curve import RiskBand, RiskCoverageCurve, risk_band, risk_coverage
 from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
 from trustvlm.metrics.evaluation import Evaluation, evaluate
+from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.paired import PairedDifference, paired_bootstrap, paired_bootstraps
 from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 

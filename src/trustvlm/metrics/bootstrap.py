@@ -1,9 +1,9 @@
-"""What a bootstrap is asked to do, checked before any work."""
+"""Bootstrap intervals: how far a metric would move on other samples of the same kind."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.metrics import exact
-from trustvlm.metrics.conventions import METRICS, value, warn_undefined
+from trustvlm.metrics.conventions import EXACT, aurc, best_aurc, value, warn_undefined
 from trustvlm.metrics.counts import Counts, Ranking, harmonic_numbers, rank
+from trustvlm.metrics.info import METRICS
 
 
 def check_names(metrics: str | Sequence[str], argument: str = "metrics") -> list[str]:
@@ -56,22 +56,20 @@ def generator(seed: int | np.random.Generator | None) -> np.random.Generator:
         ) from error
 
 
-# Bootstrap resamples as multiplicities: the samples are sorted once and never drawn out again.
-#
-# A resample draws n samples with replacement. All that a metric sees of it is how often each sample
-# occurs, so that the counts at every threshold are cumulative sums of multiplicities in the order
-# of
-# the one sort. Copies of a sample are tied with it, as they are in a resample written out in full.
-
-# Multiplicities held at a time, unless one resample alone is longer. Arrays of this length take
-# 128 KiB: they stay in the processor's cache, and fit memory that the process has already.
-_CHUNK = 1 << 14
+# Resamples as multiplicities: the samples are sorted once and never written out again. All that a
+# metric sees of n samples with replacement is how often each occurs, so that the counts at every
+# threshold are cumulative sums of multiplicities in the order of the one sort. Copies of a sample
+# are tied with it, as they are in a resample written out in full.
 
 
 def multiplicities(
-    n: int, n_resamples: int, rng: np.random.Generator
+    n: int, n_resamples: int, rng: np.random.Generator, *, chunk: int = 1 << 14
 ) -> Iterator[NDArray[np.int64]]:
     """Yield `(rows, n)` arrays: how often each of n samples occurs in each resample.
+
+    At most `chunk` multiplicities at a time, unless one resample alone is longer; where they are
+    cut changes no resample. Arrays of the default length take 128 KiB: they stay in the
+    processor's cache, and fit memory that the process has already.
 
     Examples
     --------
@@ -79,7 +77,7 @@ def multiplicities(
     >>> sum(len(chunk) for chunk in chunks), chunks[0].sum(axis=1)[:3]
     (100, array([5, 5, 5]))
     """
-    rows = max(1, _CHUNK // n)
+    rows = max(1, chunk // n)
     for start in range(0, n_resamples, rows):
         count = min(rows, n_resamples - start)
         draws = rng.integers(n, size=(count, n))
@@ -117,49 +115,30 @@ def resampled_counts(ranking: Ranking, weights: NDArray[np.int64]) -> Counts:
     return Counts(accepted=_cumulative(weights), right=_cumulative(right))
 
 
-def formulas(harmonic: NDArray[np.float64]) -> dict[str, Callable[[Counts], NDArray[np.float64]]]:
-    """Every metric by name, for many resamples at a time; convention `exact`.
-
-    Parameters
-    ----------
-    harmonic
-        `(n + 1,)` harmonic numbers, shared by all resamples of n samples.
-    """
-    return {
-        "accuracy": exact.accuracy,
-        "aurc": lambda counts: exact.aurc(counts, harmonic),
-        "eaurc": lambda counts: exact.eaurc(counts, harmonic),
-        "augrc": exact.augrc,
-        "auroc": exact.auroc,
-        "fpr95": exact.fpr95,
-        "aupr_success": exact.aupr_success,
-        "aupr_error": exact.aupr_error,
-    }
-
-
 def evaluated(
     counts: Counts, names: Sequence[str], harmonic: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Evaluate several metrics on the same resamples; what two of them need is computed once.
+    """Evaluate several metrics on the same resamples, in convention `exact`.
 
     Parameters
     ----------
     counts
         `(rows, m + 1)`.
-    names, harmonic
-        Which metrics; as of `formulas`.
+    names
+        Which metrics.
+    harmonic
+        `(n + 1,)` harmonic numbers, shared by all resamples of n samples.
 
     Returns
     -------
     dict of str to NDArray
-        `(rows,)` each.
+        `(rows,)` each, in the order of `names`.
     """
-    known = formulas(harmonic)
-    found = {name: known[name](counts) for name in names if name != "eaurc"}
-    if "eaurc" in names:
-        aurc = found["aurc"] if "aurc" in found else known["aurc"](counts)
-        found["eaurc"] = aurc - exact.best_aurc(counts)
-    return found
+    values = {name: EXACT[name](counts) for name in names if name not in ("aurc", "eaurc")}
+    if "aurc" in names or "eaurc" in names:
+        values["aurc"] = aurc(counts, harmonic)
+        values["eaurc"] = values["aurc"] - best_aurc(counts)
+    return {name: values[name] for name in names}
 
 
 def _cumulative(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -168,7 +147,7 @@ def _cumulative(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return sums
 
 
-# Bootstrap intervals: how far a metric would move on other samples of the same kind.
+# The intervals.
 
 
 @dataclass(frozen=True)
@@ -259,8 +238,8 @@ def bootstrap(
 
     Examples
     --------
-    >>> found = bootstrap([0.9, 0.8, 0.7, 0.2], [1, 1, 0, 0], "aurc", n_resamples=500)["aurc"]
-    >>> found.low <= found.estimate <= found.high
+    >>> aurc = bootstrap([0.9, 0.8, 0.7, 0.2], [1, 1, 0, 0], "aurc", n_resamples=500)["aurc"]
+    >>> aurc.low <= aurc.estimate <= aurc.high
     True
     """
     names = check_names(metrics)
@@ -280,13 +259,13 @@ def bootstrap(
             for name, values in evaluated(counts, names, harmonic).items():
                 samples[name][rows] = values
             done += len(weights)
-    found = {}
+    intervals = {}
     for name in names:
         low, high, n_excluded = percentile_interval(samples[name], level)
         if math.isnan(estimates[name]):
             low = high = math.nan
-        found[name] = Interval(name, estimates[name], low, high, level, n_resamples, n_excluded)
-    return found
+        intervals[name] = Interval(name, estimates[name], low, high, level, n_resamples, n_excluded)
+    return intervals
 
 
 def percentile_interval(values: NDArray[np.float64], level: float) -> tuple[float, float, int]:

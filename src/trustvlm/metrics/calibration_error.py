@@ -1,4 +1,4 @@
-"""Errors of probabilities: Brier score and calibration errors, with what is known of their bias."""
+"""Errors of probabilities: Brier score and calibration errors, and how biased these are."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def ece(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
     >>> ece([0.2, 0.4, 0.8, 0.8], [0, 1, 1, 1], bins=2).__round__(3)
     0.2
     """
-    found = reliability(probability, correct, bins)
-    if not found.images.size:
+    binned = reliability(probability, correct, bins)
+    if not binned.images.size:
         return math.nan
-    gaps = np.abs(found.right - found.probability)
-    return float(np.average(gaps, weights=found.images))
+    gaps = np.abs(binned.right - binned.probability)
+    return float(np.average(gaps, weights=binned.images))
 
 
 def ece_if_calibrated(probability: ArrayLike, bins: int = 15) -> float:
@@ -62,10 +62,10 @@ def ece_if_calibrated(probability: ArrayLike, bins: int = 15) -> float:
     0.0399
     """
     p = probability_array(probability)
-    found = reliability(p, np.zeros(len(p), dtype=bool), bins)
-    if not found.images.size:
+    binned = reliability(p, np.zeros(len(p), dtype=bool), bins)
+    if not binned.images.size:
         return math.nan
-    return float(np.average(math.sqrt(2 / math.pi) * found.spread, weights=found.images))
+    return float(np.average(math.sqrt(2 / math.pi) * binned.spread, weights=binned.images))
 
 
 def ece_debiased(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
@@ -84,16 +84,16 @@ def ece_debiased(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> 
     >>> ece_debiased([0.2, 0.4, 0.8, 0.8], [0, 1, 1, 1], bins=2).__round__(3)
     0.137
     """
-    found = reliability(probability, correct, bins)
-    if not found.images.size:
+    binned = reliability(probability, correct, bins)
+    if not binned.images.size:
         return math.nan
-    gaps = np.abs(found.right - found.probability)
-    s = np.sqrt(found.right * (1 - found.right) / found.images)
+    gaps = np.abs(binned.right - binned.probability)
+    s = np.sqrt(binned.right * (1 - binned.right) / binned.images)
     z = gaps / np.where(s > 0, s, 1.0) / math.sqrt(2)
     grown = np.where(
         s > 0, s * math.sqrt(2 / math.pi) * np.exp(-(z**2)) + gaps * special.erf(z), gaps
     )
-    return float(np.average(2 * gaps - grown, weights=found.images))
+    return float(np.average(2 * gaps - grown, weights=binned.images))
 
 
 def ece_sweep(probability: ArrayLike, correct: ArrayLike) -> float:
@@ -139,12 +139,12 @@ def rms_calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int 
     >>> rms_calibration_error(probability, [1, 0, 1, 0, 0, 0, 0, 0], bins=2).__round__(3)
     0.603
     """
-    found = reliability(probability, correct, bins)
-    several = found.images > 1
+    binned = reliability(probability, correct, bins)
+    several = binned.images > 1
     if not several.any():
         return math.nan
-    n, right = found.images[several], found.right[several]
-    squared = (right - found.probability[several]) ** 2 - right * (1 - right) / (n - 1)
+    n, right = binned.images[several], binned.right[several]
+    squared = (right - binned.probability[several]) ** 2 - right * (1 - right) / (n - 1)
     return math.sqrt(max(0.0, float(np.average(squared, weights=n))))
 
 
@@ -205,7 +205,7 @@ def reliability(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> R
     correct
         `(n,)` booleans, or zeros and ones.
     bins
-        At most so many. Images with the same probability share one, the one of their middle place,
+        At most so many. Images with the same probability share one, the one of their middle rank,
         so that the order of the images does not matter.
 
     Raises
@@ -215,8 +215,8 @@ def reliability(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> R
 
     Examples
     --------
-    >>> found = reliability([0.2, 0.4, 0.8, 0.8], [0, 1, 1, 1], bins=2)
-    >>> found.images, found.probability.round(2), found.right
+    >>> binned = reliability([0.2, 0.4, 0.8, 0.8], [0, 1, 1, 1], bins=2)
+    >>> binned.images, binned.probability.round(2), binned.right
     (array([2, 2]), array([0.3, 0.8]), array([0.5, 1. ]))
     """
     p = probability_array(probability)

@@ -1,52 +1,217 @@
-"""Which formula a metric's name stands for, and what is said where it has no value."""
+"""The formulas of the metrics in both conventions, and what is said where one has no value.
+
+In convention `exact` samples of equal confidence have no order of their own. AURC and AUGRC are
+their expected values over all orders of ties: within a block of ties the expected number of errors
+among the first k grows linearly in k, so the mean over orders has a closed form and no order is
+ever drawn. The other metrics are read at thresholds, where ties cannot be split.
+
+Convention `trustvlm` computes the metrics as the paper's released script does. It differs where
+samples are tied (they are taken one by one, in input order), in the vertex of the ROC curve that
+FPR95 is read at, and in what it gives when all samples are correct or all are wrong.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.metrics import exact, released
-from trustvlm.metrics.counts import Ranking, rank
+from trustvlm.metrics.counts import Counts, Ranking, rank
+from trustvlm.metrics.info import METRIC_INFO
+from trustvlm.text import join_names
 
-_Metric = Callable[[Ranking], float]
+Values = NDArray[np.float64]
 
-_EXACT: dict[str, _Metric] = {
-    "accuracy": lambda ranking: float(exact.accuracy(ranking.in_blocks)),
-    "aurc": lambda ranking: float(exact.aurc(ranking.in_blocks)),
-    "eaurc": lambda ranking: float(exact.eaurc(ranking.in_blocks)),
-    "augrc": lambda ranking: float(exact.augrc(ranking.in_blocks)),
-    "auroc": lambda ranking: float(exact.auroc(ranking.in_blocks)),
-    "fpr95": lambda ranking: float(exact.fpr95(ranking.in_blocks)),
-    "aupr_success": lambda ranking: float(exact.aupr_success(ranking.in_blocks)),
-    "aupr_error": lambda ranking: float(exact.aupr_error(ranking.in_blocks)),
+# Convention `exact`. Every function takes `Counts` of shape `(..., m + 1)` and returns `(...,)`
+# float64, NaN where the metric has no value, so that one sample and ten thousand resamples go
+# through the same formula.
+
+
+def accuracy(counts: Counts) -> Values:
+    """Share of right samples."""
+    return _ratio(counts.n_right, counts.n)
+
+
+def aurc(counts: Counts, harmonic: Values | None = None) -> Values:
+    """Mean over k of the expected share of errors among the first k.
+
+    Parameters
+    ----------
+    counts
+        Of any shape.
+    harmonic
+        `(n + 1,)` harmonic numbers. Differences of a table serve many resamples quickly; without
+        it the steps are summed anew, to the last digit.
+    """
+    accepted, wrong, size = counts.accepted, counts.wrong, counts.sizes
+    if harmonic is not None:
+        steps = np.diff(harmonic[accepted])
+    else:
+        reciprocal = 1 / np.arange(1, int(counts.n) + 1)
+        steps = np.add.reduceat(reciprocal, accepted[:-1]) if size.size else reciprocal
+    # In the block from a to b the errors among the first k are W + slope (k - a), hence the sum of
+    # their share is slope (b - a) + (W - slope a)(1/(a+1) + ... + 1/b).
+    slope = counts.errors / np.maximum(size, 1)
+    offset = wrong[..., :-1] - slope * accepted[..., :-1]
+    total = counts.n_wrong + np.einsum("...m,...m->...", offset, steps)
+    return _ratio(total, counts.n)
+
+
+def best_aurc(counts: Counts) -> Values:
+    """R + (1 - R) ln(1 - R), R the error rate: what a perfect ranking tends to for large n."""
+    right = accuracy(counts)
+    return (1 - right) + right * np.log(np.where(right > 0, right, 1.0))
+
+
+def eaurc(counts: Counts) -> Values:
+    """AURC less that of a perfect ranking."""
+    return aurc(counts) - best_aurc(counts)
+
+
+def augrc(counts: Counts) -> Values:
+    """Mean over k of the expected number of errors among the first k, over n."""
+    n, right, wrong = counts.n, counts.n_right, counts.n_wrong
+    # Errors above right samples and errors above errors, counted twice to stay in whole numbers.
+    twice = 2 * right * wrong - _twice_ordered_pairs(counts) + wrong * (wrong + 1)
+    return _ratio(twice, 2 * n * n)
+
+
+def auroc(counts: Counts) -> Values:
+    """Share of pairs of a right and a wrong sample in which the right one is trusted more."""
+    return _ratio(_twice_ordered_pairs(counts), 2 * counts.n_right * counts.n_wrong)
+
+
+def fpr95(counts: Counts) -> Values:
+    """Share of wrong samples accepted at the first threshold that accepts 95 % of the right."""
+    # Whole numbers: 19 of 20 is enough, whatever 0.95 rounds to.
+    needed = -(-19 * counts.n_right // 20)
+    at = np.count_nonzero(counts.right < needed[..., None], axis=-1)
+    wrong = np.take_along_axis(counts.wrong, at[..., None], axis=-1)[..., 0]
+    return np.where(counts.n_right > 0, _ratio(wrong, counts.n_wrong), np.nan)
+
+
+def aupr_success(counts: Counts) -> Values:
+    """Area under precision over recall by trapezoids, right samples positive."""
+    # Where nothing is accepted, nothing is wrong: the curve starts at precision 1.
+    nothing = counts.accepted == 0
+    precision = (counts.right + nothing) / (counts.accepted + nothing)
+    doubled = np.einsum(
+        "...m,...m->...",
+        precision[..., 1:] + precision[..., :-1],
+        (counts.sizes - counts.errors).astype(np.float64),
+    )
+    return _ratio(doubled, 2 * counts.n_right)
+
+
+def aupr_error(counts: Counts) -> Values:
+    """Average precision of finding the wrong samples from the least trusted end."""
+    n, n_wrong = counts.n[..., None], counts.n_wrong[..., None]
+    right_flags = n_wrong - counts.wrong[..., :-1]
+    flagged = n - counts.accepted[..., :-1]
+    total = np.einsum(
+        "...m,...m->...",
+        counts.errors.astype(np.float64),
+        right_flags / np.maximum(flagged, 1),
+    )
+    return _ratio(total, counts.n_wrong)
+
+
+def _twice_ordered_pairs(counts: Counts) -> NDArray[np.int64]:
+    """Twice the pairs of a right sample above a wrong one; a tie counts half."""
+    right = counts.right
+    pairs: NDArray[np.int64] = np.einsum(
+        "...m,...m->...", right[..., 1:] + right[..., :-1], counts.errors
+    )
+    return pairs
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
+    # 0 / 0 is the one case that occurs: the metric has no value, which NaN says.
+    with np.errstate(invalid="ignore"):
+        ratio: Values = np.asarray(np.true_divide(part, whole))
+    return ratio
+
+
+EXACT: dict[str, Callable[[Counts], Values]] = {
+    "accuracy": accuracy,
+    "aurc": aurc,
+    "eaurc": eaurc,
+    "augrc": augrc,
+    "auroc": auroc,
+    "fpr95": fpr95,
+    "aupr_success": aupr_success,
+    "aupr_error": aupr_error,
 }
-_RELEASED: dict[str, _Metric] = _EXACT | {
-    "aurc": lambda ranking: float(exact.aurc(ranking.one_by_one)),
-    "eaurc": released.eaurc,
-    "augrc": lambda ranking: float(exact.augrc(ranking.one_by_one)),
-    "fpr95": released.fpr95,
-    "aupr_success": released.aupr_success,
-    "aupr_error": released.aupr_error,
-}
-_FORMULAS = {"exact": _EXACT, "trustvlm": _RELEASED}
+"""The formula of every metric, by name, in convention `exact`."""
 
-CONVENTIONS = tuple(_FORMULAS)
-METRICS = tuple(_EXACT)
 
-_TITLES = {
-    "accuracy": "Accuracy",
-    "aurc": "AURC",
-    "eaurc": "E-AURC",
-    "augrc": "AUGRC",
-    "auroc": "AUROC",
-    "fpr95": "FPR95",
-    "aupr_success": "AUPR-success",
-    "aupr_error": "AUPR-error",
+# Convention `trustvlm`, where it differs: of one ranking.
+
+
+def released_eaurc(ranking: Ranking) -> float:
+    """Excess AURC; the script's 0 ln 0 is NaN."""
+    counts = ranking.one_by_one
+    return float(eaurc(counts)) if counts.n_right else math.nan
+
+
+def released_fpr95(ranking: Ranking) -> float:
+    """Read the rate at the corner of the ROC curve whose true positive rate is nearest 0.95.
+
+    Nearest may be below: then fewer than 95 % of the correct samples are accepted.
+    """
+    counts = ranking.in_blocks
+    if counts.n_wrong == 0:
+        return math.nan
+    if counts.n_right == 0:
+        # No true positive rate can be compared, and the script keeps the first vertex.
+        return 0.0
+    corner = _corners(counts)
+    tpr = counts.right[corner] / counts.n_right
+    fpr = counts.wrong[corner] / counts.n_wrong
+    return float(fpr[np.argmin(np.abs(tpr - 0.95))])
+
+
+def released_aupr_success(ranking: Ranking) -> float:
+    """Area by trapezoids; without a correct sample the line from (0, 1) to (1, 0)."""
+    counts = ranking.in_blocks
+    return 0.5 if ranking.n and counts.n_right == 0 else float(aupr_success(counts))
+
+
+def released_aupr_error(ranking: Ranking) -> float:
+    """Average precision of the errors; 0 without an error."""
+    counts = ranking.in_blocks
+    return 0.0 if ranking.n and counts.n_wrong == 0 else float(aupr_error(counts))
+
+
+def _corners(counts: Counts) -> NDArray[np.bool_]:
+    """Mark the ends of the ROC curve and the points where its steps change.
+
+    scikit-learn's `roc_curve` drops points this way, before it puts the origin in front: the first
+    threshold always stays.
+    """
+    keep = np.ones(counts.right.shape, dtype=bool)
+    right, wrong = counts.right[1:], counts.wrong[1:]
+    keep[2:-1] = (np.diff(right, 2) != 0) | (np.diff(wrong, 2) != 0)
+    return keep
+
+
+_RELEASED: dict[str, Callable[[Ranking], float]] = {
+    "aurc": lambda ranking: float(aurc(ranking.one_by_one)),
+    "eaurc": released_eaurc,
+    "augrc": lambda ranking: float(augrc(ranking.one_by_one)),
+    "fpr95": released_fpr95,
+    "aupr_success": released_aupr_success,
+    "aupr_error": released_aupr_error,
 }
+
+# One metric of one ranking, by name and convention.
+
+CONVENTIONS = ("exact", "trustvlm")
 
 
 def check_convention(convention: str) -> None:
@@ -58,18 +223,20 @@ def check_convention(convention: str) -> None:
 
 
 def value(name: str, ranking: Ranking, convention: str) -> float:
-    """Compute one metric; NaN, without a word, where it has no value."""
-    return _FORMULAS[convention][name](ranking)
+    """Compute one metric; NaN, without a warning, where it has no value."""
+    if convention == "trustvlm" and name in _RELEASED:
+        return _RELEASED[name](ranking)
+    return float(EXACT[name](ranking.in_blocks))
 
 
 def measure(name: str, confidence: ArrayLike, correct: ArrayLike, convention: str) -> float:
     """Compute one metric for the function of that name, and warn where it has no value."""
     check_convention(convention)
     ranking = rank(confidence, correct)
-    found = value(name, ranking, convention)
-    if math.isnan(found):
+    result = value(name, ranking, convention)
+    if math.isnan(result):
         warn_undefined([name], ranking, stacklevel=4)
-    return found
+    return result
 
 
 def warn_undefined(names: Sequence[str], ranking: Ranking, *, stacklevel: int = 3) -> None:
@@ -81,10 +248,9 @@ def warn_undefined(names: Sequence[str], ranking: Ranking, *, stacklevel: int = 
         reason = "there are no samples"
     else:
         reason = f"every sample is {'correct' if counts.n_wrong == 0 else 'wrong'}"
-    titles = [_TITLES[name] for name in names]
-    listed = " and ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
+    titles = join_names([METRIC_INFO[name].title for name in names])
     warnings.warn(
-        f"{listed} {'is' if len(names) == 1 else 'are'} undefined: {reason}.",
+        f"{titles} {'is' if len(names) == 1 else 'are'} undefined: {reason}.",
         UndefinedMetricWarning,
         stacklevel=stacklevel,
     )

@@ -87,13 +87,13 @@ class Ranking:
     Attributes
     ----------
     order
-        `(n,)` index of the sample at each place; ties stay in input order.
+        `(n,)` index of the sample at each rank; ties stay in input order.
     correct
-        `(n,)` bool, whether the sample at each place is correct.
+        `(n,)` bool, whether the sample at each rank is correct.
     confidence
-        `(n,)` the confidences at each place, descending, in the type that was given.
+        `(n,)` the confidences at each rank, descending, in the type that was given.
     ends
-        `(m,)` int64, the place of the last sample of each block.
+        `(m,)` int64, the rank of the last sample of each block.
     """
 
     order: NDArray[np.intp]

@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from trustvlm.metrics.conventions import METRICS, check_convention, value, warn_undefined
+from trustvlm.metrics.conventions import check_convention, value, warn_undefined
 from trustvlm.metrics.counts import rank
+from trustvlm.metrics.info import METRICS
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,6 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     """
     check_convention(convention)
     ranking = rank(confidence, correct)
-    found = {name: value(name, ranking, convention) for name in METRICS}
-    warn_undefined([name for name in METRICS if math.isnan(found[name])], ranking)
-    return Evaluation(**found, n=ranking.n, convention=convention)
+    values = {name: value(name, ranking, convention) for name in METRICS}
+    warn_undefined([name for name in METRICS if math.isnan(values[name])], ranking)
+    return Evaluation(**values, n=ranking.n, convention=convention)

@@ -68,11 +68,11 @@ def correctness_array(
         )
     if right.dtype.kind == "O":
         # Nullable columns of data frames arrive as objects.
-        known = np.fromiter((_is_binary(v) for v in right), dtype=bool, count=n)
+        binary = np.fromiter((_is_binary(v) for v in right), dtype=bool, count=n)
     else:
-        known = (right == 0) | (right == 1)
-    if not known.all():
-        _reject(right, ~known, name, "booleans or 0 and 1", "something else")
+        binary = (right == 0) | (right == 1)
+    if not binary.all():
+        _reject(right, ~binary, name, "booleans or 0 and 1", "something else")
     return right.astype(bool)
 
 

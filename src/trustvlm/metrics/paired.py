@@ -20,8 +20,9 @@ from trustvlm.metrics.bootstrap import (
     percentile_interval,
     resampled_counts,
 )
-from trustvlm.metrics.conventions import METRICS, value, warn_undefined
+from trustvlm.metrics.conventions import value, warn_undefined
 from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
+from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.inputs import confidence_array
 
 
@@ -129,8 +130,8 @@ def paired_bootstrap(
     --------
     >>> right = [1, 1, 1, 1, 1, 0, 0, 0]
     >>> good, poor = [8, 7, 6, 5, 4, 3, 2, 1], [1, 8, 2, 7, 3, 6, 4, 5]
-    >>> found = paired_bootstrap(good, poor, right, metric="auroc", n_resamples=500)
-    >>> found.difference > 0, found.p_value < 0.1
+    >>> paired = paired_bootstrap(good, poor, right, metric="auroc", n_resamples=500)
+    >>> paired.difference > 0, paired.p_value < 0.1
     (True, True)
     """
     (name,) = check_names([metric], "metric")
@@ -170,8 +171,8 @@ def paired_bootstraps(
 
     Examples
     --------
-    >>> found = paired_bootstraps([2, 1], [1, 2], [1, 0], metrics=["aurc", "auroc"])
-    >>> found["auroc"].difference
+    >>> paired = paired_bootstraps([2, 1], [1, 2], [1, 0], metrics=["aurc", "auroc"])
+    >>> paired["auroc"].difference
     1.0
     """
     names = check_names(metrics)
@@ -203,19 +204,20 @@ def _tested(
     rng = generator(seed)
     values = {name: (value(name, a, "exact"), value(name, b, "exact")) for name in names}
     defined = [name for name in names if not any(map(math.isnan, values[name]))]
-    for ranking, place in ((a, 0), (b, 1)):
-        lacking = [name for name in names if math.isnan(values[name][place])]
+    for side, ranking in enumerate((a, b)):
+        lacking = [name for name in names if math.isnan(values[name][side])]
         if lacking:
             # The caller of the public function is two frames above.
             warn_undefined(lacking, ranking, stacklevel=4)
             break
     drawn = _differences(defined, a, b, n_resamples, rng) if defined else {}
     return {
-        name: _found(name, *values[name], drawn.get(name), n_resamples, level) for name in names
+        name: _difference(name, *values[name], drawn.get(name), n_resamples, level)
+        for name in names
     }
 
 
-def _found(
+def _difference(
     name: str,
     a: float,
     b: float,
@@ -256,17 +258,17 @@ def _differences(
     names: Sequence[str], a: Ranking, b: Ranking, n_resamples: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
     harmonic = harmonic_numbers(a.n)
-    # Draws are in the order of a; at each place of b's order, where a has the same image.
-    place_in_a = np.empty(a.n, dtype=np.intp)
-    place_in_a[a.order] = np.arange(a.n)
-    at = place_in_a[b.order]
+    # Multiplicities come in the order of a; image i of b's order has this position in that of a.
+    position_in_a = np.empty(a.n, dtype=np.intp)
+    position_in_a[a.order] = np.arange(a.n)
+    at = position_in_a[b.order]
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for weights in multiplicities(a.n, n_resamples, rng):
         of_a = evaluated(resampled_counts(a, weights), names, harmonic)
         of_b = evaluated(resampled_counts(b, np.take(weights, at, axis=1)), names, harmonic)
         for name in names:
             parts[name].append(of_a[name] - of_b[name])
-    return {name: np.concatenate(found) for name, found in parts.items()}
+    return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
 
 def two_sided_p_value(differences: NDArray[np.float64]) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare_held_out
+from trustvlm.scores.held_out import compare_held_out
 
 # A flag that fires on more than this share of ordinary images would be noise.
 _AT_MOST = 0.05

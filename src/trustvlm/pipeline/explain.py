@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trustvlm.monitoring.ood import EVERYTHING, Scope
 from trustvlm.scores import Evidence
 from trustvlm.scores.arrays import softmax
+from trustvlm.scores.comparison import prototype_similarities
 
 # The two views of a prediction, text and image, side by side: what a verdict is explained with.
 
@@ -77,7 +78,7 @@ def look(evidence: Evidence, prediction: NDArray[np.int64], scope: Scope = EVERY
     p = softmax(evidence.logits)
     similarities = np.full((n, n_classes), np.nan)
     if evidence.bank is not None and evidence.features is not None:
-        similarities = evidence.bank.similarities(evidence.features)
+        similarities = prototype_similarities(evidence)
     known = ~np.isnan(similarities).all(axis=1)
     filled = np.where(np.isnan(similarities), -np.inf, similarities)
     nearest = np.where(known, filled.argmax(axis=1), -1)

@@ -233,6 +233,21 @@ def zero_shot_logits(
     return logits
 
 
+def class_sums(
+    rows: NDArray[Any], labels: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float64]:
+    """Sum the rows `(m, d)` of each class, `(C, d)` float64; zeros for classes without any.
+
+    Examples
+    --------
+    >>> class_sums(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 0]), 3).tolist()
+    [[5.0], [0.0], [2.0]]
+    """
+    sums = np.zeros((n_classes, rows.shape[1]))
+    np.add.at(sums, labels, rows.astype(np.float64, copy=False))
+    return sums
+
+
 def pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
     """One entry per row: `table[i, columns[i]]`.
 

@@ -1,4 +1,4 @@
-"""Images beside the prototypes: all of these, or those made without the image itself."""
+"""Images beside the prototypes: cosines that all scores of one batch share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores.arrays import cached_rows, pick, softmax, top_probability, unit_rows
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.prototypes import PrototypeBank
-
-# Sums of shots shorter than this share of the shots' own lengths are rounding residue.
-_NO_DIRECTION = 1e-9
+from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Comparison(ABC):
     @property
     @abstractmethod
     def table(self) -> NDArray[Any]:
-        """`(n, C)` cosines to the prototypes, as they were computed; 0 where a class has none."""
+        """`(n, C)` cosines to the prototypes, as computed; `NO_PROTOTYPE` where there is none."""
 
     @property
     def similarities(self) -> NDArray[np.float64]:
@@ -57,12 +53,12 @@ class Comparison(ABC):
 
     @abstractmethod
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """`(n,)` float64 cosine of each image to one prototype; 0 where its class has none."""
+        """`(n,)` float64 cosine of each image to one prototype; `NO_PROTOTYPE` without one."""
 
     def parts(self) -> Iterator[Comparison]:
         """Yield the images, at least once, in slices whose tables stay in the processor's cache."""
         for rows in cached_rows(max(1, len(self.logits))):
-            yield _Tabulated(self.logits[rows], self.present, self.table[rows])
+            yield Tabulated(self.logits[rows], self.present, self.table[rows])
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,14 @@ class _WithPrototypes(Comparison):
 
     @cached_property
     def table(self) -> NDArray[Any]:
-        return self.directions @ self.prototypes.T
+        cosines: NDArray[Any] = self.directions @ self.prototypes.T
+        cosines[:, ~self.present] = NO_PROTOTYPE
+        return cosines
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         # Those to the other prototypes, C times the work, may never be asked for.
-        return np.asarray(np.einsum("nd,nd->n", self.directions, self.prototypes[classes]))
+        cosines = np.einsum("nd,nd->n", self.directions, self.prototypes[classes])
+        return np.where(self.present[classes], cosines, NO_PROTOTYPE)
 
 
 @dataclass(frozen=True)
@@ -91,46 +90,31 @@ class _AsStored(Comparison):
 
     @cached_property
     def table(self) -> NDArray[Any]:
-        found: NDArray[Any] = self.rows @ self.prototypes.T
-        found /= self.lengths[:, None]
-        return found
+        cosines: NDArray[Any] = self.rows @ self.prototypes.T
+        cosines /= self.lengths[:, None]
+        cosines[:, ~self.present] = NO_PROTOTYPE
+        return cosines
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
         products = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
-        return np.asarray(products / self.lengths, dtype=np.float64)
+        cosines = np.asarray(products / self.lengths, dtype=np.float64)
+        return np.where(self.present[classes], cosines, NO_PROTOTYPE)
 
 
 @dataclass(frozen=True)
-class _Tabulated(Comparison):
+class Tabulated(Comparison):
     """Images as the cosines `(n, C)` to prototypes, their own or those of all."""
 
     cosines: NDArray[Any]
 
     @property
     def table(self) -> NDArray[Any]:
+        """The cosines."""
         return self.cosines
 
     def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Pick one cosine of each image."""
         return np.asarray(pick(self.cosines, classes), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The shots as images that the prototypes were made without.
-
-    Attributes
-    ----------
-    comparison
-        Of k of the m shots, in their order.
-    labels
-        `(k,)` int64, their classes.
-    kept
-        `(k,)` int64, which of the m shots these are.
-    """
-
-    comparison: Comparison
-    labels: NDArray[np.int64]
-    kept: NDArray[np.int64]
 
 
 def compare(evidence: Evidence) -> Comparison:
@@ -138,17 +122,37 @@ def compare(evidence: Evidence) -> Comparison:
 
     Examples
     --------
-    >>> found = compare(Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
-    ...                             support_features=[[1.0, 0.0]], support_labels=[1]))
-    >>> found.similarities, found.present
-    (array([[0., 1.]]), array([False,  True]))
+    >>> images = Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
+    ...                      support_features=[[1.0, 0.0]], support_labels=[1])
+    >>> compare(images).similarities, compare(images).present
+    (array([[-1.,  1.]]), array([False,  True]))
     """
     bank = evidence.bank
     assert isinstance(bank, PrototypeBank)  # noqa: S101 -- the registry demanded it
     prototypes = bank.prototypes_
-    known, found = evidence.once("comparison", lambda: (prototypes, compare_with(evidence, bank)))
+    compared, comparison = evidence.once(
+        "comparison", lambda: (prototypes, compare_with(evidence, bank))
+    )
     # A bank that has been given more shots since has other prototypes.
-    return found if known is prototypes else compare_with(evidence, bank)
+    return comparison if compared is prototypes else compare_with(evidence, bank)
+
+
+def prototype_similarities(evidence: Evidence) -> NDArray[np.float64]:
+    """Return what `PrototypeBank.similarities` does, `(n, C)`, NaN for classes without shots.
+
+    The cosines that a score has computed of the same batch are not computed again.
+
+    Examples
+    --------
+    >>> prototype_similarities(Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
+    ...                                    support_features=[[1.0, 0.0]], support_labels=[1]))
+    array([[nan,  1.]])
+    """
+    tables = [
+        np.where(comparison.present, comparison.similarities, np.nan)
+        for comparison in map(compare, evidence.blocks())
+    ]
+    return np.concatenate([np.empty((0, evidence.n_classes)), *tables])
 
 
 def compare_with(evidence: Evidence, bank: PrototypeBank) -> Comparison:
@@ -193,70 +197,3 @@ def image_directions(evidence: Evidence) -> NDArray[np.float64]:
     features = evidence.features
     assert features is not None  # noqa: S101 -- the registry demanded it
     return evidence.once("directions", lambda: unit_rows(features))
-
-
-def compare_held_out(evidence: Evidence) -> HeldOut:
-    """Compare every shot with prototypes that were made without it.
-
-    The j-th shot of a class is compared with the prototypes of all classes without their j-th
-    shots: every prototype lacks one shot, or the true class alone would be at a disadvantage,
-    which at two shots per class is grave. A class with fewer shots than j lacks another one of
-    its own. A class with a single shot keeps it, and that shot itself is left out of the result:
-    without it there is nothing to compare with. The same holds for a shot without which the
-    others of its class cancel each other.
-
-    Parameters
-    ----------
-    evidence
-        With `support_features`, `support_labels` and `support_logits`; images and bank are not
-        looked at.
-
-    Raises
-    ------
-    EvidenceMissingError
-        If the shots, or their logits, are not there.
-
-    Examples
-    --------
-    >>> shots = Evidence.of(
-    ...     logits=np.empty((0, 2)), support_features=[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
-    ...     support_labels=[0, 0, 1], support_logits=np.zeros((3, 2)))
-    >>> held_out = compare_held_out(shots)
-    >>> held_out.kept, held_out.comparison.similarities.round(2)
-    (array([0, 1]), array([[0.  , 0.71],
-           [0.  , 0.71]]))
-    """
-    features, labels, logits = (
-        evidence.support_features,
-        evidence.support_labels,
-        evidence.support_logits,
-    )
-    if features is None or labels is None or logits is None:
-        raise EvidenceMissingError(
-            "Holding out shots needs `support_features`, `support_labels` and `support_logits`."
-        )
-    n_classes = evidence.n_classes
-    order = np.argsort(labels, kind="stable")
-    vectors, classes = features[order].astype(np.float64), labels[order]
-    counts = np.bincount(labels, minlength=n_classes)
-    first = np.cumsum(counts) - counts
-    place = np.arange(len(order)) - first[classes]
-    sums, lengths = np.zeros((n_classes, vectors.shape[1])), np.zeros(n_classes)
-    np.add.at(sums, classes, vectors)
-    np.add.at(lengths, classes, np.linalg.norm(vectors, axis=1))
-    several = np.flatnonzero(counts > 1)
-    directions = unit_rows(vectors)
-    similarities = np.zeros((len(order), n_classes))
-    kept = counts[classes] > 1
-    for j in range(int(counts.max(initial=0))):
-        rest = sums.copy()
-        rest[several] -= vectors[first[several] + j % counts[several]]
-        lost = np.linalg.norm(rest, axis=1) <= _NO_DIRECTION * lengths
-        rest[lost] = 0.0
-        of_j = place == j
-        similarities[of_j] = directions[of_j] @ unit_rows(rest).T
-        kept[of_j] &= ~lost[classes[of_j]]
-    back = np.argsort(order, kind="stable")
-    chosen = np.flatnonzero(kept[back])
-    comparison = _Tabulated(logits[chosen], counts > 0, similarities[back[chosen]])
-    return HeldOut(comparison, labels[chosen], chosen)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import pick, softmax, unit_rows
+from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
 from trustvlm.scores.comparison import image_directions
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.registry import ScoreResult, register
@@ -42,8 +42,7 @@ def _by_class(evidence: Evidence, shots: NDArray[np.float64]) -> _Classes:
     labels = evidence.support_labels
     assert labels is not None  # noqa: S101 -- the registry demanded it
     counts = np.bincount(labels, minlength=evidence.n_classes)
-    sums = np.zeros((evidence.n_classes, shots.shape[1]))
-    np.add.at(sums, labels, shots)
+    sums = class_sums(shots, labels, evidence.n_classes)
     return _Classes(shots, labels, sums / np.maximum(counts, 1)[:, None], counts > 0)
 
 
@@ -202,46 +201,7 @@ def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
     return ScoreResult(prediction, confidence)
 
 
-# Covariances of few rows in many dimensions, by their principal axes.
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A covariance by its principal axes, with one variance for all directions beside them.
-
-    Features have more dimensions than there are shots, so this is far smaller than a matrix.
-    """
-
-    axes: NDArray[np.float64]
-    variances: NDArray[np.float64]
-    floor: float
-
-    def solve(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Multiply rows `(n, d)` by the inverse covariance."""
-        along = rows @ self.axes.T
-        solved: NDArray[np.float64] = along * (1.0 / self.variances - 1.0 / self.floor) @ self.axes
-        solved += rows / self.floor
-        return solved
-
-    def dense(self) -> NDArray[np.float64]:
-        """Return the covariance as a `(d, d)` matrix."""
-        d = self.axes.shape[1]
-        spread = (self.axes.T * (self.variances - self.floor)) @ self.axes
-        return np.asarray(spread + self.floor * np.eye(d))
-
-
-def sample_spectrum(residuals: NDArray[np.float64]) -> Spectrum:
-    """Return the covariance R'R / m of centred rows `(m, d)`; nothing beside its axes."""
-    m, d = residuals.shape
-    if m < d:
-        values, left = np.linalg.eigh(residuals @ residuals.T)
-        keep = values > 1e-12 * max(values[-1], 1e-300)
-        axes = (left[:, keep].T @ residuals) / np.sqrt(values[keep])[:, None]
-    else:
-        values, right = np.linalg.eigh(residuals.T @ residuals)
-        keep = values > 1e-12 * max(values[-1], 1e-300)
-        axes = right[:, keep].T
-    return Spectrum(axes, values[keep] / m, 0.0)
+# Covariances of few rows in many dimensions, never written out as a matrix.
 
 
 @dataclass(frozen=True)

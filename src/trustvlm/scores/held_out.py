@@ -1,8 +1,15 @@
-"""Held-out evidence of the shots: prototypes, neighbours, ridge, and their weights."""
+"""Held-out evidence: what the other shots say about each shot, as if it had not been among them.
+
+Prototypes, neighbours and ridge regression, each of them without the shot itself. Prototypes are
+held out in two ways. `compare_held_out` takes a shot from every class, so that cosines can be
+compared between classes as those of new images are; what settings, out-of-distribution thresholds
+and shot checks are calibrated on. `prototypes` takes the shot from its own class alone, which costs
+no loop; weights that are fitted on it make up for what its class lacks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,10 +17,108 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from trustvlm.scores.arrays import log_softmax, unit_rows
+from trustvlm.exceptions import EvidenceMissingError
+from trustvlm.scores.arrays import class_sums, log_softmax, unit_rows
+from trustvlm.scores.comparison import Comparison, Tabulated
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototypes import NO_PROTOTYPE
 
-# A space that images are compared in: unit vectors, each dimension to scale.
+Array = NDArray[np.float64]
+
+# The shots as images that all prototypes were made without.
+
+# Sums of shots shorter than this share of the shots' own lengths are rounding residue.
+_NO_DIRECTION = 1e-9
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The shots as images that the prototypes were made without.
+
+    Attributes
+    ----------
+    comparison
+        Of k of the m shots, in their order.
+    labels
+        `(k,)` int64, their classes.
+    kept
+        `(k,)` int64, which of the m shots these are.
+    """
+
+    comparison: Comparison
+    labels: NDArray[np.int64]
+    kept: NDArray[np.int64]
+
+
+def compare_held_out(evidence: Evidence) -> HeldOut:
+    """Compare every shot with prototypes that were made without it.
+
+    The j-th shot of a class is compared with the prototypes of all classes without their j-th
+    shots: every prototype lacks one shot, or the true class alone would be at a disadvantage,
+    which at two shots per class is grave. A class with fewer shots than j lacks another one of
+    its own. A class with a single shot keeps it, and that shot itself is left out of the result:
+    without it there is nothing to compare with. The same holds for a shot without which the
+    others of its class cancel each other.
+
+    Parameters
+    ----------
+    evidence
+        With `support_features`, `support_labels` and `support_logits`; images and bank are not
+        looked at.
+
+    Raises
+    ------
+    EvidenceMissingError
+        If the shots, or their logits, are not there.
+
+    Examples
+    --------
+    >>> shots = Evidence.of(
+    ...     logits=np.empty((0, 2)), support_features=[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+    ...     support_labels=[0, 0, 1], support_logits=np.zeros((3, 2)))
+    >>> held_out = compare_held_out(shots)
+    >>> held_out.kept, held_out.comparison.similarities.round(2)
+    (array([0, 1]), array([[0.  , 0.71],
+           [0.  , 0.71]]))
+    """
+    features, labels, logits = (
+        evidence.support_features,
+        evidence.support_labels,
+        evidence.support_logits,
+    )
+    if features is None or labels is None or logits is None:
+        raise EvidenceMissingError(
+            "Holding out shots needs `support_features`, `support_labels` and `support_logits`."
+        )
+    n_classes = evidence.n_classes
+    order = np.argsort(labels, kind="stable")
+    vectors, classes = features[order].astype(np.float64), labels[order]
+    counts = np.bincount(labels, minlength=n_classes)
+    first = np.cumsum(counts) - counts
+    rank = np.arange(len(order)) - first[classes]  # among the shots of its class
+    sums = class_sums(vectors, classes, n_classes)
+    norms = np.linalg.norm(vectors, axis=1)
+    lengths = np.bincount(classes, weights=norms, minlength=n_classes)
+    several = np.flatnonzero(counts > 1)
+    directions = unit_rows(vectors)
+    similarities = np.full((len(order), n_classes), NO_PROTOTYPE)
+    present = counts > 0
+    kept = counts[classes] > 1
+    for j in range(int(counts.max(initial=0))):
+        rest = sums.copy()
+        rest[several] -= vectors[first[several] + j % counts[several]]
+        lost = np.linalg.norm(rest, axis=1) <= _NO_DIRECTION * lengths
+        rest[lost] = 0.0
+        of_j = rank == j
+        similarities[np.ix_(of_j, present)] = (directions[of_j] @ unit_rows(rest).T)[:, present]
+        kept[of_j] &= ~lost[classes[of_j]]
+    back = np.argsort(order, kind="stable")
+    chosen = np.flatnonzero(kept[back])
+    comparison = Tabulated(logits[chosen], present, similarities[back[chosen]])
+    return HeldOut(comparison, labels[chosen], chosen)
+
+
+# Feature spaces that images are compared in: unit vectors, each dimension to scale.
 
 SpaceName = Literal["features", "image_embeddings"]
 # The vision encoder's space first; the VLM's own image space where its vectors are at hand.
@@ -59,7 +164,6 @@ def scaled(rows: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.
 
 # Three experts on what the shots say about an image, each with its leave-one-out answers.
 
-Array = NDArray[np.float64]
 _SHARPNESS = 10.0
 _PENALTIES = np.geomspace(0.3, 30.0, 5)
 
@@ -102,8 +206,7 @@ def prototypes(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Exper
     """
     centre = shots.mean(axis=0)
     directions = unit_rows(shots - centre)
-    sums = np.zeros((n_classes, shots.shape[1]))
-    np.add.at(sums, labels, directions)
+    sums = class_sums(directions, labels, n_classes)
     means = unit_rows(sums)
     held_out = directions @ means.T
     others = unit_rows(sums[labels] - directions)
@@ -130,8 +233,7 @@ def neighbours(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Exper
     """
     directions = unit_rows(shots)
     counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
-    belongs = np.zeros((len(labels), n_classes))
-    belongs[np.arange(len(labels)), labels] = 1.0
+    belongs = np.eye(n_classes)[labels]
 
     def pooled(weights: Array, counts: Array) -> Array:
         mean = np.divide(
@@ -170,41 +272,109 @@ def ridge(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Expert:
     rows = shots - centre
     size = float(np.sqrt((rows**2).sum(axis=1).mean())) or 1.0
     rows = rows / size
-    targets = np.zeros((len(labels), n_classes))
-    targets[np.arange(len(labels)), labels] = 1.0
-    present = np.bincount(labels, minlength=n_classes) > 0
+    targets = np.eye(n_classes)[labels]
     targets -= targets.mean(axis=0)
+    counts = np.bincount(labels, minlength=n_classes)
     values, vectors = _principal(rows)
-    along = vectors.T @ targets
-    best: tuple[float, float, Array] | None = None
     # With one shot a class a held-out shot has no class left: the penalty stays in the middle.
-    single = bool(np.bincount(labels).max(initial=0) < 2)
-    for penalty in (1.0,) if single else _PENALTIES:
-        kept = values / (values + penalty)
-        leverage = (vectors**2 * kept).sum(axis=1)
-        fitted = vectors @ (kept[:, None] * along)
-        rest = np.maximum(1.0 - leverage, 1e-12)[:, None]
-        held_out = (fitted - leverage[:, None] * targets) / rest
-        error = float(((held_out - targets) ** 2).sum())
-        if best is None or error < best[0]:
-            best = error, float(penalty), held_out
-    assert best is not None  # noqa: S101
-    _, penalty, held_out = best
-    coefficients = rows.T @ (vectors @ (along / (values + penalty)[:, None]))
+    penalties = [1.0] if counts.max(initial=0) < 2 else _PENALTIES
+    held_out, penalty = _leave_one_out(values, vectors, targets, penalties)
+    coefficients = rows.T @ (vectors @ ((vectors.T @ targets) / (values + penalty)[:, None]))
     return Expert(
-        held_out * present, lambda other: ((other - centre) / size) @ coefficients * present
+        held_out * (counts > 0),
+        lambda other: ((other - centre) / size) @ coefficients * (counts > 0),
     )
 
 
-def _principal(rows: Array) -> tuple[Array, Array]:
-    """Eigenvalues of the rows' Gram matrix, and its eigenvectors `(n, r)`, null space left out."""
-    n, d = rows.shape
-    if n <= d:
+def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Array:
+    """Predict the class indicators of every shot by ridge regression on all other shots.
+
+    As `ridge`, but of rows scaled to length one, and the mean of the indicators is held out too:
+    near 1 for the class that the other shots speak for, near 0 for the rest. The penalty is one of
+    nine around the mean eigenvalue of the Gram matrix.
+
+    Parameters
+    ----------
+    shots, labels, n_classes
+        As of `prototypes`; no row of zeros.
+
+    Returns
+    -------
+    ndarray
+        `(m, C)`; zeros for fewer than three shots, or where all are alike.
+
+    Notes
+    -----
+    For classification: Rifkin & Lippert 2007, "Notes on regularized least squares".
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    >>> held_out_indicators(x, np.array([0, 0, 1, 1]), 2).argmax(axis=1)
+    array([0, 0, 1, 1])
+    """
+    m = len(labels)
+    if m < 3:
+        return np.zeros((m, n_classes))
+    rows = unit_rows(shots)
+    rows -= rows.mean(axis=0)
+    values, vectors = _principal(rows, least=1e-10)
+    if not len(values):
+        return np.zeros((m, n_classes))
+    indicators = np.eye(n_classes)[labels]
+    shares = indicators.mean(axis=0)
+    penalties = np.logspace(-2, 2, 9) * values.sum() / m
+    held_out, _ = _leave_one_out(values, vectors, indicators - shares, penalties, mean_too=True)
+    return np.asarray(held_out + shares)
+
+
+def _leave_one_out(
+    values: Array,
+    vectors: Array,
+    targets: Array,
+    penalties: Sequence[float] | Array,
+    *,
+    mean_too: bool = False,
+) -> tuple[Array, float]:
+    """Ridge regression of centred targets `(m, C)`, each answer without its own row.
+
+    From the eigenvalues and eigenvectors of the rows' Gram matrix; with the penalty, also returned,
+    of the smallest squared error. The mean, which is not penalised, adds 1/m to every leverage
+    where it is held out too.
+    """
+    along = vectors.T @ targets
+    best, chosen, smallest = targets, 0.0, np.inf
+    for penalty in penalties:
+        damping = values / (values + penalty)
+        fitted = vectors @ (damping[:, None] * along)
+        if mean_too:
+            leverage = np.minimum((vectors**2) @ damping + 1.0 / len(targets), 1.0 - 1e-9)
+            held_out = targets - (targets - fitted) / (1.0 - leverage)[:, None]
+        else:
+            leverage = (vectors**2 * damping).sum(axis=1)[:, None]
+            held_out = (fitted - leverage * targets) / np.maximum(1.0 - leverage, 1e-12)
+        error = float(((held_out - targets) ** 2).sum())
+        if error < smallest:
+            best, chosen, smallest = held_out, float(penalty), error
+    return best, chosen
+
+
+def _principal(rows: Array, least: float | None = None) -> tuple[Array, Array]:
+    """Eigenvalues `(r,)` of the rows' Gram matrix, and its eigenvectors `(m, r)`.
+
+    Those are left out whose eigenvalue is below a share of the largest: `least`, or, if there are
+    more rows than dimensions, what rounding alone makes of the null space.
+    """
+    m, d = rows.shape
+    if m <= d:
         values, vectors = np.linalg.eigh(rows @ rows.T)
+        if least is not None:
+            kept = values > least * max(values[-1], 1e-12)
+            values, vectors = values[kept], vectors[:, kept]
         return np.maximum(values, 0.0), vectors
     values, axes = np.linalg.eigh(rows.T @ rows)
-    # Below this, rounding decides the direction.
-    kept = values > values[-1] * n * np.finfo(np.float64).eps
+    share = m * np.finfo(np.float64).eps if least is None else least
+    kept = values > share * max(values[-1], 1e-12)
     return values[kept], (rows @ axes[:, kept]) / np.sqrt(values[kept])
 
 
@@ -259,8 +429,8 @@ def fit_weights(
         return float(value) / m, slope / m
 
     bounds = [(0.0, None)] * len(tables)
-    found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.asarray(found.x, dtype=np.float64)
+    fit = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(fit.x, dtype=np.float64)
 
 
 def evidence_scale(table: Array, labels: NDArray[np.int64]) -> float:

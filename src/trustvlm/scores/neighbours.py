@@ -11,6 +11,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import pick, softmax, unit_rows
 from trustvlm.scores.comparison import image_directions
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
@@ -121,7 +122,7 @@ def trust_score(evidence: Evidence, shots: _Shots) -> ScoreResult:
     """
     prediction = vlm_prediction(evidence)
     nearest = _per_class(
-        _similarities(evidence, shots), shots, evidence.n_classes, np.maximum, -1.0
+        _similarities(evidence, shots), shots, evidence.n_classes, np.maximum, NO_PROTOTYPE
     )
     present = np.isin(np.arange(evidence.n_classes), shots.labels)
     distance = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))

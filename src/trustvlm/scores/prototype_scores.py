@@ -11,7 +11,9 @@ from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import pick, softmax
 from trustvlm.scores.comparison import Comparison, compare
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.registry import ScoreResult, get, joined, register
+from trustvlm.scores.zero_shot import vlm_prediction
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
 _NEEDS = ("logits", "features", "bank")
@@ -49,10 +51,9 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
 
     A class without shots cannot be verified: its confidence is -1, the lowest there is.
     """
-    found = compare(evidence)
-    prediction, _ = found.top
-    similarity = found.similarity_to(prediction)
-    return ScoreResult(prediction, np.where(found.present[prediction], similarity, -1.0))
+    comparison = compare(evidence)
+    prediction, _ = comparison.top
+    return ScoreResult(prediction, comparison.similarity_to(prediction))
 
 
 @register(
@@ -67,11 +68,11 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
 
     Above 0 the examples agree with the prediction. A missing prototype counts as cosine -1.
     """
-    found = compare(evidence)
-    prediction = found.logits.argmax(axis=1)
-    table = np.where(found.present, found.similarities, -1.0)
+    comparison = compare(evidence)
+    prediction = vlm_prediction(evidence)
+    table = comparison.similarities.copy()
     own = pick(table, prediction)
-    np.put_along_axis(table, prediction[:, None], -1.0, axis=1)
+    np.put_along_axis(table, prediction[:, None], NO_PROTOTYPE, axis=1)
     return ScoreResult(prediction, own - table.max(axis=1))
 
 
@@ -84,9 +85,9 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
 )
 def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
     """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
-    found = compare(evidence)
-    prediction = found.logits.argmax(axis=1)
-    posterior = prototype_softmax(found.similarities, found.present, temperature)
+    comparison = compare(evidence)
+    prediction = vlm_prediction(evidence)
+    posterior = prototype_softmax(comparison.similarities, comparison.present, temperature)
     return ScoreResult(prediction, pick(posterior, prediction))
 
 
@@ -106,10 +107,10 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     return verified(compare(evidence), weight=weight)
 
 
-def verified(found: Comparison, weight: float) -> ScoreResult:
+def verified(comparison: Comparison, weight: float) -> ScoreResult:
     """Score images by `trustvlm`, from a comparison with any prototypes."""
-    prediction, probability = found.top
-    similarity = np.where(found.present[prediction], found.similarity_to(prediction), 0.0)
+    prediction, probability = comparison.top
+    similarity = np.where(comparison.present[prediction], comparison.similarity_to(prediction), 0.0)
     return ScoreResult(prediction, probability + weight * similarity)
 
 
@@ -137,16 +138,16 @@ def trustvlm_star(
     )
 
 
-def voted(found: Comparison, votes: NDArray[np.float64], weight: float) -> ScoreResult:
+def voted(comparison: Comparison, votes: NDArray[np.float64], weight: float) -> ScoreResult:
     """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
-    if not weight or not found.present.any():
+    if not weight or not comparison.present.any():
         # Softmax can round distinct logits to equal values; without image votes the logits decide.
-        return ScoreResult(*found.top)
+        return ScoreResult(*comparison.top)
     q = weight * votes
-    q += found.probabilities
+    q += comparison.probabilities
     prediction = q.argmax(axis=1)
-    own = pick(found.table, prediction).astype(np.float64)
-    similarity = np.where(found.present[prediction], own, 0.0)
+    own = pick(comparison.table, prediction).astype(np.float64)
+    similarity = np.where(comparison.present[prediction], own, 0.0)
     return ScoreResult(prediction, pick(q, prediction) + weight * similarity)
 
 
@@ -187,8 +188,8 @@ def sweep(
     --------
     >>> images = Evidence.of(logits=[[0.0, 0.0]], features=[[1.0, 0.0]],
     ...                      support_features=[[1.0, 0.0]], support_labels=[0])
-    >>> [(setting, found.confidence.tolist())
-    ...  for setting, found in sweep("trustvlm", images, weights=(0.0, 1.0))]
+    >>> [(setting, comparison.confidence.tolist())
+    ...  for setting, result in sweep("trustvlm", images, weights=(0.0, 1.0))]
     [((0.0, None), [0.5]), ((1.0, None), [1.5])]
     """
     evidence.demand(get(name).needs, by=name)
@@ -196,17 +197,17 @@ def sweep(
 
 
 def sweep_comparison(
-    name: str, found: Comparison, weights: Iterable[float], temperatures: Iterable[float]
+    name: str, comparison: Comparison, weights: Iterable[float], temperatures: Iterable[float]
 ) -> Iterator[tuple[Setting, ScoreResult]]:
     """Sweep over a comparison that has been made already, such as that of held-out shots."""
     weights = tuple(weights)
     if name == "trustvlm":
         for weight in weights:
-            yield (weight, None), verified(found, weight=weight)
+            yield (weight, None), verified(comparison, weight=weight)
     elif name == "trustvlm_star":
         for temperature in temperatures:
-            votes = prototype_softmax(found.similarities, found.present, temperature)
+            votes = prototype_softmax(comparison.similarities, comparison.present, temperature)
             for weight in weights:
-                yield (weight, temperature), voted(found, votes, weight=weight)
+                yield (weight, temperature), voted(comparison, votes, weight=weight)
     else:
         raise InputError(f"Expected `trustvlm` or `trustvlm_star` to sweep, but got `{name}`.")

@@ -15,9 +15,16 @@ from safetensors.numpy import save
 
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.files import write_bytes
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, row_blocks, unit_rows
+from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, row_blocks, unit_rows
 
 _FORMAT = "trustvlm.prototypes/1"
+
+NO_PROTOTYPE = -1.0
+"""Cosine that counts where a class has no shots: the least there is, since nothing verifies it.
+
+Scores that add up evidence leave the term of such a class out instead. What is only shown, as by
+`PrototypeBank.similarities`, says NaN.
+"""
 
 
 class PrototypeBank:
@@ -27,7 +34,7 @@ class PrototypeBank:
 
     The bank keeps the sum and the number of shots of each class, so shots can be added, removed
     and banks merged at any time. A class without shots is a stated state, not an error: its
-    prototype does not exist, `present_` is False for it, and scores leave its image term out.
+    prototype does not exist, `present_` is False for it, and `NO_PROTOTYPE` says how it counts.
 
     Attributes
     ----------
@@ -246,8 +253,7 @@ class PrototypeBank:
         array = as_nonzero_rows(features, "features")
         self._check_dim(array)
         index = as_labels(labels, "labels", n_classes=self.n_classes, n=len(array))
-        sums = np.zeros_like(self.sums_)
-        np.add.at(sums, index, array.astype(np.float64))
+        sums = class_sums(array, index, self.n_classes)
         return sums, np.bincount(index, minlength=self.n_classes).astype(np.int64)
 
     def _check_dim(self, features: NDArray[Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.arrays import log_softmax, row_blocks, unit_rows
+from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
 from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.held_out import SpaceName, images_in, log_odds, scale_of, scaled, shots_in
@@ -155,11 +155,11 @@ def refine(
 def _spread(table: Array) -> float:
     """Spread within rows; the largest entry, which speaks for a class, is left out."""
     if table.shape[1] < 3:
-        found = float(table.std())
+        spread = float(table.std())
     else:
         rest = np.sort(table, axis=1)[:, :-1]
-        found = float((rest - rest.mean(axis=1, keepdims=True)).std())
-    return found if found > 0 else 1.0
+        spread = float((rest - rest.mean(axis=1, keepdims=True)).std())
+    return spread if spread > 0 else 1.0
 
 
 # `auto_adapted`: shots, and the unlabelled batch, for images that differ from the shots.
@@ -237,22 +237,20 @@ def _fitted(evidence: Evidence) -> _Adapted:
     labels = evidence.support_labels
     assert labels is not None  # noqa: S101 -- the registry demanded it
     column = (np.cumsum(model.present) - 1)[labels]
-    known = int(model.present.sum())
-    found: dict[SpaceName, _Shots] = {}
+    n_present = int(model.present.sum())
+    shots: dict[SpaceName, _Shots] = {}
     for space, scale in model.scales.items():
         rows = scaled(shots_in(space, evidence), scale)
-        sums = np.zeros((known, rows.shape[1]))
-        np.add.at(sums, column, rows)
-        means = sums / np.bincount(column)[:, None]
+        means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
         basis = axes[sizes > 1e-9 * max(float(sizes.max(initial=0.0)), 1e-300)].T
-        # With a shot a class nothing is known of the spread within: all variance stands for it.
-        freedom = len(rows) - known
+        # With a shot a class nothing tells the spread within: all variance stands for it.
+        freedom = len(rows) - n_present
         residuals = rows - means[column] if freedom else rows - centre
         within = float((residuals**2).sum()) / max(freedom or len(rows) - 1, 1)
-        found[space] = _Shots(centre, basis, within, len(rows))
-    return _Adapted(model, found)
+        shots[space] = _Shots(centre, basis, within, len(rows))
+    return _Adapted(model, shots)
 
 
 def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
