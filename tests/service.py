@@ -17,12 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from trustvlm.serve.context import Context
-from trustvlm.serve.feedback import FeedbackStore
-from trustvlm.serve.model_registry import Shelf, names_of
-from trustvlm.serve.server import create_app
+from trustvlm.serve.server import create_app, open_context
 from trustvlm.serve.settings import Keys, Settings
-from trustvlm.serve.telemetry import Log, Telemetry
+from trustvlm.serve.telemetry import Log
 
 
 @contextmanager
@@ -30,13 +27,9 @@ def client_of(*models: Path, keys: Sequence[str] = (), **settings: object) -> It
     """A client of a service in this process; `client.log` holds what it logged."""
     from starlette.testclient import TestClient
 
-    known, telemetry, stream = Settings(**settings), Telemetry(), io.StringIO()
-    folder = Path(tempfile.mkdtemp())
-    feedback = FeedbackStore(
-        Path(known.feedback or folder / "feedback.sqlite"), max_bytes=known.max_kept_mib * 2**20
-    )
-    shelf = Shelf(names_of(models), known, telemetry)
-    app = create_app(Context(known, shelf, telemetry, Log(stream), Keys(keys), feedback))
+    folder, stream = Path(tempfile.mkdtemp()), io.StringIO()
+    settings = {"feedback": str(folder / "feedback.sqlite"), **settings}
+    app = create_app(open_context(models, Settings(**settings), Keys(keys), Log(stream)))
     address = "http://localhost"
     with TestClient(app, base_url=address, raise_server_exceptions=False) as client:
         client.context = app.state.context

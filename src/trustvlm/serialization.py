@@ -1,4 +1,4 @@
-"""Numbers and arrays as JSON: one rule for what JSON cannot hold."""
+"""JSON: one rule for what it cannot hold, and one way to say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ def nan_to_null(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def first_invalid(error: Any) -> tuple[str, str]:
+    """Return where the first fault that pydantic states lies, and what it is; none of the input.
+
+    Examples
+    --------
+    >>> from pydantic import TypeAdapter, ValidationError
+    >>> try:
+    ...     TypeAdapter(dict[str, list[int]]).validate_python({"shots": [1, "two"]})
+    ... except ValidationError as error:
+    ...     print(first_invalid(error)[0])
+    shots.1
+    """
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"]))[:80], first["msg"]

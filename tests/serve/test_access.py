@@ -8,7 +8,7 @@ import pytest
 
 from service import client_of
 from trustvlm.exceptions import InputError
-from trustvlm.serve.model_registry import names_of
+from trustvlm.serve.model_registry import models_by_name
 from trustvlm.serve.served_model import DriftWatch
 from trustvlm.serve.settings import read_keys
 from uploads import png
@@ -106,7 +106,7 @@ def test_several_models_side_by_side(colours, tmp_path):
             assert answer["model"] == name
         assert client.post("/v1/predict", files=RED).json()["model"] == "colours"
     with pytest.raises(InputError, match="both called 'colours'"):
-        names_of([colours, tmp_path / "colours.trust"])
+        models_by_name([colours, tmp_path / "colours.trust"])
 
 
 def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_path):
@@ -115,7 +115,7 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
     path = shutil.copytree(colours, tmp_path / "m.trust")
     with client_of(path) as client:
         before = client.get("/v1/model").json()
-        encoder = client.context.shelf["m"].model.encoders.vlm
+        encoder = client.context.models["m"].model.encoders.vlm
         statuses, stop = [], threading.Event()
 
         def ask():
@@ -142,7 +142,7 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         asking.join()
         assert refused.status_code == 409
         assert "vision encoder on this machine" in refused.json()["error"]["message"]
-        assert client.context.shelf["m"].model.encoders.vlm is encoder
+        assert client.context.models["m"].model.encoders.vlm is encoder
         assert after == {**before, "created_at": "2030-01-01T00:00:00+00:00"}
         assert client.get("/v1/model").json() == after
         assert set(statuses) == {200}

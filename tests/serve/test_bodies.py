@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from trustvlm.serve.middleware import BoundedBodies
+from trustvlm.serve.middleware import BodyLimitMiddleware
 
 
 class Exchange:
@@ -41,8 +41,8 @@ class Service:
         self.bodies, self.failures = [], []
         self.gate = asyncio.Event()
         self.gate.set()
-        known = {"max_bytes": 10, "max_total": 15, "seconds": 5.0, **bounds}
-        self.middleware = BoundedBodies(self.app, failed=self.failures.append, **known)
+        bounds = {"max_bytes": 10, "max_total": 15, "seconds": 5.0, **bounds}
+        self.middleware = BodyLimitMiddleware(self.app, failed=self.failures.append, **bounds)
 
     async def app(self, scope, receive, send):
         message = await receive()

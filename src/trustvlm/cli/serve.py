@@ -13,6 +13,7 @@ import typer.core
 
 from trustvlm.environment import require
 
+_MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings")
 _EPILOG = "Example:  trustvlm serve pets.trust --port 8000"
 
 
@@ -68,7 +69,8 @@ class _ServeCommand(typer.core.TyperCommand):
     """Gets its options when it is called: the settings need the extra `serve`."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        require("pydantic_settings", extra="serve", purpose="trustvlm serve")
+        for module in _MODULES:
+            require(module, extra="serve", purpose="trustvlm serve")
         from trustvlm.serve.settings import Settings
 
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")

@@ -104,10 +104,17 @@ class Predictor:
         """Whether a verdict depends on the other images that are judged with it."""
         return self._score.score.whole_batch
 
-    def judge(self, found: Gathered[Any]) -> list[Verdict]:
-        """Return one verdict per image, in input order, failures included."""
+    def evidence(self, found: Gathered[Any]) -> Evidence:
+        """Return the evidence of the readable images."""
+        return self.model.evidence(found.image_embeddings, found.features, shots=self._shots)
+
+    def judge(self, found: Gathered[Any], evidence: Evidence | None = None) -> list[Verdict]:
+        """Return one verdict per image, in input order, failures included.
+
+        Callers that need `evidence` themselves pass it, so that nothing is computed twice.
+        """
         model = self.model
-        evidence = model.evidence(found.image_embeddings, found.features, shots=self._shots)
+        evidence = evidence or self.evidence(found)
         labels = model.classes_.labels
         return judge(evidence, self._score, found, labels, self._scope, model.calibration_)
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from trustvlm.serve.responses import overloaded
+from trustvlm.serve.responses import out_of_time, overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +22,7 @@ class _Job(Generic[T, R]):
 
     items: Sequence[T]
     deadline: float
-    answer: Future[list[R]] = field(default_factory=Future)
+    future: Future[list[R]] = field(default_factory=Future)
 
 
 class Batcher(Generic[T, R]):
@@ -101,7 +101,7 @@ class Batcher(Generic[T, R]):
             self._jobs.append(job)
             self._waiting += len(items)
             self._changed.notify_all()
-        return job.answer
+        return job.future
 
     def close(self) -> None:
         """Finish what was accepted, accept nothing more, and end the thread."""
@@ -112,17 +112,13 @@ class Batcher(Generic[T, R]):
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            jobs = [job for job in batch if job.answer.set_running_or_notify_cancel()]
+            jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
             late = [job for job in jobs if time.monotonic() > job.deadline]
             for job in late:
-                job.answer.set_exception(
-                    overloaded(
-                        "timeout", "The model did not come to it in time.", status=503, seconds=5
-                    )
-                )
+                job.future.set_exception(out_of_time())
             jobs = [job for job in jobs if job not in late]
             if jobs:
-                self._answer(jobs)
+                self._finish(jobs)
 
     def _next_batch(self) -> list[_Job[T, R]]:
         with self._changed:
@@ -145,16 +141,16 @@ class Batcher(Generic[T, R]):
             self._waiting -= total
             return batch
 
-    def _answer(self, jobs: list[_Job[T, R]]) -> None:
+    def _finish(self, jobs: list[_Job[T, R]]) -> None:
         begin = time.monotonic()
         try:
             results = self._compute([job.items for job in jobs])
         except BaseException as error:
             for job in jobs:
-                job.answer.set_exception(error)
+                job.future.set_exception(error)
             return
         total = sum(len(job.items) for job in jobs)
         # A running mean, good enough to say when to come back.
         self._rate = 0.8 * self._rate + 0.2 * total / max(time.monotonic() - begin, 1e-3)
         for job, result in zip(jobs, results, strict=True):
-            job.answer.set_result(result)
+            job.future.set_result(result)

@@ -12,13 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images.formats import recognise
+from trustvlm.serialization import first_invalid
 
-ACTIONS = ("accept", "correct", "skip")
+if TYPE_CHECKING:
+    from trustvlm.serve.schemas import StoredAnswer
+
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -88,7 +91,7 @@ class Answer:
     image, model
         SHA-256 of the bytes, and which model judged it.
     action
-        Of `ACTIONS`.
+        `accept`, `correct` or `skip`.
     label, folder
         The right class by name and by its folder among the examples; "" for `skip`.
     predicted, confidence
@@ -127,7 +130,7 @@ class FeedbackStore:
     --------
     >>> import tempfile
     >>> store = FeedbackStore(Path(tempfile.mkdtemp()) / "pets.feedback.sqlite")
-    >>> number = store.record(Answer("9f2c", "pets", "correct", "cat", "cat", "dog"))
+    >>> number = store.record(Answer("9f2c" * 16, "pets", "correct", "cat", "cat", "dog"))
     >>> [row["label"] for row in store.answers()], store.undo(number), store.answers()
     (['cat'], True, [])
     >>> store.close()
@@ -200,10 +203,28 @@ class FeedbackStore:
         with self._turn:
             return self._connection.execute(query, (_now(), number)).rowcount == 1
 
-    def answers(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Return the latest answer on each image, in the order in which they were given."""
+    def answers(self, model: str | None = None) -> list[StoredAnswer]:
+        """Return the latest answer on each image, in the order in which they were given.
+
+        Raises
+        ------
+        InputError
+            If a row is no answer: the file may come from elsewhere.
+        """
+        from pydantic import ValidationError
+
+        from trustvlm.serve.schemas import STORED_ANSWERS
+
         chosen, names = ("", ()) if model is None else (" AND a.model = ?", (model,))
-        return self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
+        rows = self._rows(f"{_LATEST} {chosen} ORDER BY a.id", names)
+        try:
+            return STORED_ANSWERS.validate_python(rows)
+        except ValidationError as error:
+            field, fault = first_invalid(error)
+            raise InputError(
+                f"The feedback database {self.path} holds an answer that is none (at {field}: "
+                f"{fault}). Name another file, or remove the row."
+            ) from error
 
     def queue(self, model: str, limit: int) -> list[dict[str, Any]]:
         """Return images without an answer, the most doubtful first, what was accepted last."""
@@ -297,17 +318,17 @@ def answers_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def random_sample(store: FeedbackStore, model: str) -> list[dict[str, Any]]:
+def random_sample(store: FeedbackStore, model: str) -> list[StoredAnswer]:
     """Return the answers that are a random sample of the kept images.
 
     Images in the order of their SHA-256 are in random order: this takes them up to the first one
     that has no answer, or was skipped. Doubtful images alone would be no sample, and whatever is
-    calibrated on them would promise nothing.
+    calibrated on them would guarantee nothing.
     """
-    known = {row["image"]: row for row in store.answers(model)}
+    answers = {row["image"]: row for row in store.answers(model)}
     sample = []
     for digest in store.digests(model):
-        row = known.get(digest)
+        row = answers.get(digest)
         if row is None or row["action"] == "skip":
             break
         sample.append(row)
@@ -316,7 +337,7 @@ def random_sample(store: FeedbackStore, model: str) -> list[dict[str, Any]]:
 
 def write_labelled(
     store: FeedbackStore,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[StoredAnswer],
     folder: Path,
     *,
     shots: Iterable[tuple[Path, str]] = (),
@@ -351,8 +372,8 @@ def write_labelled(
         kept = store.kept(row["image"], row["model"])
         if row["action"] == "skip" or kept is None:
             continue
-        known = recognise(kept.content)
-        suffix = known.name.lower() if known else "image"
+        image_format = recognise(kept.content)
+        suffix = image_format.name.lower() if image_format else "image"
         # The digest names the file: what a client called it is never a path.
         name = f"images/{row['image']}.{suffix}"
         write_bytes(folder / name, kept.content)

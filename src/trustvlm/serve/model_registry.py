@@ -11,33 +11,27 @@ from trustvlm.exceptions import InputError
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.serve.batching import Batcher
 from trustvlm.serve.responses import ServiceError
-from trustvlm.serve.served_model import Judged, ServedModel
+from trustvlm.serve.served_model import ServedModel, UploadResult
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.telemetry import Telemetry
 
 
-def name_of(path: Path) -> str:
-    """Return what clients call a model: the name of its directory.
-
-    Examples
-    --------
-    >>> name_of(Path("models/pets.trust"))
-    'pets'
-    """
-    return path.absolute().name.removesuffix(".trust") or "model"
-
-
-def names_of(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return models by name.
+def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return `.trust` directories by what clients call them: their names without the ending.
 
     Raises
     ------
     InputError
         If two have the same name.
+
+    Examples
+    --------
+    >>> list(models_by_name([Path("models/pets.trust")]))
+    ['pets']
     """
     named: dict[str, Path] = {}
     for path in paths:
-        name = name_of(path)
+        name = path.absolute().name.removesuffix(".trust") or "model"
         if name in named:
             raise InputError(
                 f"Expected models to have names of their own, but {named[name]} and {path} are "
@@ -47,12 +41,12 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-class Shelf:
+class ModelRegistry:
     """Models side by side, the first of which answers where none is named.
 
     Parameters
     ----------
-    models
+    paths
         `.trust` directories by name.
     settings
         The configuration.
@@ -60,19 +54,17 @@ class Shelf:
         Where batches and verdicts are counted.
     """
 
-    def __init__(
-        self, models: Mapping[str, Path], settings: Settings, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, paths: Mapping[str, Path], settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
         self._telemetry = telemetry
-        self._served = {name: self._load(name, path) for name, path in models.items()}
-        self._batchers = {name: self._batcher(name) for name in models}
+        self._models = {name: self._load(name, path) for name, path in paths.items()}
+        self._batchers = {name: self._batcher(name) for name in paths}
         self._turn = threading.Lock()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models' names, the first of which answers where none is named."""
-        return tuple(self._served)
+        return tuple(self._models)
 
     @property
     def waiting(self) -> int:
@@ -87,17 +79,16 @@ class Shelf:
         ServiceError
             If there is none of that name (404).
         """
-        name = self.names[0] if name is None else name
-        try:
-            return self._served[name]
-        except KeyError:
+        model = self._models.get(self.names[0] if name is None else name)
+        if model is None:
             raise ServiceError(
                 404, "no_such_model", f"There is no such model; there are {', '.join(self.names)}."
-            ) from None
+            )
+        return model
 
     def submit(
         self, name: str, images: Sequence[InMemoryImage], *, timeout: float
-    ) -> Future[list[Judged]]:
+    ) -> Future[list[UploadResult]]:
         """Queue the images of one request; see `Batcher.submit`."""
         return self._batchers[name].submit(images, timeout=timeout)
 
@@ -111,7 +102,7 @@ class Shelf:
         """
         with self._turn:
             fresh = self._load(name, self[name].path, before=self[name])
-            self._served[name] = fresh
+            self._models[name] = fresh
         return fresh
 
     def close(self) -> None:
@@ -120,29 +111,30 @@ class Shelf:
             batcher.close()
 
     def _load(self, name: str, path: Path, before: ServedModel | None = None) -> ServedModel:
+        settings = self._settings
         return ServedModel(
             name,
             path,
             limits=Limits(
-                max_pixels=self._settings.max_pixels,
-                max_bytes=self._settings.max_body_mib * 2**20,
-                seconds=self._settings.image_seconds,
+                max_pixels=settings.max_pixels,
+                max_bytes=settings.max_body_mib * 2**20,
+                seconds=settings.image_seconds,
             ),
-            batch_images=self._settings.batch_images,
-            remember=self._settings.remember_images,
-            shots=Path(self._settings.shots) if self._settings.shots else None,
+            batch_images=settings.batch_images,
+            remember=settings.remember_images,
+            shots=Path(settings.shots) if settings.shots else None,
             before=before,
         )
 
-    def _batcher(self, name: str) -> Batcher[InMemoryImage, Judged]:
-        def compute(requests: Sequence[Sequence[InMemoryImage]]) -> list[list[Judged]]:
+    def _batcher(self, name: str) -> Batcher[InMemoryImage, UploadResult]:
+        def compute(requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
             self._telemetry.batch(sum(map(len, requests)))
             # Looked up for each batch: a model that was reloaded answers from the next one on.
-            results = self._served[name].judge(requests)
+            model = self._models[name]
+            results = model.judge(requests)
             for result in results:
-                self._telemetry.judged(name, result)
-            drift = self._served[name].drift
-            self._telemetry.drift(name, drift.drifted, drift.evidence)
+                self._telemetry.results(name, result)
+            self._telemetry.drift(name, model.drift.drifted, model.drift.evidence)
             return results
 
         return Batcher(

@@ -1,4 +1,4 @@
-"""From the body of a request to images: multipart files, or JSON with base64."""
+"""Label images: from the body of a request to verdicts; and whether the service is ready."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from starlette.exceptions import HTTPException
 
 from trustvlm.images import InMemoryImage
 from trustvlm.pipeline.verdict import error_verdict
+from trustvlm.serialization import first_invalid
 from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.feedback import KeptImage
-from trustvlm.serve.responses import ServiceError, answers, overloaded
+from trustvlm.serve.responses import ServiceError, error_responses, out_of_time
 from trustvlm.serve.schemas import (
     ModelAnswer,
     PredictAnswer,
@@ -31,7 +32,9 @@ from trustvlm.serve.schemas import (
     VerdictAnswer,
     predict_body,
 )
-from trustvlm.serve.served_model import Judged
+from trustvlm.serve.served_model import UploadResult
+
+# From the body of a request to images: multipart files, or JSON with base64.
 
 _LONGEST_NAME = 255
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -125,7 +128,10 @@ def _from_json(body: bytes) -> list[Upload]:
     try:
         parsed = PredictRequest.model_validate_json(body)
     except ValidationError as error:
-        raise ServiceError(422, "bad_json", _in_words(error)) from error
+        field, fault = first_invalid(error)
+        where = f" at {field}" if field else ""
+        message = f"The JSON body is not as expected{where}: {fault}."
+        raise ServiceError(422, "bad_json", message) from error
     return [_decoded(item.data, shown_name(item.name, i)) for i, item in enumerate(parsed.images)]
 
 
@@ -135,13 +141,6 @@ def _decoded(data: str, name: str) -> Upload:
     except (binascii.Error, ValueError):
         message = f"{name}: the data is not base64. Encode the file's bytes, without a prefix."
         return Upload(InMemoryImage(name, b""), message)
-
-
-def _in_words(error: ValidationError) -> str:
-    """Say what is wrong with a JSON body, without repeating any of it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))[:80]
-    return f"The JSON body is not as expected{f' at {where}' if where else ''}: {first['msg']}."
 
 
 # `/v1/predict` and `/v1/model`.
@@ -155,7 +154,7 @@ ModelName = Annotated[
 @router.post(
     "/v1/predict",
     response_model=PredictAnswer,
-    responses=answers(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    responses=error_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": predict_body()},
 )
 async def predict(
@@ -170,7 +169,7 @@ async def predict(
     others are answered all the same.
     """
     context = context_of(request)
-    name = context.shelf[model].name
+    name = context.models[model].name
     uploads = await read_uploads(request, max_images=context.settings.max_images)
     results = await judge_uploads(context, name, uploads)
     verdicts = [verdict_answer(result, explain=explain or keep) for result in results]
@@ -179,19 +178,21 @@ async def predict(
     return {"model": name, "verdicts": verdicts}
 
 
-@router.get("/v1/model", response_model=ModelAnswer, responses=answers(401, 404, 422))
+@router.get("/v1/model", response_model=ModelAnswer, responses=error_responses(401, 404, 422))
 async def model_facts(request: Request, model: ModelName = None) -> dict[str, Any]:
     """Describe a model: its classes, encoders, and what its decisions rest on."""
-    return context_of(request).shelf[model].describe()
+    return context_of(request).models[model].describe()
 
 
-@router.get("/v1/models", response_model=list[str], responses=answers(401))
+@router.get("/v1/models", response_model=list[str], responses=error_responses(401))
 async def model_names(request: Request) -> list[str]:
     """List the models; the first one answers where none is named."""
-    return list(context_of(request).shelf.names)
+    return list(context_of(request).models.names)
 
 
-async def judge_uploads(context: Context, name: str, uploads: Sequence[Upload]) -> list[Judged]:
+async def judge_uploads(
+    context: Context, name: str, uploads: Sequence[Upload]
+) -> list[UploadResult]:
     """Judge uploads in one batch with those of others; what could not be read has its error.
 
     Raises
@@ -201,39 +202,31 @@ async def judge_uploads(context: Context, name: str, uploads: Sequence[Upload]) 
     """
     images = [upload.image for upload in uploads if not upload.error]
     seconds = context.settings.request_seconds
-    found: list[Judged] = []
+    results: list[UploadResult] = []
     if images:
-        answer = context.shelf.submit(name, images, timeout=seconds)
+        future = context.models.submit(name, images, timeout=seconds)
         try:
-            found = await asyncio.wait_for(asyncio.wrap_future(answer), seconds)
+            results = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         except TimeoutError:
-            raise overloaded(
-                "timeout", "The model did not come to it in time.", status=503, seconds=5
-            ) from None
-    judged = iter(found)
-    results = []
-    for upload in uploads:
-        if upload.error:
-            context.telemetry.failed("not_base64")
-            verdict = error_verdict(upload.image.path, ValueError(upload.error))
-            results.append(Judged(verdict, "", "not_base64"))
-        else:
-            results.append(next(judged))
-    return results
+            raise out_of_time() from None
+    of_images = iter(results)
+    return [_not_base64(context, upload) if upload.error else next(of_images) for upload in uploads]
 
 
-def verdict_answer(result: Judged, *, explain: bool = False) -> dict[str, Any]:
+def _not_base64(context: Context, upload: Upload) -> UploadResult:
+    context.telemetry.failed("not_base64")
+    verdict = error_verdict(upload.image.path, ValueError(upload.error))
+    return UploadResult(verdict, kind="not_base64")
+
+
+def verdict_answer(result: UploadResult, *, explain: bool = False) -> dict[str, Any]:
     """Return a verdict as it goes over the wire, with its most similar examples if asked for."""
-    answer: dict[str, Any] = {
-        **result.verdict.to_row(),
-        "image": result.digest,
-        "kind": result.kind,
-    }
-    if explain and result.look is not None:
-        verdict, nearest = result.verdict, result.look.nearest
+    verdict = result.verdict
+    answer: dict[str, Any] = {**verdict.to_row(), "image": result.digest, "kind": result.kind}
+    if explain:
         for role, label in (("label", verdict.label), ("runner_up", verdict.runner_up)):
-            if label in nearest:
-                answer[f"{role}_example"] = asdict(nearest[label])
+            if label in result.nearest:
+                answer[f"{role}_example"] = asdict(result.nearest[label])
     return VerdictAnswer.model_validate(answer).model_dump()
 
 
@@ -262,22 +255,23 @@ async def alive() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@health_router.get("/readyz", responses=answers(503))
+@health_router.get("/readyz", responses=error_responses(503))
 async def ready(request: Request) -> dict[str, Any]:
     """Send a picture through every model, as a request would go, and say how long it took."""
     state = request.app.state
     async with state.ready_turn:
-        known: tuple[float, dict[str, Any]] | None = state.ready
-        if known is None or time.monotonic() - known[0] > _FRESH_SECONDS:
-            known = state.ready = (time.monotonic(), await check_ready(context_of(request)))
-    return known[1]
+        # When it was tried last, and what came of it.
+        last: tuple[float, dict[str, Any]] | None = state.ready
+        if last is None or time.monotonic() - last[0] > _FRESH_SECONDS:
+            last = state.ready = (time.monotonic(), await check_ready(context_of(request)))
+    return last[1]
 
 
-@health_router.get("/metrics", response_class=Response, responses=answers(401))
+@health_router.get("/metrics", response_class=Response, responses=error_responses(401))
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     context = context_of(request)
-    context.telemetry.waiting(context.shelf.waiting)
+    context.telemetry.waiting(context.models.waiting)
     return Response(context.telemetry.exposition(), media_type="text/plain; version=0.0.4")
 
 
@@ -290,7 +284,7 @@ async def check_ready(context: Context) -> dict[str, Any]:
         If a model gives no verdict on it (503).
     """
     seconds = {}
-    for name in context.shelf.names:
+    for name in context.models.names:
         begin = time.monotonic()
         upload = Upload(InMemoryImage("ready.png", probe(time.time_ns())))
         try:

@@ -1,4 +1,4 @@
-"""Everything that goes wrong with a request is answered in one JSON shape."""
+"""Responses to whatever goes wrong with a request, in one JSON shape."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def overloaded(kind: str, message: str, *, status: int = 429, seconds: float = 1
     return ServiceError(status, kind, message, {"Retry-After": str(max(1, -int(-seconds // 1)))})
 
 
+def out_of_time() -> ServiceError:
+    """Return the refusal of a request that waited for the model too long."""
+    message = "The model did not come to it in time."
+    return overloaded("timeout", message, status=503, seconds=5)
+
+
 def error_body(kind: str, message: str) -> dict[str, Any]:
     """Return the JSON body of an error.
 
@@ -72,12 +78,12 @@ _MEANINGS = {
 }
 
 
-def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a path.
 
     Examples
     --------
-    >>> answers(404)[404]["description"]
+    >>> error_responses(404)[404]["description"]
     'There is nothing of that name.'
     """
     return {status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in statuses}

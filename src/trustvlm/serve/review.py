@@ -15,7 +15,7 @@ from trustvlm.pipeline.calibration import Calibration
 from trustvlm.serve.context import context_of
 from trustvlm.serve.feedback import Answer, answers_csv
 from trustvlm.serve.predictions import ModelName
-from trustvlm.serve.responses import ServiceError, answers
+from trustvlm.serve.responses import ServiceError, error_responses
 from trustvlm.serve.schemas import (
     DIGEST,
     CurveAnswer,
@@ -82,7 +82,7 @@ _JPEG: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/feedback",
     response_model=FeedbackAnswer,
-    responses=answers(400, 401, 403, 404, 408, 409, 413, 422, 429),
+    responses=error_responses(400, 401, 403, 404, 408, 409, 413, 422, 429),
 )
 async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any]:
     """Store what a person says about a verdict; it is on disk before this answers.
@@ -91,7 +91,7 @@ async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any
     counts again if this one is undone.
     """
     context = context_of(request)
-    served = context.shelf[said.model]
+    served = context.models[said.model]
     kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
     verdict = kept.verdict if kept else {"label": "", "confidence": None}
     label = _label(said, str(verdict["label"]))
@@ -112,7 +112,9 @@ async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any
 
 
 @router.delete(
-    "/v1/feedback/{number}", response_model=UndoAnswer, responses=answers(401, 403, 404, 422)
+    "/v1/feedback/{number}",
+    response_model=UndoAnswer,
+    responses=error_responses(401, 403, 404, 422),
 )
 async def undo(request: Request, number: Annotated[int, Path(ge=1, le=2**53)]) -> dict[str, int]:
     """Take an answer back; the image waits again."""
@@ -126,13 +128,13 @@ async def undo(request: Request, number: Annotated[int, Path(ge=1, le=2**53)]) -
     response_class=Response,
     responses={
         200: {"content": {"text/csv": {}}, "description": "One row per answered image."},
-        **answers(401, 404, 422),
+        **error_responses(401, 404, 422),
     },
 )
 async def export(request: Request, model: ModelName = None) -> Response:
     """Return the latest answer on every image as CSV."""
     context = context_of(request)
-    served = context.shelf[model]
+    served = context.models[model]
     rows = await asyncio.to_thread(context.feedback.answers, served.name)
     return Response(
         answers_csv(rows),
@@ -141,7 +143,7 @@ async def export(request: Request, model: ModelName = None) -> Response:
     )
 
 
-@router.get("/v1/queue", response_model=QueueAnswer, responses=answers(401, 404, 422))
+@router.get("/v1/queue", response_model=QueueAnswer, responses=error_responses(401, 404, 422))
 async def queue(
     request: Request,
     model: ModelName = None,
@@ -157,7 +159,7 @@ async def queue(
 ) -> dict[str, Any]:
     """Return the images that wait for a person, the most doubtful first."""
     context = context_of(request)
-    served = context.shelf[model]
+    served = context.models[model]
     enough = limit + (len(context.leases) if reviewer else 0)
     rows = await asyncio.to_thread(context.feedback.queue, served.name, enough)
     if reviewer:
@@ -169,7 +171,9 @@ async def queue(
 
 
 @router.get(
-    "/v1/images/{image}", response_class=Response, responses={**_JPEG, **answers(401, 404, 422)}
+    "/v1/images/{image}",
+    response_class=Response,
+    responses={**_JPEG, **error_responses(401, 404, 422)},
 )
 async def picture(
     request: Request,
@@ -179,7 +183,7 @@ async def picture(
 ) -> Response:
     """Return a kept image as a JPEG, decoded and encoded anew."""
     context = context_of(request)
-    served = context.shelf[model]
+    served = context.models[model]
     kept = await asyncio.to_thread(context.feedback.kept, image, served.name)
     content = None
     if kept is not None:
@@ -188,21 +192,25 @@ async def picture(
 
 
 @router.delete(
-    "/v1/images/{image}", response_model=ForgottenAnswer, responses=answers(401, 403, 404, 422)
+    "/v1/images/{image}",
+    response_model=ForgottenAnswer,
+    responses=error_responses(401, 403, 404, 422),
 )
 async def forget(
     request: Request, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
 ) -> dict[str, str]:
     """Remove a kept image; answers on it stay, without it."""
     context = context_of(request)
-    name = context.shelf[model].name
+    name = context.models[model].name
     if not await asyncio.to_thread(context.feedback.forget, image, name):
         raise ServiceError(404, "no_such_image", "There is no such image at hand.")
     return {"forgotten": image}
 
 
 @router.get(
-    "/v1/examples/{shot}", response_class=Response, responses={**_JPEG, **answers(401, 404, 422)}
+    "/v1/examples/{shot}",
+    response_class=Response,
+    responses={**_JPEG, **error_responses(401, 404, 422)},
 )
 async def example(
     request: Request,
@@ -211,20 +219,22 @@ async def example(
     side: Side = 192,
 ) -> Response:
     """Return an example image of the model as a JPEG, if its file is still what it was."""
-    served = context_of(request).shelf[model]
+    served = context_of(request).models[model]
     return _jpeg(await asyncio.to_thread(served.examples.preview, shot, side, served.limits))
 
 
-@router.get("/v1/curve", response_model=CurveAnswer | None, responses=answers(401, 404, 422))
+@router.get(
+    "/v1/curve", response_model=CurveAnswer | None, responses=error_responses(401, 404, 422)
+)
 async def curve(request: Request, model: ModelName = None) -> dict[str, Any] | None:
     """Return risk and coverage on the calibration images; null if there is no calibration."""
-    return curve_of(context_of(request).shelf[model].model.calibration_)
+    return curve_of(context_of(request).models[model].model.calibration_)
 
 
 @router.post(
     "/v1/reload",
     response_model=ModelAnswer,
-    responses=answers(401, 403, 404, 408, 409, 413, 422, 429),
+    responses=error_responses(401, 403, 404, 408, 409, 413, 422, 429),
 )
 async def reload(request: Request, model: ModelName = None) -> dict[str, Any]:
     """Read a model's artefact again, without losing a request.
@@ -233,9 +243,9 @@ async def reload(request: Request, model: ModelName = None) -> dict[str, Any]:
     the old one stays in service.
     """
     context = context_of(request)
-    name = context.shelf[model].name
+    name = context.models[model].name
     try:
-        fresh = await asyncio.to_thread(context.shelf.reload, name)
+        fresh = await asyncio.to_thread(context.models.reload, name)
     except TrustVLMError as error:
         raise ServiceError(409, "unfit", f"The old model stays in service. {error}") from error
     context.log.event("reloaded", model=name, created_at=fresh.model.provenance_["created_at"])

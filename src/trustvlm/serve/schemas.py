@@ -1,10 +1,11 @@
-"""What goes over the wire, as the OpenAPI document shows it."""
+"""What goes over the wire, as the OpenAPI document shows it, and what comes from a database."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict
 
 # The smallest PNG that the models look at: 8 x 8, grey.
 EXAMPLE_PNG = (
@@ -261,3 +262,23 @@ class CurveAnswer(BaseModel):
     points: list[CurvePoint]
     certified: CertifiedPoint | None
     statement: str
+
+
+# Answers as they are stored; a database may come from elsewhere.
+
+
+class StoredAnswer(TypedDict):
+    """A row of the table of answers; `image` names a file when it is written."""
+
+    id: int
+    image: Annotated[str, Field(pattern=DIGEST)]
+    model: str
+    action: Literal["accept", "correct", "skip"]
+    label: str
+    folder: str
+    predicted: str
+    confidence: float | None
+    created_at: str
+
+
+STORED_ANSWERS = TypeAdapter(list[StoredAnswer])

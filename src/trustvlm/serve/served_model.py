@@ -25,6 +25,7 @@ from trustvlm.pipeline.records import describe, gather_all
 from trustvlm.pipeline.state import manifest_of, read_artefact
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.scores.arrays import unit_rows
+from trustvlm.scores.comparison import prototype_similarities
 
 
 class RecentEmbeddings(EmbeddingStore):
@@ -330,7 +331,7 @@ class ServedModel:
             encoded.hashes,
             self.examples.nearest(encoded.features),
             # NaN where no class has a prototype.
-            np.fmax.reduce(evidence.prototype_similarities, axis=1),
+            np.fmax.reduce(prototype_similarities(evidence), axis=1),
             strict=True,
         )
         kinds = iter(encoded.failure_kinds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+import uvicorn
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
@@ -17,31 +18,23 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from trustvlm._version import __version__
-from trustvlm.environment import require
+from trustvlm.serialization import first_invalid
 from trustvlm.serve import predictions, review
 from trustvlm.serve.context import Context
-from trustvlm.serve.middleware import BoundedBodies, Gate, Watched
+from trustvlm.serve.feedback import FeedbackStore
+from trustvlm.serve.middleware import (
+    AccessMiddleware,
+    BodyLimitMiddleware,
+    MetricsMiddleware,
+    bounded_connections,
+)
+from trustvlm.serve.model_registry import ModelRegistry, models_by_name
 from trustvlm.serve.responses import ServiceError, error_body
-from trustvlm.serve.settings import Settings
+from trustvlm.serve.settings import Keys, Settings, read_keys
+from trustvlm.serve.telemetry import Log, Telemetry
 
 # The page on which people review: static files of this package, and nothing from elsewhere.
-
-router = APIRouter()
-_FOLDER = Path(__file__).with_name("static")
-
-
-@router.get("/", include_in_schema=False)
-async def page() -> FileResponse:
-    """Return the page."""
-    return FileResponse(_FOLDER / "index.html", media_type="text/html; charset=utf-8")
-
-
-def files() -> StaticFiles:
-    """Return an application that serves the page's scripts and styles."""
-    return StaticFiles(directory=_FOLDER)
-
-
-# Put the service together.
+_PAGE = Path(__file__).with_name("static")
 
 
 def create_app(context: Context) -> FastAPI:
@@ -56,7 +49,7 @@ def create_app(context: Context) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(context.shelf.close)
+        await asyncio.to_thread(context.models.close)
         context.feedback.close()
 
     app = FastAPI(
@@ -73,18 +66,18 @@ def create_app(context: Context) -> FastAPI:
     app.state.ready_turn = asyncio.Lock()
     app.include_router(predictions.router, tags=["predict"])
     app.include_router(review.router, tags=["review"])
-    app.include_router(router)
-    app.mount("/static", files())
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=_PAGE))
     app.include_router(predictions.health_router, tags=["operation"])
     _answer_errors(app, context)
     app.add_middleware(
-        BoundedBodies,
+        BodyLimitMiddleware,
         max_bytes=context.settings.max_body_mib * 2**20,
         max_total=context.settings.max_bodies_mib * 2**20,
         seconds=context.settings.body_seconds,
         failed=context.telemetry.failed,
     )
-    app.add_middleware(Gate, context=context)
+    app.add_middleware(AccessMiddleware, context=context)
     if context.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -92,36 +85,41 @@ def create_app(context: Context) -> FastAPI:
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "Content-Type"],
         )
-    app.add_middleware(Watched, context=context)
+    app.add_middleware(MetricsMiddleware, context=context)
     return app
 
 
+async def _page() -> FileResponse:
+    return FileResponse(_PAGE / "index.html", media_type="text/html; charset=utf-8")
+
+
 def _answer_errors(app: FastAPI, context: Context) -> None:
-    def answer(status: int, kind: str, message: str, headers: dict[str, str]) -> Response:
+    def respond(
+        status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
         context.telemetry.failed(kind)
         return JSONResponse(error_body(kind, message), status_code=status, headers=headers)
 
     @app.exception_handler(ServiceError)
     async def stated(_: Request, error: ServiceError) -> Response:
-        return answer(error.status, error.kind, error.message, error.headers)
+        return respond(error.status, error.kind, error.message, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:80]
-        return answer(422, "invalid", f"{where}: {first['msg']}.", {})
+        field, fault = first_invalid(error)
+        return respond(422, "invalid", f"{field}: {fault}.")
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
         kinds = {404: "not_found", 405: "method_not_allowed"}
         kind = kinds.get(error.status_code, "bad_request")
-        return answer(error.status_code, kind, f"{error.detail}.", dict(error.headers or {}))
+        return respond(error.status_code, kind, f"{error.detail}.", error.headers)
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         # What an unforeseen error says may hold anything, so only its type goes out.
         context.log.event("unforeseen", error=type(error).__name__, detail=str(error)[:500])
-        return answer(500, "internal", "Something unexpected went wrong; it was logged.", {})
+        return respond(500, "internal", "Something unexpected went wrong; it was logged.")
 
 
 # Run the service until it is told to stop.
@@ -141,6 +139,23 @@ def feedback_path(models: Sequence[Path], settings: Settings) -> Path:
     return first.with_name(f"{first.name.removesuffix('.trust')}.feedback.sqlite")
 
 
+def open_context(models: Sequence[Path], settings: Settings, keys: Keys, log: Log) -> Context:
+    """Load the models and open the database of answers.
+
+    Raises
+    ------
+    InputError, ArtefactError
+        If two models have one name, the database cannot be used, or an artefact is damaged or
+        does not fit.
+    """
+    paths, telemetry = models_by_name(models), Telemetry()
+    feedback = FeedbackStore(
+        feedback_path(models, settings), max_bytes=settings.max_kept_mib * 2**20
+    )
+    registry = ModelRegistry(paths, settings, telemetry)
+    return Context(settings, registry, telemetry, log, keys, feedback)
+
+
 def run(models: Sequence[Path], settings: Settings) -> None:
     """Load the models and serve them; returns after a signal to stop, when all is answered.
 
@@ -153,35 +168,18 @@ def run(models: Sequence[Path], settings: Settings) -> None:
 
     Raises
     ------
-    MissingExtraError
-        If the extra `serve` is not installed.
     InputError, ArtefactError
-        If two models have one name, or an artefact is damaged or does not fit.
+        As `open_context`, or if the API keys are no good.
     """
-    for module in ("fastapi", "python_multipart", "prometheus_client"):
-        require(module, extra="serve", purpose="trustvlm serve")
-    uvicorn = require("uvicorn", extra="serve", purpose="trustvlm serve")
-    from trustvlm.serve.context import Context
-    from trustvlm.serve.feedback import FeedbackStore
-    from trustvlm.serve.middleware import bounded_connections
-    from trustvlm.serve.model_registry import Shelf, names_of
-    from trustvlm.serve.settings import read_keys
-    from trustvlm.serve.telemetry import Log, Telemetry
-
-    keys, named = read_keys(settings.keys_file), names_of(models)
-    feedback = FeedbackStore(
-        feedback_path(models, settings), max_bytes=settings.max_kept_mib * 2**20
-    )
-    telemetry, log = Telemetry(), Log()
-    shelf = Shelf(named, settings, telemetry)
-    app = create_app(Context(settings, shelf, telemetry, log, keys, feedback))
+    keys, log = read_keys(settings.keys_file), Log()
+    context = open_context(models, settings, keys, log)
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            create_app(context),
             http=bounded_connections(
                 head_seconds=settings.head_seconds,
                 max_connections=settings.max_connections,
-                failed=telemetry.failed,
+                failed=context.telemetry.failed,
             ),
             ws="none",
             host=settings.host,
@@ -199,11 +197,11 @@ def run(models: Sequence[Path], settings: Settings) -> None:
         signal.signal(stop, lambda *_: None)
     log.event(
         "starting",
-        models=list(shelf.names),
+        models=list(context.models.names),
         host=settings.host,
         port=settings.port,
         keys=bool(keys),
-        feedback=str(feedback.path),
+        feedback=str(context.feedback.path),
     )
     server.run()
     log.event("stopped")

@@ -10,13 +10,11 @@ from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from trustvlm.serve.served_model import Judged
-
-# One JSON line per event, without anything of an image.
+from trustvlm.serve.served_model import UploadResult
 
 
 class Log:
-    """Writes events as JSON lines.
+    """Writes events as JSON lines, without anything of an image.
 
     Parameters
     ----------
@@ -43,8 +41,6 @@ class Log:
         stream.write(f"{line}\n")
         stream.flush()
 
-
-# What the service counts, in Prometheus' text format.
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -130,7 +126,7 @@ class Telemetry:
         """Note how many images wait."""
         self._waiting.set(images)
 
-    def judged(self, model: str, results: Sequence[Judged]) -> None:
+    def results(self, model: str, results: Sequence[UploadResult]) -> None:
         """Count verdicts."""
         counts = self._counts.setdefault(model, {"accept": 0, "review": 0, "error": 0})
         for result in results:
