@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import TrustVLM
-from trustvlm.embeddings import ForgetfulStore
+from trustvlm.embeddings import NullStore
 from trustvlm.models.base import ModelIdentity
 from trustvlm.models.preprocessing import Preprocessing
 
@@ -53,7 +53,7 @@ class LoadProjections:
         model = TrustVLM(
             vlm=Projection(1, 64),
             vision=Projection(2, 48),
-            store=ForgetfulStore(),
+            store=NullStore(),
             batch_size=self.batch_size,
         )
         return model.fit(self.shots)

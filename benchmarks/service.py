@@ -26,7 +26,7 @@ from pathlib import Path
 
 from service_requests import MALFORMED, Answer, ask, good
 from trustvlm import TrustVLM
-from trustvlm.embeddings import ForgetfulStore
+from trustvlm.embeddings import NullStore
 from trustvlm.images import find_labelled
 
 CLIENTS = 32
@@ -41,8 +41,8 @@ while True:
 PREDICT = """
 import sys, time
 from trustvlm import TrustVLM
-from trustvlm.embeddings import ForgetfulStore
-model = TrustVLM.load(sys.argv[1], store=ForgetfulStore())
+from trustvlm.embeddings import NullStore
+model = TrustVLM.load(sys.argv[1], store=NullStore())
 paths = sys.stdin.read().splitlines()
 model.predict(paths[:32])
 begin, used = time.perf_counter(), time.process_time()
@@ -200,7 +200,7 @@ async def _leave_early(port: int, request: bytes, rng: random.Random) -> None:
 
 def hostile(model: Path, paths: list[Path], folder: Path, n: int) -> None:
     """Print what became of many requests, a third of them malformed."""
-    verdicts = TrustVLM.load(model, store=ForgetfulStore()).predict(paths)
+    verdicts = TrustVLM.load(model, store=NullStore()).predict(paths)
     kept = ("label", "decision", "reason", "runner_up", "confidence")
     images = {
         path.read_bytes(): {name: getattr(verdict, name) for name in kept}
@@ -264,7 +264,7 @@ def main() -> None:
     rng.shuffle(rest)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = TrustVLM(vlm="offline", vision="offline", store=ForgetfulStore())
+        model = TrustVLM(vlm="offline", vision="offline", store=NullStore())
         model.fit(tuple(zip(*shots, strict=True))).save(folder / "m.trust")
         if options.images:
             throughput(folder / "m.trust", rest[: options.images], folder, options.rounds)

@@ -16,7 +16,7 @@ from PIL import Image
 from hanging import hang_on
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
-from trustvlm.embeddings import ForgetfulStore
+from trustvlm.embeddings import NullStore
 from trustvlm.images import Limits
 
 DEADLY, FAILING, STOPPING = (255, 0, 255), (0, 255, 255), (255, 255, 0)
@@ -79,7 +79,7 @@ class LoadTiny:
         return TrustVLM(
             vlm=vlm,
             vision=vision,
-            store=ForgetfulStore(),
+            store=NullStore(),
             batch_size=self.batch_size,
             workers=2,
             limits=Limits(seconds=self.seconds),

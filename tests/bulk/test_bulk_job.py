@@ -116,7 +116,6 @@ def test_strange_folders_are_left_alone(run, photos, tmp_path):
 
 
 def test_two_runs_at_once_are_refused(run, photos, tmp_path):
-    pytest.importorskip("fcntl")
     from trustvlm.bulk.journal import locked
 
     with locked(tmp_path / "out"), pytest.raises(InputError, match="Another run writes"):

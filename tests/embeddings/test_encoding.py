@@ -22,7 +22,7 @@ from processes import finished, next_line, running
 from trustvlm.embeddings import (
     Chunk,
     EmbeddingStore,
-    ForgetfulStore,
+    NullStore,
     encode_all,
     encode_images,
     prefetch,
@@ -504,7 +504,7 @@ def test_a_stream_gives_what_a_list_gives_and_is_read_only_a_little_ahead(photos
     chunks = encode_images(
         stream(),
         {"e": PixelEncoder()},
-        ForgetfulStore(),
+        NullStore(),
         batch_size=3,
         workers=1,
         progress=lambda *report: reports.append(report),

@@ -12,7 +12,7 @@ from PIL import Image
 from hanging import decoders_that_hang_on, wait_until_none_hangs
 from pixel_encoder import PixelEncoder
 from processes import running
-from trustvlm.embeddings import ForgetfulStore, encode_all, encode_images
+from trustvlm.embeddings import NullStore, encode_all, encode_images
 from trustvlm.embeddings.prefetch import MOST_HANGING, n_hanging
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageRef, Limits, decoding, find_images
@@ -31,7 +31,7 @@ def photos(tmp_path):
 
 def encode(folder, limits=SHORT, **settings):
     return encode_all(
-        find_images(folder), {"e": PixelEncoder()}, ForgetfulStore(), limits=limits, **settings
+        find_images(folder), {"e": PixelEncoder()}, NullStore(), limits=limits, **settings
     )
 
 
@@ -90,7 +90,7 @@ def test_reading_that_never_ends_is_told_apart(photos, monkeypatch):
     monkeypatch.setattr(ImageRef, "read", hanging)
     (photos / "03-copy.png").write_bytes((photos / "03.png").read_bytes())
     chunks = encode_images(
-        find_images(photos), {"e": PixelEncoder()}, ForgetfulStore(), limits=SHORT, workers=1
+        find_images(photos), {"e": PixelEncoder()}, NullStore(), limits=SHORT, workers=1
     )
     first = next(chunks)
     assert kinds(first) == {"03.png": "too_slow"}
@@ -138,11 +138,11 @@ FOREVER = """
 import sys
 from hanging import hang_on
 from pixel_encoder import PixelEncoder
-from trustvlm.embeddings import ForgetfulStore, encode_all, encode_images
+from trustvlm.embeddings import NullStore, encode_all, encode_images
 from trustvlm.images import Limits, find_images
 
 hang_on("07")
-given = {"e": PixelEncoder()}, ForgetfulStore()
+given = {"e": PixelEncoder()}, NullStore()
 if sys.argv[2] == "whole":
     chunk = encode_all(find_images(sys.argv[1]), *given, limits=Limits(seconds=0.5))
     print([ref.path for ref, error in zip(chunk.refs, chunk.errors, strict=True) if error])

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trustvlm.embeddings import EmbeddingStore, database
+from trustvlm import sqlite
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings import store as store_module
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 
@@ -102,19 +104,21 @@ def test_only_finite_float32_vectors_are_taken(bad):
 
 def test_a_put_that_fails_half_way_leaves_nothing(path, monkeypatch):
     store = EmbeddingStore(path)
-    calls = []
+    checksum, keys = store_module.checksum, []
 
     def failing(fingerprint, key, blob):
-        calls.append(key)
-        if len(calls) == 2:
+        keys.append(key)
+        if len(keys) == 2:
             raise KeyboardInterrupt
-        return 0
+        return checksum(fingerprint, key, blob)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "checksum", failing)
+        patch.setattr(store_module, "checksum", failing)
         with pytest.raises(KeyboardInterrupt):
             store.put_many("f", {"a": vector(1), "b": vector(2), "c": vector(3)})
+    assert keys == ["a", "b"], "the first row was written before the second one failed"
     assert store.get_many("f", ["a", "b", "c"]) == {}
+    assert store.stats().entries == 0
     store.put_many("f", {"a": vector(1)})
     assert list(store.get_many("f", ["a"])) == ["a"]
     store.close()
@@ -162,7 +166,7 @@ def test_a_damaged_file_is_moved_aside_with_a_warning(path, damage):
         path.unlink()
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE something (else_ TEXT)")
-            connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {store_module.SCHEMA_VERSION}")
     with pytest.warns(TrustVLMWarning, match="was damaged .* begun anew"):
         store = opened_and_read(path)
     assert store.path == path
@@ -287,7 +291,7 @@ def test_it_waits_for_another_writer(path, statement):
 
 
 def test_it_does_not_wait_for_ever(path, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     store = EmbeddingStore(path)
     with locked(path, "BEGIN IMMEDIATE"):
         with pytest.warns(TrustVLMWarning, match="locked.*kept in memory"):
@@ -296,13 +300,15 @@ def test_it_does_not_wait_for_ever(path, monkeypatch):
 
 
 def test_a_full_disk_does_not_stop_the_run(path, monkeypatch):
+    open_store = store_module.open_store
+
     def small(where):
-        connection = database.open_database(where)
+        connection = open_store(where)
         if where is not None:
             connection.execute("PRAGMA max_page_count = 12")
         return connection
 
-    monkeypatch.setattr(database, "open_database", small)
+    monkeypatch.setattr(store_module, "open_store", small)
     store = EmbeddingStore(path)
     vectors = {str(i): vector(i, 2000) for i in range(100)}
     with pytest.warns(TrustVLMWarning, match="full.*kept in memory"):

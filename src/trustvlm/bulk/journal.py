@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from trustvlm._version import __version__
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.exceptions import InputError
@@ -254,18 +256,16 @@ def locked(output: Path) -> Iterator[None]:
     InputError
         If another run writes there.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another run writes to {str(output)!r}. Wait for it, or choose another folder."
-            ) from error
+    lock = FileLock(folder / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"Another run writes to {str(output)!r}. Wait for it, or choose another folder."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from trustvlm.bulk.parts import FinishedPart, Part, finished_part
-from trustvlm.embeddings import ForgetfulStore, Profile
+from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
 from trustvlm.images import ImageSource
@@ -134,7 +134,7 @@ class LoadModel:
         """Load the model."""
         from trustvlm.pipeline import TrustVLM
 
-        store = None if self.keep_embeddings else ForgetfulStore()
+        store = None if self.keep_embeddings else NullStore()
         return TrustVLM.load(self.path, store=store, **self.settings)
 
 

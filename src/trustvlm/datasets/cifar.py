@@ -1,8 +1,4 @@
-"""Read a pickle of dictionaries, lists and NumPy arrays, running nothing that the file names.
-
-CIFAR is published as pickles, and a pickle may name any callable. This reader knows the few that
-make up an array, puts inert stand-ins in their place, and refuses the rest.
-"""
+"""Read CIFAR-10 and CIFAR-100 from the pickles in which they are published."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +17,11 @@ from trustvlm.datasets.layout import Images, Listing, contents
 from trustvlm.exceptions import InputError
 from trustvlm.images import InMemoryImage
 from trustvlm.images.references import shown
+from trustvlm.unpickling import RestrictedUnpickler
+
+# A pickle of dictionaries, lists and NumPy arrays: inert stand-ins for what makes up an array.
 
 _DTYPES = {"u1", "i1", "i2", "i4", "i8"}
-# What the published files name, and what NumPy 2 and Python 3 name where someone saved them anew.
-_CORES = ("numpy.core", "numpy._core")
 
 
 class _Dtype:
@@ -95,23 +92,18 @@ class _Encode:
         return text.encode("latin1")
 
 
-_ADMITTED: Mapping[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "numpy.ndarray",
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _Encode(),
-    **{(f"{core}.multiarray", "_reconstruct"): _Reconstruct() for core in _CORES},
-    **{(f"{core}.numeric", "_frombuffer"): _FromBuffer() for core in _CORES},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names `{module}.{name}`, which is not admitted"
-            ) from None
+# What the published files name (`numpy.core`), and what NumPy 2 and Python 3 name where someone
+# saved them anew.
+class _Unpickler(RestrictedUnpickler):
+    admitted: ClassVar[Mapping[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): "numpy.ndarray",
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _Encode(),
+        ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+        ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
+        ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
+        ("numpy._core.numeric", "_frombuffer"): _FromBuffer(),
+    }
 
 
 def read_pickle(content: bytes, *, name: str) -> dict[str, Any]:
@@ -161,7 +153,7 @@ def _resolved(value: Any) -> Any:
     return value.resolve() if isinstance(value, (_Array, _Dtype)) else value
 
 
-# Read CIFAR-10 and CIFAR-100 from the pickles in which they are published.
+# From the files of a split to its images.
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE

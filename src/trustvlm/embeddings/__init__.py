@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from trustvlm.embeddings.encode import Chunk, Progress, encode_all, encode_images, encode_texts
 from trustvlm.embeddings.profile import Profile
-from trustvlm.embeddings.store import EmbeddingStore, EncoderStats, ForgetfulStore, StoreStats
+from trustvlm.embeddings.store import EmbeddingStore, EncoderStats, NullStore, StoreStats
 
 __all__ = [
     "Chunk",
     "EmbeddingStore",
     "EncoderStats",
-    "ForgetfulStore",
+    "NullStore",
     "Profile",
     "Progress",
     "StoreStats",

@@ -7,8 +7,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +15,47 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.embeddings.database import GuardedDatabase
+from trustvlm.embeddings.database import ResilientDatabase
 from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError
+from trustvlm.sqlite import open_database, transaction
+
+# The tables of the store.
+
+SCHEMA_VERSION = 1
+_SCHEMA = (
+    """
+    CREATE TABLE encoders (
+        id INTEGER PRIMARY KEY,
+        fingerprint TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE embeddings (
+        encoder INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        dim INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        used INTEGER NOT NULL,
+        vector BLOB NOT NULL,
+        UNIQUE (encoder, content)
+    )
+    """,
+    "CREATE INDEX embeddings_by_use ON embeddings (used)",
+)
+_SETTINGS = (
+    "page_size = 16384",  # small pages would waste up to half
+    "auto_vacuum = INCREMENTAL",
+    # With the write-ahead log, this loses no committed chunk when the process is killed.
+    "synchronous = NORMAL",
+)
+
+
+def open_store(path: Path | None) -> sqlite3.Connection:
+    """Open or create the database of a store; None keeps it in memory."""
+    return open_database(path, schema=_SCHEMA, version=SCHEMA_VERSION, settings=_SETTINGS)
+
 
 # How one vector is kept as bytes, so that damage is noticed and never believed.
 
@@ -127,19 +164,6 @@ class StoreStats:
 _DAY = 86_400
 # SQLite allows 999 variables in one statement where it is old.
 _VARIABLES = 500
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Begin as a writer; commit at the end of the block, or undo it all on an exception."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def select(
@@ -442,7 +466,7 @@ class EmbeddingStore:
         self.close()
 
     def _use(self, path: Path | None) -> None:
-        self._database = GuardedDatabase(path)
+        self._database = ResilientDatabase(path, open_store)
         # Trouble is reported when the store is made, not in the middle of a run.
         self._database.run(lambda connection: connection.total_changes)
 
@@ -450,12 +474,12 @@ class EmbeddingStore:
 # A store that keeps nothing, for work so large that its vectors would fill the disk.
 
 
-class ForgetfulStore(EmbeddingStore):
+class NullStore(EmbeddingStore):
     """Knows no vector and keeps none: every image is encoded each time it comes.
 
     Examples
     --------
-    >>> store = ForgetfulStore()
+    >>> store = NullStore()
     >>> store.put_many("fingerprint", {"cat": np.ones(3, dtype=np.float32)})
     >>> store.get_many("fingerprint", ["cat"])
     {}

@@ -18,29 +18,38 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images.formats import recognise
 from trustvlm.serialization import first_invalid
+from trustvlm.sqlite import OtherVersionError, open_database
 
 if TYPE_CHECKING:
     from trustvlm.serve.schemas import StoredAnswer
 
 _SCHEMA_VERSION = 1
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS images (
-    image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
-    accepted INTEGER NOT NULL, doubt REAL NOT NULL, kept_at TEXT NOT NULL, content BLOB NOT NULL,
-    PRIMARY KEY (image, model)
-);
-CREATE INDEX IF NOT EXISTS images_by_doubt ON images (model, accepted, doubt, image);
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
-    folder TEXT NOT NULL, predicted TEXT NOT NULL, confidence REAL, created_at TEXT NOT NULL,
-    undone_at TEXT
-);
-CREATE INDEX IF NOT EXISTS answers_by_image ON answers (image, model, undone_at);
-PRAGMA user_version = {_SCHEMA_VERSION};
-COMMIT;
-"""
+_SCHEMA = (
+    """
+    CREATE TABLE images (
+        image TEXT NOT NULL, model TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL,
+        accepted INTEGER NOT NULL, doubt REAL NOT NULL, kept_at TEXT NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (image, model)
+    )
+    """,
+    "CREATE INDEX images_by_doubt ON images (model, accepted, doubt, image)",
+    """
+    CREATE TABLE answers (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        image TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, label TEXT NOT NULL,
+        folder TEXT NOT NULL, predicted TEXT NOT NULL, confidence REAL, created_at TEXT NOT NULL,
+        undone_at TEXT
+    )
+    """,
+    "CREATE INDEX answers_by_image ON answers (image, model, undone_at)",
+)
+_SETTINGS = (
+    "synchronous = FULL",
+    "fullfsync = ON",
+    # What was forgotten is overwritten, and not only marked as free.
+    "secure_delete = ON",
+)
 _LATEST = """
     SELECT a.* FROM answers a WHERE a.undone_at IS NULL AND a.id = (
         SELECT max(b.id) FROM answers b
@@ -117,7 +126,7 @@ class FeedbackStore:
     Parameters
     ----------
     path
-        The file; it is created if need be.
+        The file; it is created if need be, for its owner alone to read.
     max_bytes
         Of images to keep; 0 keeps none.
 
@@ -141,17 +150,17 @@ class FeedbackStore:
         self._max_bytes = max_bytes
         self._turn = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=30, isolation_level=None, check_same_thread=False
+            self._connection = open_database(
+                path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS, private=True
             )
             self._connection.row_factory = sqlite3.Row
-            self._prepare()
             query = "SELECT coalesce(sum(length(content)), 0) FROM images"
             (self._bytes,) = self._connection.execute(query).fetchone()
         except (OSError, sqlite3.Error) as error:
+            other = isinstance(error, OtherVersionError)
+            reason = "it is no feedback database of this version" if other else error
             raise InputError(
-                f"The feedback database {path} cannot be used: {error}. Name another file with "
+                f"The feedback database {path} cannot be used: {reason}. Name another file with "
                 "--feedback, in a folder that may be written to."
             ) from error
 
@@ -269,18 +278,6 @@ class FeedbackStore:
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         with self._turn:
             return [dict(row) for row in self._connection.execute(query, values)]
-
-    def _prepare(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version != _SCHEMA_VERSION and (version, tables) != (0, 0):
-            raise sqlite3.DatabaseError("it is no feedback database of this version")
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA fullfsync = ON")
-        # What was forgotten is overwritten, and not only marked as free.
-        self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.executescript(_SCHEMA)
 
 
 def _now() -> str:

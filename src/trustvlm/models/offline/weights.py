@@ -9,11 +9,11 @@ import io
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trustvlm.environment import cache_dir
 from trustvlm.exceptions import ArtefactError, MissingExtraError, ModelUnavailableError
 from trustvlm.files import write_bytes
+from trustvlm.unpickling import RestrictedUnpickler
 
 # Find the files of weights in installed packages, without running the packages' code.
 
@@ -205,17 +206,14 @@ class _RebuildTensor:
         return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(RestrictedUnpickler):
     """Admits ordered dictionaries, tensors and storages; nothing else can be called."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _RebuildTensor()
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        raise pickle.UnpicklingError(f"it names `{module}.{name}`, which is not admitted")
+    admitted: ClassVar[Mapping[tuple[str, str], Any]] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+        **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+    }
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _device, length, view = pid
