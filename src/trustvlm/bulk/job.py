@@ -1,4 +1,4 @@
-"""Who computes the parts of a job; this machine, unless said otherwise."""
+"""A bulk job: agree on what it is, have an engine compute what is left, count."""
 
 from __future__ import annotations
 
@@ -98,9 +98,6 @@ def remaining(
         part = part.next()
 
 
-# What a bulk job came to.
-
-
 @dataclass(frozen=True)
 class BulkSummary:
     """Counts over all parts of a job, and the speed of the last run.
@@ -160,8 +157,6 @@ class BulkSummary:
             f"{now or 'nothing was left to do'}"
         )
 
-
-# The whole of a bulk job: agree on what it is, do what is left, count.
 
 PART_SIZE = 2048
 MakeEngine: TypeAlias = Callable[[Loader, int], Engine]
@@ -286,8 +281,8 @@ def run_job(
         raise InputError(f"Expected `part_size` to be a whole number >= 1, but got {size!r}.")
     profile = profile or Profile()
     began = time.monotonic()
-    named = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    inputs = [os.fspath(item) for item in named]
+    listed = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    inputs = [os.fspath(item) for item in listed]
     if output.exists() and not output.is_dir():
         raise InputError(f"Expected {str(output)!r} to be a folder, but it is a file.")
     # Before anything is written: is there something to predict on?
@@ -333,15 +328,15 @@ def _first_parts(inputs: list[str], settings: dict[str, Any]) -> Iterator[Part]:
 
 def _check_done(journal: Journal, inputs: list[str], settings: dict[str, Any]) -> None:
     """Refuse to go on with inputs that are not those of the parts that are done."""
-    known = journal.n_shards
-    if not known:
+    n_done = journal.n_shards
+    if not n_done:
         return
     for part in _first_parts(inputs, settings):
-        if part.number >= known:
+        if part.number >= n_done:
             return
         journal.check(part.number, part.shard)
-    if part.number + 1 < known:
+    if part.number + 1 < n_done:
         raise InputError(
-            f"Verdicts on {known} pieces of the inputs are there, but now there are only "
+            f"Verdicts on {n_done} pieces of the inputs are there, but now there are only "
             f"{part.number + 1}. Restore the others, or choose another folder."
         )

@@ -1,4 +1,4 @@
-"""What a bulk job is: its inputs, its model and its settings, written down when it begins."""
+"""What is written down of a bulk job: what it is when it begins, and then which parts are done."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trustvlm._version import __version__
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images import ImageShard
+from trustvlm.serialization import first_invalid
 
 FOLDER = "_trustvlm"
 _FORMAT, _VERSION = "trustvlm.bulk", 1
+
+
+class Manifest(BaseModel):
+    """The inputs, the model and the settings of a job, as `manifest.json` has them."""
+
+    format: str
+    format_version: int
+    created_by: str
+    inputs: list[str]
+    model: dict[str, str]
+    settings: dict[str, Any]
 
 
 def identify(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -58,48 +70,49 @@ def agree_on(
     InputError
         If the folder holds something else, or a job that differs; the message says in what.
     """
-    wanted = {"inputs": inputs, "model": dict(model), "settings": dict(settings)}
+    job = Manifest(
+        format=_FORMAT,
+        format_version=_VERSION,
+        created_by=f"trustvlm {__version__}",
+        inputs=inputs,
+        model=dict(model),
+        settings=dict(settings),
+    )
     file = output / FOLDER / "manifest.json"
     if not file.exists():
-        strangers = (
-            [p.name for p in output.iterdir() if p.name != FOLDER] if output.exists() else []
-        )
-        if strangers:
+        others = [p.name for p in output.iterdir() if p.name != FOLDER] if output.exists() else []
+        if others:
             raise InputError(
                 f"Expected {str(output)!r} to be new, empty, or a folder of an earlier run, but "
-                f"it holds {strangers[0]!r}. Choose another folder."
+                f"it holds {others[0]!r}. Choose another folder."
             )
-        described = {
-            "format": _FORMAT,
-            "format_version": _VERSION,
-            "created_by": f"trustvlm {__version__}",
-            **wanted,
-        }
-        write_text(file, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        write_text(file, json.dumps(job.model_dump(), indent=2, ensure_ascii=False) + "\n")
         return
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        same_version = (found["format"], found["format_version"]) == (_FORMAT, _VERSION)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}). Choose another folder.") from error
-    if not same_version:
-        raise InputError(f"{file} was made by another version of trustvlm. Choose another folder.")
-    if found["inputs"] != inputs:
+        stored = Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
         raise InputError(
-            f"{str(output)!r} holds verdicts on other inputs: {', '.join(found['inputs'])}, and "
+            f"{file} is damaged ({': '.join(first_invalid(error))}). Choose another folder."
+        ) from error
+    if (stored.format, stored.format_version) != (_FORMAT, _VERSION):
+        raise InputError(f"{file} was made by another version of trustvlm. Choose another folder.")
+    if stored.inputs != inputs:
+        raise InputError(
+            f"{str(output)!r} holds verdicts on other inputs: {', '.join(stored.inputs)}, and "
             f"not {', '.join(inputs)}. Name the same, or choose another folder."
         )
-    sides: tuple[tuple[str, Mapping[str, Any]], ...] = (("model", model), ("settings", settings))
-    for what, ours in sides:
-        theirs = found[what]
-        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    for part, before, now in (
+        ("model", stored.model, job.model),
+        ("setting", stored.settings, job.settings),
+    ):
+        differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if differing:
             detail = "; ".join(
-                f"{name}: {_short(theirs.get(name))} there, {_short(ours.get(name))} now"
+                f"{name}: {_short(before.get(name))} there, {_short(now.get(name))} now"
                 for name in differing
             )
             raise InputError(
-                f"{str(output)!r} was begun with another {what.removesuffix('s')} ({detail}). "
+                f"{str(output)!r} was begun with another {part} ({detail}). "
                 "Continue with the same, or choose another folder."
             )
 
@@ -114,15 +127,14 @@ def _short(value: Any) -> str:
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-# Which parts of a job are done; a line for each, written after its file.
+# The journal: which parts of a job are done, a line for each, written after its file.
 
 # What `atomic_path` calls a part's file while it is written.
 _ABANDONED = re.compile(r"\.part-\d{6,}-\d{6,}\.parquet\.[a-z0-9_]{8}\.tmp\.parquet")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One finished part.
+class Entry(BaseModel):
+    """One finished part, as a line of `done.jsonl` has it.
 
     Attributes
     ----------
@@ -135,6 +147,8 @@ class Entry:
     file, n_bytes
         Where the verdicts are; "" and 0 without images.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     start: int
@@ -195,7 +209,7 @@ class Journal:
             n_bytes=len(finished.content),
         )
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+            stream.write(json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         self._count(entry)
@@ -203,11 +217,11 @@ class Journal:
 
     def check(self, number: int, shard: ImageShard) -> None:
         """Raise `InputError` if parts of a shard are done that was another one."""
-        known = next(iter(self._done[number].values()), None)
-        if known is not None and (known.name, known.stamp) != (shard.name, shard.stamp()):
+        entry = next(iter(self._done[number].values()), None)
+        if entry is not None and (entry.name, entry.stamp) != (shard.name, shard.stamp()):
             raise InputError(
                 f"The inputs have changed since {str(self._output)!r} was begun: piece "
-                f"{number + 1} was {known.name!r} and is now {shard.name!r}, with other images or "
+                f"{number + 1} was {entry.name!r} and is now {shard.name!r}, with other images or "
                 "another date. Restore them, or choose another folder."
             )
 
@@ -224,14 +238,15 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             write_bytes(self._file, whole)
-        with os.scandir(self._output) as found:
-            sizes = {file.name: file.stat().st_size for file in found if file.is_file()}
-        for number, line in enumerate(whole.decode().splitlines(), 1):
+        with os.scandir(self._output) as files:
+            sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
+        for number, line in enumerate(whole.splitlines(), 1):
             try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                entry = Entry.model_validate_json(line)
+            except ValidationError as error:
+                fault = ": ".join(first_invalid(error))
                 raise InputError(
-                    f"Line {number} of {self._file} is damaged ({error}). Remove the line: what "
+                    f"Line {number} of {self._file} is damaged ({fault}). Remove the line: what "
                     "it was about is then done again."
                 ) from error
             if not entry.file or sizes.get(entry.file) == entry.n_bytes:

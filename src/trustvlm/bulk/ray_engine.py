@@ -101,8 +101,8 @@ class RayEngine:
         )
         seen: set[tuple[int, int]] = set()
         for batch in finished.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for answer in batch["answer"]:
-                content, self.notes = pickle.loads(answer.as_py())  # noqa: S301  # by our actors
+            for response in batch["response"]:  # pickled by our actors
+                content, self.notes = pickle.loads(response.as_py())  # noqa: S301
                 if isinstance(content, TrustVLMError):
                     raise content
                 part = replace(wave.firsts[content.number], start=content.start)
@@ -123,23 +123,23 @@ class _Wave:
             first = work.first
             # A block for each shard, so that each is a task of its own.
             self.blocks.append(ray.put(pyarrow.table({"work": [pickle.dumps(work)]})))
-            known = _KnownShard(first.shard.name, first.shard.stamp(), first.shard.length)
-            self.firsts[first.number] = replace(first, shard=known)
+            shard = _RemoteShard(first.shard.name, first.shard.stamp(), first.shard.length)
+            self.firsts[first.number] = replace(first, shard=shard)
 
     def __len__(self) -> int:
         return len(self.blocks)
 
 
 @dataclass(frozen=True)
-class _KnownShard:
-    """What is known of a shard whose images, or their names, are held elsewhere."""
+class _RemoteShard:
+    """What the journal asks of a shard whose images, or their names, are held elsewhere."""
 
     name: str
-    known_stamp: str
+    fixed_stamp: str
     length: int | None
 
     def stamp(self) -> str:
-        return self.known_stamp
+        return self.fixed_stamp
 
     def images(self, start: int = 0) -> Iterator[ImageSource]:
         raise NotImplementedError(start)
@@ -159,13 +159,13 @@ class _Actor:
             work = pickle.loads(content.as_py())  # noqa: S301  # by the process that asked
             try:
                 for _, finished in remaining(work, self._worker.compute):
-                    yield self._answer(finished)
+                    yield self._respond(finished)
             except TrustVLMError as error:
-                yield self._answer(error)
+                yield self._respond(error)
 
-    def _answer(self, content: FinishedPart | TrustVLMError) -> Any:
+    def _respond(self, content: FinishedPart | TrustVLMError) -> Any:
         pyarrow = require("pyarrow", extra="ray", purpose="The engine ray")
-        return pyarrow.table({"answer": [pickle.dumps((content, self._worker.notes))]})
+        return pyarrow.table({"response": [pickle.dumps((content, self._worker.notes))]})
 
 
 def _all_done(work: Work) -> bool:
@@ -178,8 +178,8 @@ def _connected(address: str | None) -> Iterator[None]:
     """Use the Ray that is running, join a cluster, or start one here and stop it in the end."""
     ray = require("ray", extra="ray", purpose="The engine ray")
     data = require("ray.data", extra="ray", purpose="The engine ray")
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         settings = {} if address else {"include_dashboard": False}
         try:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **settings)
@@ -195,5 +195,5 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         context.enable_progress_bars = before
-        if ours:
+        if started_here:
             ray.shutdown()

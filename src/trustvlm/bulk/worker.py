@@ -1,4 +1,4 @@
-"""From a part to its verdicts, in one process."""
+"""From a part to its verdicts: computed in a process that may die, and is started again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -57,16 +57,23 @@ class PartComputer:
         fatal
             What stands in place of images that must not be read, by position in the part.
         """
-        watched = _Watched(self._from(part), fatal)
+        broken = False
+
+        def readable() -> Iterator[ImageSource]:
+            nonlocal broken
+            for position, image in enumerate(self._from(part)):
+                broken = isinstance(image, BrokenShard)
+                yield fatal.get(position, image)
+
         verdicts: list[Verdict] = []
         kinds: list[str] = []
         profile = Profile()
-        for found, judged in self._predictor.chunks(watched, profile=profile):
-            verdicts += judged
-            kinds += found.failure_kinds
+        for encoded, of_chunk in self._predictor.chunks(readable(), profile=profile):
+            verdicts += of_chunk
+            kinds += encoded.failure_kinds
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
-        last = end or watched.broken
+        last = end or broken
         return finished_part(part, verdicts, kinds, last=last, seconds=profile.seconds)
 
     def probe(self, part: Part, start: int) -> Iterator[int]:
@@ -86,25 +93,10 @@ class PartComputer:
         return islice(self._images, part.size)
 
 
-class _Watched:
-    """Passes images on, replaces those that must not be read, and notes the end of a shard."""
-
-    def __init__(self, images: Iterator[ImageSource], fatal: Mapping[int, UnreadableImage]) -> None:
-        self._images = images
-        self._fatal = fatal
-        self.broken = False
-
-    def __iter__(self) -> Iterator[ImageSource]:
-        for position, image in enumerate(self._images):
-            self.broken = isinstance(image, BrokenShard)
-            yield self._fatal.get(position, image)
-
-
 # The process that computes: it may die of an image, and the one that asked does not.
 #
-# Requests come as pickles on the standard input of `main`, and answers leave on its standard
-# output.
-# Both ends are processes of one user on one machine.
+# Requests come as pickles on the standard input of `main`, and responses leave on its standard
+# output. Both ends are processes of one user on one machine.
 
 Loader = Callable[[], "TrustVLM"]
 # How often a worker gives a sign of life, in seconds. It comes from a thread of its own, so it
@@ -171,56 +163,54 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
-    # The parent decides what Control-C means; whatever a library prints must not be taken for an
-    # answer.
+    """Serve requests until there are no more."""
+    # The parent decides what Control-C means; whatever a library prints must not be taken for a
+    # response.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb")
+    responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
     lock = threading.Lock()
 
-    def answer(kind: str, content: Any) -> None:
+    def respond(kind: str, content: Any = None) -> None:
         try:
             with lock:
-                send(answers, (kind, content))
+                send(responses, (kind, content))
         except BrokenPipeError:
             # The parent is gone, and so is whoever could read a complaint.
             os._exit(0)
 
     def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, TrustVLMWarning):
-            answer("warning", str(message))
+            respond("warning", str(message))
 
     def beat() -> None:
         while True:
             time.sleep(_HEARTBEAT)
-            answer("alive", None)
+            respond("alive")
 
     warnings.showwarning = warn
     threading.Thread(target=beat, daemon=True).start()
     try:
         model = requests.get()()
         computer = PartComputer(Predictor(model))
-        answer("ready", model.encoders.notes())
+        respond("ready", model.encoders.notes())
         while True:
-            _answer(computer, requests.get(), answer)
+            request = requests.get()
+            if isinstance(request, Probe):
+                for position in computer.probe(request.part, request.start):
+                    respond("passed", position)
+                respond("probed")
+            else:
+                finished = computer.compute(request.part, request.fatal)
+                respond("done", (finished, n_hanging()))
     except TrustVLMError as error:
-        answer("refused", error)
+        respond("refused", error)
     except BaseException as error:
         # A part that makes the program fail is treated as one that kills it.
-        answer("dying", f"{type(error).__name__}: {error}")
+        respond("dying", f"{type(error).__name__}: {error}")
     os._exit(70)
-
-
-def _answer(computer: PartComputer, request: Any, answer: Callable[[str, Any], None]) -> None:
-    if isinstance(request, Probe):
-        for position in computer.probe(request.part, request.start):
-            answer("passed", position)
-        answer("probed", None)
-    else:
-        answer("done", (computer.compute(request.part, request.fatal), n_hanging()))
 
 
 def _read(stream: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:
@@ -232,13 +222,74 @@ def _read(stream: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:
             os._exit(0)
 
 
-# A worker that is started again when it dies or hangs, and finds out of which image.
+# The other end: the process is started again when it dies or hangs, and the image that it died of
+# is searched for.
 
 SILENCE = 120.0
 
 
 class _DiedError(Exception):
     """The worker is gone; the message says how."""
+
+
+class _WorkerProcess:
+    """A process that runs `main`, until it is closed or dies."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join(filter(None, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from trustvlm.bulk.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        self._requests = self._process.stdin
+        self._responses: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        threading.Thread(
+            target=_receive_all, args=(self._process.stdout, self._responses), daemon=True
+        ).start()
+
+    def send(self, message: Any) -> None:
+        """Send the loader of the model, or a request."""
+        try:
+            send(self._requests, message)
+        except BrokenPipeError:
+            self._died()
+
+    def response(self, silence: float | None = None) -> tuple[str, Any]:
+        """Return the next response; raise what the worker raised, or say how it died."""
+        how = ""
+        while True:
+            try:
+                kind, content = self._responses.get(timeout=silence)
+            except queue.Empty:
+                self._process.kill()
+                self._died(f"no sign of life for {silence:g} s")
+            if kind == "alive":
+                continue
+            if kind == "gone":
+                self._died(how)
+            elif kind == "warning":
+                warnings.warn(content, TrustVLMWarning, stacklevel=2)
+            elif kind == "refused":
+                raise content
+            elif kind == "dying":
+                how = content
+            else:
+                return kind, content
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        with suppress(OSError):
+            self._requests.close()
+
+    def _died(self, how: str = "") -> NoReturn:
+        code = self._process.wait()
+        raise _DiedError(how or (f"exit code {code}" if code >= 0 else signal.Signals(-code).name))
 
 
 class GuardedWorker:
@@ -262,8 +313,7 @@ class GuardedWorker:
         self._loader = loader
         self._retries = retries
         self._silence = silence
-        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _WorkerProcess | None = None
         self.notes: list[str] = []
 
     def __enter__(self) -> GuardedWorker:
@@ -286,7 +336,9 @@ class GuardedWorker:
         for _ in range(2):
             for attempt in range(self._retries + 1):
                 try:
-                    return self._computed(part, fatal)
+                    with self._running() as worker:
+                        worker.send(Compute(part, fatal))
+                        finished, n_hanging = worker.response(self._silence)[1]
                 except _DiedError as death:
                     how = str(death)
                     warnings.warn(
@@ -295,6 +347,12 @@ class GuardedWorker:
                         TrustVLMWarning,
                         stacklevel=2,
                     )
+                    continue
+                if n_hanging:
+                    # Its threads may keep a core busy for ever, and it has only so many to lose.
+                    self.close()
+                assert isinstance(finished, FinishedPart)  # noqa: S101
+                return finished
             if fatal:
                 break
             fatal = self._find_fatal(part)
@@ -309,33 +367,21 @@ class GuardedWorker:
     def close(self) -> None:
         """Stop the worker."""
         if self._process is not None:
-            process, self._process = self._process, None
-            process.kill()
-            process.wait()
-            assert process.stdin is not None  # noqa: S101
-            with suppress(OSError):
-                process.stdin.close()
-
-    def _computed(self, part: Part, fatal: dict[int, UnreadableImage]) -> FinishedPart:
-        self._ask(Compute(part, fatal))
-        finished, n_hanging = self._answer(self._silence)[1]
-        assert isinstance(finished, FinishedPart)  # noqa: S101
-        if n_hanging:
-            # Its threads may keep a core busy for ever, and it has only so many to lose.
-            self.close()
-        return finished
+            self._process.close()
+            self._process = None
 
     def _find_fatal(self, part: Part) -> dict[int, UnreadableImage]:
         fatal: dict[int, UnreadableImage] = {}
         position, deaths = 0, 0
         while position < part.size:
             try:
-                self._ask(Probe(part, position))
-                while True:
-                    kind, passed = self._answer(self._silence)
-                    if kind == "probed":
-                        return fatal
-                    position, deaths = passed + 1, 0
+                with self._running() as worker:
+                    worker.send(Probe(part, position))
+                    while True:
+                        kind, passed = worker.response(self._silence)
+                        if kind == "probed":
+                            return fatal
+                        position, deaths = passed + 1, 0
             except _DiedError as death:
                 deaths += 1
                 if deaths > self._retries:
@@ -350,78 +396,30 @@ class GuardedWorker:
         what = f"it stopped the process that read it {deaths} times ({how})"
         return UnreadableImage.of(path, refusal("fatal", path, what, "Leave it out"))
 
-    def _ask(self, request: Compute | Probe) -> None:
-        if self._process is None:
-            self._start()
-        self._send(request)
-
-    def _send(self, message: Any) -> None:
-        assert self._process is not None  # noqa: S101
-        assert self._process.stdin is not None  # noqa: S101
+    @contextmanager
+    def _running(self) -> Iterator[_WorkerProcess]:
+        """Yield a process that has its model; whatever goes wrong with it ends it."""
         try:
-            send(self._process.stdin, message)
-        except BrokenPipeError:
-            self._died("")
-
-    def _answer(self, silence: float | None = None) -> tuple[str, Any]:
-        """Return the next answer; raise what the worker raised, or say how it died."""
-        assert self._process is not None  # noqa: S101
-        how = ""
-        while True:
-            try:
-                kind, content = self._answers.get(timeout=silence)
-            except queue.Empty:
-                self._process.kill()
-                self._died(f"no sign of life for {silence:g} s")
-            if kind == "alive":
-                continue
-            if kind == "gone":
-                self._died(how)
-            elif kind == "warning":
-                warnings.warn(content, TrustVLMWarning, stacklevel=2)
-            elif kind == "refused":
-                self.close()
-                raise content
-            elif kind == "dying":
-                how = content
-            else:
-                return kind, content
-
-    def _died(self, how: str) -> NoReturn:
-        assert self._process is not None  # noqa: S101
-        code = self._process.wait()
-        self.close()
-        if not how:
-            how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        raise _DiedError(how)
-
-    def _start(self) -> None:
-        path = os.pathsep.join(filter(None, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from trustvlm.bulk.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        self._answers = queue.SimpleQueue()
-        assert self._process.stdout is not None  # noqa: S101
-        threading.Thread(
-            target=_receive_all, args=(self._process.stdout, self._answers), daemon=True
-        ).start()
-        try:
-            self._send(self._loader)
-            self.notes = self._answer()[1]
-        except _DiedError as death:
-            raise BulkError(
-                f"The worker died while it loaded the model ({death}). It may lack memory."
-            ) from death
+            if self._process is None:
+                self._process = _WorkerProcess()
+                try:
+                    self._process.send(self._loader)
+                    self.notes = self._process.response()[1]
+                except _DiedError as death:
+                    raise BulkError(
+                        f"The worker died while it loaded the model ({death}). It may lack memory."
+                    ) from death
+            yield self._process
+        except BaseException:
+            self.close()
+            raise
 
 
-def _receive_all(stream: IO[bytes], answers: queue.SimpleQueue[tuple[str, Any]]) -> None:
+def _receive_all(stream: IO[bytes], responses: queue.SimpleQueue[tuple[str, Any]]) -> None:
     with stream:
         while True:
             try:
-                answers.put(receive(stream))
+                responses.put(receive(stream))
             except (EOFError, pickle.UnpicklingError):
-                answers.put(("gone", None))
+                responses.put(("gone", None))
                 return
