@@ -150,10 +150,10 @@ def test_axe_would_find_what_is_wrong(open_page, service):
             }
         }"""
     )
-    found = " ".join(opened.violations())
-    assert "critical: Images must have alternative text" in found
+    violations = " ".join(opened.violations())
+    assert "critical: Images must have alternative text" in violations
     for rule in ("image-alt", "color-contrast", "target-size"):
-        assert f"({rule})" in found
+        assert f"({rule})" in violations
 
 
 def test_images_get_verdicts_and_a_broken_one_says_why(open_page, service, photos):
@@ -210,11 +210,11 @@ def test_the_queue_is_worked_by_keyboard_alone(open_page, service, photos):
     page.get_by_text(f"{total - 3} left.").wait_for()
     page.keyboard.press("r")
     page.get_by_text(f"{total - 4} left.").wait_for()
-    found = exported(service)
-    assert [row["image"] for row in found] == order[:4]
-    assert [row["action"] for row in found][:2] == ["accept", "skip"]
-    assert found[2]["label"] == chosen
-    assert found[3]["action"] == "correct"
+    answers = exported(service)
+    assert [row["image"] for row in answers] == order[:4]
+    assert [row["action"] for row in answers][:2] == ["accept", "skip"]
+    assert answers[2]["label"] == chosen
+    assert answers[3]["action"] == "correct"
     for left in range(total - 3, total + 1):
         page.keyboard.press("u")
         page.get_by_text(f"Undone. {left} left.").wait_for()
@@ -235,7 +235,7 @@ def test_two_people_begin_with_different_images(open_page, service, photos):
         opened.page.keyboard.press("a")
         opened.page.get_by_text("Accepted: ").wait_for()
     assert [row["image"] for row in exported(service)] == [order[0], order[6]]
-    # Whoever has an image on the screen that another just answered is told so.
+    # Whoever has an image on the screen that another just answered sees a message.
     image = order[7]
     body = json.dumps({"image": image, "action": "skip"}).encode()
     said = {"Content-Type": "application/json"}
@@ -281,29 +281,29 @@ def test_the_slider_shows_what_would_be_accepted_at_what_risk(open_page, service
     calibration = TrustVLM.load(model).calibration_
     confidence, right = calibration.result.confidence, calibration.correct
 
-    def told():
-        found = re.search(
+    def shown():
+        numbers = re.search(
             r"trust (\S+) and above.*\((\d+) of (\d+)\).*\((\d+)\)", words.inner_text()
         )
-        return float(found[1]), int(found[2]), int(found[3]), int(found[4])
+        return float(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])
 
     slider.press("Home")
-    assert told()[1] >= 1
+    assert shown()[1] >= 1
     for _ in range(5):
         slider.press("ArrowRight")
-    _, accepted, n, wrong = told()
+    _, accepted, n, wrong = shown()
     ordered = np.sort(confidence)[::-1]
     assert n == len(confidence)
     assert wrong == (~right)[confidence >= ordered[accepted - 1]].sum()
     slider.press("End")
-    assert told()[1:3] == (n, n)
-    assert "nothing is promised" in words.inner_text()
+    assert shown()[1:3] == (n, n)
+    assert "nothing is guaranteed" in words.inner_text()
     page.get_by_role("button", name="certified point").click()
-    threshold, accepted, *_ = told()
+    threshold, accepted, *_ = shown()
     assert accepted == (confidence >= calibration.certificate.threshold).sum()
     # The certified threshold lies between the last image that is accepted and the next.
     assert threshold == pytest.approx(ordered[accepted - 1], rel=1e-3)
-    assert "the promise below holds" in words.inner_text()
+    assert "the guarantee below holds" in words.inner_text()
 
 
 def test_with_a_key_the_page_asks_for_it(open_page, model, photos, tmp_path):
@@ -321,7 +321,7 @@ def test_with_a_key_the_page_asks_for_it(open_page, model, photos, tmp_path):
         first.get_by_role("img").first.wait_for()
 
 
-def test_names_from_strangers_do_no_harm(open_page, service, photos, tmp_path):
+def test_names_from_others_do_no_harm(open_page, service, photos, tmp_path):
     hostile = tmp_path / "<img src=x onerror=window.harm=1>.png"
     hostile.write_bytes(Path(photos[0]).read_bytes())
     opened = open_page(service)

@@ -23,7 +23,7 @@ from pathlib import Path
 from bulk_models import IDENTITY, LoadTiny, files, rows
 from trustvlm.bulk.job import LocalEngine, run_job
 
-loader = LoadTiny(Path(sys.argv[1]), batch_size=4, pause=0.02)
+loader = LoadTiny(Path(sys.argv[1]), batch_size=4, pause=0.3)
 settings = {"part_size": 6, "batch_size": 4, "path_column": "path", "image_column": None}
 identity = {"VLM": "a" * 64, "score": "b" * 64}
 run_job(
@@ -43,11 +43,11 @@ def test_killed_again_and_again_and_resumed(run, shots, photos, tmp_path):
     run(sources, tmp_path / "undisturbed")
     rng = random.Random(1)
     out = tmp_path / "out"
-    for enough in (0, 3, 7):
+    for enough in (0, 2, 5):
         with running(RUN, shots, out, *sources) as process:
             while process.poll() is None and n_done(out) <= enough:
                 time.sleep(0.002)
-            time.sleep(rng.random() * 0.04)
+            time.sleep(rng.random() * 0.3)
             assert process.poll() is None, process.communicate()
             process.send_signal(signal.SIGKILL)
     assert n_done(out) < 11, "killed in the middle"
@@ -74,11 +74,11 @@ def test_an_image_that_kills_is_a_row_with_its_error(run, poisoned, tmp_path):
         summary = run(poisoned, tmp_path / "out", deaths=str(deaths))
     assert summary.n_images == 48
     assert summary.errors["fatal"] == 2
-    found = {row["path"]: row for row in rows(tmp_path / "out")}
-    assert len(found) == 48
+    written = {row["path"]: row for row in rows(tmp_path / "out")}
+    assert len(written) == 48
     for name, reason in (("one.png", "SIGKILL"), ("two.png", "illegal memory access")):
-        assert "stopped the process that read it 2 times" in found[f"{tmp_path}/{name}"]["error"]
-        assert reason in found[f"{tmp_path}/{name}"]["error"]
+        assert "stopped the process that read it 2 times" in written[f"{tmp_path}/{name}"]["error"]
+        assert reason in written[f"{tmp_path}/{name}"]["error"]
     # Two tries of the part, then two of each image.
     assert len(deaths.read_text().split()) == 2 + 2 + 2
     # The other rows are those of a run in which the two could not be read in the first place.
@@ -87,8 +87,8 @@ def test_an_image_that_kills_is_a_row_with_its_error(run, poisoned, tmp_path):
     run(poisoned, tmp_path / "clean")
     clean = {row["path"]: row for row in rows(tmp_path / "clean")}
     for name in ("one.png", "two.png"):
-        del found[f"{tmp_path}/{name}"], clean[f"{tmp_path}/{name}"]
-    assert found == clean
+        del written[f"{tmp_path}/{name}"], clean[f"{tmp_path}/{name}"]
+    assert written == clean
 
 
 def test_a_worker_that_dies_once_costs_nothing_but_time(run, poisoned, tmp_path):
@@ -135,7 +135,7 @@ def test_the_worker_ends_with_its_parent(shots, photos, tmp_path):
         assert children
         process.send_signal(signal.SIGKILL)
         process.wait()
-    for _ in range(500):
+    for _ in range(15_000):
         if not any(alive(pid) for pid in children):
             break
         time.sleep(0.02)
@@ -157,17 +157,17 @@ def test_a_decoder_that_hangs_is_a_row_and_ends_its_process_after_the_part(run, 
     (tmp_path / "list.txt").write_text("\n".join(listed))
     started = tmp_path / "started"
     summary = run(
-        tmp_path / "list.txt", tmp_path / "out", hanging="hangs", seconds=1.0, started=str(started)
+        tmp_path / "list.txt", tmp_path / "out", hanging="hangs", seconds=5.0, started=str(started)
     )
     assert summary.n_images == len(listed)
     assert summary.errors["too_slow"] == 1
-    found = {row["path"]: row for row in rows(tmp_path / "out")}
-    assert "hangs.png: decoding took longer than 1 s" in found[str(hangs)]["error"]
+    written = {row["path"]: row for row in rows(tmp_path / "out")}
+    assert "hangs.png: decoding took longer than 5 s" in written[str(hangs)]["error"]
     assert len(started.read_text().split()) == 2, "the part's process, and one for the others"
     run(tmp_path / "list.txt", tmp_path / "undisturbed")
     whole = {row["path"]: row for row in rows(tmp_path / "undisturbed")}
     near = {str(hangs), *listed[6:12]}
-    assert {p: r for p, r in found.items() if p not in near} == {
+    assert {p: r for p, r in written.items() if p not in near} == {
         p: r for p, r in whole.items() if p not in near
     }
 
@@ -177,16 +177,16 @@ def test_an_image_that_stops_the_whole_process_is_a_row_with_its_error(run, phot
     write_poison(tmp_path / "stops.png", STOPPING)
     listed[3:3] = [str(tmp_path / "stops.png")]
     (tmp_path / "list.txt").write_text("\n".join(listed))
-    with pytest.warns(TrustVLMWarning, match=r"a worker died in .* \(no sign of life for 4 s\)"):
+    with pytest.warns(TrustVLMWarning, match=r"a worker died in .* \(no sign of life for 8 s\)"):
         summary = run(
             tmp_path / "list.txt",
             tmp_path / "out",
             deaths=str(tmp_path / "deaths"),
             retries=0,
-            engine=lambda loader, retries: LocalEngine(loader, retries, silence=4.0),
+            engine=lambda loader, retries: LocalEngine(loader, retries, silence=8.0),
         )
     assert summary.n_images == 9
     assert summary.errors == {"fatal": 1}
     (row,) = [row for row in rows(tmp_path / "out") if row["error"]]
     assert row["path"] == str(tmp_path / "stops.png")
-    assert "stopped the process that read it 1 times (no sign of life for 4 s)" in row["error"]
+    assert "stopped the process that read it 1 times (no sign of life for 8 s)" in row["error"]

@@ -18,11 +18,11 @@ def test_rows_are_those_of_predict(run, photos, shots, tmp_path):
     expected = []
     for shard in image_shards(photos, size=6):
         expected += [v.to_row() for v in model.predict([ref.file for ref in shard.refs])]
-    found = rows(tmp_path / "out")
-    for row in expected + found:
+    written = rows(tmp_path / "out")
+    for row in expected + written:
         row["path"] = row["path"].rpartition("photos/")[2]
         row["error"] = row["error"].rpartition("photos/")[2]
-    assert found == expected
+    assert written == expected
     assert (summary.n_images, summary.n_now) == (47, 47)
     assert sum(summary.errors.values()) == 2
     assert summary.errors["empty"] == 1
@@ -103,7 +103,7 @@ def test_images_added_or_removed_meanwhile_are_noticed(run, photos, tmp_path):
         run(tmp_path / "list.txt", tmp_path / "out", part_size=3)
 
 
-def test_strange_folders_are_left_alone(run, photos, tmp_path):
+def test_folders_of_other_things_are_left_alone(run, photos, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"it holds 'thesis\.tex'"):
@@ -122,7 +122,7 @@ def test_two_runs_at_once_are_refused(run, photos, tmp_path):
         run(photos, tmp_path / "out")
 
 
-def test_damage_to_what_a_run_remembers_is_told(run, photos, tmp_path):
+def test_damage_to_what_a_run_remembers_is_reported(run, photos, tmp_path):
     run(photos, tmp_path / "out")
     journal = tmp_path / "out/_trustvlm/done.jsonl"
     whole = journal.read_text()

@@ -62,7 +62,7 @@ def test_a_worker_killed_midway_neither_loses_nor_repeats_a_row(run, photos, clu
     killed = []
 
     def kill_an_actor():
-        for _ in range(2000):
+        for _ in range(15_000):
             time.sleep(0.02)
             done = out / "_trustvlm" / "done.jsonl"
             if done.exists() and done.read_bytes().count(b"\n") >= 2:

@@ -77,10 +77,29 @@ def test_keys_come_from_the_environment_and_a_file(tmp_path):
         read_keys(str(tmp_path / "none"), {})
 
 
-def test_pages_of_other_sites_may_not_change_anything(client):
-    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
-    assert client.post("/v1/predict", files=RED, headers=headers).status_code == 403
-    assert client.post("/v1/reload", headers=headers).status_code == 403
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_other_sites_may_not_change_anything(client, site):
+    # A page at another port or subdomain of this machine is of the same site.
+    headers = {"Sec-Fetch-Site": site, "Origin": "http://localhost:9999"}
+    body = {"image": "0" * 64, "action": "skip"}
+    for response in (
+        client.post("/v1/predict", files=RED, headers=headers),
+        client.post("/v1/feedback", json=body, headers=headers),
+        client.post("/v1/reload", headers=headers),
+        client.delete("/v1/feedback/1", headers=headers),
+        client.delete(f"/v1/images/{'0' * 64}", headers=headers),
+    ):
+        assert (response.status_code, response.json()["error"]["kind"]) == (403, "other_site")
+    assert client.get("/v1/model", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_the_service_s_own_page_may(client, site):
+    headers = {"Sec-Fetch-Site": site, "Origin": "http://localhost"}
+    assert client.post("/v1/predict", files=RED, headers=headers).status_code == 200
+
+
+def test_a_service_of_this_machine_has_its_names_alone(client):
     assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 403
     for host in ("127.0.0.1:8000", "LOCALHOST", "[::1]:80"):
         assert client.get("/v1/model", headers={"Host": host}).status_code == 200
@@ -147,6 +166,25 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         assert client.get("/v1/model").json() == after
         assert set(statuses) == {200}
         assert statuses
+
+
+def test_a_reloaded_model_decodes_large_jpegs_as_it_did(shots, tmp_path):
+    from trustvlm import TrustVLM
+
+    path = tmp_path / "m.trust"
+    TrustVLM(vlm="offline", vision="offline", draft=True).fit(shots).save(path)
+
+    def drafts(model):
+        encoders = (model.encoders.vlm, model.encoders.vision)
+        return [model.draft, *(encoder.preprocessing.draft for encoder in encoders)]
+
+    with client_of(path) as client:
+        for _ in range(2):
+            assert drafts(client.context.models["m"].model) == [True, True, True]
+            assert client.post("/v1/reload").status_code == 200
+        TrustVLM.load(path).save(path)
+        assert client.post("/v1/reload").status_code == 200
+        assert drafts(client.context.models["m"].model) == [True, True, True]
 
 
 def test_drift_is_noticed_once_images_change(colours):

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 import sqlite3
+import stat
 import threading
 from dataclasses import replace
 
@@ -48,14 +50,14 @@ def trustvlm(capsys, monkeypatch):
 
 
 def test_the_queue_begins_with_the_most_doubtful_and_ends_with_the_accepted(store):
-    found = [
+    verdicts = [
         verdict(p_correct=0.7),
         verdict(p_correct=0.2),
         verdict(confidence=-9e9, decision="accept"),
         verdict(p_correct=0.5),
     ]
-    for digest, said_ in zip(DIGESTS, found, strict=False):
-        store.keep(KeptImage(digest, "m", "a.png", said_, b"x"))
+    for digest, one in zip(DIGESTS, verdicts, strict=False):
+        store.keep(KeptImage(digest, "m", "a.png", one, b"x"))
     assert [row["image"] for row in store.queue("m", 9)] == [DIGESTS[i] for i in (1, 3, 0, 2)]
     assert [row["image"] for row in store.queue("m", 2)] == [DIGESTS[i] for i in (1, 3)]
     assert store.queue("other", 9) == []
@@ -103,8 +105,8 @@ class Reviewing(RuleBasedStateMachine):
     @invariant()
     def agrees(self):
         latest = {digest: (n, action) for n, digest, action, valid in self.given if valid}
-        found = {r["image"]: (r["id"], r["action"]) for r in self.store.answers("m")}
-        assert found == latest
+        answers = {r["image"]: (r["id"], r["action"]) for r in self.store.answers("m")}
+        assert answers == latest
         waiting = sorted((doubt, d) for d, doubt in self.kept.items() if d not in latest)
         assert [r["image"] for r in self.store.queue("m", 99)] == [d for _, d in waiting]
         assert self.store.n_open("m") == len(waiting)
@@ -124,12 +126,45 @@ Reviewing.TestCase.settings = hypothesis_settings(max_examples=10, stateful_step
 TestReviewing = Reviewing.TestCase
 
 
-def test_no_room_is_told_and_a_replaced_image_counts_once(tmp_path):
+def test_no_room_is_reported_and_a_replaced_image_counts_once(tmp_path):
     store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=10)
     assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(8)))
     assert not store.keep(KeptImage(DIGESTS[1], "m", "b", verdict(), bytes(8)))
     assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(10)))
     store.close()
+
+
+def test_a_forgotten_image_makes_room(tmp_path):
+    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=10)
+    for digest in DIGESTS[:3]:
+        assert store.keep(KeptImage(digest, "m", "a", verdict(), bytes(8)))
+        assert not store.forget(digest, "other")
+        assert not store.keep(KeptImage(DIGESTS[4], "m", "a", verdict(), bytes(8)))
+        assert store.forget(digest, "m")
+        assert not store.forget(digest, "m")
+    assert store.keep(KeptImage(DIGESTS[4], "m", "a", verdict(), bytes(10)))
+    assert not store.keep(KeptImage(DIGESTS[5], "m", "a", verdict(), bytes(1)))
+    store.close()
+
+
+def test_an_answer_from_elsewhere_names_no_file_outside_the_folder(tmp_path, trustvlm):
+    store = FeedbackStore(tmp_path / "f.sqlite")
+    store.keep(KeptImage("../../harm", "m", "a", verdict(), png("red", 1)))
+    store.record(said("../../harm"))
+    with pytest.raises(InputError, match=r"f\.sqlite holds an answer that is none \(at 0\.image"):
+        store.answers()
+    store.close()
+    done = trustvlm("corrections", tmp_path / "f.sqlite", "-o", tmp_path / "a" / "b")
+    assert done.code == 1
+    assert "String should match pattern" in done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["f.sqlite"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+def test_the_images_are_for_the_owner_alone(store):
+    store.record(said(DIGESTS[0]))
+    for file in store.path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path):
@@ -206,8 +241,8 @@ COLOURS_ = ["red", "green", "blue", "red"]
 
 
 def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
-    client, found = reviewed
-    assert all(v["kept"] for v in found)
+    client, verdicts = reviewed
+    assert all(v["kept"] for v in verdicts)
     waiting = client.get("/v1/queue").json()
     assert waiting["open"] == 4
     doubts = [v["verdict"]["p_correct"] for v in waiting["images"]]
@@ -230,9 +265,9 @@ def test_two_reviewers_begin_with_different_images(reviewed):
     client, _ = reviewed
 
     def queue(**query):
-        found = client.get("/v1/queue", params=query).json()
-        assert found["open"] == 4
-        return [one["image"] for one in found["images"]]
+        waiting = client.get("/v1/queue", params=query).json()
+        assert waiting["open"] == 4
+        return [one["image"] for one in waiting["images"]]
 
     a, b, c, d = plain = queue()
     assert queue(reviewer="ann", limit=1) == [a]
@@ -295,12 +330,12 @@ def test_what_was_not_kept_can_be_corrected_too(client):
 
 
 def test_pictures_are_encoded_anew(reviewed, shots):
-    client, found = reviewed
-    answer = client.get(f"/v1/images/{found[0]['image']}?side=16")
+    client, (first, *_) = reviewed
+    answer = client.get(f"/v1/images/{first['image']}?side=16")
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.content.startswith(b"\xff\xd8")
     assert client.get(f"/v1/images/{'0' * 64}").status_code == 404
-    example = found[0]["label_example"]
+    example = first["label_example"]
     assert -1 <= example["similarity"] <= 1
     assert client.get(f"/v1/examples/{example['shot']}").content.startswith(b"\xff\xd8")
     assert client.get("/v1/examples/999").status_code == 404
@@ -309,10 +344,10 @@ def test_pictures_are_encoded_anew(reviewed, shots):
 def test_the_nearest_example_is_the_nearest(reviewed, colours):
     import numpy as np
 
-    _, found = reviewed
+    _, verdicts = reviewed
     model = TrustVLM.load(colours)
     unit = model.support_features_ / np.linalg.norm(model.support_features_, axis=1)[:, None]
-    for verdict_, (i, name) in zip(found, enumerate(COLOURS_), strict=True):
+    for verdict_, (i, name) in zip(verdicts, enumerate(COLOURS_), strict=True):
         from trustvlm.images import InMemoryImage
         from trustvlm.pipeline.records import gather_all
 
@@ -353,9 +388,9 @@ def test_answers_become_examples_and_calibration_data(
     database = tmp_path / "colours.feedback.sqlite"
     with client_of(colours, feedback=str(database)) as client:
         files = [("images", (f"../{i}.png", png(n, 70 + i))) for i, n in enumerate([*COLOURS_] * 3)]
-        found = client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
-        ordered = sorted(v["image"] for v in found)
-        truth = {v["image"]: name for v, name in zip(found, [*COLOURS_] * 3, strict=True)}
+        verdicts = client.post("/v1/predict?keep=true", files=files).json()["verdicts"]
+        ordered = sorted(v["image"] for v in verdicts)
+        truth = {v["image"]: name for v, name in zip(verdicts, [*COLOURS_] * 3, strict=True)}
         for image in ordered[:5] + ordered[6:9]:
             body = {"image": image, "action": "correct", "label": truth[image]}
             assert client.post("/v1/feedback", json=body).status_code == 200

@@ -26,10 +26,10 @@ def test_what_others_were_handed_comes_last_until_the_lease_ends(steps):
         clock.now += pause
         held = {one for one, (who, when) in handed.items() if when + 60 > clock.now}
         others = {one for one in held if handed[one][0] != reviewer}
-        found = leases.share("m", reviewer, IMAGES, limit)
-        assert found == sorted(IMAGES, key=lambda one: one in others)[:limit]
-        handed |= {one: (reviewer, clock.now) for one in found if one not in others}
-        assert len(leases) == len(held | set(found))
+        shared = leases.share("m", reviewer, IMAGES, limit)
+        assert shared == sorted(IMAGES, key=lambda one: one in others)[:limit]
+        handed |= {one: (reviewer, clock.now) for one in shared if one not in others}
+        assert len(leases) == len(held | set(shared))
 
 
 def test_models_have_queues_of_their_own_and_nothing_stays():

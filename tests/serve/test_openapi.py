@@ -21,8 +21,8 @@ def document(colours, tmp_path_factory):
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_every_answer_is_as_documented(document, mode):
     tried = set()
-    for found in document.get_all_operations():
-        operation = found.ok()
+    for result in document.get_all_operations():
+        operation = result.ok()
 
         @settings(
             max_examples=8,

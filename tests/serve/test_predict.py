@@ -15,7 +15,9 @@ from pictures import COLOURS
 from service import client_of, events
 from trustvlm import TrustVLM
 from trustvlm.embeddings.prefetch import MOST_HANGING
+from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline.verdict import COLUMNS
+from trustvlm.serve.served_model import ServedModel
 from uploads import png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
@@ -37,8 +39,8 @@ def offline_rows(pool, colours, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     for name, content in pool.items():
         (folder / name).write_bytes(content)
-    found = TrustVLM.load(colours).predict([folder / name for name in pool])
-    rows = dict(zip(pool, csv.DictReader(io.StringIO(found.to_csv())), strict=True))
+    verdicts = TrustVLM.load(colours).predict([folder / name for name in pool])
+    rows = dict(zip(pool, csv.DictReader(io.StringIO(verdicts.to_csv())), strict=True))
     for name, row in rows.items():
         row["path"] = name
         row["error"] = row["error"].replace(str(folder / name), name)
@@ -86,13 +88,32 @@ def test_verdicts_are_those_of_predict_in_any_company(data, patient, pool, offli
     verdicts = answer.json()["verdicts"]
     # The last of nine digits may differ: sums of a batch are not taken in the same order.
     for name, verdict in zip(names, verdicts, strict=True):
-        found, expected = as_row(verdict), dict(offline_rows[name])
+        row, expected = as_row(verdict), dict(offline_rows[name])
         for column in ("confidence", "p_correct", "text_score", "image_score"):
-            a, b = found.pop(column), expected.pop(column)
+            a, b = row.pop(column), expected.pop(column)
             assert a == b or math.isclose(float(a), float(b), rel_tol=1e-7)
-        found["error"] = found["error"].replace(f"{name}: ", "", 1)
+        row["error"] = row["error"].replace(f"{name}: ", "", 1)
         expected["error"] = expected["error"].replace(f"{name}: ", "", 1)
-        assert found == expected
+        assert row == expected
+
+
+def test_a_score_of_the_whole_batch_never_mixes_the_images_of_two_clients(shots, tmp_path):
+    path = tmp_path / "adapted.trust"
+    TrustVLM(vlm="offline", vision="offline", score="auto_adapted").fit(shots).save(path)
+    served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
+    requests = [
+        [InMemoryImage(f"{name}-{i}.png", png(name, 90 + i)) for i in range(4)]
+        for name in ("red", "blue")
+    ]
+
+    def confidences(results):
+        return [result.verdict.confidence for result in results]
+
+    alone = [confidences(served.judge([request])[0]) for request in requests]
+    both = [confidences(results) for results in served.judge(requests)]
+    assert both == alone
+    (mixed,) = served.judge([requests[0] + requests[1]])
+    assert confidences(mixed) != alone[0] + alone[1], "the company would make a difference"
 
 
 def test_one_bad_image_fails_alone(client):
@@ -132,7 +153,7 @@ def test_base64_that_is_none_fails_alone(client):
         ({"params": {"model": "other"}, "files": {"images": b"x"}}, 404, "no_such_model"),
     ],
 )
-def test_what_is_wrong_with_a_request_is_told_in_one_shape(client, request_, status, kind):
+def test_what_is_wrong_with_a_request_has_one_shape(client, request_, status, kind):
     answer = client.post("/v1/predict", **request_)
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}

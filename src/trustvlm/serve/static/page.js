@@ -27,7 +27,7 @@ async function useChosen(name) {
   review.useClasses(facts.name, facts.classes);
   byId("about").textContent =
     `${facts.name}: ${facts.classes.length} classes, score ${facts.score}, ` +
-    (facts.calibrated ? "calibrated." : "not calibrated: no error rate is promised.");
+    (facts.calibrated ? "calibrated." : "not calibrated: no error rate is guaranteed.");
   const notes = new Set(Object.values(facts.models).map((one) => one.note));
   byId("notes").replaceChildren(
     ...[...notes].filter(Boolean).map((note) => element("li", { textContent: note }))

@@ -62,13 +62,13 @@ function move() {
     `(${point.wrong}).`;
   const { certified } = curve;
   const at = certified ? nearest(certified.threshold) - Number(byId("slider").value) : 0;
-  let promise = " No single threshold is certified.";
-  if (certified && at === 0) promise = " This is the certified threshold: the promise below holds.";
+  let guarantee = " No single threshold is certified.";
+  if (certified && at === 0) guarantee = " This is the certified threshold: the guarantee below holds.";
   if (certified && at > 0) {
-    promise = " Stricter than the certified threshold, for which the promise below is made.";
+    guarantee = " Stricter than the certified threshold, for which the guarantee below is made.";
   }
-  if (certified && at < 0) promise = " Beyond the certified threshold: nothing is promised.";
-  byId("curve-words").textContent = words + promise;
+  if (certified && at < 0) guarantee = " Beyond the certified threshold: nothing is guaranteed.";
+  byId("curve-words").textContent = words + guarantee;
   byId("slider").setAttribute("aria-valuetext", `${percent(point.coverage)} accepted`);
 }
 
