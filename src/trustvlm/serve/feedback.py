@@ -286,20 +286,8 @@ def _now() -> str:
 
 # From answers to files: a table for people, and labelled images for a better model.
 
-ANSWER_COLUMNS = (
-    "id",
-    "image",
-    "model",
-    "action",
-    "label",
-    "folder",
-    "predicted",
-    "confidence",
-    "created_at",
-)
 
-
-def answers_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def answers_csv(rows: Iterable[StoredAnswer]) -> str:
     """Return answers as CSV.
 
     Examples
@@ -307,11 +295,12 @@ def answers_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     >>> print(answers_csv([]).strip())
     id,image,model,action,label,folder,predicted,confidence,created_at
     """
+    from trustvlm.serve.schemas import StoredAnswer
+
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(ANSWER_COLUMNS)
-    for row in rows:
-        writer.writerow(["" if row[c] is None else row[c] for c in ANSWER_COLUMNS])
+    writer = csv.DictWriter(text, list(StoredAnswer.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -7,12 +7,12 @@ import math
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from trustvlm import metrics
 from trustvlm.exceptions import TrustVLMError
 from trustvlm.pipeline.calibration import Calibration
-from trustvlm.serve.context import context_of
+from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.feedback import Answer, answers_csv
 from trustvlm.serve.predictions import ModelName
 from trustvlm.serve.responses import ServiceError, error_responses
@@ -73,6 +73,7 @@ def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
 # Reviewing: the queue, answers, their export, and pictures to look at.
 
 router = APIRouter()
+Service = Annotated[Context, Depends(context_of)]
 Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}
@@ -84,13 +85,12 @@ _JPEG: dict[int | str, dict[str, Any]] = {
     response_model=FeedbackAnswer,
     responses=error_responses(400, 401, 403, 404, 408, 409, 413, 422, 429),
 )
-async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any]:
+async def answer_image(context: Service, said: FeedbackRequest) -> dict[str, Any]:
     """Store what a person says about a verdict; it is on disk before this answers.
 
     Of several answers on an image the last one counts; `earlier` says which one counted before, and
     counts again if this one is undone.
     """
-    context = context_of(request)
     served = context.models[said.model]
     kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
     verdict = kept.verdict if kept else {"label": "", "confidence": None}
@@ -116,9 +116,9 @@ async def answer_image(request: Request, said: FeedbackRequest) -> dict[str, Any
     response_model=UndoAnswer,
     responses=error_responses(401, 403, 404, 422),
 )
-async def undo(request: Request, number: Annotated[int, Path(ge=1, le=2**53)]) -> dict[str, int]:
+async def undo(context: Service, number: Annotated[int, Path(ge=1, le=2**53)]) -> dict[str, int]:
     """Take an answer back; the image waits again."""
-    if not await asyncio.to_thread(context_of(request).feedback.undo, number):
+    if not await asyncio.to_thread(context.feedback.undo, number):
         raise ServiceError(404, "no_such_answer", "There is no such answer, or it was undone.")
     return {"undone": number}
 
@@ -131,9 +131,8 @@ async def undo(request: Request, number: Annotated[int, Path(ge=1, le=2**53)]) -
         **error_responses(401, 404, 422),
     },
 )
-async def export(request: Request, model: ModelName = None) -> Response:
+async def export(context: Service, model: ModelName = None) -> Response:
     """Return the latest answer on every image as CSV."""
-    context = context_of(request)
     served = context.models[model]
     rows = await asyncio.to_thread(context.feedback.answers, served.name)
     return Response(
@@ -145,7 +144,7 @@ async def export(request: Request, model: ModelName = None) -> Response:
 
 @router.get("/v1/queue", response_model=QueueAnswer, responses=error_responses(401, 404, 422))
 async def queue(
-    request: Request,
+    context: Service,
     model: ModelName = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     reviewer: Annotated[
@@ -158,7 +157,6 @@ async def queue(
     ] = None,
 ) -> dict[str, Any]:
     """Return the images that wait for a person, the most doubtful first."""
-    context = context_of(request)
     served = context.models[model]
     enough = limit + (len(context.leases) if reviewer else 0)
     rows = await asyncio.to_thread(context.feedback.queue, served.name, enough)
@@ -176,13 +174,12 @@ async def queue(
     responses={**_JPEG, **error_responses(401, 404, 422)},
 )
 async def picture(
-    request: Request,
+    context: Service,
     image: Annotated[str, Path(pattern=DIGEST)],
     model: ModelName = None,
     side: Side = 512,
 ) -> Response:
     """Return a kept image as a JPEG, decoded and encoded anew."""
-    context = context_of(request)
     served = context.models[model]
     kept = await asyncio.to_thread(context.feedback.kept, image, served.name)
     content = None
@@ -197,10 +194,9 @@ async def picture(
     responses=error_responses(401, 403, 404, 422),
 )
 async def forget(
-    request: Request, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
+    context: Service, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
 ) -> dict[str, str]:
     """Remove a kept image; answers on it stay, without it."""
-    context = context_of(request)
     name = context.models[model].name
     if not await asyncio.to_thread(context.feedback.forget, image, name):
         raise ServiceError(404, "no_such_image", "There is no such image at hand.")
@@ -213,22 +209,22 @@ async def forget(
     responses={**_JPEG, **error_responses(401, 404, 422)},
 )
 async def example(
-    request: Request,
+    context: Service,
     shot: Annotated[int, Path(ge=0, le=2**31)],
     model: ModelName = None,
     side: Side = 192,
 ) -> Response:
     """Return an example image of the model as a JPEG, if its file is still what it was."""
-    served = context_of(request).models[model]
+    served = context.models[model]
     return _jpeg(await asyncio.to_thread(served.examples.preview, shot, side, served.limits))
 
 
 @router.get(
     "/v1/curve", response_model=CurveAnswer | None, responses=error_responses(401, 404, 422)
 )
-async def curve(request: Request, model: ModelName = None) -> dict[str, Any] | None:
+async def curve(context: Service, model: ModelName = None) -> dict[str, Any] | None:
     """Return risk and coverage on the calibration images; null if there is no calibration."""
-    return curve_of(context_of(request).models[model].model.calibration_)
+    return curve_of(context.models[model].model.calibration_)
 
 
 @router.post(
@@ -236,13 +232,12 @@ async def curve(request: Request, model: ModelName = None) -> dict[str, Any] | N
     response_model=ModelAnswer,
     responses=error_responses(401, 403, 404, 408, 409, 413, 422, 429),
 )
-async def reload(request: Request, model: ModelName = None) -> dict[str, Any]:
+async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
     """Read a model's artefact again, without losing a request.
 
     If it is damaged, or made with other encoders than those on this machine, the answer is 409 and
     the old one stays in service.
     """
-    context = context_of(request)
     name = context.models[model].name
     try:
         fresh = await asyncio.to_thread(context.models.reload, name)

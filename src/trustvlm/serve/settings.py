@@ -51,14 +51,10 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(64, ge=1, description="Images in one request.")
     max_pixels: int = Field(
-        40_000_000,
-        ge=64,
-        description="Width times height of one image; checked before decoding.",
+        40_000_000, ge=64, description="Width times height of one image; checked before decoding."
     )
     queue_images: int = Field(
-        256,
-        ge=1,
-        description="Images that wait for the model; beyond them the answer is 429.",
+        256, ge=1, description="Images that wait for the model; beyond them the answer is 429."
     )
     batch_images: int = Field(
         32, ge=1, description="Images of all clients that are computed together."
@@ -69,9 +65,7 @@ class Settings(BaseSettings):
         description="How long an image waits for others to share its batch, in milliseconds.",
     )
     request_seconds: float = Field(
-        60.0,
-        ge=0.1,
-        description="Time for one request, waiting included; then the answer is 503.",
+        60.0, ge=0.1, description="Time for one request, waiting included; then the answer is 503."
     )
     image_seconds: float = Field(
         10.0, ge=0.1, description="Time to decode one image; then its verdict is an error."
@@ -91,9 +85,7 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Time to finish accepted requests when told to stop."
     )
     remember_images: int = Field(
-        2048,
-        ge=0,
-        description="Images whose embeddings are remembered, in case they come again.",
+        2048, ge=0, description="Images whose embeddings are remembered, in case they come again."
     )
     feedback: str = Field(
         "",
