@@ -56,7 +56,7 @@ class PartComputer:
         part
             Which images.
         fatal
-            What stands in place of images that must not be read, by position in the part.
+            What replaces images that must not be read, by position in the part.
         """
         broken = False
 
@@ -185,7 +185,7 @@ def main() -> None:
             with lock:
                 send(responses, (kind, content))
         except BrokenPipeError:
-            # The parent is gone, and so is whoever could read a complaint.
+            # The parent is gone: nobody is left to read a complaint.
             os._exit(0)
 
     def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

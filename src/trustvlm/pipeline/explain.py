@@ -133,8 +133,8 @@ def reasons(
             threshold = shown.ood_threshold
             sentence = (
                 "the image resembles none of the classes: even "
-                f"'{class_names[int(shown.nearest[i])]}' only {shown.nearest_score[i]:.2f}, where at "
-                f"most {100 * threshold.false_flags:.1f} % of example images have less than "
+                f"'{class_names[int(shown.nearest[i])]}' only {shown.nearest_score[i]:.2f}, where "
+                f"at most {100 * threshold.false_flags:.1f} % of example images have less than "
                 f"{threshold.below:.2f}; {sentence}"
             )
         sentences.append(sentence)

@@ -17,8 +17,8 @@ from trustvlm.serve.telemetry import Log, Telemetry
 class Leases:
     """Images that were handed to a reviewer a moment ago; in memory, and they end by themselves.
 
-    A lease only changes the order in which others see images. It locks nothing: whoever answers is
-    heard.
+    A lease only changes the order in which others see images. It locks nothing: every answer
+    counts.
 
     Parameters
     ----------

@@ -122,11 +122,11 @@ def _answer_errors(app: FastAPI, context: Context) -> None:
         return respond(500, "internal", "Something unexpected went wrong; it was logged.")
 
 
-# Run the service until it is told to stop.
+# Run the service until a signal to stop.
 
 
 def feedback_path(models: Sequence[Path], settings: Settings) -> Path:
-    """Return where images and answers are kept: next to the first model, unless told otherwise.
+    """Return where images and answers are kept: next to the first model by default.
 
     Examples
     --------
