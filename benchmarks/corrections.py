@@ -18,7 +18,7 @@ import numpy as np
 
 from trustvlm import metrics
 from trustvlm.benchmark import ArraySet, load_arrays
-from trustvlm.plots.svg import DASHES, MARKERS, Drawing
+from trustvlm.plots.figure import DASHES, MARKERS, SERIES, Figure
 from trustvlm.scores import compute
 from trustvlm.scores.few_shot import draw_shots
 
@@ -83,12 +83,12 @@ def measure(
     return {kind: np.array(values) for kind, values in found.items()}
 
 
-def drawing(everything: dict[tuple[str, str], dict[str, np.ndarray]], per_class: int) -> Drawing:
+def drawing(everything: dict[tuple[str, str], dict[str, np.ndarray]], per_class: int) -> Figure:
     """AURC by answers, relative to none; the geometric mean over sets, a line for each score."""
     scores = list(dict.fromkeys(score for score, _ in everything))
 
-    def draw(canvas, palette) -> None:
-        axes = canvas.add_subplot()
+    def draw(body) -> None:
+        axes = body.subplots()
         for i, score in enumerate(scores):
             curves = [
                 found["doubtful"].mean(0)
@@ -99,7 +99,7 @@ def drawing(everything: dict[tuple[str, str], dict[str, np.ndarray]], per_class:
             axes.plot(
                 ANSWERS,
                 np.exp(np.log(ratios).mean(0)),
-                color=palette.series[i],
+                color=SERIES[i],
                 linestyle=DASHES[i],
                 marker=MARKERS[i],
                 label=score,
@@ -108,7 +108,7 @@ def drawing(everything: dict[tuple[str, str], dict[str, np.ndarray]], per_class:
         axes.set_ylabel("AURC on other images, relative to none")
         axes.legend(frameon=False)
 
-    return Drawing(
+    return Figure(
         name="corrections",
         title="What answers are worth",
         caption=(
@@ -148,7 +148,7 @@ def main() -> None:
             )
     if options.figure:
         figure = drawing(everything, options.shots)
-        options.figure.write_text(figure.svg_file(), encoding="utf-8")
+        figure.save(options.figure)
 
 
 if __name__ == "__main__":

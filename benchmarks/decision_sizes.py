@@ -8,7 +8,7 @@ import numpy as np
 
 from decision_data import Judged, judged
 from trustvlm.decisions import certify
-from trustvlm.plots.svg import Drawing
+from trustvlm.plots.figure import SERIES, Figure
 
 SIZES = (25, 50, 100, 200, 400, 800)
 RISKS = (0.05, 0.1)
@@ -50,20 +50,20 @@ def print_sizes(root: Path, draws: int, figure: Path | None) -> None:
         cells = [f"{row[s][0]:.2f} ({row[s][1]:.0%})" if s in row else "" for s in SIZES]
         print(f"| {name} | {risk:g} | {oracles[name, risk]:.2f} | " + " | ".join(cells) + " |")
     if figure is not None:
-        figure.write_text(drawing(rows, oracles).svg_file(), encoding="utf-8")
+        drawing(rows, oracles).save(figure)
 
 
-def drawing(rows: Shares, oracles: dict[tuple[str, float], float]) -> Drawing:
+def drawing(rows: Shares, oracles: dict[tuple[str, float], float]) -> Figure:
     """Coverage as a share of the oracle's, one line for each split and risk."""
     names = list(dict.fromkeys(name for name, _ in rows))
 
-    def lines(canvas, palette) -> None:
-        axes = canvas.add_subplot()
+    def lines(body) -> None:
+        axes = body.subplots()
         for (name, risk), row in rows.items():
             axes.plot(
                 list(row),
                 [100 * row[s][0] / oracles[name, risk] for s in row],
-                color=palette.series[names.index(name)],
+                color=SERIES[names.index(name)],
                 linestyle="-" if risk == RISKS[-1] else "--",
                 marker="o",
                 label=f"{name.split('__')[0]}, risk {100 * risk:g} %",
@@ -75,9 +75,8 @@ def drawing(rows: Shares, oracles: dict[tuple[str, float], float]) -> Drawing:
         axes.set_xlabel("labelled images to calibrate on")
         axes.set_ylabel("coverage, share of an oracle's (%)")
         axes.legend(frameon=False, loc="lower right")
-        canvas.tight_layout()
 
-    return Drawing(
+    return Figure(
         name="coverage",
         title="Coverage against the size of the calibration set",
         caption="Share of new images accepted by a threshold certified with 95 % confidence, "

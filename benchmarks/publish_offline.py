@@ -24,7 +24,7 @@ from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.studies import STUDIES, Plan
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.files import write_text
-from trustvlm.plots.svg import Drawing
+from trustvlm.plots.figure import Figure
 from trustvlm.tables import markup
 from trustvlm.tables.table import Table
 
@@ -118,7 +118,7 @@ def encoders(results: Results) -> Section:
 
 
 def section(
-    found: Section, folder: Path, docs: Path, drawings: Sequence[Drawing] | None = None
+    found: Section, folder: Path, docs: Path, drawings: Sequence[Figure] | None = None
 ) -> Iterable[str]:
     yield f"## {found.title}\n\n{markup.escape_markdown(found.words)}\n"
     yield from pictures(found.drawings if drawings is None else drawings, folder, docs)
@@ -126,10 +126,10 @@ def section(
         yield table(one)
 
 
-def pictures(drawings: Iterable[Drawing], folder: Path, docs: Path) -> Iterable[str]:
+def pictures(drawings: Iterable[Figure], folder: Path, docs: Path) -> Iterable[str]:
     for drawing in drawings:
         file = folder / "figures" / f"{drawing.name}.svg"
-        write_text(file, drawing.svg_file())
+        drawing.save(file)
         yield f"![{markup.escape_markdown(drawing.title)}]({file.relative_to(docs).as_posix()})\n"
         yield markup.escape_markdown(drawing.caption) + "\n"
 

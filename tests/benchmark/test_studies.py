@@ -241,7 +241,7 @@ def test_the_sensitivity_study_says_aloud_that_it_shows_test_images(answers):
     assert "TEST images" in section.title
     assert "chosen on test data" in section.words
     for drawing in section.drawings:
-        assert BANNER in drawing.svg_file().replace("&lt;", "<")
+        assert BANNER in drawing.svg().replace("&lt;", "<")
         assert drawing.caption.startswith(BANNER)
     for table in section.folded:
         assert "TEST images" in table.title

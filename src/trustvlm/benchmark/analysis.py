@@ -13,10 +13,8 @@ from scipy import stats
 from trustvlm.benchmark.results import Results, Samples
 from trustvlm.benchmark.statistics import (
     Comparison,
-    Mark,
     RankComparison,
     Resampled,
-    Spread,
     compare_ranks,
     compare_to_reference,
     leaders,
@@ -29,6 +27,7 @@ from trustvlm.metrics.bootstrap import multiplicities, percentile_interval, resa
 from trustvlm.metrics.counts import Counts, Ranking, rank
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
+from trustvlm.tables.table import Mark, Spread
 
 
 @dataclass(frozen=True)

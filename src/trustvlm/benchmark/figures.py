@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.captions import capitalised, figure_words, friedman_words, mean_words
-from trustvlm.benchmark.statistics import RankComparison, Spread
+from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.exceptions import InputError
+from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
-from trustvlm.plots.svg import MARKERS, Drawing, Palette, above_legend, legend_height
+from trustvlm.plots.risk_coverage import risk_coverage_panel
 from trustvlm.report.summary import Acceptance
 from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, number, unit_words
 from trustvlm.tables.table import UNDEFINED, slug
@@ -21,7 +22,7 @@ from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 
 # Figures that set a few scores side by side on each data set.
@@ -46,7 +47,7 @@ def modality_labels(scores: Sequence[str], reference: str = "trustvlm") -> dict[
     return {score: label for score, label in labels.items() if score in scores}
 
 
-def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) -> Drawing:
+def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) -> Figure:
     """Bars of a metric for a few scores on each data set, whiskers for the spread over draws.
 
     Parameters
@@ -66,9 +67,8 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     group = len(labels) * _BAR + _GAP
     width = 560.0
 
-    def draw(figure: Figure, palette: Palette) -> None:
-        upper, fill_legend = above_legend(figure, list(labels.values()))
-        axes = upper.subplots()
+    def draw(body: FigureBase) -> list[Any]:
+        axes = body.subplots()
         handles = []
         for place, score in enumerate(labels):
             found = [analysis.spread(metric, dataset, score) for dataset in datasets]
@@ -80,9 +80,9 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
                     at,
                     means,
                     height=_BAR * 0.88,
-                    color=palette.series[place],
+                    color=SERIES[place],
                     xerr=spreads,
-                    error_kw={"ecolor": palette.ink, "elinewidth": 1},
+                    error_kw={"ecolor": INK, "elinewidth": 1},
                 )
             )
             for y, mean, end in zip(at, means, np.nan_to_num(means + spreads), strict=True):
@@ -94,22 +94,23 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
         axes.margins(x=0.08)
         _rows(axes, datasets, group, group / 2 - _GAP / 2 - _BAR / 2)
         axes.set_xlabel(axis_words(column))
-        fill_legend(handles)
+        return handles
 
-    return Drawing(
+    return Figure(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
         caption=f"{capitalised(unit_words(column))}. {figure_words(analysis)} Bars are means over "
         "the draws, whiskers one standard deviation to each side.",
         width=width,
-        height=len(datasets) * group + 60 + legend_height(width, list(labels.values())),
+        height=len(datasets) * group + 60,
         draw=draw,
+        labels=tuple(labels.values()),
     )
 
 
 def equal_coverage_figure(
     analysis: Analysis, scores: Sequence[str], coverages: Sequence[float] = (1.0, 0.8, 0.5)
-) -> Drawing:
+) -> Figure:
     """Share right among the accepted, when every score accepts the same share of the images.
 
     Parameters
@@ -140,9 +141,8 @@ def equal_coverage_figure(
     nothing = [math.nan] * len(coverages)
     step, width = 22, 720.0
 
-    def draw(figure: Figure, palette: Palette) -> None:
-        upper, fill_legend = above_legend(figure, list(scores))
-        grid = upper.subplots(1, len(coverages), sharey=True, squeeze=False)[0]
+    def draw(body: FigureBase) -> list[Any]:
+        grid = body.subplots(1, len(coverages), sharey=True, squeeze=False)[0]
         for panel, (axes, coverage) in enumerate(zip(grid, coverages, strict=True)):
             _rows(axes, datasets, step, 0)
             axes.set_title(f"{percent(coverage, 0)} accepted", fontsize=12, loc="left")
@@ -153,7 +153,7 @@ def equal_coverage_figure(
                     linestyle="none",
                     marker=MARKERS[place],
                     markersize=6.5,
-                    color=palette.series[place],
+                    color=SERIES[place],
                     alpha=0.9,
                 )[0]
                 for place, score in enumerate(scores)
@@ -161,19 +161,20 @@ def equal_coverage_figure(
             for y, dataset in enumerate(datasets):
                 values = [100 * accuracy.get((dataset, score), nothing)[panel] for score in scores]
                 ends = np.nanmin(values), np.nanmax(values)
-                axes.hlines(y * step, *ends, color=palette.muted, zorder=1)
-        upper.supxlabel("right among the accepted (%)", fontsize=13)
-        fill_legend(handles)
+                axes.hlines(y * step, *ends, color=MUTED, zorder=1)
+        body.supxlabel("right among the accepted (%)", fontsize=13)
+        return handles
 
-    return Drawing(
+    return Figure(
         name="equal-coverage",
         title="Accuracy at equal coverage",
         caption="Share right among the accepted images when every score accepts the same share, "
         f"its most trusted. {figure_words(analysis, draw=0)} No test is made here: intervals are "
         "in the tables.",
         width=width,
-        height=len(datasets) * step + 80 + legend_height(width, list(scores)),
+        height=len(datasets) * step + 80,
         draw=draw,
+        labels=tuple(scores),
     )
 
 
@@ -214,7 +215,7 @@ def leading_scores(analysis: Analysis, metric: str, limit: int = 6) -> list[str]
 
 def shots_figure(
     analysis: Analysis, metric: str, scores: Sequence[str], *, by_dataset: bool = False
-) -> Drawing:
+) -> Figure:
     """Draw a metric against the number of shots, with its spread over the draws as a band.
 
     One panel of means over the data sets, or one panel for each data set.
@@ -223,7 +224,7 @@ def shots_figure(
 
     def curves(dataset: str) -> dict[str, Curve]:
         return {
-            score: _curve(
+            score: Curve.of_spreads(
                 [math.log2(max(shots, 0.5)) for shots in results.shots],
                 [
                     analysis.spread(metric, dataset, score, shots)
@@ -253,7 +254,7 @@ def shots_figure(
     )
 
 
-def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
+def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Figure:
     """Risk-coverage curves of a few scores, one panel for each data set with samples."""
     panels = []
     for dataset in analysis.results.datasets:
@@ -261,10 +262,9 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
         curves = {}
         for score in scores:
             if score in samples and len(np.asarray(samples[score][1])):
-                coverage, risk = Acceptance.of(*samples[score]).curve(80)
-                curves[score] = Curve(100 * coverage, 100 * risk)
+                curves[score] = Acceptance.of(*samples[score]).curve(80)
         if curves:
-            panels.append(Panel(dataset, curves, _ceiling(curves)))
+            panels.append(risk_coverage_panel(dataset, curves))
     return small_multiples(
         panels,
         name="risk-coverage",
@@ -278,20 +278,6 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Drawing:
     )
 
 
-def _curve(x: Sequence[float], found: Sequence[Spread], scale: float) -> Curve:
-    return Curve(
-        np.array(x),
-        scale * np.array([point.mean for point in found]),
-        scale * np.array([point.sd for point in found]),
-    )
-
-
-def _ceiling(curves: dict[str, Curve]) -> float:
-    # The first few images make a curve jump: the axis fits what holds from a tenth of them on.
-    highest = max(float(curve.y[curve.x >= 10].max(initial=0.0)) for curve in curves.values())
-    return min(100.0, 1.15 * highest) if highest > 0 else 1.0
-
-
 # The critical-difference diagram: which scores can be told apart by their average ranks.
 
 # In CSS pixels: the figure, the axis in it, and the distances of what hangs below it.
@@ -299,7 +285,7 @@ _WIDTH, _LEFT, _RIGHT = 640, 200, 440
 _AXIS, _GROUP, _LABEL = 62, 7, 19
 
 
-def rank_figure(analysis: Analysis, metric: str) -> Drawing:
+def rank_figure(analysis: Analysis, metric: str) -> Figure:
     """Draw average ranks over the data sets; bars join scores that cannot be told apart.
 
     Raises
@@ -322,19 +308,19 @@ def rank_figure(analysis: Analysis, metric: str) -> Drawing:
     half = -(-len(ranks.scores) // 2)
     height = top + half * _LABEL + 14
 
-    def draw(figure: Figure, palette: Palette) -> None:
-        figure.set_layout_engine("none")
-        axes = figure.add_axes((0, 0, 1, 1))
+    def draw(body: FigureBase) -> None:
+        body.get_figure(root=True).set_layout_engine("none")
+        axes = body.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, _WIDTH)
         axes.set_ylim(height, 0)
-        _scale(axes, ranks, palette)
+        _scale(axes, ranks)
         for low, high, level in bars:
             y = _AXIS + 12 + _GROUP * level
             axes.plot(
                 [_x(low, ranks) - 3, _x(high, ranks) + 3],
                 [y, y],
-                color=palette.ink,
+                color=INK,
                 linewidth=3,
                 solid_capstyle="butt",
             )
@@ -343,9 +329,9 @@ def rank_figure(analysis: Analysis, metric: str) -> Drawing:
             left = place < half
             y = top + _LABEL * (place if left else len(order) - 1 - place)
             own = score == analysis.results.reference
-            _leader(axes, score, ranks, y, palette, left=left, own=own)
+            _leader(axes, score, ranks, y, left=left, own=own)
 
-    return Drawing(
+    return Figure(
         name=f"ranks-{slug(metric)}",
         title=f"Average ranks by {column.title}",
         caption=f"Average rank by {column.title} over {counted(len(ranks.datasets), 'data set')}, "
@@ -373,21 +359,21 @@ def _stacked(ranks: RankComparison) -> list[tuple[float, float, int]]:
     return bars
 
 
-def _scale(axes: Axes, ranks: RankComparison, palette: Palette) -> None:
+def _scale(axes: Axes, ranks: RankComparison) -> None:
     k = len(ranks.scores)
-    axes.plot([_LEFT, _RIGHT], [_AXIS, _AXIS], color=palette.ink, linewidth=1)
+    axes.plot([_LEFT, _RIGHT], [_AXIS, _AXIS], color=INK, linewidth=1)
     step = max(1, round(k / 8))
     for rank in range(1, k + 1):
         x, shown = _x(rank, ranks), (rank - 1) % step == 0
-        axes.plot([x, x], [_AXIS, _AXIS - (7 if shown else 4)], color=palette.ink, linewidth=1)
+        axes.plot([x, x], [_AXIS, _AXIS - (7 if shown else 4)], color=INK, linewidth=1)
         if shown:
             axes.text(x, _AXIS - 10, str(rank), ha="center", va="bottom", fontsize=12)
     # As long as the critical difference, or cut where it is longer than the axis.
     length = min(ranks.critical_difference, k - 1)
     ends = [_LEFT, _x(1 + length, ranks)]
-    axes.plot(ends, [16, 16], color=palette.ink, linewidth=1.5)
+    axes.plot(ends, [16, 16], color=INK, linewidth=1.5)
     for end in ends:
-        axes.plot([end, end], [12, 20], color=palette.ink, linewidth=1.5)
+        axes.plot([end, end], [12, 20], color=INK, linewidth=1.5)
     over = ", longer than the axis" if ranks.critical_difference > length else ""
     words = f"CD {ranks.critical_difference:.2f}{over}"
     axes.text(ends[1] + 8, 16, words, ha="left", va="center", fontsize=12)
@@ -398,7 +384,6 @@ def _leader(
     score: str,
     ranks: RankComparison,
     y: float,
-    palette: Palette,
     *,
     left: bool,
     own: bool,
@@ -407,7 +392,7 @@ def _leader(
     axes.plot(
         [x, x, edge],
         [_AXIS, y, y],
-        color=palette.series[0] if own else palette.muted,
+        color=SERIES[0] if own else MUTED,
         linewidth=2 if own else 1,
         zorder=3 if own else 2,
     )

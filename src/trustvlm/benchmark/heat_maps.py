@@ -12,15 +12,15 @@ import numpy as np
 
 from trustvlm.benchmark.captions import basis_words, capitalised
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.statistics import Spread, spread
+from trustvlm.benchmark.statistics import spread
 from trustvlm.exceptions import InputError
-from trustvlm.plots.svg import BANNER_HEIGHT, Drawing, Palette, ink_on, write_banner
+from trustvlm.plots.figure import INK, WRONG, Figure, ink_on
 from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, unit_words
-from trustvlm.tables.table import UNDEFINED, Head, Line, Table, slug, spread_cell
+from trustvlm.tables.table import UNDEFINED, Head, Line, Spread, Table, slug, spread_cell
 from trustvlm.text import shortened
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 
 # Means of a metric by two keys of the rows, over what all cells share.
@@ -197,7 +197,7 @@ def heat_map(
     banner: str = "",
     shade_columns: bool = False,
     convention: str = "exact",
-) -> Drawing:
+) -> Figure:
     """Write means of a metric by two keys of the rows into cells, and shade these by them.
 
     Means are over the data sets and draws that every cell with values has, so that cells can be
@@ -212,7 +212,7 @@ def heat_map(
     keys, words
         Of lines and of columns, and what the axes call them.
     name, title
-        As of `Drawing`.
+        As of `Figure`.
     framed
         Line and column of a cell with a frame.
     of
@@ -242,11 +242,10 @@ def heat_map(
         "The frame marks the default, which nothing was tuned for." if framed else "",
     ]
 
-    def draw(figure: Figure, palette: Palette) -> None:
+    def draw(body: FigureBase) -> None:
         from matplotlib.patches import Rectangle
 
-        write_banner(figure, palette, banner)
-        axes = figure.subplots()
+        axes = body.subplots()
         axes.set_xlim(0, len(found.columns))
         axes.set_ylim(len(found.lines), 0)
         for y, one in enumerate(found.lines):
@@ -262,10 +261,10 @@ def heat_map(
                     ha="center",
                     va="center",
                     fontsize=12,
-                    color=palette.ink if colour is None else ink_on(*colour),
+                    color=INK if colour is None else ink_on(*colour),
                 )
                 if framed == (one, other):
-                    frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=palette.series[1])
+                    frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=WRONG)
                     frame.set(linewidth=3, clip_on=False, zorder=5)
                     axes.add_patch(frame)
         xs, ys = (np.arange(len(found.columns)) + 0.5, np.arange(len(found.lines)) + 0.5)
@@ -283,14 +282,15 @@ def heat_map(
         axes.set_ylabel(words[0])
         axes.set_xlabel(words[1])
 
-    return Drawing(
+    return Figure(
         name=name,
         title=title,
         caption=" ".join(filter(None, caption)),
         width=max(320.0, _CELL[0] * len(found.columns) + 170.0),
         # A single line has to leave room for the name of its axis.
-        height=max(_CELL[1] * len(found.lines), 100.0) + 130.0 + (BANNER_HEIGHT if banner else 0),
+        height=max(_CELL[1] * len(found.lines), 100.0) + 130.0,
         draw=draw,
+        banner=banner,
     )
 
 
@@ -328,7 +328,7 @@ def sensitivity_figure(
     chosen: tuple[float, float] | None = (1.0, 0.01),
     banner: str = "",
     convention: str = "exact",
-) -> Drawing:
+) -> Figure:
     """Draw a metric by weight and temperature; a frame marks the chosen pair.
 
     Parameters
@@ -355,7 +355,7 @@ def sensitivity_figure(
     )
 
 
-def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact") -> Drawing:
+def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact") -> Figure:
     """Draw a metric by the model that predicts and the encoder that verifies.
 
     Parameters
@@ -380,7 +380,7 @@ def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact
 
 def shift_figure(
     rows: Sequence[Row], metric: str, *, name: str = "", of: str = "", convention: str = "exact"
-) -> Drawing:
+) -> Figure:
     """Draw a metric by the domain that the shots are from and the data set that is tested.
 
     Parameters

@@ -38,8 +38,8 @@ from trustvlm.benchmark.score_tables import (
     shots_table,
     tally_table,
 )
-from trustvlm.files import write_bytes, write_text
-from trustvlm.plots.svg import Drawing
+from trustvlm.files import write_text
+from trustvlm.plots.figure import Figure
 from trustvlm.report.page import environment_of
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL
 from trustvlm.tables import markup
@@ -60,7 +60,7 @@ class Section:
     name: str
     title: str
     words: str
-    drawings: tuple[Drawing, ...] = ()
+    drawings: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
 
@@ -173,7 +173,7 @@ def _modalities(analysis: Analysis) -> Section:
 
 def _shots(analysis: Analysis) -> Section:
     main = main_metric(analysis)
-    drawings: list[Drawing] = []
+    drawings: list[Figure] = []
     tables: list[Table] = []
     if len(analysis.results.shots) > 1:
         shown = dict.fromkeys([main, *(m for m in analysis.metrics if m == "auroc")])
@@ -232,12 +232,12 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     return files
 
 
-def write_drawing(drawing: Drawing, folder: Path) -> list[Path]:
+def write_drawing(drawing: Figure, folder: Path) -> list[Path]:
     """Write `figures/<name>.svg` and `.pdf`; return the files."""
     stem = folder / "figures" / drawing.name
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "pdf")]
-    write_text(files[0], drawing.svg_file())
-    write_bytes(files[1], drawing.pdf())
+    for file in files:
+        drawing.save(file)
     return files
 
 
@@ -255,7 +255,7 @@ def write_sections(
         drawing.keep(element)
 
 
-def _drawn(drawing: Drawing, folder: Path) -> str:
+def _drawn(drawing: Figure, folder: Path) -> str:
     write_drawing(drawing, folder)
     return drawing.svg()
 

@@ -19,13 +19,14 @@ from trustvlm.benchmark.captions import (
     study_words,
 )
 from trustvlm.benchmark.results import Row, setting_of
-from trustvlm.benchmark.statistics import Comparison, Mark
+from trustvlm.benchmark.statistics import Comparison
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of, unit_words, units_words
 from trustvlm.tables.table import (
     UNDEFINED,
     Cell,
     Head,
     Line,
+    Mark,
     Table,
     rank_cell,
     signed,

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,28 +27,7 @@ from trustvlm.metrics.bootstrap import (
 from trustvlm.metrics.conventions import value
 from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
 from trustvlm.metrics.paired import holm, two_sided_p_value
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A metric over several draws.
-
-    Attributes
-    ----------
-    mean
-        Over the draws in which it is defined; NaN if there are none.
-    sd
-        Standard deviation of the sample (n - 1 in the denominator); NaN below two draws.
-    n
-        Draws in which it is defined.
-    n_undefined
-        Draws in which it is not.
-    """
-
-    mean: float
-    sd: float
-    n: int
-    n_undefined: int = 0
+from trustvlm.tables.table import Mark, Spread
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -244,8 +223,6 @@ def _ranks(ranking: Ranking) -> bytes:
 
 
 # Which scores of a column deserve a mark: those that a test finds ahead of the others.
-
-Mark: TypeAlias = Literal["", "best", "second"]
 
 
 def leaders(

@@ -19,7 +19,7 @@ from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.files import write_text
 from trustvlm.metrics.paired import holm
-from trustvlm.plots.risk_coverage import risk_coverage_svg
+from trustvlm.plots.risk_coverage import risk_coverage_figure
 from trustvlm.report.page import render
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
 from trustvlm.tables.metrics import COLUMNS, MetricColumn, number
@@ -650,7 +650,7 @@ def comparison_figure(found: Compared) -> str:
         curves[name] = Acceptance.of(confidence, correct).curve()
         band = metrics.risk_band(confidence, correct, curves[name][0], n_resamples=_RESAMPLES)
         bands[name] = (band.low, band.high)
-    return risk_coverage_svg(curves, highlight=list(curves)[-1], bands=bands)
+    return risk_coverage_figure(curves, highlight=list(curves)[-1], bands=bands).svg()
 
 
 def comparison_table(found: Compared) -> Table:

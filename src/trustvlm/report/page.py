@@ -15,10 +15,11 @@ import numpy as np
 from trustvlm import metrics
 from trustvlm._version import __version__
 from trustvlm.files import write_text
+from trustvlm.plots.figure import Figure
 from trustvlm.plots.risk_coverage import (
-    confidence_histogram_svg,
-    reliability_svg,
-    risk_coverage_svg,
+    confidence_histogram,
+    reliability_diagram,
+    risk_coverage_figure,
 )
 from trustvlm.report.sections import (
     ClassRow,
@@ -115,8 +116,7 @@ def write_figures(evaluation: EvaluationResult, folder: str | os.PathLike[str]) 
     """Write the figures of the report as SVG files, and return these.
 
     They are `risk-coverage.svg`, `confidence-histogram.svg` and, for a calibrated model,
-    `reliability.svg`; none for fewer than two images. Each stands alone, black on whatever lies
-    behind it; within a page it takes the page's colours.
+    `reliability.svg`; none for fewer than two images. Each stands alone, dark on white.
 
     Parameters
     ----------
@@ -126,10 +126,9 @@ def write_figures(evaluation: EvaluationResult, folder: str | os.PathLike[str]) 
         Where to write; missing folders are made, files of the same names replaced.
     """
     written = []
-    for name, drawing in drawings(evaluation).items():
-        target = Path(folder) / f"{name}.svg"
-        write_text(target, drawing + "\n")
-        written.append(target)
+    for figure in figures_of(evaluation):
+        written.append(Path(folder) / f"{figure.name}.svg")
+        figure.save(written[-1])
     return written
 
 
@@ -146,23 +145,22 @@ def acceptances(evaluation: EvaluationResult) -> dict[str, Acceptance]:
     }
 
 
-def drawings(evaluation: EvaluationResult) -> dict[str, str]:
-    """Return the figures by name as SVG; those that there is too little data for are left out."""
+def figures_of(evaluation: EvaluationResult) -> list[Figure]:
+    """Return the figures of an evaluation; those that there is too little data for are left out."""
     n, correct = len(evaluation.labels), evaluation.correct()
-    found = {}
+    figures = []
     if n >= 2:
-        found["risk-coverage"] = _risk_coverage(evaluation)
-        found["confidence-histogram"] = confidence_histogram_svg(
-            evaluation.results[evaluation.score].confidence, correct, score=evaluation.score
-        )
+        confidence = evaluation.results[evaluation.score].confidence
+        figures.append(_risk_coverage(evaluation))
+        figures.append(confidence_histogram(confidence, correct, score=evaluation.score))
     if n and evaluation.model.get("calibration"):
         p = np.array(evaluation.verdicts.column("p_correct"))
-        found["reliability"] = reliability_svg(p, correct)
-    return found
+        figures.append(reliability_diagram(p, correct))
+    return figures
 
 
-def _risk_coverage(evaluation: EvaluationResult) -> str:
-    curves = {name: found.curve() for name, found in acceptances(evaluation).items()}
+def _risk_coverage(evaluation: EvaluationResult) -> Figure:
+    curves = {name: accepted.curve() for name, accepted in acceptances(evaluation).items()}
     coverage = curves[evaluation.score][0]
     bands = {}
     for name in {evaluation.score, "msp"} & curves.keys():
@@ -170,7 +168,7 @@ def _risk_coverage(evaluation: EvaluationResult) -> str:
         correct = evaluation.correct(name)
         band = metrics.risk_band(confidence, correct, coverage, n_resamples=_RESAMPLES)
         bands[name] = (band.low, band.high)
-    return risk_coverage_svg(
+    return risk_coverage_figure(
         curves,
         highlight=evaluation.score,
         bands=bands,
@@ -236,7 +234,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         points=working_points(compared) if compared else [],
         compared=list(compared),
         # Made by this package, which escapes what comes from data.
-        figures={k: Markup(v) for k, v in drawings(evaluation).items()},  # noqa: S704
+        figures={f.name: Markup(f.svg()) for f in figures_of(evaluation)},  # noqa: S704
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
         classes=shown,

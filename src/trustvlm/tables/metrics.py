@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import Evaluation
+from trustvlm.metrics.info import METRIC_INFO
 
 
 @dataclass(frozen=True)
@@ -54,66 +55,9 @@ class MetricColumn:
         return max(values) if self.higher_is_better else min(values)
 
 
-COLUMNS = (
-    MetricColumn(
-        "accuracy", "Accuracy", 100, True, "Share of the images whose predicted label is right."
-    ),
-    MetricColumn(
-        "aurc",
-        "AURC",
-        1000,
-        False,
-        "Area under the risk-coverage curve: the share of wrong labels among the accepted images, "
-        "averaged over every possible number of accepted images.",
-    ),
-    MetricColumn(
-        "eaurc",
-        "E-AURC",
-        1000,
-        False,
-        "Excess AURC: what is left of the AURC when that of a perfect order (all right labels "
-        "first) is subtracted, so that only the quality of the order counts.",
-    ),
-    MetricColumn(
-        "augrc",
-        "AUGRC",
-        1000,
-        False,
-        "Area under the generalised risk-coverage curve: the share of all images that are "
-        "accepted and wrong, averaged over every possible number of accepted images.",
-    ),
-    MetricColumn(
-        "auroc",
-        "AUROC",
-        100,
-        True,
-        "How often a right prediction is trusted more than a wrong one, over all such pairs; "
-        "50 % is a coin toss.",
-    ),
-    MetricColumn(
-        "fpr95",
-        "FPR95",
-        100,
-        False,
-        "Share of the wrong predictions that are still accepted when the threshold lets 95 % of "
-        "the right ones through.",
-    ),
-    MetricColumn(
-        "aupr_success",
-        "AUPR-success",
-        100,
-        True,
-        "Area under the precision-recall curve that looks for right predictions among the "
-        "most trusted; its floor is the accuracy.",
-    ),
-    MetricColumn(
-        "aupr_error",
-        "AUPR-error",
-        100,
-        True,
-        "Area under the precision-recall curve that looks for wrong predictions among the "
-        "least trusted; its floor is the error rate.",
-    ),
+COLUMNS = tuple(
+    MetricColumn(info.name, info.title, info.scale, info.higher_is_better, info.meaning)
+    for info in METRIC_INFO.values()
 )
 # What fits a terminal of 80 columns.
 NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.key.startswith("aupr"))

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from trustvlm.benchmark.statistics import Mark, Spread
+from typing import Literal, TypeAlias
 
 UNDEFINED = "–"
+
+# What a cell leads by, where a test says so.
+Mark: TypeAlias = Literal["", "best", "second"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over several draws.
+
+    Attributes
+    ----------
+    mean
+        Over the draws in which it is defined; NaN if there are none.
+    sd
+        Standard deviation of the sample (n - 1 in the denominator); NaN below two draws.
+    n
+        Draws in which it is defined.
+    n_undefined
+        Draws in which it is not.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    n_undefined: int = 0
 
 
 @dataclass(frozen=True)

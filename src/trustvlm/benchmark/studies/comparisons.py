@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from trustvlm.benchmark.analysis import CoverageGain, coverage_gains
 from trustvlm.benchmark.captions import basis_words
 from trustvlm.benchmark.dataset import ArraySet
@@ -80,12 +78,8 @@ def _show(rows: Sequence[Row], plan: Plan) -> Section:
     datasets = list(dict.fromkeys(str(row["dataset"]) for row in rows))
 
     def curve(dataset: str, other: str) -> Curve:
-        found = [spread(_gains(rows, dataset, other, coverage)) for coverage in COVERAGES]
-        return Curve(
-            100 * np.array(COVERAGES),
-            100 * np.array([point.mean for point in found]),
-            100 * np.array([point.sd for point in found]),
-        )
+        spreads = [spread(_gains(rows, dataset, other, coverage)) for coverage in COVERAGES]
+        return Curve.of_spreads([100 * coverage for coverage in COVERAGES], spreads, 100)
 
     drawing = small_multiples(
         [Panel(d, {f"over {other}": curve(d, other) for other in others}) for d in datasets],

@@ -16,12 +16,12 @@ from trustvlm.benchmark.encoded import Material
 from trustvlm.benchmark.outputs import Section
 from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.run import evaluate_quietly, values_of
-from trustvlm.benchmark.statistics import Spread, spread
+from trustvlm.benchmark.statistics import spread
 from trustvlm.benchmark.studies.study import Plan, Study, prepared
+from trustvlm.plots.figure import Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
-from trustvlm.plots.svg import Drawing
 from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
-from trustvlm.tables.table import Head, Line, Table, slug, spread_cell
+from trustvlm.tables.table import Head, Line, Spread, Table, slug, spread_cell
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 GROUPS = {
@@ -106,7 +106,7 @@ def _show(rows: Sequence[Row], plan: Plan) -> Section:
     )
 
 
-def _metric_figure(rows: Sequence[Row], plan: Plan) -> Drawing:
+def _metric_figure(rows: Sequence[Row], plan: Plan) -> Figure:
     column = METRIC_COLUMNS[plan.metric]
     return _figure(
         rows,
@@ -120,7 +120,7 @@ def _metric_figure(rows: Sequence[Row], plan: Plan) -> Drawing:
     )
 
 
-def _accepted_figure(rows: Sequence[Row], plan: Plan) -> Drawing:
+def _accepted_figure(rows: Sequence[Row], plan: Plan) -> Figure:
     return _figure(
         [row for row in rows if row["group"] != "all"],
         "accepted",
@@ -144,18 +144,14 @@ def _figure(
     title: str,
     says: str,
     y_label: str,
-) -> Drawing:
+) -> Figure:
     shares = sorted({float(row["missing"]) for row in rows})
     scores = list(dict.fromkeys(str(row["score"]) for row in rows))
     means = _means(rows, key)
 
     def curve(score: str, group: str) -> Curve:
-        found = [means.get((score, share, group), _NOTHING) for share in shares]
-        return Curve(
-            100 * np.array(shares),
-            scale * np.array([point.mean for point in found]),
-            scale * np.array([point.sd for point in found]),
-        )
+        spreads = [means.get((score, share, group), _NOTHING) for share in shares]
+        return Curve.of_spreads([100 * share for share in shares], spreads, scale)
 
     return small_multiples(
         [

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from trustvlm.benchmark.captions import basis_words, capitalised
 from trustvlm.benchmark.encoded import Material
 from trustvlm.benchmark.heat_maps import matrix_table, sensitivity_figure
@@ -16,8 +14,8 @@ from trustvlm.benchmark.run import evaluate_quietly, values_of
 from trustvlm.benchmark.statistics import spread
 from trustvlm.benchmark.studies.study import Plan, Study
 from trustvlm.pipeline.select import TEMPERATURES, WEIGHTS
+from trustvlm.plots.figure import Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
-from trustvlm.plots.svg import Drawing
 from trustvlm.scores import ScoreResult, get
 from trustvlm.scores.comparison import Comparison, compare
 from trustvlm.scores.prototype_scores import sweep_comparison
@@ -107,14 +105,14 @@ def _show(rows: Sequence[Row], plan: Plan) -> Section:
     )
 
 
-def _weight_figure(rows: Sequence[Row], plan: Plan) -> Drawing:
+def _weight_figure(rows: Sequence[Row], plan: Plan) -> Figure:
     """Both variants against the weight, on each data set; the default is a line."""
     column, defaults = METRIC_COLUMNS[plan.metric], get("trustvlm_star").parameters
     shown = [row for row in rows if row["temperature"] in (None, defaults["temperature"])]
     weights = sorted({row["weight"] for row in shown})
 
     def curve(dataset: str, score: str) -> Curve:
-        found = [
+        spreads = [
             spread(
                 [
                     value_of(row, plan.metric)
@@ -124,11 +122,7 @@ def _weight_figure(rows: Sequence[Row], plan: Plan) -> Drawing:
             )
             for weight in weights
         ]
-        return Curve(
-            np.arange(len(weights), dtype=np.float64),
-            column.scale * np.array([point.mean for point in found]),
-            column.scale * np.array([point.sd for point in found]),
-        )
+        return Curve.of_spreads(range(len(weights)), spreads, column.scale)
 
     return small_multiples(
         [
