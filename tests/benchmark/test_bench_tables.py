@@ -429,8 +429,8 @@ def test_formats_mark_the_same_cells(analysis):
 def test_the_same_results_make_the_same_tables(results):
     first, second = (
         [
-            form.render(metric_table(analyse(results, ["aurc"], n_resamples=60), "aurc"))
-            for form in (markup, markup, markup)
+            render(metric_table(analyse(results, ["aurc"], n_resamples=60), "aurc"))
+            for render in (markup.render_markdown, markup.render_latex, markup.render_html)
         ]
         for _ in range(2)
     )
