@@ -126,6 +126,7 @@ def test_a_page_alone_links_to_no_file_and_writes_none(results, tmp_path):
     assert "files beside it" not in page.text
 
 
+@pytest.mark.usefixtures("page")
 def test_figures_of_the_page_are_those_of_the_files(folder):
     text = (folder / "index.html").read_text("utf-8")
     files = sorted((folder / "figures").glob("*.svg"))
