@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING
 from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.captions import RowsSummary, cautions, findings
-from trustvlm.benchmark.results import Results, Setting, readable, setting_of, write_rows
-from trustvlm.benchmark.run import Workers
-from trustvlm.benchmark.score_tables import failure_table
-from trustvlm.benchmark.sections import (
+from trustvlm.benchmark.report_sections import (
     ReportSection,
     main_metric,
     named,
@@ -27,6 +24,9 @@ from trustvlm.benchmark.sections import (
     write_statistics,
     write_table,
 )
+from trustvlm.benchmark.results import Results, Setting, readable, setting_of, write_rows
+from trustvlm.benchmark.run import Workers
+from trustvlm.benchmark.score_tables import failure_table
 from trustvlm.benchmark.studies import STUDIES
 from trustvlm.benchmark.studies.study import StudyRunner, StudySettings
 from trustvlm.exceptions import InputError

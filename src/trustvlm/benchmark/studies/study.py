@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
+from trustvlm.benchmark.report_sections import ReportSection
 from trustvlm.benchmark.results import (
     Results,
     Row,
@@ -32,7 +33,6 @@ from trustvlm.benchmark.run import (
     usable_scores,
     values_of,
 )
-from trustvlm.benchmark.sections import ReportSection
 from trustvlm.plots.figure import Figure
 from trustvlm.scores import Evidence, PreparedScore, ScoreResult, get, names, prepare
 from trustvlm.tables.table import Table
