@@ -18,10 +18,10 @@ from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.captions import findings
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import Grid, run_grid
-from trustvlm.benchmark.outputs import Section, main_metric, sections
 from trustvlm.benchmark.page import write_page
+from trustvlm.benchmark.report_sections import ReportSection, main_metric, sections
 from trustvlm.benchmark.results import Results
-from trustvlm.benchmark.studies import STUDIES, Plan
+from trustvlm.benchmark.studies import STUDIES, StudySettings
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.files import write_text
 from trustvlm.plots.figure import Figure
@@ -71,7 +71,7 @@ def main() -> None:
     results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
     folder = options.docs / "results" / "offline-sets"
     shutil.rmtree(folder, ignore_errors=True)
-    shown = {setting: grid.answers.sections(setting) for setting in results.settings}
+    shown = {setting: grid.studies.sections(setting) for setting in results.settings}
     write_page(
         results,
         folder,
@@ -91,37 +91,37 @@ def main() -> None:
 def document(results: Results, grid: Grid, folder: Path, docs: Path) -> Iterable[str]:
     analyses = [analyse(results.of(setting), METRICS) for setting in results.settings]
     first = analyses[0]
-    found = {s.name: s for s in [*sections(first), *grid.answers.sections(results.settings[0])]}
+    found = {s.name: s for s in [*sections(first), *grid.studies.sections(results.settings[0])]}
     yield HEAD
     yield "## Which scores lead\n"
     yield verified(first) + " " + " ".join(findings(first, main_metric(first))) + "\n"
-    yield from pictures(found["ranks"].drawings, folder, docs)
+    yield from pictures(found["ranks"].figures, folder, docs)
     for analysis in analyses:
         overview = next(t for s in sections(analysis) for t in s.tables if t.name == "overview")
         yield table(overview, verified(analysis))
     yield table(found["metrics"].tables[1], verified(first))
     yield table(next(t for t in found["metrics"].folded if t.name == "auroc"), verified(first))
     yield from section(found["modalities"], folder, docs)
-    yield from section(found["shots"], folder, docs, found["shots"].drawings[:1])
+    yield from section(found["shots"], folder, docs, found["shots"].figures[:1])
     yield from section(encoders(results), folder, docs)
     # A panel for each data set makes figures large: those are on the page.
-    yield from section(found["sensitivity"], folder, docs, found["sensitivity"].drawings[:1])
+    yield from section(found["sensitivity"], folder, docs, found["sensitivity"].figures[:1])
     yield from section(found["shift"], folder, docs)
     yield from section(found["missing"], folder, docs)
     yield from section(found["gain"], folder, docs, ())
 
 
-def encoders(results: Results) -> Section:
+def encoders(results: Results) -> ReportSection:
     scores = ("trustvlm", "trustvlm_star")
     rows = [r for r in results.rows if r["shots"] == results.largest and r["score"] in scores]
-    return STUDIES["encoders"].show(rows, Plan(convention=results.convention))
+    return STUDIES["encoders"].show(rows, StudySettings(convention=results.convention))
 
 
 def section(
-    found: Section, folder: Path, docs: Path, drawings: Sequence[Figure] | None = None
+    found: ReportSection, folder: Path, docs: Path, drawings: Sequence[Figure] | None = None
 ) -> Iterable[str]:
-    yield f"## {found.title}\n\n{markup.escape_markdown(found.words)}\n"
-    yield from pictures(found.drawings if drawings is None else drawings, folder, docs)
+    yield f"## {found.title}\n\n{markup.escape_markdown(found.text)}\n"
+    yield from pictures(found.figures if drawings is None else drawings, folder, docs)
     for one in found.tables:
         yield table(one)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["page", "analysis", "latex", "drawing"])
+@pytest.mark.parametrize("module", ["page", "analysis", "score_tables", "figures", "grid"])
 def test_matplotlib_and_torch_are_imported_late(module):
     program = (
         f"import sys, trustvlm.benchmark.{module}; "

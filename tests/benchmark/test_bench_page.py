@@ -13,8 +13,8 @@ import pytest
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
 from trustvlm.benchmark.heat_maps import sensitivity_figure
-from trustvlm.benchmark.outputs import Section, sections
 from trustvlm.benchmark.page import write_page
+from trustvlm.benchmark.report_sections import ReportSection, named, sections
 from trustvlm.benchmark.results import Results, Setting
 from trustvlm.exceptions import InputError
 
@@ -126,14 +126,13 @@ def test_a_page_alone_links_to_no_file_and_writes_none(results, tmp_path):
     assert "files beside it" not in page.text
 
 
-def test_styles_of_figures_are_shared_and_defined(folder):
+@pytest.mark.usefixtures("page")
+def test_figures_of_the_page_are_those_of_the_files(folder):
     text = (folder / "index.html").read_text("utf-8")
-    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert figures
-    assert not any("style=" in figure for figure in figures)
-    used = {name for figure in figures for name in re.findall(r'class="(f\d+)"', figure)}
-    (sheet,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
-    assert used == set(re.findall(r"\.(f\d+)\{", sheet))
+    files = sorted((folder / "figures").glob("*.svg"))
+    assert len(files) == len(re.findall(r"<svg\b", text)) > 1
+    for file in files:
+        assert file.read_text("utf-8").strip() in text
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(page):
@@ -193,7 +192,7 @@ def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
         for w in (0.1, 1.0)
         for t in (0.01, 0.1)
     ]
-    study = Section("tuning", "Tuning", "Why.", (sensitivity_figure(sensitivity, "aurc"),))
+    study = ReportSection("tuning", "Tuning", "Why.", (sensitivity_figure(sensitivity, "aurc"),))
     seen = []
     page = written(
         results,
@@ -263,7 +262,7 @@ def test_degenerate_studies_have_a_page(results, tmp_path):
 
 def test_names_that_differ_in_signs_alone_have_names_of_their_own():
     analysis = analyse(make_results(["a/b", "a_b", "a b"], draws=1), ["aurc"], n_resamples=9)
-    found = [table.name for part in sections(analysis, "p-") for table in part.folded]
+    found = [table.name for part in named(sections(analysis), "p-") for table in part.folded]
     assert {name for name in found if "dataset" in name} == {
         "p-dataset-a-b",
         "p-dataset-a-b-2",

@@ -8,6 +8,7 @@ import pytest
 
 from trustvlm import datasets
 from trustvlm.benchmark.config import read_config
+from trustvlm.benchmark.grid import chosen_studies
 from trustvlm.benchmark.studies import STUDIES
 from trustvlm.models import presets
 
@@ -27,7 +28,7 @@ def test_the_papers_study_has_every_set_architecture_and_encoder():
     cells = config.cells()
     assert len(cells) == len(set(map(repr, cells))) == 17 * 21 * 5 * 5
     assert config.scores == ()
-    assert config.studies == tuple(STUDIES)
+    assert chosen_studies(config) == list(STUDIES.values())
     assert (config.protocols, config.preset) == (("paper",), "paper")
     weights = {d.name: config.parameters_of(d).get("trustvlm", {}) for d in config.datasets}
     assert weights["pets"] == {"weight": 0.1}

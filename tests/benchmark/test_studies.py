@@ -17,19 +17,19 @@ from pictures import write_class_folders
 from trustvlm import metrics, scores
 from trustvlm.benchmark import ArraySet, load_arrays, run_study
 from trustvlm.benchmark.config import read_config
+from trustvlm.benchmark.dataset import EncodedDataset
 from trustvlm.benchmark.grid import run_grid
+from trustvlm.benchmark.page import write_study_page
 from trustvlm.benchmark.results import Setting
-from trustvlm.benchmark.studies import STUDIES, Plan
-from trustvlm.benchmark.studies.missing import classes_without_shots
-from trustvlm.benchmark.studies.runner import Answers, write_answers
-from trustvlm.benchmark.studies.sensitivity import BANNER
-from trustvlm.benchmark.studies.shift import halves
-from trustvlm.benchmark.studies.study import material_of
+from trustvlm.benchmark.studies import STUDIES, StudySettings
+from trustvlm.benchmark.studies.comparisons import BANNER
+from trustvlm.benchmark.studies.shots import classes_without_shots, halves
+from trustvlm.benchmark.studies.study import StudyRunner
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.scores.few_shot import draw_shots
 
-PLAN = Plan(shots=(1, 4), draws=2)
+SETTINGS = StudySettings(shots=(1, 4), draws=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +42,15 @@ def sets(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def material(sets):
-    return material_of(sets[0], sets[1:], PLAN.shots, PLAN.draws)
+def encoded(sets):
+    return EncodedDataset.from_arrays(sets[0], sets[1:], SETTINGS.shots, SETTINGS.draws)
 
 
 @pytest.fixture(scope="module")
-def answers(material):
-    found = Answers(list(STUDIES.values()), PLAN)
-    found.add(material)
-    return found
+def runner(encoded):
+    runner = StudyRunner(list(STUDIES.values()), SETTINGS)
+    runner.add(encoded)
+    return runner
 
 
 def evaluated(name, test, known, **parameters):
@@ -81,24 +81,24 @@ def shots_of(support, shots, draw):
     return support.rows(draw_shots(support.labels, support.n_classes, shots, draw=draw).indices)
 
 
-def test_modalities_and_shots_are_rows_of_the_benchmark(answers, sets):
+def test_modalities_and_shots_are_rows_of_the_benchmark(runner, sets):
     everything = {
         (row["dataset"], row["score"], row["shots"], row["draw"]): row
-        for row in run_study(sets[0], sets[1:], shots=PLAN.shots, draws=PLAN.draws).rows
+        for row in run_study(sets[0], sets[1:], shots=SETTINGS.shots, draws=SETTINGS.draws).rows
     }
     for study, counts in (("modalities", {4}), ("shots", {1, 4})):
-        rows = answers.rows[study]
+        rows = runner.rows[study]
         assert {row["shots"] for row in rows} == counts
         for row in rows:
             same = everything[row["dataset"], row["score"], row["shots"], row["draw"]]
             assert {key: row[key] for key in same} == same
-    assert {row["score"] for row in answers.rows["modalities"]} == {
+    assert {row["score"] for row in runner.rows["modalities"]} == {
         "msp", "image_similarity", "trustvlm", "trustvlm_star"
     }  # fmt: skip
 
 
-def test_sensitivity_is_the_score_under_each_setting(answers, sets):
-    rows = answers.rows["sensitivity"]
+def test_sensitivity_is_the_score_under_each_setting(runner, sets):
+    rows = runner.rows["sensitivity"]
     star = [row for row in rows if row["score"] == "trustvlm_star"]
     assert len({(row["weight"], row["temperature"]) for row in star}) * 2 * 2 == len(star)
     assert (1.0, 0.01) in {(row["weight"], row["temperature"]) for row in star}
@@ -110,15 +110,15 @@ def test_sensitivity_is_the_score_under_each_setting(answers, sets):
         assert_values(row, found.confidence, right)
 
 
-def test_weight_zero_is_the_text_alone(answers):
-    zero = [r for r in answers.rows["sensitivity"] if not r["weight"]]
-    text = {r["dataset"]: r["aurc"] for r in answers.rows["modalities"] if r["score"] == "msp"}
+def test_weight_zero_is_the_text_alone(runner):
+    zero = [r for r in runner.rows["sensitivity"] if not r["weight"]]
+    text = {r["dataset"]: r["aurc"] for r in runner.rows["modalities"] if r["score"] == "msp"}
     assert zero
     assert all(row["aurc"] == text[row["dataset"]] for row in zero)
 
 
-def test_encoders_of_arrays_are_the_features_and_the_models_own_space(answers, sets):
-    rows = answers.rows["encoders"]
+def test_encoders_of_arrays_are_the_features_and_the_models_own_space(runner, sets):
+    rows = runner.rows["encoders"]
     assert {row["vision"] for row in rows} == {"features", "image_embeddings"}
     for row in rows:
         test = next(t for t in sets[1:] if t.name == row["dataset"])
@@ -137,8 +137,8 @@ def test_halves_part_each_class_and_share_no_image():
     assert np.bincount(labels[tested], minlength=3).tolist() == [4, 1, 2]
 
 
-def test_shift_tests_the_same_images_whatever_the_shots_are_from(answers, sets):
-    rows = answers.rows["shift"]
+def test_shift_tests_the_same_images_whatever_the_shots_are_from(runner, sets):
+    rows = runner.rows["shift"]
     assert {row["support"] for row in rows} == {
         "no shots: msp", "pets__train", "pets__test", "pets__test_far"
     }  # fmt: skip
@@ -158,7 +158,7 @@ def test_no_shot_is_a_copy_of_a_test_image(sets, monkeypatch):
     test = sets[1]
     # Two copies of every image: a careless half would hold one of each.
     twice = test.rows(np.repeat(np.arange(len(test)), 2))
-    material = material_of(sets[0], [twice, sets[2]], PLAN.shots, PLAN.draws)
+    encoded = EncodedDataset.from_arrays(sets[0], [twice, sets[2]], SETTINGS.shots, SETTINGS.draws)
     seen = set(twice.rows(halves(twice.labels)[1]).contents())
     lent, shots = [], ArraySet.shots
 
@@ -167,7 +167,7 @@ def test_no_shot_is_a_copy_of_a_test_image(sets, monkeypatch):
         return shots(self, chosen)
 
     monkeypatch.setattr(ArraySet, "shots", remember)
-    assert STUDIES["shift"].measure(material, PLAN)
+    assert STUDIES["shift"].measure(encoded, SETTINGS)
     assert lent
     assert not seen & set(lent)
 
@@ -180,8 +180,8 @@ def test_missing_classes_are_nested_and_leave_one():
     assert len({tuple(classes_without_shots(20, 0.5, draw)) for draw in range(4)}) == 4
 
 
-def test_missing_rows_are_those_of_the_remaining_shots(answers, sets):
-    rows = answers.rows["missing"]
+def test_missing_rows_are_those_of_the_remaining_shots(runner, sets):
+    rows = runner.rows["missing"]
     whole = {(r["dataset"], r["draw"], r["score"]): r for r in rows if r["group"] == "all"}
     assert len(whole) == 2 * 2 * 6
     for row in rows:
@@ -201,10 +201,10 @@ def test_missing_rows_are_those_of_the_remaining_shots(answers, sets):
         assert row["accepted"] <= (found.confidence[members] >= least).mean() + 1e-12
 
 
-def test_gains_are_differences_of_accuracy_and_only_draw_0_has_intervals(answers):
-    rows = answers.rows["gain"]
+def test_gains_are_differences_of_accuracy_and_only_draw_0_has_intervals(runner):
+    rows = runner.rows["gain"]
     accuracy = {
-        (r["dataset"], r["draw"], r["score"]): r["accuracy"] for r in answers.rows["modalities"]
+        (r["dataset"], r["draw"], r["score"]): r["accuracy"] for r in runner.rows["modalities"]
     }
     for row in rows:
         assert row["gain"] == pytest.approx(row["accuracy"] - row["other_accuracy"])
@@ -215,41 +215,41 @@ def test_gains_are_differences_of_accuracy_and_only_draw_0_has_intervals(answers
         assert (row["low"] is None) == (row["draw"] > 0)
 
 
-def every_section(answers):
-    return [*answers.sections(Setting()), *answers.general()]
+def every_section(runner):
+    return [*runner.sections(Setting()), *runner.general()]
 
 
-def test_every_study_has_figures_and_tables_whose_captions_say_what_they_rest_on(answers):
-    sections = every_section(answers)
+def test_every_study_has_figures_and_tables_whose_captions_say_what_they_rest_on(runner):
+    sections = every_section(runner)
     assert {section.name for section in sections} == set(STUDIES)
     for section in sections:
-        assert section.drawings
+        assert section.figures
         assert section.tables or section.folded
-        for drawing in section.drawings:
-            assert re.search(r"shots per class; (2 draws|draw 0) of the shots; ", drawing.caption)
-            assert re.search(r"\d test images", drawing.caption)
-            assert "Convention exact" in drawing.caption
-            assert re.search(r"lower is better|in percent|percentage points", drawing.caption)
-            assert drawing.svg().startswith("<svg")
+        for figure in section.figures:
+            assert re.search(r"shots per class; (2 draws|draw 0) of the shots; ", figure.caption)
+            assert re.search(r"\d test images", figure.caption)
+            assert "Convention exact" in figure.caption
+            assert re.search(r"lower is better|in percent|percentage points", figure.caption)
+            assert figure.svg().startswith("<svg")
         for table in (*section.tables, *section.folded):
             assert "Convention exact" in table.caption
             assert all(len(line.cells) + 1 == len(table.heads) for line in table.lines)
 
 
-def test_the_sensitivity_study_says_aloud_that_it_shows_test_images(answers):
-    (section,) = (s for s in every_section(answers) if s.name == "sensitivity")
+def test_the_sensitivity_study_says_aloud_that_it_shows_test_images(runner):
+    (section,) = (s for s in every_section(runner) if s.name == "sensitivity")
     assert "TEST images" in section.title
-    assert "chosen on test data" in section.words
-    for drawing in section.drawings:
-        assert BANNER in drawing.svg().replace("&lt;", "<")
-        assert drawing.caption.startswith(BANNER)
+    assert "chosen on test data" in section.text
+    for figure in section.figures:
+        assert BANNER in figure.svg().replace("&lt;", "<")
+        assert figure.caption.startswith(BANNER)
     for table in section.folded:
         assert "TEST images" in table.title
         assert table.caption.startswith("These are test images")
 
 
-def test_the_page_has_every_study_and_its_files(answers, tmp_path):
-    page = write_answers(answers, tmp_path, title="A <study>", cautions=["One <set> failed."])
+def test_the_page_has_every_study_and_its_files(runner, tmp_path):
+    page = write_study_page(runner, tmp_path, title="A <study>", cautions=["One <set> failed."])
     text = page.read_text("utf-8")
     assert "A &lt;study&gt;" in text
     assert "One &lt;set&gt; failed." in text
@@ -260,13 +260,13 @@ def test_the_page_has_every_study_and_its_files(answers, tmp_path):
     assert len(ids) == len(set(ids))
     for name in STUDIES:
         lines = (tmp_path / "rows" / name / "rows.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == answers.rows[name]
+        assert [json.loads(line) for line in lines] == runner.rows[name]
 
 
 def test_what_cannot_be_answered_is_said(sets, tmp_path):
-    one = Answers([STUDIES["shift"], STUDIES["encoders"]], PLAN)
+    one = StudyRunner([STUDIES["shift"], STUDIES["encoders"]], SETTINGS)
     support, test = (replace(a, image_embeddings=None, text_embeddings=None) for a in sets[:2])
-    one.add(material_of(support, [test], PLAN.shots, PLAN.draws))
+    one.add(EncodedDataset.from_arrays(support, [test], SETTINGS.shots, SETTINGS.draws))
     assert one.remarks() == [
         "The study shift says nothing about pets__train: it has one test split, and hence one "
         "domain.",
@@ -274,9 +274,9 @@ def test_what_cannot_be_answered_is_said(sets, tmp_path):
         "`image_embeddings`, and hence one encoder alone.",
     ]
     with pytest.raises(InputError, match=r"nothing to show.*one test split"):
-        write_answers(one, tmp_path, title="t")
-    few = Answers([STUDIES["shots"]], Plan(shots=(4,), scores=("msp",)))
-    few.add(material_of(*_pair(sets), (4,), 1))
+        write_study_page(one, tmp_path, title="t")
+    few = StudyRunner([STUDIES["shots"]], StudySettings(shots=(4,), scores=("msp",)))
+    few.add(EncodedDataset.from_arrays(*_pair(sets), (4,), 1))
     assert "no score trustvlm" in few.remarks()[0]
 
 
@@ -285,11 +285,11 @@ def _pair(sets):
 
 
 def test_the_convention_is_the_plans(sets):
-    plan = replace(PLAN, convention="trustvlm", shots=(4,), draws=1)
-    found = Answers([STUDIES["modalities"]], plan)
-    found.add(material_of(sets[0], sets[1:], plan.shots, plan.draws))
+    settings = replace(SETTINGS, convention="trustvlm", shots=(4,), draws=1)
+    found = StudyRunner([STUDIES["modalities"]], settings)
+    found.add(EncodedDataset.from_arrays(sets[0], sets[1:], settings.shots, settings.draws))
     (section,) = found.sections(Setting())
-    assert "Convention trustvlm" in section.drawings[0].caption
+    assert "Convention trustvlm" in section.figures[0].caption
 
 
 STUDY = """
@@ -321,21 +321,20 @@ def study(tmp_path):
 def test_a_grid_shows_the_studies_that_it_allows_and_keeps_what_is_finished(study, monkeypatch):
     config, store = read_config(study), EmbeddingStore.memory()
     first = run_grid(config, store=store)
-    assert set(first.answers.rows) == {"sensitivity", "shift", "missing", "gain"}
+    assert set(first.studies.rows) == {"sensitivity", "shift", "missing", "gain"}
     names = [
-        section.name for section in first.answers.sections(Setting("offline", "offline", "clean"))
+        section.name for section in first.studies.sections(Setting("offline", "offline", "clean"))
     ]
     assert names == ["sensitivity", "shift", "missing", "gain"]
     for name in names:
-        broken = replace(STUDIES[name], measure=None)
-        monkeypatch.setitem(STUDIES, name, broken)
+        monkeypatch.setattr(STUDIES[name], "measure", None)
     again = run_grid(config, store=store)
-    assert again.answers.rows == first.answers.rows
+    assert again.studies.rows == first.studies.rows
     study.write_text(STUDY.format(extra="studies = []"))
-    assert not run_grid(read_config(study), store=store).answers.rows
+    assert not run_grid(read_config(study), store=store).studies.rows
     study.write_text(STUDY.format(extra='studies = ["shfit"]'))
-    with pytest.raises(InputError, match="`studies` among modalities"):
-        read_config(study)
+    with pytest.raises(InputError, match=r"`studies` among modalities.*did you mean shift"):
+        run_grid(read_config(study), store=store)
 
 
 def test_the_command_studies_image_folders(study, capsys, monkeypatch):

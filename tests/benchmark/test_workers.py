@@ -6,16 +6,15 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from benchmark_files import write_arrays
-from trustvlm.benchmark import load_arrays, run, run_study
+from trustvlm.benchmark import load_arrays, run_study
 from trustvlm.benchmark.run import Workers
 from trustvlm.environment import usable_cores
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """Let processes start after the first task, however short that was."""
-    monkeypatch.setattr(run, "_START", 0.0)
+def started_at_once(*plugins):
+    """Two processes that start after the first task, however short that was."""
+    return Workers(2, plugins, start_seconds=0.0)
 
 
 def blas_threads():
@@ -35,16 +34,16 @@ def refuse(number):
     raise InputError(f"Expected another number than {number}.")
 
 
-def test_tasks_keep_their_order_and_have_one_thread_each(at_once):
-    found = list(Workers(jobs=2).map(describe, [(i,) for i in range(8)]))
+def test_tasks_keep_their_order_and_have_one_thread_each():
+    found = list(started_at_once().map(describe, [(i,) for i in range(8)]))
     assert [number for number, _, _ in found] == list(range(8))
     assert found[0][1] == os.getpid()
     assert os.getpid() not in {process for _, process, _ in found[1:]}
     assert all(threads <= {1} for _, _, threads in found)
 
 
-def test_processes_that_have_started_do_all_that_follows(at_once):
-    workers_ = Workers(jobs=2)
+def test_processes_that_have_started_do_all_that_follows():
+    workers_ = started_at_once()
     list(workers_.map(describe, [(1,), (2,), (3,)]))
     ((_, process, _),) = workers_.map(describe, [(4,)])
     assert process != os.getpid()
@@ -62,18 +61,18 @@ def test_threads_are_as_before_afterwards():
         assert blas_threads() == before
 
 
-def test_warnings_and_errors_of_other_processes_arrive(at_once):
+def test_warnings_and_errors_of_other_processes_arrive():
     with pytest.warns(TrustVLMWarning) as caught:
-        list(Workers(jobs=2).map(complain, [(1,), (2,), (3,)]))
+        list(started_at_once().map(complain, [(1,), (2,), (3,)]))
     assert [str(warning.message) for warning in caught] == ["number 1", "number 2", "number 3"]
     with pytest.raises(InputError, match="Expected another number than 1"):
-        list(Workers(jobs=2).map(refuse, [(1,), (2,)]))
+        list(started_at_once().map(refuse, [(1,), (2,)]))
     with pytest.raises(InputError, match="at least one job, but got 0"):
         Workers(jobs=0)
     assert usable_cores() >= 1
 
 
-def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(at_once, tmp_path):
+def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(tmp_path):
     support = load_arrays(write_arrays(tmp_path / "train.npz", 1, n=60))
     tests = [load_arrays(write_arrays(tmp_path / "test.npz", 2))]
     plugin = tmp_path / "plugin.py"
@@ -90,8 +89,8 @@ def test_rows_and_verdicts_do_not_depend_on_the_number_of_processes(at_once, tmp
     load_plugin(plugin)
     try:
         here, apart = (
-            run_study(support, tests, shots=(1, 4), draws=2, workers=Workers(jobs, (plugin,)))
-            for jobs in (1, 2)
+            run_study(support, tests, shots=(1, 4), draws=2, workers=workers)
+            for workers in (Workers(1, (plugin,)), started_at_once(plugin))
         )
     finally:
         unregister("first_logit")

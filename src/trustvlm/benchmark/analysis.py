@@ -1,4 +1,7 @@
-"""Which classes gain and which lose when one score takes the place of another."""
+"""What follows from the results of a study: gains of classes, gains at equal coverage, statistics.
+
+`analyse` computes every statistic once, for tables, figures and the page.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from scipy import stats
 
 from trustvlm.benchmark.results import Results, Samples
 from trustvlm.benchmark.statistics import (
+    NOTHING,
+    Bootstrap,
     Comparison,
     RankComparison,
-    Resampled,
     compare_ranks,
     compare_to_reference,
     leaders,
@@ -101,8 +105,8 @@ def class_gains(
     Examples
     --------
     >>> right, other = [1, 0, 1, 1], [1, 1, 1, 0]
-    >>> found = class_gains(([4, 3, 2, 1], right), ([4, 3, 2, 1], other), [0, 0, 1, 1], ["a", "b"])
-    >>> [(row.name, row.before, row.after, row.gained, row.lost) for row in found]
+    >>> gains = class_gains(([4, 3, 2, 1], right), ([4, 3, 2, 1], other), [0, 0, 1, 1], ["a", "b"])
+    >>> [(gain.name, gain.before, gain.after, gain.gained, gain.lost) for gain in gains]
     [('a', 1, 2, 1, 0), ('b', 2, 1, 0, 1)]
     """
     index = np.asarray(labels)
@@ -130,7 +134,9 @@ def class_gains(
             after=int(well_after[c]),
             gained=int(gained[c]),
             lost=int(lost[c]),
-            p_value=_mcnemar(int(gained[c]), int(lost[c])),
+            p_value=float(stats.binomtest(int(gained[c]), int(gained[c] + lost[c])).pvalue)
+            if gained[c] + lost[c]
+            else 1.0,
             p_holm=1.0,
         )
         for c in np.flatnonzero(images).tolist()
@@ -173,12 +179,6 @@ def _turns_out_well(sample: Samples, coverage: float | None) -> NDArray[np.bool_
         )
     well: NDArray[np.bool_] = chosen == right
     return well
-
-
-def _mcnemar(gained: int, lost: int) -> float:
-    if gained + lost == 0:
-        return 1.0
-    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
 
 
 # Accuracy when two scores accept the same share of the images, and how sure the difference is.
@@ -238,8 +238,8 @@ def coverage_gains(
     Examples
     --------
     >>> right, wrong = ([3, 2, 1, 0], [1, 1, 0, 0]), ([0, 1, 2, 3], [1, 1, 0, 0])
-    >>> (found,) = coverage_gains(right, wrong, [0.5])
-    >>> found.accuracy, found.other_accuracy, found.low >= 0
+    >>> (gain,) = coverage_gains(right, wrong, [0.5])
+    >>> gain.accuracy, gain.other_accuracy, gain.low >= 0
     (1.0, 0.0, True)
     """
     a, b = rank(*score), rank(*other)
@@ -248,21 +248,22 @@ def coverage_gains(
     if not all(0 < coverage <= 1 for coverage in coverages):
         raise InputError(f"Expected `coverages` to lie in (0, 1], but got {list(coverages)}.")
     k = np.maximum(1, np.round(np.asarray(coverages, dtype=np.float64) * a.n)).astype(np.int64)
-    place = np.empty(a.n, dtype=np.intp)
-    place[a.order] = np.arange(a.n)
-    at = place[b.order]
-    drawn = np.concatenate(
+    # Images are resampled in the order of the first score.
+    rank_of = np.empty(a.n, dtype=np.intp)
+    rank_of[a.order] = np.arange(a.n)
+    columns = rank_of[b.order]
+    samples = np.concatenate(
         [
             accuracy_among(resampled_counts(a, weights), k)
-            - accuracy_among(resampled_counts(b, np.take(weights, at, axis=1)), k)
+            - accuracy_among(resampled_counts(b, np.take(weights, columns, axis=1)), k)
             for weights in multiplicities(a.n, n_resamples, np.random.default_rng(seed))
         ]
     )
-    found = []
-    for i, coverage in enumerate(coverages):
-        low, high, _ = percentile_interval(drawn[:, i], level)
-        found.append(CoverageGain(coverage, _at(a, k)[i], _at(b, k)[i], low, high))
-    return found
+    accuracies = zip(_accuracy_at(a, k), _accuracy_at(b, k), strict=True)
+    return [
+        CoverageGain(coverage, *pair, *percentile_interval(samples[:, i], level)[:2])
+        for i, (coverage, pair) in enumerate(zip(coverages, accuracies, strict=True))
+    ]
 
 
 def accuracy_among(counts: Counts, k: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -281,7 +282,7 @@ def accuracy_among(counts: Counts, k: NDArray[np.int64]) -> NDArray[np.float64]:
         `(rows, j)` float64.
     """
     rows = np.arange(len(counts.accepted))
-    found = np.empty((len(rows), len(k)))
+    accuracy = np.empty((len(rows), len(k)))
     for i, wanted in enumerate(k):
         # The first threshold that accepts enough, and the one before it.
         end = np.count_nonzero(counts.accepted < wanted, axis=1)
@@ -289,19 +290,17 @@ def accuracy_among(counts: Counts, k: NDArray[np.int64]) -> NDArray[np.float64]:
         share = (wanted - before) / (counts.accepted[rows, end] - before)
         right_before = counts.right[rows, end - 1]
         right = right_before + share * (counts.right[rows, end] - right_before)
-        found[:, i] = right / wanted
-    return found
+        accuracy[:, i] = right / wanted
+    return accuracy
 
 
-def _at(ranking: Ranking, k: NDArray[np.int64]) -> list[float]:
+def _accuracy_at(ranking: Ranking, k: NDArray[np.int64]) -> list[float]:
     counts = ranking.in_blocks
     whole = Counts(counts.accepted[None], counts.right[None])
     return [float(value) for value in accuracy_among(whole, k)[0]]
 
 
 # Every statistic of a study's results, computed once for tables, figures and the page.
-
-_NOTHING = Spread(math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -330,16 +329,16 @@ class Analysis:
     metrics: tuple[str, ...]
     spreads: dict[str, dict[tuple[str, str, int], Spread]]
     ranks: dict[str, RankComparison]
-    resampled: dict[str, Resampled]
+    resampled: dict[str, Bootstrap]
     comparisons: tuple[Comparison, ...]
     level: float
     n_resamples: int
     seed: int
 
     def spread(self, metric: str, dataset: str, score: str, shots: int | None = None) -> Spread:
-        """Return a metric over the draws, at the largest number of shots unless told."""
+        """Return a metric over the draws, by default at the largest number of shots."""
         shots = self.results.largest if shots is None else shots
-        return self.spreads[metric].get((dataset, score, shots), _NOTHING)
+        return self.spreads[metric].get((dataset, score, shots), NOTHING)
 
     def mean(self, metric: str, score: str, shots: int | None = None) -> Spread:
         """Return the mean over the data sets on which scores are ranked.
@@ -348,7 +347,7 @@ class Analysis:
         """
         ranks = self.ranks[metric]
         if score not in ranks.scores:
-            return _NOTHING
+            return NOTHING
         shots = self.results.largest if shots is None else shots
         return mean_over_datasets(self.results, metric, ranks.datasets, score, shots)
 
@@ -367,7 +366,7 @@ class Analysis:
     def ordered(self, metric: str) -> list[str]:
         """Return the scores by average rank, best first; those without a rank last, by name."""
         ranks = {score: self.ranks[metric].rank_of(score) for score in self.results.scores}
-        return sorted(ranks, key=lambda s: (math.isnan(ranks[s]), _or_zero(ranks[s]), s))
+        return sorted(ranks, key=lambda s: (math.isnan(ranks[s]), np.nan_to_num(ranks[s]), s))
 
 
 def analyse(
@@ -410,11 +409,11 @@ def analyse(
     if len(results.settings) > 1:
         raise InputError(f"Expected results of one setting, but got {len(results.settings)}.")
     columns = columns_of(metrics)
-    found = {column.key: spreads(results, column.key) for column in columns}
+    every = {column.key: spreads(results, column.key) for column in columns}
     ranks = {}
     for column in columns:
         cells = [
-            [found[column.key].get((d, s, results.largest), _NOTHING).mean for s in results.scores]
+            [every[column.key].get((d, s, results.largest), NOTHING).mean for s in results.scores]
             for d in results.datasets
         ]
         ranks[column.key] = compare_ranks(
@@ -438,7 +437,7 @@ def analyse(
     return Analysis(
         results=results,
         metrics=tuple(metrics),
-        spreads=found,
+        spreads=every,
         ranks=ranks,
         resampled=resampled,
         comparisons=tuple(comparisons),
@@ -446,7 +445,3 @@ def analyse(
         n_resamples=n_resamples,
         seed=seed,
     )
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""What numbers rest on, in a sentence: shots, draws, data sets, images, convention."""
+"""Sentences about results: what numbers rest on, what tables mark, findings and cautions."""
 
 from __future__ import annotations
 
@@ -21,57 +21,59 @@ _CONVENTIONS = {
 }
 
 
-def basis_words(rows: Iterable[Row], convention: str) -> str:
+def describe_basis(rows: Iterable[Row], convention: str) -> str:
     """Say what the numbers of some rows rest on; for captions.
 
     Examples
     --------
     >>> about = {"score": "msp", "shots": 16, "n": 50}
     >>> rows = [{**about, "dataset": d, "draw": i} for d in ("pets", "cars") for i in (0, 1)]
-    >>> basis_words(rows, "exact").partition(" Convention")[0]
+    >>> describe_basis(rows, "exact").partition(" Convention")[0]
     '16 shots per class; 2 draws of the shots; 2 data sets with 50 test images each.'
     """
     rows = list(rows)
     shots = sorted({int(row["shots"]) for row in rows})
+    draws = {int(row["draw"]) for row in rows}
     parts = [
         f"{join_names([f'{n:,}' for n in shots])} shot{'' if shots == [1] else 's'} per class",
-        _draws({int(row["draw"]) for row in rows}),
-        _images(rows),
+        f"draw {min(draws)} of the shots"
+        if len(draws) == 1
+        else f"{counted(len(draws), 'draw')} of the shots",
+        _describe_images(rows),
     ]
-    return f"{'; '.join(filter(None, parts))}. {convention_sentence(convention)}"
+    return f"{'; '.join(filter(None, parts))}. {describe_convention(convention)}"
 
 
-def convention_sentence(convention: str) -> str:
+def describe_convention(convention: str) -> str:
     """Name the convention of the metrics, and what it means.
 
     Examples
     --------
-    >>> convention_sentence("exact")
+    >>> describe_convention("exact")
     'Convention exact: ties count with their expected value.'
     """
     return f"Convention {convention}: {_CONVENTIONS[convention]}."
 
 
-def _images(rows: list[Row]) -> str:
+def _sizes(rows: Iterable[Row]) -> dict[str, int]:
+    """Return the test images of each data set; 0 where no row says."""
     sizes: dict[str, int] = {}
     for row in rows:
         name = str(row["dataset"])
         sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
-    known = [size for size in sizes.values() if size]
-    sets = counted(len(sizes), "data set")
-    if not known:
+    return sizes
+
+
+def _describe_images(rows: list[Row]) -> str:
+    every = _sizes(rows)
+    sizes = [size for size in every.values() if size]
+    sets = counted(len(every), "data set")
+    if not sizes:
         return sets
-    if len(known) == 1:
-        return f"{sets} with {counted(known[0], 'test image')}"
-    if min(known) == max(known):
-        return f"{sets} with {counted(known[0], 'test image')} each"
-    return f"{sets} with {min(known):,} to {max(known):,} test images each, {sum(known):,} in all"
-
-
-def _draws(draws: set[int]) -> str:
-    if len(draws) == 1:
-        return f"draw {min(draws)} of the shots"
-    return f"{counted(len(draws), 'draw')} of the shots"
+    if min(sizes) == max(sizes):
+        each = "" if len(sizes) == 1 else " each"
+        return f"{sets} with {counted(sizes[0], 'test image')}{each}"
+    return f"{sets} with {min(sizes):,} to {max(sizes):,} test images each, {sum(sizes):,} in all"
 
 
 # Sentences that captions are made of: units, counts, conventions, tests.
@@ -88,7 +90,7 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def study_words(analysis: Analysis) -> str:
+def describe_study(analysis: Analysis) -> str:
     """Count scores and data sets, such as `24 scores on 9 data sets`."""
     results = analysis.results
     return (
@@ -96,12 +98,14 @@ def study_words(analysis: Analysis) -> str:
     )
 
 
-def shots_words(analysis: Analysis) -> str:
+def describe_shots(analysis: Analysis) -> str:
     """Say how many shots a table is about."""
     return counted(analysis.results.largest, "shot") + " per class"
 
 
-def figure_words(analysis: Analysis, *, every_shot: bool = False, draw: int | None = None) -> str:
+def describe_results(
+    analysis: Analysis, *, every_shot: bool = False, draw: int | None = None
+) -> str:
     """Say what a figure rests on: by default the most shots and every draw."""
     results = analysis.results
     rows = [
@@ -109,15 +113,10 @@ def figure_words(analysis: Analysis, *, every_shot: bool = False, draw: int | No
         for row in results.rows
         if (every_shot or row["shots"] == results.largest) and draw in (None, row["draw"])
     ]
-    return basis_words(rows, results.convention)
+    return describe_basis(rows, results.convention)
 
 
-def convention_words(analysis: Analysis) -> str:
-    """Name the convention of the metrics, and what it means."""
-    return convention_sentence(analysis.results.convention)
-
-
-def spread_words(analysis: Analysis, *, largest_only: bool = True) -> str:
+def describe_spread(analysis: Analysis, *, largest_only: bool = True) -> str:
     """Say what ± means; empty if there is one draw."""
     results = analysis.results
     draws = {
@@ -131,10 +130,10 @@ def spread_words(analysis: Analysis, *, largest_only: bool = True) -> str:
     )
 
 
-def mean_words(analysis: Analysis, metric: str) -> str:
+def describe_mean(analysis: Analysis, metric: str) -> str:
     """Say what means and ranks are over, and what they leave out."""
     ranks = analysis.ranks[metric]
-    words = [
+    sentences = [
         f"Mean and rank (1 is best) are over {counted(len(ranks.datasets), 'data set')}, "
         "which count alike."
     ]
@@ -143,8 +142,8 @@ def mean_words(analysis: Analysis, metric: str) -> str:
         ("scores", ranks.left_out_scores),
     ):
         if left_out:
-            words.append(f"Without these {kind}, which lack values: {', '.join(left_out)}.")
-    return " ".join(words)
+            sentences.append(f"Without these {kind}, which lack values: {', '.join(left_out)}.")
+    return " ".join(sentences)
 
 
 def small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -> str:
@@ -154,8 +153,8 @@ def small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -
     undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
     corrects = any(s in registry.names() and registry.get(s).corrects for s in results.scores)
     failed = sum(bool(row.get("error")) for row in rows)
-    words = [
-        convention_words(analysis),
+    sentences = [
+        describe_convention(results.convention),
         "†: may change the predicted label; measures of the order alone (AUROC, FPR95, E-AURC, "
         "AUPR) then judge other labels than those of the scores without †."
         if corrects
@@ -167,7 +166,7 @@ def small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -
         if failed
         else "",
     ]
-    return " ".join(filter(None, words))
+    return " ".join(filter(None, sentences))
 
 
 def marking(analysis: Analysis, where: str) -> Marking | None:
@@ -184,7 +183,7 @@ def marking(analysis: Analysis, where: str) -> Marking | None:
     )
 
 
-def friedman_words(ranks: RankComparison) -> str:
+def describe_ranks(ranks: RankComparison) -> str:
     """Say whether ranks differ at all, and what may be read from their differences."""
     if math.isnan(ranks.f_p_value):
         return "Too few scores or data sets for a test of the ranks."
@@ -211,13 +210,13 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-# A study in sentences: what was found, and what to keep in mind.
+# A study in sentences: its findings, and what to keep in mind.
 
 _FEW, _LISTED = 100, 12
 
 
 def findings(analysis: Analysis, metric: str) -> list[str]:
-    """Return what the study found by one metric, in a few sentences that the tests support."""
+    """Return the findings by one metric, in a few sentences that the tests support."""
     column, ranks = METRIC_COLUMNS[metric], analysis.ranks[metric]
     ranked = [score for score in analysis.ordered(metric) if score in ranks.scores]
     sentences = []
@@ -227,7 +226,7 @@ def findings(analysis: Analysis, metric: str) -> list[str]:
             f"By {column.title}, {first} has the best average rank of "
             f"{counted(len(ranked), 'score')} over {counted(len(ranks.datasets), 'data set')}: "
             f"{ranks.rank_of(first):.2f}; next is {second} with {ranks.rank_of(second):.2f}. "
-            f"{friedman_words(ranks)}"
+            f"{describe_ranks(ranks)}"
         )
     elif ranked:
         value = column.scale * analysis.mean(metric, ranked[0]).mean
@@ -241,21 +240,21 @@ def findings(analysis: Analysis, metric: str) -> list[str]:
 
 def cautions(results: Results) -> list[str]:
     """Return what limits the conclusions: few images, few draws, failures, missing samples."""
-    words = []
+    sentences = []
     few = [name for name in results.datasets if 0 < results.images(name) < _FEW]
     if few:
-        words.append(
+        sentences.append(
             f"{counted(len(few), 'data set has', 'data sets have')} fewer than {_FEW} test images: "
-            f"{_listed(few)}. Their numbers are rough."
+            f"{_first_names(few)}. Their numbers are rough."
         )
     if len(results.draws) < 2 and results.rows:
-        words.append(
+        sentences.append(
             "There is one draw of the shots: how far the numbers depend on which images were "
             "drawn is not known."
         )
     failed = len(results.failures)
     if failed:
-        words.append(
+        sentences.append(
             f"{counted(failed, 'cell')} of the study failed: see below. What failed counts as "
             "undefined."
         )
@@ -265,33 +264,33 @@ def cautions(results: Results) -> list[str]:
         if not results.of(setting).samples
     ]
     if untested:
-        words.append(
-            f"Without samples no test was made, and nothing is marked: {_listed(untested)}."
+        sentences.append(
+            f"Without samples no test was made, and nothing is marked: {_first_names(untested)}."
         )
-    return words
+    return sentences
 
 
 def _against_msp(analysis: Analysis, metric: str) -> list[str]:
     reference, column = analysis.results.reference, METRIC_COLUMNS[metric]
-    found = [
+    comparisons = [
         c
         for c in analysis.comparisons
         if (c.score, c.metric) == ("msp", metric) and not math.isnan(c.p_holm)
     ]
-    if not found:
+    if not comparisons:
         return []
     # The comparison is MSP less the reference.
     sign = -1 if column.higher_is_better else 1
-    better = sum(c.significant and sign * c.difference > 0 for c in found)
-    worse = sum(c.significant and sign * c.difference < 0 for c in found)
+    sets = counted(len(comparisons), "data set")
+    better = sum(c.significant and sign * c.difference > 0 for c in comparisons)
+    worse = sum(c.significant and sign * c.difference < 0 for c in comparisons)
     return [
         f"Against the text alone (msp), the {column.title} of {reference} is significantly better "
-        f"on {better} and worse on {worse} of {counted(len(found), 'data set')} (draw 0, Holm's "
-        "correction over scores)."
+        f"on {better} and worse on {worse} of {sets} (draw 0, Holm's correction over scores)."
     ]
 
 
-def _listed(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     rest = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -300,16 +299,16 @@ def _listed(names: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Scope:
+class RowsSummary:
     """Scores, data sets, shots and draws of some rows, and how many images were tested.
 
     Examples
     --------
     >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
-    >>> scope = Scope.of([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}])
-    >>> scope.datasets, scope.images
+    >>> summary = RowsSummary.of([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}])
+    >>> summary.datasets, summary.images
     (('pets', 'cars'), 100)
-    >>> scope.tiles()[1]
+    >>> summary.tiles()[1]
     ('2', 'data sets, 100 images')
     """
 
@@ -320,20 +319,16 @@ class Scope:
     draws: int
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Scope:
-        """Gather what rows are about."""
-        scores: dict[str, None] = {}
-        sizes: dict[str, int] = {}
-        shots, draws = set(), set()
-        for row in rows:
-            if row["score"] is not None:
-                scores[str(row["score"])] = None
-            name = str(row["dataset"])
-            sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
-            shots.add(int(row["shots"]))
-            draws.add(int(row["draw"]))
+    def of(cls, rows: Iterable[Row]) -> RowsSummary:
+        """Collect what rows are about."""
+        rows = list(rows)
+        sizes = _sizes(rows)
         return cls(
-            tuple(scores), tuple(sizes), sum(sizes.values()), tuple(sorted(shots)), len(draws)
+            scores=tuple(dict.fromkeys(r["score"] for r in rows if r["score"] is not None)),
+            datasets=tuple(sizes),
+            images=sum(sizes.values()),
+            shots=tuple(sorted({int(row["shots"]) for row in rows})),
+            draws=len({int(row["draw"]) for row in rows}),
         )
 
     def tiles(self) -> list[tuple[str, str]]:
@@ -359,7 +354,7 @@ class Scope:
             ("scores", ", ".join(self.scores)),
             ("shots per class", ", ".join(map(str, self.shots))),
             ("draws of the shots", str(self.draws)),
-            ("metrics", convention_sentence(convention)),
+            ("metrics", describe_convention(convention)),
             *further,
             ("software", f"trustvlm {__version__}"),
         ]

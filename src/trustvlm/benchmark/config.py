@@ -4,72 +4,205 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from trustvlm import datasets, metrics
-from trustvlm.benchmark.tuning import PRESETS
+from trustvlm.benchmark.dataset import PRESETS
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
-from trustvlm.scores import check_parameters, get, names
+from trustvlm.scores import check_parameters, get
+from trustvlm.text import did_you_mean
+
+# What a study may say: each class is a table of the file.
 
 
-@dataclass(frozen=True)
-class SetConfig:
-    """One data set: where its shots come from, and what is tested.
+class _Table(BaseModel):
+    """A table of the file: it cannot be changed, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, table: Any) -> Any:
+        fields = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in table if isinstance(table, dict) else ():
+            if key not in fields:
+                hint = did_you_mean(key, fields)
+                raise InputError(
+                    f"the table does not know `{key}`; {hint + ' It' if hint else 'it'} takes "
+                    f"{', '.join(sorted(fields))}."
+                )
+        return table
+
+
+def _among(*values: str) -> AfterValidator:
+    def check(chosen: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
+        for value in (chosen,) if isinstance(chosen, str) else chosen:
+            if value not in values:
+                raise InputError(
+                    f"Expected `{info.field_name}` among {', '.join(values)}, but got {value!r}."
+                )
+        return chosen
+
+    return AfterValidator(check)
+
+
+def _relative_to_file(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context["folder"]) / path if info.context else path
+
+
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    path = _relative_to_file(path, info)
+    if not path.exists():
+        raise InputError(f"the study names {path}, which does not exist.")
+    return path
+
+
+def _by_split(tests: Any) -> Any:
+    """Name each test split by its folder or file, unless a table names them."""
+    paths = [tests] if isinstance(tests, str) else tests
+    if isinstance(paths, list) and all(isinstance(path, str) for path in paths):
+        return {Path(path).stem: path for path in paths}
+    return tests
+
+
+_Path: TypeAlias = Annotated[Path, AfterValidator(_relative_to_file)]
+_ExistingPath: TypeAlias = Annotated[Path, AfterValidator(_existing)]
+_Count: TypeAlias = Annotated[StrictInt, Field(ge=1)]
+
+
+class FolderSet(_Table):
+    """A data set of folders: where its shots come from, and what is tested.
+
+    Attributes
+    ----------
+    train
+        Folder of class folders, or CSV of path and label, that shots are drawn from.
+    tests
+        The same, to test on, by the name of the split; `test` in the file.
+    validation
+        The same, to select settings on; `val` in the file; None if there is none.
+    classes
+        File of class names; None takes the folder names.
+    name
+        For tables; by default the name of the folder that holds `train`.
+    """
+
+    train: _ExistingPath
+    tests: Annotated[Mapping[str, _ExistingPath], BeforeValidator(_by_split)] = Field(
+        alias="test", min_length=1
+    )
+    validation: _ExistingPath | None = Field(None, alias="val")
+    classes: _ExistingPath | None = None
+    name: StrictStr = Field(
+        default_factory=lambda table: table["train"].parent.name or table["train"].name
+    )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the test splits."""
+        return tuple(self.tests)
+
+
+class CatalogueSet(_Table):
+    """A set of the catalogue (`trustvlm datasets`), by its name.
 
     Attributes
     ----------
     name
-        For tables.
-    train
-        Folder of class folders, or CSV of path and label, that shots are drawn from.
-    tests
-        The same, to test on, by the name of the split.
-    validation
-        The same, to select settings on; None if there is none.
-    classes
-        File of class names; None takes the folder names.
+        As in the catalogue.
     root, splits_dir
-        For a set of the catalogue (`trustvlm datasets`): the folder that holds all data sets, and
-        perhaps another one with their split files. Then `train` and `tests` are not given.
+        The folder that holds all data sets, and perhaps another one with their split files.
     """
 
-    name: str
-    train: Path | None = None
-    tests: Mapping[str, Path] = field(default_factory=dict)
-    validation: Path | None = None
-    classes: Path | None = None
-    root: Path | None = None
-    splits_dir: Path | None = None
+    name: Annotated[StrictStr, AfterValidator(lambda name: datasets.get(name).name)]
+    root: _Path
+    splits_dir: _Path | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the test splits."""
+        return ("test",)
 
 
-@dataclass(frozen=True)
-class ModelPair:
+def _kind(table: Any) -> str:
+    return "<catalogue>" if isinstance(table, dict) and "root" in table else "<folders>"
+
+
+SetConfig: TypeAlias = Annotated[
+    Annotated[FolderSet, Tag("<folders>")] | Annotated[CatalogueSet, Tag("<catalogue>")],
+    Discriminator(_kind),
+]
+
+
+class ModelPair(_Table):
     """A VLM and the encoder that verifies it."""
 
-    vlm: str
-    vision: str
-    prompt: str | tuple[str, ...] | None = None
+    vlm: StrictStr
+    vision: StrictStr
+    prompt: (
+        Annotated[
+            Annotated[StrictStr, Tag("<text>")] | Annotated[tuple[StrictStr, ...], Tag("<list>")],
+            Discriminator(
+                lambda prompt: "<list>" if isinstance(prompt, list | tuple) else "<text>"
+            ),
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True)
 class Cell:
     """One point of the grid, for all scores at once: they share its shots and images."""
 
-    dataset: SetConfig
+    dataset: FolderSet | CatalogueSet
     models: ModelPair
     protocol: str
     shots: int
     draw: int
 
 
-@dataclass(frozen=True)
-class BenchConfig:
+def _every_score(value: Any) -> Any:
+    if value == []:
+        raise InputError('Expected `scores` to be "all" or a list of names, but got [].')
+    return () if value == "all" else value
+
+
+def _check_scores(scores: tuple[str, ...]) -> tuple[str, ...]:
+    for name in scores:
+        get(name)
+    return scores
+
+
+def _check_parameters(
+    parameters: Mapping[str, Mapping[str, Any]],
+) -> Mapping[str, Mapping[str, Any]]:
+    for name, settings in parameters.items():
+        check_parameters(name, settings)
+    return parameters
+
+
+class BenchConfig(_Table):
     """A whole study.
 
     Attributes
@@ -92,34 +225,62 @@ class BenchConfig:
     convention
         Of the metrics.
     studies
-        Names of further studies on the same images (`trustvlm bench study`); each is shown where
-        the data sets and the scores allow it.
+        Names of further studies on the same images (`trustvlm bench study`), None for all of them;
+        each is shown where the data sets and the scores allow it.
     """
 
-    name: str
-    out: Path
-    datasets: tuple[SetConfig, ...]
-    models: tuple[ModelPair, ...]
-    protocols: tuple[str, ...] = ("clean",)
-    shots: tuple[int, ...] = (16,)
-    draws: int = 1
-    scores: tuple[str, ...] = ()
-    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    preset: str = "untuned"
-    convention: str = "exact"
-    studies: tuple[str, ...] = ()
-    device: str = "auto"
-    precision: str = "float32"
+    name: StrictStr
+    out: _Path
+    scores: Annotated[
+        tuple[StrictStr, ...], BeforeValidator(_every_score), AfterValidator(_check_scores)
+    ] = ()
+    parameters: Annotated[Mapping[str, Mapping[str, Any]], AfterValidator(_check_parameters)] = (
+        Field(default_factory=dict)
+    )
+    shots: Annotated[
+        tuple[_Count, ...],
+        Field(min_length=1),
+        AfterValidator(lambda shots: tuple(sorted(set(shots)))),
+    ] = (16,)
+    draws: _Count = 1
+    datasets: tuple[SetConfig, ...] = Field(min_length=1)
+    preset: Annotated[StrictStr, _among(*PRESETS)] = "untuned"
+    models: tuple[ModelPair, ...] = Field(min_length=1)
+    protocols: Annotated[tuple[StrictStr, ...], Field(min_length=1), _among(*PROTOCOLS)] = (
+        "clean",
+    )
+    convention: Annotated[StrictStr, _among(*metrics.CONVENTIONS)] = "exact"
+    studies: Annotated[
+        tuple[StrictStr, ...] | None,
+        BeforeValidator(lambda studies: None if studies == "all" else studies),
+    ] = None
+    device: StrictStr = "auto"
+    precision: StrictStr = "float32"
 
-    def parameters_of(self, dataset: SetConfig) -> dict[str, dict[str, Any]]:
+    @model_validator(mode="after")
+    def _check_validation(self) -> Self:
+        for dataset in self.datasets if self.preset == "validation" else ():
+            if isinstance(dataset, FolderSet):
+                lacks = dataset.validation is None
+                remedy = f' of `{dataset.name}`: name their folder with val = "...", or'
+            else:
+                lacks = "val" not in datasets.get(dataset.name).splits
+                remedy = f", and `{dataset.name}` has none:"
+            if lacks:
+                raise InputError(
+                    f"The preset `validation` needs validation images{remedy} "
+                    'take preset = "loo", which selects on the shots.'
+                )
+        return self
+
+    def parameters_of(self, dataset: FolderSet | CatalogueSet) -> dict[str, dict[str, Any]]:
         """Return each score's parameters for one data set; what the user wrote comes first."""
         chosen: dict[str, dict[str, Any]] = {}
-        if self.preset == "paper" and dataset.root is not None:
+        if self.preset == "paper" and isinstance(dataset, CatalogueSet):
             released = datasets.preset(dataset.name)
-            given = {name: value for name, value in released.items() if value is not None}
             for score in SELECTABLE:
-                known = get(score).parameters
-                chosen[score] = {k: v for k, v in given.items() if k in known}
+                own = get(score).parameters
+                chosen[score] = {k: v for k, v in released.items() if v is not None and k in own}
         for score, settings in self.parameters.items():
             chosen[score] = {**chosen.get(score, {}), **settings}
         return chosen
@@ -130,24 +291,6 @@ class BenchConfig:
         return [Cell(*point) for point in axes]
 
 
-_KEYS = {
-    "name",
-    "out",
-    "datasets",
-    "models",
-    "protocols",
-    "shots",
-    "draws",
-    "scores",
-    "parameters",
-    "preset",
-    "convention",
-    "studies",
-    "device",
-    "precision",
-}
-
-
 def read_config(path: str | os.PathLike[str]) -> BenchConfig:
     """Read a study from TOML; paths in it are relative to the file.
 
@@ -155,150 +298,54 @@ def read_config(path: str | os.PathLike[str]) -> BenchConfig:
     ------
     InputError
         If the file cannot be read, a key is unknown or missing, or a value makes no sense. The
-        message names the key.
+        message names the file and the key.
     """
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
+    content = {"name": path.stem, "out": f"{path.stem}-results", **content}
     try:
-        return _config(content, path.parent, path.stem)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        return BenchConfig.model_validate(content, context={"folder": path.parent})
+    except ValidationError as error:
+        raise InputError(f"{path}: {_describe_error(error)}") from error
 
 
-def _config(content: dict[str, Any], base: Path, stem: str) -> BenchConfig:
-    _check_keys("the file", content, _KEYS, needed={"datasets", "models"})
-    scores = content.get("scores", "all")
-    chosen = () if scores == "all" else tuple(_texts("scores", scores))
-    for name in chosen or names():
-        get(name)
-    parameters = content.get("parameters", {})
-    for name, settings in parameters.items():
-        check_parameters(name, settings)
-    shots = content.get("shots", [16])
-    draws = content.get("draws", 1)
-    if not isinstance(shots, list) or not shots or not all(_whole(n) for n in shots):
-        raise InputError(f"Expected `shots` to be a list of whole numbers, but got {shots!r}.")
-    if not _whole(draws):
-        raise InputError(f"Expected `draws` to be a whole number of at least 1, but got {draws!r}.")
-    sets = tuple(_set(entry, base) for entry in _tables("datasets", content["datasets"]))
-    preset = _among("preset", [content.get("preset", "untuned")], PRESETS)[0]
-    if preset == "validation":
-        _check_validation(sets)
-    return BenchConfig(
-        name=str(content.get("name", stem)),
-        out=base / str(content.get("out", f"{stem}-results")),
-        datasets=sets,
-        models=tuple(_pair(entry) for entry in _tables("models", content["models"])),
-        protocols=_among("protocols", content.get("protocols", ["clean"]), PROTOCOLS),
-        shots=tuple(sorted(set(shots))),
-        draws=draws,
-        scores=chosen,
-        parameters=parameters,
-        preset=preset,
-        convention=_among("convention", [content.get("convention", "exact")], metrics.CONVENTIONS)[
-            0
-        ],
-        studies=_studies(content.get("studies", "all")),
-        device=str(content.get("device", "auto")),
-        precision=str(content.get("precision", "float32")),
-    )
+# What pydantic finds wrong with a value, in the words of all errors.
+
+_EXPECTED = {
+    "int_type": "to be a whole number",
+    "greater_than_equal": "to be a whole number of at least {ge}",
+    "string_type": "to be a text",
+    "path_type": "to be a path",
+    "tuple_type": "to be a list",
+    "dict_type": "to be a table",
+    "mapping_type": "to be a table",
+    "model_type": "to be a table",
+    "too_short": "to have an entry",
+}
 
 
-def _studies(value: Any) -> tuple[str, ...]:
-    # The studies work on what this module describes.
-    from trustvlm.benchmark.studies import STUDIES
-
-    if value in ("all", []):
-        return tuple(STUDIES) if value else ()
-    return _among("studies", value, tuple(STUDIES))
-
-
-def _set(entry: dict[str, Any], base: Path) -> SetConfig:
-    if "root" in entry:
-        return _catalogued(entry, base)
-    known = {"name", "train", "val", "test", "classes"}
-    _check_keys("[[datasets]]", entry, known, {"train", "test"})
-    train = base / str(entry["train"])
-    name = str(entry.get("name", train.parent.name or train.name))
-    tests = entry["test"]
-    if not isinstance(tests, dict):
-        listed = [tests] if isinstance(tests, str) else list(_texts("test", tests))
-        tests = {Path(test).stem: test for test in listed}
-    validation, classes = entry.get("val"), entry.get("classes")
-    found = SetConfig(
-        name=name,
-        train=train,
-        tests={split: base / str(test) for split, test in tests.items()},
-        validation=None if validation is None else base / str(validation),
-        classes=None if classes is None else base / str(classes),
-    )
-    others = [place for place in (found.validation, found.classes) if place is not None]
-    for place in (train, *found.tests.values(), *others):
-        if not place.exists():
-            raise InputError(f"The data set `{name}` names {place}, which does not exist.")
-    return found
+def _describe_error(error: ValidationError) -> str:
+    """Say what is wrong first, and under which key."""
+    first = error.errors()[0]
+    # Tags say which of several types was read, and are in no file.
+    keys = [key for key in first["loc"] if not str(key).startswith("<")]
+    problem, context = first["type"], first.get("ctx", {})
+    if problem == "value_error":
+        # The message of an InputError names its key, but not the table that it stands in.
+        where = f"{_describe_keys(keys)}: " if len(keys) > 1 else ""
+        return f"{where}{context['error']}"
+    if problem == "missing":
+        return f"{_describe_keys(keys[:-1]) or 'the file'} needs `{keys[-1]}`."
+    expected = _EXPECTED.get(problem, f"to be valid ({first['msg']})").format(**context)
+    return f"Expected {_describe_keys(keys)} {expected}, but got {first['input']!r}."
 
 
-def _catalogued(entry: dict[str, Any], base: Path) -> SetConfig:
-    _check_keys("[[datasets]]", entry, {"name", "root", "splits_dir"}, {"name", "root"})
-    splits = entry.get("splits_dir")
-    return SetConfig(
-        name=datasets.get(str(entry["name"])).name,
-        root=base / str(entry["root"]),
-        splits_dir=None if splits is None else base / str(splits),
-    )
-
-
-def _check_validation(sets: Iterable[SetConfig]) -> None:
-    for found in sets:
-        if found.root is not None and "val" not in datasets.get(found.name).splits:
-            raise InputError(
-                f"The preset `validation` needs validation images, and `{found.name}` has none: "
-                'take preset = "loo", which selects on the shots.'
-            )
-        if found.root is None and found.validation is None:
-            raise InputError(
-                f"The preset `validation` needs validation images of `{found.name}`: name their "
-                'folder with val = "...", or take preset = "loo", which selects on the shots.'
-            )
-
-
-def _pair(entry: dict[str, Any]) -> ModelPair:
-    _check_keys("[[models]]", entry, {"vlm", "vision", "prompt"}, {"vlm", "vision"})
-    prompt = entry.get("prompt")
-    if isinstance(prompt, list):
-        prompt = tuple(_texts("prompt", prompt))
-    return ModelPair(str(entry["vlm"]), str(entry["vision"]), prompt)
-
-
-def _check_keys(where: str, entry: dict[str, Any], known: set[str], needed: set[str]) -> None:
-    unknown, missing = sorted(set(entry) - known), sorted(needed - set(entry))
-    if unknown or missing:
-        problem = f"does not know `{unknown[0]}`" if unknown else f"needs `{missing[0]}`"
-        raise InputError(f"{where} {problem}; it takes {', '.join(sorted(known))}.")
-
-
-def _tables(key: str, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
-        raise InputError(f"Expected `{key}` to be tables, [[{key}]], but got {value!r}.")
-    return value
-
-
-def _texts(key: str, value: Any) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise InputError(f"Expected `{key}` to be a list of texts, but got {value!r}.")
-    return value
-
-
-def _among(key: str, values: Any, known: tuple[str, ...]) -> tuple[str, ...]:
-    for value in _texts(key, values):
-        if value not in known:
-            raise InputError(f"Expected `{key}` among {', '.join(known)}, but got {value!r}.")
-    return tuple(values)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _describe_keys(keys: Sequence[str | int]) -> str:
+    text = ""
+    for key in keys:
+        part = f"entry {key + 1}" if isinstance(key, int) else f"`{key}`"
+        text = f"{part} of {text}" if text else part
+    return text

@@ -1,20 +1,39 @@
-"""A set of images as arrays: what two encoders said about them, and their true classes."""
+"""Data sets as arrays: what two encoders said of the images, their classes, and drawn shots.
+
+An `ArraySet` is one set of images, as an .npz file holds it. An `EncodedDataset` is what a study is
+measured on: a set that shots are drawn from, the sets to test on, the draws, and how the scores'
+settings are chosen (`Tuning`).
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.benchmark.results import Setting
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
+from trustvlm.pipeline.select import (
+    SELECTABLE,
+    TEMPERATURES,
+    WEIGHTS,
+    Selection,
+    free_settings,
+    select_by_holding_out,
+    select_on,
+)
 from trustvlm.scores import Evidence
+from trustvlm.scores.few_shot import draw_shots
+
+PRESETS = ("untuned", "paper", "loo", "validation")
 
 _NEEDED = ("logits", "features", "labels", "class_names")
 _OPTIONAL = ("image_embeddings", "text_embeddings")
@@ -82,7 +101,7 @@ class ArraySet:
         )
 
     def about(self, shots: Evidence) -> Evidence:
-        """Return what is known about these images with such shots."""
+        """Return the evidence about these images with such shots."""
         return shots.with_images(
             logits=self.logits, features=self.features, image_embeddings=self.image_embeddings
         )
@@ -102,7 +121,7 @@ def load_arrays(path: str | os.PathLike[str]) -> ArraySet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (*_NEEDED, *_OPTIONAL) if name in stored}
-            found = ", ".join(stored.files)
+            stored_names = ", ".join(stored.files)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}.") from error
     except (OSError, EOFError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
@@ -113,11 +132,41 @@ def load_arrays(path: str | os.PathLike[str]) -> ArraySet:
     if missing:
         raise InputError(
             f"Expected {path} to hold {', '.join(_NEEDED)}, but {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing; it holds {found}."
+            f"{'is' if len(missing) == 1 else 'are'} missing; it holds {stored_names}."
         )
     names = tuple(str(name) for name in arrays.pop("class_names").ravel())
     checked = _checked(path, arrays, len(names))
     return ArraySet(name=path.stem, class_names=names, **checked)
+
+
+def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:
+    n = len(np.atleast_1d(arrays["labels"]))
+    if not n:
+        raise InputError(f"{path} holds no images.")
+    if arrays["logits"].ndim != 2 or arrays["logits"].shape[1] != n_classes:
+        raise InputError(
+            f"Expected `logits` in {path} to have {n_classes} columns like `class_names`, "
+            f"but got shape {arrays['logits'].shape}."
+        )
+    try:
+        # Evidence checks shapes, finiteness and directions, and names what is wrong.
+        evidence = Evidence.of(
+            logits=arrays["logits"],
+            features=arrays["features"],
+            support_features=arrays["features"],
+            support_labels=arrays["labels"],
+            image_embeddings=arrays.get("image_embeddings"),
+            text_embeddings=arrays.get("text_embeddings"),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).replace('support_', '')}") from error
+    return {
+        "logits": evidence.logits,
+        "features": evidence.features,
+        "labels": evidence.support_labels,
+        "image_embeddings": evidence.image_embeddings,
+        "text_embeddings": evidence.text_embeddings,
+    }
 
 
 def same_classes(support: ArraySet, test: ArraySet) -> None:
@@ -157,7 +206,7 @@ def refuse_shared_images(
 
 
 def warn_of_shared_images(shots: ArraySet, tests: Sequence[ArraySet]) -> None:
-    """Warn, for each test set, of images that are also shots: every score with shots knows them."""
+    """Warn, for each test set, of images that are also shots: scores with shots have seen them."""
     for test in tests:
         if shared := _shared_images(shots, test):
             warnings.warn(
@@ -172,31 +221,157 @@ def _shared_images(first: ArraySet, second: ArraySet) -> int:
     return len(set(first.contents()) & set(second.contents()))
 
 
-def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dict[str, Any]:
-    n = len(np.atleast_1d(arrays["labels"]))
-    if not n:
-        raise InputError(f"{path} holds no images.")
-    if arrays["logits"].ndim != 2 or arrays["logits"].shape[1] != n_classes:
-        raise InputError(
-            f"Expected `logits` in {path} to have {n_classes} columns like `class_names`, "
-            f"but got shape {arrays['logits'].shape}."
+def draw_rows(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
+    """Draw shots from arrays; warn, for draw 0, of classes that have too few."""
+    drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
+    if draw == 0 and (drawn.counts < shots).any():
+        few = int((drawn.counts < shots).sum())
+        warnings.warn(
+            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
+            "images: all of theirs are used",
+            TrustVLMWarning,
+            stacklevel=5,
         )
-    try:
-        # Evidence checks shapes, finiteness and directions, and names what is wrong.
-        evidence = Evidence.of(
-            logits=arrays["logits"],
-            features=arrays["features"],
-            support_features=arrays["features"],
-            support_labels=arrays["labels"],
-            image_embeddings=arrays.get("image_embeddings"),
-            text_embeddings=arrays.get("text_embeddings"),
+    return drawn.indices
+
+
+# Settings of the scores: untuned, or selected on the shots or on validation images.
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The settings of one score with one draw of the shots.
+
+    Attributes
+    ----------
+    parameters
+        What is passed to it; its defaults fill up the rest.
+    selection
+        How some of them were selected; None if none was.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a study sets the parameters of its scores.
+
+    Attributes
+    ----------
+    by
+        One of `PRESETS`. `loo` selects weight and temperature on the drawn shots, each held out;
+        `validation` on the validation images; the others select nothing.
+    parameters
+        A score's own parameters by its name: these are never selected.
+    validation
+        Labelled images that are neither shots nor tests.
+    """
+
+    by: str = "untuned"
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    validation: ArraySet | None = None
+
+    def __post_init__(self) -> None:
+        if self.by not in PRESETS:
+            raise InputError(f"Expected `preset` among {', '.join(PRESETS)}, but got {self.by!r}.")
+        if self.by == "validation" and self.validation is None:
+            raise InputError(
+                "Expected validation images to select on, but got none; `loo` selects on the shots."
+            )
+
+    @property
+    def selects(self) -> bool:
+        """Whether anything is selected."""
+        return self.by in ("loo", "validation")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of the selection can change a number, besides parameters and images."""
+        candidates = {"weight": WEIGHTS, "temperature": TEMPERATURES}
+        return {"selected": [self.by, candidates]} if self.selects else {}
+
+    def settings(self, scores: Sequence[str], shots: Evidence) -> dict[str, ScoreSettings]:
+        """Select anew for one draw of the shots; return the settings of each score."""
+        selected: dict[str, Selection] = {}
+        settings = {}
+        for name in scores:
+            given = dict(self.parameters.get(name, {}))
+            chosen = None
+            if self.selects and free_settings(name, given):
+                # *(F) takes what suits *: no need to find that twice.
+                key = repr((SELECTABLE[name], given.get("weight"), given.get("temperature")))
+                if key not in selected:
+                    selected[key] = self._select(SELECTABLE[name], shots, given)
+                chosen = selected[key]
+            settings[name] = ScoreSettings(
+                {**(chosen.parameters if chosen else {}), **given}, chosen
+            )
+        return settings
+
+    def _select(self, name: str, shots: Evidence, given: Mapping[str, Any]) -> Selection:
+        if self.by == "loo":
+            return select_by_holding_out(name, shots, fixed=given)
+        assert self.validation is not None  # noqa: S101 -- checked when it was made
+        evidence = shots.with_images(
+            logits=self.validation.logits, features=self.validation.features
         )
-    except InputError as error:
-        raise InputError(f"{path}: {str(error).replace('support_', '')}") from error
-    return {
-        "logits": evidence.logits,
-        "features": evidence.features,
-        "labels": evidence.support_labels,
-        "image_embeddings": evidence.image_embeddings,
-        "text_embeddings": evidence.text_embeddings,
-    }
+        return select_on(name, evidence, self.validation.labels, fixed=given)
+
+
+# What studies are measured on.
+
+
+@dataclass(frozen=True)
+class EncodedDataset:
+    """A data set through one pair of encoders.
+
+    Attributes
+    ----------
+    name
+        Of the data set.
+    setting
+        Names of the models and the protocol; empty where arrays do not name them.
+    support, tests
+        Arrays of the images that shots are drawn from, and of each test split.
+    draws
+        Rows of `support` by (shots, draw), class by class in the order drawn.
+    tuning
+        Sets the scores' parameters.
+    identity
+        All that tells this data set from any other, for the names of cells.
+    """
+
+    name: str
+    setting: Setting
+    support: ArraySet
+    tests: tuple[ArraySet, ...]
+    draws: Mapping[tuple[int, int], NDArray[np.int64]]
+    tuning: Tuning = field(default_factory=Tuning)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls, support: ArraySet, tests: Sequence[ArraySet], shots: Sequence[int], draws: int
+    ) -> EncodedDataset:
+        """Draw shots from one set, to test on others; no images, no models.
+
+        Raises
+        ------
+        InputError
+            If the sets do not fit together.
+        """
+        for test in tests:
+            same_classes(support, test)
+        drawn = {point: draw_rows(support, *point) for point in product(shots, range(draws))}
+        return cls(support.name, Setting(), support, tuple(tests), drawn)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every row on this data set says of the models."""
+        about: dict[str, Any] = {k: value for k, value in self.setting._asdict().items() if value}
+        if identity := self.identity.get("settings"):
+            about["convention"] = identity["convention"]
+            about["versions"] = {"trustvlm": identity["trustvlm"], "numpy": np.__version__}
+            about["fingerprints"] = [identity[role]["fingerprint"] for role in ("vlm", "vision")]
+        return about

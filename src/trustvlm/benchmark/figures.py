@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import capitalised, figure_words, friedman_words, mean_words
+from trustvlm.benchmark.captions import capitalised, describe_mean, describe_ranks, describe_results
 from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
@@ -70,22 +70,22 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     def draw(body: FigureBase) -> list[Any]:
         axes = body.subplots()
         handles = []
-        for place, score in enumerate(labels):
-            found = [analysis.spread(metric, dataset, score) for dataset in datasets]
-            means = column.scale * np.array([point.mean for point in found])
-            spreads = column.scale * np.nan_to_num([point.sd for point in found])
-            at = np.arange(len(datasets)) * group + place * _BAR
+        for rank, score in enumerate(labels):
+            spreads = [analysis.spread(metric, dataset, score) for dataset in datasets]
+            means = column.scale * np.array([spread.mean for spread in spreads])
+            sds = column.scale * np.nan_to_num([spread.sd for spread in spreads])
+            at = np.arange(len(datasets)) * group + rank * _BAR
             handles.append(
                 axes.barh(
                     at,
                     means,
                     height=_BAR * 0.88,
-                    color=SERIES[place],
-                    xerr=spreads,
+                    color=SERIES[rank],
+                    xerr=sds,
                     error_kw={"ecolor": INK, "elinewidth": 1},
                 )
             )
-            for y, mean, end in zip(at, means, np.nan_to_num(means + spreads), strict=True):
+            for y, mean, end in zip(at, means, np.nan_to_num(means + sds), strict=True):
                 # Small values make bars that cannot be seen; the numbers can.
                 words = number(float(mean), 1, undefined=UNDEFINED)
                 axes.annotate(
@@ -99,8 +99,8 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     return Figure(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
-        caption=f"{capitalised(unit_words(column))}. {figure_words(analysis)} Bars are means over "
-        "the draws, whiskers one standard deviation to each side.",
+        caption=f"{capitalised(unit_words(column))}. {describe_results(analysis)} Bars are means "
+        "over the draws, whiskers one standard deviation to each side.",
         width=width,
         height=len(datasets) * group + 60,
         draw=draw,
@@ -151,12 +151,12 @@ def equal_coverage_figure(
                     [100 * accuracy.get((d, score), nothing)[panel] for d in datasets],
                     np.arange(len(datasets)) * step,
                     linestyle="none",
-                    marker=MARKERS[place],
+                    marker=MARKERS[rank],
                     markersize=6.5,
-                    color=SERIES[place],
+                    color=SERIES[rank],
                     alpha=0.9,
                 )[0]
-                for place, score in enumerate(scores)
+                for rank, score in enumerate(scores)
             ]
             for y, dataset in enumerate(datasets):
                 values = [100 * accuracy.get((dataset, score), nothing)[panel] for score in scores]
@@ -169,8 +169,8 @@ def equal_coverage_figure(
         name="equal-coverage",
         title="Accuracy at equal coverage",
         caption="Share right among the accepted images when every score accepts the same share, "
-        f"its most trusted. {figure_words(analysis, draw=0)} No test is made here: intervals are "
-        "in the tables.",
+        f"its most trusted. {describe_results(analysis, draw=0)} No test is made here: intervals "
+        "are in the tables.",
         width=width,
         height=len(datasets) * step + 80,
         draw=draw,
@@ -209,8 +209,8 @@ def leading_scores(analysis: Analysis, metric: str, limit: int = 6) -> list[str]
     >>> leading_scores(analysis.analyse(results.Results(rows), ["aurc"]), "aurc", 2)
     ['msp', 'trustvlm']
     """
-    known = modality_labels(analysis.results.scores, analysis.results.reference)
-    return list(dict.fromkeys([*known, *analysis.ordered(metric)]))[: min(limit, len(MARKERS))]
+    first = modality_labels(analysis.results.scores, analysis.results.reference)
+    return list(dict.fromkeys([*first, *analysis.ordered(metric)]))[: min(limit, len(MARKERS))]
 
 
 def shots_figure(
@@ -244,8 +244,8 @@ def shots_figure(
         title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
         caption=f"{capitalised(unit_words(column))}, against the number of shots per class, on a "
         "logarithmic axis. Band: one standard deviation over the draws to each side. "
-        f"{figure_words(analysis, every_shot=True)}"
-        f"{'' if by_dataset else ' ' + mean_words(analysis, metric)}",
+        f"{describe_results(analysis, every_shot=True)}"
+        f"{'' if by_dataset else ' ' + describe_mean(analysis, metric)}",
         x_label="shots per class",
         y_label=axis_words(column),
         highlight=results.reference,
@@ -270,8 +270,8 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Figure:
         name="risk-coverage",
         title="Risk by coverage",
         caption="Share wrong among the accepted images against the share accepted, most trusted "
-        f"first; lower is better. {figure_words(analysis, draw=0)} Where few images are accepted "
-        "the curves jump and may leave the frame; each panel has its own scale.",
+        f"first; lower is better. {describe_results(analysis, draw=0)} Where few images are "
+        "accepted the curves jump and may leave the frame; each panel has its own scale.",
         x_label="accepted images (%)",
         y_label="wrong among the accepted (%)",
         highlight=analysis.results.reference,
@@ -325,9 +325,9 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
                 solid_capstyle="butt",
             )
         order = sorted(ranks.scores, key=lambda score: (ranks.rank_of(score), score))
-        for place, score in enumerate(order):
-            left = place < half
-            y = top + _LABEL * (place if left else len(order) - 1 - place)
+        for rank, score in enumerate(order):
+            left = rank < half
+            y = top + _LABEL * (rank if left else len(order) - 1 - rank)
             own = score == analysis.results.reference
             _leader(axes, score, ranks, y, left=left, own=own)
 
@@ -335,9 +335,9 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
         name=f"ranks-{slug(metric)}",
         title=f"Average ranks by {column.title}",
         caption=f"Average rank by {column.title} over {counted(len(ranks.datasets), 'data set')}, "
-        f"1 is best, of means over draws. {figure_words(analysis)} {friedman_words(ranks)} A bar "
-        "joins scores whose ranks differ by less than the critical difference, CD. Data sets are "
-        "taken to be independent of one another.",
+        f"1 is best, of means over draws. {describe_results(analysis)} {describe_ranks(ranks)} "
+        "A bar joins scores whose ranks differ by less than the critical difference, CD. Data sets "
+        "are taken to be independent of one another.",
         width=_WIDTH,
         height=height,
         draw=draw,

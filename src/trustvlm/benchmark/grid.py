@@ -1,36 +1,283 @@
-"""Run a grid: every finished cell is on disk, so an interrupted one goes on where it stopped."""
+"""Run a grid of image folders and models: encode, then measure what is not finished on disk.
+
+Every finished cell is on disk, so an interrupted grid goes on where it stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.config import BenchConfig
-from trustvlm.benchmark.encoded import Material, Unavailable, materials
-from trustvlm.benchmark.results import Classes, cell_file, read_cell, write_cell
+from trustvlm import datasets
+from trustvlm._version import __version__
+from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
+from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, Tuning
+from trustvlm.benchmark.results import Classes, Setting, cell_file, read_cell, write_cell
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
-from trustvlm.benchmark.studies import STUDIES, Plan, Study
-from trustvlm.benchmark.studies.runner import Answers
-from trustvlm.embeddings import EmbeddingStore, Progress
+from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
+from trustvlm.benchmark.studies.study import StudyRunner
+from trustvlm.embeddings import EmbeddingStore, Progress, encode_all, encode_texts
+from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
 from trustvlm.files import atomic_path
-from trustvlm.scores import get, names
+from trustvlm.images import ImageSource, find_labelled, read_classes
+from trustvlm.models import class_embeddings, read_prompts
+from trustvlm.pipeline.records import Encoders, describe
+from trustvlm.scores import get, names, zero_shot_logits
+from trustvlm.scores.few_shot import draw_shots
+from trustvlm.text import did_you_mean
 
 SampleKey = tuple[str, str, tuple[str, str, str]]
 Point = tuple[int, int]
 
+# What images a data set has, before any of them is opened.
+
+
+class LabelledImages(NamedTuple):
+    """n images and their class indices."""
+
+    refs: Sequence[ImageSource]
+    labels: NDArray[np.int64]
+
+
+class ListedSet(NamedTuple):
+    """The images that shots are drawn from, those to test on, and perhaps to select on."""
+
+    class_names: tuple[str, ...]
+    train: LabelledImages
+    tests: Mapping[str, LabelledImages]
+    validation: LabelledImages | None
+
+
+def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> ListedSet:
+    """List the images of folders, CSVs, or one of the catalogue's sets.
+
+    Parameters
+    ----------
+    dataset
+        What the study says of it.
+    validation
+        Whether the validation images are wanted.
+
+    Raises
+    ------
+    InputError
+        If something is missing, or labels and classes do not fit.
+    """
+    if isinstance(dataset, CatalogueSet):
+        options: dict[str, Any] = {"splits_dir": dataset.splits_dir}
+        shots = datasets.load_shots(dataset.name, dataset.root, **options)
+        test = datasets.load(dataset.name, dataset.root, "test", **options)
+        val = datasets.load(dataset.name, dataset.root, "val", **options) if validation else None
+        return ListedSet(
+            tuple(test.class_names),
+            LabelledImages(shots.refs, shots.labels),
+            {"test": LabelledImages(test.refs, test.labels)},
+            None if val is None else LabelledImages(val.refs, val.labels),
+        )
+    train = find_labelled(dataset.train)
+    classes = read_classes(train.classes if dataset.classes is None else dataset.classes)
+
+    def listed(path: Path) -> LabelledImages:
+        images = find_labelled(path)
+        return LabelledImages(images.refs, classes.indices(images.labels))
+
+    return ListedSet(
+        tuple(classes.names),
+        LabelledImages(train.refs, classes.indices(train.labels)),
+        {split: listed(path) for split, path in dataset.tests.items()},
+        listed(dataset.validation) if validation and dataset.validation is not None else None,
+    )
+
+
+# From images to arrays, through the embedding store: the tests, and the shots that are drawn.
+
+
+@dataclass(frozen=True)
+class UnreadableDataset:
+    """A data set that could not be read or encoded."""
+
+    dataset: FolderSet | CatalogueSet
+    setting: Setting
+    error: TrustVLMError
+
+
+def encode_datasets(
+    config: BenchConfig,
+    store: EmbeddingStore,
+    *,
+    notes: list[str],
+    on_image: Progress | None = None,
+) -> Iterator[EncodedDataset | UnreadableDataset]:
+    """Encode the data sets of a study, one pair of encoders after another; only what is new.
+
+    Parameters
+    ----------
+    config, store
+        The study, already checked, and where embeddings are kept.
+    notes
+        Gets the warnings of the models, to show wherever their numbers are.
+    on_image
+        Progress, as in `encode_images`.
+
+    Raises
+    ------
+    TrustVLMError
+        If a model cannot be loaded.
+    """
+    for models, protocol in product(config.models, config.protocols):
+        encoders = Encoders.load(
+            models.vlm,
+            models.vision,
+            protocol=protocol,
+            device=config.device,
+            precision=config.precision,
+        )
+        notes += [note for note in encoders.notes() if note not in notes]
+        for dataset in config.datasets:
+            setting = Setting(models.vlm, models.vision, protocol)
+            try:
+                yield encode_dataset(config, dataset, models, setting, encoders, store, on_image)
+            except TrustVLMError as error:
+                yield UnreadableDataset(dataset, setting, error)
+
+
+def encode_dataset(
+    config: BenchConfig,
+    dataset: FolderSet | CatalogueSet,
+    models: ModelPair,
+    setting: Setting,
+    encoders: Encoders,
+    store: EmbeddingStore,
+    progress: Progress | None = None,
+) -> EncodedDataset:
+    """Encode the test images, and the training images that a draw uses; only what is new.
+
+    Shots are drawn from the listing, as the paper does, so that an unreadable image leaves a gap
+    and changes no other draw.
+
+    Raises
+    ------
+    LeakError
+        If a test image is also among the drawn training images or the validation images, by
+        content, or a validation image among the drawn training images.
+    InputError
+        If labels and classes do not fit, or no image can be read.
+    """
+    listed = list_set(dataset, validation=config.preset == "validation")
+    n_classes, labels = len(listed.class_names), listed.train.labels
+    prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
+    texts = class_embeddings(
+        encoders.vlm,
+        listed.class_names,
+        prompts,
+        encode=lambda new: encode_texts(encoders.vlm, new, store),
+    )
+
+    def encode(
+        split: str, images: LabelledImages
+    ) -> tuple[ArraySet, NDArray[np.bool_], list[str], list[str]]:
+        """Return the readable images as arrays, which are readable, their hashes, the errors."""
+        both = {"vlm": encoders.vlm, "vision": encoders.vision}
+        chunk = encode_all(images.refs, both, store, progress=progress)
+        readable = chunk.readable
+        name = f"{dataset.name}/{split}"
+        if not readable.any():
+            raise InputError(f"No image of {name} can be read.")
+        embeddings = chunk.embeddings["vlm"][readable]
+        arrays = ArraySet(
+            name=name,
+            logits=zero_shot_logits(embeddings, texts, logit_scale=encoders.vlm.logit_scale),
+            features=chunk.embeddings["vision"][readable],
+            labels=images.labels[readable],
+            class_names=listed.class_names,
+            image_embeddings=embeddings,
+            text_embeddings=texts,
+        )
+        hashes = [hashed for hashed, kept in zip(chunk.hashes, readable, strict=True) if kept]
+        return arrays, readable, hashes, [str(e) for e in chunk.errors if e is not None]
+
+    drawn = {
+        (shots, draw): draw_shots(labels, n_classes, shots, draw=draw).indices
+        for shots, draw in product(config.shots, range(config.draws))
+    }
+    used = np.unique(np.concatenate(list(drawn.values())))
+    shown = LabelledImages([listed.train.refs[int(i)] for i in used], labels[used])
+    support, readable, hashes, left_out = encode("train", shown)
+    row_of = np.full(len(labels), -1)
+    row_of[used[readable]] = np.arange(int(readable.sum()))
+    content = hashlib.sha256(json.dumps([listed.class_names, prompts, hashes]).encode())
+    content.update(support.labels.tobytes())
+    role_of = dict.fromkeys(hashes, "training")
+    validation, tests = None, []
+    others = [] if listed.validation is None else [("val", listed.validation)]
+    for split, images in [*others, *listed.tests.items()]:
+        arrays, _, hashes, errors = encode(split, images)
+        _refuse_leaks(arrays.name, hashes, role_of)
+        if images is listed.validation:
+            validation = arrays
+            role_of.update(dict.fromkeys(hashes, "validation"))
+        else:
+            tests.append(arrays)
+        content.update(json.dumps([arrays.name, hashes]).encode() + arrays.labels.tobytes())
+        left_out += errors
+    for message in left_out:
+        warnings.warn(f"left out: {message}", TrustVLMWarning, stacklevel=2)
+    tuning = Tuning(config.preset, config.parameters_of(dataset), validation)
+    return EncodedDataset(
+        name=dataset.name,
+        setting=setting,
+        support=support,
+        tests=tuple(tests),
+        draws={point: row_of[i][row_of[i] >= 0] for point, i in drawn.items()},
+        tuning=tuning,
+        identity={
+            "settings": {
+                "trustvlm": __version__,
+                "vlm": dict(describe(encoders.vlm)),
+                "vision": dict(describe(encoders.vision)),
+                "logit_scale": float(encoders.vlm.logit_scale),
+                "protocol": setting.protocol,
+                "precision": config.precision,
+                "convention": config.convention,
+            },
+            "images": content.hexdigest(),
+            "name": dataset.name,
+            "parameters": tuning.parameters,
+            **tuning.identity(),
+        },
+    )
+
+
+def _refuse_leaks(name: str, hashes: list[str], role_of: Mapping[str, str]) -> None:
+    leaked = [role_of[hashed] for hashed in hashes if hashed in role_of]
+    if leaked:
+        roles = " or ".join(dict.fromkeys(leaked))
+        raise LeakError(
+            f"{len(leaked)} of {len(hashes)} images of {name} are also {roles} images, by "
+            "content: metrics on them would be too good. Remove them from one of the two."
+        )
+
+
+# Every cell of the grid, and further studies on the same images.
+
 
 @dataclass
 class Grid:
-    """What a grid found.
+    """Results of a grid.
 
     Attributes
     ----------
+    studies
+        Has measured the further studies on the same images.
     rows
         One dict per test split, score, model pair, protocol, number of shots and draw; a failed
         cell is a row with `error`.
@@ -41,17 +288,15 @@ class Grid:
         True classes and class names by dataset.
     notes
         Warnings of the models, to show wherever their numbers are.
-    answers
-        What the further studies found on the same images.
     computed
         How many cells were not on disk yet.
     """
 
+    studies: StudyRunner
     rows: list[dict[str, Any]] = field(default_factory=list)
     samples: dict[SampleKey, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
     classes: dict[str, Classes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    answers: Answers = field(default_factory=lambda: Answers((), Plan()))
     computed: int = 0
 
 
@@ -63,7 +308,7 @@ def run_grid(
     on_cell: Callable[[int, int], None] | None = None,
     on_image: Progress | None = None,
 ) -> Grid:
-    """Run every cell of the grid that is not finished, and gather all rows.
+    """Run every cell of the grid that is not finished, and collect all rows.
 
     Parameters
     ----------
@@ -78,24 +323,27 @@ def run_grid(
 
     Raises
     ------
+    InputError
+        If the configuration names a study that does not exist.
     TrustVLMError
         If a model cannot be loaded. What fails inside a cell is a row with its error.
     """
+    further = [study for study in chosen_studies(config) if not study.of_the_grid]
+    grid, done = Grid(StudyRunner(further, study_settings(config), config.out)), 0
     store = EmbeddingStore() if store is None else store
-    grid, done = Grid(answers=Answers(_further(config), plan_of(config), config.out)), 0
     points = list(product(config.shots, range(config.draws)))
     total = len(config.cells())
-    for found in materials(config, store, notes=grid.notes, on_image=on_image):
-        if isinstance(found, Unavailable):
-            grid.rows += [row for point in points for row in _failed(found, point)]
+    for encoded in encode_datasets(config, store, notes=grid.notes, on_image=on_image):
+        if isinstance(encoded, UnreadableDataset):
+            grid.rows += [row for point in points for row in _failed(encoded, point)]
             done += len(points)
             continue
-        for test in found.tests:
+        for test in encoded.tests:
             grid.classes[test.name] = Classes(test.labels, test.class_names)
-        files = {point: cell_file(config.out, _content(config, found, point)) for point in points}
+        files = {point: cell_file(config.out, _content(config, encoded, point)) for point in points}
         missing = [point for point, file in files.items() if not file.is_file()]
         done += len(points) - len(missing)
-        tasks = [(config, found, point, files[point]) for point in missing]
+        tasks = [(config, encoded, point, files[point]) for point in missing]
         for _ in (workers or Workers()).map(_run_cell, tasks):
             grid.computed += 1
             done += 1
@@ -103,85 +351,89 @@ def run_grid(
                 on_cell(done, total)
         if on_cell is not None:
             on_cell(done, total)
-        for point, file in files.items():
-            _gather(grid, file, found, point, config)
+        for file in files.values():
+            grid.rows += read_cell(file)
+        grid.samples.update(_read_samples(files[max(config.shots), 0], encoded.setting))
         with one_thread():
-            grid.answers.add(found)
+            grid.studies.add(encoded)
     return grid
 
 
-def plan_of(config: BenchConfig) -> Plan:
+def study_settings(config: BenchConfig) -> StudySettings:
     """Return what the studies of a configuration may vary."""
-    return Plan(config.shots, config.draws, config.convention, scores=config.scores)
+    return StudySettings(config.shots, config.draws, config.convention, scores=config.scores)
 
 
-def _further(config: BenchConfig) -> list[Study]:
-    return [STUDIES[name] for name in config.studies if not STUDIES[name].of_the_grid]
+def chosen_studies(config: BenchConfig) -> list[Study]:
+    """Return the studies that a configuration names.
+
+    Raises
+    ------
+    InputError
+        If one of them does not exist.
+    """
+    wanted = tuple(STUDIES) if config.studies is None else config.studies
+    for name in wanted:
+        if name not in STUDIES:
+            raise InputError(
+                f"{config.name}: Expected `studies` among {', '.join(STUDIES)}, but got {name!r}; "
+                f"{did_you_mean(name, STUDIES)}".rstrip("; ")
+            )
+    return [STUDIES[name] for name in wanted]
 
 
-def _content(config: BenchConfig, material: Material, point: Point) -> dict[str, Any]:
+def _content(config: BenchConfig, encoded: EncodedDataset, point: Point) -> dict[str, Any]:
     shots, draw = point
     return {
-        **material.identity,
+        **encoded.identity,
         "shots": shots,
         "draw": draw,
         "scores": {name: get(name).formula for name in config.scores or names()},
     }
 
 
-def _run_cell(config: BenchConfig, material: Material, point: Point, file: Path) -> None:
-    rows, samples = _measured(config, material, point)
+def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    samples: dict[str, Any] = {}
+    for cell in measure_draw(
+        encoded.support,
+        encoded.tests,
+        usable_scores(encoded.support, config.scores or None),
+        *point,
+        encoded.draws[point],
+        config.convention,
+        encoded.tuning,
+    ):
+        rows.append({**cell.row_with_settings(), **encoded.about})
+        samples[f"{cell.dataset}|{cell.score}|confidence"] = cell.result.confidence
+        samples[f"{cell.dataset}|{cell.score}|correct"] = cell.correct
     if point[1] == 0:
         with atomic_path(file.with_suffix(".npz")) as temporary, temporary.open("wb") as out:
             np.savez_compressed(out, **samples)
     # Written last: a cell is finished when its rows are there.
-    write_cell(file, [{**row, **material.about} for row in rows])
+    write_cell(file, rows)
 
 
-def _measured(
-    config: BenchConfig, material: Material, point: Point
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    samples: dict[str, Any] = {}
-    measured = measure_draw(
-        material.support,
-        material.tests,
-        usable_scores(material.support, config.scores or None),
-        *point,
-        config.convention,
-        material.tuning,
-        chosen=material.draws[point],
-    )
-    for found in measured:
-        rows.append({**found.row(), **found.settings()})
-        samples[f"{found.dataset}|{found.score}|confidence"] = found.result.confidence
-        samples[f"{found.dataset}|{found.score}|correct"] = found.correct
-    return rows, samples
-
-
-def _failed(found: Unavailable, point: Point) -> list[dict[str, Any]]:
+def _failed(unreadable: UnreadableDataset, point: Point) -> list[dict[str, Any]]:
     shots, draw = point
     return [
         {
-            "dataset": f"{found.dataset.name}/{split}",
+            "dataset": f"{unreadable.dataset.name}/{split}",
             "score": None,
             "shots": shots,
             "draw": draw,
-            **found.setting._asdict(),
-            "error": str(found.error),
+            **unreadable.setting._asdict(),
+            "error": str(unreadable.error),
         }
-        for split in list(found.dataset.tests) or ["test"]
+        for split in unreadable.dataset.splits
     ]
 
 
-def _gather(grid: Grid, file: Path, material: Material, point: Point, config: BenchConfig) -> None:
-    grid.rows += read_cell(file)
-    shots, draw = point
-    if draw or shots != max(config.shots):
-        return
+def _read_samples(
+    file: Path, setting: Setting
+) -> Iterator[tuple[SampleKey, tuple[NDArray[Any], NDArray[Any]]]]:
     with np.load(file.with_suffix(".npz"), allow_pickle=False) as stored:
         for key in stored.files:
             dataset, score, part = key.split("|")
             if part == "confidence":
-                correct = stored[f"{dataset}|{score}|correct"]
-                grid.samples[dataset, score, material.setting] = (stored[key], correct)
+                yield (dataset, score, setting), (stored[key], stored[f"{dataset}|{score}|correct"])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustvlm.benchmark.captions import basis_words, capitalised
+from trustvlm.benchmark.captions import capitalised, describe_basis
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.statistics import spread
+from trustvlm.benchmark.statistics import NOTHING, spread
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, WRONG, Figure, ink_on
 from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, unit_words
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Means of a metric by two keys of the rows, over what all cells share.
 
-NOTHING = Spread(math.nan, math.nan, 0)
-
 
 @dataclass(frozen=True)
 class Matrix:
@@ -38,14 +36,14 @@ class Matrix:
         Values of the two keys: numbers ascending, names in the order of the rows.
     cells
         Mean and spread over draws by (line, column); those without values are absent.
-    told
+    remark
         What the means are over, as a sentence; empty if that goes without saying.
     """
 
     lines: Sequence[Any]
     columns: Sequence[Any]
     cells: Mapping[tuple[Any, Any], Spread]
-    told: str
+    remark: str
 
 
 def matrix(rows: Sequence[Row], metric: str, keys: tuple[str, str]) -> Matrix:
@@ -84,22 +82,22 @@ def matrix(rows: Sequence[Row], metric: str, keys: tuple[str, str]) -> Matrix:
             values[row[keys[0]], row[keys[1]]][unit] = value
     shared = set.intersection(*map(set, values.values())) if values else set()
     datasets = {dataset for _, dataset in shared}
-    told = ""
+    remark = ""
     if not shared:
-        told = "The cells share no data set and draw."
+        remark = "The cells share no data set and draw."
     elif "dataset" not in keys and len(datasets) < len({row["dataset"] for row in rows}):
-        told = f"Means are over the data sets that all cells have: {', '.join(sorted(datasets))}."
+        remark = f"Means are over the data sets that all cells have: {', '.join(sorted(datasets))}."
     cells = {}
-    for cell, found in values.items() if shared else ():
+    for cell, by_unit in values.items() if shared else ():
         by_draw: dict[int, list[float]] = defaultdict(list)
         for draw, dataset in sorted(shared):
-            by_draw[draw].append(found[draw, dataset])
+            by_draw[draw].append(by_unit[draw, dataset])
         over_draws = spread([float(np.mean(v)) for v in by_draw.values()])
         cells[cell] = Spread(
-            float(np.mean([found[unit] for unit in sorted(shared)])), over_draws.sd, over_draws.n
+            float(np.mean([by_unit[unit] for unit in sorted(shared)])), over_draws.sd, over_draws.n
         )
     lines, columns = (_ordered([row[key] for row in rows]) for key in keys)
-    return Matrix(lines, columns, cells, told)
+    return Matrix(lines, columns, cells, remark)
 
 
 def matrix_table(
@@ -131,14 +129,14 @@ def matrix_table(
     convention
         Of the metric.
     """
-    column, found = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
+    column, means = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
     caption = [
         caution,
         f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
         f"{words[1]} (columns).",
-        basis_words(rows, convention),
+        describe_basis(rows, convention),
         "Mean ± standard deviation over the draws; without ± where all draws agree.",
-        found.told,
+        means.remark,
     ]
     return Table(
         name=name,
@@ -146,17 +144,17 @@ def matrix_table(
         caption=" ".join(filter(None, caption)),
         heads=(
             Head(capitalised(words[0])),
-            *(Head(plainly(one), falling=column.higher_is_better) for one in found.columns),
+            *(Head(plainly(one), falling=column.higher_is_better) for one in means.columns),
         ),
         lines=tuple(
             Line(
                 plainly(line),
                 tuple(
-                    spread_cell(found.cells.get((line, one), NOTHING), column.scale)
-                    for one in found.columns
+                    spread_cell(means.cells.get((line, one), NOTHING), column.scale)
+                    for one in means.columns
                 ),
             )
-            for line in found.lines
+            for line in means.lines
         ),
     )
 
@@ -229,29 +227,37 @@ def heat_map(
     InputError
         Without rows, if a row lacks a key, or if rows of several scores or shots are mixed.
     """
-    column, found = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
+    column, means = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
     _check(rows, keys, of)
     caption = [
         f"{banner}." if banner else "",
         f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
         f"{words[1]} (columns).",
-        basis_words(rows, convention),
+        describe_basis(rows, convention),
         "Means over the draws" + ("." if "dataset" in keys else " and data sets."),
-        found.told,
+        means.remark,
         "Lighter is better" + (" within a column." if shade_columns else "."),
         "The frame marks the default, which nothing was tuned for." if framed else "",
     ]
+
+    # What each cell is shaded against: all of them, or those of its column.
+    compared = {
+        other: [
+            cell.mean for key, cell in means.cells.items() if not shade_columns or key[1] == other
+        ]
+        for other in means.columns
+    }
 
     def draw(body: FigureBase) -> None:
         from matplotlib.patches import Rectangle
 
         axes = body.subplots()
-        axes.set_xlim(0, len(found.columns))
-        axes.set_ylim(len(found.lines), 0)
-        for y, one in enumerate(found.lines):
-            for x, other in enumerate(found.columns):
-                value = found.cells.get((one, other), NOTHING).mean
-                colour = _shade(value, _compared(found, other if shade_columns else None), column)
+        axes.set_xlim(0, len(means.columns))
+        axes.set_ylim(len(means.lines), 0)
+        for y, one in enumerate(means.lines):
+            for x, other in enumerate(means.columns):
+                value = means.cells.get((one, other), NOTHING).mean
+                colour = _shade(value, compared[other], column)
                 if colour is not None:
                     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
                 axes.text(
@@ -267,12 +273,12 @@ def heat_map(
                     frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=WRONG)
                     frame.set(linewidth=3, clip_on=False, zorder=5)
                     axes.add_patch(frame)
-        xs, ys = (np.arange(len(found.columns)) + 0.5, np.arange(len(found.lines)) + 0.5)
-        axes.set_xticks(xs, [shortened(plainly(c), 22) for c in found.columns])
-        axes.set_yticks(ys, [shortened(plainly(c), 22) for c in found.lines])
+        xs, ys = (np.arange(len(means.columns)) + 0.5, np.arange(len(means.lines)) + 0.5)
+        axes.set_xticks(xs, [shortened(plainly(c), 22) for c in means.columns])
+        axes.set_yticks(ys, [shortened(plainly(c), 22) for c in means.lines])
         headline = (of or str(rows[0]["score"])).partition(",")[0]
         axes.set_title(shortened(headline, 40), fontsize=12.5, loc="left")
-        if max(len(plainly(c)) for c in found.columns) > 7:
+        if max(len(plainly(c)) for c in means.columns) > 7:
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
@@ -286,16 +292,12 @@ def heat_map(
         name=name,
         title=title,
         caption=" ".join(filter(None, caption)),
-        width=max(320.0, _CELL[0] * len(found.columns) + 170.0),
+        width=max(320.0, _CELL[0] * len(means.columns) + 170.0),
         # A single line has to leave room for the name of its axis.
-        height=max(_CELL[1] * len(found.lines), 100.0) + 130.0,
+        height=max(_CELL[1] * len(means.lines), 100.0) + 130.0,
         draw=draw,
         banner=banner,
     )
-
-
-def _compared(found: Matrix, column: Any | None) -> list[float]:
-    return [cell.mean for key, cell in found.cells.items() if column is None or key[1] == column]
 
 
 def _shade(
@@ -306,16 +308,18 @@ def _shade(
     if math.isnan(value):
         return None
     low, high = min(values), max(values)
-    place = (value - low) / (high - low) if high > low else 0.5
-    red, green, blue, _ = colormaps["cividis"](place if column.higher_is_better else 1 - place)
+    share = (value - low) / (high - low) if high > low else 0.5
+    red, green, blue, _ = colormaps["cividis"](share if column.higher_is_better else 1 - share)
     return float(red), float(green), float(blue)
 
 
 def _check(rows: Sequence[Row], keys: tuple[str, str], of: str) -> None:
     for key in ("score", "shots"):
-        found = sorted({str(row[key]) for row in rows})
-        if len(found) > 1 and key not in keys and not of:
-            raise InputError(f"Expected rows of one {key.rstrip('s')}, but got {', '.join(found)}.")
+        values = sorted({str(row[key]) for row in rows})
+        if len(values) > 1 and key not in keys and not of:
+            raise InputError(
+                f"Expected rows of one {key.rstrip('s')}, but got {', '.join(values)}."
+            )
 
 
 # Figures of studies with two settings: tuning, encoders and models, and shifts of domain.

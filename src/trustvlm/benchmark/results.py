@@ -1,4 +1,4 @@
-"""Names that every format can hold."""
+"""Results of a study: rows of metrics, the samples behind them, and finished cells on disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import ArrayLike
 
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
 from trustvlm.metrics import CONVENTIONS
-
-_Value = TypeVar("_Value")
 
 
 def readable(text: str) -> str:
@@ -33,86 +31,13 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def with_readable_names(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return rows whose texts are readable; those that are stay the same objects."""
-    return [
-        row
-        if all(readable(value) == value for value in row.values() if isinstance(value, str))
-        else {
-            key: readable(value) if isinstance(value, str) else value for key, value in row.items()
-        }
-        for row in rows
-    ]
+def _with_readable_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return readable(value)
+    return tuple(map(_with_readable_texts, value)) if isinstance(value, tuple) else value
 
 
-def with_readable_keys(mapping: Mapping[Any, _Value]) -> dict[Any, _Value]:
-    """Return a mapping whose keys, texts or tuples that begin with texts, are readable."""
-
-    def clean(key: Any) -> Any:
-        if isinstance(key, str):
-            return readable(key)
-        return tuple(map(clean, key)) if isinstance(key, tuple) else key
-
-    return {clean(key): value for key, value in mapping.items()}
-
-
-# Finished pieces of a study on disk, each named by everything that can change it.
-
-
-def cell_file(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Name the file of a cell by its content: models, images, shots, scores, parameters.
-
-    Examples
-    --------
-    >>> cell_file(Path("results"), {"shots": 4}).as_posix()
-    'results/cells/cc71abf3f57390936ea1.json'
-    """
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
-    return folder / "cells" / f"{key}.json"
-
-
-def read_cell(file: Path) -> Any:
-    """Return the rows of a finished cell."""
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def write_cell(file: Path, rows: Any) -> None:
-    """Keep the rows of a cell, which is finished from now on."""
-    write_text(file, json.dumps(rows, allow_nan=False))
-
-
-# Raw rows on disk: JSON Lines always, Parquet where pyarrow is installed.
-
-_NESTED = ("parameters", "selection", "versions", "fingerprints")
-
-
-def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Write `rows.jsonl`, and `rows.parquet` if the extra `parquet` is there; return the files.
-
-    In Parquet, nested settings are JSON texts, so that rows of different scores fit one schema.
-    """
-    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    files = [folder / "rows.jsonl"]
-    write_text(files[0], lines)
-    if importlib.util.find_spec("pyarrow") is not None:
-        import pyarrow
-        import pyarrow.parquet
-
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        flat = [
-            {
-                key: json.dumps(row[key]) if key in _NESTED and key in row else row.get(key)
-                for key in columns
-            }
-            for row in rows
-        ]
-        files.append(folder / "rows.parquet")
-        with atomic_path(files[1]) as temporary:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
-    return files
-
-
-# What a study found: rows of metrics, and the samples behind them for paired tests.
+# Rows of metrics, and the samples behind them for paired tests.
 
 Row: TypeAlias = Mapping[str, Any]
 Samples: TypeAlias = tuple[ArrayLike, ArrayLike]
@@ -135,7 +60,7 @@ class Setting(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The setting in a few words; empty if nothing is known."""
+        """The setting in a few words; empty if the rows name neither models nor protocol."""
         models = " + ".join(filter(None, (self.vlm, self.vision)))
         return ", ".join(filter(None, (models, self.protocol and f"protocol {self.protocol}")))
 
@@ -176,8 +101,8 @@ class Results:
     Examples
     --------
     >>> row = {"dataset": "pets", "score": "msp", "shots": 16, "draw": 0, "aurc": 0.12, "n": 50}
-    >>> found = Results([row])
-    >>> found.datasets, found.scores, found.largest
+    >>> results = Results([row])
+    >>> results.datasets, results.scores, results.largest
     (('pets',), ('msp',), 16)
     """
 
@@ -189,9 +114,11 @@ class Results:
 
     def __post_init__(self) -> None:
         # Files can have names that no output could hold.
-        object.__setattr__(self, "rows", with_readable_names(self.rows))
-        object.__setattr__(self, "samples", with_readable_keys(self.samples))
-        object.__setattr__(self, "classes", with_readable_keys(self.classes))
+        rows = [{k: _with_readable_texts(v) for k, v in row.items()} for row in self.rows]
+        object.__setattr__(self, "rows", rows)
+        for name in ("samples", "classes"):
+            by_name = {_with_readable_texts(k): v for k, v in getattr(self, name).items()}
+            object.__setattr__(self, name, by_name)
         if self.convention not in CONVENTIONS:
             raise InputError(
                 f"Expected `convention` to be {' or '.join(CONVENTIONS)}, "
@@ -248,8 +175,8 @@ class Results:
         """Return the part with one setting; its samples have keys `(dataset, score)`."""
         first = self.settings[0] if self.rows else setting
         samples = {
-            (key[0], key[1]): found
-            for key, found in self.samples.items()
+            (key[0], key[1]): sample
+            for key, sample in self.samples.items()
             if (first if len(key) == 2 else tuple(key[2])) == setting
         }
         rows = [row for row in self.rows if setting_of(row) == setting]
@@ -258,20 +185,20 @@ class Results:
     @cached_property
     def by_score(self) -> dict[tuple[str, int], list[Row]]:
         """Rows by score and number of shots; those that failed as a whole are under every score."""
-        found: dict[tuple[str, int], list[Row]] = defaultdict(list)
+        rows: dict[tuple[str, int], list[Row]] = defaultdict(list)
         for row in self.rows:
             for score in self.scores if row["score"] is None else (row["score"],):
-                found[score, row["shots"]].append(row)
-        return found
+                rows[score, row["shots"]].append(row)
+        return rows
 
     def samples_of(self, dataset: str) -> dict[str, Samples]:
         """Return the samples of every score on one data set."""
-        return {key[1]: found for key, found in self.samples.items() if key[0] == dataset}
+        return {key[1]: sample for key, sample in self.samples.items() if key[0] == dataset}
 
     def images(self, dataset: str) -> int:
-        """Count the test images of a data set; 0 if no row tells."""
-        known = (int(row.get("n") or 0) for row in self.rows if row["dataset"] == dataset)
-        return max(known, default=0)
+        """Count the test images of a data set; 0 if no row says."""
+        counts = (int(row.get("n") or 0) for row in self.rows if row["dataset"] == dataset)
+        return max(counts, default=0)
 
 
 def setting_of(row: Row) -> Setting:
@@ -293,3 +220,59 @@ def value_of(row: Row, metric: str) -> float:
 
 def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
+
+
+# Finished pieces of a study on disk, each named by everything that can change it.
+
+
+def cell_file(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Name the file of a cell by its content: models, images, shots, scores, parameters.
+
+    Examples
+    --------
+    >>> cell_file(Path("results"), {"shots": 4}).as_posix()
+    'results/cells/cc71abf3f57390936ea1.json'
+    """
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+    return folder / "cells" / f"{key}.json"
+
+
+def read_cell(file: Path) -> Any:
+    """Return the rows of a finished cell."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_cell(file: Path, rows: Any) -> None:
+    """Keep the rows of a cell, which is finished from now on."""
+    write_text(file, json.dumps(rows, allow_nan=False))
+
+
+# Raw rows on disk: JSON Lines always, Parquet where pyarrow is installed.
+
+_NESTED = ("parameters", "selection", "versions", "fingerprints")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write `rows.jsonl`, and `rows.parquet` if the extra `parquet` is there; return the files.
+
+    In Parquet, nested settings are JSON texts, so that rows of different scores fit one schema.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    files = [folder / "rows.jsonl"]
+    write_text(files[0], lines)
+    if importlib.util.find_spec("pyarrow") is not None:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        flat = [
+            {
+                key: json.dumps(row[key]) if key in _NESTED and key in row else row.get(key)
+                for key in columns
+            }
+            for row in rows
+        ]
+        files.append(folder / "rows.parquet")
+        with atomic_path(files[1]) as temporary:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
+    return files

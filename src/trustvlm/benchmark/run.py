@@ -1,14 +1,13 @@
-"""Cells side by side: one process a core, one thread each."""
+"""Measure scores on arrays: with one draw of the shots, or every cell of a study, side by side."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm import metrics
 from trustvlm.benchmark.dataset import (
     ArraySet,
+    ScoreSettings,
+    Tuning,
+    draw_rows,
     refuse_shared_images,
     same_classes,
     warn_of_shared_images,
 )
-from trustvlm.benchmark.tuning import Tuned, Tuning
-from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
+from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.plugins import load_installed, load_plugin, loaded_plugins
 from trustvlm.scores import ScoreResult, get, names, prepare
 from trustvlm.scores.compute import score_together
-from trustvlm.scores.few_shot import draw_shots
+from trustvlm.serialization import nan_to_null
 
-# Seconds that processes take to start and to import; less work than this is done here.
-_START = 3.0
+# Cells side by side: one process a core, one thread each.
 
 
 @contextmanager
@@ -58,6 +58,8 @@ class Workers:
         Files that register scores, to be executed in every process, as are those that this one has
         loaded. Scores that the running program registered itself are known only here: use them
         with `jobs=1`.
+    start_seconds
+        What processes take to start and to import; less work than this is done here.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class Workers:
 
     jobs: int = 1
     plugins: tuple[Path, ...] = ()
+    start_seconds: float = 3.0
     _started: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class Workers:
         while done < len(tasks):
             left = len(tasks) - done
             pace = (time.perf_counter() - begun) / max(done, 1)
-            if done and self.jobs > 1 and left > 1 and pace * left > _START:
+            if done and self.jobs > 1 and left > 1 and pace * left > self.start_seconds:
                 self._started = True
             if self._started:
                 yield from self._elsewhere(function, tasks[done:])
@@ -102,10 +105,10 @@ class Workers:
 
         plugins = tuple(dict.fromkeys((*loaded_plugins(), *self.plugins)))
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            found = Parallel(return_as="generator")(
+            results = Parallel(return_as="generator")(
                 delayed(_in_worker)(plugins, function, task) for task in tasks
             )
-            for result, caught in found:
+            for result, caught in results:
                 for message, category in caught:
                     warnings.warn(message, category, stacklevel=3)
                 yield result
@@ -121,7 +124,7 @@ def _in_worker(
     return result, [(str(warning.message), warning.category) for warning in caught]
 
 
-@lru_cache
+@cache
 def _scores_from(plugins: tuple[Path, ...]) -> None:
     load_installed()
     for plugin in plugins:
@@ -134,7 +137,7 @@ _OF_SHOTS = ("bank", "support_features", "support_labels", "support_logits")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One score on one test set, with one draw of the shots."""
 
     dataset: str
@@ -143,8 +146,8 @@ class Measured:
     draw: int
     result: ScoreResult
     correct: NDArray[np.bool_]
-    measured: metrics.Evaluation
-    tuned: Tuned = field(default_factory=Tuned)
+    evaluation: metrics.Evaluation
+    settings: ScoreSettings
 
     def row(self) -> dict[str, Any]:
         """Return the cell as a flat row; undefined metrics are None."""
@@ -153,14 +156,15 @@ class Measured:
             "score": self.score,
             "shots": self.shots,
             "draw": self.draw,
-            **values_of(self.measured),
+            **values_of(self.evaluation),
         }
 
-    def settings(self) -> dict[str, Any]:
-        """Return all the score's parameters, and how some of them were selected, if they were."""
-        chosen = self.tuned.selection
+    def row_with_settings(self) -> dict[str, Any]:
+        """Return the row with the score's parameters, and how some were selected, if they were."""
+        chosen = self.settings.selection
         return {
-            "parameters": {**get(self.score).parameters, **self.tuned.parameters},
+            **self.row(),
+            "parameters": {**get(self.score).parameters, **self.settings.parameters},
             **({} if chosen is None else {"selection": chosen.to_dict()}),
         }
 
@@ -191,22 +195,20 @@ def measure_draw(
     scores: Sequence[str],
     shots: int,
     draw: int,
-    convention: str = "exact",
-    tuning: Tuning | None = None,
-    fixed: dict[tuple[str, str], Measured] | None = None,
-    chosen: NDArray[np.int64] | None = None,
-) -> Iterator[Measured]:
+    drawn: NDArray[np.int64],
+    convention: str,
+    tuning: Tuning,
+    fixed: dict[tuple[str, str], Measurement] | None = None,
+) -> Iterator[Measurement]:
     """Measure scores with one draw of the shots, on every test set.
 
-    `tuning` sets their parameters, which it may select anew for these shots. `fixed` carries the
-    scores that do not depend on shots from one call to the next. `chosen` are rows of `support`
-    that have been drawn already.
+    `drawn` are the rows of `support` that are the shots. `tuning` sets the scores' parameters,
+    which it may select anew for these shots. `fixed` carries the scores that do not depend on shots
+    from one call to the next.
     """
     fixed = {} if fixed is None else fixed
-    if chosen is None:
-        chosen = draw_rows(support, shots, draw)
-    known = support.shots(chosen)
-    settings = (tuning or Tuning()).settings(scores, known)
+    evidence = support.shots(drawn)
+    settings = tuning.settings(scores, evidence)
     fixed_already = {
         name
         for name in scores
@@ -214,11 +216,11 @@ def measure_draw(
         and all((test.name, name) in fixed for test in tests)
     }
     prepared = {
-        name: prepare(name, known, **settings[name].parameters)
+        name: prepare(name, evidence, **settings[name].parameters)
         for name in scores
         if name not in fixed_already
     }
-    results = {test.name: score_together(prepared, test.about(known)) for test in tests}
+    results = {test.name: score_together(prepared, test.about(evidence)) for test in tests}
     for name in scores:
         for test in tests:
             if name in fixed_already:
@@ -226,24 +228,11 @@ def measure_draw(
                 continue
             result = results[test.name][name]
             correct = result.prediction == test.labels
-            found = evaluate_quietly(result.confidence, correct, convention)
-            cell = Measured(test.name, name, shots, draw, result, correct, found, settings[name])
-            fixed[test.name, name] = cell
-            yield cell
-
-
-def draw_rows(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
-    """Draw shots from arrays; warn, for draw 0, of classes that have too few."""
-    drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
-    if draw == 0 and (drawn.counts < shots).any():
-        few = int((drawn.counts < shots).sum())
-        warnings.warn(
-            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
-            "images: all of theirs are used",
-            TrustVLMWarning,
-            stacklevel=5,
-        )
-    return drawn.indices
+            evaluation = evaluate_quietly(result.confidence, correct, convention)
+            fixed[test.name, name] = Measurement(
+                test.name, name, shots, draw, result, correct, evaluation, settings[name]
+            )
+            yield fixed[test.name, name]
 
 
 def evaluate_quietly(
@@ -255,13 +244,10 @@ def evaluate_quietly(
         return metrics.evaluate(confidence, correct, convention=convention)
 
 
-def values_of(found: metrics.Evaluation) -> dict[str, Any]:
+def values_of(evaluation: metrics.Evaluation) -> dict[str, Any]:
     """Return metrics as a row has them: fractions, None where undefined, and the count."""
-    values = {name: getattr(found, name) for name in metrics.METRICS}
-    return {
-        **{name: None if math.isnan(value) else value for name, value in values.items()},
-        "n": found.n,
-    }
+    values: dict[str, Any] = nan_to_null({n: getattr(evaluation, n) for n in metrics.METRICS})
+    return {**values, "n": evaluation.n}
 
 
 # Compare scores on arrays: every score, number of shots and draw, on the same images.
@@ -369,14 +355,14 @@ def run_study(
     study, largest = StudyResult(), max(shots)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
     # Filled by the first cells: scores of the logits alone are computed once.
-    fixed: dict[tuple[str, str], Measured] = {}
+    fixed: dict[tuple[str, str], Measurement] = {}
     tasks = [
-        (support, tests, chosen, n_shots, draw, convention, tuning, fixed, rows)
+        (support, tests, chosen, n_shots, draw, rows, convention, tuning, fixed)
         for (n_shots, draw), rows in drawn.items()
     ]
-    for cells in (workers or Workers()).map(_measured, tasks):
+    for cells in (workers or Workers()).map(_measure_all, tasks):
         for cell in cells:
-            study.rows.append({**cell.row(), **(cell.settings() if tuning.selects else {})})
+            study.rows.append(cell.row_with_settings() if tuning.selects else cell.row())
             if cell.draw == 0 and cell.shots == largest:
                 study.verdicts[cell.dataset, cell.score] = cell.result
                 study.correct[cell.dataset, cell.score] = cell.correct
@@ -386,5 +372,5 @@ def run_study(
     return study
 
 
-def _measured(*task: Any) -> list[Measured]:
+def _measure_all(*task: Any) -> list[Measurement]:
     return list(measure_draw(*task))

@@ -1,4 +1,4 @@
-"""Tables of metrics: by data set, by metric, and by number of shots."""
+"""Tables of a study: metrics, what the tests say of them, single classes, and failed cells."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis, ClassGain, class_gains
 from trustvlm.benchmark.captions import (
     capitalised,
-    friedman_words,
+    describe_mean,
+    describe_ranks,
+    describe_shots,
+    describe_spread,
+    describe_study,
     marking,
-    mean_words,
-    shots_words,
     small_print,
-    spread_words,
-    study_words,
 )
 from trustvlm.benchmark.results import Row, setting_of
 from trustvlm.benchmark.statistics import Comparison
-from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of, unit_words, units_words
+from trustvlm.tables.metrics import (
+    METRIC_COLUMNS,
+    MetricColumn,
+    columns_of,
+    unit_words,
+    units_words,
+)
 from trustvlm.tables.table import (
     UNDEFINED,
     Cell,
@@ -34,6 +40,8 @@ from trustvlm.tables.table import (
     spread_cell,
 )
 from trustvlm.text import counted, shortened
+
+# Tables of metrics: by data set, by metric, and by number of shots.
 
 
 def overview_table(analysis: Analysis, rank_by: str) -> Table:
@@ -52,10 +60,10 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
         for score in names
     ]
     caption = [
-        f"Means over data sets, of {study_words(analysis)}; {shots_words(analysis)}. "
+        f"Means over data sets, of {describe_study(analysis)}; {describe_shots(analysis)}. "
         f"{units_words(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
-        spread_words(analysis),
-        mean_words(analysis, rank_by),
+        describe_spread(analysis),
+        describe_mean(analysis, rank_by),
         "Nothing is marked here: tests are made on each data set, and of ranks.",
         small_print(analysis, analysis.metrics),
     ]
@@ -65,7 +73,7 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
         caption=" ".join(filter(None, caption)),
         heads=(
             Head("Score"),
-            *(Head(c.title, c.sign, c.higher_is_better) for c in columns),
+            *_metric_heads(columns),
             Head("Rank"),
         ),
         lines=tuple(lines),
@@ -84,17 +92,16 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
     names, breaks = by_group(results.scores)
     lines = []
     for score in names:
-        cells = [
-            _cell(analysis, metric, d, score, results.largest, marks[d]) for d in results.datasets
-        ]
+        cells = [_cell(analysis, metric, d, score, marks[d]) for d in results.datasets]
         if several:
             cells.append(spread_cell(analysis.mean(metric, score), column.scale))
             cells.append(rank_cell(analysis.ranks[metric].rank_of(score)))
         lines.append(line(analysis, score, cells))
     caption = [
-        f"{capitalised(unit_words(column))}, of {study_words(analysis)}; {shots_words(analysis)}.",
-        spread_words(analysis),
-        mean_words(analysis, metric) if several else "",
+        f"{capitalised(unit_words(column))}, of {describe_study(analysis)}; "
+        f"{describe_shots(analysis)}.",
+        describe_spread(analysis),
+        describe_mean(analysis, metric) if several else "",
         small_print(analysis, [metric]),
     ]
     return Table(
@@ -117,18 +124,15 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
         line(
             analysis,
             score,
-            [
-                _cell(analysis, c.key, dataset, score, results.largest, marks[c.key])
-                for c in columns
-            ],
+            [_cell(analysis, c.key, dataset, score, marks[c.key]) for c in columns],
         )
         for score in names
     ]
     images = results.images(dataset)
-    told = f" ({counted(images, 'image')})" if images else ""
+    count = f" ({counted(images, 'image')})" if images else ""
     caption = [
-        f"Every metric on {dataset}{told}; {shots_words(analysis)}. {units_words(columns)}",
-        spread_words(analysis),
+        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {units_words(columns)}",
+        describe_spread(analysis),
         small_print(analysis, analysis.metrics, dataset),
     ]
     return Table(
@@ -137,7 +141,7 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
         caption=" ".join(filter(None, caption)),
         heads=(
             Head("Score"),
-            *(Head(c.title, c.sign, c.higher_is_better) for c in columns),
+            *_metric_heads(columns),
         ),
         lines=tuple(lines),
         marking=marking(analysis, "by that metric"),
@@ -162,8 +166,8 @@ def shots_table(analysis: Analysis, metric: str) -> Table:
     ]
     caption = [
         f"{capitalised(unit_words(column))}, by shots per class: mean over data sets.",
-        spread_words(analysis, largest_only=False),
-        mean_words(analysis, metric),
+        describe_spread(analysis, largest_only=False),
+        describe_mean(analysis, metric),
         small_print(analysis, [metric]),
     ]
     return Table(
@@ -187,28 +191,34 @@ def by_group(names: tuple[str, ...]) -> tuple[list[str], tuple[int, ...]]:
     >>> by_group(("trustvlm", "msp", "own"))
     (['msp', 'trustvlm', 'own'], (1,))
     """
-    known = registry.names()
-    alone = [name for name in names if known.get(name) == ("logits",)]
+    needs = registry.names()
+    alone = [name for name in names if needs.get(name) == ("logits",)]
     others = [name for name in names if name not in alone]
     return [*alone, *others], (len(alone),) if alone and others else ()
 
 
 def line(analysis: Analysis, score: str, cells: list[Cell]) -> Line:
-    """Return a score's line, told apart if it is the reference or may change labels."""
+    """Return a score's line; the reference, and what may change labels, are set apart."""
     corrects = score in registry.names() and registry.get(score).corrects
     own = score == analysis.results.reference
     return Line(score, tuple(cells), own=own, dagger=corrects)
 
 
 def _cell(
-    analysis: Analysis, metric: str, dataset: str, score: str, shots: int, marks: dict[str, Mark]
+    analysis: Analysis, metric: str, dataset: str, score: str, marks: dict[str, Mark]
 ) -> Cell:
-    found = analysis.spread(metric, dataset, score, shots)
-    failed = math.isnan(found.mean) and any(
+    spread = analysis.spread(metric, dataset, score)
+    failed = math.isnan(spread.mean) and any(
         row["dataset"] == dataset and row.get("error")
-        for row in analysis.results.by_score.get((score, shots), [])
+        for row in analysis.results.by_score.get((score, analysis.results.largest), [])
     )
-    return spread_cell(found, METRIC_COLUMNS[metric].scale, marks.get(score, ""), failed=failed)
+    return spread_cell(spread, METRIC_COLUMNS[metric].scale, marks.get(score, ""), failed=failed)
+
+
+def _metric_heads(columns: Sequence[MetricColumn]) -> Iterator[Head]:
+    for column in columns:
+        unit = "%" if column.scale == 100 else f"×{column.scale}"
+        yield Head(column.title, unit, column.higher_is_better)
 
 
 # Tables of what the tests say: differences to the reference, and ranks.
@@ -223,8 +233,11 @@ def tally_table(analysis: Analysis) -> Table:
     for score in names:
         cells = []
         for column in columns:
-            found = [c for c in analysis.comparisons if (c.score, c.metric) == (score, column.key)]
-            verdicts = Counter(_verdict(c, column.higher_is_better) for c in found)
+            verdicts = Counter(
+                _verdict(comparison, column.higher_is_better)
+                for comparison in analysis.comparisons
+                if (comparison.score, comparison.metric) == (score, column.key)
+            )
             better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
             if better + even + worse:
                 cells.append(Cell(f"{better} / {even} / {worse}", value=float(better - worse)))
@@ -235,7 +248,7 @@ def tally_table(analysis: Analysis) -> Table:
         name="against-reference",
         title=f"Every score against {reference}",
         caption=f"Number of data sets on which a score is better than {reference} / cannot be told "
-        f"apart from it / is worse; {shots_words(analysis)}, draw 0. {_test_words(analysis)}",
+        f"apart from it / is worse; {describe_shots(analysis)}, draw 0. {_describe_test(analysis)}",
         heads=(Head("Score"), *(Head(column.title, falling=True) for column in columns)),
         lines=tuple(lines),
         breaks=breaks,
@@ -245,14 +258,14 @@ def tally_table(analysis: Analysis) -> Table:
 def difference_table(analysis: Analysis, metric: str) -> Table:
     """Difference of every score to the reference on every data set, with its interval."""
     results, column = analysis.results, METRIC_COLUMNS[metric]
-    found = {(c.dataset, c.score): c for c in analysis.comparisons if c.metric == metric}
+    comparisons = {(c.dataset, c.score): c for c in analysis.comparisons if c.metric == metric}
     names, breaks = by_group(tuple(s for s in results.scores if s != results.reference))
     lines = [
         line(
             analysis,
             score,
             [
-                _difference(found.get((dataset, score)), column.scale)
+                _difference(comparisons.get((dataset, score)), column.scale)
                 for dataset in results.datasets
             ],
         )
@@ -263,8 +276,8 @@ def difference_table(analysis: Analysis, metric: str) -> Table:
         title=f"{column.title}: difference to {results.reference}",
         caption=f"Score less {results.reference}, {unit_words(column)}: "
         f"{'positive' if column.higher_is_better else 'negative'} says that the score is better; "
-        f"{shots_words(analysis)}, draw 0. In brackets the {100 * analysis.level:g} % interval of "
-        f"each difference alone. *: significant. {_test_words(analysis)}",
+        f"{describe_shots(analysis)}, draw 0. In brackets the {100 * analysis.level:g} % interval "
+        f"of each difference alone. *: significant. {_describe_test(analysis)}",
         heads=(
             Head("Score"),
             *(Head(d, falling=column.higher_is_better) for d in results.datasets),
@@ -284,42 +297,45 @@ def rank_table(analysis: Analysis) -> Table:
     ]
     tests: dict[str, list[str]] = {}
     for column in columns:
-        tests.setdefault(friedman_words(analysis.ranks[column.key]), []).append(column.title)
-    told = (f"{', '.join(titles)}: {words}" for words, titles in tests.items())
+        tests.setdefault(describe_ranks(analysis.ranks[column.key]), []).append(column.title)
+    sentences = (f"{', '.join(titles)}: {test}" for test, titles in tests.items())
     return Table(
         name="ranks",
         title="Average ranks",
-        caption=f"Average rank over data sets, 1 is best, of {study_words(analysis)}; "
-        f"{shots_words(analysis)}, means over draws. Data sets are taken to be independent of one "
-        f"another. {' '.join(told)}",
+        caption=f"Average rank over data sets, 1 is best, of {describe_study(analysis)}; "
+        f"{describe_shots(analysis)}, means over draws. Data sets are taken to be independent of "
+        f"one another. {' '.join(sentences)}",
         heads=(Head("Score"), *(Head(column.title) for column in columns)),
         lines=tuple(lines),
         breaks=breaks,
     )
 
 
-def _verdict(found: Comparison, higher_is_better: bool) -> str:
-    if math.isnan(found.p_holm):
+def _verdict(comparison: Comparison, higher_is_better: bool) -> str:
+    if math.isnan(comparison.p_holm):
         return "undefined"
-    if not found.significant:
+    if not comparison.significant:
         return "even"
-    return "better" if (found.difference > 0) == higher_is_better else "worse"
+    return "better" if (comparison.difference > 0) == higher_is_better else "worse"
 
 
-def _test_words(analysis: Analysis) -> str:
+def _describe_test(analysis: Analysis) -> str:
     return (
         f"Paired bootstrap over images ({analysis.n_resamples:,} resamples, convention exact), "
         f"Holm's correction over the scores of a data set, {1 - analysis.level:.3g}."
     )
 
 
-def _difference(found: Comparison | None, scale: float) -> Cell:
-    if found is None or math.isnan(found.difference):
+def _difference(comparison: Comparison | None, scale: float) -> Cell:
+    if comparison is None or math.isnan(comparison.difference):
         return Cell(UNDEFINED)
+    difference, low, high = (
+        scale * value for value in (comparison.difference, comparison.low, comparison.high)
+    )
     return Cell(
-        signed(scale * found.difference, star=found.significant),
-        f"[{signed(scale * found.low)}, {signed(scale * found.high)}]",
-        value=scale * found.difference,
+        signed(difference, star=comparison.significant),
+        f"[{signed(low)}, {signed(high)}]",
+        value=difference,
     )
 
 
@@ -378,10 +394,10 @@ def gain_tables(analysis: Analysis) -> Iterator[Table]:
         labels, names = results.classes[dataset]
         for first, second, coverage in pairs:
             if first in samples and second in samples:
-                found = class_gains(
+                gains = class_gains(
                     samples[first], samples[second], labels, names, coverage=coverage
                 )
-                yield gain_table(found, dataset, first, second, coverage)
+                yield gain_table(gains, dataset, first, second, coverage)
 
 
 def failure_table(failures: Sequence[Row]) -> Table:

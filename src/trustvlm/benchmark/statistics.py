@@ -1,12 +1,11 @@
-"""Mean and spread of a metric over the draws of the shots."""
+"""Statistics of a study: spread over draws, one bootstrap for all scores, comparisons, ranks."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +27,9 @@ from trustvlm.metrics.conventions import value
 from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
 from trustvlm.metrics.paired import holm, two_sided_p_value
 from trustvlm.tables.table import Mark, Spread
+
+# Of what has no value.
+NOTHING = Spread(math.nan, math.nan, 0)
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -66,7 +68,7 @@ def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]
     for (score, shots), rows in results.by_score.items():
         for row in rows:
             values[row["dataset"], score, shots].append(value_of(row, metric))
-    return {cell: spread(found) for cell, found in values.items()}
+    return {cell: spread(over_draws) for cell, over_draws in values.items()}
 
 
 def mean_over_datasets(
@@ -93,7 +95,7 @@ def mean_over_datasets(
 
 
 @dataclass(frozen=True)
-class Resampled:
+class Bootstrap:
     """Every metric of every score, on the images themselves and on shared resamples.
 
     Attributes
@@ -102,21 +104,21 @@ class Resampled:
         Number of images.
     estimates
         By score and metric, on the images themselves; NaN where undefined.
-    drawn
+    samples
         `(n_resamples,)` by score and metric; NaN where undefined in a resample.
     """
 
     n: int
     estimates: Mapping[str, Mapping[str, float]]
-    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    samples: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
     def difference(self, a: str, b: str, metric: str, level: float = 0.95) -> PairedDifference:
         """Compare two scores, a - b; what `metrics.paired_bootstrap` returns for them."""
         at_a, at_b = self.estimates[a][metric], self.estimates[b][metric]
-        drawn = self.drawn[a][metric] - self.drawn[b][metric]
+        samples = self.samples[a][metric] - self.samples[b][metric]
         if math.isnan(at_a) or math.isnan(at_b):
-            drawn = np.full_like(drawn, math.nan)
-        low, high, n_excluded = percentile_interval(drawn, level)
+            samples = np.full_like(samples, math.nan)
+        low, high, n_excluded = percentile_interval(samples, level)
         return PairedDifference(
             metric=metric,
             a=at_a,
@@ -124,9 +126,9 @@ class Resampled:
             difference=at_a - at_b,
             low=low,
             high=high,
-            p_value=two_sided_p_value(drawn),
+            p_value=two_sided_p_value(samples),
             level=level,
-            n_resamples=len(drawn),
+            n_resamples=len(samples),
             n_excluded=n_excluded,
         )
 
@@ -138,7 +140,7 @@ def resample(
     first: str = "",
     n_resamples: int = 2000,
     seed: int = 0,
-) -> Resampled:
+) -> Bootstrap:
     """Draw images with replacement and evaluate every score on the same draws.
 
     Comparing k scores pairwise costs k evaluations instead of k (k - 1), and all metrics share the
@@ -164,8 +166,8 @@ def resample(
     Examples
     --------
     >>> right = [1, 1, 1, 1, 0, 0, 0]
-    >>> found = resample({"a": ([7, 6, 5, 4, 3, 2, 1], right), "b": ([1, 7, 2, 6, 3, 5, 4], right)})
-    >>> found.difference("a", "b", "auroc").low >= 0
+    >>> scores = {"a": ([7, 6, 5, 4, 3, 2, 1], right), "b": ([1, 7, 2, 6, 3, 5, 4], right)}
+    >>> resample(scores).difference("a", "b", "auroc").low >= 0
     True
     """
     names = check_names(list(metrics))
@@ -179,55 +181,58 @@ def resample(
     if len(set(sizes.values())) > 1:
         raise InputError(f"Expected all scores to have the same images, but got counts {sizes}.")
     n = max(sizes.values(), default=0)
-    drawn = {score: {name: np.full(n_resamples, math.nan) for name in names} for score in samples}
+    resampled = {
+        score: {name: np.full(n_resamples, math.nan) for name in names} for score in samples
+    }
     if n:
         base = rankings.get(first) or next(iter(rankings.values()))
-        _draw(rankings, base, drawn, n_resamples, rng)
+        _fill(resampled, rankings, base, n_resamples, rng)
     estimates = {
         score: {name: value(name, ranking, "exact") for name in names}
         for score, ranking in rankings.items()
     }
-    return Resampled(n, estimates, drawn)
+    return Bootstrap(n, estimates, resampled)
 
 
-def _draw(
+def _fill(
+    resampled: Mapping[str, Mapping[str, NDArray[np.float64]]],
     rankings: Mapping[str, Ranking],
     base: Ranking,
-    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]],
     n_resamples: int,
     rng: np.random.Generator,
 ) -> None:
     harmonic = harmonic_numbers(base.n)
-    # Metrics see ranks alone: scores that rank alike, such as logits and cosines, are drawn once.
+    # Metrics see ranks alone: scores that rank alike, such as logits and cosines, need one pass.
     distinct: dict[bytes, str] = {}
     for score, ranking in rankings.items():
         distinct.setdefault(_ranks(ranking), score)
-    place = np.empty(base.n, dtype=np.intp)
-    place[base.order] = np.arange(base.n)
-    at = {score: place[rankings[score].order] for score in distinct.values()}
+    # Where in the base order, in which images are resampled, each score's order has its images.
+    rank_of = np.empty(base.n, dtype=np.intp)
+    rank_of[base.order] = np.arange(base.n)
+    positions = {score: rank_of[rankings[score].order] for score in distinct.values()}
     done = 0
     for weights in multiplicities(base.n, n_resamples, rng):
         rows = slice(done, done + len(weights))
-        for score, places in at.items():
-            counts = resampled_counts(rankings[score], np.take(weights, places, axis=1))
-            for name, values in evaluated(counts, list(drawn[score]), harmonic).items():
-                drawn[score][name][rows] = values
+        for score, columns in positions.items():
+            counts = resampled_counts(rankings[score], np.take(weights, columns, axis=1))
+            for name, values in evaluated(counts, list(resampled[score]), harmonic).items():
+                resampled[score][name][rows] = values
         done += len(weights)
     for score, ranking in rankings.items():
-        for name, values in drawn[distinct[_ranks(ranking)]].items():
-            drawn[score][name][:] = values
+        for name, values in resampled[distinct[_ranks(ranking)]].items():
+            resampled[score][name][:] = values
 
 
 def _ranks(ranking: Ranking) -> bytes:
     return b"".join(a.tobytes() for a in (ranking.order, ranking.ends, ranking.correct))
 
 
-# Which scores of a column deserve a mark: those that a test finds ahead of the others.
+# Which scores of a column deserve a mark: those that a test says are better than the others.
 
 
 def leaders(
     shown: Mapping[str, float],
-    resampled: Resampled | None,
+    resampled: Bootstrap | None,
     metric: str,
     *,
     higher_is_better: bool,
@@ -238,7 +243,7 @@ def leaders(
     A score is better than another if what is shown says so *and* the paired bootstrap interval of
     their difference leaves out zero on the same side. `best` is better than every other score;
     `second` is better than every other but one, so that two that cannot be told apart, and are
-    both ahead of the rest, are both marked so.
+    both better than the rest, are both marked so.
 
     Parameters
     ----------
@@ -265,7 +270,8 @@ def leaders(
     for score in sorted(defined, key=lambda name: -defined[name])[:2]:
         others = [name for name in defined if name != score]
         beaten = sum(
-            defined[score] > defined[other] and _ahead(resampled, score, other, metric, sign, level)
+            defined[score] > defined[other]
+            and _is_better(resampled, score, other, metric, sign, level)
             for other in others
         )
         if beaten and beaten >= len(others) - 1:
@@ -273,7 +279,7 @@ def leaders(
     return marks
 
 
-def _ahead(resampled: Resampled, a: str, b: str, metric: str, sign: int, level: float) -> bool:
+def _is_better(resampled: Bootstrap, a: str, b: str, metric: str, sign: int, level: float) -> bool:
     if a not in resampled.estimates or b not in resampled.estimates:
         return False
     pair = resampled.difference(a, b, metric, level)
@@ -323,14 +329,10 @@ class Comparison:
         """Whether there is a difference, after correction; False where nothing is defined."""
         return self.p_holm <= 1 - self.level + 1e-12
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as plain Python values."""
-        return asdict(self)
-
 
 def compare_to_reference(
     dataset: str,
-    resampled: Resampled,
+    resampled: Bootstrap,
     reference: str,
     metrics: Sequence[str],
     *,
@@ -350,13 +352,13 @@ def compare_to_reference(
     >>> right = [1] * 8 + [0] * 8
     >>> good, bad = (range(16, 0, -1), right), (range(16), right)
     >>> resampled = resample({"good": good, "bad": bad}, ["auroc"], first="good")
-    >>> (found,) = compare_to_reference("toy", resampled, "good", ["auroc"])
-    >>> found.score, found.difference, found.significant
+    >>> (comparison,) = compare_to_reference("toy", resampled, "good", ["auroc"])
+    >>> comparison.score, comparison.difference, comparison.significant
     ('bad', -1.0, True)
     """
     if reference not in resampled.estimates:
         return []
-    found = []
+    comparisons = []
     for metric in metrics:
         # The reference first: the resamples are then those of `metrics.paired_bootstrap`.
         pairs = {
@@ -366,7 +368,7 @@ def compare_to_reference(
         }
         adjusted = holm([pair.p_value for pair in pairs.values()])
         for (score, pair), p_holm in zip(pairs.items(), adjusted, strict=True):
-            found.append(
+            comparisons.append(
                 Comparison(
                     dataset=dataset,
                     score=score,
@@ -383,7 +385,7 @@ def compare_to_reference(
                     n=resampled.n,
                 )
             )
-    return found
+    return comparisons
 
 
 # Average ranks of scores over data sets, and which of them can be told apart.
@@ -445,12 +447,12 @@ class RankComparison:
             return []
         order = np.argsort(self.average_ranks, kind="stable")
         ranks = self.average_ranks[order]
-        found: list[tuple[int, int]] = []
+        groups: list[tuple[int, int]] = []
         for start in range(len(order)):
             end = int(np.searchsorted(ranks, ranks[start] + self.critical_difference, side="left"))
-            if end - start > 1 and (not found or end > found[-1][1]):
-                found.append((start, end))
-        return [tuple(self.scores[i] for i in order[start:end]) for start, end in found]
+            if end - start > 1 and (not groups or end > groups[-1][1]):
+                groups.append((start, end))
+        return [tuple(self.scores[i] for i in order[start:end]) for start, end in groups]
 
 
 def compare_ranks(
@@ -488,8 +490,8 @@ def compare_ranks(
 
     Examples
     --------
-    >>> found = compare_ranks([[0.9, 0.8, 0.7]] * 4, "abc", "wxyz", higher_is_better=True)
-    >>> found.average_ranks, found.rejected, round(found.critical_difference, 3)
+    >>> ranks = compare_ranks([[0.9, 0.8, 0.7]] * 4, "abc", "wxyz", higher_is_better=True)
+    >>> ranks.average_ranks, ranks.rejected, round(ranks.critical_difference, 3)
     (array([1., 2., 3.]), True, 1.657)
     """
     table = np.asarray(values, dtype=np.float64)

@@ -125,9 +125,8 @@ def study(
     options.load_plugins(plugins)
     from dataclasses import replace
 
-    from trustvlm.benchmark.studies import Plan
-    from trustvlm.benchmark.studies.runner import Answers, write_answers
-    from trustvlm.benchmark.studies.study import material_of
+    from trustvlm.benchmark.page import write_study_page
+    from trustvlm.benchmark.studies.study import StudyRunner, StudySettings
     from trustvlm.tables.metrics import columns_of
 
     studies = _chosen(name)
@@ -137,35 +136,36 @@ def study(
     failed: list[str] = []
     if support is None:
         from trustvlm.benchmark.config import read_config
-        from trustvlm.benchmark.encoded import Unavailable, materials
-        from trustvlm.benchmark.grid import plan_of
+        from trustvlm.benchmark.grid import UnreadableDataset, encode_datasets, study_settings
         from trustvlm.embeddings import EmbeddingStore
 
         config = read_config(_only_config(files, shots, draws, convention))
-        answers = Answers(studies, replace(plan_of(config), metric=metric), config.out)
+        settings = replace(study_settings(config), metric=metric)
+        runner = StudyRunner(studies, settings, config.out)
         total = len(config.datasets) * len(config.models) * len(config.protocols)
         with counting_bar("data sets", quiet=quiet) as progress:
-            for done, encoded in enumerate(materials(config, EmbeddingStore(), notes=notes), 1):
-                if isinstance(encoded, Unavailable):
+            every = encode_datasets(config, EmbeddingStore(), notes=notes)
+            for done, encoded in enumerate(every, 1):
+                if isinstance(encoded, UnreadableDataset):
                     failed.append(f"failed: {encoded.dataset.name}: {encoded.error}")
                 else:
-                    answers.add(encoded)
+                    runner.add(encoded)
                 if progress is not None:
                     progress(done, total)
         folder = (config.out / "studies" if out is None else out) / name
         title = f"{title}: {config.name}"
     else:
-        from trustvlm.benchmark import load_arrays
+        from trustvlm.benchmark.dataset import EncodedDataset, load_arrays
 
-        numbers = options.whole_numbers(shots or _SHOTS)
-        plan = Plan(tuple(numbers), draws or _DRAWS, convention or _CONVENTION, metric)
+        numbers = tuple(options.whole_numbers(shots or _SHOTS))
+        settings = StudySettings(numbers, draws or _DRAWS, convention or _CONVENTION, metric)
         sets = [load_arrays(file) for file in options.distinct(files)]
-        answers = Answers(studies, plan)
-        answers.add(material_of(load_arrays(support), sets, plan.shots, plan.draws))
+        runner = StudyRunner(studies, settings)
+        runner.add(EncodedDataset.from_arrays(load_arrays(support), sets, numbers, settings.draws))
         folder = (Path("studies") if out is None else out) / name
         title = f"{title}: {support.stem}"
-    page = write_answers(answers, folder, title=title, notes=notes, cautions=failed)
-    for remark in (*notes, *failed, *answers.remarks()):
+    page = write_study_page(runner, folder, title=title, notes=notes, cautions=failed)
+    for remark in (*notes, *failed, *runner.remarks()):
         note(remark, quiet=quiet)
     note(f"page, tables, figures, rows: {page}", quiet=quiet)
     if failed:
@@ -262,7 +262,7 @@ def run(
             study.out,
             title=study.name,
             notes=grid.notes,
-            studies={s: grid.answers.sections(s) for s in results.settings},
+            studies={s: grid.studies.sections(s) for s in results.settings},
             workers=shared,
         )
         note(f"page, tables, figures: {page}", quiet=quiet)

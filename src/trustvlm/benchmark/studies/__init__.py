@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from trustvlm.benchmark.studies.comparisons import ENCODERS, GAIN, MODALITIES, SHOTS
-from trustvlm.benchmark.studies.missing import MISSING
-from trustvlm.benchmark.studies.sensitivity import SENSITIVITY
-from trustvlm.benchmark.studies.shift import SHIFT
-from trustvlm.benchmark.studies.study import Plan, Study
+from trustvlm.benchmark.studies.comparisons import (
+    EncodersStudy,
+    GainStudy,
+    ModalitiesStudy,
+    SensitivityStudy,
+)
+from trustvlm.benchmark.studies.shots import MissingStudy, ShiftStudy, ShotsStudy
+from trustvlm.benchmark.studies.study import Study, StudySettings
 
-__all__ = ["STUDIES", "Plan", "Study"]
+__all__ = ["STUDIES", "Study", "StudySettings"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (MODALITIES, SHOTS, SENSITIVITY, ENCODERS, SHIFT, MISSING, GAIN)
+    study.name: study
+    for study in (
+        *(ModalitiesStudy(), ShotsStudy(), SensitivityStudy(), EncodersStudy()),
+        *(ShiftStudy(), MissingStudy(), GainStudy()),
+    )
 }

@@ -1,265 +1,130 @@
-"""Studies that compare a few scores: evidence, shots, encoders, corrections."""
+"""Studies that compare a few scores: what they look at, encoders, settings, corrected labels."""
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from trustvlm.benchmark.analysis import CoverageGain, coverage_gains
-from trustvlm.benchmark.captions import basis_words
-from trustvlm.benchmark.dataset import ArraySet
-from trustvlm.benchmark.encoded import Material
-from trustvlm.benchmark.figures import modality_figure, modality_labels, shots_figure
-from trustvlm.benchmark.heat_maps import encoder_figure, matrix_table
-from trustvlm.benchmark.outputs import Section
-from trustvlm.benchmark.results import Row, Setting
-from trustvlm.benchmark.score_tables import metric_table, shots_table
+from trustvlm.benchmark.analysis import coverage_gains
+from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
+from trustvlm.benchmark.figures import modality_figure, modality_labels
+from trustvlm.benchmark.heat_maps import encoder_figure, matrix_table, sensitivity_figure
+from trustvlm.benchmark.report_sections import ReportSection
+from trustvlm.benchmark.results import Row, Setting, value_of
+from trustvlm.benchmark.score_tables import metric_table
 from trustvlm.benchmark.statistics import spread
-from trustvlm.benchmark.studies.study import Plan, Study, analysis_of, measured_rows, prepared
-from trustvlm.exceptions import InputError
-from trustvlm.plots.panels import Curve, Panel, small_multiples
-from trustvlm.tables.metrics import METRIC_COLUMNS
-from trustvlm.tables.table import Cell, Head, Line, Table, signed, slug
-
-# What TrustVLM* gains in accuracy over TrustVLM, and over the text alone, at equal coverage.
-
-COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-_TABLED = (1.0, 0.9, 0.8, 0.5)
-_STAR, _OTHERS = "trustvlm_star", ("trustvlm", "msp")
-_RESAMPLES = 2000
-
-
-def _measure(material: Material, plan: Plan) -> list[dict[str, Any]]:
-    rows = []
-    others = plan.usable(_OTHERS, material)
-    for draw in range(plan.draws):
-        known = material.support.shots(material.draws[plan.largest, draw])
-        computes = prepared(material, [_STAR, *others], known)
-        for test in material.tests:
-            evidence = test.about(known)
-            results = {score: compute(evidence) for score, compute in computes.items()}
-            samples = {s: (r.confidence, r.prediction == test.labels) for s, r in results.items()}
-            for other in others:
-                # Other draws show the spread over shots, which no bootstrap over images does.
-                resamples = 1 if draw else _RESAMPLES
-                about = {
-                    "dataset": test.name,
-                    "score": _STAR,
-                    "other": other,
-                    "shots": plan.largest,
-                    "draw": draw,
-                    "n": len(test),
-                }
-                gains = coverage_gains(
-                    samples[_STAR], samples[other], COVERAGES, n_resamples=resamples
-                )
-                rows += [
-                    {**about, **_values(found, bounded=not draw), **material.about}
-                    for found in gains
-                ]
-    return rows
-
-
-def _values(found: CoverageGain, *, bounded: bool) -> dict[str, Any]:
-    return {
-        "coverage": found.coverage,
-        "accuracy": found.accuracy,
-        "other_accuracy": found.other_accuracy,
-        "gain": found.gain,
-        "low": found.low if bounded else None,
-        "high": found.high if bounded else None,
-    }
-
-
-def _show(rows: Sequence[Row], plan: Plan) -> Section:
-    others = list(dict.fromkeys(str(row["other"]) for row in rows))
-    datasets = list(dict.fromkeys(str(row["dataset"]) for row in rows))
-
-    def curve(dataset: str, other: str) -> Curve:
-        spreads = [spread(_gains(rows, dataset, other, coverage)) for coverage in COVERAGES]
-        return Curve.of_spreads([100 * coverage for coverage in COVERAGES], spreads, 100)
-
-    drawing = small_multiples(
-        [Panel(d, {f"over {other}": curve(d, other) for other in others}) for d in datasets],
-        name="gain-at-equal-coverage",
-        title=f"Accuracy gained by {_STAR} at equal coverage",
-        caption=f"Share right among the accepted under {_STAR}, less that under another score when "
-        "it accepts as many images, its most trusted; in percentage points, above zero is a gain. "
-        f"{basis_words(rows, plan.convention)} Means over the draws; band: one standard deviation "
-        "to each side.",
-        x_label="accepted images (%)",
-        y_label="accuracy gained (points)",
-        highlight="over trustvlm",
-        zero=True,
-    )
-    return Section(
-        GAIN.name,
-        GAIN.title,
-        GAIN.question,
-        drawings=(drawing,),
-        tables=tuple(_table(rows, other, plan) for other in others),
-    )
-
-
-def _table(rows: Sequence[Row], other: str, plan: Plan) -> Table:
-    found = [row for row in rows if row["other"] == other]
-    datasets = list(dict.fromkeys(str(row["dataset"]) for row in found))
-    first = {(row["dataset"], row["coverage"]): row for row in found if not row["draw"]}
-    return Table(
-        name=f"gain-{other.replace('_', '-')}",
-        title=f"Accuracy gained by {_STAR} over {other} at equal coverage",
-        caption=f"Share right among the accepted under {_STAR}, less that under {other}, in "
-        "percentage points, when both accept the same share of the images, their most trusted. In "
-        f"brackets the 95 % interval of each difference alone (paired bootstrap over images, "
-        f"{_RESAMPLES:,} resamples). {basis_words(first.values(), plan.convention)}",
-        heads=(
-            Head("Data set"),
-            *(Head(f"{100 * c:g} % accepted", "points", falling=True) for c in _TABLED),
-        ),
-        lines=tuple(
-            Line(dataset, tuple(_cell(first[dataset, c]) for c in _TABLED)) for dataset in datasets
-        ),
-    )
-
-
-def _cell(row: Row) -> Cell:
-    gain, low, high = (100 * float(row[key]) for key in ("gain", "low", "high"))
-    return Cell(signed(gain), f"[{signed(low)}, {signed(high)}]", value=gain)
-
-
-def _gains(rows: Sequence[Row], dataset: str, other: str, coverage: float) -> list[float]:
-    return [
-        float(row["gain"])
-        for row in rows
-        if (row["dataset"], row["other"]) == (dataset, other)
-        and math.isclose(row["coverage"], coverage)
-    ]
-
-
-GAIN = Study(
-    name="gain",
-    title="What correcting labels gains at equal coverage",
-    question=f"{_STAR} may correct the label that the text gave. How much more is right among the "
-    "accepted images, when as many are accepted.",
-    measure=_measure,
-    show=_show,
-    needed=("trustvlm", _STAR),
-    varied={"coverages": COVERAGES, "resamples": _RESAMPLES},
+from trustvlm.benchmark.studies.study import (
+    ComparisonStudy,
+    Study,
+    StudySettings,
+    metrics_of,
+    prepared_scores,
 )
-
+from trustvlm.exceptions import InputError
+from trustvlm.pipeline.select import TEMPERATURES, WEIGHTS
+from trustvlm.plots.figure import Figure
+from trustvlm.plots.panels import Curve, Panel, small_multiples
+from trustvlm.scores import get
+from trustvlm.scores.comparison import compare
+from trustvlm.scores.prototype_scores import sweep_comparison
+from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
+from trustvlm.tables.table import Cell, Head, Line, Table, signed, slug
 
 # Text only, image only, or both: what each look at an image is worth.
 
-_MODALITY_SCORES = ("msp", "image_similarity", "trustvlm", "trustvlm_star")
 
+class ModalitiesStudy(ComparisonStudy):
+    """A metric of the scores that read text only, images only, and both."""
 
-def _measure_modalities(material: Material, plan: Plan) -> list[dict[str, Any]]:
-    return measured_rows(material, plan, _MODALITY_SCORES, [plan.largest])
+    name = "modalities"
+    title = "Text only, image only, both"
+    question = "What the second look in image space adds to the text, and what it is worth alone."
+    scores = ("msp", "image_similarity", "trustvlm", "trustvlm_star")
+    needed = ("msp", "image_similarity", "trustvlm")
 
-
-def _show_modalities(rows: Sequence[Row], plan: Plan) -> Section:
-    analysis = analysis_of(rows, plan, list(dict.fromkeys((plan.metric, "auroc", "accuracy"))))
-    labels = modality_labels(analysis.results.scores)
-    return Section(
-        MODALITIES.name,
-        MODALITIES.title,
-        MODALITIES.question,
-        drawings=(modality_figure(analysis, plan.metric, labels),),
-        tables=(metric_table(analysis, plan.metric),),
-        folded=tuple(metric_table(analysis, m) for m in analysis.metrics if m != plan.metric),
-    )
-
-
-MODALITIES = Study(
-    name="modalities",
-    title="Text only, image only, both",
-    question="What the second look in image space adds to the text, and what it is worth alone.",
-    measure=_measure_modalities,
-    show=_show_modalities,
-    of_the_grid=True,
-    needed=("msp", "image_similarity", "trustvlm"),
-)
-
-
-# How many shots it takes, and how much depends on which images are drawn.
-
-# As many as there are colours; the first are those of every other figure.
-_SHOTS_SCORES = (
-    *("msp", "image_similarity", "trustvlm", "trustvlm_star"),
-    *("prototype_posterior", "knn", "tip_adapter", "gda"),
-)
-
-
-def _measure_shots(material: Material, plan: Plan) -> list[dict[str, Any]]:
-    return measured_rows(material, plan, _SHOTS_SCORES, plan.shots)
-
-
-def _show_shots(rows: Sequence[Row], plan: Plan) -> Section:
-    analysis = analysis_of(rows, plan, list(dict.fromkeys((plan.metric, "auroc", "accuracy"))))
-    scores = analysis.results.scores
-    drawings = [shots_figure(analysis, plan.metric, scores)]
-    if len(analysis.results.datasets) > 1:
-        drawings.append(shots_figure(analysis, plan.metric, scores, by_dataset=True))
-    return Section(
-        SHOTS.name,
-        SHOTS.title,
-        SHOTS.question,
-        drawings=tuple(drawings),
-        tables=(shots_table(analysis, plan.metric),),
-        folded=tuple(shots_table(analysis, m) for m in analysis.metrics if m != plan.metric),
-    )
-
-
-def _shots_lack(material: Material, plan: Plan) -> str:
-    del material
-    return "" if len(plan.shots) > 1 else "it has one number of shots"
-
-
-SHOTS = Study(
-    name="shots",
-    title="How many shots it takes",
-    question="What more examples per class buy, and how far the choice of the examples matters: "
-    "the band is the spread over draws. Scores of the logits alone do not depend on the shots.",
-    measure=_measure_shots,
-    show=_show_shots,
-    lacks=_shots_lack,
-    of_the_grid=True,
-)
+    def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
+        """Draw bars on each data set."""
+        analysis, metric = self.analyse(rows, settings), settings.metric
+        return self.section(
+            [modality_figure(analysis, metric, modality_labels(analysis.results.scores))],
+            [metric_table(analysis, metric)],
+            [metric_table(analysis, other) for other in analysis.metrics if other != metric],
+        )
 
 
 # Which encoder verifies which model.
 
-_ENCODERS_SCORES = ("trustvlm", "trustvlm_star")
 
+class EncodersStudy(ComparisonStudy):
+    """A metric by the model that predicts and the encoder that verifies."""
 
-def _measure_encoders(material: Material, plan: Plan) -> list[dict[str, Any]]:
-    if any(material.setting):
-        return measured_rows(material, plan, _ENCODERS_SCORES, [plan.largest])
-    # Arrays do not name their models, but may hold the model's own space besides the features.
-    return [
-        row
-        for vision, seen in (("features", material), ("image_embeddings", _by_itself(material)))
-        for row in measured_rows(
-            replace(seen, setting=Setting("the arrays' model", vision)),
-            plan,
-            _ENCODERS_SCORES,
-            [plan.largest],
-        )
-    ]
-
-
-def _by_itself(material: Material) -> Material:
-    """Let the model's own image tower verify it."""
-    return replace(
-        material,
-        support=_in_own_space(material.support),
-        tests=tuple(_in_own_space(test) for test in material.tests),
+    name = "encoders"
+    title = "Which encoder verifies which model"
+    question = (
+        "The model that predicts need not be the one that verifies: its own image tower, or "
+        "another encoder."
     )
+    scores = ("trustvlm", "trustvlm_star")
+    across = True
+
+    def measure(self, encoded: EncodedDataset, settings: StudySettings) -> list[dict[str, Any]]:
+        """Measure the scores, for arrays with both of the encoders that they may hold."""
+        if any(encoded.setting):
+            return super().measure(encoded, settings)
+        # Arrays do not name their models, but may hold the model's own space besides the features.
+        by_itself = replace(
+            encoded,
+            support=_in_own_space(encoded.support),
+            tests=tuple(map(_in_own_space, encoded.tests)),
+        )
+        return [
+            row
+            for vision, arrays in (("features", encoded), ("image_embeddings", by_itself))
+            for row in super(EncodersStudy, self).measure(
+                replace(arrays, setting=Setting("the arrays' model", vision)), settings
+            )
+        ]
+
+    def lacks(self, encoded: EncodedDataset, settings: StudySettings) -> str:
+        """Say whether arrays are of one encoder only."""
+        del settings
+        if any(encoded.setting) or encoded.support.image_embeddings is not None:
+            return ""
+        return "the arrays have no `image_embeddings`, and hence one encoder alone"
+
+    def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
+        """Show a heat map and a table for each score."""
+        column = METRIC_COLUMNS[settings.metric]
+        by_score = defaultdict(list)
+        for row in rows:
+            by_score[row["score"]].append(
+                {**row, "pair": f"{row['vlm']} verified by {row['vision']}"}
+            )
+        return self.section(
+            [
+                encoder_figure(of_score, settings.metric, convention=settings.convention)
+                for of_score in by_score.values()
+            ],
+            [
+                matrix_table(
+                    of_score,
+                    settings.metric,
+                    keys=("pair", "dataset"),
+                    words=("models", "data set"),
+                    name=f"encoders-{slug(settings.metric)}-{slug(score)}",
+                    title=f"{column.title} of {score} by models",
+                    convention=settings.convention,
+                )
+                for score, of_score in by_score.items()
+            ],
+        )
 
 
 def _in_own_space(images: ArraySet) -> ArraySet:
+    """Let the model's own image tower verify it."""
     if images.image_embeddings is None:
         raise InputError(
             f"Expected {images.name} to have `image_embeddings` like the other sets, but got none."
@@ -267,54 +132,236 @@ def _in_own_space(images: ArraySet) -> ArraySet:
     return replace(images, features=images.image_embeddings)
 
 
-def _encoders_lack(material: Material, plan: Plan) -> str:
-    del plan
-    if not any(material.setting) and material.support.image_embeddings is None:
-        return "the arrays have no `image_embeddings`, and hence one encoder alone"
-    return ""
+# How much the weight and the temperature matter, shown on test images: not a way to choose.
+
+BANNER = "TEST images: shows how settings matter, never how to choose"
+_CAUTION = (
+    "These are test images: a setting that is chosen here is chosen on test data. To choose one, "
+    "use the preset loo or validation, which never see them."
+)
 
 
-def _show_encoders(rows: Sequence[Row], plan: Plan) -> Section:
-    column = METRIC_COLUMNS[plan.metric]
-    by_score = {
-        score: [
-            {**row, "pair": f"{row['vlm']} verified by {row['vision']}"}
-            for row in rows
-            if row["score"] == score
-        ]
-        for score in dict.fromkeys(row["score"] for row in rows)
+class SensitivityStudy(Study):
+    """A metric by weight and temperature: the candidates of the presets that select."""
+
+    name = "sensitivity"
+    title = "How much weight and temperature matter (TEST images: not a way to choose them)"
+    question = "How far results depend on the weight of the visual term and on the temperature."
+    scores = ("trustvlm", "trustvlm_star")
+    needed = scores
+    varied = {"weight": WEIGHTS, "temperature": TEMPERATURES}  # noqa: RUF012 -- as of `Study`
+
+    def measure(self, encoded: EncodedDataset, settings: StudySettings) -> list[dict[str, Any]]:
+        """Measure both variants under every setting, with one comparison for all of them."""
+        rows = []
+        for draw in range(settings.draws):
+            shots = encoded.support.shots(encoded.draws[settings.largest, draw])
+            for test in encoded.tests:
+                comparison = compare(test.about(shots))
+                for score in self.scores:
+                    swept = sweep_comparison(score, comparison, WEIGHTS, TEMPERATURES)
+                    rows += [
+                        {
+                            "dataset": test.name,
+                            "score": score,
+                            "weight": weight,
+                            "temperature": temperature,
+                            "shots": settings.largest,
+                            "draw": draw,
+                            **metrics_of(result, test, settings.convention),
+                            **encoded.about,
+                        }
+                        for (weight, temperature), result in swept
+                    ]
+        return rows
+
+    def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
+        """Show heat maps and curves that say, within themselves, that they are of test images."""
+        metric, column = settings.metric, METRIC_COLUMNS[settings.metric]
+        plain, star = ([row for row in rows if row["score"] == score] for score in self.scores)
+        defaults = get("trustvlm_star").parameters
+        common: dict[str, Any] = {"convention": settings.convention, "caution": _CAUTION}
+        heat_map = sensitivity_figure(
+            star,
+            metric,
+            chosen=(defaults["weight"], defaults["temperature"]),
+            banner=BANNER,
+            convention=settings.convention,
+        )
+        star_table = matrix_table(
+            star,
+            metric,
+            keys=("weight", "temperature"),
+            words=("weight r", "temperature T"),
+            name=f"sensitivity-{slug(metric)}",
+            title=f"{column.title} of trustvlm_star by weight and temperature, on TEST images",
+            **common,
+        )
+        plain_table = matrix_table(
+            plain,
+            metric,
+            keys=("dataset", "weight"),
+            words=("data set", "weight r"),
+            name=f"sensitivity-weight-{slug(metric)}",
+            title=f"{column.title} of trustvlm by weight, on TEST images",
+            **common,
+        )
+        return self.section(
+            [heat_map, _weight_figure(rows, settings)],
+            folded=[star_table, plain_table],
+            note=_CAUTION,
+        )
+
+
+def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
+    """Both variants against the weight, on each data set; the default is a line."""
+    metric, column = settings.metric, METRIC_COLUMNS[settings.metric]
+    defaults = get("trustvlm_star").parameters
+    shown = [row for row in rows if row["temperature"] in (None, defaults["temperature"])]
+    weights = sorted({row["weight"] for row in shown})
+    values: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for row in shown:
+        values[row["dataset"], row["score"], row["weight"]].append(value_of(row, metric))
+
+    def curve(dataset: str, score: str) -> Curve:
+        spreads = [spread(values[dataset, score, weight]) for weight in weights]
+        return Curve.of_spreads(range(len(weights)), spreads, column.scale)
+
+    return small_multiples(
+        [
+            Panel(dataset, {s: curve(dataset, s) for s in dict.fromkeys(r["score"] for r in shown)})
+            for dataset in dict.fromkeys(str(row["dataset"]) for row in shown)
+        ],
+        name=f"sensitivity-weight-{slug(metric)}",
+        title=f"{column.title} by weight, on TEST images",
+        caption=f"{BANNER}. {capitalised(unit_words(column))}, against the weight r of the visual "
+        f"term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the default, "
+        f"r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
+        f"{describe_basis(shown, settings.convention)} Band: one standard deviation over the draws "
+        "to each side.",
+        x_label="weight r of the visual term",
+        y_label=axis_words(column),
+        highlight="trustvlm",
+        ticks={float(rank): f"{weight:g}" for rank, weight in enumerate(weights)},
+        markers=True,
+        banner=BANNER,
+        marked=float(weights.index(defaults["weight"])),
+    )
+
+
+# What TrustVLM* gains in accuracy over TrustVLM, and over the text alone, at equal coverage.
+
+COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
+_IN_TABLE = (1.0, 0.9, 0.8, 0.5)
+_STAR = "trustvlm_star"
+_RESAMPLES = 2000
+
+
+class GainStudy(Study):
+    """Accuracy among the accepted, less that under another score at the same coverage."""
+
+    name = "gain"
+    title = "What correcting labels gains at equal coverage"
+    question = (
+        f"{_STAR} may correct the label that the text gave. How much more is right among the "
+        "accepted images, when as many are accepted."
+    )
+    # What the corrected labels are compared with.
+    scores = ("trustvlm", "msp")
+    needed = ("trustvlm", _STAR)
+    varied = {"coverages": COVERAGES, "resamples": _RESAMPLES}  # noqa: RUF012 -- as of `Study`
+
+    def measure(self, encoded: EncodedDataset, settings: StudySettings) -> list[dict[str, Any]]:
+        """Compare at every coverage; draw 0 has intervals of the paired bootstrap over images."""
+        rows = []
+        others = settings.usable(self.scores, encoded)
+        for draw in range(settings.draws):
+            shots = encoded.support.shots(encoded.draws[settings.largest, draw])
+            computes = prepared_scores(encoded, [_STAR, *others], shots)
+            for test in encoded.tests:
+                evidence = test.about(shots)
+                results = {score: compute(evidence) for score, compute in computes.items()}
+                samples = {
+                    s: (r.confidence, r.prediction == test.labels) for s, r in results.items()
+                }
+                for other in others:
+                    # Other draws show the spread over shots, which no bootstrap over images does.
+                    n_resamples = 1 if draw else _RESAMPLES
+                    gains = coverage_gains(
+                        samples[_STAR], samples[other], COVERAGES, n_resamples=n_resamples
+                    )
+                    rows += [
+                        {
+                            "dataset": test.name,
+                            "score": _STAR,
+                            "other": other,
+                            "shots": settings.largest,
+                            "draw": draw,
+                            "n": len(test),
+                            "coverage": gain.coverage,
+                            "accuracy": gain.accuracy,
+                            "other_accuracy": gain.other_accuracy,
+                            "gain": gain.gain,
+                            "low": None if draw else gain.low,
+                            "high": None if draw else gain.high,
+                            **encoded.about,
+                        }
+                        for gain in gains
+                    ]
+        return rows
+
+    def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
+        """Draw the gain against the coverage on each data set."""
+        others = list(dict.fromkeys(str(row["other"]) for row in rows))
+        datasets = list(dict.fromkeys(str(row["dataset"]) for row in rows))
+        gains: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+        for row in rows:
+            gains[row["dataset"], row["other"], row["coverage"]].append(float(row["gain"]))
+
+        def curve(dataset: str, other: str) -> Curve:
+            spreads = [spread(gains[dataset, other, coverage]) for coverage in COVERAGES]
+            return Curve.of_spreads([100 * coverage for coverage in COVERAGES], spreads, 100)
+
+        figure = small_multiples(
+            [Panel(d, {f"over {other}": curve(d, other) for other in others}) for d in datasets],
+            name="gain-at-equal-coverage",
+            title=f"Accuracy gained by {_STAR} at equal coverage",
+            caption=f"Share right among the accepted under {_STAR}, less that under another score "
+            "when it accepts as many images, its most trusted; in percentage points, above zero is "
+            f"a gain. {describe_basis(rows, settings.convention)} Means over the draws; band: one "
+            "standard deviation to each side.",
+            x_label="accepted images (%)",
+            y_label="accuracy gained (points)",
+            highlight="over trustvlm",
+            zero=True,
+        )
+        return self.section([figure], [_gain_table(rows, other, settings) for other in others])
+
+
+def _gain_table(rows: Sequence[Row], other: str, settings: StudySettings) -> Table:
+    first = {
+        (row["dataset"], row["coverage"]): row
+        for row in rows
+        if row["other"] == other and not row["draw"]
     }
-    return Section(
-        ENCODERS.name,
-        ENCODERS.title,
-        ENCODERS.question,
-        drawings=tuple(
-            encoder_figure(found, plan.metric, convention=plan.convention)
-            for found in by_score.values()
+    return Table(
+        name=f"gain-{other.replace('_', '-')}",
+        title=f"Accuracy gained by {_STAR} over {other} at equal coverage",
+        caption=f"Share right among the accepted under {_STAR}, less that under {other}, in "
+        "percentage points, when both accept the same share of the images, their most trusted. In "
+        f"brackets the 95 % interval of each difference alone (paired bootstrap over images, "
+        f"{_RESAMPLES:,} resamples). {describe_basis(first.values(), settings.convention)}",
+        heads=(
+            Head("Data set"),
+            *(Head(f"{100 * c:g} % accepted", "points", falling=True) for c in _IN_TABLE),
         ),
-        tables=tuple(
-            matrix_table(
-                found,
-                plan.metric,
-                keys=("pair", "dataset"),
-                words=("models", "data set"),
-                name=f"encoders-{slug(plan.metric)}-{slug(score)}",
-                title=f"{column.title} of {score} by models",
-                convention=plan.convention,
-            )
-            for score, found in by_score.items()
+        lines=tuple(
+            Line(dataset, tuple(_gain_cell(first[dataset, c]) for c in _IN_TABLE))
+            for dataset in dict.fromkeys(dataset for dataset, _ in first)
         ),
     )
 
 
-ENCODERS = Study(
-    name="encoders",
-    title="Which encoder verifies which model",
-    question="The model that predicts need not be the one that verifies: its own image tower, or "
-    "another encoder.",
-    measure=_measure_encoders,
-    show=_show_encoders,
-    lacks=_encoders_lack,
-    across=True,
-    of_the_grid=True,
-)
+def _gain_cell(row: Row) -> Cell:
+    gain, low, high = (100 * float(row[key]) for key in ("gain", "low", "high"))
+    return Cell(signed(gain), f"[{signed(low)}, {signed(high)}]", value=gain)

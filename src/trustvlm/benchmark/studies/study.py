@@ -1,23 +1,46 @@
-"""A study: one question, what is measured to answer it, and the figures and tables that do."""
+"""Studies: one question each, what is measured to answer it, and the figures and tables that do.
+
+A `Study` is the question; `StudyRunner` measures some of them on one data set after another, and
+keeps what is finished on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.dataset import ArraySet, same_classes
-from trustvlm.benchmark.encoded import Material
-from trustvlm.benchmark.outputs import Section
-from trustvlm.benchmark.results import Results, Row, Setting
-from trustvlm.benchmark.run import Measured, draw_rows, measure_draw, usable_scores
-from trustvlm.scores import Evidence, PreparedScore, names, prepare
+from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
+from trustvlm.benchmark.report_sections import ReportSection
+from trustvlm.benchmark.results import (
+    Results,
+    Row,
+    Setting,
+    cell_file,
+    read_cell,
+    setting_of,
+    write_cell,
+)
+from trustvlm.benchmark.run import (
+    Measurement,
+    evaluate_quietly,
+    measure_draw,
+    usable_scores,
+    values_of,
+)
+from trustvlm.plots.figure import Figure
+from trustvlm.scores import Evidence, PreparedScore, ScoreResult, get, names, prepare
+from trustvlm.tables.table import Table
+from trustvlm.text import join_names
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudySettings:
     """What a study may vary, and how it measures.
 
     Attributes
@@ -43,24 +66,17 @@ class Plan:
         """The most shots."""
         return max(self.shots)
 
-    def usable(self, wanted: Sequence[str], material: Material) -> list[str]:
+    def usable(self, wanted: Sequence[str], encoded: EncodedDataset) -> list[str]:
         """Return those of some scores that are allowed, registered, and have their evidence."""
-        known = set(usable_scores(material.support))
+        usable = set(usable_scores(encoded.support))
         return [
             score
             for score in wanted
-            if score in names() and score in known and (not self.scores or score in self.scores)
+            if score in usable and (not self.scores or score in self.scores)
         ]
 
 
-def nothing_lacks(material: Material, plan: Plan) -> str:
-    """Any material will do."""
-    del material, plan
-    return ""
-
-
-@dataclass(frozen=True)
-class Study:
+class Study(ABC):
     """One question that reviewers ask of a score.
 
     Attributes
@@ -69,100 +85,201 @@ class Study:
         What users type.
     title, question
         A heading, and what is asked.
-    measure
-        Rows of one data set with one pair of models; with `dataset`, `score`, `shots`, `draw`, `n`,
-        the metrics as fractions, and the study's own keys.
-    show
-        Figures and tables of all rows that share models, or of all rows if `across`.
-    lacks
-        Why a material cannot answer the question; empty if it can.
-    across
-        Whether the question is about several pairs of models.
-    of_the_grid
-        Whether the cells of a grid answer it already.
+    scores
+        Those that are compared, where they are allowed and have their evidence.
     needed
         Scores without which there is nothing to show.
     varied
         What the study itself varies, for the names of its cells.
+    across
+        Whether the question is about several pairs of models.
+    of_the_grid
+        Whether the cells of a grid answer it already.
     """
 
-    name: str
-    title: str
-    question: str
-    measure: Callable[[Material, Plan], list[dict[str, Any]]]
-    show: Callable[[Sequence[Row], Plan], Section]
-    lacks: Callable[[Material, Plan], str] = nothing_lacks
-    across: bool = False
-    of_the_grid: bool = False
-    needed: tuple[str, ...] = ("trustvlm",)
-    varied: Mapping[str, Any] = field(default_factory=dict)
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    scores: ClassVar[tuple[str, ...]]
+    needed: ClassVar[tuple[str, ...]] = ("trustvlm",)
+    varied: ClassVar[Mapping[str, Any]] = {}
+    across: ClassVar[bool] = False
+    of_the_grid: ClassVar[bool] = False
 
-    def why_not(self, material: Material, plan: Plan) -> str:
-        """Say why this material cannot answer the question under this plan; empty if it can."""
-        usable = plan.usable(self.needed, material)
+    @abstractmethod
+    def measure(self, encoded: EncodedDataset, settings: StudySettings) -> list[dict[str, Any]]:
+        """Return rows of one data set with one pair of models.
+
+        Each has `dataset`, `score`, `shots`, `draw`, `n`, the metrics as fractions, and the study's
+        own keys.
+        """
+
+    @abstractmethod
+    def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
+        """Make figures and tables of all rows that share models, or of all rows if `across`."""
+
+    def lacks(self, encoded: EncodedDataset, settings: StudySettings) -> str:
+        """Say what this data set lacks to answer the question; empty if it lacks nothing."""
+        del encoded, settings
+        return ""
+
+    def why_not(self, encoded: EncodedDataset, settings: StudySettings) -> str:
+        """Say why this data set cannot answer the question; empty if it can."""
+        usable = settings.usable(self.needed, encoded)
         missing = [score for score in self.needed if score not in usable]
         if missing:
             return f"the study has no score {' and no '.join(missing)}"
-        return self.lacks(material, plan)
+        return self.lacks(encoded, settings)
 
-
-# Ordinary rows of a few scores, for studies that need nothing else.
-
-
-def measured_rows(
-    material: Material, plan: Plan, wanted: Sequence[str], shots: Iterable[int]
-) -> list[dict[str, Any]]:
-    """Measure those of some scores that can be, at some numbers of shots and every draw."""
-    scores = plan.usable(wanted, material)
-    fixed: dict[tuple[str, str], Measured] = {}
-    return [
-        {**found.row(), **found.settings(), **material.about}
-        for point in product(shots, range(plan.draws))
-        for found in measure_draw(
-            material.support,
-            material.tests,
-            scores,
-            *point,
-            plan.convention,
-            material.tuning,
-            fixed,
-            material.draws[point],
+    def section(
+        self,
+        figures: Iterable[Figure],
+        tables: Iterable[Table] = (),
+        folded: Iterable[Table] = (),
+        *,
+        note: str = "",
+    ) -> ReportSection:
+        """Put figures and tables under the study's heading."""
+        text = f"{self.question} {note}".rstrip()
+        return ReportSection(
+            self.name, self.title, text, tuple(figures), tuple(tables), tuple(folded)
         )
-    ]
 
 
-def prepared(
-    material: Material, scores: Sequence[str], known: Evidence
+class ComparisonStudy(Study):
+    """A study whose rows are ordinary ones of a few scores, as the cells of a grid have them."""
+
+    of_the_grid = True
+
+    def measure(self, encoded: EncodedDataset, settings: StudySettings) -> list[dict[str, Any]]:
+        """Measure the scores at the most shots, with every draw."""
+        return self.rows(encoded, settings, [settings.largest])
+
+    def rows(
+        self, encoded: EncodedDataset, settings: StudySettings, shots: Iterable[int]
+    ) -> list[dict[str, Any]]:
+        """Measure the scores that can be, at some numbers of shots and with every draw."""
+        usable = settings.usable(self.scores, encoded)
+        fixed: dict[tuple[str, str], Measurement] = {}
+        return [
+            {**cell.row_with_settings(), **encoded.about}
+            for point in product(shots, range(settings.draws))
+            for cell in measure_draw(
+                encoded.support,
+                encoded.tests,
+                usable,
+                *point,
+                encoded.draws[point],
+                settings.convention,
+                encoded.tuning,
+                fixed,
+            )
+        ]
+
+    def analyse(self, rows: Sequence[Row], settings: StudySettings) -> Analysis:
+        """Analyse rows of one setting; without samples no test is made, and nothing is marked."""
+        metrics = list(dict.fromkeys((settings.metric, "auroc", "accuracy")))
+        return analyse(Results(rows, convention=settings.convention), metrics)
+
+
+# What the other studies measure with: scores that have learned from some shots.
+
+
+def prepared_scores(
+    encoded: EncodedDataset, scores: Sequence[str], shots: Evidence
 ) -> dict[str, PreparedScore]:
     """Let some scores learn from shots, with the settings that the study has for these shots."""
-    settings = material.tuning.settings(scores, known)
-    return {score: prepare(score, known, **settings[score].parameters) for score in scores}
+    settings = encoded.tuning.settings(scores, shots)
+    return {score: prepare(score, shots, **settings[score].parameters) for score in scores}
 
 
-def analysis_of(rows: Sequence[Row], plan: Plan, metrics: Sequence[str]) -> Analysis:
-    """Analyse rows of one setting; without samples no test is made, and nothing is marked."""
-    return analyse(Results(rows, convention=plan.convention), metrics)
-
-
-# Material for studies from arrays alone: no images, no models.
-
-
-def material_of(
-    support: ArraySet, tests: Sequence[ArraySet], shots: Sequence[int], draws: int
-) -> Material:
-    """Draw shots from one set and test on others, for every study.
-
-    Raises
-    ------
-    InputError
-        If the sets do not fit together.
-    """
-    for test in tests:
-        same_classes(support, test)
-    return Material(
-        name=support.name,
-        setting=Setting(),
-        support=support,
-        tests=tuple(tests),
-        draws={point: draw_rows(support, *point) for point in product(shots, range(draws))},
+def metrics_of(result: ScoreResult, test: ArraySet, convention: str) -> dict[str, Any]:
+    """Return the metrics of a score on a test set, as a row has them."""
+    return values_of(
+        evaluate_quietly(result.confidence, result.prediction == test.labels, convention)
     )
+
+
+@dataclass
+class StudyRunner:
+    """Measures some studies on one data set after another, and shows the results.
+
+    Attributes
+    ----------
+    studies, settings
+        Which, and what they may vary.
+    folder
+        Where finished cells are kept; None keeps none.
+    rows
+        By the study's name.
+    unanswered
+        By the study's name, why it says nothing about a data set: reasons with the data sets.
+    """
+
+    studies: Sequence[Study]
+    settings: StudySettings
+    folder: Path | None = None
+    rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    unanswered: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(dict))
+
+    def add(self, encoded: EncodedDataset) -> None:
+        """Measure every study on one more data set, unless that is finished."""
+        for study in self.studies:
+            if reason := study.why_not(encoded, self.settings):
+                names_ = self.unanswered[study.name].setdefault(reason, [])
+                names_ += [encoded.name] if encoded.name not in names_ else []
+            else:
+                self.rows[study.name] += self._measure(study, encoded)
+
+    def _measure(self, study: Study, encoded: EncodedDataset) -> list[dict[str, Any]]:
+        if self.folder is None:
+            return study.measure(encoded, self.settings)
+        content = {
+            **encoded.identity,
+            "study": study.name,
+            "varied": study.varied,
+            "shots": self.settings.shots,
+            "draws": self.settings.draws,
+            "scores": {name: get(name).formula for name in self.settings.scores or names()},
+        }
+        file = cell_file(self.folder, content)
+        if not file.is_file():
+            write_cell(file, study.measure(encoded, self.settings))
+        rows: list[dict[str, Any]] = read_cell(file)
+        return rows
+
+    def sections(self, setting: Setting) -> list[ReportSection]:
+        """Return the sections of the studies for one pair of models."""
+        rows_of = {
+            study: [row for row in rows if setting_of(row) == setting]
+            for study, rows in self._measured(across=False)
+        }
+        return [study.show(rows, self.settings) for study, rows in rows_of.items() if rows]
+
+    def general(self) -> list[ReportSection]:
+        """Return the sections of the studies across models; one pair of models is no comparison."""
+        return [
+            study.show(rows, self.settings)
+            for study, rows in self._measured(across=True)
+            if len(set(map(setting_of, rows))) > 1
+        ]
+
+    def remarks(self) -> list[str]:
+        """Say what the studies say nothing about, and why."""
+        return [
+            *(
+                f"The study {name} says nothing about {join_names(datasets)}: {reason}."
+                for name, reasons in self.unanswered.items()
+                for reason, datasets in reasons.items()
+            ),
+            *(
+                f"The study {study.name} compares pairs of models, and here is one."
+                for study, rows in self._measured(across=True)
+                if len(set(map(setting_of, rows))) == 1
+            ),
+        ]
+
+    def _measured(self, *, across: bool) -> Iterator[tuple[Study, list[Row]]]:
+        for study in self.studies:
+            if study.across == across:
+                yield study, self.rows.get(study.name, [])
