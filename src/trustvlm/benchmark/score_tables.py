@@ -217,7 +217,7 @@ def _cell(
 
 def _metric_heads(columns: Sequence[MetricColumn]) -> Iterator[Head]:
     for column in columns:
-        unit = "%" if column.scale == 100 else f"×{column.scale}"
+        unit = column.sign
         yield Head(column.title, unit, column.higher_is_better)
 
 
