@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -153,9 +154,8 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         manifest.write_text("{")
         assert client.post("/v1/reload").status_code == 409
         manifest.write_text(good)
-        changed = TrustVLM.load(path)
-        changed.provenance_ = {**changed.provenance_, "created_at": "2030-01-01T00:00:00+00:00"}
-        changed.save(path)
+        state = TrustVLM.load(path).state
+        replace(state, created_at="2030-01-01T00:00:00+00:00").save(path)
         after = client.post("/v1/reload").json()
         stop.set()
         asking.join()
