@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.scores import Evidence, PrototypeBank, arrays, names, neighbours, prepare
-from trustvlm.scores.comparison import compare
 from trustvlm.scores.compute import score_together
+from trustvlm.scores.evidence import compare
 from trustvlm.scores.gaussians import RidgedCovariance, Rows, leading_axes
 
 N_CLASSES, D = 4, 6
