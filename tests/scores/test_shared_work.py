@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,3 +116,11 @@ def test_nearest_shots_are_those_of_a_stable_sort(seed, m, k):
     expected = np.argsort(-table, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns, expected)
     np.testing.assert_array_equal(result, np.take_along_axis(table, expected, axis=1))
+
+
+def test_copies_of_evidence_leave_out_what_was_derived():
+    images = evidence(0)
+    images.once("function", lambda: lambda: 1)
+    copy = pickle.loads(pickle.dumps(images))
+    np.testing.assert_array_equal(copy.directions, images.directions)
+    assert copy.once("function", lambda: 2) == 2

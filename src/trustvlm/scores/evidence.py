@@ -175,6 +175,10 @@ class Evidence:
         derived: _Derived = kept[name]
         return derived
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what was derived out of copies and pickles: it may hold functions."""
+        return {name: getattr(self, name) for name in EVIDENCE_NAMES}
+
     @cached_property
     def directions(self) -> NDArray[np.float64]:
         """`(n, d)` features as unit rows.
