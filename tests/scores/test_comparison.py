@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores import Evidence
-from trustvlm.scores.comparison import compare, prototype_similarities
+from trustvlm.scores.evidence import compare, prototype_similarities
 from trustvlm.scores.held_out import compare_held_out
 
 

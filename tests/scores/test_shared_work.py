@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.scores import Evidence, PrototypeBank, arrays, names, neighbours, prepare
-from trustvlm.scores.comparison import compare
 from trustvlm.scores.compute import score_together
+from trustvlm.scores.evidence import compare
 from trustvlm.scores.gaussians import RidgedCovariance, Rows, leading_axes
 
 N_CLASSES, D = 4, 6
@@ -114,3 +116,11 @@ def test_nearest_shots_are_those_of_a_stable_sort(seed, m, k):
     expected = np.argsort(-table, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns, expected)
     np.testing.assert_array_equal(result, np.take_along_axis(table, expected, axis=1))
+
+
+def test_copies_of_evidence_leave_out_what_was_derived():
+    images = evidence(0)
+    images.once("function", lambda: lambda: 1)
+    copy = pickle.loads(pickle.dumps(images))
+    np.testing.assert_array_equal(copy.directions, images.directions)
+    assert copy.once("function", lambda: 2) == 2

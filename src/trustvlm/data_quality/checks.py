@@ -18,7 +18,7 @@ from trustvlm.data_quality.label_errors import SuspectLabel, shot_posterior, sus
 from trustvlm.data_quality.outliers import Outlier, find_outliers
 from trustvlm.data_quality.overlapping_classes import OverlappingClasses, overlapping_classes
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, unit_rows
+from trustvlm.scores.arrays import as_labels, as_matrix, class_sums, unit_rows
 
 # How reliable the prototype of a class is, and how many shots would do.
 
@@ -95,7 +95,7 @@ def prototype_reliability(
     """
     if not 0 < wanted < 1:
         raise InputError(f"Expected `wanted` to lie in (0, 1), but got {wanted}.")
-    rows = unit_rows(as_nonzero_rows(features, "features"))
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     counts = np.bincount(label, minlength=n_classes)
     sums = class_sums(rows, label, n_classes)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, row_blocks, unit_rows
+from trustvlm.scores.arrays import as_labels, as_matrix, row_blocks, unit_rows
 
 NEAR_DUPLICATE = 0.95
 """Cosine that a lightly edited copy keeps: stored again as JPEG at quality 60, cropped to 95 % of
@@ -58,7 +58,7 @@ def near_duplicate_threshold(features: ArrayLike, labels: ArrayLike, *, n_classe
     >>> near_duplicate_threshold([[1.0, 0.0], [0.0, 1.0]], [0, 1], n_classes=2)
     0.95
     """
-    rows = unit_rows(as_nonzero_rows(features, "features"))
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     if len(set(label.tolist())) < 2:
         return NEAR_DUPLICATE
@@ -101,8 +101,8 @@ def near_duplicates(
     """
     if not -1 < threshold <= 1:
         raise InputError(f"Expected `threshold` to lie in (-1, 1], but got {threshold}.")
-    rows = unit_rows(as_nonzero_rows(features, "features"))
-    columns = rows if others is None else unit_rows(as_nonzero_rows(others, "others"))
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
+    columns = rows if others is None else unit_rows(as_matrix(others, "others", nonzero=True))
     if rows.shape[1] != columns.shape[1]:
         raise InputError(
             f"Expected `others` to have {rows.shape[1]} columns like `features`, but got "

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm import metrics
 from trustvlm.data_quality.label_errors import ShotPosterior
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, unit_rows
+from trustvlm.scores.arrays import as_labels, as_matrix, class_sums, unit_rows
 from trustvlm.scores.gaussians import RidgedCovariance, Rows
 
 _LEVEL = 0.05
@@ -89,7 +89,7 @@ def overlapping_classes(
     >>> [(pair.one, pair.other, pair.duplicate) for pair in pairs]
     [(1, 2, True)]
     """
-    rows = unit_rows(as_nonzero_rows(features, "features"))
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
     label = as_labels(labels, "labels", n_classes=n_classes, n=len(rows))
     pairs = _candidates(rows, label, n_classes)
     if not pairs:

@@ -31,11 +31,20 @@ from trustvlm.metrics.calibration_error import (
 )
 from trustvlm.metrics.conventions import CONVENTIONS
 from trustvlm.metrics.curve import RiskBand, RiskCoverageCurve, risk_band, risk_coverage
-from trustvlm.metrics.discrimination import aupr_error, aupr_success, auroc, fpr95
-from trustvlm.metrics.evaluation import Evaluation, evaluate
+from trustvlm.metrics.evaluation import (
+    Evaluation,
+    accuracy,
+    augrc,
+    aupr_error,
+    aupr_success,
+    aurc,
+    auroc,
+    eaurc,
+    evaluate,
+    fpr95,
+)
 from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.paired import PairedDifference, paired_bootstrap, paired_bootstraps
-from trustvlm.metrics.selective import accuracy, augrc, aurc, eaurc
 
 __all__ = [
     "CONVENTIONS",

@@ -95,7 +95,10 @@ class OODThreshold:
         """
         if evidence.support_features is None:
             return cls()
-        return cls.of(held_out_typicality(evidence), false_flags=false_flags)
+        return evidence.once(
+            f"out-of-distribution threshold {false_flags}",
+            lambda: cls.of(held_out_typicality(evidence), false_flags=false_flags),
+        )
 
     def is_ood(self, typicality: ArrayLike) -> NDArray[np.bool_]:
         """Flag images by their `(n,)` cosine to the most similar prototype.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.scores import Evidence
 from trustvlm.scores.arrays import softmax
-from trustvlm.scores.comparison import prototype_similarities
+from trustvlm.scores.evidence import prototype_similarities
 
 # What text and example images say of a prediction, side by side.
 

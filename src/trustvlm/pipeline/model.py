@@ -183,6 +183,8 @@ class TrustVLM:
         """
         learned, given = self._fitted, dict(self.score_parameters or {})
         check_parameters(self.score, given)
+        if (learned.score, learned.score_parameters) == (self.score, given):
+            return learned  # and with it what has been derived from its shots
         return replace(learned, score=self.score, score_parameters=given)
 
     def _named(self, state: ModelState) -> ModelState:

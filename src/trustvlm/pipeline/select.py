@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
 from trustvlm.scores import Evidence, ScoreResult, get
-from trustvlm.scores.comparison import Comparison, compare
+from trustvlm.scores.evidence import Comparison, compare
 from trustvlm.scores.held_out import compare_held_out
 from trustvlm.scores.prototype_scores import Setting, sweep_comparison
 from trustvlm.serialization import nan_to_null

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -251,7 +252,11 @@ class ModelState:
         )
 
     def evidence_of_shots(self) -> Evidence:
-        """Gather everything there is on the shots, about no image yet."""
+        """Return everything there is on the shots, about no image yet: the same each time."""
+        return self._evidence_of_shots
+
+    @cached_property
+    def _evidence_of_shots(self) -> Evidence:
         return Evidence.of(
             logits=np.empty((0, len(self.classes))),
             bank=self.bank,

@@ -19,16 +19,21 @@ from trustvlm.scores import (  # noqa: F401  (these modules register their score
 from trustvlm.scores.arrays import zero_shot_logits
 from trustvlm.scores.compute import (
     PreparedScore,
+    Score,
+    ScoreResult,
     apply,
     check_parameters,
     compute,
     compute_embedded,
+    get,
+    names,
     prepare,
+    register,
+    unregister,
 )
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.prototype_scores import sweep
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import Score, ScoreResult, get, names, register, unregister
 
 __all__ = [
     "Evidence",

@@ -14,18 +14,21 @@ from trustvlm.exceptions import InputError
 
 # Rows are worked on in blocks of about this many bytes, whatever n is.
 _BLOCK_BYTES = 64 * 2**20
-_CACHED_ROWS = 128
+# Several passes over so many rows stay in the processor's cache.
+CACHED_ROWS = 128
 
 
-def as_matrix(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
+def as_matrix(value: ArrayLike, name: str, *, nonzero: bool = False) -> NDArray[np.floating[Any]]:
     """Return a finite, two-dimensional floating-point array.
 
     float16 is widened to float32, integers to float64; float32 and float64 are not copied.
+    `nonzero` refuses rows of zeros too, which have no direction.
 
     Raises
     ------
     InputError
-        If the array is not two-dimensional and numeric, or holds NaN or infinity.
+        If the array is not two-dimensional and numeric, or holds NaN, infinity, or rows of zeros
+        where these are refused.
 
     Examples
     --------
@@ -51,21 +54,8 @@ def as_matrix(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
             f"Expected `{name}` to be finite, but {bad.size} of {len(array)} rows hold NaN or "
             f"infinity, the first is row {bad[0]}. Leave such rows out before scoring."
         )
-    return array
-
-
-def as_nonzero_rows(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
-    """Return `as_matrix(value)`, refusing rows of zeros, which have no direction.
-
-    Raises
-    ------
-    InputError
-        As `as_matrix`, or if a row is all zeros.
-    """
-    array = as_matrix(value, name)
-    zero = ~array.any(axis=1)
-    if zero.any():
-        bad = np.flatnonzero(zero)
+    if nonzero and not (directed := array.any(axis=1)).all():
+        bad = np.flatnonzero(~directed)
         raise InputError(
             f"Expected the rows of `{name}` to have a direction, but {bad.size} of {len(array)} "
             f"are all zeros, the first is row {bad[0]}: their cosine is undefined."
@@ -76,14 +66,14 @@ def as_nonzero_rows(value: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
 def rows_and_lengths(
     value: ArrayLike, name: str
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Return `as_nonzero_rows(value)` and the `(n,)` Euclidean lengths of the rows, in its dtype.
+    """Return `as_matrix(value, nonzero=True)` and the `(n,)` lengths of its rows, in its dtype.
 
     One pass over rows of ordinary length finds all that the checks look for.
 
     Raises
     ------
     InputError
-        As `as_nonzero_rows`.
+        As `as_matrix`.
 
     Examples
     --------
@@ -97,7 +87,7 @@ def rows_and_lengths(
         # Outside of these bounds there is something wrong, or squares have lost digits.
         if ((squares > 1e-20) & (squares < 1e30)).all():
             return array, np.sqrt(squares)
-    array = as_nonzero_rows(value, name)
+    array = as_matrix(value, name, nonzero=True)
     largest = np.abs(array).max(axis=1, keepdims=True)
     lengths = largest[:, 0] * np.linalg.norm(array / largest, axis=1)
     return array, lengths.astype(array.dtype)
@@ -147,18 +137,6 @@ def row_blocks(n: int, columns: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
-def cached_rows(n: int) -> Iterator[slice]:
-    """Cut n rows into slices on which several passes stay in the processor's cache.
-
-    Examples
-    --------
-    >>> list(cached_rows(130))
-    [slice(0, 128, None), slice(128, 130, None)]
-    """
-    for start in range(0, n, _CACHED_ROWS):
-        yield slice(start, min(start + _CACHED_ROWS, n))
-
-
 # From embeddings to zero-shot logits, and from logits to probabilities.
 
 
@@ -175,18 +153,6 @@ def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float64]:
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     result: NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
     return result
-
-
-def cosines(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
-    """Cosine of every row vector `(n, d)` with every column vector `(C, d)`, as `(n, C)`.
-
-    Examples
-    --------
-    >>> cosines(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]))
-    array([[1., 0.]])
-    """
-    table: NDArray[np.float64] = unit_rows(rows) @ unit_rows(columns).T
-    return table
 
 
 def zero_shot_logits(
@@ -222,14 +188,14 @@ def zero_shot_logits(
     >>> zero_shot_logits([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
     array([[100.,   0.]])
     """
-    images = as_nonzero_rows(image_embeddings, "image_embeddings")
-    texts = as_nonzero_rows(text_embeddings, "text_embeddings")
+    images = as_matrix(image_embeddings, "image_embeddings", nonzero=True)
+    texts = as_matrix(text_embeddings, "text_embeddings", nonzero=True)
     if images.shape[1] != texts.shape[1]:
         raise InputError(
             f"Expected `image_embeddings` and `text_embeddings` to have as many columns, "
             f"but got {images.shape[1]} and {texts.shape[1]}: they come from different models."
         )
-    logits: NDArray[np.float64] = logit_scale * cosines(images, texts)
+    logits: NDArray[np.float64] = logit_scale * (unit_rows(images) @ unit_rows(texts).T)
     return logits
 
 
@@ -283,8 +249,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """
     result: NDArray[np.float64] = logits.astype(np.float64, order="C")
     table = result.reshape(-1, result.shape[-1])
-    for part in cached_rows(len(table)):
-        rows = table[part]
+    for start in range(0, len(table), CACHED_ROWS):
+        rows = table[start : start + CACHED_ROWS]
         rows -= rows.max(axis=1, keepdims=True)
         np.exp(rows, out=rows)
         rows /= rows.sum(axis=1, keepdims=True)
@@ -318,7 +284,8 @@ def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np
     probability = np.empty(len(logits))
     # Exponentials below the smallest normal number are slow, and nothing beside 1.
     least = np.log(np.finfo(logits.dtype).tiny)
-    for part in cached_rows(len(logits)):
+    for start in range(0, len(logits), CACHED_ROWS):
+        part = slice(start, start + CACHED_ROWS)
         rows = logits[part]
         top = rows.argmax(axis=1)
         tops, others = (np.arange(len(rows)), top), np.empty_like(rows)

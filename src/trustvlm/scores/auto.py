@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.held_out import (
     BASE_SCORERS,
@@ -23,7 +24,6 @@ from trustvlm.scores.held_out import (
     scaled,
     shots_in,
 )
-from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]

@@ -1,20 +1,197 @@
-"""Compute a registered score: learn from the shots once, then score images in blocks."""
+"""Scores by name: each is registered with what it needs and where it is from, and computed.
+
+To compute a score is to learn from the shots once, then to score images in blocks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_nonzero_rows, rows_and_lengths, unit_rows
-from trustvlm.scores.comparison import compare_as_stored
-from trustvlm.scores.evidence import PER_IMAGE, Evidence
+from trustvlm.plugins import Registry
+from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
+from trustvlm.scores.evidence import EVIDENCE_NAMES, PER_IMAGE, Evidence, compare_as_stored
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import Score, ScoreResult, get, joined, keywords
+from trustvlm.text import did_you_mean
+
+# The registry of scores.
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What a score says about n images.
+
+    Attributes
+    ----------
+    prediction
+        `(n,)` int64 class indices.
+    confidence
+        `(n,)` float64, higher is more trusted. Not a probability.
+    """
+
+    prediction: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+
+
+def joined(results: Sequence[ScoreResult]) -> ScoreResult:
+    """Put the results of successive blocks of images together."""
+    if not results:
+        return ScoreResult(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+    return ScoreResult(
+        prediction=np.concatenate([r.prediction for r in results]).astype(np.int64),
+        confidence=np.concatenate([r.confidence for r in results]).astype(np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A registered score: its function and the facts that tables and docs are rendered from.
+
+    Attributes
+    ----------
+    name, formula, source
+        The registered name, the formula in words of method.md's notation, the paper.
+    needs
+        Names of the pieces of `Evidence` that must be there.
+    corrects
+        True if the prediction may differ from the VLM's.
+    parameters
+        Keyword parameters and their defaults.
+    fit
+        Learns from the shots once, before the images are scored in blocks; None if there is
+        nothing to learn.
+    whole_batch
+        True if a verdict depends on the other images of the batch, so blocks are not allowed.
+    """
+
+    name: str
+    function: Callable[..., ScoreResult]
+    needs: tuple[str, ...]
+    formula: str
+    source: str
+    complexity: str
+    corrects: bool = False
+    whole_batch: bool = False
+    fit: Callable[..., Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+_REGISTRY: Registry[Score] = Registry("score")
+
+
+def register(
+    name: str,
+    *,
+    needs: tuple[str, ...] = ("logits",),
+    formula: str,
+    source: str,
+    complexity: str = "O(nC)",
+    corrects: bool = False,
+    whole_batch: bool = False,
+    fit: Callable[..., Any] | None = None,
+) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
+    """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
+
+    `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
+    of the function. The score's parameters are the keyword-only ones of both.
+
+    Raises
+    ------
+    InputError
+        If the name is taken, or `needs` names no piece of `Evidence`.
+
+    Examples
+    --------
+    >>> @register("constant", formula="1", source="an example")
+    ... def constant(evidence):
+    ...     '''Trust everything.'''
+    ...     return ScoreResult(evidence.logits.argmax(axis=1), np.ones(evidence.n))
+    >>> names()["constant"]
+    ('logits',)
+    >>> unregister("constant")
+    """
+    unknown = set(needs) - set(EVIDENCE_NAMES)
+    if unknown:
+        raise InputError(f"`needs` of score `{name}` names no evidence: {sorted(unknown)}.")
+
+    def decorate(function: Callable[..., ScoreResult]) -> Callable[..., ScoreResult]:
+        score = Score(
+            name=name,
+            function=function,
+            needs=needs,
+            formula=formula,
+            source=source,
+            complexity=complexity,
+            corrects=corrects,
+            whole_batch=whole_batch,
+            fit=fit,
+            parameters={**keywords(fit), **keywords(function)},
+        )
+        _REGISTRY.add(name, score)
+        return function
+
+    return decorate
+
+
+def unregister(name: str) -> None:
+    """Take a score out of the registry."""
+    get(name)
+    del _REGISTRY[name]
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Every registered score and the evidence that it needs.
+
+    Examples
+    --------
+    >>> names()["msp"]
+    ('logits',)
+    """
+    return {name: score.needs for name, score in _REGISTRY.items()}
+
+
+def get(name: str) -> Score:
+    """Return a registered score.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name; the message suggests near ones.
+    """
+    if name not in _REGISTRY:
+        hint = did_you_mean(name, _REGISTRY) or f"known: {', '.join(_REGISTRY)}."
+        raise InputError(f"There is no score named `{name}`; {hint}")
+    return _REGISTRY[name]
+
+
+@cache
+def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
+    """Return the keyword-only parameters of a function, with their defaults; not to be changed.
+
+    Examples
+    --------
+    >>> keywords(sorted)
+    {'key': None, 'reverse': False}
+    """
+    if function is None:
+        return {}
+    signature = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
+
+
+# Computing a registered score.
 
 
 @dataclass(frozen=True)
@@ -39,7 +216,7 @@ class PreparedScore:
         """Score n images, in blocks of bounded memory."""
         evidence.demand(self.score.needs, by=self.score.name)
         learned = () if self.score.fit is None else (self.learned,)
-        settings = _taken(self.score.function, self.parameters)
+        settings = {name: self.parameters[name] for name in keywords(self.score.function)}
         blocks = [evidence] if self.score.whole_batch else evidence.blocks()
         return joined([self.score.function(block, *learned, **settings) for block in blocks])
 
@@ -108,7 +285,9 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     score = get(name)
     evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
     settings = {**score.parameters, **parameters}
-    learned = None if score.fit is None else score.fit(evidence, **_taken(score.fit, settings))
+    learned = None
+    if score.fit is not None:
+        learned = score.fit(evidence, **{name: settings[name] for name in keywords(score.fit)})
     return PreparedScore(score, settings, learned)
 
 
@@ -189,10 +368,6 @@ def compute(
     return apply(name, evidence, **parameters)
 
 
-def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in keywords(function)}
-
-
 # Scores of any number of images from their stored embeddings, whose logits are never all there.
 
 # How an executor's `map` and the builtin one are called here.
@@ -257,7 +432,7 @@ def compute_embedded(
             f"The score `{name}` reads all images at once, so it cannot be computed block by "
             "block: use scores.compute."
         )
-    texts = as_nonzero_rows(text_embeddings, "text_embeddings")
+    texts = as_matrix(text_embeddings, "text_embeddings", nonzero=True)
     if image_embeddings.ndim != 2 or image_embeddings.shape[1] != texts.shape[1]:
         raise InputError(
             f"Expected `image_embeddings` to have {texts.shape[1]} columns like "

@@ -1,7 +1,12 @@
-"""Evidence: all that scores may read about a batch of images, checked once."""
+"""Evidence: all that scores may read about a batch of images, checked once.
+
+Of features and prototypes, scores read the cosines: a `Comparison`, which all scores of one batch
+share.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -11,8 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import EvidenceMissingError, InputError
-from trustvlm.scores.arrays import as_labels, as_matrix, as_nonzero_rows, row_blocks
-from trustvlm.scores.prototypes import PrototypeBank
+from trustvlm.scores.arrays import (
+    CACHED_ROWS,
+    as_labels,
+    as_matrix,
+    pick,
+    row_blocks,
+    softmax,
+    top_probability,
+    unit_rows,
+)
+from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
@@ -119,7 +133,7 @@ class Evidence:
 
     def demand(self, names: Iterable[str], *, by: str) -> None:
         """Raise `EvidenceMissingError` unless every named piece is there."""
-        missing = [name for name in names if not self.has(name)]
+        missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise EvidenceMissingError(
                 f"The score `{by}` needs {', '.join(f'`{name}`' for name in missing)}: "
@@ -139,9 +153,9 @@ class Evidence:
         >>> Evidence.of(logits=[[1.0, 2.0]]).piece("logits")
         array([[1., 2.]])
         """
-        if not self.has(name):
+        array: Array | None = getattr(self, name)
+        if array is None:
             raise EvidenceMissingError(f"Expected evidence with `{name}`, but it has none.")
-        array: Array = getattr(self, name)
         return array
 
     def once(self, name: str, compute: Callable[[], _Derived]) -> _Derived:
@@ -155,26 +169,39 @@ class Evidence:
         >>> evidence.once("two", lambda: 2), evidence.once("two", lambda: 1 / 0)
         (2, 2)
         """
-        if name not in self._derived:
-            self._derived[name] = compute()
-        derived: _Derived = self._derived[name]
+        kept: dict[str, Any] = self.__dict__.setdefault("_derived", {})
+        if name not in kept:
+            kept[name] = compute()
+        derived: _Derived = kept[name]
         return derived
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what was derived out of copies and pickles: it may hold functions."""
+        return {name: getattr(self, name) for name in EVIDENCE_NAMES}
+
     @cached_property
-    def _derived(self) -> dict[str, Any]:
-        return {}
+    def directions(self) -> NDArray[np.float64]:
+        """`(n, d)` features as unit rows.
+
+        Raises
+        ------
+        EvidenceMissingError
+            If there are no features.
+        """
+        return unit_rows(self.piece("features"))
 
     def blocks(self) -> Iterable[Evidence]:
         """Cut the images into blocks of bounded memory; the shots are shared by all.
 
         Evidence that is small enough is its own only block.
         """
-        for rows in self.slices(self.n):
-            yield self if rows == slice(0, self.n) else self.rows(rows)
+        n = len(self.logits)
+        for rows in self.slices(n):
+            yield self if rows == slice(0, n) else self.rows(rows)
 
     def slices(self, n: int) -> Iterator[slice]:
         """Cut n images of this kind into slices of which scores need bounded memory."""
-        columns = self.n_classes + sum(
+        columns = self.logits.shape[1] + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
         # Scores may compare every image with every shot.
@@ -201,9 +228,10 @@ class Evidence:
             As `of`, for the arrays passed here.
         """
         z = as_matrix(logits, "logits")
-        if z.shape[1] != self.n_classes:
+        n_classes = self.logits.shape[1]
+        if z.shape[1] != n_classes:
             raise InputError(
-                f"Expected `logits` to have {self.n_classes} columns, but got {z.shape[1]}."
+                f"Expected `logits` to have {n_classes} columns, but got {z.shape[1]}."
             )
         fresh = replace(
             self,
@@ -230,14 +258,15 @@ class Evidence:
                 )
         if self.bank is None:
             return
-        if self.bank.n_classes != self.n_classes:
+        n_classes, dim = self.bank.shape
+        if n_classes != self.logits.shape[1]:
             raise InputError(
-                f"Expected `bank` to have {self.n_classes} classes like `logits` has columns, "
-                f"but got {self.bank.n_classes}."
+                f"Expected `bank` to have {self.logits.shape[1]} classes like `logits` has "
+                f"columns, but got {n_classes}."
             )
-        if self.features is not None and self.features.shape[1] != self.bank.dim:
+        if self.features is not None and self.features.shape[1] != dim:
             raise InputError(
-                f"Expected `features` to have {self.bank.dim} columns like the prototypes, "
+                f"Expected `features` to have {dim} columns like the prototypes, "
                 f"but got {self.features.shape[1]}: they come from another encoder."
             )
 
@@ -247,7 +276,7 @@ def _rows(
 ) -> Array | None:
     if value is None:
         return None
-    array = as_matrix(value, name) if zero else as_nonzero_rows(value, name)
+    array = as_matrix(value, name, nonzero=not zero)
     if n is not None and len(array) != n:
         raise InputError(
             f"Expected `{name}` to have {n} rows like `{other}`, but got {len(array)}."
@@ -256,3 +285,175 @@ def _rows(
 
 
 EVIDENCE_NAMES = tuple(field.name for field in fields(Evidence))
+
+
+# Images beside the prototypes: cosines that all scores of one batch share.
+
+
+@dataclass(frozen=True)
+class Comparison(ABC):
+    """What text and prototypes say about n images of C classes.
+
+    Attributes
+    ----------
+    logits
+        `(n, C)` zero-shot logits, scaled.
+    present
+        `(C,)` bool, which classes have a prototype.
+    """
+
+    logits: NDArray[Any]
+    present: NDArray[np.bool_]
+
+    @cached_property
+    def top(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """`(n,)` the VLM's prediction, and its probability."""
+        return top_probability(self.logits)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """`(n, C)` softmax of the logits."""
+        return softmax(self.logits)
+
+    @property
+    @abstractmethod
+    def table(self) -> NDArray[Any]:
+        """`(n, C)` cosines to the prototypes, as computed; `NO_PROTOTYPE` where there is none."""
+
+    @property
+    def similarities(self) -> NDArray[np.float64]:
+        """`table` in float64."""
+        return self.table.astype(np.float64, copy=False)
+
+    @abstractmethod
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`(n,)` float64 cosine of each image to one prototype; `NO_PROTOTYPE` without one."""
+
+    def parts(self) -> Iterator[Comparison]:
+        """Yield the images, at least once, in slices whose tables stay in the processor's cache."""
+        for start in range(0, max(1, len(self.logits)), CACHED_ROWS):
+            rows = slice(start, start + CACHED_ROWS)
+            yield Tabulated(self.logits[rows], self.present, self.table[rows])
+
+
+@dataclass(frozen=True)
+class _OfVectors(Comparison):
+    """Images as rows `(n, d)`, and prototypes `(C, d)` as unit rows of the same precision.
+
+    `lengths` are the `(n,)` lengths of the images' rows; None for unit rows.
+    """
+
+    rows: NDArray[Any]
+    prototypes: NDArray[Any]
+    lengths: NDArray[Any] | None = None
+
+    @cached_property
+    def table(self) -> NDArray[Any]:
+        cosines: NDArray[Any] = self.rows @ self.prototypes.T
+        if self.lengths is not None:
+            cosines /= self.lengths[:, None]
+        cosines[:, ~self.present] = NO_PROTOTYPE
+        return cosines
+
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        # Those to the other prototypes, C times the work, may never be asked for.
+        cosines = np.einsum("nd,nd->n", self.rows, self.prototypes[classes])
+        if self.lengths is not None:
+            cosines = cosines / self.lengths
+        return np.where(self.present[classes], cosines, NO_PROTOTYPE).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True)
+class Tabulated(Comparison):
+    """Images as the cosines `(n, C)` to prototypes, their own or those of all."""
+
+    cosines: NDArray[Any]
+
+    @property
+    def table(self) -> NDArray[Any]:
+        """The cosines."""
+        return self.cosines
+
+    def similarity_to(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Pick one cosine of each image."""
+        return np.asarray(pick(self.cosines, classes), dtype=np.float64)
+
+
+def compare(evidence: Evidence, bank: PrototypeBank | None = None) -> Comparison:
+    """Compare images with the prototypes of the evidence's own bank, or of another one.
+
+    Raises
+    ------
+    EvidenceMissingError
+        If there is no bank, or there are no features.
+
+    Examples
+    --------
+    >>> images = Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
+    ...                      support_features=[[1.0, 0.0]], support_labels=[1])
+    >>> compare(images).similarities, compare(images).present
+    (array([[-1.,  1.]]), array([False,  True]))
+    """
+    bank = bank or evidence.bank
+    if bank is None:
+        raise EvidenceMissingError("Expected evidence with `bank`, but it has none.")
+    prototypes = bank.prototypes_
+    # The prototypes are kept beside the comparison, so that no others can come to have their
+    # identity: a bank that has been given more shots since has others.
+    _, comparison = evidence.once(
+        f"comparison {id(prototypes)}",
+        lambda: (
+            prototypes,
+            _OfVectors(evidence.logits, bank.present_, evidence.directions, prototypes),
+        ),
+    )
+    return comparison
+
+
+def prototype_similarities(evidence: Evidence) -> NDArray[np.float64]:
+    """Return what `PrototypeBank.similarities` does, `(n, C)`, NaN for classes without shots.
+
+    The cosines that a score has computed of the same batch are not computed again.
+
+    Examples
+    --------
+    >>> prototype_similarities(Evidence.of(logits=[[0.0, 0.0]], features=[[2.0, 0.0]],
+    ...                                    support_features=[[1.0, 0.0]], support_labels=[1]))
+    array([[nan,  1.]])
+    """
+    tables = [
+        np.where(comparison.present, comparison.table, np.nan)
+        for comparison in map(compare, evidence.blocks())
+    ]
+    return np.concatenate([np.empty((0, evidence.logits.shape[1])), *tables])
+
+
+def compare_as_stored(
+    evidence: Evidence, lengths: NDArray[Any], prototypes: NDArray[Any]
+) -> Evidence:
+    """Return evidence whose images are compared in the precision that their features have.
+
+    Parameters
+    ----------
+    evidence
+        With `features` and `bank`.
+    lengths
+        `(n,)` Euclidean lengths of the features.
+    prototypes
+        `(C, d)` the bank's, in the precision of the features.
+
+    Examples
+    --------
+    >>> images = Evidence.of(logits=[[0.0]], features=np.float32([[2.0, 0.0]]),
+    ...                      support_features=[[1.0, 0.0]], support_labels=[0])
+    >>> stored = compare_as_stored(images, np.float32([2.0]), np.float32([[1.0, 0.0]]))
+    >>> compare(stored).similarities
+    array([[1.]])
+    """
+    features, bank = evidence.features, evidence.bank
+    if features is None or bank is None:
+        raise EvidenceMissingError("Expected evidence with `features` and `bank`.")
+    comparison = _OfVectors(evidence.logits, bank.present_, features, prototypes, lengths)
+    own = bank.prototypes_
+    evidence.once(f"comparison {id(own)}", lambda: (own, comparison))
+    return evidence

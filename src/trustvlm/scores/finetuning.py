@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, log_softmax, unit_rows
-from trustvlm.scores.comparison import compare_with
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.arrays import as_labels, as_matrix, log_softmax, unit_rows
+from trustvlm.scores.compute import ScoreResult, register
+from trustvlm.scores.evidence import Evidence, compare
 from trustvlm.scores.prototype_scores import prototype_softmax, voted
 from trustvlm.scores.prototypes import PrototypeBank
-from trustvlm.scores.registry import ScoreResult, register
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def checked_shots(
     InputError
         For arrays that do not fit, or shots of other classes or another encoder than the bank's.
     """
-    shots = unit_rows(as_nonzero_rows(features, "features"))
+    shots = unit_rows(as_matrix(features, "features", nonzero=True))
     index = as_labels(labels, "labels", n_classes=bank.n_classes, n=len(shots))
     if not bank.present_[index].all() or shots.shape[1] != bank.dim:
         raise InputError("Expected the shots that the bank was fitted on, but got others.")
@@ -219,6 +218,6 @@ def trustvlm_star_f(
     `seed` are AdamW's. `weight` = 0 gives MSP's predictions and confidences. Classes without shots
     get no vote from the examples and no image term.
     """
-    comparison = compare_with(evidence, bank)
+    comparison = compare(evidence, bank)
     votes = prototype_softmax(comparison.similarities, comparison.present, temperature)
     return voted(comparison, votes, weight=weight)

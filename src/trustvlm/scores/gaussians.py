@@ -12,9 +12,8 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
-from trustvlm.scores.comparison import image_directions
+from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
-from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
 _NEEDS = ("logits", "features", "support_features", "support_labels")
@@ -82,7 +81,7 @@ def mahalanobis(evidence: Evidence, fitted: _Distances) -> ScoreResult:
     Features are scaled to length one. A class without shots counts as far as the farthest class.
     """
     prediction = vlm_prediction(evidence)
-    x = image_directions(evidence)
+    x = evidence.directions
     own = (x * fitted.covariance.solve(x)).sum(axis=1)[:, None]
     distances = own - 2.0 * x @ fitted.precise_means.T
     distances += (fitted.means * fitted.precise_means).sum(axis=1)
@@ -124,7 +123,7 @@ def gda(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResu
     vision encoder, scaled to length one. A class without shots gets the image's mean visual
     logit, which neither favours nor excludes it.
     """
-    visual = image_directions(evidence) @ fitted.weights.T + fitted.offsets
+    visual = evidence.directions @ fitted.weights.T + fitted.offsets
     table = np.repeat(visual.mean(axis=1, keepdims=True), evidence.n_classes, axis=1)
     table[:, fitted.present] = visual
     combined = evidence.logits.astype(np.float64) + alpha * table
@@ -192,7 +191,7 @@ def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
     more). Features are scaled to length one. A class without shots has density 0.
     """
     prediction = vlm_prediction(evidence)
-    x = (image_directions(evidence) - fitted.centre) @ fitted.axes.T
+    x = (evidence.directions - fitted.centre) @ fitted.axes.T
     densities = np.stack([density.logarithm(x) for density in fitted.densities], axis=1)
     table = np.zeros((len(x), evidence.n_classes))
     table[:, fitted.present] = softmax(densities)

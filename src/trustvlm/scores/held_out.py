@@ -19,8 +19,7 @@ from scipy.optimize import minimize
 
 from trustvlm.exceptions import EvidenceMissingError
 from trustvlm.scores.arrays import class_sums, log_softmax, unit_rows
-from trustvlm.scores.comparison import Comparison, Tabulated
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import Comparison, Evidence, Tabulated
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 
 Array = NDArray[np.float64]

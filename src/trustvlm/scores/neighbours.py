@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import pick, softmax, unit_rows
-from trustvlm.scores.comparison import image_directions
+from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.prototypes import NO_PROTOTYPE
-from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
 _NEEDS = ("logits", "features", "support_features", "support_labels")
@@ -41,7 +40,7 @@ def _sorted_shots(evidence: Evidence) -> _Shots:
 
 def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
     def compare() -> tuple[_Shots, NDArray[np.float64]]:
-        return shots, image_directions(evidence) @ shots.directions.T
+        return shots, evidence.directions @ shots.directions.T
 
     compared, similarities = evidence.once("similarities to shots", compare)
     # Scores may have learned from different shots, and ask about the same images.

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import pick, softmax
-from trustvlm.scores.comparison import Comparison, compare
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.compute import ScoreResult, get, joined, register
+from trustvlm.scores.evidence import Comparison, Evidence, compare
 from trustvlm.scores.prototypes import NO_PROTOTYPE
-from trustvlm.scores.registry import ScoreResult, get, joined, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.files import write_bytes
-from trustvlm.scores.arrays import as_labels, as_nonzero_rows, class_sums, row_blocks, unit_rows
+from trustvlm.scores.arrays import as_labels, as_matrix, class_sums, row_blocks, unit_rows
 
 _FORMAT = "trustvlm.prototypes/1"
 
@@ -78,7 +78,7 @@ class PrototypeBank:
         InputError
             For NaN, rows of zeros, labels out of range, or shapes that do not fit.
         """
-        array = as_nonzero_rows(features, "features")
+        array = as_matrix(features, "features", nonzero=True)
         if n_classes is None:
             n_classes = int(np.max(labels, initial=-1)) + 1
         if n_classes < 1:
@@ -99,7 +99,7 @@ class PrototypeBank:
         sums, counts = self._summed(features, labels)
         self.sums_ = self.sums_ + sums
         self.counts_ = self.counts_ + counts
-        self._forget()
+        self.__dict__.pop("prototypes_", None)
         return self
 
     def remove(self, features: ArrayLike, labels: ArrayLike) -> PrototypeBank:
@@ -127,7 +127,7 @@ class PrototypeBank:
         self.counts_ = left
         # An emptied class is exactly empty: no rounding residue may pose as a direction.
         self.sums_ = np.where(left[:, None] > 0, self.sums_ - sums, 0.0)
-        self._forget()
+        self.__dict__.pop("prototypes_", None)
         return self
 
     def merge(self, other: PrototypeBank) -> PrototypeBank:
@@ -140,10 +140,10 @@ class PrototypeBank:
         >>> a.merge(b).counts_
         array([1, 1])
         """
-        if self._fitted().shape != other._fitted().shape:
+        if self.shape != other.shape:
             raise InputError(
                 f"Expected banks of one shape (classes, dimensions), "
-                f"but got {self.sums_.shape} and {other.sums_.shape}."
+                f"but got {self.shape} and {other.shape}."
             )
         merged = PrototypeBank()
         merged.sums_ = self.sums_ + other.sums_
@@ -162,13 +162,12 @@ class PrototypeBank:
         >>> bank.prototypes_
         array([[0., 1.]])
         """
-        self._fitted()
         learned = np.asarray(prototypes, dtype=np.float64)
-        if learned.shape != self.sums_.shape:
+        if learned.shape != self.shape:
             raise InputError(
-                f"Expected `prototypes` of shape {self.sums_.shape}, but got {learned.shape}."
+                f"Expected `prototypes` of shape {self.shape}, but got {learned.shape}."
             )
-        as_nonzero_rows(learned[self.present_], "prototypes")
+        as_matrix(learned[self.present_], "prototypes", nonzero=True)
         bank = PrototypeBank()
         bank.sums_, bank.counts_ = self.sums_.copy(), self.counts_.copy()
         rows = np.where(self.present_[:, None], learned, 0.0)
@@ -176,25 +175,38 @@ class PrototypeBank:
         return bank
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """C and d: the number of classes, with or without shots, and the length of features.
+
+        Raises
+        ------
+        InputError
+            If the bank has not been fitted.
+        """
+        if not hasattr(self, "sums_"):
+            raise InputError("This PrototypeBank is empty: call fit(features, labels) first.")
+        n_classes, dim = self.sums_.shape
+        return n_classes, dim
+
+    @property
     def n_classes(self) -> int:
         """C, the number of classes, with or without shots."""
-        return int(self._fitted().shape[0])
+        return self.shape[0]
 
     @property
     def dim(self) -> int:
         """d, the length of a feature vector."""
-        return int(self._fitted().shape[1])
+        return self.shape[1]
 
     @property
     def present_(self) -> NDArray[np.bool_]:
         """`(C,)` bool: which classes have at least one shot."""
-        self._fitted()
+        _ = self.shape  # raises before `fit`
         return self.counts_ > 0
 
     @cached_property
     def prototypes_(self) -> NDArray[np.float64]:
         """`(C, d)` float64 unit rows; rows of zeros for classes without shots."""
-        self._fitted()
         lost = self.present_ & ~self.sums_.any(axis=1)
         if lost.any():
             raise InputError(
@@ -212,17 +224,16 @@ class PrototypeBank:
         >>> bank.similarities([[1.0, 1.0]]).round(4)
         array([[0.7071,    nan]])
         """
-        array = as_nonzero_rows(features, "features")
-        self._check_dim(array)
+        array = self._checked(features)
         result = np.empty((len(array), self.n_classes), dtype=np.float64)
-        for rows in row_blocks(len(array), self.dim + self.n_classes):
+        for rows in row_blocks(len(array), sum(self.shape)):
             result[rows] = unit_rows(array[rows]) @ self.prototypes_.T
         result[:, ~self.present_] = np.nan
         return result
 
     def save(self, path: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> None:
         """Write the bank to one safetensors file, whole or not at all."""
-        self._fitted()
+        _ = self.shape  # raises before `fit`
         metadata = {"format": _FORMAT, "class_names": "\n".join(class_names)}
         write_bytes(path, save({"sums": self.sums_, "counts": self.counts_}, metadata=metadata))
 
@@ -249,24 +260,18 @@ class PrototypeBank:
     def _summed(
         self, features: ArrayLike, labels: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        self._fitted()
-        array = as_nonzero_rows(features, "features")
-        self._check_dim(array)
-        index = as_labels(labels, "labels", n_classes=self.n_classes, n=len(array))
-        sums = class_sums(array, index, self.n_classes)
-        return sums, np.bincount(index, minlength=self.n_classes).astype(np.int64)
+        array = self._checked(features)
+        n_classes = len(self.counts_)
+        index = as_labels(labels, "labels", n_classes=n_classes, n=len(array))
+        sums = class_sums(array, index, n_classes)
+        return sums, np.bincount(index, minlength=n_classes).astype(np.int64)
 
-    def _check_dim(self, features: NDArray[Any]) -> None:
-        if features.shape[1] != self.dim:
+    def _checked(self, features: ArrayLike) -> NDArray[np.floating[Any]]:
+        _, dim = self.shape
+        array = as_matrix(features, "features", nonzero=True)
+        if array.shape[1] != dim:
             raise InputError(
-                f"Expected `features` to have {self.dim} columns like the prototypes, "
-                f"but got {features.shape[1]}: they come from another encoder."
+                f"Expected `features` to have {dim} columns like the prototypes, "
+                f"but got {array.shape[1]}: they come from another encoder."
             )
-
-    def _fitted(self) -> NDArray[np.float64]:
-        if not hasattr(self, "sums_"):
-            raise InputError("This PrototypeBank is empty: call fit(features, labels) first.")
-        return self.sums_
-
-    def _forget(self) -> None:
-        self.__dict__.pop("prototypes_", None)
+        return array

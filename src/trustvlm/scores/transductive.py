@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
 from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
+from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, scaled, shots_in
-from trustvlm.scores.registry import ScoreResult, register
 from trustvlm.scores.zero_shot import vlm_prediction
 
 # What the images of one batch say about each other, without any label.

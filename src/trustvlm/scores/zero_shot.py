@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import cosines, log_softmax, softmax, top_probability
+from trustvlm.scores.arrays import log_softmax, softmax, top_probability, unit_rows
+from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.registry import ScoreResult, register
 
 
 def vlm_prediction(evidence: Evidence) -> NDArray[np.int64]:
@@ -61,7 +61,9 @@ def margin(evidence: Evidence) -> ScoreResult:
 def _text_cosines(evidence: Evidence, logit_scale: float) -> NDArray[np.float64]:
     """Cosines with the class texts: from the embeddings where they are, else z / s."""
     if evidence.image_embeddings is not None and evidence.text_embeddings is not None:
-        return cosines(evidence.image_embeddings, evidence.text_embeddings)
+        texts = unit_rows(evidence.text_embeddings)
+        cosines: NDArray[np.float64] = unit_rows(evidence.image_embeddings) @ texts.T
+        return cosines
     if not logit_scale > 0:
         raise InputError(f"Expected `logit_scale` to be above 0, but got {logit_scale}.")
     return evidence.logits.astype(np.float64) / logit_scale

@@ -25,7 +25,7 @@ from trustvlm.pipeline.records import describe
 from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.scores.arrays import unit_rows
-from trustvlm.scores.comparison import prototype_similarities
+from trustvlm.scores.evidence import prototype_similarities
 
 
 class RecentEmbeddings(EmbeddingStore):

@@ -28,7 +28,7 @@ from trustvlm.pipeline.select import TEMPERATURES, WEIGHTS
 from trustvlm.plots.figure import Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.scores import get
-from trustvlm.scores.comparison import compare
+from trustvlm.scores.evidence import compare
 from trustvlm.scores.prototype_scores import sweep_comparison
 from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
 from trustvlm.tables.table import Cell, Head, Line, Table, signed, slug
