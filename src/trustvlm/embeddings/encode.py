@@ -284,26 +284,24 @@ class Batch(Generic[S]):
         self, encoders: Mapping[str, ImageEncoder], fingerprints: Mapping[str, str]
     ) -> Chunk[S]:
         """Put errors and vectors back into input order."""
-        pairs = list(zip(self._refs, self._prepared, strict=True))
-        errors = tuple(self._error(ref.path, item) for ref, item in pairs)
+        errors: list[ImageError | None] = []
+        for ref, item in zip(self._refs, self._prepared, strict=True):
+            error = item.error or self._errors.get(item.digest)
+            if error is not None and not item.owner:
+                # The message begins with the name of the image that was decoded for this one too.
+                message = str(error).removeprefix(self._images[item.digest].path)
+                error = ImageError(error.kind, f"{ref.path}{message}")
+            errors.append(error)
         embeddings = {}
         for name, encoder in encoders.items():
-            rows = np.full((len(pairs), encoder.dim), np.nan, dtype=np.float32)
+            rows = np.full((len(errors), encoder.dim), np.nan, dtype=np.float32)
             vectors = self._vectors[fingerprints[name]]
             for row, item, error in zip(rows, self._prepared, errors, strict=True):
                 if error is None:
                     row[:] = vectors[item.digest]
             embeddings[name] = rows
         hashes = tuple(item.digest for item in self._prepared)
-        return Chunk(tuple(self._refs), hashes, errors, embeddings)
-
-    def _error(self, path: str, item: PreparedImage) -> ImageError | None:
-        error = item.error or self._errors.get(item.digest)
-        if error is None or item.owner:
-            return error
-        # The message begins with the name of the image that was decoded for this one too.
-        message = str(error).removeprefix(self._images[item.digest].path)
-        return ImageError(error.kind, f"{path}{message}")
+        return Chunk(tuple(self._refs), hashes, tuple(errors), embeddings)
 
 
 # Texts: each goes through the model once.

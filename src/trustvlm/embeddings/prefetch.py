@@ -25,8 +25,7 @@ from trustvlm.environment import usable_cores
 from trustvlm.exceptions import ImageError
 from trustvlm.images import ImageSource, Limits, content_hash, decode
 from trustvlm.images.errors import Stopwatch, refusal
-from trustvlm.models.base import ImageEncoder
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import ImageEncoder, Preprocessing
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -230,7 +229,7 @@ class ThreadPool(Generic[T]):
                 self._give_up(task)
 
     def _start(self) -> None:
-        if n_hanging() >= MOST_HANGING:
+        if _hanging >= MOST_HANGING:
             return
         name = f"{_THREADS}_{self._n_started}"
         self._n_started += 1
