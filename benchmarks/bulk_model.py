@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from trustvlm import TrustVLM
 from trustvlm.embeddings import NullStore
-from trustvlm.models.base import ModelIdentity
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import ModelIdentity, Preprocessing
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 190, 60), "blue": (40, 60, 200)}
 

@@ -25,7 +25,7 @@ from PIL import Image
 from pipeline import machine
 from trustvlm.images import decode, find_images
 from trustvlm.models import load_vision
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import Preprocessing
 
 SIZES = ((224, 224), (500, 375), (4000, 3000))
 SHORT = 448

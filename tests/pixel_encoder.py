@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.models.base import ModelIdentity
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import ModelIdentity, Preprocessing
 
 
 @dataclass

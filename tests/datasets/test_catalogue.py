@@ -7,8 +7,7 @@ from collections import Counter
 import pytest
 
 from trustvlm import datasets
-from trustvlm.datasets.catalogue import CATALOGUE
-from trustvlm.datasets.imagenet import mask
+from trustvlm.datasets.catalogue import CATALOGUE, mask
 from trustvlm.exceptions import InputError
 
 # Folder, image folder, split file, classes, train, val, test.

@@ -30,8 +30,7 @@ from trustvlm.embeddings import (
 from trustvlm.embeddings.encode import concatenate
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
-from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import ImageEncoder, Preprocessing, VisionLanguageModel
 
 N = 23
 

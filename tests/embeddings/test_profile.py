@@ -52,15 +52,9 @@ def test_stages_add_up_across_threads_and_exceptions():
     assert profile.seconds["scores"] > 0
 
 
-def test_each_times_the_arrival_of_items_and_not_their_use():
-    profile = Profile()
-    assert list(profile.each("waiting", iter("abc"))) == ["a", "b", "c"]
-    assert "waiting" in profile.seconds
-
-
 def test_the_lines_state_shares_of_the_whole(monkeypatch):
     clock = iter([0.0, 10.0])
-    monkeypatch.setattr("trustvlm.embeddings.profile.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("trustvlm.embeddings.prefetch.time.perf_counter", lambda: next(clock))
     profile = Profile()
     profile.n_images = 20
     profile.add("encoder vlm", 6)

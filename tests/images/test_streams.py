@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, reading
-from trustvlm.images.archives import TarShard
+from trustvlm.images.archives import BrokenShard, TarShard, prefetch, read_with_retry
 from trustvlm.images.inputs import input_kind
-from trustvlm.images.remote import Location
-from trustvlm.images.shards import BrokenShard, prefetch, read_with_retry
+from trustvlm.images.references import Location
 
 
 @pytest.fixture(autouse=True)

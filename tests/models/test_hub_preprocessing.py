@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from trustvlm.exceptions import ModelUnavailableError
+from trustvlm.models.base import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trustvlm.models.hub import read_preprocessing
-from trustvlm.models.preprocessing import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 IMAGENET = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
 SIZES = ((64, 48), (333, 251), (25, 201), (20, 11), (1, 1), (450, 400), (2, 90))

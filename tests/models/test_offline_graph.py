@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError
-from trustvlm.models.offline.efficientnet import LITE0, LITE2, Block, Session, build_graph
+from trustvlm.models.offline.efficientnet import LITE0, LITE2, Block, build_graph
+from trustvlm.models.offline.encoders import Session
 from trustvlm.models.offline.weights import LITE0_CHECKPOINT, LITE2_CHECKPOINT, read_checkpoint
 
 # Blocks that halve the image, counted by hand from table 1 of the paper: the first blocks of

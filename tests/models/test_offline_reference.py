@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trustvlm.models.base import Preprocessing
 from trustvlm.models.offline import OfflineVision, OfflineVLM
-from trustvlm.models.preprocessing import Preprocessing
 
 SETS = (
     "caltech101",

@@ -13,9 +13,8 @@ from PIL import Image
 
 from trustvlm import models
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
-from trustvlm.models.base import ImageEncoder
+from trustvlm.models.base import ImageEncoder, Preprocessing
 from trustvlm.models.onnx import METADATA
-from trustvlm.models.preprocessing import Preprocessing
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trustvlm.exceptions import InputError
-from trustvlm.models.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from trustvlm.models.base import CLIP_MEAN, CLIP_STD, Preprocessing
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,

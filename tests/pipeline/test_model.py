@@ -10,7 +10,7 @@ from trustvlm import TrustVLM, datasets, metrics, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
 from trustvlm.images import Limits
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import Preprocessing
 from trustvlm.scores.arrays import zero_shot_logits
 
 

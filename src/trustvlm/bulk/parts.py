@@ -46,7 +46,7 @@ class Part:
 
         Examples
         --------
-        >>> from trustvlm.images.shards import FileShard
+        >>> from trustvlm.images.references import FileShard
         >>> Part(2, FileShard("photos", ()), 4096, 2048).file_name
         'part-000002-000002.parquet'
         """

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from trustvlm.datasets.catalogue import DatasetSpec, Split, get, names, preset
-from trustvlm.datasets.imagenet import imagenet_class_list, imagenet_classes
+from trustvlm.datasets.catalogue import (
+    DatasetSpec,
+    Split,
+    get,
+    imagenet_class_list,
+    imagenet_classes,
+    names,
+    preset,
+)
 from trustvlm.datasets.loading import (
     Dataset,
     DatasetStatus,

@@ -11,8 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.datasets.catalogue import DatasetSpec, bare
-from trustvlm.datasets.imagenet import imagenet_classes
+from trustvlm.datasets.catalogue import DatasetSpec, bare, imagenet_classes
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageRef, LabelledImage
 from trustvlm.images.references import shown

@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.datasets.catalogue import CATALOGUE, DatasetSpec, Split, get
+from trustvlm.datasets.catalogue import CATALOGUE, DatasetSpec, Split, get, mask
 from trustvlm.datasets.cifar import read_cifar
-from trustvlm.datasets.imagenet import mask
 from trustvlm.datasets.layout import (
     Images,
     Listing,

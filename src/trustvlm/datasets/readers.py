@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trustvlm.datasets.catalogue import DatasetSpec, Split
-from trustvlm.datasets.imagenet import ImageNetClass, imagenet_classes
+from trustvlm.datasets.catalogue import DatasetSpec, ImageNetClass, Split, imagenet_classes
 from trustvlm.datasets.layout import (
     Listing,
     check_files,

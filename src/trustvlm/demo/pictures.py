@@ -15,8 +15,8 @@ from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, DemoClass, Region
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
-from trustvlm.images.folders import walk_images
-from trustvlm.images.remote import Location
+from trustvlm.images.inputs import walk_images
+from trustvlm.images.references import Location
 
 CLEAN = "none"
 

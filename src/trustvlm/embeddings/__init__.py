@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trustvlm.embeddings.encode import Chunk, Progress, encode_all, encode_images, encode_texts
-from trustvlm.embeddings.profile import Profile
+from trustvlm.embeddings.prefetch import Profile
 from trustvlm.embeddings.store import EmbeddingStore, EncoderStats, NullStore, StoreStats
 
 __all__ = [

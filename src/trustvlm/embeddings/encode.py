@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from itertools import islice, tee
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings.prefetch import (
+    FORWARD,
     PrefetchSettings,
     PreparedImage,
-    pixels_key,
+    Profile,
     prefetch_chunks,
 )
-from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
@@ -178,15 +178,18 @@ def _chunks(
     distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
     names = {fingerprints[name]: name for name in reversed(list(encoders))}
     total = len(refs) if isinstance(refs, Sized) else 0
-    # Chunks wait between the two copies from when they are prepared until they are encoded.
-    to_prepare, parts = tee(_parts(refs, batch_size))
+    images = iter(refs)
+    parts = iter(lambda: tuple(islice(images, batch_size)), ())
     size = min(batch_size, total or batch_size)
     settings = PrefetchSettings(distinct, store, limits, profile)
-    prepared_chunks = prefetch_chunks(to_prepare, settings, workers, chunk_size=size)
+    prepared_chunks = prefetch_chunks(parts, settings, workers, chunk_size=size)
     done = cached = 0
     try:
-        arriving = profile.each("waiting for images", prepared_chunks)
-        for prepared, part in zip(arriving, parts, strict=True):
+        while True:
+            with profile.stage("waiting for images"):
+                part, prepared = next(prepared_chunks, ((), []))
+            if not part:
+                return
             batch = Batch(part, prepared, store, profile)
             for fingerprint, encoder in distinct.items():
                 batch.complete(fingerprint, encoder, names[fingerprint])
@@ -198,12 +201,6 @@ def _chunks(
             yield batch.chunk(encoders, fingerprints)
     finally:
         prepared_chunks.close()
-
-
-def _parts(refs: Iterable[S], size: int) -> Iterator[tuple[S, ...]]:
-    images = iter(refs)
-    while part := tuple(islice(images, size)):
-        yield part
 
 
 class Batch(Generic[S]):
@@ -261,10 +258,14 @@ class Batch(Generic[S]):
         if not missing:
             return
         self._computed.update(missing)
-        key = pixels_key(encoder.preprocessing)
-        pixels = np.stack([self._images[digest].pixels[key] for digest in missing])
-        with self._profile.forward(name):
-            computed = _forward(encoder, pixels)
+        pixels = np.stack([self._images[digest].pixels[fingerprint] for digest in missing])
+        with self._profile.stage(f"{FORWARD}{name}"):
+            computed = np.asarray(encoder.encode_pixels(pixels), dtype=np.float32)
+        if computed.shape != (len(pixels), encoder.dim):
+            raise InputError(
+                f"Expected the encoder {encoder.identity.spec!r} to return shape "
+                f"{(len(pixels), encoder.dim)}, but got {computed.shape}."
+            )
         finite = np.asarray(np.isfinite(computed).all(axis=1))
         fresh = {digest: computed[i] for i, digest in enumerate(missing) if finite[i]}
         with self._profile.stage("storing"):
@@ -283,36 +284,24 @@ class Batch(Generic[S]):
         self, encoders: Mapping[str, ImageEncoder], fingerprints: Mapping[str, str]
     ) -> Chunk[S]:
         """Put errors and vectors back into input order."""
-        pairs = list(zip(self._refs, self._prepared, strict=True))
-        errors = tuple(self._error(ref.path, item) for ref, item in pairs)
+        errors: list[ImageError | None] = []
+        for ref, item in zip(self._refs, self._prepared, strict=True):
+            error = item.error or self._errors.get(item.digest)
+            if error is not None and not item.owner:
+                # The message begins with the name of the image that was decoded for this one too.
+                message = str(error).removeprefix(self._images[item.digest].path)
+                error = ImageError(error.kind, f"{ref.path}{message}")
+            errors.append(error)
         embeddings = {}
         for name, encoder in encoders.items():
-            rows = np.full((len(pairs), encoder.dim), np.nan, dtype=np.float32)
+            rows = np.full((len(errors), encoder.dim), np.nan, dtype=np.float32)
             vectors = self._vectors[fingerprints[name]]
             for row, item, error in zip(rows, self._prepared, errors, strict=True):
                 if error is None:
                     row[:] = vectors[item.digest]
             embeddings[name] = rows
         hashes = tuple(item.digest for item in self._prepared)
-        return Chunk(tuple(self._refs), hashes, errors, embeddings)
-
-    def _error(self, path: str, item: PreparedImage) -> ImageError | None:
-        error = item.error or self._errors.get(item.digest)
-        if error is None or item.owner:
-            return error
-        # The message begins with the name of the image that was decoded for this one too.
-        message = str(error).removeprefix(self._images[item.digest].path)
-        return ImageError(error.kind, f"{path}{message}")
-
-
-def _forward(encoder: ImageEncoder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    computed = np.asarray(encoder.encode_pixels(pixels), dtype=np.float32)
-    if computed.shape != (len(pixels), encoder.dim):
-        raise InputError(
-            f"Expected the encoder {encoder.identity.spec!r} to return shape "
-            f"{(len(pixels), encoder.dim)}, but got {computed.shape}."
-        )
-    return computed
+        return Chunk(tuple(self._refs), hashes, tuple(errors), embeddings)
 
 
 # Texts: each goes through the model once.

@@ -10,9 +10,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -20,17 +20,95 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trustvlm.embeddings.profile import Profile
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.environment import usable_cores
 from trustvlm.exceptions import ImageError
 from trustvlm.images import ImageSource, Limits, content_hash, decode
 from trustvlm.images.errors import Stopwatch, refusal
-from trustvlm.models.base import ImageEncoder
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.models.base import ImageEncoder, Preprocessing
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+# Where the time of a run went.
+
+# Stages that run in threads, while the encoders work; all others follow one another.
+_THREADED = ("reading", "looking up", "decoding", "resizing")
+# How the stages of forward passes begin, before the encoder's name.
+FORWARD = "encoder "
+
+
+class Profile:
+    """Seconds by stage, summed over images; any number of threads may add to it.
+
+    Attributes
+    ----------
+    n_images
+        Images that the run has gone through.
+
+    Examples
+    --------
+    >>> profile = Profile()
+    >>> with profile.stage("encoder vlm"):
+    ...     pass
+    >>> list(profile.seconds)
+    ['encoder vlm']
+    """
+
+    def __init__(self) -> None:
+        self.n_images = 0
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}
+        self._begun = time.perf_counter()
+        self._total: float | None = None
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds by stage, in the order in which the stages were first left."""
+        return dict(self._seconds)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - begun)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        with self._lock:
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def end(self) -> None:
+        """Stop the clock that the making of this object started."""
+        self._total = time.perf_counter() - self._begun
+
+    def lines(self) -> list[str]:
+        """Say in words and numbers where the time went, until `end` was called, or until now."""
+        total = time.perf_counter() - self._begun if self._total is None else self._total
+        seconds = self.seconds
+        threaded = {name: seconds[name] for name in _THREADED if name in seconds}
+        steps = {name: spent for name, spent in seconds.items() if name not in threaded}
+        steps["all else"] = total - sum(steps.values())
+        forward = sum(spent for name, spent in steps.items() if name.startswith(FORWARD))
+        rate = self.n_images / total
+        return [
+            f"profile: {self.n_images} images in {total:.2f} s, {rate:.1f} images/s",
+            *(_line(name, spent, total) for name, spent in steps.items()),
+            *(["in threads, meanwhile, seconds summed over them:"] if threaded else []),
+            *(_line(name, spent, None) for name, spent in threaded.items()),
+            f"the encoders' forward passes took {forward / total:.1%} of the time",
+        ]
+
+
+def _line(name: str, spent: float, total: float | None) -> str:
+    share = "" if total is None else f"{spent / total:8.1%}"
+    return f"  {name:<20}{spent:9.2f} s{share}"
+
+
+# Threads, and what becomes of those that hang.
 
 # No thread can be stopped from outside, so each that hangs is memory, and perhaps a core, until the
 # process ends. Beyond these, those that hang are not replaced, and no new pool begins.
@@ -68,13 +146,13 @@ class Work(Protocol[T_co]):
         ...
 
 
+@dataclass(frozen=True, eq=False)
 class Task(Generic[T]):
     """Work, its future, and how long it has been worked on."""
 
-    def __init__(self, work: Work[T]) -> None:
-        self.work = work
-        self.stopwatch = Stopwatch()
-        self.future: Future[T] = Future()
+    work: Work[T]
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    future: Future[T] = field(default_factory=Future)
 
 
 class ThreadPool(Generic[T]):
@@ -114,19 +192,21 @@ class ThreadPool(Generic[T]):
             # Mostly the last one ends last: to wake up once is cheaper than for each of them.
             with suppress(TimeoutError):
                 tasks[-1].future.exception(self._seconds)
-        return [self._result(task) for task in tasks]
-
-    def _result(self, task: Task[T]) -> T:
-        while not task.future.done():
-            left = self._seconds - task.stopwatch.seconds
-            if left <= 0:
-                self._give_up(task)
-            elif not self._threads:
-                return task.work.not_tried()
+        results = []
+        for task in tasks:
+            while not task.future.done():
+                left = self._seconds - task.stopwatch.seconds
+                if left <= 0:
+                    self._give_up(task)
+                elif not self._threads:
+                    results.append(task.work.not_tried())
+                    break
+                else:
+                    with suppress(TimeoutError):
+                        task.future.exception(left + 0.001)
             else:
-                with suppress(TimeoutError):
-                    task.future.exception(left + 0.001)
-        return task.future.result()
+                results.append(task.future.result())
+        return results
 
     def close(self) -> None:
         """Forget what was not begun, wait a little for what was, and end the threads."""
@@ -149,7 +229,7 @@ class ThreadPool(Generic[T]):
                 self._give_up(task)
 
     def _start(self) -> None:
-        if n_hanging() >= MOST_HANGING:
+        if _hanging >= MOST_HANGING:
             return
         name = f"{_THREADS}_{self._n_started}"
         self._n_started += 1
@@ -226,7 +306,7 @@ class PreparedImage:
     stored
         Stored vectors by fingerprint.
     pixels
-        `(height, width, 3)` uint8 for each preprocessing that a missing vector needs.
+        `(height, width, 3)` uint8 by the fingerprint of each encoder whose vector is missing.
     """
 
     path: str
@@ -234,7 +314,7 @@ class PreparedImage:
     owner: bool = True
     error: ImageError | None = None
     stored: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    pixels: Mapping[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict)
+    pixels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -250,19 +330,14 @@ class PrefetchSettings:
     profile: Profile = field(default_factory=Profile)
 
 
-def pixels_key(preprocessing: Preprocessing) -> Preprocessing:
-    """Return what decides on the pixels: everything but mean and standard deviation."""
-    return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-
 def prefetch_chunks(
     chunks: Iterable[Sequence[S]],
     settings: PrefetchSettings,
     workers: int | None,
     *,
     chunk_size: int,
-) -> Generator[list[PreparedImage], None, None]:
-    """Yield each chunk prepared, in order, while threads prepare the next few.
+) -> Generator[tuple[Sequence[S], list[PreparedImage]], None, None]:
+    """Yield each chunk and its images prepared, in order, while threads prepare the next few.
 
     `workers` is the number of threads; None for one per core that this process may use, at most 8.
 
@@ -274,28 +349,29 @@ def prefetch_chunks(
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
     n_ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
     pool: ThreadPool[PreparedImage] = ThreadPool(workers, settings.limits.seconds)
-    running: deque[list[Task[PreparedImage]]] = deque()
+    running: deque[tuple[Sequence[S], list[Task[PreparedImage]]]] = deque()
     todo = iter(chunks)
     try:
         while True:
             while len(running) <= n_ahead and (chunk := next(todo, None)) is not None:
                 claims = _Claims()
                 work = (_Preparation(ref, claims, settings) for ref in chunk)
-                running.append([pool.submit(image) for image in work])
+                running.append((chunk, [pool.submit(image) for image in work]))
             if not running:
                 return
-            yield pool.results(running.popleft())
+            # No name may keep the tasks, and with them the pixels, until the next chunk is due.
+            yield running[0][0], pool.results(running.popleft()[1])
     finally:
         pool.close()
 
 
+@dataclass(frozen=True)
 class _Claims:
     """Lets one of several images with the same bytes be decoded for all of them."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owners: dict[str, _Preparation] = {}
-        self._given_up: set[_Preparation] = set()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _owners: dict[str, _Preparation] = field(default_factory=dict)
+    _given_up: set[_Preparation] = field(default_factory=set)
 
     def take(self, digest: str, image: _Preparation) -> bool:
         """Whether this image is to be decoded; GivenUpError if nobody waits for it any more."""
@@ -311,14 +387,14 @@ class _Claims:
             return next((d for d, owner in self._owners.items() if owner is image), "")
 
 
+@dataclass(eq=False)
 class _Preparation:
     """The work on one image."""
 
-    def __init__(self, ref: ImageSource, claims: _Claims, settings: PrefetchSettings) -> None:
-        self._ref = ref
-        self._claims = claims
-        self._settings = settings
-        self._reading = True
+    _ref: ImageSource
+    _claims: _Claims
+    _settings: PrefetchSettings
+    _reading: bool = True
 
     def run(self, stopwatch: Stopwatch) -> PreparedImage:
         """Read the image, look it up, and decode it for the encoders that lack it."""
@@ -332,14 +408,14 @@ class _Preparation:
         if not self._claims.take(digest, self):
             return PreparedImage(ref.path, digest, owner=False)
         stored: dict[str, NDArray[np.float32]] = {}
-        missing: dict[Preprocessing, Preprocessing] = {}
+        missing: dict[str, Preprocessing] = {}
         for fingerprint, encoder in settings.encoders.items():
             with settings.profile.stage("looking up"):
                 vector = settings.store.get_many(fingerprint, [digest]).get(digest)
             if vector is not None and vector.shape == (encoder.dim,):
                 stored[fingerprint] = vector
             else:
-                missing[pixels_key(encoder.preprocessing)] = encoder.preprocessing
+                missing[fingerprint] = encoder.preprocessing
         if not missing:
             return PreparedImage(ref.path, digest, stored=stored)
         with stopwatch:
@@ -370,10 +446,10 @@ class _Preparation:
 def _pixels(
     content: bytes,
     name: str,
-    needed: Mapping[Preprocessing, Preprocessing],
+    needed: Mapping[str, Preprocessing],
     settings: PrefetchSettings,
     stopwatch: Stopwatch,
-) -> dict[Preprocessing, NDArray[np.uint8]]:
+) -> dict[str, NDArray[np.uint8]]:
     images: dict[int | None, Image.Image] = {}
     for enough in {preprocessing.enough for preprocessing in needed.values()}:
         with settings.profile.stage("decoding"):
@@ -381,7 +457,10 @@ def _pixels(
                 content, settings.limits, name=name, enough=enough, stopwatch=stopwatch
             )
     with settings.profile.stage("resizing"):
-        return {key: wished.pixels(images[wished.enough]) for key, wished in needed.items()}
+        # Mean and deviation do not decide on the pixels: what differs in them alone shares.
+        same = {key: replace(p, mean=(0, 0, 0), std=(1, 1, 1)) for key, p in needed.items()}
+        pixels = {wished: wished.pixels(images[wished.enough]) for wished in set(same.values())}
+        return {key: pixels[wished] for key, wished in same.items()}
 
 
 def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:

@@ -18,12 +18,12 @@ from trustvlm.images.reading import content_hash, read_bytes
 from trustvlm.images.references import (
     ImageList,
     ImageRef,
+    ImageShard,
     ImageSource,
     InMemoryImage,
     LabelledImage,
     LabelledImages,
 )
-from trustvlm.images.shards import ImageShard
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class ClassList:
         )
         _check_distinct("class names", self.labels)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """What verdicts say: the name, and the folder beside it where classes share a name."""
         counts = Counter(self.names)

@@ -122,6 +122,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+@dataclass(eq=False)
 class Stopwatch:
     """How long one image has been worked on; one thread runs it, and any may read it.
 
@@ -133,9 +134,8 @@ class Stopwatch:
     True
     """
 
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since: float | None = None
+    _spent: float = 0.0
+    _since: float | None = None
 
     @property
     def seconds(self) -> float:

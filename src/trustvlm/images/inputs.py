@@ -6,22 +6,28 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from trustvlm.exceptions import InputError
 from trustvlm.images.archives import TAR_EXTENSIONS, ParquetShard, TarShard
-from trustvlm.images.folders import class_folders, walk_images
 from trustvlm.images.formats import IMAGE_EXTENSIONS
 from trustvlm.images.references import (
+    FileShard,
     ImageList,
+    ImageRef,
+    ImageShard,
     ImageSource,
     LabelledImage,
     LabelledImages,
+    Location,
+    RemoteImage,
+    expand,
+    file_system,
+    image_at,
+    images_beside,
     shown,
 )
-from trustvlm.images.remote import Location, expand, image_at, images_beside, is_url
-from trustvlm.images.shards import FileShard, ImageShard
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 
 # A path or URL, or several; and the same with the classes of the images.
@@ -42,30 +48,23 @@ def input_kind(location: Location) -> InputKind:
     >>> input_kind(Location("shards/0001.tar.gz")), input_kind(Location("no/such/photo.jpg"))
     ('archive', 'image')
     """
-    if (streamed := _streamed_kind(location)) is not None:
-        return streamed
+    suffix = location.suffix
+    # To ask a distant server about each of ten thousand archives would take minutes.
+    if suffix in TAR_EXTENSIONS | {".parquet"} and (location.is_url or not location.is_folder()):
+        return "archive" if suffix in TAR_EXTENSIONS else "Parquet file"
     if location.is_folder():
         return "folder"
-    if location.suffix in TABLE_EXTENSIONS and location.exists():
+    if suffix in TABLE_EXTENSIONS and location.exists():
         return "table"
-    if location.suffix == ".txt" and location.exists():
+    if suffix == ".txt" and location.exists():
         return "text list"
     return "image"
-
-
-def _streamed_kind(location: Location) -> Literal["archive", "Parquet file"] | None:
-    if location.suffix not in TAR_EXTENSIONS | {".parquet"}:
-        return None
-    # To ask a distant server about each of ten thousand archives would take minutes.
-    if not location.is_url and location.is_folder():
-        return None
-    return "archive" if location.suffix in TAR_EXTENSIONS else "Parquet file"
 
 
 def has_own_files(item: PathLike) -> bool:
     """Whether the images of an input are files on this machine, which can be listed at once."""
     location = Location(os.fspath(item))
-    return not location.is_url and _streamed_kind(location) is None
+    return not location.is_url and input_kind(location) not in ("archive", "Parquet file")
 
 
 # Images without classes: in pieces, as one stream, as a list.
@@ -77,6 +76,7 @@ def image_shards(
     size: int = 4096,
     path_column: str = "path",
     image_column: str | None = None,
+    skipped: Counter[str] | None = None,
 ) -> Iterator[ImageShard]:
     """Yield the pieces of a source one by one, always in the same order.
 
@@ -106,6 +106,8 @@ def image_shards(
         Column of paths in a table; in a Parquet file of names, or of paths if none holds bytes.
     image_column
         Column of bytes in a Parquet file; see `ParquetShard`.
+    skipped
+        Counts the files of folders that are passed over, by extension, as the pieces come.
 
     Yields
     ------
@@ -126,7 +128,20 @@ def image_shards(
     >>> [[image.path for image in shard.images()] for shard in image_shards(folder, size=2)]
     [['a.jpg', 'b.jpg'], ['c.jpg']]
     """
-    return _shards(source, size, path_column, image_column, Counter())
+    skipped = Counter() if skipped is None else skipped
+    items = [url for item in _items(source) for url in expand(item)]
+    if items and not any(Location(item).exists() for item in items):
+        others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
+        raise InputError(
+            f"Expected images, folders, tables, archives or URLs, but there is no "
+            f"{shown(items[0])!r}{others}."
+        )
+    shard = None
+    for shard in _pieces(items, size, path_column, image_column, skipped):
+        yield shard
+    if shard is None:
+        name = shown(items[0]) if len(items) == 1 else "the given list"
+        raise InputError(_no_images(name, skipped))
 
 
 def open_images(
@@ -186,7 +201,9 @@ def find_images(
     (['a.PNG', 'b.jpg'], 1)
     """
     skipped: Counter[str] = Counter()
-    shards = _shards(source, 4096, path_column, image_column, skipped)
+    shards = image_shards(
+        source, path_column=path_column, image_column=image_column, skipped=skipped
+    )
     images = list(chain.from_iterable(shard.images() for shard in shards))
     return ImageList(images, skipped)
 
@@ -200,28 +217,6 @@ def _items(source: Source) -> list[str]:
                 f"{type(item).__name__}."
             )
     return [os.fspath(item) for item in items]
-
-
-def _shards(
-    source: Source,
-    size: int,
-    path_column: str,
-    image_column: str | None,
-    skipped: Counter[str],
-) -> Iterator[ImageShard]:
-    items = [part for item in _items(source) for part in (expand(item) if is_url(item) else [item])]
-    if items and not any(Location(item).exists() for item in items):
-        others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
-        raise InputError(
-            f"Expected images, folders, tables, archives or URLs, but there is no "
-            f"{shown(items[0])!r}{others}."
-        )
-    shard = None
-    for shard in _pieces(items, size, path_column, image_column, skipped):
-        yield shard
-    if shard is None:
-        name = shown(items[0]) if len(items) == 1 else "the given list"
-        raise InputError(_no_images(name, skipped))
 
 
 def _pieces(
@@ -244,6 +239,7 @@ def _pieces(
         if alone:
             yield FileShard(alone[0].path, tuple(alone))
             alone = []
+        images: Iterator[ImageSource] = iter(())
         match kind:
             case "archive":
                 yield TarShard(name, location, prefix)
@@ -253,21 +249,143 @@ def _pieces(
                 # Images in the folder one is in need no name in front.
                 start = prefix if location.is_url else Path(prefix).as_posix()
                 start = "" if start == "." else start
-                yield from _cut(name, walk_images(location, prefix=start, skipped=skipped), size)
+                images = walk_images(location, prefix=start, skipped=skipped)
             case "table":
                 rows = read_table(location, (path_column,))
-                names = (path for (path,) in rows)
-                yield from _cut(name, map(images_beside(location), names), size)
+                images = map(images_beside(location), (path for (path,) in rows))
             case "text list":
-                yield from _cut(name, map(images_beside(location), read_lines(location)), size)
+                images = map(images_beside(location), read_lines(location))
+        while part := tuple(islice(images, size)):
+            yield FileShard(name, part)
     if alone:
         yield FileShard(alone[0].path, tuple(alone))
 
 
-def _cut(name: str, images: Iterable[ImageSource], size: int) -> Iterator[FileShard]:
-    images = iter(images)
-    while part := tuple(islice(images, size)):
-        yield FileShard(name, part)
+def walk_images(
+    folder: Location, *, prefix: str = "", skipped: Counter[str] | None = None
+) -> Iterator[ImageSource]:
+    """Yield the image files in a folder and below it, in the memory of the largest single folder.
+
+    Hidden files and folders are left out, symbolic links are followed, and a link back to a
+    folder above itself is not. The order is that of the relative paths, folder by folder;
+    elsewhere the files of a folder come before those of the folders in it.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    prefix
+        Put before each shown path, with a slash.
+    skipped
+        Counts the files passed over, by extension, as the walk goes on.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be listed.
+    """
+    start = f"{prefix.rstrip('/')}/" if prefix else ""
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        for relative in _remote_files(files, top):
+            if _is_image(relative, skipped):
+                url = files.unstrip_protocol(f"{top}/{relative}")
+                yield RemoteImage(f"{start}{relative}", url)
+        return
+    here = Path(folder.text)
+    for relative in _local_files(here):
+        if _is_image(relative, skipped):
+            yield ImageRef(shown(f"{start}{relative}"), here / relative)
+
+
+def class_folders(folder: Location, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the folders in a folder, and of the image files beside them.
+
+    `skipped` counts the other files, by extension.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be listed.
+    """
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
+        entries = [(name, True) for name in folders] + [(name, False) for name in names]
+        entries = [entry for entry in entries if not entry[0].startswith(".")]
+    else:
+        path = Path(folder.text)
+        # A link to the folder itself is no class.
+        entries = [
+            (name, is_folder)
+            for name, is_folder in _list(path)
+            if not (is_folder and _identity(path / name) == _identity(path))
+        ]
+    loose = [
+        name
+        for name, is_folder in entries
+        if not is_folder and _is_image(PurePosixPath(name), skipped)
+    ]
+    return sorted(name for name, is_folder in entries if is_folder), sorted(loose)
+
+
+def _is_image(file: PurePosixPath, skipped: Counter[str] | None) -> bool:
+    suffix = file.suffix.lower()
+    if skipped is not None and suffix not in IMAGE_EXTENSIONS:
+        skipped[suffix or "(none)"] += 1
+    return suffix in IMAGE_EXTENSIONS
+
+
+def _local_files(top: Path) -> Iterator[PurePosixPath]:
+    """Yield the relative path of every file, ordered by its parts."""
+    # Names are reversed, so that the next one is the last of the list.
+    levels = [(PurePosixPath(), _list(top), frozenset({_identity(top)}))]
+    while levels:
+        relative, names, above = levels[-1]
+        if not names:
+            levels.pop()
+            continue
+        name, is_folder = names.pop()
+        if not is_folder:
+            yield relative / name
+        elif (identity := _identity(top / relative / name)) not in above:
+            below = relative / name
+            levels.append((below, _list(top / below), above | {identity}))
+
+
+def _list(folder: Path) -> list[tuple[str, bool]]:
+    """Return names and whether they are folders, in reverse order."""
+    names = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself
+                    is_folder = False
+                names.append((entry.name, is_folder))
+    except OSError as error:
+        raise InputError(
+            f"Expected {shown(folder)!r} to be a folder that can be listed, but got: "
+            f"{error.strerror}. Allow yourself to read it, or leave it out."
+        ) from error
+    return sorted(names, reverse=True)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
+    for folder, below, names in files.walk(top):
+        # What is left of the list is walked, in its order.
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield PurePosixPath(f"{folder}/{name}").relative_to(top)
 
 
 # Images with classes.

@@ -1,17 +1,39 @@
-"""Names for images that have not been read yet, alone, in a list, and with their classes."""
+"""Names for images not read yet: on this machine or elsewhere, alone, in lists, with classes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol, cast
 
-from trustvlm.exceptions import ImageError
+from trustvlm.environment import require
+from trustvlm.exceptions import ImageError, InputError, MissingExtraError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
-from trustvlm.images.reading import check_size, read_bytes
+from trustvlm.images.reading import (
+    LASTING,
+    N_RETRIES,
+    check_size,
+    open_regular,
+    read_bytes,
+    read_error,
+    wait_to_retry,
+)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that can be written as UTF-8, even if its bytes are not UTF-8.
+
+    Examples
+    --------
+    >>> shown("caf\udce9.jpg")
+    'caf�.jpg'
+    """
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class ImageSource(Protocol):
@@ -123,6 +145,9 @@ class LabelledImage:
         return self.source.read(limits)
 
 
+# Several images: a list of all, pieces of it, and those with classes.
+
+
 class ImageList(list[ImageSource]):
     """The images of a source, in order, with a count of what was left out.
 
@@ -183,12 +208,228 @@ class LabelledImages:
         return len(self.refs)
 
 
-def shown(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that can be written as UTF-8, even if its bytes are not UTF-8.
+class ImageShard(Protocol):
+    """Some images in a fixed order; small enough to travel between processes.
+
+    The order must not change: a position, with the name of the shard, stands for an image.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user calls the input that this is a piece of."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """How many images there are; None where only reading tells."""
+        ...
+
+    def stamp(self) -> str:
+        """Return what tells this input from another, without reading images."""
+        ...
+
+    def images(self, start: int = 0) -> Iterator[ImageSource]:
+        """Yield the images from a position on."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileShard:
+    """Some images that are files of their own.
 
     Examples
     --------
-    >>> shown("caf\udce9.jpg")
-    'caf�.jpg'
+    >>> shard = FileShard("photos", (ImageRef("a.jpg", Path("a.jpg")),))
+    >>> [image.path for image in shard.images()], shard.stamp()[:8]
+    (['a.jpg'], '509b0d46')
     """
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    name: str
+    refs: tuple[ImageSource, ...]
+
+    @property
+    def length(self) -> int:
+        """How many images there are."""
+        return len(self.refs)
+
+    def stamp(self) -> str:
+        """Hash the names; the content of the files is not looked at."""
+        names = "\n".join(ref.path for ref in self.refs)
+        return hashlib.sha256(names.encode()).hexdigest()
+
+    def images(self, start: int = 0) -> Iterator[ImageSource]:
+        """Yield the images from a position on."""
+        return iter(self.refs[start:])
+
+
+# Where bytes are: a path on this machine, or a URL that fsspec understands.
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, here or elsewhere; plain text, so that it travels between processes.
+
+    Parameters
+    ----------
+    text
+        A path, or a URL of any scheme that fsspec knows (`s3://`, `gs://`, `https://`, ...).
+
+    Examples
+    --------
+    >>> Location("s3://bucket/cat.jpg").is_url, Location("C:/cat.jpg").is_url
+    (True, False)
+    """
+
+    text: str
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name, in lower case; the last two for a compressed archive."""
+        name = PurePosixPath(self.text.partition("?")[0] if self.is_url else self.text).name
+        endings = PurePosixPath(name.lower()).suffixes[-2:]
+        return "".join(endings) if endings[:1] == [".tar"] else "".join(endings[-1:])
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is elsewhere."""
+        return _URL.match(self.text) is not None
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+        if self.is_url:
+            files, path = file_system(self.text)
+            return bool(files.exists(path))
+        # Unlike the methods of Path, this does not raise for names that are too long.
+        return os.path.exists(self.text)  # noqa: PTH110
+
+    def is_folder(self) -> bool:
+        """Whether there are files below it."""
+        if self.is_url:
+            files, path = file_system(self.text)
+            return bool(files.isdir(path))
+        return os.path.isdir(self.text)  # noqa: PTH112
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading; it can seek."""
+        if self.is_url:
+            files, path = file_system(self.text)
+            return cast("IO[bytes]", files.open(path, "rb"))
+        return open_regular(Path(self.text))
+
+    def below(self, name: str) -> Location:
+        """Return what has a name in this folder."""
+        if self.is_url:
+            return Location(f"{self.text.rstrip('/')}/{name}")
+        return Location(os.path.join(self.text, name))  # noqa: PTH118
+
+    def stamp(self) -> str:
+        """Tell this content from another, without reading it: its size and its date or tag."""
+        if self.is_url:
+            files, path = file_system(self.text)
+            return str(files.ukey(path))
+        status = Path(self.text).stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class RemoteImage:
+    """One image that a URL names.
+
+    Parameters
+    ----------
+    path
+        The name to show.
+    url
+        Where it is.
+    """
+
+    path: str
+    url: str
+
+    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """Return the bytes or raise `ImageError`; what may pass is tried three times."""
+        failures = 0
+        while True:
+            try:
+                files, path = file_system(self.url)
+                content = bytes(files.cat_file(path))
+            except (MissingExtraError, InputError, ImageError):
+                raise
+            except Exception as error:  # every service has errors of its own
+                failures += 1
+                if failures > N_RETRIES or isinstance(error, LASTING):
+                    raise read_error(error, self.path, address="URL") from error
+            else:
+                check_size(len(content), limits, self.path)
+                return content
+            wait_to_retry(failures)
+
+
+def image_at(text: str) -> ImageRef | RemoteImage:
+    """Return the image that a path or URL names."""
+    name = shown(text)
+    return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, Path(text))
+
+
+def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]:
+    """Return what makes images of the paths and URLs in a list: paths are relative to its folder.
+
+    Examples
+    --------
+    >>> images_beside(Location("memory://lists/all.txt"))("cats/1.jpg").url
+    'memory://lists/cats/1.jpg'
+    """
+    is_remote, folder = location.is_url, Path(location.text).parent
+    remote_folder = location.text.rpartition("/")[0]
+
+    def image(text: str) -> ImageRef | RemoteImage:
+        name = shown(text)
+        if Location(text).is_url:
+            return RemoteImage(name, text)
+        if is_remote:
+            return RemoteImage(name, f"{remote_folder}/{text.lstrip('/')}")
+        return ImageRef(name, folder / text)
+
+    return image
+
+
+def expand(url: str) -> list[str]:
+    """Return the URLs that one with `*`, `?` or `[...]` stands for, sorted; all else as it is.
+
+    Raises
+    ------
+    InputError
+        If it stands for none.
+    """
+    if not Location(url).is_url or not {"*", "["} & set(url):
+        return [url]
+    files, path = file_system(url)
+    urls = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
+    if not urls:
+        raise InputError(f"Expected {url!r} to stand for files, but no name fits it.")
+    return urls
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it.
+
+    Raises
+    ------
+    MissingExtraError, InputError
+        If a package for the scheme is missing, or the scheme unknown.
+    """
+    fsspec = require("fsspec", extra="remote", purpose=f"Reading {url}")
+    try:
+        # fsspec keeps one connection for each service.
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Reading {url} needs a package for this kind of storage: {error}."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"Expected {url!r} to be a URL that can be read, but got: {error}.") from (
+            error
+        )
+    return files, str(path)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from trustvlm.exceptions import InputError
-from trustvlm.images.references import shown
-from trustvlm.images.remote import Location
+from trustvlm.images.references import Location, shown
 
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv"})
 _DELIMITERS = (",", ";", "\t", "|")

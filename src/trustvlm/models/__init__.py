@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from trustvlm.models.base import ImageEncoder, ModelIdentity, VisionLanguageModel
-from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.models.presets import Preset, presets
+from trustvlm.models.base import ImageEncoder, ModelIdentity, Preprocessing, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
 from trustvlm.models.registry import (
     Backend,
     LoadOptions,
+    Preset,
     backends,
     load_vision,
     load_vlm,
+    presets,
     register_backend,
     unregister_backend,
 )

@@ -4,15 +4,205 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trustvlm.exceptions import InputError
-from trustvlm.models.preprocessing import Preprocessing
+
+# How an image becomes the tensor that an encoder reads; it travels with the encoder.
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Beyond these only the crop is resized, since a strip of 10 x 100000 pixels would grow to half a
+# gigapixel.
+_MOST_PIXELS = 16_000_000
+_DRAFT_STEP = 256
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ROUNDINGS = ("down", "even")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop and normalisation of an image encoder.
+
+    Parameters
+    ----------
+    size
+        `(height, width)` in pixels of what the encoder reads.
+    resize
+        Length in pixels of the shorter side before the centre crop; None squashes the whole
+        image to `size`, ignoring its aspect ratio (as SigLIP does).
+    interpolation
+        `nearest`, `bilinear`, `bicubic` or `lanczos`, as Pillow computes them.
+    mean, std
+        Per channel, for pixel values scaled to [0, 1].
+    rounding
+        Where the centre crop begins if the margins cannot be equal: `down` makes the first one
+        the smaller, as transformers does; `even` rounds half to even, as torchvision does.
+    draft
+        Whether decoding may leave out detail that the resize would average away; see `enough`.
+
+    Raises
+    ------
+    InputError
+        If a setting is not of this kind.
+
+    Examples
+    --------
+    >>> clip = Preprocessing(size=(224, 224), resize=224)
+    >>> clip.pixels(Image.new("RGB", (640, 480))).shape
+    (224, 224, 3)
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int | None = 224
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    rounding: str = "down"
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        for name, names in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
+            if getattr(self, name) not in names:
+                raise InputError(
+                    f"Expected `{name}` to be one of {', '.join(names)}, "
+                    f"but got {getattr(self, name)!r}."
+                )
+        lengths = (*self.size, *(() if self.resize is None else (self.resize,)))
+        if len(self.size) != 2 or min(lengths) < 1:
+            raise InputError(
+                "Expected `size` to be a height and a width and `resize` None or a length, of at "
+                f"least one pixel each, but got {self.size} and {self.resize}."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputError(
+                "Expected `mean` and `std` to have a value per colour, those of `std` above zero, "
+                f"but got {self.mean} and {self.std}."
+            )
+
+    @property
+    def enough(self) -> int | None:
+        """Pixels of the shorter side that decoding must leave; None for all of them.
+
+        Twice what the resize keeps, in steps of 256, so that encoders of about the same size can
+        share one decoded image.
+
+        Examples
+        --------
+        >>> Preprocessing(resize=256, draft=True).enough
+        512
+        """
+        if not self.draft:
+            return None
+        return -(-2 * (self.resize or max(self.size)) // _DRAFT_STEP) * _DRAFT_STEP
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop an RGB image to `(height, width, 3)` uint8, not yet normalised."""
+        filter_ = _FILTERS[self.interpolation]
+        height, width = self.size
+        if self.resize is None:
+            return np.asarray(image.resize((width, height), filter_), dtype=np.uint8)
+        short = min(image.size)
+        full = (
+            int(self.resize * image.size[0] / short),
+            int(self.resize * image.size[1] / short),
+        )
+        left, top = self._margin(full[0] - width), self._margin(full[1] - height)
+        if full[0] * full[1] > _MOST_PIXELS:
+            window = (
+                *(max(left, 0), max(top, 0)),
+                *(min(left + width, full[0]), min(top + height, full[1])),
+            )
+            resized = _resize_window(image, full, window, filter_)
+            left, top = left - window[0], top - window[1]
+        else:
+            resized = image.resize(full, filter_)
+        # Pillow's crop pads with black where the crop is larger than the resized image.
+        cropped = resized.crop((left, top, left + width, top + height))
+        return np.asarray(cropped, dtype=np.uint8)
+
+    def _margin(self, spare: int) -> int:
+        return spare // 2 if self.rounding == "down" else round(spare / 2)
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn `(n, height, width, 3)` uint8 into `(n, 3, height, width)` normalised float32."""
+        mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
+        std = np.asarray(self.std, dtype=np.float32)[:, None, None]
+        # Whole channels, in place: eight times faster than colour by colour.
+        values = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+        values /= np.float32(255.0)
+        values -= mean
+        values /= std
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        settings = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+        # Left out where it changes nothing, so that fingerprints from before it stay valid.
+        if not self.draft:
+            del settings["draft"]
+        return settings
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
+        """Rebuild from `to_dict`."""
+        return cls(
+            size=(int(settings["size"][0]), int(settings["size"][1])),
+            resize=settings["resize"],
+            interpolation=settings["interpolation"],
+            mean=tuple(settings["mean"]),
+            std=tuple(settings["std"]),
+            rounding=settings["rounding"],
+            draft=settings.get("draft", False),
+        )
+
+
+def _resize_window(
+    image: Image.Image,
+    full: tuple[int, int],
+    window: tuple[int, int, int, int],
+    filter_: Image.Resampling,
+) -> Image.Image:
+    """Return `image.resize(full, filter_).crop(window)`, of which only the window is made."""
+    scale = image.width / full[0], image.height / full[1]
+    shown = [edge * scale[i % 2] for i, edge in enumerate(window)]
+    reach = math.ceil(3 * max(*scale, 1)) + 1  # No filter needs more beyond the window.
+    left, top = (max(math.floor(edge) - reach, 0) for edge in shown[:2])
+    right = min(math.ceil(shown[2]) + reach, image.width)
+    bottom = min(math.ceil(shown[3]) + reach, image.height)
+    part = image.crop((left, top, right, bottom))
+    x, end_x = shown[0] - left, min(shown[2] - left, part.width)
+    y, end_y = shown[1] - top, min(shown[3] - top, part.height)
+    width, height = window[2] - window[0], window[3] - window[1]
+    # Pillow resizes along one side, rounds, then along the other; a tall image that shrinks, from
+    # version 13 on, along its height first.
+    if image.width < image.height > full[1]:
+        part = part.resize((part.width, height), filter_, (0, y, part.width, end_y))
+        return part.resize((width, height), filter_, (x, 0, end_x, height))
+    part = part.resize((width, part.height), filter_, (x, 0, end_x, part.height))
+    return part.resize((width, height), filter_, (0, y, width, end_y))
+
+
+# Which weights an encoder has, and what it offers.
 
 
 @dataclass(frozen=True)

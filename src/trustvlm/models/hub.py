@@ -17,7 +17,7 @@ from typing import Any
 
 from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import ModelUnavailableError
-from trustvlm.models.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from trustvlm.models.base import CLIP_MEAN, CLIP_STD, Preprocessing
 
 # Keep what model libraries say to themselves away from the user.
 

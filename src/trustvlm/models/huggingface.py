@@ -19,8 +19,7 @@ from trustvlm.models.hub import (
     quiet,
     read_preprocessing,
 )
-from trustvlm.models.presets import PROMPTS, VISION, VLM
-from trustvlm.models.registry import LoadOptions, register_backend
+from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
     inference,

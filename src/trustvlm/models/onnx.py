@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity, check_pixels
+from trustvlm.models.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelIdentity,
+    Preprocessing,
+    check_pixels,
+)
 from trustvlm.models.hub import files_hash, read_preprocessing
-from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trustvlm.models.registry import LoadOptions, register_backend
 
 # The key under which a model's metadata may hold what the file beside it would.

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity, check_texts
+from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.hub import download, first_line, no_hub, quiet
-from trustvlm.models.preprocessing import Preprocessing
-from trustvlm.models.presets import PROMPTS, VISION, VLM
-from trustvlm.models.registry import LoadOptions, register_backend
+from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
     inference,

@@ -9,9 +9,8 @@ from typing import Any
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity
+from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
 from trustvlm.models.hub import download, first_line, no_hub, quiet
-from trustvlm.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,

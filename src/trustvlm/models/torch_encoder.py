@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity, check_pixels
+from trustvlm.models.base import ModelIdentity, Preprocessing, check_pixels
 from trustvlm.models.hub import first_line, quiet
-from trustvlm.models.preprocessing import Preprocessing
 from trustvlm.models.registry import LoadOptions
 
 # Where and how torch runs: device, precision, and pixels on their way to it and back.

