@@ -26,6 +26,7 @@ from trustvlm.scores.compute import (
     prepare,
 )
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.prototype_scores import sweep
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.scores.registry import Score, ScoreResult, get, names, register, unregister
@@ -40,6 +41,7 @@ __all__ = [
     "check_parameters",
     "compute",
     "compute_embedded",
+    "draw_shots",
     "get",
     "names",
     "prepare",
