@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from trustvlm import PrototypeBank, scores
+from trustvlm import PrototypeBank, adapters, scores
 from trustvlm.adapters.sklearn import TrustClassifier
 from trustvlm.exceptions import InputError
 
@@ -26,6 +26,13 @@ NAMES = np.array(["ant", "bee", "cat"])[Y]
 @parametrize_with_checks([TrustClassifier(), TrustClassifier(correct=False, weight=0.5)])
 def test_scikit_learn_finds_nothing_wrong(estimator, check):
     check(estimator)
+
+
+def test_the_package_offers_the_classifier():
+    assert adapters.TrustClassifier is TrustClassifier
+    assert set(adapters.__all__) <= set(dir(adapters))
+    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
+        _ = adapters.Nobody
 
 
 @pytest.mark.parametrize("second", [False, True])

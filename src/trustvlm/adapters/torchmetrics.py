@@ -193,7 +193,7 @@ def metric_class(metric: str) -> Any:
     base: Any = torchmetrics.Metric
 
     class SelectiveTorchMetric(base):  # type: ignore[misc]
-        """See `accumulating.torchmetric`."""
+        """See `torchmetric`."""
 
         full_state_update = False
         is_differentiable = False

@@ -35,9 +35,9 @@ from trustvlm.exceptions import TrustVLMError
 app = typer.Typer(
     name="trustvlm",
     help=(
-        "Label images with a vision-language model and know which labels can be trusted.\n\n"
+        "Label images with a vision-language model, and learn which labels can be trusted.\n\n"
         "A CLIP-like model names any image, and is often confidently wrong. trustvlm checks each "
-        "label against example images of that class, seen by a second vision encoder, and says "
+        "label against example images of that class, seen by a second vision encoder, and reports "
         "how far the label can be trusted, whether to accept or review it, and why."
     ),
     epilog=(

@@ -28,7 +28,7 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 
 def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
-    """Print what is to be known of models and results to stderr, unless quiet."""
+    """Print messages about models and results to stderr, unless quiet."""
     for remark in notes:
         note(f"note: {remark}", quiet=quiet)
 
@@ -64,7 +64,7 @@ def progress_bar(
     """Yield a progress callback that draws a bar on a terminal, or None where there is no one.
 
     The bar shows images done, how many came from the store, the rate and the time left.
-    A total of 0 is an unknown one.
+    A total of 0 means that the total is not known.
     """
     if quiet or not sys.stderr.isatty():
         yield None
@@ -113,7 +113,7 @@ def counting_bar(
 
 # Write verdicts where the user wants them, and say what they came to.
 
-NOT_CALIBRATED = "decisions are uncalibrated: no error rate is promised"
+NOT_CALIBRATED = "decisions are uncalibrated: no error rate is guaranteed"
 
 
 def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:

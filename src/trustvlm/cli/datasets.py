@@ -25,7 +25,7 @@ EPILOG = (
 def datasets(
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder above the sets; says how much of each is there."),
+        typer.Option("--root", help="Folder above the sets; reports how complete each is."),
     ] = None,
     splits: Annotated[
         Path | None,
@@ -36,7 +36,7 @@ def datasets(
         typer.Option(
             "--classes",
             metavar="SET",
-            help="Print folder and name of every class of ImageNet, or of a relative of it, as "
+            help="Print folder and name of every class of ImageNet, or of one of its variants, as "
             "`trustvlm fit --classes FILE` reads them.",
         ),
     ] = None,
@@ -50,7 +50,7 @@ def datasets(
         _print_classes(classes)
         return
     if root is None and splits is not None:
-        raise typer.BadParameter("It says where to look for sets below --root, so name that too.")
+        raise typer.BadParameter("Pass --root too: these are the split files of its sets.")
     if root is None:
         _print_catalogue(as_json)
     else:
@@ -61,8 +61,8 @@ def _print_classes(name: str) -> None:
     from trustvlm.datasets import imagenet_class_list
 
     classes_ = imagenet_class_list(name)
-    for folder, said in zip(classes_.folders, classes_.names, strict=True):
-        typer.echo(f"{folder}\t{said}")
+    for folder, class_name in zip(classes_.folders, classes_.names, strict=True):
+        typer.echo(f"{folder}\t{class_name}")
 
 
 def _print_catalogue(as_json: bool) -> None:

@@ -32,6 +32,7 @@ from trustvlm.scores.compute import (
     unregister,
 )
 from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.prototype_scores import sweep
 from trustvlm.scores.prototypes import PrototypeBank
 
@@ -45,6 +46,7 @@ __all__ = [
     "check_parameters",
     "compute",
     "compute_embedded",
+    "draw_shots",
     "get",
     "names",
     "prepare",
