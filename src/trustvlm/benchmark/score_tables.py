@@ -24,8 +24,8 @@ from trustvlm.tables.metrics import (
     METRIC_COLUMNS,
     MetricColumn,
     columns_of,
-    unit_words,
-    units_words,
+    describe_unit,
+    describe_units,
 )
 from trustvlm.tables.table import (
     UNDEFINED,
@@ -61,7 +61,7 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
     ]
     caption = [
         f"Means over data sets, of {describe_study(analysis)}; {describe_shots(analysis)}. "
-        f"{units_words(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
+        f"{describe_units(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
         describe_spread(analysis),
         describe_mean(analysis, rank_by),
         "Nothing is marked here: tests are made on each data set, and of ranks.",
@@ -98,7 +98,7 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
             cells.append(rank_cell(analysis.ranks[metric].rank_of(score)))
         lines.append(line(analysis, score, cells))
     caption = [
-        f"{capitalised(unit_words(column))}, of {describe_study(analysis)}; "
+        f"{capitalised(describe_unit(column))}, of {describe_study(analysis)}; "
         f"{describe_shots(analysis)}.",
         describe_spread(analysis),
         describe_mean(analysis, metric) if several else "",
@@ -131,7 +131,7 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
     images = results.images(dataset)
     count = f" ({counted(images, 'image')})" if images else ""
     caption = [
-        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {units_words(columns)}",
+        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {describe_units(columns)}",
         describe_spread(analysis),
         small_print(analysis, analysis.metrics, dataset),
     ]
@@ -165,7 +165,7 @@ def shots_table(analysis: Analysis, metric: str) -> Table:
         for score in names
     ]
     caption = [
-        f"{capitalised(unit_words(column))}, by shots per class: mean over data sets.",
+        f"{capitalised(describe_unit(column))}, by shots per class: mean over data sets.",
         describe_spread(analysis, largest_only=False),
         describe_mean(analysis, metric),
         small_print(analysis, [metric]),
@@ -274,7 +274,7 @@ def difference_table(analysis: Analysis, metric: str) -> Table:
     return Table(
         name=f"difference-{slug(metric)}",
         title=f"{column.title}: difference to {results.reference}",
-        caption=f"Score less {results.reference}, {unit_words(column)}: "
+        caption=f"Score less {results.reference}, {describe_unit(column)}: "
         f"{'positive' if column.higher_is_better else 'negative'} says that the score is better; "
         f"{describe_shots(analysis)}, draw 0. In brackets the {100 * analysis.level:g} % interval "
         f"of each difference alone. *: significant. {_describe_test(analysis)}",
