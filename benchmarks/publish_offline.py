@@ -91,24 +91,24 @@ def main() -> None:
 def document(results: Results, grid: Grid, folder: Path, docs: Path) -> Iterable[str]:
     analyses = [analyse(results.of(setting), METRICS) for setting in results.settings]
     first = analyses[0]
-    found = {s.name: s for s in [*sections(first), *grid.studies.sections(results.settings[0])]}
+    by_name = {s.name: s for s in [*sections(first), *grid.studies.sections(results.settings[0])]}
     yield HEAD
     yield "## Which scores lead\n"
     yield verified(first) + " " + " ".join(findings(first, main_metric(first))) + "\n"
-    yield from pictures(found["ranks"].figures, folder, docs)
+    yield from pictures(by_name["ranks"].figures, folder, docs)
     for analysis in analyses:
         overview = next(t for s in sections(analysis) for t in s.tables if t.name == "overview")
         yield table(overview, verified(analysis))
-    yield table(found["metrics"].tables[1], verified(first))
-    yield table(next(t for t in found["metrics"].folded if t.name == "auroc"), verified(first))
-    yield from section(found["modalities"], folder, docs)
-    yield from section(found["shots"], folder, docs, found["shots"].figures[:1])
+    yield table(by_name["metrics"].tables[1], verified(first))
+    yield table(next(t for t in by_name["metrics"].folded if t.name == "auroc"), verified(first))
+    yield from section(by_name["modalities"], folder, docs)
+    yield from section(by_name["shots"], folder, docs, by_name["shots"].figures[:1])
     yield from section(encoders(results), folder, docs)
     # A panel for each data set makes figures large: those are on the page.
-    yield from section(found["sensitivity"], folder, docs, found["sensitivity"].figures[:1])
-    yield from section(found["shift"], folder, docs)
-    yield from section(found["missing"], folder, docs)
-    yield from section(found["gain"], folder, docs, ())
+    yield from section(by_name["sensitivity"], folder, docs, by_name["sensitivity"].figures[:1])
+    yield from section(by_name["shift"], folder, docs)
+    yield from section(by_name["missing"], folder, docs)
+    yield from section(by_name["gain"], folder, docs, ())
 
 
 def encoders(results: Results) -> ReportSection:
@@ -118,11 +118,11 @@ def encoders(results: Results) -> ReportSection:
 
 
 def section(
-    found: ReportSection, folder: Path, docs: Path, drawings: Sequence[Figure] | None = None
+    part: ReportSection, folder: Path, docs: Path, drawings: Sequence[Figure] | None = None
 ) -> Iterable[str]:
-    yield f"## {found.title}\n\n{markup.escape_markdown(found.text)}\n"
-    yield from pictures(found.figures if drawings is None else drawings, folder, docs)
-    for one in found.tables:
+    yield f"## {part.title}\n\n{markup.escape_markdown(part.text)}\n"
+    yield from pictures(part.figures if drawings is None else drawings, folder, docs)
+    for one in part.tables:
         yield table(one)
 
 
@@ -134,8 +134,8 @@ def pictures(drawings: Iterable[Figure], folder: Path, docs: Path) -> Iterable[s
         yield markup.escape_markdown(drawing.caption) + "\n"
 
 
-def table(found: Table, about: str = "") -> str:
-    heading, _, rest = markup.render_markdown(found).partition("\n\n")
+def table(content: Table, about: str = "") -> str:
+    heading, _, rest = markup.render_markdown(content).partition("\n\n")
     return f"{heading}\n\n{about + chr(10) * 2 if about else ''}{rest}"
 
 

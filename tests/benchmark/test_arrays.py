@@ -213,9 +213,9 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
         *["--shots", "4,1", "--draws", 2, "--json", rows, "--verdicts", verdicts],
     )
     assert done.code == 0, done.err
-    found = json.loads(rows.read_text())["rows"]
-    assert len(found) == 2 * 2 * 2 * 2
-    assert {tuple(row) for row in found} == {ROW_KEYS}
+    rows_read = json.loads(rows.read_text())["rows"]
+    assert len(rows_read) == 2 * 2 * 2 * 2
+    assert {tuple(row) for row in rows_read} == {ROW_KEYS}
     with np.load(verdicts) as stored:
         assert stored["pets__test1/trustvlm_star/confidence"].shape == (40,)
     assert "trustvlm_star" in done.out
@@ -292,10 +292,10 @@ def test_real_embeddings_give_what_a_plain_computation_gives(
             *["--scores", "trustvlm,trustvlm_star", "--verdicts", verdicts],
         )
         assert done.code == 0, done.err
-        with np.load(verdicts) as found:
+        with np.load(verdicts) as stored:
             for test in tests:
                 expected = plainly(np.load(support), np.load(test))
                 for score, (prediction, confidence) in expected.items():
                     at = f"{test.stem}/{score}"
-                    np.testing.assert_array_equal(found[f"{at}/prediction"], prediction)
-                    np.testing.assert_allclose(found[f"{at}/confidence"], confidence, atol=1e-5)
+                    np.testing.assert_array_equal(stored[f"{at}/prediction"], prediction)
+                    np.testing.assert_allclose(stored[f"{at}/confidence"], confidence, atol=1e-5)

@@ -170,17 +170,17 @@ def test_the_same_results_give_the_same_bytes(folder, page, tmp_path):
 
 
 def test_statistics_are_json_with_every_test(folder, page):
-    (found,) = json.loads((folder / "statistics.json").read_text("utf-8"))
-    assert len(found["comparisons"]) == 3 * 4 * 3
-    assert {c["score"] for c in found["comparisons"]} == {
+    (statistics,) = json.loads((folder / "statistics.json").read_text("utf-8"))
+    assert len(statistics["comparisons"]) == 3 * 4 * 3
+    assert {c["score"] for c in statistics["comparisons"]} == {
         "msp",
         "image_similarity",
         "trustvlm_star",
         "noise",
     }
-    assert len(found["spreads"]) == 3 * 5 * 2 * 3
-    assert found["bootstrap"]["n_resamples"] == 60
-    assert {r["metric"] for r in found["ranks"]} == {"accuracy", "aurc", "auroc"}
+    assert len(statistics["spreads"]) == 3 * 5 * 2 * 3
+    assert statistics["bootstrap"]["n_resamples"] == 60
+    assert {r["metric"] for r in statistics["ranks"]} == {"accuracy", "aurc", "auroc"}
 
 
 def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
@@ -218,9 +218,9 @@ def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
 
 def test_samples_of_the_first_setting_mark_the_first_chapter_only(tmp_path):
     settings = (Setting("clip"), Setting("siglip"))
-    found = make_results(["pets", "cars"], settings=settings, shots=(4,))
-    samples = {k[:2]: v for k, v in found.samples.items() if k[2] == settings[0]}
-    page = written(Results(found.rows, samples), tmp_path)
+    results = make_results(["pets", "cars"], settings=settings, shots=(4,))
+    samples = {k[:2]: v for k, v in results.samples.items() if k[2] == settings[0]}
+    page = written(Results(results.rows, samples), tmp_path)
     assert "Without samples no test was made, and nothing is marked: siglip." in page.text
     tables = {f.name for f in (tmp_path / "tables").iterdir()}
     assert {"1-clip-against-reference.md"} == {
@@ -262,13 +262,13 @@ def test_degenerate_studies_have_a_page(results, tmp_path):
 
 def test_names_that_differ_in_signs_alone_have_names_of_their_own():
     analysis = analyse(make_results(["a/b", "a_b", "a b"], draws=1), ["aurc"], n_resamples=9)
-    found = [table.name for part in named(sections(analysis), "p-") for table in part.folded]
-    assert {name for name in found if "dataset" in name} == {
+    table_names = [table.name for part in named(sections(analysis), "p-") for table in part.folded]
+    assert {name for name in table_names if "dataset" in name} == {
         "p-dataset-a-b",
         "p-dataset-a-b-2",
         "p-dataset-a-b-3",
     }
-    assert len(found) == len(set(found))
+    assert len(table_names) == len(set(table_names))
 
 
 def test_any_name_is_written_and_stays_text(tmp_path):

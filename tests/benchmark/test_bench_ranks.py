@@ -45,22 +45,22 @@ def ranked(values, **settings):
 
 
 def test_demsars_example():
-    found = ranked(DEMSAR, scores=NAMES)
-    assert found.average_ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
-    assert found.critical_difference == pytest.approx(1.25, abs=5e-3)
+    ranking = ranked(DEMSAR, scores=NAMES)
+    assert ranking.average_ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
+    assert ranking.critical_difference == pytest.approx(1.25, abs=5e-3)
     assert ranked(DEMSAR, alpha=0.1).critical_difference == pytest.approx(1.12, abs=5e-3)
     # The paper's 9.28 and 3.69 leave ties uncorrected; the correction only makes them larger.
-    plain = 12 * 14 / (4 * 5) * ((found.average_ranks**2).sum() - 4 * 25 / 4)
+    plain = 12 * 14 / (4 * 5) * ((ranking.average_ranks**2).sum() - 4 * 25 / 4)
     assert plain == pytest.approx(9.28, abs=5e-3)
-    assert found.statistic > plain
-    assert found.f_statistic > 3.69
-    assert found.rejected
+    assert ranking.statistic > plain
+    assert ranking.f_statistic > 3.69
+    assert ranking.rejected
 
 
 def test_demsars_groups_at_a_tenth():
     # Section 3.2.4: at 0.10 plain C4.5 is worse than C4.5+m and C4.5+m+cf; nothing is said of cf.
-    found = ranked(DEMSAR, scores=NAMES, alpha=0.1)
-    assert found.groups() == [("m+cf", "m", "cf"), ("cf", "plain")]
+    ranking = ranked(DEMSAR, scores=NAMES, alpha=0.1)
+    assert ranking.groups() == [("m+cf", "m", "cf"), ("cf", "plain")]
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_critical_values_are_those_of_demsars_table_5(k, alpha, q):
 
 def test_friedman_is_scipys():
     values = np.random.default_rng(0).random((9, 5)).round(1)
-    found = ranked(values)
+    ranking = ranked(values)
     expected = stats.friedmanchisquare(*values.T)
-    assert found.statistic == pytest.approx(expected.statistic)
-    assert found.p_value == pytest.approx(expected.pvalue)
+    assert ranking.statistic == pytest.approx(expected.statistic)
+    assert ranking.p_value == pytest.approx(expected.pvalue)
 
 
 def test_friedman_p_is_near_that_of_all_permutations():
@@ -102,38 +102,38 @@ def test_ranks_do_not_depend_on_direction_or_scale():
 
 
 def test_perfect_agreement_rejects_however_few():
-    found = ranked([[3, 2, 1]] * 5)
-    assert found.f_statistic == math.inf
-    assert found.f_p_value == 0.0
+    ranking = ranked([[3, 2, 1]] * 5)
+    assert ranking.f_statistic == math.inf
+    assert ranking.f_p_value == 0.0
 
 
 @pytest.mark.parametrize("values", [[[1, 2, 3]], [[1, 2]] * 4, [[1], [1]], [[2, 2, 2]] * 3])
 def test_no_test_where_there_is_nothing_to_test(values):
-    found = ranked(values)
-    assert math.isnan(found.statistic)
-    assert not found.rejected
+    ranking = ranked(values)
+    assert math.isnan(ranking.statistic)
+    assert not ranking.rejected
 
 
 def test_one_data_set_or_one_score_has_no_critical_difference():
     for values in ([[1, 2, 3]], [[1], [2]]):
-        found = ranked(values)
-        assert math.isnan(found.critical_difference)
-        assert found.groups() == []
+        ranking = ranked(values)
+        assert math.isnan(ranking.critical_difference)
+        assert ranking.groups() == []
 
 
 def test_everything_undefined_leaves_nothing():
-    found = ranked(np.full((3, 2), math.nan))
-    assert (found.scores, found.datasets, found.groups()) == ((), (), [])
-    assert len(found.left_out_scores) == 2 or len(found.left_out_datasets) == 3
+    ranking = ranked(np.full((3, 2), math.nan))
+    assert (ranking.scores, ranking.datasets, ranking.groups()) == ((), (), [])
+    assert len(ranking.left_out_scores) == 2 or len(ranking.left_out_datasets) == 3
 
 
 def test_what_lacks_values_is_left_out_and_named():
     values = np.arange(12, dtype=float).reshape(4, 3)
     values[:, 1] = math.nan
     values[2] = math.nan
-    found = ranked(values)
-    assert (found.left_out_scores, found.left_out_datasets) == (("s1",), ("d2",))
-    assert found.scores == ("s0", "s2")
+    ranking = ranked(values)
+    assert (ranking.left_out_scores, ranking.left_out_datasets) == (("s1",), ("d2",))
+    assert ranking.scores == ("s0", "s2")
 
 
 def test_a_complete_table_is_kept_whole():
@@ -152,9 +152,9 @@ def test_class_gains_are_counts_of_images():
     n, names = 300, ["x", "y", "z", "never"]
     labels = rng.integers(0, 3, n)
     first, second = rng.random(n) < 0.5, rng.random(n) < 0.7
-    found = class_gains((rng.random(n), first), (rng.random(n), second), labels, names)
-    assert {row.name for row in found} == {"x", "y", "z"}
-    for row in found:
+    gains = class_gains((rng.random(n), first), (rng.random(n), second), labels, names)
+    assert {row.name for row in gains} == {"x", "y", "z"}
+    for row in gains:
         own = labels == names.index(row.name)
         assert row.n == own.sum()
         assert row.before == (own & first).sum()
@@ -165,7 +165,7 @@ def test_class_gains_are_counts_of_images():
         tail = stats.binom.sf(max(row.gained, row.lost) - 1, row.gained + row.lost, 0.5)
         assert row.p_value == pytest.approx(min(1.0, 2 * tail))
         assert row.p_holm >= row.p_value
-    assert [row.net for row in found] == sorted((row.net for row in found), reverse=True)
+    assert [row.net for row in gains] == sorted((row.net for row in gains), reverse=True)
 
 
 def test_class_gains_of_confidence_alone_need_a_coverage():

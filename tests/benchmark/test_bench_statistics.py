@@ -40,9 +40,9 @@ def row(dataset="pets", score="msp", shots=16, draw=0, **values):
 
 def test_spread_is_the_sample_standard_deviation():
     values = [0.1, 0.25, 0.2, 0.4]
-    found = spread(values)
-    assert found.mean == pytest.approx(np.mean(values))
-    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    result = spread(values)
+    assert result.mean == pytest.approx(np.mean(values))
+    assert result.sd == pytest.approx(np.std(values, ddof=1))
     assert spread([0.1] * 3).sd == 0.0
     assert spread([0.1] * 3).mean == 0.1
     assert math.isnan(spread([0.1]).sd)
@@ -51,8 +51,8 @@ def test_spread_is_the_sample_standard_deviation():
 
 def test_spreads_take_failed_cells_as_undefined():
     results = Results([row(draw=0, aurc=0.2), row(draw=1, aurc=0.9, error="out of memory")])
-    found = spreads(results, "aurc")["pets", "msp", 16]
-    assert (found.mean, found.n, found.n_undefined) == (0.2, 1, 1)
+    result = spreads(results, "aurc")["pets", "msp", 16]
+    assert (result.mean, result.n, result.n_undefined) == (0.2, 1, 1)
 
 
 def test_a_failure_as_a_whole_counts_for_every_score():
@@ -70,8 +70,8 @@ def test_mean_over_datasets_needs_every_set_in_a_draw():
         row("a", draw=1, aurc=0.2),
         row("b", draw=1, aurc=None),
     ]
-    found = mean_over_datasets(Results(rows), "aurc", ["a", "b"], "msp", 16)
-    assert (found.mean, found.n, found.n_undefined) == (pytest.approx(0.2), 1, 1)
+    result = mean_over_datasets(Results(rows), "aurc", ["a", "b"], "msp", 16)
+    assert (result.mean, result.n, result.n_undefined) == (pytest.approx(0.2), 1, 1)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -87,9 +87,9 @@ def test_shared_resamples_give_what_paired_bootstrap_gives(metric):
 
 def test_comparisons_are_score_less_reference():
     resampled = resample(SAMPLES, ["auroc"], first="trustvlm", n_resamples=400)
-    found = {c.score: c for c in compare_to_reference("d", resampled, "trustvlm", ["auroc"])}
-    assert set(found) == {"msp", "star", "noise"}
-    worst = found["noise"]
+    comparisons = {c.score: c for c in compare_to_reference("d", resampled, "trustvlm", ["auroc"])}
+    assert set(comparisons) == {"msp", "star", "noise"}
+    worst = comparisons["noise"]
     assert worst.value < worst.reference_value
     assert worst.low <= worst.difference <= worst.high < 0
     assert worst.significant
@@ -116,17 +116,17 @@ def test_undefined_metrics_are_not_significant():
     right = np.ones(12, dtype=bool)
     samples = {"a": (np.arange(12), right), "b": (-np.arange(12), right)}
     resampled = resample(samples, n_resamples=20)
-    (found,) = compare_to_reference("d", resampled, "a", ["auroc"])
-    assert math.isnan(found.p_holm)
-    assert not found.significant
+    (comparison,) = compare_to_reference("d", resampled, "a", ["auroc"])
+    assert math.isnan(comparison.p_holm)
+    assert not comparison.significant
     shown = {"a": math.nan, "b": math.nan}
     assert leaders(shown, resampled, "auroc", higher_is_better=True) == {}
 
 
 def test_no_images_no_numbers():
-    found = resample({"a": ([], []), "b": ([], [])}, ["aurc"], n_resamples=4)
-    assert found.n == 0
-    assert math.isnan(found.difference("a", "b", "aurc").low)
+    resampled = resample({"a": ([], []), "b": ([], [])}, ["aurc"], n_resamples=4)
+    assert resampled.n == 0
+    assert math.isnan(resampled.difference("a", "b", "aurc").low)
 
 
 def test_scores_of_different_images_are_refused():

@@ -130,12 +130,12 @@ def test_the_overview_has_means_of_every_metric_and_one_rank(results, analysis):
     assert [head.title for head in table.heads][-2:] == ["AUPR-error", "Rank"]
     for score in results.scores:
         cell = cell_of(table, score, "AURC")
-        found = [
+        values = [
             np.mean([r["aurc"] for r in results.rows if (r["score"], r["draw"], r["shots"])
                      == (score, draw, 16)])
             for draw in (0, 1)
         ]  # fmt: skip
-        assert cell.text == f"{1000 * np.mean(found):.2f}"
+        assert cell.text == f"{1000 * np.mean(values):.2f}"
         rank = analysis.ranks["auroc"].rank_of(score)
         assert cell_of(table, score, "Rank").text == f"{rank:.2f}"
     assert "rank is by AUROC" in table.caption
@@ -166,10 +166,10 @@ def test_marks_follow_the_paired_bootstrap(results, analysis):
             beaten = 0
             for other in set(results.scores) - {score}:
                 a, b = samples[score], samples[other]
-                found = paired_bootstrap(a[0], b[0], a[1], b[1], "auroc", n_resamples=1000, seed=9)
+                test = paired_bootstrap(a[0], b[0], a[1], b[1], "auroc", n_resamples=1000, seed=9)
                 # Another seed moves the ends of the interval a little.
-                clear = found.low > 0.01 and shown[score] > shown[other]
-                near = abs(found.low) <= 0.01
+                clear = test.low > 0.01 and shown[score] > shown[other]
+                near = abs(test.low) <= 0.01
                 beaten += clear
                 if near:
                     break
@@ -272,7 +272,7 @@ def test_tallies_count_corrected_tests(results, analysis):
     counts = dict.fromkeys(("better", "even", "worse"), 0)
     for dataset in results.datasets:
         own = results.of(results.settings[0]).samples_of(dataset)
-        found = {
+        tests = {
             score: paired_bootstrap(
                 own["trustvlm"][0],
                 own[score][0],
@@ -284,10 +284,10 @@ def test_tallies_count_corrected_tests(results, analysis):
             for score in QUALITY
             if score != "trustvlm"
         }
-        p = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+        p = dict(zip(tests, holm([f.p_value for f in tests.values()]), strict=True))
         # AURC of trustvlm less that of noise: negative says that noise is worse.
         verdict = (
-            "even" if p["noise"] > 0.05 else "worse" if found["noise"].difference < 0 else "better"
+            "even" if p["noise"] > 0.05 else "worse" if tests["noise"].difference < 0 else "better"
         )
         counts[verdict] += 1
     assert cell_of(table, "noise", "AURC").text == " / ".join(map(str, counts.values()))
@@ -297,16 +297,16 @@ def test_differences_have_sign_interval_and_star(results, analysis):
     table = difference_table(analysis, "auroc")
     cell = cell_of(table, "noise", "pets")
     samples = results.of(results.settings[0]).samples_of("pets")
-    found = paired_bootstrap(
+    test = paired_bootstrap(
         samples["trustvlm"][0],
         samples["noise"][0],
         samples["trustvlm"][1],
         metric="auroc",
         n_resamples=RESAMPLES,
     )
-    assert cell.value == pytest.approx(-100 * found.difference)
-    assert cell.text == f"−{100 * found.difference:.2f}*"
-    assert cell.aside == f"[−{100 * found.high:.2f}, −{100 * found.low:.2f}]"
+    assert cell.value == pytest.approx(-100 * test.difference)
+    assert cell.text == f"−{100 * test.difference:.2f}*"
+    assert cell.aside == f"[−{100 * test.high:.2f}, −{100 * test.low:.2f}]"
     assert "positive says that the score is better" in table.caption
 
 
@@ -319,12 +319,12 @@ def test_rank_tables_say_each_test_once(analysis):
 def test_gain_tables_count_images(results):
     samples = results.of(results.settings[0]).samples_of("pets")
     labels, names = results.classes["pets"]
-    found = class_gains(samples["trustvlm"], samples["trustvlm_star"], labels, names)
-    table = gain_table(found, "pets", "trustvlm", "trustvlm_star")
+    gains = class_gains(samples["trustvlm"], samples["trustvlm_star"], labels, names)
+    table = gain_table(gains, "pets", "trustvlm", "trustvlm_star")
     assert len(table.lines) == 4
     total = sum(line.cells[5].value for line in table.lines)
     assert total == sum(samples["trustvlm_star"][1]) - sum(samples["trustvlm"][1])
-    assert "80 %" in gain_table(found, "pets", "msp", "trustvlm", 0.8).caption
+    assert "80 %" in gain_table(gains, "pets", "msp", "trustvlm", 0.8).caption
 
 
 def hostile_table(columns=2, lines=3):

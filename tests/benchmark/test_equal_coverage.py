@@ -27,8 +27,8 @@ def test_resamples_are_those_written_out(sample, seed):
     n = ranking.n
     k = np.arange(1, n + 1)
     weights = next(multiplicities(n, 5, np.random.default_rng(seed)))
-    found = accuracy_among(resampled_counts(ranking, weights), k)
-    for row, copies in zip(found, weights, strict=True):
+    accuracies = accuracy_among(resampled_counts(ranking, weights), k)
+    for row, copies in zip(accuracies, weights, strict=True):
         written = np.repeat(np.arange(n), copies)
         confidence, correct = ranking.confidence[written], ranking.correct[written]
         wrong = Acceptance.of(confidence, correct).wrong(k)
@@ -36,8 +36,8 @@ def test_resamples_are_those_written_out(sample, seed):
 
 
 def test_ties_count_with_their_expected_share():
-    (found,) = coverage_gains(([1, 1, 0, 0], [1, 0, 1, 1]), ([3, 2, 1, 0], [1, 1, 1, 1]), [0.25])
-    assert (found.accuracy, found.other_accuracy, found.gain) == (0.5, 1.0, -0.5)
+    (gain,) = coverage_gains(([1, 1, 0, 0], [1, 0, 1, 1]), ([3, 2, 1, 0], [1, 1, 1, 1]), [0.25])
+    assert (gain.accuracy, gain.other_accuracy, gain.gain) == (0.5, 1.0, -0.5)
 
 
 def test_gains_are_those_of_the_accepted_and_intervals_hold_them():
@@ -45,10 +45,10 @@ def test_gains_are_those_of_the_accepted_and_intervals_hold_them():
     right = rng.random(400) < 0.6
     corrected = right | (rng.random(400) < 0.3)
     a, b = (corrected + rng.normal(size=400), corrected), (right + rng.normal(size=400), right)
-    for found in coverage_gains(a, b, [0.5, 1.0]):
-        expected = [Acceptance.of(*sample).accuracy_at(found.coverage) for sample in (a, b)]
-        assert [found.accuracy, found.other_accuracy] == pytest.approx(expected)
-        assert 0 < found.low < found.gain < found.high
+    for gain in coverage_gains(a, b, [0.5, 1.0]):
+        expected = [Acceptance.of(*sample).accuracy_at(gain.coverage) for sample in (a, b)]
+        assert [gain.accuracy, gain.other_accuracy] == pytest.approx(expected)
+        assert 0 < gain.low < gain.gain < gain.high
     assert coverage_gains(a, b, [0.5]) == coverage_gains(a, b, [0.5])
     (nothing,) = coverage_gains(a, a, [0.7])
     assert (nothing.low, nothing.high) == (0, 0)
@@ -60,8 +60,8 @@ def test_intervals_cover_as_often_as_they_say():
     for _ in range(200):
         right = rng.random(60) < 0.5
         a, b = rng.normal(size=60), rng.normal(size=60)
-        (found,) = coverage_gains((a, right), (b, right), [0.5], n_resamples=200)
-        hits += found.low <= 0 <= found.high
+        (gain,) = coverage_gains((a, right), (b, right), [0.5], n_resamples=200)
+        hits += gain.low <= 0 <= gain.high
     assert 0.88 <= hits / 200 <= 1.0
 
 

@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 def test_the_papers_study_has_every_set_architecture_and_encoder():
     config = read_config(EXAMPLES / "paper.toml")
-    assert [found.name for found in config.datasets] == list(datasets.names())
+    assert [dataset.name for dataset in config.datasets] == list(datasets.names())
     assert len(config.datasets) == 17
     vlms = {preset.name for preset in presets() if preset.role == "vlm"}
     pairs = {(pair.vlm, pair.vision.partition(":")[0]) for pair in config.models}
@@ -39,12 +39,12 @@ def test_the_offline_study_has_every_folder_of_images(data_root):
     if EXAMPLES.parents[1] / "shared" / "data" != data_root:
         pytest.skip("the example names ../shared/data, and the image sets lie elsewhere")
     config = read_config(EXAMPLES / "offline-sets.toml")
-    assert {found.name for found in config.datasets} == {
+    assert {dataset.name for dataset in config.datasets} == {
         path.parent.name for path in data_root.glob("*/train")
     }
-    for found in config.datasets:
-        folders = {p.name for p in (data_root / found.name).glob("test*") if p.is_dir()}
-        assert set(found.tests) == folders
+    for dataset in config.datasets:
+        folders = {p.name for p in (data_root / dataset.name).glob("test*") if p.is_dir()}
+        assert set(dataset.tests) == folders
     assert {(pair.vlm, pair.vision) for pair in config.models} == {
         ("offline", "offline"), ("offline", "same")
     }  # fmt: skip

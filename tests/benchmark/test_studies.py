@@ -55,7 +55,7 @@ def runner(encoded):
 
 def evaluated(name, test, known, **parameters):
     """Compute a score and its metrics from the shots `known`, a set of arrays."""
-    found = scores.compute(
+    result = scores.compute(
         name,
         logits=test.logits,
         features=test.features,
@@ -64,7 +64,7 @@ def evaluated(name, test, known, **parameters):
         support_logits=known.logits,
         **parameters,
     )
-    return found, found.prediction == test.labels
+    return result, result.prediction == test.labels
 
 
 def assert_values(row, confidence, correct):
@@ -106,8 +106,8 @@ def test_sensitivity_is_the_score_under_each_setting(runner, sets):
         test = next(t for t in sets[1:] if t.name == row["dataset"])
         settings = {k: row[k] for k in ("weight", "temperature") if row[k] is not None}
         known = shots_of(sets[0], 4, row["draw"])
-        found, right = evaluated(row["score"], test, known, **settings)
-        assert_values(row, found.confidence, right)
+        result, right = evaluated(row["score"], test, known, **settings)
+        assert_values(row, result.confidence, right)
 
 
 def test_weight_zero_is_the_text_alone(runner):
@@ -125,8 +125,8 @@ def test_encoders_of_arrays_are_the_features_and_the_models_own_space(runner, se
         known = shots_of(sets[0], 4, row["draw"])
         if row["vision"] == "image_embeddings":
             test, known = (replace(a, features=a.image_embeddings) for a in (test, known))
-        found, right = evaluated(row["score"], test, known)
-        assert_values(row, found.confidence, right)
+        result, right = evaluated(row["score"], test, known)
+        assert_values(row, result.confidence, right)
 
 
 def test_halves_part_each_class_and_share_no_image():
@@ -150,8 +150,8 @@ def test_shift_tests_the_same_images_whatever_the_shots_are_from(runner, sets):
         if pool is not sets[0]:
             pool = pool.rows(halves(pool.labels)[0])
         assert not set(pool.contents()) & set(tested.contents())
-        found, right = evaluated(row["score"], tested, shots_of(pool, 4, row["draw"]))
-        assert_values(row, found.confidence, right)
+        result, right = evaluated(row["score"], tested, shots_of(pool, 4, row["draw"]))
+        assert_values(row, result.confidence, right)
 
 
 def test_no_shot_is_a_copy_of_a_test_image(sets, monkeypatch):
@@ -189,16 +189,16 @@ def test_missing_rows_are_those_of_the_remaining_shots(runner, sets):
         without = classes_without_shots(3, row["missing"], row["draw"])
         known = shots_of(sets[0], 4, row["draw"])
         known = known.rows(np.flatnonzero(~np.isin(known.labels, without)))
-        found, right = evaluated(row["score"], test, known)
+        result, right = evaluated(row["score"], test, known)
         lacking = np.isin(test.labels, without)
         members = {"all": lacking | True, "covered": ~lacking, "uncovered": lacking}[row["group"]]
         if not members.any():
             assert row["accepted"] is row["aurc"] is None
             continue
-        assert_values(row, found.confidence[members], right[members])
-        least = np.sort(found.confidence)[::-1][round(0.8 * len(test)) - 1]
-        assert (found.confidence[members] > least).mean() <= row["accepted"] + 1e-12
-        assert row["accepted"] <= (found.confidence[members] >= least).mean() + 1e-12
+        assert_values(row, result.confidence[members], right[members])
+        least = np.sort(result.confidence)[::-1][round(0.8 * len(test)) - 1]
+        assert (result.confidence[members] > least).mean() <= row["accepted"] + 1e-12
+        assert row["accepted"] <= (result.confidence[members] >= least).mean() + 1e-12
 
 
 def test_gains_are_differences_of_accuracy_and_only_draw_0_has_intervals(runner):
@@ -286,9 +286,9 @@ def _pair(sets):
 
 def test_the_convention_is_the_plans(sets):
     settings = replace(SETTINGS, convention="trustvlm", shots=(4,), draws=1)
-    found = StudyRunner([STUDIES["modalities"]], settings)
-    found.add(EncodedDataset.from_arrays(sets[0], sets[1:], settings.shots, settings.draws))
-    (section,) = found.sections(Setting())
+    runner = StudyRunner([STUDIES["modalities"]], settings)
+    runner.add(EncodedDataset.from_arrays(sets[0], sets[1:], settings.shots, settings.draws))
+    (section,) = runner.sections(Setting())
     assert "Convention trustvlm" in section.figures[0].caption
 
 

@@ -35,11 +35,11 @@ def refuse(number):
 
 
 def test_tasks_keep_their_order_and_have_one_thread_each():
-    found = list(started_at_once().map(describe, [(i,) for i in range(8)]))
-    assert [number for number, _, _ in found] == list(range(8))
-    assert found[0][1] == os.getpid()
-    assert os.getpid() not in {process for _, process, _ in found[1:]}
-    assert all(threads <= {1} for _, _, threads in found)
+    described = list(started_at_once().map(describe, [(i,) for i in range(8)]))
+    assert [number for number, _, _ in described] == list(range(8))
+    assert described[0][1] == os.getpid()
+    assert os.getpid() not in {process for _, process, _ in described[1:]}
+    assert all(threads <= {1} for _, _, threads in described)
 
 
 def test_processes_that_have_started_do_all_that_follows():
@@ -50,8 +50,8 @@ def test_processes_that_have_started_do_all_that_follows():
 
 
 def test_little_work_stays_here():
-    found = list(Workers(jobs=2).map(describe, [(i,) for i in range(4)]))
-    assert {process for _, process, _ in found} == {os.getpid()}
+    described = list(Workers(jobs=2).map(describe, [(i,) for i in range(4)]))
+    assert {process for _, process, _ in described} == {os.getpid()}
     assert list(Workers(jobs=2).map(describe, [])) == []
 
 

@@ -35,7 +35,7 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def found(files):
+def comparison(files):
     return compare_runs(*map(read_run, files), n_resamples=400)
 
 
@@ -126,11 +126,13 @@ class TestPairing:
                     said[name] = [column[i] for i in order]
 
         b = read_run(changed(files[1], shuffle))
-        found = compare_runs(a, b, n_resamples=10)
-        assert (found.n, found.pairing.by) == (80, "content")
-        assert [a.hashes[i] for i in found.pairing.a] == [b.hashes[j] for j in found.pairing.b]
+        comparison = compare_runs(a, b, n_resamples=10)
+        assert (comparison.n, comparison.pairing.by) == (80, "content")
+        assert [a.hashes[i] for i in comparison.pairing.a] == [
+            b.hashes[j] for j in comparison.pairing.b
+        ]
         plain = compare_runs(a, read_run(write(files[1], noise=1.0)), n_resamples=10)
-        assert [d.difference for d in found.differences] == pytest.approx(
+        assert [d.difference for d in comparison.differences] == pytest.approx(
             [d.difference for d in plain.differences]
         )
 
@@ -140,12 +142,16 @@ class TestPairing:
             told["images"]["path"][3] = "other.png"
             told["images"]["label"][5] = (told["images"]["label"][5] + 1) % 5
 
-        found = compare_runs(
+        comparison = compare_runs(
             read_run(changed(files[0], forget)), read_run(files[1]), n_resamples=10
         )
-        assert (found.n, found.pairing.by, found.pairing.relabelled) == (79, "path", 1)
-        assert (found.pairing.only_a, found.pairing.only_b) == (1, 1)
-        text = render_comparison(found)
+        assert (comparison.n, comparison.pairing.by, comparison.pairing.relabelled) == (
+            79,
+            "path",
+            1,
+        )
+        assert (comparison.pairing.only_a, comparison.pairing.only_b) == (1, 1)
+        text = render_comparison(comparison)
         assert "Left out: 1 image of old and 1 image of new" in text
         assert "paired by path" in text
         assert "1 image of both runs have another true label" in text
@@ -154,11 +160,11 @@ class TestPairing:
         def copy(told):
             told["images"]["sha256"][1] = told["images"]["sha256"][0]
 
-        found = compare_runs(
+        comparison = compare_runs(
             read_run(changed(files[0], copy)), read_run(changed(files[1], copy)), n_resamples=10
         )
-        assert found.n == 80
-        assert found.pairing.b.tolist() == list(range(80))
+        assert comparison.n == 80
+        assert comparison.pairing.b.tolist() == list(range(80))
 
     def test_nothing_in_common_is_an_error(self, files):
         def replace(told):
@@ -169,34 +175,34 @@ class TestPairing:
 
 
 class TestNumbers:
-    def test_metrics_and_tests_are_those_of_the_metrics(self, found):
-        for one in found.differences:
+    def test_metrics_and_tests_are_those_of_the_metrics(self, comparison):
+        for one in comparison.differences:
             metric = getattr(metrics, one.metric)
-            a = metric(found.a.confidence, found.a.correct)
-            b = metric(found.b.confidence, found.b.correct)
+            a = metric(comparison.a.confidence, comparison.a.correct)
+            b = metric(comparison.b.confidence, comparison.b.correct)
             assert (one.a, one.b) == (pytest.approx(a), pytest.approx(b))
             assert one.difference == pytest.approx(b - a)
             assert one.low <= one.difference <= one.high
         paired = metrics.paired_bootstrap(
-            found.b.confidence,
-            found.a.confidence,
-            found.b.correct,
-            found.a.correct,
+            comparison.b.confidence,
+            comparison.a.confidence,
+            comparison.b.correct,
+            comparison.a.correct,
             "auroc",
             n_resamples=400,
         )
-        assert found.of("auroc").p_value == paired.p_value
+        assert comparison.of("auroc").p_value == paired.p_value
 
-    def test_the_leading_metric_keeps_its_p_and_the_others_share(self, found):
-        assert found.of("aurc").p_adjusted == found.of("aurc").p_value
-        others = [one for one in found.differences if one.metric != "aurc"]
+    def test_the_leading_metric_keeps_its_p_and_the_others_share(self, comparison):
+        assert comparison.of("aurc").p_adjusted == comparison.of("aurc").p_value
+        others = [one for one in comparison.differences if one.metric != "aurc"]
         smallest = min(others, key=lambda one: one.p_value)
         assert smallest.p_adjusted == pytest.approx(min(1, 7 * smallest.p_value))
         assert all(one.p_adjusted >= one.p_value for one in others)
 
-    def test_switched_labels_against_a_plain_count(self, found):
-        pairs = list(zip(found.a.correct.tolist(), found.b.correct.tolist(), strict=True))
-        switched = found.switched
+    def test_switched_labels_against_a_plain_count(self, comparison):
+        pairs = list(zip(comparison.a.correct.tolist(), comparison.b.correct.tolist(), strict=True))
+        switched = comparison.switched
         assert switched.both == pairs.count((True, True))
         assert switched.only_a == pairs.count((True, False))
         assert switched.only_b == pairs.count((False, True))
@@ -210,10 +216,10 @@ class TestNumbers:
 
     def test_a_run_against_itself_differs_in_nothing(self, files):
         run = read_run(files[1])
-        found = compare_runs(run, run, n_resamples=50)
-        assert all(one.difference == 0 and not one.significant for one in found.differences)
-        assert (found.a.name, found.b.name) == ("A (new)", "B (new)")
-        text = render_comparison(found)
+        comparison = compare_runs(run, run, n_resamples=50)
+        assert all(one.difference == 0 and not one.significant for one in comparison.differences)
+        assert (comparison.a.name, comparison.b.name) == ("A (new)", "B (new)")
+        text = render_comparison(comparison)
         assert "The AURC is the same" in text
         assert "by both runs or by neither" in text
 
@@ -234,35 +240,35 @@ class TestNumbers:
 
     def test_undefined_metrics_are_said_to_be(self, tmp_path):
         files = [write(tmp_path / f"{name}.json", right=True, seed=name) for name in (0, 1)]
-        found = compare_runs(*map(read_run, files), n_resamples=20)
-        assert np.isnan(found.of("auroc").difference)
-        assert found.to_dict()["differences"][4]["p_value"] is None
-        json.dumps(found.to_dict(), allow_nan=False)
-        assert not re.search(r"\bnan\b", render_comparison(found))
+        comparison = compare_runs(*map(read_run, files), n_resamples=20)
+        assert np.isnan(comparison.of("auroc").difference)
+        assert comparison.to_dict()["differences"][4]["p_value"] is None
+        json.dumps(comparison.to_dict(), allow_nan=False)
+        assert not re.search(r"\bnan\b", render_comparison(comparison))
 
 
-def printed(found):
+def printed(comparison):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(comparison_table(found))
+    console.print(comparison_table(comparison))
     return console.export_text()
 
 
-def test_the_table_fits_a_terminal_and_tells_who_is_better(found):
-    text = printed(found)
+def test_the_table_fits_a_terminal_and_tells_who_is_better(comparison):
+    text = printed(comparison)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
     line = next(line for line in text.splitlines() if line.strip().startswith("AURC"))
     assert line.split()[-1] == "new"
-    assert f"{1000 * found.of('aurc').a:.2f}" in line
+    assert f"{1000 * comparison.of('aurc').a:.2f}" in line
 
 
-def test_the_page_says_the_same_and_is_the_same_every_time(found):
-    text = render_comparison(found)
-    assert render_comparison(found) == text
+def test_the_page_says_the_same_and_is_the_same_every_time(comparison):
+    text = render_comparison(comparison)
+    assert render_comparison(comparison) == text
     assert "By AURC new is better" in text
-    assert f"{1000 * found.of('aurc').difference:.2f}" in text
+    assert f"{1000 * comparison.of('aurc').difference:.2f}" in text
     assert len(re.findall(r"<tr><th scope=\"row\" class=\"path\">", text)) == (
-        found.switched.only_a + found.switched.only_b
+        comparison.switched.only_a + comparison.switched.only_b
     )
     assert set(re.findall(r"https?://[^\"'<> ]+", text)) == {
         "https://arxiv.org/abs/2505.23745",
@@ -279,8 +285,8 @@ def test_names_from_data_stay_text(tmp_path):
         told["model"]["models"] = {HOSTILE: {"spec": HOSTILE}, "vlm": HOSTILE}
         told["images"]["path"] = [HOSTILE] * 80
 
-    found = compare_runs(*[read_run(changed(f, hostile)) for f in files], n_resamples=20)
-    text = render_comparison(found)
+    comparison = compare_runs(*[read_run(changed(f, hostile)) for f in files], n_resamples=20)
+    text = render_comparison(comparison)
     assert text.count("<script>") == 1
     assert "<b>" not in text
     assert "{{ 7 * 7 }}" in text

@@ -25,7 +25,7 @@ def calibrated(n=120, certificate="certify", **changes):
         rule = certify(
             result.confidence, other.correct(), 0.2 if certificate == "certify" else 1e-4
         )
-    found = Calibration(
+    calibration = Calibration(
         certificate=rule,
         calibrator=Calibrator().fit(result.confidence, other.correct()),
         result=result,
@@ -37,7 +37,7 @@ def calibrated(n=120, certificate="certify", **changes):
         created_at="2026-01-02T03:04:05+00:00",
     )
     own = shown.results["trustvlm"]
-    p = found.p_correct(own)
+    p = calibration.p_correct(own)
     accepted = [False] * n if rule is None else own.confidence >= rule.threshold
     rows = [
         replace(v, p_correct=float(q), decision="accept" if a else "review")
@@ -45,17 +45,17 @@ def calibrated(n=120, certificate="certify", **changes):
     ]
     manifest = {
         **shown.model,
-        "calibration": found.to_manifest(len(shown.class_names)),
-        "decision_rule": found.rule,
+        "calibration": calibration.to_manifest(len(shown.class_names)),
+        "decision_rule": calibration.rule,
     }
-    return replace(shown, verdicts=Verdicts(rows), model=manifest), found
+    return replace(shown, verdicts=Verdicts(rows), model=manifest), calibration
 
 
 def test_the_section_tells_the_promise_and_how_it_fares():
-    evaluation, found = calibrated()
+    evaluation, calibration = calibrated()
     section = calibration_section(evaluation)
     assert "300 labelled images of held back" in section.guarantee[0]
-    assert found.certificate.statement() in section.guarantee[1]
+    assert calibration.certificate.statement() in section.guarantee[1]
     assert "drawn independently" in section.guarantee[2]
     told = dict(section.measured)
     accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
@@ -104,10 +104,10 @@ def test_one_image_is_enough_for_a_diagram():
 
 
 def test_verdicts_of_an_evaluation_follow_the_calibration():
-    evaluation, found = calibrated()
+    evaluation, calibration = calibrated()
     own = evaluation.results["trustvlm"]
     logits = np.zeros((len(own.prediction), 5))
     shown = explain(Evidence.of(logits=logits), own.prediction)
-    rows = verdicts_with_shots(own, shown, ["x"] * len(logits), evaluation.class_names, found)
+    rows = verdicts_with_shots(own, shown, ["x"] * len(logits), evaluation.class_names, calibration)
     assert [r.decision for r in rows] == evaluation.verdicts.column("decision")
     assert [r.p_correct for r in rows] == evaluation.verdicts.column("p_correct")

@@ -61,7 +61,7 @@ TROUBLE = dataclasses.replace(
 )
 
 
-def found(health=TROUBLE, folder="", names=("cat", "dog", "owl"), hashes=("",) * 6):
+def make_health(health=TROUBLE, folder="", names=("cat", "dog", "owl"), hashes=("",) * 6):
     return ShotHealth(
         health=health,
         class_names=names,
@@ -74,7 +74,9 @@ def found(health=TROUBLE, folder="", names=("cat", "dog", "owl"), hashes=("",) *
 
 class TestWords:
     def test_every_finding_is_told_with_names(self):
-        texts = {group.title: [case.text for case in group.cases] for group in shot_groups(found())}
+        texts = {
+            group.title: [case.text for case in group.cases] for group in shot_groups(make_health())
+        }
         plain = {title: [t.replace("\u00a0", " ") for t in every] for title, every in texts.items()}
         assert plain == {
             "Labels that look wrong": ["labelled 'cat', looks like 'dog'; probably wrong (97 %)"],
@@ -93,17 +95,17 @@ class TestWords:
                 "'cat': 2 examples, certainty 0.70; about 9 would reach 0.90",
             ],
         }
-        assert shot_groups(found())[0].cases[0].shots == (0,)
-        assert shot_groups(found())[2].cases[0].shots == (1, 2)
+        assert shot_groups(make_health())[0].cases[0].shots == (0,)
+        assert shot_groups(make_health())[2].cases[0].shots == (1, 2)
 
     def test_the_summary_counts(self):
-        assert shot_summary(found()) == (
+        assert shot_summary(make_health()) == (
             "6 example images of 3 classes: 1 label looks wrong, 1 example is odd, 2 pairs are "
             "nearly the same image, 2 pairs of classes are hard to tell apart, 2 classes have too "
             "few examples."
         )
-        assert shot_summary(found(SOUND)).endswith("nothing remarkable was found.")
-        assert shot_groups(found(SOUND)) == []
+        assert shot_summary(make_health(SOUND)).endswith("nothing remarkable was found.")
+        assert shot_groups(make_health(SOUND)) == []
 
     def test_advice_is_told_with_intervals(self):
         gain = CoverageGain(0.61, 0.634, -0.003, 0.05)
@@ -178,7 +180,7 @@ class TestPage:
             hashes.append(hashlib.sha256((tmp_path / f"{i}.png").read_bytes()).hexdigest())
         (tmp_path / "3.png").write_bytes(b"changed")
         (tmp_path / "1.png").unlink()
-        health = found(folder=tmp_path, hashes=tuple(hashes))
+        health = make_health(folder=tmp_path, hashes=tuple(hashes))
         page = render_html(make_evaluation(health=health))
         section = page[page.index('id="examples"') : page.index('id="facts"')]
         assert section.count("<img ") == 4
@@ -190,13 +192,13 @@ class TestPage:
 
     def test_hostile_names_are_escaped(self):
         names = ("<script>alert(1)</script>", '"><img src=x>', "owl")
-        page = render_html(make_evaluation(health=found(names=names)))
+        page = render_html(make_evaluation(health=make_health(names=names)))
         assert "<script>alert" not in page
         assert "<img src=x" not in page
 
     def test_long_lists_are_cut_and_say_so(self):
         many = dataclasses.replace(TROUBLE, suspects=TROUBLE.suspects * 20)
-        page = render_html(make_evaluation(health=found(many)))
+        page = render_html(make_evaluation(health=make_health(many)))
         assert page.count("probably wrong") == 6
         assert "14 more not shown" in page
 

@@ -16,7 +16,7 @@ from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.plots.risk_coverage import risk_coverage_panel
 from trustvlm.report.summary import Acceptance
-from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, number, unit_words
+from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis, number
 from trustvlm.tables.table import UNDEFINED, slug
 from trustvlm.text import counted, percent, shortened
 
@@ -93,14 +93,14 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
                 )
         axes.margins(x=0.08)
         _rows(axes, datasets, group, group / 2 - _GAP / 2 - _BAR / 2)
-        axes.set_xlabel(axis_words(column))
+        axes.set_xlabel(label_axis(column))
         return handles
 
     return Figure(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
-        caption=f"{capitalised(unit_words(column))}. {describe_results(analysis)} Bars are means "
-        "over the draws, whiskers one standard deviation to each side.",
+        caption=f"{capitalised(describe_unit(column))}. {describe_results(analysis)} Bars are "
+        "means over the draws, whiskers one standard deviation to each side.",
         width=width,
         height=len(datasets) * group + 60,
         draw=draw,
@@ -242,12 +242,12 @@ def shots_figure(
         [Panel(dataset, curves(dataset)) for dataset in datasets],
         name=f"shots-{slug(metric)}{'-by-dataset' if by_dataset else ''}",
         title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
-        caption=f"{capitalised(unit_words(column))}, against the number of shots per class, on a "
-        "logarithmic axis. Band: one standard deviation over the draws to each side. "
+        caption=f"{capitalised(describe_unit(column))}, against the number of shots per class, on "
+        "a logarithmic axis. Band: one standard deviation over the draws to each side. "
         f"{describe_results(analysis, every_shot=True)}"
         f"{'' if by_dataset else ' ' + describe_mean(analysis, metric)}",
         x_label="shots per class",
-        y_label=axis_words(column),
+        y_label=label_axis(column),
         highlight=results.reference,
         ticks={math.log2(max(shots, 0.5)): str(shots) for shots in results.shots},
         markers=True,

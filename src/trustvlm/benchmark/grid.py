@@ -25,12 +25,21 @@ from trustvlm.benchmark.results import Classes, Setting, cell_file, read_cell, w
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
-from trustvlm.embeddings import EmbeddingStore, Progress, encode_all, encode_texts
+from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
 from trustvlm.files import atomic_path
-from trustvlm.images import ImageSource, find_labelled, read_classes
-from trustvlm.models import class_embeddings, read_prompts
-from trustvlm.pipeline.records import Encoders, describe
+from trustvlm.images import find_labelled, read_classes
+from trustvlm.models import read_prompts
+from trustvlm.pipeline.records import (
+    Embedder,
+    EncodedImages,
+    Encoders,
+    ListedImages,
+    describe,
+    encode_images,
+    exclude_leaked,
+    list_labelled,
+)
 from trustvlm.scores import get, names, zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.text import did_you_mean
@@ -41,20 +50,13 @@ Point = tuple[int, int]
 # What images a data set has, before any of them is opened.
 
 
-class LabelledImages(NamedTuple):
-    """n images and their class indices."""
-
-    refs: Sequence[ImageSource]
-    labels: NDArray[np.int64]
-
-
 class ListedSet(NamedTuple):
     """The images that shots are drawn from, those to test on, and perhaps to select on."""
 
     class_names: tuple[str, ...]
-    train: LabelledImages
-    tests: Mapping[str, LabelledImages]
-    validation: LabelledImages | None
+    train: ListedImages[Any]
+    tests: Mapping[str, ListedImages[Any]]
+    validation: ListedImages[Any] | None
 
 
 def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> ListedSet:
@@ -79,22 +81,18 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
         val = datasets.load(dataset.name, dataset.root, "val", **options) if validation else None
         return ListedSet(
             tuple(test.class_names),
-            LabelledImages(shots.refs, shots.labels),
-            {"test": LabelledImages(test.refs, test.labels)},
-            None if val is None else LabelledImages(val.refs, val.labels),
+            ListedImages(shots.refs, shots.labels),
+            {"test": ListedImages(test.refs, test.labels)},
+            None if val is None else ListedImages(val.refs, val.labels),
         )
     train = find_labelled(dataset.train)
     classes = read_classes(train.classes if dataset.classes is None else dataset.classes)
-
-    def listed(path: Path) -> LabelledImages:
-        images = find_labelled(path)
-        return LabelledImages(images.refs, classes.indices(images.labels))
-
+    selected_on = dataset.validation if validation else None
     return ListedSet(
         tuple(classes.names),
-        LabelledImages(train.refs, classes.indices(train.labels)),
-        {split: listed(path) for split, path in dataset.tests.items()},
-        listed(dataset.validation) if validation and dataset.validation is not None else None,
+        ListedImages(train.refs, classes.indices(train.labels)),
+        {split: list_labelled(path, classes) for split, path in dataset.tests.items()},
+        None if selected_on is None else list_labelled(selected_on, classes),
     )
 
 
@@ -175,60 +173,55 @@ def encode_dataset(
     listed = list_set(dataset, validation=config.preset == "validation")
     n_classes, labels = len(listed.class_names), listed.train.labels
     prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
-    texts = class_embeddings(
-        encoders.vlm,
-        listed.class_names,
-        prompts,
-        encode=lambda new: encode_texts(encoders.vlm, new, store),
-    )
+    embedder = Embedder(encoders, store)
+    texts = embedder.embed_classes(listed.class_names, prompts)
+    left_out: list[str] = []
 
-    def encode(
-        split: str, images: LabelledImages
-    ) -> tuple[ArraySet, NDArray[np.bool_], list[str], list[str]]:
-        """Return the readable images as arrays, which are readable, their hashes, the errors."""
-        both = {"vlm": encoders.vlm, "vision": encoders.vision}
-        chunk = encode_all(images.refs, both, store, progress=progress)
-        readable = chunk.readable
-        name = f"{dataset.name}/{split}"
-        if not readable.any():
-            raise InputError(f"No image of {name} can be read.")
-        embeddings = chunk.embeddings["vlm"][readable]
-        arrays = ArraySet(
-            name=name,
-            logits=zero_shot_logits(embeddings, texts, logit_scale=encoders.vlm.logit_scale),
-            features=chunk.embeddings["vision"][readable],
-            labels=images.labels[readable],
+    def encode(split: str, images: ListedImages[Any]) -> EncodedImages[Any]:
+        encoded = encode_images(images, embedder, progress)
+        left_out.extend(str(error) for error in encoded.errors if error is not None)
+        if not encoded.is_readable.any():
+            raise InputError(f"No image of {dataset.name}/{split} can be read.")
+        return encoded
+
+    def as_arrays(split: str, images: EncodedImages[Any]) -> ArraySet:
+        scale = encoders.vlm.logit_scale
+        return ArraySet(
+            name=f"{dataset.name}/{split}",
+            logits=zero_shot_logits(images.image_embeddings, texts, logit_scale=scale),
+            features=images.features,
+            labels=images.labels,
             class_names=listed.class_names,
-            image_embeddings=embeddings,
+            image_embeddings=images.image_embeddings,
             text_embeddings=texts,
         )
-        hashes = [hashed for hashed, kept in zip(chunk.hashes, readable, strict=True) if kept]
-        return arrays, readable, hashes, [str(e) for e in chunk.errors if e is not None]
 
     drawn = {
         (shots, draw): draw_shots(labels, n_classes, shots, draw=draw).indices
         for shots, draw in product(config.shots, range(config.draws))
     }
     used = np.unique(np.concatenate(list(drawn.values())))
-    shown = LabelledImages([listed.train.refs[int(i)] for i in used], labels[used])
-    support, readable, hashes, left_out = encode("train", shown)
+    shown = encode("train", listed.train.select(used))
     row_of = np.full(len(labels), -1)
-    row_of[used[readable]] = np.arange(int(readable.sum()))
-    content = hashlib.sha256(json.dumps([listed.class_names, prompts, hashes]).encode())
-    content.update(support.labels.tobytes())
-    role_of = dict.fromkeys(hashes, "training")
+    row_of[used[shown.is_readable]] = np.arange(int(shown.is_readable.sum()))
+    shown = shown.readable()
+    support = as_arrays("train", shown)
+    content = hashlib.sha256(json.dumps([listed.class_names, prompts, shown.hashes]).encode())
+    content.update(shown.labels.tobytes())
+    learned_from = {"training": shown.hashes}
     validation, tests = None, []
     others = [] if listed.validation is None else [("val", listed.validation)]
     for split, images in [*others, *listed.tests.items()]:
-        arrays, _, hashes, errors = encode(split, images)
-        _refuse_leaks(arrays.name, hashes, role_of)
+        encoded = encode(split, images).readable()
+        arrays = as_arrays(split, encoded)
+        _refuse_leaks(arrays.name, encoded, learned_from)
         if images is listed.validation:
             validation = arrays
-            role_of.update(dict.fromkeys(hashes, "validation"))
+            learned_from["validation"] = encoded.hashes
         else:
             tests.append(arrays)
-        content.update(json.dumps([arrays.name, hashes]).encode() + arrays.labels.tobytes())
-        left_out += errors
+        content.update(json.dumps([arrays.name, encoded.hashes]).encode())
+        content.update(encoded.labels.tobytes())
     for message in left_out:
         warnings.warn(f"left out: {message}", TrustVLMWarning, stacklevel=2)
     tuning = Tuning(config.preset, config.parameters_of(dataset), validation)
@@ -257,13 +250,18 @@ def encode_dataset(
     )
 
 
-def _refuse_leaks(name: str, hashes: list[str], role_of: Mapping[str, str]) -> None:
-    leaked = [role_of[hashed] for hashed in hashes if hashed in role_of]
+def _refuse_leaks(
+    name: str, images: EncodedImages[Any], learned_from: Mapping[str, Sequence[str]]
+) -> None:
+    _, leaked = exclude_leaked(images, learned_from, purpose="", exclude=True)
     if leaked:
-        roles = " or ".join(dict.fromkeys(leaked))
+        # By which image comes first; no content has two roles.
+        role_of = {digest: role for role, hashes in learned_from.items() for digest in hashes}
+        roles = dict.fromkeys(role_of[digest] for digest in images.hashes if digest in role_of)
         raise LeakError(
-            f"{len(leaked)} of {len(hashes)} images of {name} are also {roles} images, by "
-            "content: metrics on them would be too good. Remove them from one of the two."
+            f"{len(leaked)} of {len(images)} images of {name} are also {' or '.join(roles)} "
+            "images, by content: metrics on them would be too good. Remove them from one of the "
+            "two."
         )
 
 

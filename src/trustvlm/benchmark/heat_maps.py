@@ -15,7 +15,7 @@ from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.statistics import NOTHING, spread
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, WRONG, Figure, ink_on
-from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, unit_words
+from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, describe_unit
 from trustvlm.tables.table import UNDEFINED, Head, Line, Spread, Table, slug, spread_cell
 from trustvlm.text import shortened
 
@@ -132,7 +132,7 @@ def matrix_table(
     column, means = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
     caption = [
         caution,
-        f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{capitalised(describe_unit(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
         f"{words[1]} (columns).",
         describe_basis(rows, convention),
         "Mean ± standard deviation over the draws; without ± where all draws agree.",
@@ -231,7 +231,7 @@ def heat_map(
     _check(rows, keys, of)
     caption = [
         f"{banner}." if banner else "",
-        f"{capitalised(unit_words(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{capitalised(describe_unit(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
         f"{words[1]} (columns).",
         describe_basis(rows, convention),
         "Means over the draws" + ("." if "dataset" in keys else " and data sets."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis, ClassGain, class_gains
@@ -24,8 +24,8 @@ from trustvlm.tables.metrics import (
     METRIC_COLUMNS,
     MetricColumn,
     columns_of,
-    unit_words,
-    units_words,
+    describe_unit,
+    describe_units,
 )
 from trustvlm.tables.table import (
     UNDEFINED,
@@ -33,6 +33,7 @@ from trustvlm.tables.table import (
     Head,
     Line,
     Mark,
+    Marking,
     Table,
     rank_cell,
     signed,
@@ -46,38 +47,27 @@ from trustvlm.text import counted, shortened
 
 def overview_table(analysis: Analysis, rank_by: str) -> Table:
     """Every metric of every score, as means over the data sets, and the rank by one of them."""
-    results, columns = analysis.results, columns_of(analysis.metrics)
-    names, breaks = by_group(results.scores)
-    lines = [
-        line(
-            analysis,
-            score,
-            [
-                *(spread_cell(analysis.mean(c.key, score), c.scale) for c in columns),
-                rank_cell(analysis.ranks[rank_by].rank_of(score)),
-            ],
-        )
-        for score in names
-    ]
+    columns = columns_of(analysis.metrics)
+
+    def cells(score: str) -> list[Cell]:
+        means = [spread_cell(analysis.mean(c.key, score), c.scale) for c in columns]
+        return [*means, rank_cell(analysis.ranks[rank_by].rank_of(score))]
+
     caption = [
         f"Means over data sets, of {describe_study(analysis)}; {describe_shots(analysis)}. "
-        f"{units_words(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
+        f"{describe_units(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
         describe_spread(analysis),
         describe_mean(analysis, rank_by),
         "Nothing is marked here: tests are made on each data set, and of ranks.",
         small_print(analysis, analysis.metrics),
     ]
-    return Table(
+    return _score_table(
+        analysis,
+        cells,
         name="overview",
         title="Every metric at a glance",
-        caption=" ".join(filter(None, caption)),
-        heads=(
-            Head("Score"),
-            *_metric_heads(columns),
-            Head("Rank"),
-        ),
-        lines=tuple(lines),
-        breaks=breaks,
+        caption=caption,
+        heads=[*_metric_heads(columns), Head("Rank")],
     )
 
 
@@ -86,99 +76,111 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
     results, column = analysis.results, METRIC_COLUMNS[metric]
     marks = {dataset: analysis.marks(metric, dataset) for dataset in results.datasets}
     several = len(results.datasets) > 1
-    heads = [Head("Score"), *(Head(d, falling=column.higher_is_better) for d in results.datasets)]
+    heads = [Head(dataset, falling=column.higher_is_better) for dataset in results.datasets]
     if several:
         heads += [Head("Mean", falling=column.higher_is_better), Head("Rank")]
-    names, breaks = by_group(results.scores)
-    lines = []
-    for score in names:
-        cells = [_cell(analysis, metric, d, score, marks[d]) for d in results.datasets]
+
+    def cells(score: str) -> list[Cell]:
+        row = [_cell(analysis, metric, d, score, marks[d]) for d in results.datasets]
         if several:
-            cells.append(spread_cell(analysis.mean(metric, score), column.scale))
-            cells.append(rank_cell(analysis.ranks[metric].rank_of(score)))
-        lines.append(line(analysis, score, cells))
+            row.append(spread_cell(analysis.mean(metric, score), column.scale))
+            row.append(rank_cell(analysis.ranks[metric].rank_of(score)))
+        return row
+
     caption = [
-        f"{capitalised(unit_words(column))}, of {describe_study(analysis)}; "
+        f"{capitalised(describe_unit(column))}, of {describe_study(analysis)}; "
         f"{describe_shots(analysis)}.",
         describe_spread(analysis),
         describe_mean(analysis, metric) if several else "",
         small_print(analysis, [metric]),
     ]
-    return Table(
+    return _score_table(
+        analysis,
+        cells,
         name=slug(metric),
         title=f"{column.title} of every score",
-        caption=" ".join(filter(None, caption)),
-        heads=tuple(heads),
-        lines=tuple(lines),
+        caption=caption,
+        heads=heads,
         marking=marking(analysis, "on that data set"),
-        breaks=breaks,
     )
 
 
 def dataset_table(analysis: Analysis, dataset: str) -> Table:
     """Every metric of every score on one data set."""
-    results, columns = analysis.results, columns_of(analysis.metrics)
+    columns = columns_of(analysis.metrics)
     marks = {column.key: analysis.marks(column.key, dataset) for column in columns}
-    names, breaks = by_group(results.scores)
-    lines = [
-        line(
-            analysis,
-            score,
-            [_cell(analysis, c.key, dataset, score, marks[c.key]) for c in columns],
-        )
-        for score in names
-    ]
-    images = results.images(dataset)
+    images = analysis.results.images(dataset)
     count = f" ({counted(images, 'image')})" if images else ""
     caption = [
-        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {units_words(columns)}",
+        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {describe_units(columns)}",
         describe_spread(analysis),
         small_print(analysis, analysis.metrics, dataset),
     ]
-    return Table(
+    return _score_table(
+        analysis,
+        lambda score: [_cell(analysis, c.key, dataset, score, marks[c.key]) for c in columns],
         name=f"dataset-{slug(dataset)}",
         title=dataset,
-        caption=" ".join(filter(None, caption)),
-        heads=(
-            Head("Score"),
-            *_metric_heads(columns),
-        ),
-        lines=tuple(lines),
+        caption=caption,
+        heads=_metric_heads(columns),
         marking=marking(analysis, "by that metric"),
-        breaks=breaks,
     )
 
 
 def shots_table(analysis: Analysis, metric: str) -> Table:
     """One metric of every score at every number of shots, as mean over the data sets."""
     results, column = analysis.results, METRIC_COLUMNS[metric]
-    names, breaks = by_group(results.scores)
-    lines = [
-        line(
-            analysis,
-            score,
-            [
-                spread_cell(analysis.mean(metric, score, shots), column.scale)
-                for shots in results.shots
-            ],
-        )
-        for score in names
-    ]
     caption = [
-        f"{capitalised(unit_words(column))}, by shots per class: mean over data sets.",
+        f"{capitalised(describe_unit(column))}, by shots per class: mean over data sets.",
         describe_spread(analysis, largest_only=False),
         describe_mean(analysis, metric),
         small_print(analysis, [metric]),
     ]
-    return Table(
+    return _score_table(
+        analysis,
+        lambda score: [
+            spread_cell(analysis.mean(metric, score, shots), column.scale)
+            for shots in results.shots
+        ],
         name=f"shots-{slug(metric)}",
         title=f"{column.title} by shots",
+        caption=caption,
+        heads=[Head(str(shots), "shots", column.higher_is_better) for shots in results.shots],
+    )
+
+
+def _score_table(
+    analysis: Analysis,
+    cells: Callable[[str], Sequence[Cell]],
+    *,
+    name: str,
+    title: str,
+    caption: Sequence[str],
+    heads: Iterable[Head],
+    marking: Marking | None = None,
+    against: str | None = None,
+) -> Table:
+    """Build a table with a line for every score but `against`, and with `heads` for its cells.
+
+    The reference, and scores that may change labels, are set apart. Empty sentences of the caption
+    are left out.
+    """
+    scores, breaks = by_group(tuple(s for s in analysis.results.scores if s != against))
+    return Table(
+        name=name,
+        title=title,
         caption=" ".join(filter(None, caption)),
-        heads=(
-            Head("Score"),
-            *(Head(str(s), "shots", column.higher_is_better) for s in results.shots),
+        heads=(Head("Score"), *heads),
+        lines=tuple(
+            Line(
+                score,
+                tuple(cells(score)),
+                own=score == analysis.results.reference,
+                dagger=score in registry.names() and registry.get(score).corrects,
+            )
+            for score in scores
         ),
-        lines=tuple(lines),
+        marking=marking,
         breaks=breaks,
     )
 
@@ -197,13 +199,6 @@ def by_group(names: tuple[str, ...]) -> tuple[list[str], tuple[int, ...]]:
     return [*alone, *others], (len(alone),) if alone and others else ()
 
 
-def line(analysis: Analysis, score: str, cells: list[Cell]) -> Line:
-    """Return a score's line; the reference, and what may change labels, are set apart."""
-    corrects = score in registry.names() and registry.get(score).corrects
-    own = score == analysis.results.reference
-    return Line(score, tuple(cells), own=own, dagger=corrects)
-
-
 def _cell(
     analysis: Analysis, metric: str, dataset: str, score: str, marks: dict[str, Mark]
 ) -> Cell:
@@ -217,8 +212,7 @@ def _cell(
 
 def _metric_heads(columns: Sequence[MetricColumn]) -> Iterator[Head]:
     for column in columns:
-        unit = column.sign
-        yield Head(column.title, unit, column.higher_is_better)
+        yield Head(column.title, column.sign, column.higher_is_better)
 
 
 # Tables of what the tests say: differences to the reference, and ranks.
@@ -227,31 +221,31 @@ def _metric_heads(columns: Sequence[MetricColumn]) -> Iterator[Head]:
 def tally_table(analysis: Analysis) -> Table:
     """On how many data sets each score is better than the reference, even, or worse."""
     reference = analysis.results.reference
-    names, breaks = by_group(tuple(s for s in analysis.results.scores if s != reference))
     columns = columns_of(analysis.metrics)
-    lines = []
-    for score in names:
-        cells = []
-        for column in columns:
-            verdicts = Counter(
-                _verdict(comparison, column.higher_is_better)
-                for comparison in analysis.comparisons
-                if (comparison.score, comparison.metric) == (score, column.key)
-            )
-            better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
-            if better + even + worse:
-                cells.append(Cell(f"{better} / {even} / {worse}", value=float(better - worse)))
-            else:
-                cells.append(Cell(UNDEFINED))
-        lines.append(line(analysis, score, cells))
-    return Table(
+
+    def tally(score: str, column: MetricColumn) -> Cell:
+        verdicts = Counter(
+            _verdict(comparison, column.higher_is_better)
+            for comparison in analysis.comparisons
+            if (comparison.score, comparison.metric) == (score, column.key)
+        )
+        better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
+        if better + even + worse:
+            return Cell(f"{better} / {even} / {worse}", value=float(better - worse))
+        return Cell(UNDEFINED)
+
+    return _score_table(
+        analysis,
+        lambda score: [tally(score, column) for column in columns],
         name="against-reference",
         title=f"Every score against {reference}",
-        caption=f"Number of data sets on which a score is better than {reference} / cannot be told "
-        f"apart from it / is worse; {describe_shots(analysis)}, draw 0. {_describe_test(analysis)}",
-        heads=(Head("Score"), *(Head(column.title, falling=True) for column in columns)),
-        lines=tuple(lines),
-        breaks=breaks,
+        caption=[
+            f"Number of data sets on which a score is better than {reference} / cannot be told "
+            f"apart from it / is worse; {describe_shots(analysis)}, draw 0.",
+            _describe_test(analysis),
+        ],
+        heads=[Head(column.title, falling=True) for column in columns],
+        against=reference,
     )
 
 
@@ -259,55 +253,45 @@ def difference_table(analysis: Analysis, metric: str) -> Table:
     """Difference of every score to the reference on every data set, with its interval."""
     results, column = analysis.results, METRIC_COLUMNS[metric]
     comparisons = {(c.dataset, c.score): c for c in analysis.comparisons if c.metric == metric}
-    names, breaks = by_group(tuple(s for s in results.scores if s != results.reference))
-    lines = [
-        line(
-            analysis,
-            score,
-            [
-                _difference(comparisons.get((dataset, score)), column.scale)
-                for dataset in results.datasets
-            ],
-        )
-        for score in names
-    ]
-    return Table(
+    return _score_table(
+        analysis,
+        lambda score: [
+            _difference(comparisons.get((dataset, score)), column.scale)
+            for dataset in results.datasets
+        ],
         name=f"difference-{slug(metric)}",
         title=f"{column.title}: difference to {results.reference}",
-        caption=f"Score less {results.reference}, {unit_words(column)}: "
-        f"{'positive' if column.higher_is_better else 'negative'} says that the score is better; "
-        f"{describe_shots(analysis)}, draw 0. In brackets the {100 * analysis.level:g} % interval "
-        f"of each difference alone. *: significant. {_describe_test(analysis)}",
-        heads=(
-            Head("Score"),
-            *(Head(d, falling=column.higher_is_better) for d in results.datasets),
-        ),
-        lines=tuple(lines),
-        breaks=breaks,
+        caption=[
+            f"Score less {results.reference}, {describe_unit(column)}: "
+            f"{'positive' if column.higher_is_better else 'negative'} says that the score is "
+            f"better; {describe_shots(analysis)}, draw 0.",
+            f"In brackets the {100 * analysis.level:g} % interval of each difference alone.",
+            f"*: significant. {_describe_test(analysis)}",
+        ],
+        heads=[Head(dataset, falling=column.higher_is_better) for dataset in results.datasets],
+        against=results.reference,
     )
 
 
 def rank_table(analysis: Analysis) -> Table:
     """Average rank of every score by every metric."""
     columns = columns_of(analysis.metrics)
-    names, breaks = by_group(analysis.results.scores)
-    lines = [
-        line(analysis, score, [rank_cell(analysis.ranks[c.key].rank_of(score)) for c in columns])
-        for score in names
-    ]
     tests: dict[str, list[str]] = {}
     for column in columns:
         tests.setdefault(describe_ranks(analysis.ranks[column.key]), []).append(column.title)
     sentences = (f"{', '.join(titles)}: {test}" for test, titles in tests.items())
-    return Table(
+    return _score_table(
+        analysis,
+        lambda score: [rank_cell(analysis.ranks[c.key].rank_of(score)) for c in columns],
         name="ranks",
         title="Average ranks",
-        caption=f"Average rank over data sets, 1 is best, of {describe_study(analysis)}; "
-        f"{describe_shots(analysis)}, means over draws. Data sets are taken to be independent of "
-        f"one another. {' '.join(sentences)}",
-        heads=(Head("Score"), *(Head(column.title) for column in columns)),
-        lines=tuple(lines),
-        breaks=breaks,
+        caption=[
+            f"Average rank over data sets, 1 is best, of {describe_study(analysis)}; "
+            f"{describe_shots(analysis)}, means over draws.",
+            "Data sets are taken to be independent of one another.",
+            *sentences,
+        ],
+        heads=[Head(column.title) for column in columns],
     )
 
 

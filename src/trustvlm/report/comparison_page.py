@@ -432,16 +432,15 @@ def comparison_findings(comparison: RunComparison) -> list[str]:
     a, b = comparison.a.name, comparison.b.name
     switched = comparison.switched
     sentences = [f"{counted(comparison.n, 'image')} in both runs.", _aurc(comparison)]
-    moved = switched.only_a + switched.only_b
-    if not moved:
-        sentences.append("Every image is labelled right by both runs or by neither.")
-    else:
-        sentences.append(
-            f"{b} labels {counted(switched.only_b, 'image')} right that {a} labels wrong, and "
-            f"{switched.only_a:,} the other way round: {_sure(switched.p_value)} "
-            "(McNemar's exact test)."
-        )
-    return sentences
+    if not switched.only_a + switched.only_b:
+        return [*sentences, "Every image is labelled right by both runs or by neither."]
+    verdict = "more than chance" if switched.p_value <= 0.05 else "no more than chance may do"
+    return [
+        *sentences,
+        f"{b} labels {counted(switched.only_b, 'image')} right that {a} labels wrong, and "
+        f"{switched.only_a:,} the other way round: {verdict}, p {p_value_text(switched.p_value)} "
+        "(McNemar's exact test).",
+    ]
 
 
 def _aurc(comparison: RunComparison) -> str:
@@ -460,11 +459,6 @@ def _aurc(comparison: RunComparison) -> str:
     if aurc.p_value <= 1 - aurc.level:
         return f"By AURC {leader} is better: {values}; {interval}."
     return f"These images cannot tell which AURC is better: {values}; {interval}."
-
-
-def _sure(p_value: float) -> str:
-    verdict = "more than chance" if p_value <= 0.05 else "no more than chance may do"
-    return f"{verdict}, p {p_value_text(p_value)}"
 
 
 def comparison_cautions(comparison: RunComparison) -> list[str]:
@@ -652,31 +646,30 @@ def comparison_table(comparison: RunComparison) -> Table:
 
 
 def _tiles(comparison: RunComparison) -> list[tuple[str, str]]:
-    right = [float(np.mean(correct)) for correct in (comparison.correct_a, comparison.correct_b)]
+    runs = ((comparison.a, comparison.correct_a), (comparison.b, comparison.correct_b))
     return [
         (f"{comparison.n:,}", "images in both runs"),
-        (f"{percent(right[0])}", f"right by {shortened(comparison.a.name, 40)}"),
-        (f"{percent(right[1])}", f"right by {shortened(comparison.b.name, 40)}"),
+        *(
+            (percent(float(correct.mean())), f"right by {shortened(run.name, 40)}")
+            for run, correct in runs
+        ),
         (p_value_text(comparison.of("aurc").p_value), "p-value of the difference in AURC"),
     ]
 
 
 def _rows(comparison: RunComparison) -> list[dict[str, Any]]:
-    rows = []
-    for column in COLUMNS:
-        one = comparison.of(column.name)
-        values = ("a", "b", "difference", "low", "high")
-        rows.append(
-            {
-                "title": column.title,
-                "unit": column.sign,
-                "meaning": column.meaning,
-                **{key: number(getattr(one, key) * column.scale) for key in values},
-                "p": p_value_text(one.p_adjusted),
-                "better": better(comparison, one),
-            }
-        )
-    return rows
+    values = ("a", "b", "difference", "low", "high")
+    return [
+        {
+            "title": column.title,
+            "unit": column.sign,
+            "meaning": column.meaning,
+            **{key: number(getattr(one, key) * column.scale) for key in values},
+            "p": p_value_text(one.p_adjusted),
+            "better": better(comparison, one),
+        }
+        for column, one in ((column, comparison.of(column.name)) for column in COLUMNS)
+    ]
 
 
 def _images(comparison: RunComparison, chosen: NDArray[np.bool_]) -> list[dict[str, str]]:
@@ -684,17 +677,15 @@ def _images(comparison: RunComparison, chosen: NDArray[np.bool_]) -> list[dict[s
     at = np.flatnonzero(chosen)
     wrong_in_a = bool(len(at)) and not comparison.correct_a[at[0]]
     trust = comparison.confidence_a if wrong_in_a else comparison.confidence_b
-    rows = []
-    for k in at[np.argsort(-trust[at], kind="stable")[:_LISTED]]:
-        i, j = comparison.pairing.a[k], comparison.pairing.b[k]
-        rows.append(
-            {
-                "path": comparison.a.paths[i],
-                "truth": comparison.a.truths[i],
-                "a": comparison.a.labels[i],
-                "b": comparison.b.labels[j],
-                "confidence_a": f"{comparison.confidence_a[k]:.3f}",
-                "confidence_b": f"{comparison.confidence_b[k]:.3f}",
-            }
-        )
-    return rows
+    a, b, pairing = comparison.a, comparison.b, comparison.pairing
+    return [
+        {
+            "path": a.paths[pairing.a[k]],
+            "truth": a.truths[pairing.a[k]],
+            "a": a.labels[pairing.a[k]],
+            "b": b.labels[pairing.b[k]],
+            "confidence_a": f"{comparison.confidence_a[k]:.3f}",
+            "confidence_b": f"{comparison.confidence_b[k]:.3f}",
+        }
+        for k in at[np.argsort(-trust[at], kind="stable")[:_LISTED]]
+    ]

@@ -91,24 +91,24 @@ def columns_of(metrics: Sequence[str]) -> list[MetricColumn]:
     return [METRIC_COLUMNS[name] for name in metrics]
 
 
-def unit_words(column: MetricColumn) -> str:
+def describe_unit(column: MetricColumn) -> str:
     """Say in which unit a metric is printed, and which end is good.
 
     Examples
     --------
-    >>> unit_words(METRIC_COLUMNS["aurc"]), unit_words(METRIC_COLUMNS["auroc"])
+    >>> describe_unit(METRIC_COLUMNS["aurc"]), describe_unit(METRIC_COLUMNS["auroc"])
     ('AURC ×1000, lower is better', 'AUROC in percent, higher is better')
     """
     unit = "in percent" if column.sign == "%" else column.sign
     return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
 
 
-def units_words(columns: Sequence[MetricColumn]) -> str:
+def describe_units(columns: Sequence[MetricColumn]) -> str:
     """Say in which units several metrics are printed, and which end of each is good.
 
     Examples
     --------
-    >>> units_words(columns_of(["aurc", "auroc"]))
+    >>> describe_units(columns_of(["aurc", "auroc"]))
     'The AURC family is times 1000, the rest in percent; AURC is better low, the others high.'
     """
     lower = [column.title for column in columns if not column.higher_is_better]
@@ -118,12 +118,12 @@ def units_words(columns: Sequence[MetricColumn]) -> str:
     )
 
 
-def axis_words(column: MetricColumn) -> str:
+def label_axis(column: MetricColumn) -> str:
     """Name a metric and its unit, for an axis.
 
     Examples
     --------
-    >>> axis_words(METRIC_COLUMNS["aurc"]), axis_words(METRIC_COLUMNS["auroc"])
+    >>> label_axis(METRIC_COLUMNS["aurc"]), label_axis(METRIC_COLUMNS["auroc"])
     ('AURC (×1000)', 'AUROC (%)')
     """
     return f"{column.title} ({column.sign})"

@@ -30,7 +30,7 @@ from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.scores import get
 from trustvlm.scores.evidence import compare
 from trustvlm.scores.prototype_scores import sweep_comparison
-from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
+from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis
 from trustvlm.tables.table import Cell, Head, Line, Table, signed, slug
 
 # Text only, image only, or both: what each look at an image is worth.
@@ -234,13 +234,13 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
         ],
         name=f"sensitivity-weight-{slug(metric)}",
         title=f"{column.title} by weight, on TEST images",
-        caption=f"{BANNER}. {capitalised(unit_words(column))}, against the weight r of the visual "
-        f"term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the default, "
-        f"r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
+        caption=f"{BANNER}. {capitalised(describe_unit(column))}, against the weight r of the "
+        f"visual term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the "
+        f"default, r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
         f"{describe_basis(shown, settings.convention)} Band: one standard deviation over the draws "
         "to each side.",
         x_label="weight r of the visual term",
-        y_label=axis_words(column),
+        y_label=label_axis(column),
         highlight="trustvlm",
         ticks={float(rank): f"{weight:g}" for rank, weight in enumerate(weights)},
         markers=True,

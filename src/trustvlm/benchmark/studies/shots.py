@@ -30,7 +30,7 @@ from trustvlm.benchmark.studies.study import (
 from trustvlm.plots.figure import Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.scores.few_shot import draw_shots
-from trustvlm.tables.metrics import METRIC_COLUMNS, axis_words, unit_words
+from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis
 from trustvlm.tables.table import Head, Line, Spread, Table, slug, spread_cell
 
 # How many shots it takes, and how much depends on which images are drawn.
@@ -157,8 +157,8 @@ class MissingStudy(Study):
             scale=column.scale,
             name=f"missing-{slug(settings.metric)}",
             title=f"{column.title} when classes lack shots",
-            says=capitalised(unit_words(column)),
-            y_label=axis_words(column),
+            says=capitalised(describe_unit(column)),
+            y_label=label_axis(column),
         )
         accepted_figure = _missing_figure(
             [row for row in rows if row["group"] != "all"],
@@ -241,7 +241,7 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
     return Table(
         name=f"missing-{slug(settings.metric)}",
         title=f"{column.title}, and who is accepted, when classes lack shots",
-        caption=f"{capitalised(unit_words(column))}, and the share of a group's images that are "
+        caption=f"{capitalised(describe_unit(column))}, and the share of a group's images that are "
         f"among the {100 * _COVERAGE:g} % of all images that a score trusts most, by whether the "
         f"true class of an image has shots. {describe_basis(rows, settings.convention)} Means over "
         "data sets ± standard deviation over draws.",
