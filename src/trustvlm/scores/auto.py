@@ -29,7 +29,7 @@ from trustvlm.scores.zero_shot import vlm_prediction
 Array = NDArray[np.float64]
 _NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
-    "log-odds of yhat in softmax(mean over base_scorers of a z + b E + b' E'), "
+    "log-odds of yhat in softmax(mean over base scorers of a z + b E + b' E'), "
     "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
 )
 
@@ -59,7 +59,7 @@ class AutoModel:
     scales
         Scale of each dimension, by space.
     weighted
-        The base_scorers and their weights.
+        The base scorers and their weights.
     """
 
     present: NDArray[np.bool_]
@@ -99,7 +99,7 @@ class AutoModel:
 
 
 def fit_auto(evidence: Evidence) -> AutoModel:
-    """Learn base_scorers from the shots, and by leave-one-out how far to believe each.
+    """Learn base scorers from the shots, and by leave-one-out how far to believe each.
 
     Raises
     ------

@@ -157,7 +157,7 @@ def scaled(rows: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(rows / scale)
 
 
-# Three base_scorers on what the shots say about an image, each with its leave-one-out answers.
+# Three base scorers of what the shots say about an image, each with its leave-one-out answers.
 
 _SHARPNESS = 10.0
 _PENALTIES = np.geomspace(0.3, 30.0, 5)
