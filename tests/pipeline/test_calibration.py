@@ -11,9 +11,8 @@ from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
 from trustvlm.images import find_images
 from trustvlm.pipeline.artefact import read_artefact, write_artefact
-from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.predict import explain, verdicts_with_shots
 from trustvlm.pipeline.records import encode_images
-from trustvlm.pipeline.verdict import verdicts_with_shots
 from trustvlm.scores import apply
 
 ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}

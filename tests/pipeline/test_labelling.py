@@ -10,7 +10,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.pipeline.explain import reason_without_shots
+from trustvlm.pipeline.predict import reason_without_shots
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trustvlm.pipeline.explain import explain, reasons
+from trustvlm.pipeline.predict import explain, reasons
 from trustvlm.scores import Evidence, PrototypeBank, apply
 
 NAMES = ["birman", "ragdoll", "siamese"]

@@ -7,9 +7,9 @@ import numpy as np
 from evaluations import make_evaluation
 from trustvlm import metrics
 from trustvlm.decisions import Calibrator, certify
-from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.predict import explain, verdicts_with_shots
 from trustvlm.pipeline.state import Calibration
-from trustvlm.pipeline.verdict import Verdicts, verdicts_with_shots
+from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import render_html
 from trustvlm.report.page import figures_of
 from trustvlm.report.sections import calibration_section

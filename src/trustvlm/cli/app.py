@@ -15,18 +15,16 @@ from trustvlm.cli import (
     bench,
     cache,
     calibrate,
+    choices,
     corrections,
     crossvalidate,
-    datasets,
     demo,
     evaluate,
     fit,
     label,
-    models,
     monitor,
     predict,
     report,
-    scores,
     serve,
 )
 from trustvlm.cli.console import print_error, show_warnings_plainly
@@ -65,9 +63,6 @@ for module in (
     monitor,
     serve,
     corrections,
-    models,
-    datasets,
-    scores,
 ):
     if module is serve:
         # Its options come from the service's settings.
@@ -75,6 +70,8 @@ for module in (
         continue
     command = module.__name__.rpartition(".")[2]
     app.command(epilog=module.EPILOG)(getattr(module, command))
+for name, epilog in choices.EPILOGS.items():
+    app.command(epilog=epilog)(getattr(choices, name))
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

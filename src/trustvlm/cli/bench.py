@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trustvlm.cli import options
-from trustvlm.cli.console import counting_bar, note, remarks, write_json
+from trustvlm.cli.console import counting_bar, note, print_table, remarks, write_json
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     of
         What the rows are of, such as the models' names.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from trustvlm.tables.metrics import NARROW_COLUMNS, number
 
     if not every:
@@ -38,15 +35,6 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     largest = max(row["shots"] for row in every)
     rows = [row for row in every if row["shots"] == largest]
     sets, draws = (len({row[key] for row in rows}) for key in ("dataset", "draw"))
-    table = Table(
-        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
-        box=None,
-        title_justify="left",
-    )
-    table.add_column("Score")
-    for column in NARROW_COLUMNS:
-        title = "Acc." if column.key == "accuracy" else column.title
-        table.add_column(f"{title} %" if column.scale == 100 else title, justify="right")
     means = {
         score: {
             column.key: column.scale * _mean([r[column.key] for r in rows if r["score"] == score])
@@ -54,9 +42,17 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
         }
         for score in dict.fromkeys(row["score"] for row in rows)
     }
-    for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]["aurc"])):
-        table.add_row(score, *(number(v, undefined="-") for v in values.values()))
-    Console().print(table)
+    titles = [column.title if column.key != "accuracy" else "Acc." for column in NARROW_COLUMNS]
+    units = [" %" if column.scale == 100 else "" for column in NARROW_COLUMNS]
+    print_table(
+        ["Score", *map("".join, zip(titles, units, strict=True))],
+        [
+            [score, *(number(value, undefined="-") for value in values.values())]
+            for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]))
+        ],
+        numbers=range(1, 1 + len(titles)),
+        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -64,8 +60,8 @@ def _mean(values: Sequence[float | None]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def _last_if_nan(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _last_if_nan(means: Mapping[str, float]) -> float:
+    return math.inf if math.isnan(means["aurc"]) else means["aurc"]
 
 
 # `trustvlm bench study`: one question, one figure.
@@ -82,17 +78,6 @@ _NAMES = """NAME is one of
 * **gain**: accuracy gained by TrustVLM* at equal coverage
 * **all** of these
 """
-
-
-def add_study_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        help="Answer one of the questions that reviewers ask of a score: one figure, one table.\n\n"
-        + _NAMES
-        + "\nFrom image folders: a study's CONFIG.toml says which, and with which models. From "
-        "arrays alone: --support TRAIN.npz and the sets to test on.",
-        epilog="Example:  trustvlm bench study shift --support pacs__train.npz pacs__test*.npz",
-    )(study)
 
 
 def study(
@@ -121,7 +106,7 @@ def study(
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run studies; the command's own help is made above."""
+    """Run studies; the command's own help is made below."""
     options.load_plugins(plugins)
     from dataclasses import replace
 
@@ -217,7 +202,13 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
 )
-add_study_to(app)
+app.command(
+    help="Answer one of the questions that reviewers ask of a score: one figure, one table.\n\n"
+    + _NAMES
+    + "\nFrom image folders: a study's CONFIG.toml says which, and with which models. From "
+    "arrays alone: --support TRAIN.npz and the sets to test on.",
+    epilog="Example:  trustvlm bench study shift --support pacs__train.npz pacs__test*.npz",
+)(study)
 
 
 @app.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,38 @@ def write_json(
 
     write_text(file, json.dumps(content, indent=indent, allow_nan=False) + "\n")
     note(f"{of}: {file}", quiet=quiet)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: range = range(0),
+    title: str | None = None,
+    pipe_width: int | None = None,
+) -> None:
+    """Print a table to stdout; only columns after those of numbers may be folded.
+
+    `pipe_width` is how wide it may be where stdout is no terminal, which has a width of its own.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, box=None, title_justify="left")
+    for i, column in enumerate(columns):
+        # Names, before the numbers, have to stay in one piece.
+        folds = i >= numbers.stop
+        table.add_column(
+            column,
+            overflow="fold" if folds else "ellipsis",
+            justify="right" if i in numbers else "left",
+            no_wrap=not folds,
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    (console if console.is_terminal else Console(width=pipe_width)).print(table)
 
 
 def show_warnings_plainly() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import options
-from trustvlm.cli.console import note, remarks, write_json
+from trustvlm.cli.console import note, print_table, remarks, write_json
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.cross_validate import CrossValidation
@@ -67,23 +67,18 @@ def crossvalidate(
 
 
 def _print(validated: CrossValidation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
 
-    table = Table(
-        title=f"{len(validated.labels)} examples, {validated.folds} folds",
-        box=None,
-        title_justify="left",
-    )
-    table.add_column("Score\n", no_wrap=True)
-    for column in NARROW_COLUMNS:
-        table.add_column(f"{column.short_title}\n{column.unit}", justify="right", no_wrap=True)
+    rows = []
     for name in by_aurc(validated.metrics):
         values = (column.value(validated.metrics[name]) for column in NARROW_COLUMNS)
-        table.add_row(name, *(number(value, undefined="-") for value in values))
-    Console().print(table)
+        rows.append([name, *(number(value, undefined="-") for value in values)])
+    print_table(
+        ["Score\n", *(f"{column.short_title}\n{column.unit}" for column in NARROW_COLUMNS)],
+        rows,
+        numbers=range(1, 1 + len(NARROW_COLUMNS)),
+        title=f"{len(validated.labels)} examples, {validated.folds} folds",
+    )
 
 
 def _verdict(validated: CrossValidation) -> str:

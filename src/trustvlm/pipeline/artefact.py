@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
+from trustvlm.serialization import first_invalid
 
 FORMAT_VERSION = 1
 _FORMAT = "trustvlm.model"
@@ -179,12 +180,12 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, NDArra
         # In strict mode only JSON has tuples: there they are lists.
         manifest = Manifest.model_validate_json(json.dumps(stored), strict=True)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        field = ".".join(map(str, wrong[0]["loc"]))
-        more = f" (and {len(wrong) - 1} more fields)" if len(wrong) > 1 else ""
+        field, wrong = first_invalid(error)
+        others = error.error_count() - 1
+        more = f" (and {others} more fields)" if others else ""
         raise ArtefactError(
-            f"{file} is not complete: its field `{field}` is missing or misstated: "
-            f"{wrong[0]['msg']}{more}. {_REMEDY}"
+            f"{file} is not complete: its field `{field}` is missing or misstated: {wrong}{more}. "
+            f"{_REMEDY}"
         ) from error
     _check_arrays(Path(path), manifest, arrays)
     return manifest, arrays
@@ -387,15 +388,13 @@ def _put(fresh: Path, path: Path, older: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Let two folders change places in one step; False where this system cannot."""
-    name, flag = {
-        "linux": ("renameat2", 2),  # RENAME_EXCHANGE
-        "darwin": ("renameatx_np", 2),  # RENAME_SWAP
-    }.get(sys.platform, ("", 0))
-    here = {"linux": -100, "darwin": -2}.get(sys.platform, 0)  # AT_FDCWD
+    calls = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}  # with AT_FDCWD
+    name, here = calls.get(sys.platform, ("", 0))
     rename = getattr(ctypes.CDLL(None), name, None) if name else None
     if rename is None:
         return False
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(flag)) == 0)
+    swap = ctypes.c_uint(2)  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _clear(workspace: Path) -> None:

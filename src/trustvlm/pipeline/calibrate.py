@@ -14,7 +14,7 @@ from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.predict import explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,

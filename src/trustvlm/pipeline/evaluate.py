@@ -19,7 +19,7 @@ from trustvlm.images import LabelledSource
 from trustvlm.metrics import Evaluation
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.cross_validate import measure
-from trustvlm.pipeline.explain import explain
+from trustvlm.pipeline.predict import explain, verdicts_with_shots
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
@@ -30,7 +30,7 @@ from trustvlm.pipeline.records import (
 )
 from trustvlm.pipeline.shot_quality import ShotHealth
 from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
-from trustvlm.pipeline.verdict import Verdicts, failures_of, verdicts_with_shots
+from trustvlm.pipeline.verdict import Verdicts, failures_of
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
 from trustvlm.serialization import nan_to_null
 

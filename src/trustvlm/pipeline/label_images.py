@@ -11,8 +11,9 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import Source, open_images, read_classes
 from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.predict import verdicts_without_shots
 from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encode_images
-from trustvlm.pipeline.verdict import Verdicts, in_order, verdicts_without_shots
+from trustvlm.pipeline.verdict import Verdicts, in_order
 from trustvlm.scores import Evidence, apply, zero_shot_logits
 from trustvlm.scores.transductive import batch_weight, unlabelled_logits
 

@@ -1,18 +1,30 @@
-"""A fitted model, made ready once to judge any number of images."""
+"""From the evidence on images to verdicts: what text and examples say, the decision, the reason.
+
+Whether a label is accepted is decided here, by `verdicts_with_shots` and `verdicts_without_shots`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODThreshold
-from trustvlm.pipeline.explain import explain
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
-from trustvlm.pipeline.state import FittedModel
-from trustvlm.pipeline.verdict import Verdict, in_order, verdicts_with_shots
-from trustvlm.scores import Evidence, prepare
+from trustvlm.pipeline.state import Calibration, FittedModel
+from trustvlm.pipeline.verdict import Verdict, in_order
+from trustvlm.risk_control.goals import accept_on_agreement
+from trustvlm.scores import Evidence, ScoreResult, prepare
+from trustvlm.scores.arrays import pick, softmax
+from trustvlm.scores.evidence import prototype_similarities
+
+# A fitted model, made ready once to judge any number of images.
 
 
 class Predictor:
@@ -82,3 +94,365 @@ class Predictor:
             with profile.stage("scores"):
                 verdicts = self.judge(encoded)
             yield encoded, verdicts
+
+
+# What text and example images say of a prediction, side by side.
+
+
+@dataclass(frozen=True)
+class PredictionEvidence:
+    """What text and examples say about the predictions for n images.
+
+    Attributes
+    ----------
+    text_score
+        `(n,)` softmax probability of the predicted class.
+    image_score
+        `(n,)` cosine with the prototype of the predicted class, NaN if it has none.
+    text_choice
+        `(n,)` class that the text side alone would choose.
+    nearest
+        `(n,)` class of the most similar prototype, -1 if there is none at all.
+    nearest_score
+        `(n,)` its cosine, NaN if there is none.
+    is_ood
+        `(n,)` bool, whether even that is so low that the image is out-of-distribution.
+    ood_threshold
+        Where it becomes so low.
+    runner_up
+        `(n,)` class to consider instead: the nearest one if it is not the predicted one, else the
+        most probable other one; -1 if there is a single class.
+    runner_up_text, runner_up_image
+        `(n,)` its probability and cosine, NaN where there is none.
+    """
+
+    text_score: NDArray[np.float64]
+    image_score: NDArray[np.float64]
+    text_choice: NDArray[np.int64]
+    nearest: NDArray[np.int64]
+    nearest_score: NDArray[np.float64]
+    is_ood: NDArray[np.bool_]
+    ood_threshold: OODThreshold
+    runner_up: NDArray[np.int64]
+    runner_up_text: NDArray[np.float64]
+    runner_up_image: NDArray[np.float64]
+
+
+def explain(
+    evidence: Evidence, prediction: NDArray[np.int64], ood_threshold: OODThreshold | None = None
+) -> PredictionEvidence:
+    """Compare predictions with what the text side and the image side say.
+
+    Parameters
+    ----------
+    evidence
+        Logits of n images; features and prototypes where there are any.
+    prediction
+        `(n,)` class indices, from any score.
+    ood_threshold
+        Where an image resembles none of the classes; by default every image resembles one.
+
+    Examples
+    --------
+    >>> shown = explain(Evidence.of(logits=[[2.0, 0.0]]), np.array([0]))
+    >>> shown.text_score.round(3), shown.runner_up, shown.nearest
+    (array([0.881]), array([1]), array([-1]))
+    """
+    threshold = ood_threshold or OODThreshold()
+    n, n_classes = evidence.logits.shape
+    p = softmax(evidence.logits)
+    similarities = np.full((n, n_classes), np.nan)
+    if evidence.bank is not None and evidence.features is not None:
+        similarities = prototype_similarities(evidence)
+    comparable = ~np.isnan(similarities).all(axis=1)
+    filled = np.where(np.isnan(similarities), -np.inf, similarities)
+    nearest = np.where(comparable, filled.argmax(axis=1), -1)
+    others = p.copy()
+    np.put_along_axis(others, prediction[:, None], -1.0, axis=1)
+    by_text = others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
+    runner_up = np.where(comparable & (nearest != prediction), nearest, by_text)
+    nearest_score = _at(similarities, nearest)
+    return PredictionEvidence(
+        text_score=_at(p, prediction),
+        image_score=_at(similarities, prediction),
+        text_choice=evidence.logits.argmax(axis=1),
+        nearest=nearest,
+        nearest_score=nearest_score,
+        is_ood=threshold.is_ood(nearest_score),
+        ood_threshold=threshold,
+        runner_up=runner_up,
+        runner_up_text=_at(p, runner_up),
+        runner_up_image=_at(similarities, runner_up),
+    )
+
+
+def _at(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    values = np.take_along_axis(table, np.maximum(columns, 0)[:, None], axis=1)[:, 0]
+    return np.where(columns >= 0, values, np.nan)
+
+
+# Why a verdict is what it is, in plain words.
+
+
+def reasons(
+    prediction: NDArray[np.int64], shown: PredictionEvidence, class_names: Sequence[str]
+) -> list[str]:
+    """Put the evidence for n predictions into one sentence each.
+
+    Examples
+    --------
+    >>> evidence = Evidence.of(logits=[[2.0, 0.0]], features=[[0.0, 1.0]],
+    ...                        support_features=[[1.0, 0.0], [0.0, 1.0]], support_labels=[0, 1])
+    >>> prediction = np.array([0])
+    >>> reasons(prediction, explain(evidence, prediction), ["a", "b"])[0][:48]
+    "the image resembles the examples of 'b' (1.00) m"
+    """
+    sentences = []
+    for i, c in enumerate(prediction):
+        sentence = _comparison(i, int(c), shown, class_names)
+        if shown.is_ood[i]:
+            # What it resembles most says little then, but still says why the label is what it is.
+            threshold = shown.ood_threshold
+            sentence = (
+                "the image resembles none of the classes: even "
+                f"'{class_names[int(shown.nearest[i])]}' only {shown.nearest_score[i]:.2f}, where "
+                f"at most {100 * threshold.false_flags:.1f} % of example images have less than "
+                f"{threshold.below:.2f}; {sentence}"
+            )
+        sentences.append(sentence)
+    return sentences
+
+
+def with_threshold(
+    reasons: Sequence[str],
+    confidence: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    *,
+    is_ood: NDArray[np.bool_] | None = None,
+) -> list[str]:
+    """Put before each reason whether the confidence reaches its threshold, NaN for none.
+
+    Out-of-distribution images are reviewed whatever their confidence: their reason says so.
+
+    Examples
+    --------
+    >>> for why in with_threshold(["why"] * 3, np.array([1.5, 1, 1]), np.array([1.2, 1.2, np.nan])):
+    ...     print(why)
+    confidence 1.5 reaches the threshold 1.2: why
+    confidence 1 is below the threshold 1.2: why
+    no threshold is certified: why
+    """
+    whole = []
+    for i, why in enumerate(reasons):
+        if is_ood is not None and is_ood[i]:
+            whole.append(why)
+            continue
+        c, t = float(confidence[i]), float(threshold[i])
+        # As many digits as it takes to tell the two apart.
+        digits = next((d for d in (4, 6, 9) if f"{c:.{d}g}" != f"{t:.{d}g}"), 17)
+        if np.isnan(t):
+            begin = "no threshold is certified"
+        elif c >= t:
+            begin = f"confidence {c:.{digits}g} reaches the threshold {t:.{digits}g}"
+        else:
+            begin = f"confidence {c:.{digits}g} is below the threshold {t:.{digits}g}"
+        whole.append(f"{begin}: {why}")
+    return whole
+
+
+def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
+    label, runner_up = names[c], int(shown.runner_up[i])
+    text, image = shown.text_score[i], shown.image_score[i]
+    nearest = int(shown.nearest[i])
+    if np.isnan(image):
+        why = f"there are no example images of '{label}', so only the text supports it ({text:.2f})"
+        if nearest >= 0:
+            why += (
+                f"; among the classes with examples the image resembles '{names[nearest]}' most "
+                f"({shown.nearest_score[i]:.2f})"
+            )
+        return why
+    if nearest != c:
+        return (
+            f"the image resembles the examples of '{names[nearest]}' "
+            f"({shown.nearest_score[i]:.2f}) more than those of '{label}' ({image:.2f}), "
+            "the predicted class"
+        )
+    text_choice = int(shown.text_choice[i])
+    if text_choice != c:
+        return (
+            f"the image resembles the examples of '{label}' most ({image:.2f}), which outweighs "
+            f"the text's choice of '{names[text_choice]}'"
+        )
+    if runner_up < 0:
+        return f"the image resembles the examples of '{label}' ({image:.2f}), the only class"
+    other, rival = names[runner_up], shown.runner_up_image[i]
+    compared = "" if np.isnan(rival) else f", '{other}' {rival:.2f}"
+    agreement = f"text and examples agree on '{label}' (examples {image:.2f}{compared})"
+    if text < 0.5:
+        agreement += (
+            f"; the text alone is unsure ({text:.2f}, '{other}' {shown.runner_up_text[i]:.2f})"
+        )
+    return agreement
+
+
+# The same where there are no shots, and images are compared with each other.
+
+
+def reason_without_shots(
+    label: int,
+    text_choice: int,
+    choice: int,
+    text: NDArray[np.float64],
+    names: Sequence[str],
+    *,
+    sure: bool,
+) -> str:
+    """Say in one sentence what the text, and the images that one resembles, say of it.
+
+    Parameters
+    ----------
+    label, text_choice, choice
+        Index of the predicted class, and of those that the text alone and the images together
+        would choose.
+    text
+        `(C,)` softmax probabilities of the text.
+    names
+        Of the C classes.
+    sure
+        Whether the label is more likely right than wrong.
+    """
+    if len(names) == 1:
+        return f"'{names[0]}' is the only class to choose from: there is nothing to compare it with"
+    if choice != label:
+        return (
+            f"the text says '{names[label]}' ({text[label]:.2f}), but the images that this one "
+            f"resembles are '{names[choice]}'"
+        )
+    if text_choice != label:
+        return (
+            f"the images that this one resembles are '{names[label]}', which outweighs the text's "
+            f"choice of '{names[text_choice]}' ({text[text_choice]:.2f})"
+        )
+    agreement = f"the text and the images that this one resembles agree on '{names[label]}'"
+    if text[label] < 0.5:
+        agreement += f"; the text alone is unsure ({text[label]:.2f})"
+    return agreement if sure else f"{agreement}; even so it is less likely right than wrong"
+
+
+# The decision: `accept` or `review`, and the sentence that says why.
+
+
+def verdicts_with_shots(
+    result: ScoreResult,
+    shown: PredictionEvidence,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    calibration: Calibration | None = None,
+) -> list[Verdict]:
+    """Combine a score's result with what text and example images say into n verdicts.
+
+    A label is accepted if its confidence reaches the threshold of the calibration and the image is
+    not out-of-distribution; without a certified rule as `risk_control.goals.accept_on_agreement`
+    says.
+    """
+    sentences = reasons(result.prediction, shown, class_names)
+    thresholds = None if calibration is None else calibration.thresholds(result)
+    if thresholds is None:
+        accepted = accept_on_agreement(result.prediction, shown.nearest, shown.is_ood)
+    else:
+        accepted = (result.confidence >= thresholds) & ~shown.is_ood
+        sentences = with_threshold(sentences, result.confidence, thresholds, is_ood=shown.is_ood)
+    p_correct = np.full(len(paths), math.nan)
+    if calibration is not None:
+        p_correct = calibration.p_correct(result)
+    return _rows(
+        paths,
+        class_names,
+        result,
+        accepted=accepted,
+        p_correct=p_correct,
+        text_score=shown.text_score,
+        image_score=shown.image_score,
+        runner_up=shown.runner_up,
+        sentences=sentences,
+    )
+
+
+def verdicts_without_shots(
+    result: ScoreResult,
+    logits: NDArray[np.float64],
+    together: NDArray[np.float64],
+    paths: Sequence[str],
+    class_names: Sequence[str],
+) -> list[Verdict]:
+    """Combine a score's result on n images that verify each other into n verdicts.
+
+    A label is accepted if the text and the images together choose it, and it is more likely right
+    than wrong; where there is a single class, nothing verifies it.
+
+    Parameters
+    ----------
+    result
+        Of a score without shots, with confidences above 0 where a label is more likely right.
+    logits, together
+        `(n, C)` what the text says, and what it says once the images have been compared.
+    paths, class_names
+        Of the n images and the C classes.
+    """
+    text, several = softmax(logits), len(class_names) > 1
+    text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
+    others = together.copy()
+    np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
+    sure = result.confidence > 0
+    agree = (result.prediction == choice) & (choice == text_choice) & several
+    return _rows(
+        paths,
+        class_names,
+        result,
+        accepted=agree & sure,
+        p_correct=np.full(len(paths), math.nan),
+        text_score=pick(text, result.prediction),
+        image_score=np.full(len(paths), math.nan),
+        runner_up=others.argmax(axis=1) if several else np.full(len(paths), -1),
+        sentences=[
+            reason_without_shots(
+                int(label),
+                int(text_choice[i]),
+                int(choice[i]),
+                text[i],
+                class_names,
+                sure=bool(sure[i]),
+            )
+            for i, label in enumerate(result.prediction)
+        ],
+    )
+
+
+def _rows(
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    result: ScoreResult,
+    *,
+    accepted: NDArray[np.bool_],
+    p_correct: NDArray[np.float64],
+    text_score: NDArray[np.float64],
+    image_score: NDArray[np.float64],
+    runner_up: NDArray[np.int64],
+    sentences: Sequence[str],
+) -> list[Verdict]:
+    return [
+        Verdict(
+            path=path,
+            label=class_names[result.prediction[i]],
+            confidence=float(result.confidence[i]),
+            p_correct=float(p_correct[i]),
+            decision="accept" if accepted[i] else "review",
+            text_score=float(text_score[i]),
+            image_score=float(image_score[i]),
+            runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",
+            reason=sentences[i],
+            error="",
+        )
+        for i, path in enumerate(paths)
+    ]

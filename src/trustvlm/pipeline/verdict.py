@@ -1,7 +1,4 @@
-"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason.
-
-Whether a label is accepted is decided here, by `verdicts_with_shots` and `verdicts_without_shots`.
-"""
+"""Verdicts: one row per image, in input order, with a label, its trust, a decision and a reason."""
 
 from __future__ import annotations
 
@@ -16,26 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
-from trustvlm.pipeline.explain import (
-    PredictionEvidence,
-    reason_without_shots,
-    reasons,
-    with_threshold,
-)
 from trustvlm.pipeline.records import EncodedImages
-from trustvlm.pipeline.state import Calibration
-from trustvlm.risk_control.goals import accept_on_agreement
-from trustvlm.scores import ScoreResult
-from trustvlm.scores.arrays import pick, softmax
 from trustvlm.serialization import nan_to_null
 
 
@@ -221,124 +205,6 @@ def in_order(images: EncodedImages[Any], verdicts: Sequence[Verdict]) -> list[Ve
     return [
         next(judged) if error is None else error_verdict(path, error)
         for path, error in zip(images.paths, images.errors, strict=True)
-    ]
-
-
-# The decision: `accept` or `review`, and the sentence that says why.
-
-
-def verdicts_with_shots(
-    result: ScoreResult,
-    shown: PredictionEvidence,
-    paths: Sequence[str],
-    class_names: Sequence[str],
-    calibration: Calibration | None = None,
-) -> list[Verdict]:
-    """Combine a score's result with what text and example images say into n verdicts.
-
-    A label is accepted if its confidence reaches the threshold of the calibration and the image is
-    not out-of-distribution; without a certified rule as `risk_control.goals.accept_on_agreement`
-    says.
-    """
-    sentences = reasons(result.prediction, shown, class_names)
-    thresholds = None if calibration is None else calibration.thresholds(result)
-    if thresholds is None:
-        accepted = accept_on_agreement(result.prediction, shown.nearest, shown.is_ood)
-    else:
-        accepted = (result.confidence >= thresholds) & ~shown.is_ood
-        sentences = with_threshold(sentences, result.confidence, thresholds, is_ood=shown.is_ood)
-    p_correct = np.full(len(paths), math.nan)
-    if calibration is not None:
-        p_correct = calibration.p_correct(result)
-    return _rows(
-        paths,
-        class_names,
-        result,
-        accepted=accepted,
-        p_correct=p_correct,
-        text_score=shown.text_score,
-        image_score=shown.image_score,
-        runner_up=shown.runner_up,
-        sentences=sentences,
-    )
-
-
-def verdicts_without_shots(
-    result: ScoreResult,
-    logits: NDArray[np.float64],
-    together: NDArray[np.float64],
-    paths: Sequence[str],
-    class_names: Sequence[str],
-) -> list[Verdict]:
-    """Combine a score's result on n images that verify each other into n verdicts.
-
-    A label is accepted if the text and the images together choose it, and it is more likely right
-    than wrong; where there is a single class, nothing verifies it.
-
-    Parameters
-    ----------
-    result
-        Of a score without shots, with confidences above 0 where a label is more likely right.
-    logits, together
-        `(n, C)` what the text says, and what it says once the images have been compared.
-    paths, class_names
-        Of the n images and the C classes.
-    """
-    text, several = softmax(logits), len(class_names) > 1
-    text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
-    others = together.copy()
-    np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
-    sure = result.confidence > 0
-    agree = (result.prediction == choice) & (choice == text_choice) & several
-    return _rows(
-        paths,
-        class_names,
-        result,
-        accepted=agree & sure,
-        p_correct=np.full(len(paths), math.nan),
-        text_score=pick(text, result.prediction),
-        image_score=np.full(len(paths), math.nan),
-        runner_up=others.argmax(axis=1) if several else np.full(len(paths), -1),
-        sentences=[
-            reason_without_shots(
-                int(label),
-                int(text_choice[i]),
-                int(choice[i]),
-                text[i],
-                class_names,
-                sure=bool(sure[i]),
-            )
-            for i, label in enumerate(result.prediction)
-        ],
-    )
-
-
-def _rows(
-    paths: Sequence[str],
-    class_names: Sequence[str],
-    result: ScoreResult,
-    *,
-    accepted: NDArray[np.bool_],
-    p_correct: NDArray[np.float64],
-    text_score: NDArray[np.float64],
-    image_score: NDArray[np.float64],
-    runner_up: NDArray[np.int64],
-    sentences: Sequence[str],
-) -> list[Verdict]:
-    return [
-        Verdict(
-            path=path,
-            label=class_names[result.prediction[i]],
-            confidence=float(result.confidence[i]),
-            p_correct=float(p_correct[i]),
-            decision="accept" if accepted[i] else "review",
-            text_score=float(text_score[i]),
-            image_score=float(image_score[i]),
-            runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",
-            reason=sentences[i],
-            error="",
-        )
-        for i, path in enumerate(paths)
     ]
 
 

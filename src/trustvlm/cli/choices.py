@@ -1,0 +1,228 @@
+"""`trustvlm models`, `datasets` and `scores`: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trustvlm.cli.console import print_table
+from trustvlm.cli.options import Plugins, load_plugins
+
+if TYPE_CHECKING:
+    from trustvlm.datasets import DatasetSpec, DatasetStatus, Split
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+EPILOGS = {
+    "models": "Example:  trustvlm models",
+    "datasets": "Example:  trustvlm datasets --root /data\n\n"
+    "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt",
+    "scores": "Example:  trustvlm scores --json",
+}
+
+
+def _print_json(rows: list[dict[str, Any]]) -> None:
+    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+# `trustvlm models`: every model that has a short name.
+
+_ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
+
+
+def models(
+    as_json: AsJson = False,
+    plugins: Plugins = None,
+) -> None:
+    """List the models that have a short name, and how to name any other.
+
+    `--vlm` names the model that predicts, `--vision` the encoder that verifies.
+    """
+    from trustvlm.models import backends, presets
+    from trustvlm.plugins import origin
+
+    load_plugins(plugins)
+    if as_json:
+        _print_json([asdict(preset) for preset in presets()])
+        return
+    rows = [[p.name, _ROLES[p.role], p.about, _extra(p.extra)] for p in presets()]
+    patterns: dict[str, list[str]] = {}
+    for backend in backends():
+        role = "both" if len(backend.roles) > 1 else backend.roles[0]
+        if origin(backend.load):
+            rows.append([backend.pattern, _ROLES[role], backend.summary, _extra(backend.extra)])
+        elif backend.form:
+            patterns.setdefault(role, []).append(backend.pattern)
+    print_table(["name", "for", "what", "needs"], rows)
+    typer.echo(
+        f"\nBesides: {', '.join(patterns['both'])}, and for --vision also "
+        f"{', '.join(patterns['vision'])}; #cls after a vision model takes its class token instead "
+        "of the mean over all tokens."
+    )
+
+
+def _extra(name: str) -> str:
+    return f"trustvlm[{name}]" if name else ""
+
+
+# `trustvlm datasets`: the sets of the paper, and which of them are on this disk.
+
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def datasets(
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder above the sets; reports how complete each is."),
+    ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option("--splits", help="Folder of split_zhou_*.json, if not in the sets' folders."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            metavar="SET",
+            help="Print folder and name of every class of ImageNet, or of one of its variants, as "
+            "`trustvlm fit --classes FILE` reads them.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the 17 sets of the paper, or with --root, which of them are there and complete.
+
+    The directory layout is that of CoOp and TPT. Images are counted, not opened.
+    """
+    if classes is not None:
+        _print_classes(classes)
+        return
+    if root is None and splits is not None:
+        raise typer.BadParameter("Pass --root too: these are the split files of its sets.")
+    if root is None:
+        _print_catalogue(as_json)
+    else:
+        _print_status(root, splits, as_json)
+
+
+def _print_classes(name: str) -> None:
+    from trustvlm.datasets import imagenet_class_list
+
+    classes = imagenet_class_list(name)
+    for pair in zip(classes.folders, classes.names, strict=True):
+        typer.echo("\t".join(pair))
+
+
+def _print_catalogue(as_json: bool) -> None:
+    from trustvlm.datasets import get, names
+
+    specs = [get(name) for name in names()]
+    if as_json:
+        _print_json([asdict(spec) for spec in specs])
+        return
+    rows = [
+        [
+            s.name,
+            str(s.n_classes),
+            *(str(s.counts.get(split, "")) for split in _SPLITS),
+            _folder(s),
+            _origin(s),
+        ]
+        for s in specs
+    ]
+    print_table(
+        ["set", "classes", *_SPLITS, "folder", "splits"], rows, numbers=range(1, 5), pipe_width=200
+    )
+    typer.echo("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
+
+
+def _folder(spec: DatasetSpec) -> str:
+    inside = spec.images or ", ".join(spec.split_folders.values())
+    return f"{spec.folder}/{inside}" if inside else spec.folder
+
+
+def _origin(spec: DatasetSpec) -> str:
+    if spec.split_file is not None:
+        return spec.split_file
+    if spec.layout == "variant lists":
+        return "variants.txt, images_variant_*.txt"
+    return "" if spec.shots_from == spec.name else f"shots: {spec.shots_from}, train"
+
+
+def _print_status(root: Path, splits: Path | None, as_json: bool) -> None:
+    from trustvlm.datasets import status
+    from trustvlm.images.references import shown
+
+    statuses = status(root, splits_dir=splits)
+    if as_json:
+        _print_json(
+            [
+                {**asdict(s), "folder": None if s.folder is None else shown(s.folder)}
+                for s in statuses
+            ]
+        )
+        return
+    rows = [
+        [
+            entry.name,
+            entry.state,
+            *(_count(entry, split) for split in _SPLITS),
+            "" if entry.folder is None else entry.folder.relative_to(root.expanduser()).as_posix(),
+        ]
+        for entry in statuses
+    ]
+    print_table(["set", "state", *_SPLITS, "folder"], rows, numbers=range(2, 5), pipe_width=200)
+    for entry in statuses:
+        if entry.state in ("partial", "counts differ"):
+            typer.echo(f"\n{entry.name}: {entry.state}")
+            for detail in entry.details:
+                typer.echo(f"    {detail}")
+    n_complete = sum(entry.state == "complete" for entry in statuses)
+    typer.echo(f"\n{n_complete} of {len(statuses)} sets are complete.")
+
+
+def _count(entry: DatasetStatus, split: Split) -> str:
+    if entry.state == "absent" or split not in entry.counts:
+        return ""
+    count = entry.counts[split]
+    return "?" if count is None else str(count)
+
+
+# `trustvlm scores`: every confidence score there is.
+
+
+def scores(
+    as_json: AsJson = False,
+) -> None:
+    """List the confidence scores: what each needs, its formula, and where it is from."""
+    from trustvlm.plugins import load_installed
+    from trustvlm.scores import get, names
+
+    load_installed()
+    entries = [get(name) for name in names()]
+    if as_json:
+        rows = [
+            {
+                "name": s.name,
+                "needs": list(s.needs),
+                "corrects": s.corrects,
+                "parameters": dict(s.parameters),
+                "formula": s.formula,
+                "source": s.source,
+                "summary": s.summary,
+            }
+            for s in entries
+        ]
+        _print_json(rows)
+        return
+    for s in entries:
+        settings = ", ".join(f"{k}={v!r}" for k, v in s.parameters.items())
+        typer.echo(f"{s.name}" + (f" ({settings})" if settings else ""))
+        typer.echo(f"    {s.summary}")
+        typer.echo(f"    {s.formula}")
+        typer.echo(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")
