@@ -97,7 +97,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def is_damage(error: BaseException) -> bool:
     """Whether an error says that the file's content is damaged."""
-    # A table that the version number promises and that is missing is damage as well.
+    # A table that the version number implies and that is missing is damage as well.
     return isinstance(error, sqlite3.Error) and (
         _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         or str(error).startswith(("no such table", "no such column", "malformed"))

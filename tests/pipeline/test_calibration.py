@@ -217,7 +217,7 @@ def test_the_shots_alone_give_a_probability_and_promise_nothing(fitted, shots, p
     stored = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
     assert stored["calibration"]["data"]["source"] == "shots"
     assert "optimistic" in stored["calibration"]["statement"]
-    assert "no error rate is promised" in stored["decision_rule"]
+    assert "no error rate is guaranteed" in stored["decision_rule"]
     loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
     assert loaded.predict(photos).to_csv() == after.to_csv()
 

@@ -293,3 +293,10 @@ def test_an_image_that_never_decodes_is_a_row_in_its_place(shots, photos):
     good = [v for v in verdicts if not v.error]
     assert [v.to_row() for v in good] == [expected[v.path].to_row() for v in good]
     assert len(verdicts) == 16
+
+
+@pytest.mark.parametrize("act", ["fit", "label"])
+def test_a_missing_input_is_said_before_any_model_is_loaded(act, tmp_path):
+    model = TrustVLM(vlm="hf:org/not-there", classes=["a", "b"])
+    with pytest.raises(InputError, match=r"there is no '.*gone'"):
+        getattr(model, act)(tmp_path / "gone")

@@ -109,7 +109,7 @@ def encode_images(
     ------
     InputError
         If there is no encoder, `batch_size` or `workers` is below 1, or an encoder returns
-        another shape than it promises. What an encoder itself raises is passed on.
+        another shape than it states. What an encoder itself raises is passed on.
     """
     if not encoders:
         raise InputError("Expected at least one encoder, but got none.")
@@ -342,7 +342,7 @@ def encode_texts(
     Raises
     ------
     InputError
-        If the model returns another shape than it promises, or NaN or infinity. What the model
+        If the model returns another shape than it states, or NaN or infinity. What the model
         itself raises is passed on.
     """
     if isinstance(texts, str):

@@ -107,7 +107,7 @@ def _learner(state: ModelState, calibrator: str) -> Calibrator:
     if get(state.score).whole_batch:
         raise InputError(
             f"With the score `{state.score}` a verdict depends on the other images of its batch: "
-            "what holds on one batch cannot be promised of another. Calibrate another score."
+            "what holds on one batch cannot be guaranteed of another. Calibrate another score."
         )
     return Calibrator(calibrator).check()
 

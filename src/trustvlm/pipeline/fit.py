@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetun
 
 def fit(
     shots: LabelledSource,
-    embedder: Embedder,
+    load_embedder: Callable[[], Embedder],
     *,
     classes: ClassSource | None = None,
     prompt: PromptSource | None = None,
@@ -59,6 +59,8 @@ def fit(
 
     Parameters
     ----------
+    load_embedder
+        Loads the encoders, once the shots are listed: what is wrong with them is said at once.
     images
         Labelled images to select settings on: `select_on` of `TrustVLM.fit`.
 
@@ -74,6 +76,7 @@ def fit(
     if shots_per_class is not None:
         drawn = draw_shots(listed.labels, len(class_list), shots_per_class, draw=draw)
         listed = listed.select(drawn.indices)
+    embedder = load_embedder()
     encoders = embedder.encoders
     prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
     text_embeddings = embedder.embed_classes(class_list.names, prompts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _DISAGREEMENT = 0.5
 
 def label_images(
     images: Source,
-    embedder: Embedder,
+    load_embedder: Callable[[], Embedder],
     *,
     classes: ClassSource | None,
     prompt: PromptSource | None = None,
@@ -40,8 +41,10 @@ def label_images(
     """
     if classes is None:
         raise InputError("Expected `classes` to name what to look for: there are no shots here.")
-    class_list, vlm = read_classes(classes), embedder.encoders.vlm
-    encoded = encode_images(open_images(images), embedder, progress)
+    class_list, listed = read_classes(classes), open_images(images)
+    embedder = load_embedder()
+    vlm = embedder.encoders.vlm
+    encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
     if not len(readable):
         return Verdicts(in_order(encoded, []))

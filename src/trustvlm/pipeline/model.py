@@ -36,7 +36,7 @@ from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
 
 
-class _NotFittedError(InputError, AttributeError):
+class NotFittedError(InputError, AttributeError):
     """Nothing was learned yet, so that what is learned is no attribute either."""
 
 
@@ -199,7 +199,7 @@ class TrustVLM:
     @property
     def _fitted(self) -> ModelState:
         if self._learned is None:
-            raise _NotFittedError("This TrustVLM has no examples yet: call fit(shots) first.")
+            raise NotFittedError("This TrustVLM has no examples yet: call fit(shots) first.")
         return self._learned
 
     @property
@@ -311,7 +311,7 @@ class TrustVLM:
         check_selection(self.score, self.score_parameters or {}, select, select_on)
         state = fit(
             shots,
-            self.embedder,
+            lambda: self.embedder,
             classes=self.classes,
             prompt=self.prompt,
             score=self.score,
@@ -413,7 +413,7 @@ class TrustVLM:
         """
         return label_images(
             images,
-            self.embedder,
+            lambda: self.embedder,
             classes=self.classes,
             prompt=self.prompt,
             correct=correct,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FROM_SHOTS = (
     "P(correct) is from the shots alone, each judged without itself: optimistic where new images "
-    "differ from the shots; no error rate is promised"
+    "differ from the shots; no error rate is guaranteed"
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 

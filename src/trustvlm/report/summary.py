@@ -158,7 +158,7 @@ def cautions(evaluation: EvaluationResult) -> list[str]:
         notes.append(_decision_note(evaluation))
         notes.append(
             "Confidence is a score, not a probability; the figures hold for images like these "
-            "and promise nothing about others."
+            "and guarantee nothing about others."
         )
     if 0 < n < _FEW:
         notes.append(

@@ -103,7 +103,7 @@ ASSUMPTION = (
 UNCALIBRATED_RULE = (
     "uncalibrated: accept if the image resembles the example images of the predicted class more "
     "than those of any other class, and no less than example images do, otherwise review; no error "
-    "rate is promised"
+    "rate is guaranteed"
 )
 
 
