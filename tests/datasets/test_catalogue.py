@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from trustvlm import datasets
-from trustvlm.datasets.catalogue import CATALOGUE, mask
+from trustvlm.datasets.catalogue import mask, read_catalogue
 from trustvlm.exceptions import InputError
 
 # Folder, image folder, split file, classes, train, val, test.
@@ -91,7 +91,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 
 def test_no_name_means_two_sets():
-    for spec in CATALOGUE:
+    for spec in read_catalogue():
         for said in (spec.name, spec.title, *spec.folders):
             assert datasets.get(said) is spec
 

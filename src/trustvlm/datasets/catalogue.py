@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -82,231 +83,14 @@ class DatasetSpec:
         return tuple(self.counts)
 
 
-# The 17 sets on which TrustVLM (arXiv 2505.23745) is evaluated.
-#
-# Counts: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022, for the sets with a
-# `split_zhou_*.json`; the papers of the sets for the others. Weights and temperatures: the released
-# commands of TrustVLM.
-
-_UNSTATED = "No licence stated; research use."
-_IMAGENET_TERMS = "Images of ImageNet's kind, collected from the web. "
-
-CATALOGUE: tuple[DatasetSpec, ...] = (
-    DatasetSpec(
-        name="flowers102",
-        title="Flowers102",
-        layout="split file",
-        folders=("Flower102", "oxford_flowers"),
-        images="jpg",
-        split_file="split_zhou_OxfordFlowers.json",
-        n_classes=102,
-        counts={"train": 4093, "val": 1633, "test": 2463},
-        temperature=0.01,
-        citation="Nilsback and Zisserman, Automated Flower Classification, ICVGIP 2008",
-        terms=_UNSTATED,
-    ),
-    DatasetSpec(
-        name="dtd",
-        title="DTD",
-        layout="split file",
-        folders=("DTD", "dtd"),
-        images="images",
-        split_file="split_zhou_DescribableTextures.json",
-        n_classes=47,
-        counts={"train": 2820, "val": 1128, "test": 1692},
-        temperature=0.01,
-        citation="Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
-        terms="For research purposes.",
-    ),
-    DatasetSpec(
-        name="pets",
-        title="Oxford Pets",
-        layout="split file",
-        folders=("OxfordPets", "oxford_pets"),
-        images="images",
-        split_file="split_zhou_OxfordPets.json",
-        n_classes=37,
-        counts={"train": 2944, "val": 736, "test": 3669},
-        weight=0.1,
-        temperature=0.1,
-        citation="Parkhi et al., Cats and Dogs, CVPR 2012",
-        terms="CC BY-SA 4.0; the rights in the photographs stay with their owners.",
-    ),
-    DatasetSpec(
-        name="cars",
-        title="Stanford Cars",
-        layout="split file",
-        folders=("StanfordCars", "stanford_cars"),
-        split_file="split_zhou_StanfordCars.json",
-        n_classes=196,
-        counts={"train": 6509, "val": 1635, "test": 8041},
-        temperature=0.1,
-        citation="Krause et al., 3D Object Representations for Categorization, 3dRR 2013",
-        terms=_UNSTATED,
-    ),
-    DatasetSpec(
-        name="ucf101",
-        title="UCF101",
-        layout="split file",
-        folders=("UCF101", "ucf101"),
-        images="UCF-101-midframes",
-        split_file="split_zhou_UCF101.json",
-        n_classes=101,
-        counts={"train": 7639, "val": 1898, "test": 3783},
-        temperature=0.01,
-        citation="Soomro et al., UCF101: 101 Human Actions Classes, arXiv 1212.0402",
-        terms=_UNSTATED,
-    ),
-    DatasetSpec(
-        name="caltech101",
-        title="Caltech101",
-        layout="split file",
-        folders=("Caltech101", "caltech-101"),
-        images="101_ObjectCategories",
-        split_file="split_zhou_Caltech101.json",
-        n_classes=100,
-        counts={"train": 4128, "val": 1649, "test": 2465},
-        temperature=0.01,
-        citation="Fei-Fei et al., Learning Generative Visual Models, CVPR Workshop 2004",
-        terms="CC BY 4.0.",
-    ),
-    DatasetSpec(
-        name="food101",
-        title="Food101",
-        layout="split file",
-        folders=("Food101", "food-101"),
-        images="images",
-        split_file="split_zhou_Food101.json",
-        n_classes=101,
-        counts={"train": 50500, "val": 20200, "test": 30300},
-        temperature=0.1,
-        citation="Bossard et al., Food-101, ECCV 2014",
-        terms="Photographs of Foodspotting's users; scientific fair use.",
-    ),
-    DatasetSpec(
-        name="sun397",
-        title="SUN397",
-        layout="split file",
-        folders=("SUN397", "sun397"),
-        images="SUN397",
-        split_file="split_zhou_SUN397.json",
-        n_classes=397,
-        counts={"train": 15880, "val": 3970, "test": 19850},
-        temperature=0.01,
-        citation="Xiao et al., SUN Database, CVPR 2010",
-        terms=_UNSTATED,
-    ),
-    DatasetSpec(
-        name="eurosat",
-        title="EuroSAT",
-        layout="split file",
-        folders=("eurosat", "EuroSAT"),
-        images="2750",
-        split_file="split_zhou_EuroSAT.json",
-        n_classes=10,
-        counts={"train": 13500, "val": 5400, "test": 8100},
-        temperature=0.01,
-        citation="Helber et al., EuroSAT, IEEE JSTARS 2019",
-        terms="MIT.",
-    ),
-    DatasetSpec(
-        name="aircraft",
-        title="FGVC-Aircraft",
-        layout="variant lists",
-        folders=("fgvc_aircraft", "fgvc-aircraft-2013b/data"),
-        images="images",
-        n_classes=100,
-        counts={"train": 3334, "val": 3333, "test": 3333},
-        temperature=0.01,
-        citation="Maji et al., Fine-Grained Visual Classification of Aircraft, arXiv 1306.5151",
-        terms="For non-commercial research.",
-    ),
-    DatasetSpec(
-        name="imagenet",
-        title="ImageNet",
-        layout="class folders",
-        folders=("ImageNet", "ImageNet/images", "imagenet/images", "imagenet"),
-        n_classes=1000,
-        counts={"train": 1_281_167, "test": 50_000},
-        split_folders={"train": "train", "test": "val"},
-        citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
-        terms="For non-commercial research and education.",
-    ),
-    DatasetSpec(
-        name="imagenet-a",
-        title="ImageNet-A",
-        layout="class folders",
-        folders=("imagenet-a", "imagenet-adversarial/imagenet-a"),
-        subset="a",
-        n_classes=200,
-        counts={"test": 7500},
-        shots_from="imagenet",
-        citation="Hendrycks et al., Natural Adversarial Examples, CVPR 2021",
-        terms=_IMAGENET_TERMS + "The repository is under MIT.",
-    ),
-    DatasetSpec(
-        name="imagenet-r",
-        title="ImageNet-R",
-        layout="class folders",
-        folders=("imagenet-r", "imagenet-rendition/imagenet-r"),
-        subset="r",
-        n_classes=200,
-        counts={"test": 30_000},
-        shots_from="imagenet",
-        citation="Hendrycks et al., The Many Faces of Robustness, ICCV 2021",
-        terms=_IMAGENET_TERMS + _UNSTATED,
-    ),
-    DatasetSpec(
-        name="imagenet-v2",
-        title="ImageNet-V2",
-        layout="numbered folders",
-        folders=(
-            "imagenetv2-matched-frequency-format-val",
-            "imagenetv2/imagenetv2-matched-frequency-format-val",
-        ),
-        n_classes=1000,
-        counts={"test": 10_000},
-        shots_from="imagenet",
-        citation="Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019",
-        terms=_IMAGENET_TERMS + "The repository is under MIT.",
-    ),
-    DatasetSpec(
-        name="imagenet-sketch",
-        title="ImageNet-Sketch",
-        layout="class folders",
-        folders=(
-            "ImageNet-Sketch",
-            "ImageNet-Sketch/sketch",
-            "imagenet-sketch/images",
-            "imagenet-sketch",
-        ),
-        n_classes=1000,
-        counts={"test": 50_889},
-        shots_from="imagenet",
-        citation="Wang et al., Learning Robust Global Representations, NeurIPS 2019",
-        terms=_IMAGENET_TERMS + "The repository is under MIT.",
-    ),
-    DatasetSpec(
-        name="cifar10",
-        title="CIFAR-10",
-        layout="pickles",
-        folders=("cifar-10-batches-py",),
-        n_classes=10,
-        counts={"train": 50_000, "test": 10_000},
-        citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-        terms=_UNSTATED,
-    ),
-    DatasetSpec(
-        name="cifar100",
-        title="CIFAR-100",
-        layout="pickles",
-        folders=("cifar-100-python",),
-        n_classes=100,
-        counts={"train": 50_000, "test": 10_000},
-        citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-        terms=_UNSTATED,
-    ),
-)
+@cache
+def read_catalogue() -> tuple[DatasetSpec, ...]:
+    """Return the facts of the 17 sets, in the paper's order; `catalogue.toml` is read once."""
+    text = files(__package__).joinpath("catalogue.toml").read_text("utf-8")
+    return tuple(
+        DatasetSpec(**facts | {"folders": tuple(facts["folders"])})
+        for facts in tomllib.loads(text)["dataset"]
+    )
 
 
 def names() -> tuple[str, ...]:
@@ -317,7 +101,7 @@ def names() -> tuple[str, ...]:
     >>> names()[:3], len(names())
     (('flowers102', 'dtd', 'pets'), 17)
     """
-    return tuple(spec.name for spec in CATALOGUE)
+    return tuple(spec.name for spec in read_catalogue())
 
 
 def get(name: str) -> DatasetSpec:
@@ -338,7 +122,7 @@ def get(name: str) -> DatasetSpec:
     >>> get("OxfordPets").name, get("ImageNet-V2").folder
     ('pets', 'imagenetv2-matched-frequency-format-val')
     """
-    for spec in CATALOGUE:
+    for spec in read_catalogue():
         if bare(name) in map(bare, (spec.name, spec.title, *spec.folders)):
             return spec
     guess = did_you_mean(name.lower(), names(), n=1).capitalize()

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.datasets.catalogue import CATALOGUE, DatasetSpec, Split, get, mask
+from trustvlm.datasets.catalogue import DatasetSpec, Split, get, mask, read_catalogue
 from trustvlm.datasets.cifar import read_cifar
 from trustvlm.datasets.layout import (
     Images,
@@ -332,7 +332,7 @@ def status(
     root: str | os.PathLike[str],
     *,
     splits_dir: str | os.PathLike[str] | None = None,
-    specs: Iterable[DatasetSpec] = CATALOGUE,
+    specs: Iterable[DatasetSpec] | None = None,
 ) -> list[DatasetStatus]:
     """Look for every set under a folder; folders are listed, images are not opened.
 
@@ -343,7 +343,7 @@ def status(
     splits_dir
         Where `split_zhou_*.json` lie, if not in the folders of the sets.
     specs
-        Which sets to look for.
+        Which sets to look for; None for all 17.
 
     Raises
     ------
@@ -358,7 +358,8 @@ def status(
     """
     top = checked_folder(root, "root")
     splits = None if splits_dir is None else checked_folder(splits_dir, "splits_dir")
-    return [_status(spec, top, splits) for spec in specs]
+    wanted = read_catalogue() if specs is None else specs
+    return [_status(spec, top, splits) for spec in wanted]
 
 
 def _status(spec: DatasetSpec, root: Path, splits_dir: Path | None) -> DatasetStatus:
