@@ -14,7 +14,7 @@ from PIL import Image
 
 from trustvlm.demo import DemoPictures, credits, write_pictures
 from trustvlm.demo.pictures import CLEAN, CORRUPTIONS, Crop, corrupt, plan
-from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, Region
+from trustvlm.demo.sources import Region, read_classes, read_photographs
 from trustvlm.exceptions import InputError, MissingExtraError
 from trustvlm.images import content_hash, decode, find_images, find_labelled
 
@@ -44,10 +44,10 @@ def test_no_shot_shares_a_pixel_with_any_test_crop() -> None:
 def test_crops_lie_inside_the_regions_of_their_class_and_inside_the_photograph() -> None:
     shots, tests = plan()
     sizes = {}
-    for photograph in PHOTOGRAPHS:
+    for photograph in read_photographs():
         with Image.open(DATA / photograph.file) as image:
             sizes[photograph.file] = image.size
-    by_folder = {one.folder: one for one in CLASSES}
+    by_folder = {one.folder: one for one in read_classes()}
 
     def inside(crop: Crop, regions: tuple[Region, ...]) -> bool:
         r = crop.region
@@ -176,13 +176,13 @@ def test_a_corruption_changes_the_picture_and_keeps_its_size(corruption: str) ->
 
 
 def test_every_photograph_used_is_credited_with_a_free_licence() -> None:
-    used = {region.file for one in CLASSES for region in one.shots + one.tests}
-    assert used == {photograph.file for photograph in PHOTOGRAPHS}
+    used = {region.file for one in read_classes() for region in one.shots + one.tests}
+    assert used == {photograph.file for photograph in read_photographs()}
     free = {
         "CC0",
         "public domain",
         "no known copyright restrictions",
         "use and publication permitted, citation requested",
     }
-    assert {photograph.licence for photograph in PHOTOGRAPHS} <= free
-    assert [line.split(":")[0] for line in credits()] == [p.file for p in PHOTOGRAPHS]
+    assert {photograph.licence for photograph in read_photographs()} <= free
+    assert [line.split(":")[0] for line in credits()] == [p.file for p in read_photographs()]

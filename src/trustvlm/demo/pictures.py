@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageStat
 
-from trustvlm.demo.sources import CLASSES, PHOTOGRAPHS, DemoClass, Region
+from trustvlm.demo.sources import DemoClass, Region, read_classes, read_photographs
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
@@ -169,7 +169,7 @@ def plan() -> tuple[list[Crop], list[Crop]]:
     shots: list[Crop] = []
     tests: list[Crop] = []
     names = list(CORRUPTIONS)
-    for index, one in enumerate(CLASSES):
+    for index, one in enumerate(read_classes()):
         for i in range(SHOTS_PER_CLASS):
             seed = (0, index, i)
             path = f"shots/{one.folder}/{i + 1}.jpg"
@@ -237,7 +237,7 @@ def write_pictures(folder: str | Path) -> DemoPictures:
         shots=folder / "shots",
         photos=folder / "photos",
         labels=folder / "labels.csv",
-        classes={one.folder: one.name for one in CLASSES},
+        classes={one.folder: one.name for one in read_classes()},
         n_shots=len(shots),
         n_photos=len(tests),
     )
@@ -248,7 +248,7 @@ def _photographs() -> dict[str, Image.Image]:
     # Read by path: skimage.data would offer to download what it does not find.
     data = Path(str(skimage.__file__)).parent / "data"
     photographs = {}
-    for photograph in PHOTOGRAPHS:
+    for photograph in read_photographs():
         try:
             with Image.open(data / photograph.file) as image:
                 photographs[photograph.file] = _on_white(image)
