@@ -88,11 +88,11 @@ def tiny_presets(folder, monkeypatch):
     for name, save in sources.items():
         if not (folder / name).exists():
             save(folder / name)
-    presets = tuple(
+    tiny = tuple(
         replace(p, spec=f"hf:{folder / p.name}") if p.name in sources else p
-        for p in registry.PRESETS
+        for p in registry.presets()
     )
-    monkeypatch.setattr(registry, "PRESETS", presets)
+    monkeypatch.setattr(registry, "presets", lambda: tiny)
     return True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trustvlm.models import Preset, load_vlm, presets, read_prompts
+from trustvlm.models.registry import PROMPTS
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
@@ -15,6 +16,12 @@ def test_a_prompt_and_a_scale_belong_to_what_predicts(preset: Preset) -> None:
     assert bool(preset.prompt) == bool(preset.logit_scale) == predicts
     if predicts:
         assert read_prompts(preset.prompt) == (preset.prompt,)
+
+
+def test_prompts_are_those_of_the_paper() -> None:
+    stated = {preset.name: preset.prompt for preset in presets() if preset.prompt}
+    kinds = {name: "siglip" if name.startswith("siglip") else "clip" for name in stated}
+    assert stated == {name: PROMPTS[kind] for name, kind in kinds.items()}
 
 
 def test_the_offline_model_has_the_stated_prompt_and_scale() -> None:

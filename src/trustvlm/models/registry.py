@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
+from importlib.resources import files
 from inspect import getdoc
 from typing import cast
 
@@ -14,7 +17,7 @@ from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.plugins import Registry, load_installed, origin
 from trustvlm.text import did_you_mean
 
-# Models by short name: the table that docs and `trustvlm models` are rendered from.
+# Models by short name.
 
 VLM, VISION = "vlm", "vision"
 # The templates that the paper uses, by the kind of model.
@@ -55,48 +58,17 @@ class Preset:
     logit_scale: str = ""
 
 
-_CLIP = (PROMPTS["clip"], "the model's own, about 100")
-_SIGLIP = (PROMPTS["siglip"], "the model's own; 100 under the paper's protocol")
-
-PRESETS = (
-    Preset("clip-vit-b16", VLM, "hf:openai/clip-vit-base-patch16", "torch", "MIT",
-           "CLIP ViT-B/16, the paper's main model", *_CLIP),
-    Preset("clip-vit-b32", VLM, "hf:openai/clip-vit-base-patch32", "torch", "MIT",
-           "CLIP ViT-B/32", *_CLIP),
-    Preset("clip-vit-l14", VLM, "hf:openai/clip-vit-large-patch14", "torch", "MIT",
-           "CLIP ViT-L/14", *_CLIP),
-    Preset("clip-rn50", VLM, "openclip:RN50/openai", "openclip", "MIT",
-           "CLIP ResNet-50", *_CLIP),
-    Preset("clip-rn101", VLM, "openclip:RN101/openai", "openclip", "MIT",
-           "CLIP ResNet-101", *_CLIP),
-    Preset("siglip-b16-224", VLM, "hf:google/siglip-base-patch16-224", "torch", "Apache-2.0",
-           "SigLIP base, 224 px", *_SIGLIP),
-    Preset("siglip2-b16-224", VLM, "hf:google/siglip2-base-patch16-224", "torch", "Apache-2.0",
-           "SigLIP 2 base, 224 px", *_SIGLIP),
-    Preset("dinov2-small", VISION, "hf:facebook/dinov2-small", "torch", "Apache-2.0",
-           "DINOv2 small, mean of all tokens"),
-    Preset("dinov2-base", VISION, "hf:facebook/dinov2-base", "torch", "Apache-2.0",
-           "DINOv2 base, mean of all tokens: TrustVLM-D"),
-    Preset("dinov2-large", VISION, "hf:facebook/dinov2-large", "torch", "Apache-2.0",
-           "DINOv2 large, mean of all tokens"),
-    Preset("moco-v2-r50", VISION, "moco-v2-r50", "timm", "CC-BY-NC-4.0",
-           "MoCo v2 ResNet-50 from a checkpoint file, moco-v2-r50:<file>: TrustVLM-M"),
-    Preset("same", VISION, "same", "", "as the VLM", "the VLM's own image tower: TrustVLM"),
-    Preset("offline", "both", "offline", "offline", "Apache-2.0",
-           "EfficientNet-Lite and MiniLM joined by ConSE: weak, real, needs no hub; not CLIP",
-           PROMPTS["clip"], "20"),
-)  # fmt: skip
-
-
+@cache
 def presets() -> tuple[Preset, ...]:
-    """Every model that has a short name.
+    """Every model that has a short name; `presets.toml` is read once.
 
     Examples
     --------
     >>> [preset.name for preset in presets()][:2]
     ['clip-vit-b16', 'clip-vit-b32']
     """
-    return PRESETS
+    text = files(__package__).joinpath("presets.toml").read_text("utf-8")
+    return tuple(Preset(**facts) for facts in tomllib.loads(text)["preset"])
 
 
 _DESCRIBED = {VLM: "VLM", VISION: "vision encoder"}
@@ -231,7 +203,7 @@ def register_backend(
 
     def decorate(load: Loader) -> Loader:
         built_in = load.__module__ == _MODULES.get(name)
-        if not built_in and (name in _MODULES or any(preset.name == name for preset in PRESETS)):
+        if not built_in and (name in _MODULES or any(preset.name == name for preset in presets())):
             raise InputError(f"An encoder backend or preset named `{name}` is already registered.")
         _BACKENDS.add(name, Backend(name, load, roles, form, extra, revisions, class_token))
         return load
@@ -365,21 +337,21 @@ def _check_options(named: str, options: LoadOptions, backend: Backend | None = N
 
 def _resolve(spec: str, role: str) -> tuple[Backend, str]:
     """Return the backend of a preset or spec and what it shall load; refuse other roles' specs."""
-    presets = {preset.name: preset for preset in PRESETS if preset.role in (role, "both")}
-    source = presets[spec].spec if spec in presets else spec
+    by_name = {preset.name: preset for preset in presets() if preset.role in (role, "both")}
+    source = by_name[spec].spec if spec in by_name else spec
     prefix, separator, name = source.partition(":")
     backend = _backend(prefix)
     if backend and role in backend.roles:
         complete = bool(name) if backend.form else not separator
-        if complete or spec in presets:
+        if complete or spec in by_name:
             return backend, name
     offered = {offer.name: offer.pattern for offer in backends() if role in offer.roles}
-    near = did_you_mean(prefix, (presets | offered).keys() - {prefix})
-    hint = near.replace("did", "Did", 1) or f"Presets: {', '.join(presets)}."
-    if any(preset.name == spec for preset in PRESETS):
+    near = did_you_mean(prefix, (by_name | offered).keys() - {prefix})
+    hint = near.replace("did", "Did", 1) or f"Presets: {', '.join(by_name)}."
+    if any(preset.name == spec for preset in presets()):
         other = VISION if role == VLM else VLM
         hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}. {hint}"
-    patterns = ", ".join(pattern for pattern in offered.values() if pattern not in presets)
+    patterns = ", ".join(pattern for pattern in offered.values() if pattern not in by_name)
     text = f"There is no {_DESCRIBED[role]} named {spec!r}. {hint} Besides presets: {patterns}."
     if separator and not backend:
         text += (
