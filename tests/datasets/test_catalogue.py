@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from trustvlm import datasets
-from trustvlm.datasets.catalogue import mask, read_catalogue
+from trustvlm.datasets.catalogue import Layout, mask, read_catalogue
 from trustvlm.exceptions import InputError
 
 # Folder, image folder, split file, classes, train, val, test.
@@ -45,6 +46,7 @@ def test_facts(name):
     assert spec.split_file == (None if split is None else f"split_zhou_{split}.json")
     expected = dict(zip(("train", "val", "test"), counts, strict=True))
     assert spec.counts == {k: v for k, v in expected.items() if v is not None}
+    assert spec.layout in get_args(Layout)
     assert spec.citation
     assert spec.terms.endswith(".")
 

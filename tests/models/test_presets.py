@@ -12,6 +12,7 @@ from trustvlm.models.registry import PROMPTS
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
 def test_a_prompt_and_a_scale_belong_to_what_predicts(preset: Preset) -> None:
+    assert preset.role in ("vlm", "vision", "both")
     predicts = preset.role in ("vlm", "both")
     assert bool(preset.prompt) == bool(preset.logit_scale) == predicts
     if predicts:
