@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
@@ -33,7 +34,7 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import CREATED_BY, ModelState, now
+from trustvlm.pipeline.state import ModelState, now
 from trustvlm.scores import PrototypeBank, check_parameters
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
@@ -112,7 +113,7 @@ def fit(
         ),
         shots_per_class=shots_per_class,
         draw=draw,
-        created_by=CREATED_BY,
+        created_by=f"trustvlm {__version__}",
         created_at=now(),
     )
     if select is not None:
