@@ -56,12 +56,18 @@ class ClassList:
                 f"Expected as many folders as names, but got {len(self.folders)} and "
                 f"{len(self.names)}."
             )
-        _check_filled("class names", self.names)
-        _check_filled("class folders", self.folders)
-        _check_distinct(
-            "class names" if self.names == self.folders else "class folders", self.folders
-        )
-        _check_distinct("class names", self.labels)
+        for what, values in (("class names", self.names), ("class folders", self.folders)):
+            if "" in values:
+                raise InputError(
+                    f"Expected {what} not to be empty, but number {values.index('') + 1} is."
+                )
+        folders = "class names" if self.names == self.folders else "class folders"
+        for what, values in ((folders, self.folders), ("class names", self.labels)):
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise InputError(
+                    f"Expected {what} to be distinct, but these repeat: {_some(twice)}."
+                )
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -206,17 +212,6 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
                 f"({type(value).__name__})."
             )
     return tuple(str(value).strip() for value in values)
-
-
-def _check_filled(what: str, values: Sequence[str]) -> None:
-    if not all(values):
-        raise InputError(f"Expected {what} not to be empty, but number {values.index('') + 1} is.")
-
-
-def _check_distinct(what: str, values: Sequence[str]) -> None:
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise InputError(f"Expected {what} to be distinct, but these repeat: {_some(twice)}.")
 
 
 def _some(values: Sequence[str], most: int = 10) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
@@ -33,9 +34,8 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import CREATED_BY, ModelState, now
-from trustvlm.pipeline.verdict import failures_of
-from trustvlm.scores import PrototypeBank
+from trustvlm.pipeline.state import ModelState, now
+from trustvlm.scores import PrototypeBank, check_parameters
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 
@@ -70,6 +70,9 @@ def fit(
         As there.
     """
     given = dict(score_parameters or {})
+    check_parameters(score, given)
+    if select is not None or images is not None:
+        _check_selection(score, given, select, images)
     labelled = find_labelled(shots)
     class_list = read_classes(labelled.classes if classes is None else classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
@@ -82,6 +85,7 @@ def fit(
     text_embeddings = embedder.embed_classes(class_list.names, prompts)
     encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
+    origin = Path(shots).absolute() if isinstance(shots, (str, os.PathLike)) else Path.cwd()
     state = ModelState(
         classes=class_list,
         prompts=prompts,
@@ -101,11 +105,15 @@ def fit(
             {**content, "class": int(label)}
             for content, label in zip(readable.contents(), readable.labels, strict=True)
         ),
-        shots_folder=_folder(shots),
-        unreadable_shots=tuple((f.path, f.error) for f in failures_of(encoded)),
+        shots_folder=str(origin if origin.is_dir() else origin.parent),
+        unreadable_shots=tuple(
+            (ref.path, str(error))
+            for ref, error in zip(encoded.refs, encoded.errors, strict=True)
+            if error is not None
+        ),
         shots_per_class=shots_per_class,
         draw=draw,
-        created_by=CREATED_BY,
+        created_by=f"trustvlm {__version__}",
         created_at=now(),
     )
     if select is not None:
@@ -119,24 +127,14 @@ def fit(
     return state
 
 
-def _folder(shots: LabelledSource) -> str:
-    """Return the folder that the names of the shots are relative to."""
-    if not isinstance(shots, (str, os.PathLike)):
-        return str(Path.cwd())
-    path = Path(shots).absolute()
-    return str(path if path.is_dir() else path.parent)
-
-
-def check_selection(score: str, given: Mapping[str, Any], select: str | None, images: Any) -> None:
-    """Raise `InputError` unless what is asked for can be selected; nothing is loaded yet."""
+def _check_selection(score: str, given: Mapping[str, Any], select: str | None, images: Any) -> None:
+    """Raise `InputError` unless what is asked for can be selected."""
     if select not in (None, "loo"):
         raise InputError(f"Expected `select` to be 'loo' or None, but got {select!r}.")
     if select is not None and images is not None:
         raise InputError(
             "Expected either `select`, on the shots, or `select_on`, on other images, not both."
         )
-    if select is None and images is None:
-        return
     check_selectable(score)
     if not free_settings(score, given):
         raise InputError(f"Nothing is left to select for the score `{score}`: all of it is given.")
@@ -147,8 +145,8 @@ def _select_on(
 ) -> ModelState:
     """Select settings on other images than the shots, with the means as prototypes."""
     encoded = encode_images(list_labelled(images, state.classes), embedder, progress)
-    for failure in failures_of(encoded):
-        warnings.warn(f"left out of the selection: {failure.error}", TrustVLMWarning, stacklevel=4)
+    for error in filter(None, encoded.errors):
+        warnings.warn(f"left out of the selection: {error}", TrustVLMWarning, stacklevel=4)
     readable = encoded.readable()
     if not len(readable):
         raise InputError("No image to select on can be read.")

@@ -21,7 +21,7 @@ from trustvlm.models.registry import check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
 from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
-from trustvlm.pipeline.fit import check_selection, fit
+from trustvlm.pipeline.fit import fit
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
@@ -307,8 +307,6 @@ class TrustVLM:
         TrustVLMWarning
             If shots cannot be read, or classes have fewer shots than asked for, or none.
         """
-        check_parameters(self.score, self.score_parameters or {})
-        check_selection(self.score, self.score_parameters or {}, select, select_on)
         state = fit(
             shots,
             lambda: self.embedder,

@@ -29,8 +29,6 @@ from trustvlm.models.prompts import class_embeddings
 
 # The two encoders that look at every image, as the protocol wants them.
 
-Encoder = TypeVar("Encoder", bound=ImageEncoder)
-
 PROTOCOLS = ("clean", "paper")
 
 
@@ -82,25 +80,21 @@ class Encoders:
             if isinstance(vision, str)
             else vision
         )
-        if protocol == "paper":
+        if protocol == "paper" or draft:  # encoders that were passed stay as they are
             loaded, verifier = copy.copy(loaded), copy.copy(verifier)
+        if protocol == "paper":
             loaded.preprocessing = replace(loaded.preprocessing, rounding="even")
             verifier.preprocessing = loaded.preprocessing
             if loaded.identity.settings.get("family") == "siglip":
                 loaded.logit_scale = 100.0
         if draft:
-            loaded, verifier = _drafting(loaded), _drafting(verifier)
+            for encoder in (loaded, verifier):
+                encoder.preprocessing = replace(encoder.preprocessing, draft=True)
         return cls(loaded, verifier, protocol, device, precision, draft)
 
     def notes(self) -> list[str]:
         """Warnings to show wherever the models are named."""
         return list(dict.fromkeys(e.note for e in (self.vlm, self.vision) if e.note))
-
-
-def _drafting(encoder: Encoder) -> Encoder:
-    other = copy.copy(encoder)
-    other.preprocessing = replace(encoder.preprocessing, draft=True)
-    return other
 
 
 def describe(encoder: ImageEncoder) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -79,18 +79,10 @@ class Selection:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Selection:
         """Read what `to_dict` wrote."""
-        aurc, untuned = (
-            math.nan if stored[key] is None else stored[key] for key in ("aurc", "untuned_aurc")
-        )
-        return cls(
-            score=stored["score"],
-            by=stored["by"],
-            parameters=stored["parameters"],
-            n=stored["n"],
-            aurc=aurc,
-            untuned_aurc=untuned,
-            remark=stored["remark"],
-        )
+        named: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
+        for key in ("aurc", "untuned_aurc"):
+            named[key] = math.nan if named[key] is None else named[key]
+        return cls(**named)
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name} {value:g}" for name, value in self.parameters.items())

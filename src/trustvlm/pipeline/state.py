@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm._version import __version__
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
@@ -436,9 +435,6 @@ def _restored_calibration(
 def now() -> str:
     """Return the UTC time as artefacts state it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-CREATED_BY = f"trustvlm {__version__}"
 
 
 class FittedModel(Protocol):
