@@ -72,6 +72,13 @@ def test_nothing_is_ever_certain(data, name):
     assert ((result > 0) & (result < 1)).all()
 
 
+@pytest.mark.parametrize("name", ["platt", "beta"])
+def test_a_logistic_curve_does_not_round_to_certainty(name):
+    learned = Calibrator(name).fit(np.arange(20) / 20, np.arange(20) >= 10)
+    result = learned.predict(np.array([-1e6, 1e6]))
+    assert 0 < result[0] < result[1] < 1
+
+
 @pytest.mark.parametrize("decimals", [1, 9])
 def test_isotonic_equals_scikit_learns(decimals):
     confidence, correct = sample(1, decimals=decimals)

@@ -98,8 +98,7 @@ def predict_platt(state: State, confidence: NDArray[np.float64]) -> NDArray[np.f
     """Return `(n,)` probabilities."""
     slope, intercept = state["weights"]
     standard = (confidence - state["location"][0]) / state["scale"][0]
-    probability: NDArray[np.float64] = special.expit(slope * standard + intercept)
-    return probability
+    return _probability(slope * standard + intercept)
 
 
 def fit_beta(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
@@ -119,7 +118,14 @@ def fit_beta(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Sta
 def predict_beta(state: State, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return `(n,)` probabilities."""
     columns = _beta_columns(predict_platt(state, confidence))
-    probability: NDArray[np.float64] = special.expit(columns @ state["beta"])
+    return _probability(columns @ state["beta"])
+
+
+def _probability(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sigmoid(z) within (0, 1): nothing is ever certain, not even by rounding."""
+    probability: NDArray[np.float64] = np.clip(
+        special.expit(z), np.finfo(np.float64).tiny, np.nextafter(1.0, 0.0)
+    )
     return probability
 
 
