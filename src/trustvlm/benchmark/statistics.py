@@ -20,12 +20,11 @@ from trustvlm.metrics.bootstrap import (
     evaluated,
     generator,
     multiplicities,
-    percentile_interval,
     resampled_counts,
 )
 from trustvlm.metrics.conventions import value
 from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
-from trustvlm.metrics.paired import holm, two_sided_p_value
+from trustvlm.metrics.paired import holm
 from trustvlm.tables.table import Mark, Spread
 
 # Of what has no value.
@@ -118,19 +117,7 @@ class Bootstrap:
         samples = self.samples[a][metric] - self.samples[b][metric]
         if math.isnan(at_a) or math.isnan(at_b):
             samples = np.full_like(samples, math.nan)
-        low, high, n_excluded = percentile_interval(samples, level)
-        return PairedDifference(
-            metric=metric,
-            a=at_a,
-            b=at_b,
-            difference=at_a - at_b,
-            low=low,
-            high=high,
-            p_value=two_sided_p_value(samples),
-            level=level,
-            n_resamples=len(samples),
-            n_excluded=n_excluded,
-        )
+        return PairedDifference.of_samples(metric, at_a, at_b, samples, level)
 
 
 def resample(

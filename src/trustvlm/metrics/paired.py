@@ -63,6 +63,25 @@ class PairedDifference:
     n_resamples: int
     n_excluded: int
 
+    @classmethod
+    def of_samples(
+        cls, metric: str, a: float, b: float, samples: NDArray[np.float64], level: float
+    ) -> PairedDifference:
+        """Summarise the `(n_resamples,)` resampled differences of a metric, NaN where undefined."""
+        low, high, n_excluded = percentile_interval(samples, level)
+        return cls(
+            metric=metric,
+            a=a,
+            b=b,
+            difference=a - b,
+            low=low,
+            high=high,
+            p_value=two_sided_p_value(samples),
+            level=level,
+            n_resamples=len(samples),
+            n_excluded=n_excluded,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as plain Python values.
 
@@ -221,19 +240,7 @@ def _tested(
     differences = {}
     for name, (of_a, of_b) in values.items():
         samples = resampled.get(name, undefined)
-        low, high, n_excluded = percentile_interval(samples, level)
-        differences[name] = PairedDifference(
-            metric=name,
-            a=of_a,
-            b=of_b,
-            difference=of_a - of_b,
-            low=low,
-            high=high,
-            p_value=two_sided_p_value(samples),
-            level=level,
-            n_resamples=n_resamples,
-            n_excluded=n_excluded,
-        )
+        differences[name] = PairedDifference.of_samples(name, of_a, of_b, samples, level)
     return differences
 
 
