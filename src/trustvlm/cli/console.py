@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.verdict import Verdicts
+    from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
 
 def print_error(message: str) -> None:
@@ -159,13 +159,35 @@ def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:
 def say_what_came(
     verdicts: Verdicts, notes: Iterable[str], *, basis: str, quiet: bool = False
 ) -> None:
-    """Count the decisions, and say what they rest on; exit code 3 if some images failed."""
+    """Count the decisions, and say what they rest on.
+
+    The exit code is 4 if the guarantee does not cover the images, else 3 if some of them failed.
+    """
     remarks(notes, quiet=quiet)
-    counts = verdicts.decisions()
+    counts, run = verdicts.decisions(), verdicts.run
+    strange = f", {run.out_of_distribution} out-of-distribution" if run else ""
     note(
         f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
-        f"{counts['error']} error ({basis})",
+        f"{counts['error']} error{strange} ({basis})",
         quiet=quiet,
     )
+    if run and run.invalid:
+        say_invalid(run)
+        raise typer.Exit(4)
     if counts["error"]:
         raise typer.Exit(3)
+
+
+def say_invalid(run: RunOutcome) -> None:
+    """Say why the guarantee does not cover a run, however quiet."""
+    for problem in run.problems:
+        note(f"GUARANTEE INVALID: {problem}")
+    note(
+        "Accepted labels were kept, but no error rate is guaranteed."
+        if run.when_invalid == "keep"
+        else "Every label is sent to review; --when-invalid keep leaves the decisions."
+    )
+    note(
+        "Calibrate on labelled images like these; calibrate --per-class holds for any mix of the "
+        "predicted classes."
+    )

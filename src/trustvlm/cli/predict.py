@@ -146,6 +146,13 @@ def predict(
     ] = "1:8",
     cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
+    when_invalid: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of accepted labels if the images are not like those that the model "
+            "was calibrated on: review or keep."
+        ),
+    ] = "review",
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -154,6 +161,10 @@ def predict(
     Columns: path, label, confidence, p_correct, decision, text_score, image_score, runner_up,
     reason, error. An image that cannot be read is a row with its error, and the exit code is 3.
     An interrupted run continues where it stopped.
+
+    The images of a calibrated model are compared with those it was calibrated on. If they are of
+    another kind, or their classes are mixed otherwise, the guarantee does not cover them: that is
+    said, every label is sent to review, and the exit code is 4.
 
     `-o FOLDER/` is for more images than fit one file: memory does not grow with their number, and
     an image that kills the process becomes a row with an error.
@@ -202,6 +213,7 @@ def predict(
             inputs,
             path_column=path_column,
             image_column=image_column,
+            when_invalid=when_invalid,
             progress=progress,
             profile=profile,
         )

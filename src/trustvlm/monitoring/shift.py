@@ -91,7 +91,9 @@ class ShiftTest:
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> reference = ShiftReference({"typicality": rng.normal(size=100)}, np.arange(100) % 5, 5)
+    >>> labels = np.arange(100) % 5
+    >>> reference = ShiftReference(
+    ...     {"typicality": rng.normal(size=100)}, labels, 5, mix=np.bincount(labels))
     >>> reference.test({"typicality": rng.normal(size=50)}, np.arange(50) % 5).other_kind
     False
     >>> reference.test({"typicality": rng.normal(size=50) - 2}, np.arange(50) % 5).other_kind
@@ -113,7 +115,7 @@ class ShiftTest:
     @property
     def other_mix(self) -> bool:
         """Whether the classes are mixed in other shares."""
-        return self._rejects("class_mix")
+        return "class_mix" in self.p_values and self._rejects("class_mix")
 
     def _rejects(self, name: str) -> bool:
         return self.p_values[name] <= self.false_alarm / len(self.p_values)
@@ -148,8 +150,9 @@ class ShiftReference:
         Streams of which only lower values count as a difference. If the calibration values are
         lower than those of ordinary images, as those of held-out shots are, the bound on false
         alarms still holds.
-    test_mix
-        Whether to compare the mix of classes too; not with shots, whose mix is no sample.
+    mix
+        `(C,)` how many calibration images were given each class; None compares no mix, as with
+        shots, whose mix is no sample.
 
     Raises
     ------
@@ -172,11 +175,11 @@ class ShiftReference:
         n_classes: int,
         *,
         low_side: frozenset[str] = frozenset(),
-        test_mix: bool = True,
+        mix: ArrayLike | None = None,
     ) -> None:
         labels = as_labels(prediction, "prediction", n_classes=n_classes)
-        self.n_classes, self.low_side, self.test_mix = n_classes, low_side, test_mix
-        self.mix = np.bincount(labels, minlength=n_classes)
+        self.n_classes, self.low_side = n_classes, low_side
+        self.mix = None if mix is None else np.asarray(mix, dtype=np.int64)
         self._streams = {
             name: _ByClass(_values(values, name, len(labels)), labels, n_classes)
             for name, values in streams.items()
@@ -228,11 +231,12 @@ class ShiftReference:
             name: reference.p_value(run.larger[name], run.images, lower=name in self.low_side)
             for name, reference in self._streams.items()
         }
-        if self.test_mix:
+        classes: tuple[int, ...] = ()
+        if self.mix is not None:
             p_values["class_mix"] = _mix_p_value(self.mix, run.images, seed)
-        excess = np.abs(_shares(run.images) - _shares(self.mix))
-        order = np.argsort(-excess, kind="stable")[:3]
-        classes = tuple(int(c) for c in order if excess[c] > 0)
+            excess = np.abs(_shares(run.images) - _shares(self.mix))
+            order = np.argsort(-excess, kind="stable")[:3]
+            classes = tuple(int(c) for c in order if excess[c] > 0)
         return ShiftTest(int(run.images.sum()), p_values, false_alarm, classes)
 
 

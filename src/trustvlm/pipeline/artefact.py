@@ -216,6 +216,8 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
             "calibration_prediction": ("i", "n"),
             "calibration_label": ("i", "n"),
         }
+        if "calibration_typicality" in arrays:
+            expected["calibration_typicality"] = ("f", "n")
     kinds = {"f": "floating-point numbers", "i": "whole numbers", "b": "booleans"}
 
     def refuse(name: str, what: str) -> ArtefactError:

@@ -54,11 +54,12 @@ def calibrate(
     evidence = state.evidence(images.image_embeddings, images.features)
     result = apply(state.score, evidence, **state.parameters)
     # Out-of-distribution images are reviewed in any case: the guarantee is about the others.
-    is_ood = explain(evidence, result.prediction, OODThreshold.of_shots(evidence)).is_ood
+    shown = explain(evidence, result.prediction, OODThreshold.of_shots(evidence))
+    typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
     correct = result.prediction == images.labels
     calibration = Calibration(
         certificate=goal.rule(
-            result.confidence, correct, result.prediction, len(state.classes), ~is_ood
+            result.confidence, correct, result.prediction, len(state.classes), ~shown.is_ood
         ),
         calibrator=learner.fit(result.confidence, correct),
         result=result,
@@ -69,6 +70,7 @@ def calibrate(
         parameters=state.parameters,
         created_at=now(),
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
+        typicality=typicality,
     )
     return replace(state, calibration=calibration)
 

@@ -25,6 +25,7 @@ from trustvlm.pipeline.fit import fit
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
+from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
@@ -335,6 +336,10 @@ class TrustVLM:
     ) -> Iterator[Verdict]:
         """Yield one verdict per image in input order, in bounded memory.
 
+        Each is decided by itself: nothing says whether the guarantee covers these images, as
+        `predict` does at the end, and a threshold that follows from a batch is replaced by that
+        for single images, if there is one.
+
         Parameters
         ----------
         images
@@ -359,31 +364,37 @@ class TrustVLM:
         *,
         path_column: str = "path",
         image_column: str | None = None,
+        when_invalid: str = "review",
         progress: Progress | None = None,
         profile: Profile | None = None,
     ) -> Verdicts:
         """Return one verdict per image, in input order.
 
-        An image that cannot be read is a verdict with `decision` "error" and its `error`.
+        An image that cannot be read is a verdict with `decision` "error" and its `error`. Whether
+        the images are like those that the model was calibrated on is said in `run` of the result.
 
         Parameters
         ----------
         images, path_column, image_column, progress, profile
             As `iter_predict`.
+        when_invalid
+            What becomes of accepted labels if the guarantee does not cover these images: `review`,
+            or `keep`.
 
         Raises
         ------
         InputError
             If the input does not exist or holds no images, or the model is not fitted.
         """
-        rows = self.iter_predict(
-            images,
-            path_column=path_column,
-            image_column=image_column,
-            progress=progress,
-            profile=profile,
-        )
-        return Verdicts(rows, folder=folder_of(images))
+        check_when_invalid(when_invalid)
+        predictor = Predictor(self)
+        sources = open_images(images, path_column=path_column, image_column=image_column)
+        run = predictor.run()
+        rows: list[Verdict] = []
+        for _, verdicts in predictor.chunks(sources, progress, profile, run):
+            rows += verdicts
+        outcome = run.outcome(when_invalid=when_invalid)
+        return Verdicts(outcome.decide(rows), folder=folder_of(images), run=outcome)
 
     def label(
         self, images: Source, *, correct: bool = False, progress: Progress | None = None

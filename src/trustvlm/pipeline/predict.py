@@ -17,6 +17,7 @@ from trustvlm.embeddings import Profile, Progress
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
+from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.state import Calibration, FittedModel
 from trustvlm.pipeline.verdict import Verdict, in_order
 from trustvlm.risk_control.goals import accept_on_agreement
@@ -62,16 +63,27 @@ class Predictor:
         readable = images.readable()
         return self._state.evidence(readable.image_embeddings, readable.features, shots=self._shots)
 
-    def judge(self, images: EncodedImages[Any], evidence: Evidence | None = None) -> list[Verdict]:
+    def run(self) -> Run:
+        """Begin a run, whose images `judge` and `chunks` then put in."""
+        return Run(self._state)
+
+    def judge(
+        self,
+        images: EncodedImages[Any],
+        evidence: Evidence | None = None,
+        run: Run | None = None,
+    ) -> list[Verdict]:
         """Return one verdict per image, in input order, failures included.
 
-        Callers that need `evidence` themselves pass it, so that nothing is computed twice.
+        Callers that need `evidence` themselves pass it, so that nothing is computed twice. Images
+        of a `run` are put into it, and where it alone says what is accepted, their decision is
+        `pending` until `RunOutcome.decide`.
         """
         evidence, state = evidence or self.evidence(images), self._state
         result = self._score(evidence)
         shown = explain(evidence, result.prediction, self._ood_threshold)
         verdicts = verdicts_with_shots(
-            result, shown, images.readable().paths, state.classes.labels, state.calibration
+            result, shown, images.readable().paths, state.classes.labels, state.calibration, run
         )
         return in_order(images, verdicts)
 
@@ -80,10 +92,11 @@ class Predictor:
         images: Iterable[ImageSource],
         progress: Progress | None = None,
         profile: Profile | None = None,
+        run: Run | None = None,
     ) -> Iterator[tuple[EncodedImages[Any], list[Verdict]]]:
         """Yield images chunk by chunk with their verdicts, in input order and bounded memory.
 
-        A score of the whole batch judges all images together, in one chunk.
+        A score of the whole batch judges all images together, in one chunk. `run` as in `judge`.
         """
         profile = profile or Profile()
         if self._score.score.whole_batch:
@@ -92,7 +105,7 @@ class Predictor:
             chunks = encode_in_chunks(images, self._embedder, progress, profile)
         for encoded in chunks:
             with profile.stage("scores"):
-                verdicts = self.judge(encoded)
+                verdicts = self.judge(encoded, run=run)
             yield encoded, verdicts
 
 
@@ -349,20 +362,29 @@ def verdicts_with_shots(
     paths: Sequence[str],
     class_names: Sequence[str],
     calibration: Calibration | None = None,
+    run: Run | None = None,
 ) -> list[Verdict]:
     """Combine a score's result with what text and example images say into n verdicts.
 
     A label is accepted if its confidence reaches the threshold of the calibration and the image is
     not out-of-distribution; without a certified rule as `risk_control.goals.accept_on_agreement`
-    says.
+    says. Where the threshold follows from the whole `run`, the decision is `pending`.
     """
     sentences = reasons(result.prediction, shown, class_names)
     thresholds = None if calibration is None else calibration.thresholds(result)
+    pending = np.zeros(len(paths), dtype=bool)
     if thresholds is None:
         accepted = accept_on_agreement(result.prediction, shown.nearest, shown.is_ood)
     else:
         accepted = (result.confidence >= thresholds) & ~shown.is_ood
-        sentences = with_threshold(sentences, result.confidence, thresholds, is_ood=shown.is_ood)
+        if run is not None and run.decides:
+            pending = ~shown.is_ood
+        else:
+            sentences = with_threshold(
+                sentences, result.confidence, thresholds, is_ood=shown.is_ood
+            )
+    if run is not None:
+        run.add(result, shown.nearest_score, shown.is_ood, accepted)
     p_correct = np.full(len(paths), math.nan)
     if calibration is not None:
         p_correct = calibration.p_correct(result)
@@ -370,7 +392,7 @@ def verdicts_with_shots(
         paths,
         class_names,
         result,
-        accepted=accepted,
+        decision=np.where(pending, "pending", np.where(accepted, "accept", "review")),
         p_correct=p_correct,
         text_score=shown.text_score,
         image_score=shown.image_score,
@@ -410,7 +432,7 @@ def verdicts_without_shots(
         paths,
         class_names,
         result,
-        accepted=agree & sure,
+        decision=np.where(agree & sure, "accept", "review"),
         p_correct=np.full(len(paths), math.nan),
         text_score=pick(text, result.prediction),
         image_score=np.full(len(paths), math.nan),
@@ -434,7 +456,7 @@ def _rows(
     class_names: Sequence[str],
     result: ScoreResult,
     *,
-    accepted: NDArray[np.bool_],
+    decision: NDArray[np.str_],
     p_correct: NDArray[np.float64],
     text_score: NDArray[np.float64],
     image_score: NDArray[np.float64],
@@ -447,7 +469,7 @@ def _rows(
             label=class_names[result.prediction[i]],
             confidence=float(result.confidence[i]),
             p_correct=float(p_correct[i]),
-            decision="accept" if accepted[i] else "review",
+            decision=str(decision[i]),
             text_score=float(text_score[i]),
             image_score=float(image_score[i]),
             runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",

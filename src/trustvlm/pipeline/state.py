@@ -33,6 +33,7 @@ FROM_SHOTS = (
     "differ from the shots; no error rate is guaranteed"
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
+_TYPICALITY = "calibration_typicality"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Calibration:
         When, in UTC.
     unreadable
         Paths of labelled images that could not be read.
+    typicality
+        `(n,)` cosine of each to the most similar prototype; None if it is not on record.
     """
 
     certificate: Rule | None
@@ -72,6 +75,7 @@ class Calibration:
     parameters: Mapping[str, Any]
     created_at: str
     unreadable: tuple[str, ...] = ()
+    typicality: NDArray[np.float64] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -135,7 +139,9 @@ class Calibration:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays, under the names that they have in an artefact."""
         own = (self.result.confidence, self.correct, self.result.prediction, self.labels)
+        typicality = {} if self.typicality is None else {_TYPICALITY: self.typicality}
         return {
+            **typicality,
             **{f"calibration_{name}": array for name, array in zip(_ARRAYS, own, strict=True)},
             **{f"calibrator_{key}": array for key, array in self.calibrator.state_.items()},
         }
@@ -429,6 +435,7 @@ def _restored_calibration(
         parameters=entry.score.parameters,
         created_at=entry.created_at,
         unreadable=entry.data.unreadable,
+        typicality=arrays.get(_TYPICALITY),
     )
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from trustvlm.files import atomic_path, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
+from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
+from trustvlm.risk_control.certify import number
 from trustvlm.serialization import nan_to_null
 
 
@@ -38,7 +40,8 @@ class Verdict:
     p_correct
         Probability that the label is right, in [0, 1]; NaN until the model is calibrated.
     decision
-        `accept`, `review` or `error`.
+        `accept`, `review` or `error`; `pending` in a run that is not complete, where only all its
+        images together say what is accepted.
     text_score
         Softmax probability of the label from the text side, in [0, 1].
     image_score
@@ -68,6 +71,88 @@ class Verdict:
         return row
 
 
+# What holds for a run, once all its images have verdicts.
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What holds for a run as a whole.
+
+    Attributes
+    ----------
+    n, out_of_distribution
+        Readable images, and how many of them resemble none of the classes.
+    test
+        Of the run against the calibration images; None without a guarantee.
+    problems
+        Why the guarantee does not cover this run, one sentence each; none if it does, or if there
+        is no guarantee.
+    threshold
+        Labels of confidences above it are accepted, where the threshold follows from the batch;
+        None otherwise.
+    when_invalid
+        What became of accepted labels if there are problems: `review` or `keep`.
+    """
+
+    n: int
+    out_of_distribution: int
+    test: ShiftTest | None = None
+    problems: tuple[str, ...] = ()
+    threshold: float | None = None
+    when_invalid: str = "review"
+
+    @property
+    def invalid(self) -> bool:
+        """Whether there is a guarantee that does not cover this run."""
+        return bool(self.problems)
+
+    @property
+    def changes_decisions(self) -> bool:
+        """Whether `decide` may change a verdict."""
+        return self.threshold is not None or (self.invalid and self.when_invalid == "review")
+
+    def decide(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
+        """Return the verdicts with the decisions that hold now that the run is complete."""
+        return [self._decided(verdict) for verdict in verdicts]
+
+    def _decided(self, verdict: Verdict) -> Verdict:
+        if verdict.decision == "pending" and self.threshold is not None:
+            accepted = verdict.confidence > self.threshold
+            where = "above" if accepted else "not above"
+            verdict = replace(
+                verdict,
+                decision="accept" if accepted else "review",
+                reason=f"confidence {number(verdict.confidence)} is {where} "
+                f"{_threshold_words(self.threshold)}: {verdict.reason}",
+            )
+        if self.invalid and self.when_invalid == "review" and verdict.decision == "accept":
+            reason = f"the guarantee does not cover this run, else accepted: {verdict.reason}"
+            return replace(verdict, decision="review", reason=reason)
+        return verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        finite = self.threshold is not None and math.isfinite(self.threshold)
+        return {
+            "images": self.n,
+            "out_of_distribution": self.out_of_distribution,
+            "guarantee": None if self.test is None else ("invalid" if self.invalid else "valid"),
+            "problems": list(self.problems),
+            "when_invalid": self.when_invalid,
+            "threshold_above": self.threshold if finite else None,
+            "test": None if self.test is None else self.test.to_dict(),
+        }
+
+
+def _threshold_words(threshold: float) -> str:
+    if math.isinf(threshold):
+        return "any threshold" if threshold > 0 else "-inf: the whole batch can be accepted"
+    return f"{number(threshold)}, the threshold of this batch"
+
+
+METADATA = "trustvlm.run"
+"""Key of what is said of the run in the metadata of a Parquet file: `RunOutcome.to_dict`."""
+
 COLUMNS = tuple(field.name for field in fields(Verdict))
 _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
 
@@ -83,6 +168,8 @@ class Verdicts(Sequence[Verdict]):
         The verdicts.
     folder
         What their paths are relative to, for the pictures; None if nothing says it.
+    run
+        What holds for them together; None if nothing is said of it.
 
     Examples
     --------
@@ -96,9 +183,12 @@ class Verdicts(Sequence[Verdict]):
     <BLANKLINE>
     """
 
-    def __init__(self, rows: Iterable[Verdict], *, folder: Path | None = None) -> None:
+    def __init__(
+        self, rows: Iterable[Verdict], *, folder: Path | None = None, run: RunOutcome | None = None
+    ) -> None:
         self._rows = tuple(rows)
         self._folder = folder
+        self.run = run
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -159,7 +249,10 @@ class Verdicts(Sequence[Verdict]):
             )
             for name in COLUMNS
         }
-        return pyarrow.table(columns)
+        table = pyarrow.table(columns)
+        if self.run is None:
+            return table
+        return table.replace_schema_metadata({METADATA: json.dumps(self.run.to_dict())})
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file; needs the extra `parquet`."""

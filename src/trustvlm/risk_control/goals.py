@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, among, certify
+from trustvlm.risk_control.conformal_selection import ConformalSelection
 from trustvlm.risk_control.costs import CostThreshold, cheapest
 from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
 from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
@@ -186,6 +187,7 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
         "coverage": Certificate,
         "risk_per_class": ClassCertificates,
         "cost": CostThreshold,
+        "expectation": ConformalSelection,
     }
     if stored["kind"] not in kinds:
         raise InputError(f"There is no rule of the kind {stored['kind']!r}.")
