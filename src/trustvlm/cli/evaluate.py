@@ -76,6 +76,14 @@ def show(
     from trustvlm.report import table, write_figures, write_html
 
     Console().print(table(result))
+    run, statement = result.run, result.guarantee_statement()
+    if run is not None:
+        for problem in run.problems:
+            note(f"the guarantee does not cover these images: {problem}", quiet=quiet)
+        if run.out_of_distribution:
+            note(f"{run.out_of_distribution} of {run.n} out-of-distribution", quiet=quiet)
+    if statement is not None:
+        note(f"guarantee: {statement}", quiet=quiet)
     if result.near_copies.pairs:
         note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:

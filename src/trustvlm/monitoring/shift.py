@@ -275,7 +275,8 @@ class _ByClass:
         right = np.searchsorted(self.keys, keys, side="right")
         below = (left + right) / 2 - self.starts[labels]
         below = np.where(np.isnan(values), self.counts[labels] / 2, below)
-        return np.bincount(labels, weights=below, minlength=len(self.counts))
+        sums = np.bincount(labels, weights=below, minlength=len(self.counts))
+        return np.asarray(sums, dtype=np.float64)
 
     def p_value(
         self, larger: NDArray[np.float64], images: NDArray[np.int64], *, lower: bool

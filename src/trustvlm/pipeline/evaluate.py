@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,14 @@ from trustvlm.pipeline.records import (
     list_labelled,
     name_of,
 )
+from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.shot_quality import ShotHealth
 from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
-from trustvlm.pipeline.verdict import Verdicts, failures_of
+from trustvlm.pipeline.verdict import RunOutcome, Verdicts, failures_of
+from trustvlm.risk_control.goals import guarantee_p_value
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
 from trustvlm.serialization import nan_to_null
+from trustvlm.text import counted, short_percent
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class NearCopies:
             f"(cosine {self.threshold:.3f} or more), which flatters every figure if they are "
             f"copies: {first}{more}"
         )
+
+
+CONTRADICTED_AT = 0.01
+"""Level of the test of the guarantee on labelled images."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,11 @@ class EvaluationResult:
         Of the shots, for reports; None if nobody looked.
     hashes
         SHA-256 of the bytes of the n images; empty without them.
+    run
+        Whether the guarantee covers the images, and how many are out-of-distribution; None if
+        nobody looked. The verdicts are as the rule says even where it does not cover them.
+    guarantee_p_value
+        Of `risk_control.goals.guarantee_p_value`; NaN without a guarantee that can be contradicted.
     """
 
     dataset: str
@@ -133,6 +146,8 @@ class EvaluationResult:
     near_copies: NearCopies = field(default_factory=NearCopies)
     health: ShotHealth | None = None
     hashes: tuple[str, ...] = ()
+    run: RunOutcome | None = None
+    guarantee_p_value: float = math.nan
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
@@ -143,6 +158,26 @@ class EvaluationResult:
     def fingerprint(self) -> str:
         """Of the images' contents and true labels; "" without their hashes."""
         return fingerprint_of_data(self)
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether so many accepted labels are wrong that the guarantee cannot hold here."""
+        return self.guarantee_p_value <= CONTRADICTED_AT
+
+    def guarantee_statement(self) -> str | None:
+        """Say whether these images contradict the guarantee; None where there is none to test."""
+        if math.isnan(self.guarantee_p_value):
+            return None
+        accepted = np.array(self.verdicts.column("decision")) == "accept"
+        wrong = int((accepted & ~self.correct()).sum())
+        begin = (
+            f"{wrong} of {counted(int(accepted.sum()), 'accepted label')} are wrong; if the "
+            f"guarantee held, so many would be in {short_percent(self.guarantee_p_value)} of all "
+            "cases (exact binomial test)"
+        )
+        if self.contradicted:
+            return f"{begin}: these images contradict the guarantee; calibrate on images like them"
+        return f"{begin}: they do not contradict it"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score, as `trustvlm bench arrays` writes them; values are fractions."""
@@ -178,6 +213,11 @@ class EvaluationResult:
             "failures": [{"path": v.path, "error": v.error} for v in self.failures],
             "excluded": list(self.excluded),
             "near_copies": [vars(copy) for copy in self.near_copies.pairs],
+            "run": None if self.run is None else self.run.to_dict(),
+            "guarantee": {
+                "p_value": nan_to_null(self.guarantee_p_value),
+                "contradicted": self.contradicted,
+            },
             "data": data_of(self),
             "model": dict(self.model),
         }
@@ -228,6 +268,16 @@ def evaluate(
     results = _all_scores(state, evidence, scores)
     own = results[state.score]
     shown = explain(evidence, own.prediction, OODThreshold.of_shots(evidence))
+    run = Run(state)
+    rows = verdicts_with_shots(own, shown, images.paths, class_names, state.calibration, run)
+    outcome = run.outcome(when_invalid="keep")
+    verdicts = Verdicts(outcome.decide(rows), run=outcome)
+    p_value = math.nan
+    if state.calibration is not None and state.calibration.certificate is not None:
+        accepted = np.array(verdicts.column("decision")) == "accept"
+        p_value = guarantee_p_value(
+            state.calibration.certificate, own.prediction, accepted, own.prediction == images.labels
+        )
     return EvaluationResult(
         dataset=name_of(labelled) if name is None else name,
         score=state.score,
@@ -241,15 +291,15 @@ def evaluate(
         metrics={
             name: measure(result, images.labels, convention) for name, result in results.items()
         },
-        verdicts=Verdicts(
-            verdicts_with_shots(own, shown, images.paths, class_names, state.calibration)
-        ),
+        verdicts=verdicts,
         nearest=shown.nearest,
         failures=Verdicts(failures_of(encoded)),
         excluded=leaked,
         model=state.to_manifest(),
         near_copies=near_copies(state, images),
         hashes=tuple(images.hashes),
+        run=outcome,
+        guarantee_p_value=p_value,
     )
 
 

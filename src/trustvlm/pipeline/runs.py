@@ -246,9 +246,7 @@ class Run:
         )
         unseen = 1 - weights.sum() / sums.accepted.sum()
         if unseen > 0:
-            text += (
-                f" ({short_percent(float(unseen))} of those accepted are of classes without any)"
-            )
+            text += f" ({short_percent(float(unseen))} of the accepted ones are of classes without)"
         return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -353,7 +353,7 @@ def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | No
     p = np.array(evaluation.verdicts.column("p_correct"))
     correct = evaluation.correct()
     return CalibrationSection(
-        guarantee=_guarantee(calibration),
+        guarantee=(*_guarantee(calibration), *_on_these_images(evaluation)),
         measured=(*_decisions(evaluation), *_qualities(metrics.probability_quality(p, correct))),
     )
 
@@ -370,6 +370,14 @@ def _guarantee(calibration: dict[str, Any]) -> tuple[str, ...]:
     if not calibration["certificate"]["certified"]:
         return (first, f"Nothing is accepted: {statement}.")
     return (first, f"What was found: {statement}.", calibration["assumption"])
+
+
+def _on_these_images(evaluation: EvaluationResult) -> Iterator[str]:
+    for problem in evaluation.run.problems if evaluation.run else ():
+        yield f"The guarantee does not cover these images: {problem}."
+    statement = evaluation.guarantee_statement()
+    if statement is not None:
+        yield f"{statement[0].upper()}{statement[1:]}."
 
 
 def _decisions(evaluation: EvaluationResult) -> list[tuple[str, str]]:

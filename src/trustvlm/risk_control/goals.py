@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from trustvlm.exceptions import InputError
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, among, certify
@@ -193,6 +194,57 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
         raise InputError(f"There is no rule of the kind {stored['kind']!r}.")
     rule: Rule = kinds[stored["kind"]].from_dict(stored)
     return rule
+
+
+def guarantee_p_value(
+    rule: Rule,
+    prediction: NDArray[np.int64],
+    accepted: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
+) -> float:
+    """How often so many wrong labels would be accepted if the guarantee held; small contradicts it.
+
+    Parameters
+    ----------
+    rule
+        With its guarantee.
+    prediction, accepted, correct
+        `(n,)` each, of labelled images that the rule was not found on.
+
+    Returns
+    -------
+    float
+        The chance of at least as many errors among the accepted labels, if their risk is what is
+        guaranteed; of several classes, the smallest times their number. NaN where nothing is
+        accepted, and for costs and expected shares, which bound no risk of the accepted labels.
+
+    Notes
+    -----
+    The exact binomial test (Clopper & Pearson 1934), one-sided. It is about these images: where it
+    rejects, they are of another kind than the calibration images, or the calibration was one of
+    the few that the confidence level leaves out.
+
+    Examples
+    --------
+    >>> rule = certify(range(300), [True] * 300, risk=0.02)
+    >>> every = np.ones(100, dtype=bool)
+    >>> round(guarantee_p_value(rule, np.zeros(100, int), every, np.arange(100) >= 7), 4)
+    0.0041
+    """
+    if isinstance(rule, ClassCertificates):
+        classes = [c for c in np.unique(prediction[accepted]) if rule.certificates[c].certified]
+        p_values = [
+            _errors_p_value(accepted & (prediction == c), correct, rule.risk) for c in classes
+        ]
+        return min(1.0, min(p_values) * len(classes)) if classes else math.nan
+    if isinstance(rule, Certificate) and rule.certified:
+        return _errors_p_value(accepted, correct, rule.risk_bound)
+    return math.nan
+
+
+def _errors_p_value(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], risk: float) -> float:
+    n, errors = int(accepted.sum()), int((accepted & ~correct).sum())
+    return float(stats.binom.sf(errors - 1, n, risk)) if n else math.nan
 
 
 # What the user wants of the decisions: a risk, a risk for each class, a coverage, or low costs.
