@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from trustvlm.bulk.journal import FOLDER, Journal, agree_on, identify, locked
-from trustvlm.bulk.parts import FinishedPart, Part
+from trustvlm.bulk.parts import SUMS, FinishedPart, Part, part_content
 from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
 from trustvlm.environment import require
@@ -21,6 +21,9 @@ from trustvlm.files import write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.inputs import Source
 from trustvlm.pipeline.artefact import read_artefact
+from trustvlm.pipeline.runs import Run, RunSums, check_when_invalid
+from trustvlm.pipeline.state import ModelState
+from trustvlm.pipeline.verdict import RunOutcome, Verdicts, verdicts_from
 from trustvlm.scores import get
 
 
@@ -114,6 +117,8 @@ class BulkSummary:
         Duration of this run, with loading the model.
     notes
         What to know of the models, and what the decisions rest on.
+    run
+        What holds for the images together; None if not all parts say what it takes.
 
     Examples
     --------
@@ -129,6 +134,7 @@ class BulkSummary:
     errors: Mapping[str, int]
     seconds: float
     notes: tuple[str, ...] = field(default=())
+    run: RunOutcome | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -146,10 +152,13 @@ class BulkSummary:
             "errors": dict(sorted(self.errors.items())),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 3),
+            "run": None if self.run is None else self.run.to_dict(),
         }
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in self.to_dict()["decisions"].items())
+        if self.run is not None:
+            counts += f", {self.run.out_of_distribution} out-of-distribution"
         kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(self.errors).most_common())
         now = f"{self.n_now} now, {self.images_per_second:.1f} images/s" if self.n_now else ""
         return (
@@ -176,6 +185,7 @@ def predict_in_bulk(
     image_column: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     keep_embeddings: bool = False,
+    when_invalid: str = "review",
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
 ) -> BulkSummary:
@@ -209,6 +219,8 @@ def predict_in_bulk(
         Bounds on each image.
     keep_embeddings
         Look vectors up in the store and keep them there: about 5 kB an image and two encoders.
+    when_invalid
+        As in `TrustVLM.predict`; at the end of the run, files are written again where it applies.
     progress
         Called with the number of images done, after each part.
     profile
@@ -235,6 +247,8 @@ def predict_in_bulk(
         )
     settings = {"device": device, "batch_size": batch_size, "limits": limits}
     loader = LoadModel(Path(model), settings, keep_embeddings)
+    # The default is not among the settings, as it was none once.
+    invalid = {} if check_when_invalid(when_invalid) == "review" else {"when_invalid": when_invalid}
     summary = run_job(
         engine(loader, retries),
         images,
@@ -245,7 +259,9 @@ def predict_in_bulk(
             "batch_size": batch_size,
             "path_column": path_column,
             "image_column": image_column,
+            **invalid,
         },
+        run=Run(ModelState.load(model)),
         progress=progress,
         profile=profile,
     )
@@ -259,6 +275,7 @@ def run_job(
     *,
     identity: dict[str, str],
     settings: dict[str, Any],
+    run: Run | None = None,
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
 ) -> BulkSummary:
@@ -274,6 +291,8 @@ def run_job(
         What the model is, side by side; compared with that of the run before.
     settings
         `part_size`, `path_column`, `image_column`, and others that must not change.
+    run
+        Says what holds for all images together; None says nothing.
     """
     require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
     size = settings["part_size"]
@@ -301,6 +320,8 @@ def run_job(
             profile.n_images += finished.n_images
             if progress is not None:
                 progress(journal.n_images)
+        with profile.stage("writing"):
+            outcome = _decide(journal, output, run, settings.get("when_invalid", "review"))
         summary = BulkSummary(
             output=output,
             n_images=journal.n_images,
@@ -309,10 +330,37 @@ def run_job(
             errors=journal.errors,
             seconds=time.monotonic() - began,
             notes=tuple(engine.notes),
+            run=outcome,
         )
         text = json.dumps(summary.to_dict(), indent=2) + "\n"
         write_text(output / FOLDER / "summary.json", text)
     return summary
+
+
+def _decide(
+    journal: Journal, output: Path, run: Run | None, when_invalid: str
+) -> RunOutcome | None:
+    """Say what holds for the run as a whole, and write its decisions where they change by it."""
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
+    if run is None:
+        return None
+    sums = run.sums
+    for entry in journal.files:
+        metadata = parquet.read_schema(output / entry.file).metadata or {}
+        if SUMS.encode() not in metadata:
+            return None
+        sums += RunSums.from_dict(json.loads(metadata[SUMS.encode()]), run.n_classes)
+    outcome = run.outcome(sums, when_invalid)
+    if not (outcome.invalid or outcome.changes_decisions):
+        return outcome
+    for entry in journal.files:
+        table = parquet.read_table(output / entry.file)
+        of_part = RunSums.from_dict(json.loads(table.schema.metadata[SUMS.encode()]), run.n_classes)
+        decided = Verdicts(outcome.decide(verdicts_from(table)), run=outcome)
+        content = part_content(decided, of_part)
+        if entry.n_bytes != len(content) or (output / entry.file).read_bytes() != content:
+            journal.replace(entry, content, Counter(decided.column("decision")))
+    return outcome
 
 
 def _first_parts(inputs: list[str], settings: dict[str, Any]) -> Iterator[Part]:

@@ -194,8 +194,6 @@ class Journal:
 
     def add(self, part: Part, finished: FinishedPart) -> Entry:
         """Write a part's verdicts, and then that they are written."""
-        if finished.content:
-            write_bytes(self._output / part.file_name, finished.content)
         entry = Entry(
             number=part.number,
             start=part.start,
@@ -208,12 +206,36 @@ class Journal:
             file=part.file_name if finished.content else "",
             n_bytes=len(finished.content),
         )
+        self._write(entry, finished.content)
+        self._count(entry)
+        return entry
+
+    @property
+    def files(self) -> list[Entry]:
+        """The finished parts that have a file, in input order."""
+        entries = (
+            entry for _, parts in sorted(self._done.items()) for _, entry in sorted(parts.items())
+        )
+        return [entry for entry in entries if entry.file]
+
+    def replace(self, entry: Entry, content: bytes, decisions: Mapping[str, int]) -> None:
+        """Give a finished part another file, of other decisions; of its lines the last one holds.
+
+        Killed in between, the part is computed again.
+        """
+        self.decisions.subtract(entry.decisions)
+        self.decisions.update(decisions)
+        changed = {"decisions": dict(decisions), "n_bytes": len(content)}
+        self._done[entry.number][entry.start] = entry.model_copy(update=changed)
+        self._write(self._done[entry.number][entry.start], content)
+
+    def _write(self, entry: Entry, content: bytes) -> None:
+        if content:
+            write_bytes(self._output / entry.file, content)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        self._count(entry)
-        return entry
 
     def check(self, number: int, shard: ImageShard) -> None:
         """Raise `InputError` if parts of a shard are done that was another one."""

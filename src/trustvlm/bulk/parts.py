@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trustvlm.environment import require
 from trustvlm.images import ImageShard
+from trustvlm.pipeline.runs import RunSums
 from trustvlm.pipeline.verdict import Verdict, Verdicts
 
 
@@ -83,25 +85,37 @@ class FinishedPart:
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
 
+SUMS = "trustvlm.part"
+"""Key of the sums over a part's images in the metadata of its file: `RunSums.to_dict`."""
+
+
+def part_content(verdicts: Verdicts, sums: RunSums) -> bytes:
+    """Return verdicts as a Parquet file, the same bytes for the same verdicts; b"" for none."""
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
+    if not len(verdicts):
+        return b""
+    table, content = verdicts.to_arrow(), io.BytesIO()
+    metadata = {**(table.schema.metadata or {}), SUMS: json.dumps(sums.to_dict())}
+    parquet.write_table(table.replace_schema_metadata(metadata), content, compression="zstd")
+    return content.getvalue()
+
+
 def finished_part(
     part: Part,
     verdicts: Sequence[Verdict],
     kinds: Sequence[str],
     *,
+    sums: RunSums,
     last: bool,
     seconds: Mapping[str, float],
 ) -> FinishedPart:
-    """Turn verdicts into the content of a file, the same bytes for the same verdicts."""
-    parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
-    content = io.BytesIO()
-    if verdicts:
-        parquet.write_table(Verdicts(verdicts).to_arrow(), content, compression="zstd")
+    """Say what a part came to; its decisions are those of its images one by one."""
     return FinishedPart(
         number=part.number,
         start=part.start,
         n_images=len(verdicts),
         last=last,
-        content=content.getvalue(),
+        content=part_content(Verdicts(verdicts), sums),
         decisions=dict(Counter(verdict.decision for verdict in verdicts)),
         errors=dict(Counter(kinds)),
         seconds=dict(seconds),

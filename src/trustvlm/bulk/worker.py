@@ -68,14 +68,16 @@ class PartComputer:
 
         verdicts: list[Verdict] = []
         kinds: list[str] = []
-        profile = Profile()
-        for images, of_chunk in self._predictor.chunks(readable(), profile=profile):
+        profile, run = Profile(), self._predictor.run()
+        for images, of_chunk in self._predictor.chunks(readable(), profile=profile, run=run):
             verdicts += of_chunk
             kinds += [error.kind for error in images.errors if error is not None]
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
         last = end or broken
-        return finished_part(part, verdicts, kinds, last=last, seconds=profile.seconds)
+        return finished_part(
+            part, verdicts, kinds, sums=run.sums, last=last, seconds=profile.seconds
+        )
 
     def probe(self, part: Part, start: int) -> Iterator[int]:
         """Yield the position of each image of a part, from a position on, that does no harm."""

@@ -14,6 +14,7 @@ from trustvlm.cli.console import (
     note,
     progress_bar,
     remarks,
+    say_invalid,
     say_what_came,
     write_verdicts,
 )
@@ -92,6 +93,9 @@ def predict_into_folder(
         note("\n".join(profile.lines()))
     remarks(summary.notes, quiet=quiet)
     note(str(summary), quiet=quiet)
+    if summary.run is not None and summary.run.invalid:
+        say_invalid(summary.run)
+        raise typer.Exit(4)
     if summary.decisions.get("error"):
         raise typer.Exit(3)
 
@@ -186,6 +190,7 @@ def predict(
             part_size=part_size,
             retries=retries,
             keep_embeddings=keep_embeddings,
+            when_invalid=when_invalid,
             engine=engine,
             ray={
                 "address": ray_address,

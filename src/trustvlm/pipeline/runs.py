@@ -68,10 +68,12 @@ class RunSums:
 
     def __add__(self, other: RunSums) -> RunSums:
         """Return the sums over the images of both."""
-        shift, selection = self.shift, self.selection
-        if shift is not None and other.shift is not None:
-            shift = shift + other.shift
-        if selection is not None and other.selection is not None:
+        shift, selection = self.shift or other.shift, self.selection
+        if self.shift is not None and other.shift is not None:
+            shift = self.shift + other.shift
+        if selection is None:
+            selection = other.selection
+        elif other.selection is not None:
             selection = selection + other.selection
         return RunSums(
             self.n + other.n,
@@ -120,17 +122,20 @@ class Run:
     ----------
     sums : RunSums
         Over the images so far.
+    n_classes : int
+        C.
     """
 
     def __init__(self, state: ModelState) -> None:
         calibration = state.calibration
         rule = None if calibration is None else calibration.certificate
         self._class_names, self._calibration = state.classes.labels, calibration
+        self.n_classes = len(self._class_names)
         self._rule = rule if rule is not None and rule.certified else None
         self._reference = (
             None if self._rule is None or calibration is None else reference_of(state, calibration)
         )
-        self.sums = RunSums(0, 0, np.zeros(len(state.classes), dtype=np.int64))
+        self.sums = RunSums(0, 0, np.zeros(self.n_classes, dtype=np.int64))
 
     @property
     def decides(self) -> bool:
@@ -167,7 +172,7 @@ class Run:
             if isinstance(self._rule, ConformalSelection)
             else None,
         )
-        self.sums = self.sums + sums if self.sums.n else sums
+        self.sums += sums
 
     def outcome(self, sums: RunSums | None = None, when_invalid: str = "review") -> RunOutcome:
         """Say what holds for the run, now that it is complete.

@@ -271,6 +271,15 @@ class Verdicts(Sequence[Verdict]):
             self.to_parquet(path)
 
 
+def verdicts_from(table: Any) -> list[Verdict]:
+    """Return the verdicts of a pyarrow Table, as `Verdicts.to_arrow` made it."""
+    rows: list[dict[str, Any]] = [
+        {name: math.nan if v is None and name in _NUMBERS else v for name, v in row.items()}
+        for row in table.to_pylist()
+    ]
+    return [Verdict(**row) for row in rows]
+
+
 def error_verdict(path: str, error: Exception | str) -> Verdict:
     """Return the verdict on an image that could not be used.
 
