@@ -1,0 +1,105 @@
+"""The expected share of wrong labels among those accepted, by simulation and by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from trustvlm.risk_control.conformal_selection import ConformalSelection, select_conformal
+from trustvlm.risk_control.goals import rule_from_dict
+
+
+def smooth(rng, n):
+    v = rng.random(n)
+    return v, rng.random(n) < 1 / (1 + np.exp(-(v - 0.3) / 0.08))
+
+
+def constant(rng, n):
+    return rng.random(n), rng.random(n) < 0.9
+
+
+def tied(rng, n):
+    v = np.round(rng.random(n), 1)
+    return v, rng.random(n) < 0.5 + 0.5 * v
+
+
+def head(rng, n):
+    v = rng.random(n)
+    return v, rng.random(n) < np.where(v > 0.8, 1.0, 0.6)
+
+
+@pytest.mark.parametrize("population", [smooth, constant, tied, head])
+@pytest.mark.parametrize(("n", "m", "risk"), [(50, 30, 0.1), (150, 200, 0.1), (100, 10, 0.2)])
+def test_the_expected_share_of_errors_keeps_its_bound(population, n, m, risk):
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(600):
+        rule = select_conformal(*population(rng, n), risk)
+        confidence, correct = population(rng, m)
+        accepted = rule.accept(confidence)
+        shares.append((accepted & ~correct).sum() / max(1, accepted.sum()))
+    assert np.mean(shares) <= risk + 3 * np.std(shares) / np.sqrt(600)
+
+
+@pytest.mark.parametrize("population", [smooth, constant, tied, head])
+def test_the_threshold_for_single_images_keeps_its_bound(population):
+    rng = np.random.default_rng(1)
+    confidence, correct = population(rng, 100_000)
+    risks = []
+    for _ in range(300):
+        threshold = select_conformal(*population(rng, 120), 0.15).threshold
+        accepted = confidence >= threshold
+        risks.append((accepted & ~correct).sum() / max(1, accepted.sum()))
+    assert np.mean(risks) <= 0.15 + 3 * np.std(risks) / np.sqrt(300)
+
+
+def by_the_book(confidence, wrong, n, risk):
+    """Conformal p-values and Benjamini & Hochberg, written out."""
+    p = np.array([(1 + (wrong >= s).sum()) / (n + 1) for s in confidence])
+    for k in range(len(p), 0, -1):
+        if np.sort(p)[k - 1] <= risk * k / len(p):
+            return p <= risk * k / len(p)
+    return np.zeros(len(p), dtype=bool)
+
+
+def test_it_is_benjamini_hochberg_on_conformal_p_values():
+    rng = np.random.default_rng(2)
+    for trial in range(200):
+        population = (smooth, tied)[trial % 2]
+        confidence, correct = population(rng, 40)
+        batch, _ = population(rng, 25)
+        rule = select_conformal(confidence, correct, 0.2)
+        expected = by_the_book(batch, confidence[~correct], 40, 0.2)
+        np.testing.assert_array_equal(rule.accept(batch), expected)
+
+
+def test_parts_of_a_batch_are_decided_as_the_whole_and_others_never_accepted():
+    rng = np.random.default_rng(3)
+    rule = select_conformal(*smooth(rng, 80), 0.1)
+    batch, _ = smooth(rng, 60)
+    eligible = rng.random(60) < 0.8
+    counts = rule.counts(batch[:20], eligible[:20]) + rule.counts(batch[20:], eligible[20:])
+    threshold = rule.batch_threshold(counts)
+    np.testing.assert_array_equal((batch > threshold) & eligible, rule.accept(batch, eligible))
+    assert not rule.accept(batch, np.zeros(60, dtype=bool)).any()
+
+
+def test_few_images_and_no_errors():
+    few = select_conformal([0.9] * 5, [True] * 5, 0.1)
+    assert not few.certified
+    assert not few.accept([0.95]).any()
+    assert "at least 4 more" in few.statement()
+    enough = select_conformal([0.9] * 9, [True] * 9, 0.1)
+    assert enough.certified
+    assert enough.accept([0.1, 0.99]).all()
+    assert math.isnan(enough.threshold)
+    assert "prove no threshold" in enough.statement()
+    assert not select_conformal([], [], 0.1).certified
+
+
+def test_it_is_stored_and_restored_as_json():
+    rule = select_conformal(*smooth(np.random.default_rng(4), 300), 0.1)
+    again = rule_from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False)))
+    assert again == rule
+    assert isinstance(again, ConformalSelection)
