@@ -22,7 +22,7 @@ from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.records import encode_in_chunks
-from trustvlm.pipeline.state import FittedModel, ModelState
+from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
 from trustvlm.scores import get, prepare
 
@@ -353,14 +353,18 @@ def _start_from_model(model: ModelState, false_alarm: float) -> tuple[DriftMonit
     stream, name, parameters = watched_score(model)
     streams: dict[str, NDArray[np.float64]] = {}
     words, low_side = [], []
-    calibrated = _calibrated(model) if stream == "confidence" else None
-    if calibrated is not None:
-        streams[stream] = calibrated
-        words.append(f"{len(calibrated)} calibration images (confidence)")
+    calibration = _calibration(model) if stream == "confidence" else None
+    if calibration is not None:
+        streams[stream] = calibration.result.confidence
+        watched = "confidence"
+        if calibration.typicality is not None:
+            streams["typicality"] = calibration.typicality
+            watched = "confidence and typicality"
+        words.append(f"{len(calibration.labels)} calibration images ({watched})")
     typicality = held_out_typicality(shots)
-    if len(typicality):
+    if len(typicality) and "typicality" not in streams:
         # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
-        if calibrated is None:
+        if calibration is None:
             own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
             streams[stream] = own.results[name].confidence
             low_side.append(stream)
@@ -376,10 +380,10 @@ def _start_from_model(model: ModelState, false_alarm: float) -> tuple[DriftMonit
     return monitor, " and ".join(words)
 
 
-def _calibrated(model: ModelState) -> NDArray[np.float64] | None:
-    """Confidences of the calibration images, if the model's score was calibrated on images."""
+def _calibration(model: ModelState) -> Calibration | None:
+    """Return the calibration, if the model's score was calibrated on images."""
     calibration = model.calibration
     if calibration is None or not calibration.images:
         return None
     of = (calibration.score, dict(calibration.parameters))
-    return calibration.result.confidence if of == (model.score, model.parameters) else None
+    return calibration if of == (model.score, model.parameters) else None

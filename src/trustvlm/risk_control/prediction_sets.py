@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.risk_control.tests import check_fraction
 from trustvlm.scores.arrays import as_labels
+from trustvlm.text import join_names
 
 SET_METHODS = ("lac", "aps", "raps")
 """How a label is found unusual: by its probability, by that of all more probable labels and its
@@ -20,6 +21,17 @@ own, or by the latter and its rank."""
 # Of RAPS: labels beyond this rank cost so much each. Fixed, so that nothing is chosen on the
 # calibration images; the values are those of the paper's authors for ImageNet.
 _RANK, _COST = 5, 0.01
+
+
+def check_set_method(name: str) -> None:
+    """Raise `InputError` for a method that is not offered.
+
+    Examples
+    --------
+    >>> check_set_method("aps")
+    """
+    if name not in SET_METHODS:
+        raise InputError(f"Expected `method` to be {join_names(SET_METHODS, 'or')}: got {name!r}.")
 
 
 def nonconformity(probabilities: ArrayLike, method: str = "lac") -> NDArray[np.float64]:
@@ -55,10 +67,7 @@ def nonconformity(probabilities: ArrayLike, method: str = "lac") -> NDArray[np.f
     (array([[0.3, 0.8, 0.9]]), array([[0.7, 0.9, 1. ]]))
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    if method not in SET_METHODS:
-        raise InputError(
-            f"Expected `method` to be one of {', '.join(SET_METHODS)}: got {method!r}."
-        )
+    check_set_method(method)
     if p.ndim != 2 or not ((p >= 0) & (p <= 1 + 1e-9)).all():
         raise InputError(f"Expected `probabilities` to be (n, C) in [0, 1], but got {p.shape}.")
     if method == "lac":
@@ -149,14 +158,11 @@ class PredictionSets:
         >>> p = rng.dirichlet(np.ones(3), 300) / 3 + np.eye(3)[truth] * 2 / 3
         >>> unusual = nonconformity(p)[np.arange(300), truth]
         >>> sets = PredictionSets.fit(unusual, truth, 3, level=0.9)
-        >>> sets.contains(p).sum(axis=1).max(), sets.own
+        >>> int(sets.contains(p).sum(axis=1).max()), sets.own
         (1, array([ True,  True,  True]))
         """
         check_fraction(level, "level")
-        if method not in SET_METHODS:
-            raise InputError(
-                f"Expected `method` to be one of {', '.join(SET_METHODS)}: got {method!r}."
-            )
+        check_set_method(method)
         unusual = np.asarray(calibration, dtype=np.float64)
         truth = as_labels(labels, "labels", n_classes=n_classes, n=len(unusual))
         if unusual.ndim != 1 or np.isnan(unusual).any():
