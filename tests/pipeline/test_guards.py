@@ -190,8 +190,7 @@ class TestMonitor:
         with pytest.raises(InputError, match="calibrated again"):
             monitor(model, photos, state=state)
         outcome = monitor(model, photos)
-        assert outcome.calibrated_on == (
-            "60 calibration images (confidence) and 120 example images, each held out"
+        assert outcome.calibrated_on == "60 calibration images (confidence and typicality)"
         )
         calibration = outcome.monitor.streams["confidence"].calibration
         assert list(calibration) == sorted(model.predict(other).column("confidence"))
