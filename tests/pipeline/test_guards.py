@@ -191,7 +191,6 @@ class TestMonitor:
             monitor(model, photos, state=state)
         outcome = monitor(model, photos)
         assert outcome.calibrated_on == "60 calibration images (confidence and typicality)"
-        )
         calibration = outcome.monitor.streams["confidence"].calibration
         assert list(calibration) == sorted(model.predict(other).column("confidence"))
         assert not outcome.monitor.drifted

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from pictures import write_class_folders
 from service import client_of
+from trustvlm import TrustVLM
 from trustvlm.exceptions import InputError
 from trustvlm.serve.model_registry import models_by_name
 from trustvlm.serve.served_model import DriftWatch
@@ -130,8 +132,6 @@ def test_several_models_side_by_side(colours, tmp_path):
 
 
 def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_path):
-    from trustvlm import TrustVLM
-
     path = shutil.copytree(colours, tmp_path / "m.trust")
     with client_of(path) as client:
         before = client.get("/v1/model").json()
@@ -169,8 +169,6 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
 
 
 def test_a_reloaded_model_decodes_large_jpegs_as_it_did(shots, tmp_path):
-    from trustvlm import TrustVLM
-
     path = tmp_path / "m.trust"
     TrustVLM(vlm="offline", vision="offline", draft=True).fit(shots).save(path)
 
@@ -187,22 +185,77 @@ def test_a_reloaded_model_decodes_large_jpegs_as_it_did(shots, tmp_path):
         assert drafts(client.context.models["m"].model) == [True, True, True]
 
 
-def test_drift_is_noticed_once_images_change(colours):
-    from trustvlm import TrustVLM
+def watch_usual(watch, calibration, n):
+    for i in range(n):
+        j = i % len(calibration.labels)
+        watch.see(f"usual {i}", calibration.result.confidence[j], calibration.typicality[j])
 
+
+def test_drift_is_noticed_once_images_change(colours):
     model = TrustVLM.load(colours)
-    watch = DriftWatch(model)
-    usual = model.calibration_.result.confidence
-    for i in range(60):
-        watch.see(f"usual {i}", usual[i % len(usual)], 1.0)
+    watch, calibration = DriftWatch(model), model.calibration_
+    lowest = calibration.result.confidence.min()
+    watch_usual(watch, calibration, 60)
     assert not watch.drifted
     for _ in range(200):  # one image again and again is one image
-        watch.see("the same", usual.min() - 1, 0.1)
+        watch.see("the same", lowest - 1, 0.1)
     assert not watch.drifted
     for i in range(200):
-        watch.see(f"new {i}", usual.min() - 1, 0.1)
+        watch.see(f"new {i}", lowest - 1, 0.1)
     assert watch.drifted
     assert max(watch.evidence.values()) > 4
+
+
+def test_what_was_watched_outlives_the_service(colours, tmp_path):
+    model, file = TrustVLM.load(colours), tmp_path / "drift.json"
+    lowest = model.calibration_.result.confidence.min()
+    watch = DriftWatch(model, file)
+    watch_usual(watch, model.calibration_, 50)
+    watch.save()
+    again = DriftWatch(model, file)
+    assert again.evidence == watch.evidence
+    for i in range(100):
+        again.see(f"new {i}", lowest - 1, 0.1)
+    # An alarm is written at once.
+    assert again.drifted
+    assert DriftWatch(model, file).drifted
+    model.calibrate_on_shots()  # another calibration has nothing to do with it
+    assert not DriftWatch(model, file).drifted
+
+
+@pytest.fixture(scope="module")
+def guaranteed(shots, tmp_path_factory):
+    """A .trust directory whose threshold is certified."""
+    folder = tmp_path_factory.mktemp("guaranteed")
+    checked = write_class_folders(folder / "checked", per_class=20, seed=9)
+    model = TrustVLM(vlm="offline", vision="offline", score="auto_star").fit(shots)
+    assert model.calibrate(checked, risk=0.2).calibration_.certificate.certified
+    model.save(folder / "colours.trust")
+    return folder / "colours.trust"
+
+
+def test_after_drift_labels_are_reviewed_unless_they_are_to_be_kept(guaranteed):
+    uploads = [
+        ("images", (f"{colour}{i}.png", png(colour, i)))
+        for colour in ("red", "green", "blue")
+        for i in range(3)
+    ]
+
+    def decisions(client):
+        answer = client.post("/v1/predict", files=uploads).json()
+        return [verdict["decision"] for verdict in answer["verdicts"]]
+
+    for when_invalid in ("review", "keep"):
+        with client_of(guaranteed, when_invalid=when_invalid) as client:
+            before = decisions(client)
+            assert "accept" in before
+            assert client.get("/v1/model").json()["guarantee"] == "valid"
+            served = client.context.models["colours"]
+            for i in range(200):
+                served.drift.see(f"new {i}", -100.0, 0.1)
+            kept = before if when_invalid == "keep" else ["review"] * len(before)
+            assert decisions(client) == kept
+            assert client.get("/v1/model").json()["guarantee"] == "invalid"
 
 
 def test_drift_is_among_the_metrics(client):

@@ -29,7 +29,7 @@ from trustvlm.scores import get, prepare
 # The two numbers that are watched: a confidence and a typicality per image.
 
 # Of the SHA-256 of an image that was seen; enough to tell 10^8 images apart.
-_DIGITS = 16
+DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def watched_numbers(
         readable = encoded.readable()
         keep = np.zeros(len(readable), dtype=bool)
         for i, digest in enumerate(readable.hashes):
-            short = digest[:_DIGITS]
+            short = digest[:DIGITS]
             if short not in seen and short not in fresh:
                 fresh.add(short)
                 keep[i] = True
@@ -114,11 +114,14 @@ class MonitorState:
         In words, which images count as ordinary.
     seen
         How the SHA-256 of every image that was watched begins.
+    drifted
+        Whether an alarm was raised before the monitor was begun anew, as the service does.
     """
 
     monitor: DriftMonitor
     calibrated_on: str
     seen: frozenset[str]
+    drifted: bool = False
 
 
 def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorState) -> None:
@@ -130,6 +133,7 @@ def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorS
         "calibrated_on": state.calibrated_on,
         "monitor": state.monitor.to_dict(),
         "seen": sorted(state.seen),
+        "drifted": state.drifted or state.monitor.drifted,
     }
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -166,6 +170,7 @@ def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState 
             monitor=DriftMonitor.from_dict(stored["monitor"]),
             calibrated_on=str(stored["calibrated_on"]),
             seen=frozenset(stored["seen"]),
+            drifted=bool(stored.get("drifted", False)),
         )
     except KeyError as error:
         raise InputError(f"{path} is not complete: it lacks {error}. Start a new one.") from error

@@ -52,10 +52,18 @@ class ModelRegistry:
         The configuration.
     telemetry
         Where batches and verdicts are counted.
+    folder
+        Where the state of drift monitors is kept, `NAME.drift.json`; None keeps it nowhere.
     """
 
-    def __init__(self, paths: Mapping[str, Path], settings: Settings, telemetry: Telemetry) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        settings: Settings,
+        telemetry: Telemetry,
+        folder: Path | None = None,
+    ) -> None:
+        self._settings, self._folder = settings, folder
         self._telemetry = telemetry
         self._models = {name: self._load(name, path) for name, path in paths.items()}
         self._batchers = {name: self._batcher(name) for name in paths}
@@ -101,6 +109,7 @@ class ModelRegistry:
             If it is damaged or does not fit the models on this machine; the old one stays.
         """
         with self._turn:
+            self[name].drift.save()
             fresh = self._load(name, self[name].path, before=self[name])
             self._models[name] = fresh
         return fresh
@@ -109,6 +118,8 @@ class ModelRegistry:
         """Finish what was accepted."""
         for batcher in self._batchers.values():
             batcher.close()
+        for model in self._models.values():
+            model.drift.save()
 
     def _load(self, name: str, path: Path, before: ServedModel | None = None) -> ServedModel:
         settings = self._settings
@@ -124,6 +135,8 @@ class ModelRegistry:
             remember=settings.remember_images,
             shots=Path(settings.shots) if settings.shots else None,
             before=before,
+            drift_file=None if self._folder is None else self._folder / f"{name}.drift.json",
+            when_invalid=settings.when_invalid,
         )
 
     def _batcher(self, name: str) -> Batcher[InMemoryImage, UploadResult]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import ImageError, InputError
+from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import InMemoryImage, Limits, content_hash, decode, read_bytes
 from trustvlm.pipeline import TrustVLM
-from trustvlm.pipeline.monitor import start_monitor, watched_score
+from trustvlm.pipeline.monitor import (
+    DIGITS,
+    MonitorState,
+    read_state,
+    start_monitor,
+    watched_score,
+    write_state,
+)
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import describe
 from trustvlm.pipeline.state import ModelState
-from trustvlm.pipeline.verdict import Verdict
+from trustvlm.pipeline.verdict import RunOutcome, Verdict
 from trustvlm.scores.arrays import unit_rows
 from trustvlm.scores.evidence import prototype_similarities
 
@@ -84,6 +93,7 @@ class RecentEmbeddings(EmbeddingStore):
 _FALSE_ALARM = 1e-4
 _IMAGES_PER_UPDATE = 25
 _IMAGES_PER_ROUND = 5000
+_IMAGES_PER_SAVE = 1000
 
 
 class DriftWatch:
@@ -96,16 +106,19 @@ class DriftWatch:
     ----------
     model
         A fitted model.
+    file
+        Where the state is kept, so that it outlives the service; None keeps it nowhere. That of
+        another model, or of this one before it was calibrated again, is replaced.
     """
 
-    def __init__(self, model: TrustVLM) -> None:
-        self.drifted = False
+    def __init__(self, model: TrustVLM, file: Path | None = None) -> None:
+        self.drifted, self._file, self._model = False, file, model.state
         stream = watched_score(model.state)[0]
         try:
-            monitor, _ = start_monitor(model, None, _FALSE_ALARM)
+            monitor, self._calibrated_on = start_monitor(model, None, _FALSE_ALARM)
         except InputError:
             # There is nothing to compare with.
-            monitor = None
+            monitor, self._calibrated_on = None, ""
         if monitor is not None and stream != "confidence":
             # The text's own confidence is not at hand here.
             streams = {k: v for k, v in monitor.streams.items() if k != stream}
@@ -113,6 +126,29 @@ class DriftWatch:
         self._start = self._monitor = monitor
         self._waiting: list[tuple[float, float]] = []
         self._seen: set[str] = set()
+        self._unsaved = 0
+        if monitor is not None and file is not None:
+            self._restore(file)
+
+    def _restore(self, file: Path) -> None:
+        with suppress(InputError):
+            stored = read_state(file, self._model)
+            if stored is not None:
+                self._monitor, self._seen = stored.monitor, set(stored.seen)
+                self.drifted = stored.drifted
+
+    def save(self) -> None:
+        """Write the state, whole or not at all; a disk that fails costs the state, not answers."""
+        if self._monitor is None or self._file is None:
+            return
+        state = MonitorState(
+            self._monitor, self._calibrated_on, frozenset(self._seen), self.drifted
+        )
+        try:
+            write_state(self._file, self._model, state)
+        except OSError as error:
+            warnings.warn(f"{self._file} was not written: {error}", TrustVLMWarning, stacklevel=2)
+        self._unsaved = 0
 
     @property
     def evidence(self) -> dict[str, float]:
@@ -124,6 +160,7 @@ class DriftWatch:
 
     def see(self, digest: str, confidence: float, typicality: float) -> None:
         """Note one image: its confidence, and its cosine with the most similar prototype."""
+        digest = digest[:DIGITS]
         if self._monitor is None or digest in self._seen or math.isnan(typicality):
             return
         self._seen.add(digest)
@@ -134,10 +171,13 @@ class DriftWatch:
         values = dict(zip(("confidence", "typicality"), columns, strict=True))
         self._waiting.clear()
         self._monitor = self._monitor.after({k: values[k] for k in self._monitor.streams})
-        self.drifted = self.drifted or self._monitor.drifted
+        before, self.drifted = self.drifted, self.drifted or self._monitor.drifted
         if self._monitor.n >= _IMAGES_PER_ROUND:
             self._monitor = self._start
             self._seen.clear()
+        self._unsaved += _IMAGES_PER_UPDATE
+        if self._unsaved >= _IMAGES_PER_SAVE or self.drifted != before:
+            self.save()
 
 
 # The example images that an upload resembles most, to be shown beside it.
@@ -224,6 +264,8 @@ def preview(content: bytes, side: int, limits: Limits) -> bytes | None:
 
 # The model itself.
 
+_DRIFTED = ("the images are no longer like those that the model was calibrated on",)
+
 
 @dataclass(frozen=True)
 class UploadResult:
@@ -266,6 +308,11 @@ class ServedModel:
         Folder of the example images; None for where they were when the model was fitted.
     before
         What this one replaces: encoders that both need are not loaded a second time.
+    drift_file
+        Where the state of the drift monitor is kept; None keeps it nowhere.
+    when_invalid
+        What becomes of accepted labels once images are no longer like those that the model was
+        calibrated on: `review` or `keep`.
 
     Raises
     ------
@@ -283,6 +330,8 @@ class ServedModel:
         remember: int,
         shots: Path | None = None,
         before: ServedModel | None = None,
+        drift_file: Path | None = None,
+        when_invalid: str = "review",
     ) -> None:
         self.name = name
         self.path = path
@@ -294,7 +343,11 @@ class ServedModel:
         )
         self._predictor = Predictor(self.model)
         self.examples = Examples(self.model, shots)
-        self.drift = DriftWatch(self.model)
+        self.drift = DriftWatch(self.model, drift_file)
+        calibration = self.model.calibration_
+        rule = None if calibration is None else calibration.certificate
+        self._guaranteed = rule is not None and rule.certified
+        self._when_invalid = when_invalid
 
     def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
         """Judge the images of several requests; they share forward passes and nothing else.
@@ -306,6 +359,12 @@ class ServedModel:
             return [self._judge_batch(images) for images in requests]
         results = iter(self._judge_batch([image for images in requests for image in images]))
         return [[next(results) for _ in images] for images in requests]
+
+    @property
+    def outcome(self) -> RunOutcome:
+        """What holds for the images so far: their guarantee is invalid once they have drifted."""
+        invalid = self._guaranteed and self.drift.drifted
+        return RunOutcome(0, 0, None, _DRIFTED if invalid else (), None, self._when_invalid)
 
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
@@ -320,13 +379,16 @@ class ServedModel:
             },
             "shots": manifest["shots"]["counts"],
             "calibrated": self.model.calibration_ is not None,
+            "guarantee": ("invalid" if self.outcome.invalid else "valid")
+            if self._guaranteed
+            else None,
             **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 
     def _judge_batch(self, images: Sequence[InMemoryImage]) -> list[UploadResult]:
         encoded = self._predictor.encode(images)
         evidence = self._predictor.evidence(encoded)
-        verdicts = self._predictor.judge(encoded, evidence)
+        verdicts = self.outcome.decide(self._predictor.judge(encoded, evidence))
         readable = zip(
             self.examples.nearest(encoded.readable().features),
             # NaN where no class has a prototype.

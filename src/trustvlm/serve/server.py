@@ -152,7 +152,7 @@ def open_context(models: Sequence[Path], settings: Settings, keys: Keys, log: Lo
     feedback = FeedbackStore(
         feedback_path(models, settings), max_bytes=settings.max_kept_mib * 2**20
     )
-    registry = ModelRegistry(paths, settings, telemetry)
+    registry = ModelRegistry(paths, settings, telemetry, feedback.path.parent)
     return Context(settings, registry, telemetry, log, keys, feedback)
 
 

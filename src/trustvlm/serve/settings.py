@@ -7,7 +7,7 @@ import hmac
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     )
     max_kept_mib: int = Field(
         2048, ge=0, description="Images kept for review, in MiB; 0 keeps none."
+    )
+    when_invalid: Literal["review", "keep"] = Field(
+        "review",
+        description="What becomes of accepted labels once images are no longer like those that the "
+        "model was calibrated on.",
     )
     shots: str = Field(
         "",
