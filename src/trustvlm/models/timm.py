@@ -12,12 +12,7 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
 from trustvlm.models.hub import download, first_line, no_hub, quiet
 from trustvlm.models.registry import LoadOptions, register_backend
-from trustvlm.models.torch_encoder import (
-    TorchImageEncoder,
-    require_library,
-    state_hash,
-    vector_length,
-)
+from trustvlm.models.torch_encoder import TorchImageEncoder, require_library, state_hash
 from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
@@ -114,7 +109,6 @@ class TimmVision(TorchImageEncoder):
         source: str,
         options: LoadOptions,
     ) -> None:
-        model.eval()
         super().__init__(
             model,
             identity=ModelIdentity(
@@ -129,7 +123,6 @@ class TimmVision(TorchImageEncoder):
                 },
             ),
             preprocessing=preprocessing,
-            dim=vector_length(spec, model, preprocessing),
             options=options,
         )
 
