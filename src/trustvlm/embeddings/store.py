@@ -377,7 +377,8 @@ class EmbeddingStore:
         if not vectors:
             return
         packed = {}
-        for key, vector in vectors.items():
+        for key, given in vectors.items():
+            vector = np.asarray(given)
             if vector.ndim != 1 or vector.dtype != np.float32 or not np.isfinite(vector).all():
                 raise InputError(
                     "Expected an embedding to be (dim,) finite float32, but got shape "

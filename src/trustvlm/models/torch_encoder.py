@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,7 +101,7 @@ def to_vectors(tensor: Any) -> NDArray[np.float32]:
 # What all image encoders that torch runs have in common.
 
 
-class TorchImageEncoder(ABC):
+class TorchImageEncoder:
     """Pixels to a tensor, through a network, and back to vectors.
 
     Parameters
@@ -156,9 +155,9 @@ class TorchImageEncoder(ABC):
         self.preprocessing = preprocessing
         self.dim = dim
 
-    @abstractmethod
     def _features(self, tensor: Any) -> Any:
         """Turn normalised `(n, 3, height, width)` into `(n, dim)`, both on the device."""
+        return self._model(tensor)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encode `(n, height, width, 3)` uint8 RGB to `(n, dim)` float32, not L2-normalised.
