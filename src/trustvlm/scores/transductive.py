@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
-from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
+from trustvlm.scores.auto import NEEDS, AutoModel, auto_logits, fit_auto
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, scaled, shots_in
+from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, shots_in
 from trustvlm.scores.zero_shot import vlm_prediction
 
 # What the images of one batch say about each other, without any label.
@@ -57,7 +58,7 @@ class Batch:
     @classmethod
     def of(cls, rows: Array) -> Batch:
         """Compare unit rows `(n, d)`, n at least 2, with each other, in blocks of memory."""
-        moved = scaled(rows, scale_of(rows))
+        moved = rows / scale_of(rows)
         directions = unit_rows(moved - moved.mean(axis=0))
         n = len(rows)
         k = max(1, min(_NEIGHBOURS, n // 4))
@@ -164,7 +165,6 @@ def _spread(table: Array) -> float:
 
 # `auto_adapted`: shots, and the unlabelled batch, for images that differ from the shots.
 
-_NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
     "as auto, the images moved by what sets the batch apart from the shots, then refined by the "
     "batch's own surest images"
@@ -238,7 +238,7 @@ def _fitted(evidence: Evidence) -> _Adapted:
     n_present = int(model.present.sum())
     shots: dict[FeatureSpace, _Shots] = {}
     for space, scale in model.scales.items():
-        rows = scaled(shots_in(space, evidence), scale)
+        rows = shots_in(space, evidence) / scale
         means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -263,7 +263,7 @@ def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     model = learned.model
     shift = {
         space: shift_of(
-            scaled(images_in(space, evidence), model.scales[space]),
+            images_in(space, evidence) / model.scales[space],
             shots.centre,
             shots.basis,
             shots.within,
@@ -276,15 +276,18 @@ def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     return refine(moved, batch, first=moved, keep=1.0, prototypes=0.5, neighbours=0.5)
 
 
-@register(
-    "auto_adapted",
-    needs=_NEEDS,
+_register_adapted = partial(
+    register,
+    needs=NEEDS,
     formula=_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d), fit as auto",
     fit=fit_adapted,
     whole_batch=True,
 )
+
+
+@_register_adapted("auto_adapted")
 def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """Log-odds of the VLM's prediction by `auto`, adapted to the batch that the image came in.
 
@@ -295,16 +298,7 @@ def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     return ScoreResult(prediction, log_odds(adapted_logits(evidence, learned), prediction))
 
 
-@register(
-    "auto_adapted_star",
-    needs=_NEEDS,
-    formula=_FORMULA,
-    source="this project; docs/research/auto.md",
-    complexity="O(n^2 d), fit as auto",
-    corrects=True,
-    fit=fit_adapted,
-    whole_batch=True,
-)
+@_register_adapted("auto_adapted_star", corrects=True)
 def auto_adapted_star(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """As `auto_adapted`, but the prediction is the class that text, shots and batch favour."""
     logits = adapted_logits(evidence, learned)
@@ -356,14 +350,16 @@ def _combined_unlabelled(evidence: Evidence) -> NDArray[np.float64]:
     )
 
 
-@register(
-    "auto_unlabelled",
+_register_unlabelled = partial(
+    register,
     needs=("logits", "features"),
-    formula=_UNLABELLED_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d)",
     whole_batch=True,
 )
+
+
+@_register_unlabelled("auto_unlabelled", formula=_UNLABELLED_FORMULA)
 def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     """Log-odds of the VLM's prediction, verified against the batch's own images; no shots.
 
@@ -373,14 +369,10 @@ def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     return ScoreResult(prediction, log_odds(unlabelled_logits(evidence), prediction))
 
 
-@register(
+@_register_unlabelled(
     "auto_unlabelled_star",
-    needs=("logits", "features"),
     formula=_UNLABELLED_FORMULA.replace("yhat", "the best class"),
-    source="this project; docs/research/auto.md",
-    complexity="O(n^2 d)",
     corrects=True,
-    whole_batch=True,
 )
 def auto_unlabelled_star(evidence: Evidence) -> ScoreResult:
     """As `auto_unlabelled`, but the prediction is the class that the batch favours."""

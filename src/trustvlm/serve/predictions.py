@@ -267,7 +267,7 @@ async def ready(request: Request) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     context = context_of(request)
-    context.telemetry.waiting(context.models.waiting)
+    context.telemetry.waiting.set(context.models.waiting)
     return Response(context.telemetry.exposition(), media_type="text/plain; version=0.0.4")
 
 
