@@ -37,15 +37,14 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     sets, draws = (len({row[key] for row in rows}) for key in ("dataset", "draw"))
     means = {
         score: {
-            column.key: column.scale * _mean([r[column.key] for r in rows if r["score"] == score])
+            column.name: column.scale * _mean([r[column.name] for r in rows if r["score"] == score])
             for column in NARROW_COLUMNS
         }
         for score in dict.fromkeys(row["score"] for row in rows)
     }
-    titles = [column.title if column.key != "accuracy" else "Acc." for column in NARROW_COLUMNS]
-    units = [" %" if column.scale == 100 else "" for column in NARROW_COLUMNS]
+    titles = [f"{c.short_title}{' %' if c.scale == 100 else ''}" for c in NARROW_COLUMNS]
     print_table(
-        ["Score", *map("".join, zip(titles, units, strict=True))],
+        ["Score", *titles],
         [
             [score, *(number(value, undefined="-") for value in values.values())]
             for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]))

@@ -53,29 +53,24 @@ def compare(
     from rich.console import Console
 
     from trustvlm.files import write_text
-    from trustvlm.report import compare_runs, comparison_table, read_run, write_comparison
-    from trustvlm.report.comparison_page import (
-        comparison_cautions,
-        comparison_figure,
-        comparison_findings,
-    )
+    from trustvlm.report import comparison_page as pages
 
-    comparison = compare_runs(
-        read_run(a, score_a or score),
-        read_run(b, score_b or score),
+    comparison = pages.compare_runs(
+        pages.read_run(a, score_a or score),
+        pages.read_run(b, score_b or score),
         n_resamples=resamples,
         seed=seed,
     )
-    Console().print(comparison_table(comparison))
-    for sentence in comparison_findings(comparison):
+    Console().print(pages.comparison_table(comparison))
+    for sentence in pages.comparison_findings(comparison):
         typer.echo(sentence)
-    for caution in comparison_cautions(comparison):
+    for caution in pages.comparison_cautions(comparison):
         note(f"note: {caution}", quiet=quiet)
     write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
-    figure = comparison_figure(comparison) if svg is not None else ""
+    figure = pages.comparison_figure(comparison) if svg is not None else ""
     if svg is not None and figure:
         write_text(svg, f"{figure}\n")
         note(f"figure:  {svg}", quiet=quiet)
     if output is not None:
-        write_comparison(comparison, output)
+        pages.write_comparison(comparison, output)
         note(f"page:    {output}", quiet=quiet)

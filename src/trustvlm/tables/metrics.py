@@ -18,11 +18,6 @@ class MetricColumn(MetricInfo):
     """How tables show one metric."""
 
     @property
-    def key(self) -> str:
-        """Its name, by which rows and analyses hold it."""
-        return self.name
-
-    @property
     def sign(self) -> str:
         """The unit it is shown in, with the sign of multiplication."""
         return self.unit.replace("x", "×")
