@@ -102,9 +102,9 @@ def report_deviations(
 # One split of one set, ready to be encoded.
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images with their classes.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(layout.Listing):
+    """Images with their classes: a listing, and what it is of.
 
     Attributes
     ----------
@@ -127,16 +127,13 @@ class Dataset:
     missing
         Image files and class folders that are named and are not there. A missing file is among
         `refs`, and becomes an error of its own when it is read.
+    remarks
+        Other deviations from the published set, as parts of a sentence.
     """
 
     spec: DatasetSpec
     split: Split
     folder: Path
-    refs: layout.Images
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    class_ids: tuple[str, ...]
-    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -202,12 +199,7 @@ def load(
     spec = get(name) if isinstance(name, str) else name
     folder, listing = read_split(spec, root, split, splits_dir)
     report_deviations(spec, split, folder, listing, strict=strict)
-    return _as_dataset(spec, split, folder, listing)
-
-
-def _as_dataset(spec: DatasetSpec, split: Split, folder: Path, listing: layout.Listing) -> Dataset:
-    fields = {name: value for name, value in vars(listing).items() if name != "remarks"}
-    return Dataset(spec, split, folder, **fields)
+    return Dataset(**vars(listing), spec=spec, split=split, folder=folder)
 
 
 # Where the labelled examples of a set come from.
@@ -282,7 +274,7 @@ def load_shots(
         counts = {**source.counts, "train": len(listing.refs)}
         expected = replace(source, n_classes=spec.n_classes, counts=counts)
     report_deviations(expected, "train", folder, listing, strict=strict)
-    return _as_dataset(source, "train", folder, listing)
+    return Dataset(**vars(listing), spec=source, split="train", folder=folder)
 
 
 # Which of the sets are on a disk, and whether they are as published.

@@ -94,10 +94,10 @@ class Evidence:
         n, n_classes = z.shape
         if n_classes < 1:
             raise InputError("Expected `logits` to have at least one column (class), but got none.")
-        m = None if support_labels is None else len(np.asarray(support_labels))
-        labels = None
+        labels, m = None, None
         if support_labels is not None:
             labels = as_labels(support_labels, "support_labels", n_classes=n_classes)
+            m = len(labels)
         checked = cls(
             logits=z,
             features=_rows(features, "features", n, "logits"),
