@@ -22,10 +22,9 @@ from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
-from trustvlm.images import ImageSource
 from trustvlm.images.archives import BrokenShard
 from trustvlm.images.errors import refusal
-from trustvlm.images.references import UnreadableImage
+from trustvlm.images.references import ImageSource, UnreadableImage
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.plugins import load_plugin, loaded_plugins

@@ -100,8 +100,7 @@ def fit_auto(evidence: Evidence) -> AutoModel:
 
 def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
     """Return `model.logits(evidence)`, computed once for all scores that build on it."""
-    # The model is kept beside its logits, so that no other can come to have its identity.
-    return evidence.once(f"auto {id(model)}", lambda: (model, model.logits(evidence)))[1]
+    return evidence.once("logits of auto", lambda: model.logits(evidence), of=model)
 
 
 def _fitted(evidence: Evidence) -> AutoModel:

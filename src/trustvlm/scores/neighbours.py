@@ -45,12 +45,10 @@ _register = partial(
 
 
 def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
-    def compare() -> tuple[_Shots, NDArray[np.float64]]:
-        return shots, evidence.directions @ shots.directions.T
-
-    compared, similarities = evidence.once("similarities to shots", compare)
     # Scores may have learned from different shots, and ask about the same images.
-    return similarities if compared is shots else compare()[1]
+    return evidence.once(
+        "similarities to shots", lambda: evidence.directions @ shots.directions.T, of=shots
+    )
 
 
 def _per_class(

@@ -174,8 +174,18 @@ _IN_SPAN = 0.2
 
 
 @dataclass(frozen=True)
-class _Shots:
-    """Statistics of the shots in one space, in the space's scale."""
+class ShotSpread:
+    """Where the shots lie in one space, in the space's scale.
+
+    Attributes
+    ----------
+    centre, basis
+        `(d,)` mean of the class means and `(d, r)` orthonormal basis of their differences.
+    within
+        Variance within classes, summed over the dimensions.
+    count
+        Number of shots.
+    """
 
     centre: Array
     basis: Array
@@ -186,10 +196,10 @@ class _Shots:
 @dataclass(frozen=True)
 class _Adapted:
     model: AutoModel
-    shots: dict[FeatureSpace, _Shots]
+    shots: dict[FeatureSpace, ShotSpread]
 
 
-def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: int) -> Array:
+def shift_of(images: Array, shots: ShotSpread) -> Array:
     """Say by which vector `(d,)` the images of a batch lie apart from the shots, as a domain.
 
     The difference of means has two causes: other proportions of the classes, which move it inside
@@ -201,24 +211,20 @@ def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: i
     ----------
     images
         `(n, d)` scaled images.
-    centre, basis
-        `(d,)` mean of the class means and `(d, r)` orthonormal basis of their differences.
-    within
-        Variance within classes, summed over the dimensions.
     shots
-        Number of shots.
+        Where the shots lie.
 
     Examples
     --------
-    >>> basis = np.array([[1.0], [0.0]])
+    >>> shots = ShotSpread(np.zeros(2), np.array([[1.0], [0.0]]), within=1.0, count=50)
     >>> images = np.array([[5.0, 0.0]] * 50)  # all of one class: no shift
-    >>> float(np.abs(shift_of(images, np.zeros(2), basis, 1.0, 50)).sum())
+    >>> float(np.abs(shift_of(images, shots)).sum())
     0.0
     """
-    apart = images.mean(axis=0) - centre
-    inside = basis @ (basis.T @ apart)
+    apart = images.mean(axis=0) - shots.centre
+    inside = shots.basis @ (shots.basis.T @ apart)
     outside = apart - inside
-    chance = within * (1.0 / len(images) + 1.0 / shots)
+    chance = shots.within * (1.0 / len(images) + 1.0 / shots.count)
     beyond = float((outside**2).sum())
     if beyond <= chance:
         return np.zeros_like(apart)
@@ -236,7 +242,7 @@ def _fitted(evidence: Evidence) -> _Adapted:
     model = fit_auto(evidence)
     column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
     n_present = int(model.present.sum())
-    shots: dict[FeatureSpace, _Shots] = {}
+    shots: dict[FeatureSpace, ShotSpread] = {}
     for space, scale in model.scales.items():
         rows = shots_in(space, evidence) / scale
         means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
@@ -247,7 +253,7 @@ def _fitted(evidence: Evidence) -> _Adapted:
         freedom = len(rows) - n_present
         residuals = rows - means[column] if freedom else rows - centre
         within = float((residuals**2).sum()) / max(freedom or len(rows) - 1, 1)
-        shots[space] = _Shots(centre, basis, within, len(rows))
+        shots[space] = ShotSpread(centre, basis, within, len(rows))
     return _Adapted(model, shots)
 
 
@@ -255,20 +261,13 @@ def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
     """Combine text, shots and the batch into `(n, C)` logits; a single image gets `auto`'s."""
     if evidence.n < 2 or evidence.n_classes < 2:
         return auto_logits(evidence, learned.model)
-    key = f"auto_adapted {id(learned)}"
-    return evidence.once(key, lambda: (learned, _combined(evidence, learned)))[1]
+    return evidence.once("logits of auto_adapted", lambda: _combined(evidence, learned), of=learned)
 
 
 def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     model = learned.model
     shift = {
-        space: shift_of(
-            images_in(space, evidence) / model.scales[space],
-            shots.centre,
-            shots.basis,
-            shots.within,
-            shots.count,
-        )
+        space: shift_of(images_in(space, evidence) / model.scales[space], shots)
         for space, shots in learned.shots.items()
     }
     moved = model.logits(evidence, shift)
