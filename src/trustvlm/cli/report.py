@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note, write_json
-from trustvlm.cli.options import Quiet
+from trustvlm.cli import console, options
 
 app = typer.Typer(
     help="Compare evaluations that `trustvlm evaluate --json` wrote.", no_args_is_help=True
@@ -43,7 +42,7 @@ def compare(
     score_b: Annotated[str | None, typer.Option(help="Of B.json alone.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Of the paired bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say whether B is better than A by more than chance, on the images that both have.
 
@@ -65,12 +64,12 @@ def compare(
     for sentence in pages.comparison_findings(comparison):
         typer.echo(sentence)
     for caution in pages.comparison_cautions(comparison):
-        note(f"note: {caution}", quiet=quiet)
-    write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
+        console.note(f"note: {caution}", quiet=quiet)
+    console.write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
     figure = pages.comparison_figure(comparison) if svg is not None else ""
     if svg is not None and figure:
         write_text(svg, f"{figure}\n")
-        note(f"figure:  {svg}", quiet=quiet)
+        console.note(f"figure:  {svg}", quiet=quiet)
     if output is not None:
         pages.write_comparison(comparison, output)
-        note(f"page:    {output}", quiet=quiet)
+        console.note(f"page:    {output}", quiet=quiet)
