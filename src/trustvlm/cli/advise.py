@@ -35,9 +35,7 @@ def advise(
     examples: Annotated[
         int, typer.Option(min=1, help="How many more examples of a class to try.")
     ] = 8,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write all findings as JSON.")] = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,

@@ -286,9 +286,7 @@ def arrays(
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
     convention: options.Convention = "exact",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write every row as JSON.")] = None,
     verdicts: Annotated[
         Path | None,
         typer.Option(

@@ -32,10 +32,7 @@ def crossvalidate(
         int, typer.Option(min=2, help="Parts that the examples of each class are dealt to.")
     ] = 4,
     convention: options.Convention = "exact",
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write the metrics as JSON.")] = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
@@ -66,15 +63,11 @@ def crossvalidate(
 
 
 def _print(validated: CrossValidation) -> None:
-    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
+    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
 
-    rows = []
-    for name in by_aurc(validated.metrics):
-        values = (column.value(validated.metrics[name]) for column in NARROW_COLUMNS)
-        rows.append([name, *(number(value, undefined="-") for value in values)])
     console.print_table(
         ["Score\n", *(f"{column.short_title}\n{column.unit}" for column in NARROW_COLUMNS)],
-        rows,
+        [[name, *narrow_cells(validated.metrics[name])] for name in by_aurc(validated.metrics)],
         numbers=range(1, 1 + len(NARROW_COLUMNS)),
         title=f"{len(validated.labels)} examples, {validated.folds} folds",
     )

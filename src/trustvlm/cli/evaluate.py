@@ -27,8 +27,7 @@ def evaluate(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write metrics and confidences as JSON."),
+        Path | None, options.json_option("Write metrics and confidences as JSON.")
     ] = None,
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')

@@ -28,13 +28,7 @@ def fit(
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
     vlm: options.Vlm = "clip-vit-b16",
-    vision: Annotated[
-        str | None,
-        typer.Option(
-            help="The encoder that verifies; `same` is the VLM's own image tower. "
-            "[default: dinov2-base; offline with --vlm offline]",
-        ),
-    ] = None,
+    vision: Annotated[str | None, options.vision_option("verifies")] = None,
     classes: Annotated[
         str | None,
         typer.Option(

@@ -31,13 +31,7 @@ def label(
         ),
     ] = None,
     vlm: options.Vlm = "clip-vit-b16",
-    vision: Annotated[
-        str | None,
-        typer.Option(
-            help="The encoder that compares images; `same` is the VLM's own image tower. "
-            "[default: dinov2-base; offline with --vlm offline]",
-        ),
-    ] = None,
+    vision: Annotated[str | None, options.vision_option("compares images")] = None,
     prompt: options.Prompt = None,
     correct: Annotated[
         bool,

@@ -32,9 +32,7 @@ def compare(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the figure of the page as SVG.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write the numbers as JSON.")] = None,
     score: Annotated[
         str | None, typer.Option(help="Of both. [default: each model's own score]")
     ] = None,

@@ -59,6 +59,11 @@ def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> st
     return f"{value:.{digits}f}" if math.isfinite(value) else undefined
 
 
+def narrow_cells(evaluation: Evaluation) -> list[str]:
+    """Write the metrics of `NARROW_COLUMNS`, in the shown units; "-" where one is undefined."""
+    return [number(column.value(evaluation), undefined="-") for column in NARROW_COLUMNS]
+
+
 def by_aurc(metrics: Mapping[str, Evaluation]) -> list[str]:
     """Return the scores' names, lowest AURC first, undefined ones last, then by name."""
     aurc = {name: evaluation.aurc for name, evaluation in metrics.items()}
