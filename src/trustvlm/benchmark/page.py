@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.captions import RowsSummary, cautions, findings
 from trustvlm.benchmark.report_sections import (
@@ -24,21 +18,17 @@ from trustvlm.benchmark.report_sections import (
     write_statistics,
     write_table,
 )
-from trustvlm.benchmark.results import Results, Setting, readable, setting_of, write_rows
+from trustvlm.benchmark.results import Results, Setting, setting_of, write_rows
 from trustvlm.benchmark.run import Workers
 from trustvlm.benchmark.score_tables import failure_table
 from trustvlm.benchmark.studies import STUDIES
 from trustvlm.benchmark.studies.study import StudyRunner, StudySettings
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.report.page import environment_of
-from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL
+from trustvlm.report.page import render as render_page
 from trustvlm.tables import markup
 from trustvlm.tables.metrics import METRIC_COLUMNS
 from trustvlm.tables.table import Table, slug
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 Progress = Callable[[int, int], None]
 
@@ -94,34 +84,13 @@ class PageContext:
 
 def render(context: PageContext) -> str:
     """Return the page: no other host, and no script but its own, which sorts the tables."""
-    script = _template_file("trustvlm.report", "report.js")
-    style = _template_file("trustvlm.report", "report.css")
-    style += _template_file("trustvlm.benchmark", "benchmark.css")
-    page: str = _template().render(
-        **{field.name: getattr(context, field.name) for field in fields(context)},
-        version=__version__,
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    return render_page(
+        "benchmark.html.j2",
+        package="trustvlm.benchmark",
+        style="benchmark.css",
         table_html=markup.render_html,
-        citation=CITATION,
-        bibtex=BIBTEX,
-        paper_url=PAPER_URL,
+        **vars(context),
     )
-    return readable(page)
-
-
-@cache
-def _template() -> Template:
-    from markupsafe import Markup
-
-    environment = environment_of("trustvlm.benchmark")
-    environment.filters.update(markup=Markup)
-    return environment.get_template("benchmark.html.j2")
-
-
-def _template_file(package: str, name: str) -> str:
-    return resources.files(package).joinpath("templates", name).read_text("utf-8")
 
 
 # The page of a grid, or of a study from arrays: every setting, and what compares them.
