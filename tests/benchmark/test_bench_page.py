@@ -13,9 +13,9 @@ import pytest
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
 from trustvlm.benchmark.heat_maps import sensitivity_figure
-from trustvlm.benchmark.page import write_page
-from trustvlm.benchmark.report_sections import ReportSection, named, sections
+from trustvlm.benchmark.page import named, sections, write_page
 from trustvlm.benchmark.results import Results, Setting
+from trustvlm.benchmark.studies.study import ReportSection
 from trustvlm.exceptions import InputError
 
 VOID = {"meta", "link", "br", "wbr"}

@@ -50,21 +50,26 @@ if TYPE_CHECKING:
     from trustvlm.pipeline.evaluate import EvaluationResult
 
 
-def render(template: str, **content: Any) -> str:
-    """Fill a template of this room; what comes from data is escaped.
+def render(
+    template: str, *, package: str = "trustvlm.report", style: str = "", **content: Any
+) -> str:
+    """Fill a template of a package; what comes from data is escaped.
 
-    Every template finds `style`, `script` and `script_hash`, for a content security policy that
-    allows nothing but the page's own script, and `version`.
+    Every template finds `style` (that of all pages, then the package's file of that name), `script`
+    and `script_hash`, for a content security policy that allows nothing but the page's own script,
+    and `version`.
     """
     from markupsafe import Markup
 
-    style, script = _asset("report.css"), _asset("report.js")
+    styles, script = _asset("report.css"), _asset("report.js")
+    if style:
+        styles += _asset(style, package)
     page: str = (
-        _environment()
+        _environment(package)
         .get_template(template)
         .render(
             version=__version__,
-            style=Markup(style),  # noqa: S704 -- the package's own file
+            style=Markup(styles),  # noqa: S704 -- the package's own file
             script=Markup(script),  # noqa: S704
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
             **content,
@@ -74,9 +79,12 @@ def render(template: str, **content: Any) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def environment_of(package: str) -> Environment:
+@cache
+def _environment(package: str) -> Environment:
     """Return what fills the HTML templates of a package: data is escaped, gaps are errors."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from trustvlm.images.decoding import thumbnail
 
     environment = Environment(
         loader=PackageLoader(package),
@@ -86,23 +94,16 @@ def environment_of(package: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(shortened=shortened)
+    environment.filters.update(
+        number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
+    )
     environment.globals.update(counted=counted)
     return environment
 
 
-@cache
-def _environment() -> Environment:
-    from trustvlm.images.decoding import thumbnail
-
-    environment = environment_of("trustvlm.report")
-    environment.filters.update(number=number, percent=percent, thumbnail=thumbnail)
-    return environment
-
-
-def _asset(name: str) -> str:
+def _asset(name: str, package: str = "trustvlm.report") -> str:
     """Return a file beside the template; its line ends are those that a browser hashes."""
-    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")
+    return resources.files(package).joinpath("templates", name).read_text("utf-8")
 
 
 # All figures of an evaluation, inline in its page and as files of their own.

@@ -12,12 +12,12 @@ from trustvlm.benchmark.captions import capitalised, describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import modality_figure, modality_labels
 from trustvlm.benchmark.heat_maps import encoder_figure, matrix_table, sensitivity_figure
-from trustvlm.benchmark.report_sections import ReportSection
 from trustvlm.benchmark.results import Row, Setting, value_of
 from trustvlm.benchmark.score_tables import metric_table
 from trustvlm.benchmark.statistics import spread
 from trustvlm.benchmark.studies.study import (
     ComparisonStudy,
+    ReportSection,
     Study,
     StudySettings,
     metrics_of,

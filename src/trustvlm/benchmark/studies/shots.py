@@ -15,13 +15,13 @@ from trustvlm.benchmark.captions import capitalised, describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import shots_figure
 from trustvlm.benchmark.heat_maps import matrix_table, shift_figure
-from trustvlm.benchmark.report_sections import ReportSection
 from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.run import evaluate_quietly, values_of
 from trustvlm.benchmark.score_tables import shots_table
 from trustvlm.benchmark.statistics import NOTHING, spread
 from trustvlm.benchmark.studies.study import (
     ComparisonStudy,
+    ReportSection,
     Study,
     StudySettings,
     metrics_of,

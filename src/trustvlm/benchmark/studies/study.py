@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
-from trustvlm.benchmark.report_sections import ReportSection
 from trustvlm.benchmark.results import (
     Results,
     Row,
@@ -37,6 +36,18 @@ from trustvlm.plots.figure import Figure
 from trustvlm.scores import Evidence, PreparedScore, ScoreResult, get, names, prepare
 from trustvlm.tables.table import Table
 from trustvlm.text import join_names
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """Figures and tables under one heading; `folded` tables are shown on demand."""
+
+    name: str
+    title: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
