@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,28 +121,17 @@ def class_gains(
             f"Expected `labels` in [0, {len(class_names)}), but got {index.min()} to {index.max()}."
         )
 
-    def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(index[chosen], minlength=len(class_names))
-
-    images, well_before, well_after = count(before | True), count(before), count(after)
-    gained, lost = count(after & ~before), count(before & ~after)
-    rows = [
-        ClassGain(
-            name=str(class_names[c]),
-            n=int(images[c]),
-            before=int(well_before[c]),
-            after=int(well_after[c]),
-            gained=int(gained[c]),
-            lost=int(lost[c]),
-            p_value=float(stats.binomtest(int(gained[c]), int(gained[c] + lost[c])).pvalue)
-            if gained[c] + lost[c]
-            else 1.0,
-            p_holm=1.0,
-        )
-        for c in np.flatnonzero(images).tolist()
+    outcomes = (before | True, before, after, after & ~before, before & ~after)
+    counts = np.array([np.bincount(index[one], minlength=len(class_names)) for one in outcomes])
+    present = np.flatnonzero(counts[0])
+    p_values = [
+        float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+        for gained, lost in counts[3:, present].T.tolist()
     ]
-    adjusted = holm([row.p_value for row in rows])
-    rows = [replace(row, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+    rows = [
+        ClassGain(str(class_names[c]), *counts[:, c].tolist(), p_value, float(p_holm))
+        for c, p_value, p_holm in zip(present.tolist(), p_values, holm(p_values), strict=True)
+    ]
     return sorted(rows, key=lambda row: (-row.net, row.name))
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from trustvlm import scores as registry
-from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.results import Results, Row, value_of
+from trustvlm.benchmark.results import Results, Row, RowSet, value_of
 from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.tables.metrics import METRIC_COLUMNS, number
 from trustvlm.tables.table import Marking
@@ -31,15 +29,14 @@ def describe_basis(rows: Iterable[Row], convention: str) -> str:
     >>> describe_basis(rows, "exact").partition(" Convention")[0]
     '16 shots per class; 2 draws of the shots; 2 data sets with 50 test images each.'
     """
-    rows = list(rows)
-    shots = sorted({int(row["shots"]) for row in rows})
-    draws = {int(row["draw"]) for row in rows}
+    about = RowSet(list(rows))
+    shots, draws = about.shots, about.draws
     parts = [
-        f"{join_names([f'{n:,}' for n in shots])} shot{'' if shots == [1] else 's'} per class",
-        f"draw {min(draws)} of the shots"
+        f"{join_names([f'{n:,}' for n in shots])} shot{'' if shots == (1,) else 's'} per class",
+        f"draw {draws[0]} of the shots"
         if len(draws) == 1
         else f"{counted(len(draws), 'draw')} of the shots",
-        _describe_images(rows),
+        _describe_images(about),
     ]
     return f"{'; '.join(filter(None, parts))}. {describe_convention(convention)}"
 
@@ -55,19 +52,9 @@ def describe_convention(convention: str) -> str:
     return f"Convention {convention}: {_CONVENTIONS[convention]}."
 
 
-def _sizes(rows: Iterable[Row]) -> dict[str, int]:
-    """Return the test images of each data set; 0 where no row says."""
-    sizes: dict[str, int] = {}
-    for row in rows:
-        name = str(row["dataset"])
-        sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
-    return sizes
-
-
-def _describe_images(rows: list[Row]) -> str:
-    every = _sizes(rows)
-    sizes = [size for size in every.values() if size]
-    sets = counted(len(every), "data set")
+def _describe_images(rows: RowSet) -> str:
+    sizes = [size for size in rows.sizes.values() if size]
+    sets = counted(len(rows.sizes), "data set")
     if not sizes:
         return sets
     if min(sizes) == max(sizes):
@@ -241,7 +228,7 @@ def findings(analysis: Analysis, metric: str) -> list[str]:
 def cautions(results: Results) -> list[str]:
     """Return what limits the conclusions: few images, few draws, failures, missing samples."""
     sentences = []
-    few = [name for name in results.datasets if 0 < results.images(name) < _FEW]
+    few = [name for name, size in results.sizes.items() if 0 < size < _FEW]
     if few:
         sentences.append(
             f"{counted(len(few), 'data set has', 'data sets have')} fewer than {_FEW} test images: "
@@ -293,68 +280,3 @@ def _against_msp(analysis: Analysis, metric: str) -> list[str]:
 def _first_names(names: list[str]) -> str:
     rest = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# What rows are about, in numbers and names: for the head and the foot of a page.
-
-
-@dataclass(frozen=True)
-class RowsSummary:
-    """Scores, data sets, shots and draws of some rows, and how many images were tested.
-
-    Examples
-    --------
-    >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
-    >>> summary = RowsSummary.of([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}])
-    >>> summary.datasets, summary.images
-    (('pets', 'cars'), 100)
-    >>> summary.tiles()[1]
-    ('2', 'data sets, 100 images')
-    """
-
-    scores: tuple[str, ...]
-    datasets: tuple[str, ...]
-    images: int
-    shots: tuple[int, ...]
-    draws: int
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> RowsSummary:
-        """Collect what rows are about."""
-        rows = list(rows)
-        sizes = _sizes(rows)
-        return cls(
-            scores=tuple(dict.fromkeys(r["score"] for r in rows if r["score"] is not None)),
-            datasets=tuple(sizes),
-            images=sum(sizes.values()),
-            shots=tuple(sorted({int(row["shots"]) for row in rows})),
-            draws=len({int(row["draw"]) for row in rows}),
-        )
-
-    def tiles(self) -> list[tuple[str, str]]:
-        """Return values and what they count, for the head of a page."""
-        sets, draws = (
-            counted(n, noun).partition(" ")[2]
-            for n, noun in ((len(self.datasets), "data set"), (self.draws, "draw"))
-        )
-        return [
-            (str(len(self.scores)), "scores compared"),
-            (
-                str(len(self.datasets)),
-                f"{sets}, {counted(self.images, 'image')}" if self.images else sets,
-            ),
-            (", ".join(map(str, self.shots)), "shots per class"),
-            (str(self.draws), f"{draws} of the shots"),
-        ]
-
-    def facts(self, convention: str, *further: tuple[str, str]) -> list[tuple[str, str]]:
-        """Return terms and what they are here, for the foot of a page."""
-        return [
-            ("data sets", ", ".join(self.datasets)),
-            ("scores", ", ".join(self.scores)),
-            ("shots per class", ", ".join(map(str, self.shots))),
-            ("draws of the shots", str(self.draws)),
-            ("metrics", describe_convention(convention)),
-            *further,
-            ("software", f"trustvlm {__version__}"),
-        ]

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trustvlm._version import __version__
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.captions import RowsSummary, cautions, findings
+from trustvlm.benchmark.captions import cautions, describe_convention, findings
 from trustvlm.benchmark.figures import (
     equal_coverage_figure,
     leading_scores,
@@ -22,7 +23,7 @@ from trustvlm.benchmark.figures import (
     risk_coverage_figure,
     shots_figure,
 )
-from trustvlm.benchmark.results import Results, Row, Setting, readable, setting_of, write_rows
+from trustvlm.benchmark.results import Results, RowSet, Setting, readable, setting_of, write_rows
 from trustvlm.benchmark.run import Workers
 from trustvlm.benchmark.score_tables import (
     dataset_table,
@@ -46,6 +47,7 @@ from trustvlm.serialization import nan_to_null
 from trustvlm.tables import markup
 from trustvlm.tables.metrics import METRIC_COLUMNS
 from trustvlm.tables.table import Table, slug
+from trustvlm.text import counted
 
 Progress = Callable[[int, int], None]
 
@@ -278,18 +280,40 @@ def _groups(
     return groups
 
 
+def _tiles(about: RowSet) -> list[tuple[str, str]]:
+    """Return values and what they count, for the head of a page."""
+    sets, draws = (
+        counted(len(names), noun).partition(" ")[2]
+        for names, noun in ((about.datasets, "data set"), (about.draws, "draw"))
+    )
+    images = sum(about.sizes.values())
+    return [
+        (str(len(about.scores)), "scores compared"),
+        (str(len(about.datasets)), f"{sets}, {counted(images, 'image')}" if images else sets),
+        (", ".join(map(str, about.shots)), "shots per class"),
+        (str(len(about.draws)), f"{draws} of the shots"),
+    ]
+
+
 def _write_html(
-    folder: Path, rows: Sequence[Row], convention: str, *facts: tuple[str, str], **content: Any
+    folder: Path, about: RowSet, convention: str, *facts: tuple[str, str], **content: Any
 ) -> Path:
     """Fill the template with what rows are about and how they were made, and further content."""
-    summary = RowsSummary.of(rows)
     target = folder / "index.html"
     html = render(
         "benchmark.html.j2",
         package="trustvlm.benchmark",
         style="benchmark.css",
-        tiles=summary.tiles(),
-        facts=summary.facts(convention, *facts),
+        tiles=_tiles(about),
+        facts=[
+            ("data sets", ", ".join(about.datasets)),
+            ("scores", ", ".join(about.scores)),
+            ("shots per class", ", ".join(map(str, about.shots))),
+            ("draws of the shots", str(len(about.draws))),
+            ("metrics", describe_convention(convention)),
+            *facts,
+            ("software", f"trustvlm {__version__}"),
+        ],
         table_html=markup.render_html,
         citation=CITATION,
         bibtex=BIBTEX,
@@ -395,7 +419,7 @@ def write_page(
     )
     return _write_html(
         folder,
-        results.rows,
+        results,
         results.convention,
         ("paired tests", test),
         title=title,
@@ -494,7 +518,7 @@ def write_study_page(
         write_rows(of_study, folder / "rows" / name)
     return _write_html(
         folder,
-        rows,
+        RowSet(rows),
         runner.settings.convention,
         title=title,
         groups=groups or [ReportGroup("", "", [])],

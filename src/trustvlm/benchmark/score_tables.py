@@ -109,7 +109,7 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
     """Every metric of every score on one data set."""
     columns = columns_of(analysis.metrics)
     marks = {column.key: analysis.marks(column.key, dataset) for column in columns}
-    images = analysis.results.images(dataset)
+    images = analysis.results.sizes[dataset]
     count = f" ({counted(images, 'image')})" if images else ""
     caption = [
         f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {describe_units(columns)}",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from trustvlm.benchmark.results import Results, Samples, value_of
+from trustvlm.benchmark.results import Results, Row, Samples, value_of
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, PairedDifference
 from trustvlm.metrics.bootstrap import (
@@ -51,6 +52,34 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, sd, len(kept), undefined)
 
 
+def spreads_by(rows: Iterable[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], Spread]:
+    """Return the spread of a metric over the rows that share the values of some keys.
+
+    Examples
+    --------
+    >>> spreads_by([{"r": 1, "gain": 0.5}, {"r": 1, "gain": 0.5}], "gain", "r")
+    {(1,): Spread(mean=0.5, sd=0.0, n=2, n_undefined=0)}
+    """
+    values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        values[tuple(row[key] for key in keys)].append(value_of(row, metric))
+    return {cell: spread(of_cell) for cell, of_cell in values.items()}
+
+
+def spread_over_draws(values: Iterable[tuple[int, float]]) -> Spread:
+    """Average the values of each draw, given as (draw, value); return the spread of these means.
+
+    Examples
+    --------
+    >>> spread_over_draws([(0, 1.0), (0, 3.0), (1, 4.0)]).mean
+    3.0
+    """
+    by_draw: dict[int, list[float]] = defaultdict(list)
+    for draw, one in values:
+        by_draw[draw].append(one)
+    return spread([float(np.mean(of_draw)) for of_draw in by_draw.values()])
+
+
 def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]:
     """Return the spread over draws for each (dataset, score, shots), as fractions.
 
@@ -63,11 +92,11 @@ def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]
     >>> spreads(Results(rows), "aurc")["pets", "knn", 16].mean
     0.2
     """
-    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
-    for (score, shots), rows in results.by_score.items():
-        for row in rows:
-            values[row["dataset"], score, shots].append(value_of(row, metric))
-    return {cell: spread(over_draws) for cell, over_draws in values.items()}
+    return {
+        (dataset, score, shots): of_dataset
+        for (score, shots), rows in results.by_score.items()
+        for (dataset,), of_dataset in spreads_by(rows, metric, "dataset").items()
+    }
 
 
 def mean_over_datasets(
@@ -79,15 +108,12 @@ def mean_over_datasets(
     comparable.
     """
     wanted = set(datasets)
-    by_draw: dict[int, list[float]] = defaultdict(list)
-    for row in results.by_score.get((score, shots), []):
-        if row["dataset"] in wanted:
-            by_draw[row["draw"]].append(value_of(row, metric))
-    complete = [
-        float(np.mean(values)) if len(values) == len(wanted) else math.nan
-        for values in by_draw.values()
-    ]
-    return spread(complete)
+    rows = [row for row in results.by_score.get((score, shots), []) if row["dataset"] in wanted]
+    counts = Counter(row["draw"] for row in rows)
+    return spread_over_draws(
+        (row["draw"], value_of(row, metric) if counts[row["draw"]] == len(wanted) else math.nan)
+        for row in rows
+    )
 
 
 # One bootstrap for all scores of a data set: the same resampled images for every score.

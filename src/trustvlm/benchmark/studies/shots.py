@@ -14,11 +14,11 @@ from trustvlm.benchmark.analysis import accepted
 from trustvlm.benchmark.captions import capitalised, describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import shots_figure
-from trustvlm.benchmark.heat_maps import matrix_table, shift_figure
+from trustvlm.benchmark.heat_maps import heat_map, matrix_table
 from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.run import evaluate_quietly, values_of
 from trustvlm.benchmark.score_tables import shots_table
-from trustvlm.benchmark.statistics import NOTHING, spread
+from trustvlm.benchmark.statistics import NOTHING, spread_over_draws
 from trustvlm.benchmark.studies.study import (
     ComparisonStudy,
     ReportSection,
@@ -271,18 +271,13 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
 
 def _means(rows: Sequence[Row], key: str) -> dict[tuple[str, float, str], Spread]:
     """Average over the data sets that have a value, then over draws."""
-    values: dict[tuple[str, float, str], dict[int, list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    values: dict[tuple[str, float, str], list[tuple[int, float]]] = defaultdict(list)
     for row in rows:
         value = value_of(row, key)
         if not math.isnan(value):
             cell = str(row["score"]), float(row["missing"]), str(row["group"])
-            values[cell][int(row["draw"])].append(value)
-    return {
-        cell: spread([float(np.mean(of_draw)) for of_draw in by_draw.values()])
-        for cell, by_draw in values.items()
-    }
+            values[cell].append((int(row["draw"]), value))
+    return {cell: spread_over_draws(of_cell) for cell, of_cell in values.items()}
 
 
 # Shots of one domain, test images of another.
@@ -374,17 +369,25 @@ class ShiftStudy(Study):
                 if not any(row["score"] == score for row in shown):
                     continue
                 common: dict[str, Any] = {
+                    "keys": ("support", "dataset"),
+                    "words": ("shots from", "tested on"),
                     "name": f"shift-{slug(settings.metric)}-{slug(domain)}-{slug(score)}",
                     "of": f"{score}, and msp where there are no shots",
                     "convention": settings.convention,
                 }
-                figures.append(shift_figure(shown, settings.metric, **common))
+                figures.append(
+                    heat_map(
+                        shown,
+                        settings.metric,
+                        title=f"{column.title} with shots of another domain",
+                        shade_columns=True,
+                        **common,
+                    )
+                )
                 tables.append(
                     matrix_table(
                         shown,
                         settings.metric,
-                        keys=("support", "dataset"),
-                        words=("shots from", "tested on"),
                         title=f"{column.title} of {score} on {domain}, shots of each domain",
                         **common,
                     )
