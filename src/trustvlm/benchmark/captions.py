@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.results import Results, Row, RowSet, value_of
+from trustvlm.benchmark.results import Results, Row, RowSet
 from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.tables.metrics import METRIC_COLUMNS, number
-from trustvlm.tables.table import Marking
 from trustvlm.text import counted, join_names
 
 _CONVENTIONS = {
@@ -66,30 +64,6 @@ def _describe_images(rows: RowSet) -> str:
 # Sentences that captions are made of: units, counts, conventions, tests.
 
 
-def capitalised(text: str) -> str:
-    """Return text with a capital first letter, the rest as it is.
-
-    Examples
-    --------
-    >>> capitalised("of CLIP")
-    'Of CLIP'
-    """
-    return text[:1].upper() + text[1:]
-
-
-def describe_study(analysis: Analysis) -> str:
-    """Count scores and data sets, such as `24 scores on 9 data sets`."""
-    results = analysis.results
-    return (
-        f"{counted(len(results.scores), 'score')} on {counted(len(results.datasets), 'data set')}"
-    )
-
-
-def describe_shots(analysis: Analysis) -> str:
-    """Say how many shots a table is about."""
-    return counted(analysis.results.largest, "shot") + " per class"
-
-
 def describe_results(
     analysis: Analysis, *, every_shot: bool = False, draw: int | None = None
 ) -> str:
@@ -101,20 +75,6 @@ def describe_results(
         if (every_shot or row["shots"] == results.largest) and draw in (None, row["draw"])
     ]
     return describe_basis(rows, results.convention)
-
-
-def describe_spread(analysis: Analysis, *, largest_only: bool = True) -> str:
-    """Say what ± means; empty if there is one draw."""
-    results = analysis.results
-    draws = {
-        row["draw"] for row in results.rows if row["shots"] == results.largest or not largest_only
-    }
-    if len(draws) < 2:
-        return "One draw of the shots: no spread over draws is known."
-    return (
-        f"Mean ± standard deviation over {len(draws)} draws of the shots; "
-        "without ± where all draws agree."
-    )
 
 
 def describe_mean(analysis: Analysis, metric: str) -> str:
@@ -131,43 +91,6 @@ def describe_mean(analysis: Analysis, metric: str) -> str:
         if left_out:
             sentences.append(f"Without these {kind}, which lack values: {', '.join(left_out)}.")
     return " ".join(sentences)
-
-
-def small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -> str:
-    """Name the convention, and explain the signs that the table has."""
-    results = analysis.results
-    rows = [row for row in results.rows if dataset in ("", row["dataset"])]
-    undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
-    corrects = any(s in registry.names() and registry.get(s).corrects for s in results.scores)
-    failed = sum(bool(row.get("error")) for row in rows)
-    sentences = [
-        describe_convention(results.convention),
-        "†: may change the predicted label; measures of the order alone (AUROC, FPR95, E-AURC, "
-        "AUPR) then judge other labels than those of the scores without †."
-        if corrects
-        else "",
-        "–: undefined, as where all labels are right; (k/n): defined in k of n draws."
-        if undefined
-        else "",
-        f"{counted(failed, 'cell')} failed and {'is' if failed == 1 else 'are'} listed apart."
-        if failed
-        else "",
-    ]
-    return " ".join(filter(None, sentences))
-
-
-def marking(analysis: Analysis, where: str) -> Marking | None:
-    """Say what the marks mean and how they are tested; None where no test was possible."""
-    if not analysis.resampled:
-        return None
-    convention = "" if analysis.results.convention == "exact" else ", in convention exact"
-    return Marking(
-        best=f"better than every other score {where}",
-        second="better than every other but one",
-        test=f"Marks are given by test only: the paired bootstrap over images "
-        f"({100 * analysis.level:g} %, {analysis.n_resamples:,} resamples, draw 0{convention}) "
-        "must leave out zero. It is not corrected for the number of scores.",
-    )
 
 
 def describe_ranks(ranks: RankComparison) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.results import Setting
+from trustvlm.benchmark.results import Setting, cell_file
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.pipeline.select import (
     SELECTABLE,
@@ -30,7 +30,7 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.scores import Evidence
+from trustvlm.scores import Evidence, get, names
 from trustvlm.scores.few_shot import draw_shots
 
 PRESETS = ("untuned", "paper", "loo", "validation")
@@ -365,6 +365,11 @@ class EncodedDataset:
             same_classes(support, test)
         drawn = {point: draw_rows(support, *point) for point in product(shots, range(draws))}
         return cls(support.name, Setting(), support, tuple(tests), drawn)
+
+    def cell_file(self, folder: Path, scores: Sequence[str], **what: Any) -> Path:
+        """Name the file of what is measured on this data set, with some scores, by default all."""
+        formulas = {name: get(name).formula for name in scores or names()}
+        return cell_file(folder, {**self.identity, "scores": formulas, **what})
 
     @property
     def about(self) -> dict[str, Any]:

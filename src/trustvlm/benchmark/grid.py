@@ -21,7 +21,7 @@ from trustvlm import datasets
 from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, Tuning
-from trustvlm.benchmark.results import Classes, Setting, cell_file, read_cell, write_cell
+from trustvlm.benchmark.results import Classes, Setting, read_cell, write_cell
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
@@ -40,7 +40,7 @@ from trustvlm.pipeline.records import (
     exclude_leaked,
     list_labelled,
 )
-from trustvlm.scores import get, names, zero_shot_logits
+from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.text import did_you_mean
 
@@ -330,7 +330,7 @@ def run_grid(
     grid, done = Grid(StudyRunner(further, study_settings(config), config.out)), 0
     store = EmbeddingStore() if store is None else store
     points = list(product(config.shots, range(config.draws)))
-    total = len(config.cells())
+    total = config.n_cells
     for encoded in encode_datasets(config, store, notes=grid.notes, on_image=on_image):
         if isinstance(encoded, UnreadableDataset):
             grid.rows += [row for point in points for row in _failed(encoded, point)]
@@ -338,7 +338,10 @@ def run_grid(
             continue
         for test in encoded.tests:
             grid.classes[test.name] = Classes(test.labels, test.class_names)
-        files = {point: cell_file(config.out, _content(config, encoded, point)) for point in points}
+        files = {
+            (shots, draw): encoded.cell_file(config.out, config.scores, shots=shots, draw=draw)
+            for shots, draw in points
+        }
         missing = [point for point, file in files.items() if not file.is_file()]
         done += len(points) - len(missing)
         tasks = [(config, encoded, point, files[point]) for point in missing]
@@ -380,28 +383,11 @@ def chosen_studies(config: BenchConfig) -> list[Study]:
     return [STUDIES[name] for name in wanted]
 
 
-def _content(config: BenchConfig, encoded: EncodedDataset, point: Point) -> dict[str, Any]:
-    shots, draw = point
-    return {
-        **encoded.identity,
-        "shots": shots,
-        "draw": draw,
-        "scores": {name: get(name).formula for name in config.scores or names()},
-    }
-
-
 def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> None:
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
-    for cell in measure_draw(
-        encoded.support,
-        encoded.tests,
-        usable_scores(encoded.support, config.scores or None),
-        *point,
-        encoded.draws[point],
-        config.convention,
-        encoded.tuning,
-    ):
+    scores = usable_scores(encoded.support, config.scores or None)
+    for cell in measure_draw(encoded, scores, *point, config.convention):
         rows.append({**cell.row_with_settings(), **encoded.about})
         samples[f"{cell.dataset}|{cell.score}|confidence"] = cell.result.confidence
         samples[f"{cell.dataset}|{cell.score}|correct"] = cell.correct

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.results import Row, value_of
 from trustvlm.benchmark.statistics import NOTHING, spread_over_draws
 from trustvlm.exceptions import InputError
@@ -137,7 +137,7 @@ def matrix_table(
         title=title,
         caption=" ".join(filter(None, caption)),
         heads=(
-            Head(capitalised(words[0])),
+            Head(words[0][:1].upper() + words[0][1:]),
             *(Head(plainly(one), falling=column.higher_is_better) for one in means.columns),
         ),
         lines=tuple(
@@ -157,7 +157,7 @@ def _describe_cells(
     rows: Sequence[Row], column: MetricColumn, words: tuple[str, str], of: str, convention: str
 ) -> str:
     return (
-        f"{capitalised(describe_unit(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{describe_unit(column)}, of {of or rows[0]['score']}: {words[0]} (lines) by "
         f"{words[1]} (columns). {describe_basis(rows, convention)}"
     )
 

@@ -8,34 +8,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from trustvlm._version import __version__
+from trustvlm.benchmark import figures, score_tables
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.captions import cautions, describe_convention, findings
-from trustvlm.benchmark.figures import (
-    equal_coverage_figure,
-    leading_scores,
-    modality_figure,
-    modality_labels,
-    rank_figure,
-    risk_coverage_figure,
-    shots_figure,
-)
 from trustvlm.benchmark.results import Results, RowSet, Setting, readable, setting_of, write_rows
 from trustvlm.benchmark.run import Workers
-from trustvlm.benchmark.score_tables import (
-    dataset_table,
-    difference_table,
-    failure_table,
-    gain_tables,
-    metric_table,
-    overview_table,
-    rank_table,
-    shots_table,
-    tally_table,
-)
+from trustvlm.benchmark.statistics import LEVEL, SEED
 from trustvlm.benchmark.studies import STUDIES
 from trustvlm.benchmark.studies.study import ReportSection, StudyRunner, StudySettings
 from trustvlm.exceptions import InputError
@@ -76,28 +59,26 @@ def sections(analysis: Analysis) -> list[ReportSection]:
     No name of a figure or table is given twice.
     """
     results, metrics, main = analysis.results, analysis.metrics, main_metric(analysis)
-    several_sets = len(results.datasets) > 1
+    several = len(results.datasets) > 1 and len(metrics) > 1
+    overview = (score_tables.overview_table(analysis, main),) if several else ()
     ranked = not math.isnan(analysis.ranks[main].critical_difference)
-    labels = modality_labels(results.scores, results.reference)
+    labels = figures.modality_labels(results.scores, results.reference)
     every = [
         ReportSection(
             "ranks",
             "Which scores lead",
             "Every score on the same images, with the same shots. A score is called better only "
             "where a test says so.",
-            figures=(rank_figure(analysis, main),) if ranked else (),
-            tables=(tally_table(analysis),) if analysis.comparisons else (),
-            folded=(rank_table(analysis),) if ranked else (),
+            figures=(figures.rank_figure(analysis, main),) if ranked else (),
+            tables=(score_tables.tally_table(analysis),) if analysis.comparisons else (),
+            folded=(score_tables.rank_table(analysis),) if ranked else (),
         ),
         ReportSection(
             "metrics",
             "Every metric",
             f"{METRIC_COLUMNS[main].title}: {METRIC_COLUMNS[main].meaning}",
-            tables=(
-                *((overview_table(analysis, main),) if several_sets and len(metrics) > 1 else ()),
-                metric_table(analysis, main),
-            ),
-            folded=tuple(metric_table(analysis, metric) for metric in metrics if metric != main),
+            tables=(*overview, score_tables.metric_table(analysis, main)),
+            folded=tuple(score_tables.metric_table(analysis, m) for m in metrics if m != main),
         ),
         ReportSection(
             "coverage",
@@ -110,7 +91,7 @@ def sections(analysis: Analysis) -> list[ReportSection]:
             "modalities",
             "Text only, image only, both",
             "What the second look in image space adds to the text, and what it is worth alone.",
-            figures=(modality_figure(analysis, main, labels),) if len(labels) > 1 else (),
+            figures=(figures.modality_figure(analysis, main, labels),) if len(labels) > 1 else (),
         ),
         _shots_section(analysis),
         ReportSection(
@@ -118,7 +99,7 @@ def sections(analysis: Analysis) -> list[ReportSection]:
             f"Differences to {results.reference}",
             "How large the differences are, and how far other images of the same kind would move "
             "them.",
-            folded=tuple(difference_table(analysis, metric) for metric in metrics)
+            folded=tuple(score_tables.difference_table(analysis, metric) for metric in metrics)
             if analysis.comparisons
             else (),
         ),
@@ -126,41 +107,45 @@ def sections(analysis: Analysis) -> list[ReportSection]:
             "datasets",
             "Each data set",
             "The same numbers, one table for each data set.",
-            folded=tuple(dataset_table(analysis, name) for name in results.datasets),
+            folded=tuple(score_tables.dataset_table(analysis, name) for name in results.datasets),
         ),
         ReportSection(
             "classes",
             "Classes that gain and lose",
             "An average can hide classes that a score makes worse.",
-            folded=tuple(gain_tables(analysis)),
+            folded=tuple(score_tables.gain_tables(analysis)),
         ),
     ]
     return named([s for s in every if s.figures or s.tables or s.folded])
 
 
 def _coverage_figures(analysis: Analysis) -> tuple[Figure, ...]:
-    scores = leading_scores(analysis, main_metric(analysis))
+    scores = figures.leading_scores(analysis, main_metric(analysis))
     sampled = [s for s in scores if any(key[1] == s for key in analysis.results.samples)]
     if not analysis.resampled or not sampled:
         return ()
-    return risk_coverage_figure(analysis, sampled), equal_coverage_figure(analysis, sampled[:4])
+    return (
+        figures.risk_coverage_figure(analysis, sampled),
+        figures.equal_coverage_figure(analysis, sampled[:4]),
+    )
 
 
 def _shots_section(analysis: Analysis) -> ReportSection:
     metrics, main = analysis.metrics, main_metric(analysis)
-    figures: list[Figure] = []
+    drawn: list[Figure] = []
     if several := len(analysis.results.shots) > 1:
-        shown = dict.fromkeys([main, *(metric for metric in metrics if metric == "auroc")])
-        figures = [shots_figure(analysis, m, leading_scores(analysis, m)) for m in shown]
+        for metric in dict.fromkeys([main, *(m for m in metrics if m == "auroc")]):
+            leading = figures.leading_scores(analysis, metric)
+            drawn.append(figures.shots_figure(analysis, metric, leading))
         if len(analysis.results.datasets) > 1:
-            leading = leading_scores(analysis, main)
-            figures.append(shots_figure(analysis, main, leading, by_dataset=True))
+            leading = figures.leading_scores(analysis, main)
+            drawn.append(figures.shots_figure(analysis, main, leading, by_dataset=True))
     return ReportSection(
         "shots",
         "How many shots it takes",
         "Scores of the logits alone do not depend on the shots.",
-        figures=tuple(figures),
-        folded=tuple(shots_table(analysis, metric) for metric in metrics) if several else (),
+        figures=tuple(drawn),
+        folded=tuple(score_tables.shots_table(analysis, m) for m in metrics if several),
     )
 
 
@@ -203,9 +188,9 @@ def write_sections(
     for section in sections:
         for table in (*section.tables, *section.folded):
             write_table(table, folder)
-    figures = [figure for section in sections for figure in section.figures]
-    written = (workers or Workers()).map(_write_figure, [(figure, folder) for figure in figures])
-    for figure, svg in zip(figures, written, strict=True):
+    tasks = [(figure, folder) for section in sections for figure in section.figures]
+    written = (workers or Workers()).map(_write_figure, tasks)
+    for (figure, _), svg in zip(tasks, written, strict=True):
         figure.keep(svg)
 
 
@@ -228,8 +213,8 @@ def _statistics(analysis: Analysis) -> dict[str, Any]:
         "reference": analysis.results.reference,
         "bootstrap": {
             "n_resamples": analysis.n_resamples,
-            "seed": analysis.seed,
-            "level": analysis.level,
+            "seed": SEED,
+            "level": LEVEL,
             "convention": "exact",
         },
         "spreads": [
@@ -404,7 +389,7 @@ def write_page(
     }
     groups = _groups(shown, [findings(analysis, main) for analysis in analyses])
     general = _compare_encoders(results, main)
-    failures = failure_table(results.failures) if results.failures else None
+    failures = score_tables.failure_table(results.failures) if results.failures else None
     if not alone:
         for group in groups:
             write_sections(group.sections, folder, workers)
@@ -412,11 +397,7 @@ def write_page(
         if failures is not None:
             write_table(failures, folder)
         write_statistics(analyses, folder / "statistics.json")
-    first = analyses[0]
-    test = (
-        f"bootstrap over images, {n_resamples:,} resamples, seed {first.seed}, "
-        f"{100 * first.level:g} %"
-    )
+    test = f"bootstrap over images, {n_resamples:,} resamples, seed {SEED}, {100 * LEVEL:g} %"
     return _write_html(
         folder,
         results,
@@ -440,17 +421,13 @@ def _analyses(
     n_resamples: int,
     progress: Progress | None,
 ) -> list[Analysis]:
-    total, before = sum(len(part.datasets) for part in parts), 0
-    analyses = []
-    for part in parts:
+    total, done = sum(len(part.datasets) for part in parts), count(1)
 
-        def report(done: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + done, total)
+    def report(_done: int, _of: int) -> None:
+        if progress is not None:
+            progress(next(done), total)
 
-        analyses.append(analyse(part, metrics, n_resamples=n_resamples, progress=report))
-        before += len(part.datasets)
-    return analyses
+    return [analyse(part, metrics, n_resamples=n_resamples, progress=report) for part in parts]
 
 
 def _compare_encoders(results: Results, metric: str) -> list[ReportSection]:

@@ -28,6 +28,8 @@ from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.table import Mark, Spread
 
+# Nominal coverage of every interval of a study, and the seed of its bootstrap.
+LEVEL, SEED = 0.95, 0
 # Of what has no value.
 NOTHING = Spread(math.nan, math.nan, 0)
 
@@ -137,13 +139,13 @@ class Bootstrap:
     estimates: Mapping[str, Mapping[str, float]]
     samples: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
-    def difference(self, a: str, b: str, metric: str, level: float = 0.95) -> PairedDifference:
+    def difference(self, a: str, b: str, metric: str) -> PairedDifference:
         """Compare two scores, a - b; what `metrics.paired_bootstrap` returns for them."""
         at_a, at_b = self.estimates[a][metric], self.estimates[b][metric]
         samples = self.samples[a][metric] - self.samples[b][metric]
         if math.isnan(at_a) or math.isnan(at_b):
             samples = np.full_like(samples, math.nan)
-        return PairedDifference.of_samples(metric, at_a, at_b, samples, level)
+        return PairedDifference.of_samples(metric, at_a, at_b, samples, LEVEL)
 
 
 def resample(
@@ -152,7 +154,7 @@ def resample(
     *,
     first: str = "",
     n_resamples: int = 2000,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Bootstrap:
     """Draw images with replacement and evaluate every score on the same draws.
 
@@ -249,7 +251,6 @@ def leaders(
     metric: str,
     *,
     higher_is_better: bool,
-    level: float = 0.95,
 ) -> dict[str, Mark]:
     """Return the scores that deserve a mark, by test and not by the digits alone.
 
@@ -266,8 +267,6 @@ def leaders(
         The samples' bootstrap; None if there are no samples, and then there are no marks.
     metric, higher_is_better
         Name, and which end is good.
-    level
-        Nominal coverage of the intervals.
 
     Examples
     --------
@@ -283,8 +282,7 @@ def leaders(
     for score in sorted(defined, key=lambda name: -defined[name])[:2]:
         others = [name for name in defined if name != score]
         beaten = sum(
-            defined[score] > defined[other]
-            and _is_better(resampled, score, other, metric, sign, level)
+            defined[score] > defined[other] and _is_better(resampled, score, other, metric, sign)
             for other in others
         )
         if beaten and beaten >= len(others) - 1:
@@ -292,10 +290,10 @@ def leaders(
     return marks
 
 
-def _is_better(resampled: Bootstrap, a: str, b: str, metric: str, sign: int, level: float) -> bool:
+def _is_better(resampled: Bootstrap, a: str, b: str, metric: str, sign: int) -> bool:
     if a not in resampled.estimates or b not in resampled.estimates:
         return False
-    pair = resampled.difference(a, b, metric, level)
+    pair = resampled.difference(a, b, metric)
     return min(sign * pair.low, sign * pair.high) > 0
 
 
@@ -344,12 +342,7 @@ class Comparison:
 
 
 def compare_to_reference(
-    dataset: str,
-    resampled: Bootstrap,
-    reference: str,
-    metrics: Sequence[str],
-    *,
-    level: float = 0.95,
+    dataset: str, resampled: Bootstrap, reference: str, metrics: Sequence[str]
 ) -> list[Comparison]:
     """Compare every other score of a data set to the reference, by each metric.
 
@@ -375,7 +368,7 @@ def compare_to_reference(
     for metric in metrics:
         # The reference first: the resamples are then those of `metrics.paired_bootstrap`.
         pairs = {
-            score: resampled.difference(reference, score, metric, level)
+            score: resampled.difference(reference, score, metric)
             for score in resampled.estimates
             if score != reference
         }
@@ -394,7 +387,7 @@ def compare_to_reference(
                     high=-pair.low,
                     p_value=pair.p_value,
                     p_holm=float(p_holm),
-                    level=level,
+                    level=LEVEL,
                     n=resampled.n,
                 )
             )

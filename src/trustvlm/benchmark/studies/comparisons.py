@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from trustvlm.benchmark.analysis import coverage_gains
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import modality_figure, modality_labels
 from trustvlm.benchmark.heat_maps import heat_map, matrix_table
@@ -244,7 +244,7 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
         ],
         name=f"sensitivity-weight-{slug(metric)}",
         title=f"{column.title} by weight, on TEST images",
-        caption=f"{BANNER}. {capitalised(describe_unit(column))}, against the weight r of the "
+        caption=f"{BANNER}. {describe_unit(column)}, against the weight r of the "
         f"visual term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the "
         f"default, r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
         f"{describe_basis(shown, settings.convention)} Band: one standard deviation over the draws "

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.benchmark.analysis import accepted
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import shots_figure
 from trustvlm.benchmark.heat_maps import heat_map, matrix_table
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.run import evaluate_quietly, values_of
+from trustvlm.benchmark.run import metric_values
 from trustvlm.benchmark.score_tables import shots_table
 from trustvlm.benchmark.statistics import NOTHING, spread_over_draws
 from trustvlm.benchmark.studies.study import (
@@ -157,7 +157,7 @@ class MissingStudy(Study):
             scale=column.scale,
             name=f"missing-{slug(settings.metric)}",
             title=f"{column.title} when classes lack shots",
-            says=capitalised(describe_unit(column)),
+            says=describe_unit(column),
             y_label=label_axis(column),
         )
         accepted_figure = _missing_figure(
@@ -186,7 +186,7 @@ def _by_group(
         yield {
             "group": group,
             "accepted": float(taken[members].mean()) if members.any() else None,
-            **values_of(evaluate_quietly(confidence[members], right[members], convention)),
+            **metric_values(confidence[members], right[members], convention),
         }
 
 
@@ -241,7 +241,7 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
     return Table(
         name=f"missing-{slug(settings.metric)}",
         title=f"{column.title}, and who is accepted, when classes lack shots",
-        caption=f"{capitalised(describe_unit(column))}, and the share of a group's images that are "
+        caption=f"{describe_unit(column)}, and the share of a group's images that are "
         f"among the {100 * _COVERAGE:g} % of all images that a score trusts most, by whether the "
         f"true class of an image has shots. {describe_basis(rows, settings.convention)} Means over "
         "data sets ± standard deviation over draws.",
