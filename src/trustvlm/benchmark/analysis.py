@@ -406,14 +406,14 @@ def analyse(
     if len(results.settings) > 1:
         raise InputError(f"Expected results of one setting, but got {len(results.settings)}.")
     columns = columns_of(metrics)
-    every = {column.key: spreads(results, column.key) for column in columns}
+    every = {column.name: spreads(results, column.name) for column in columns}
     ranks = {}
     for column in columns:
         cells = [
-            [every[column.key].get((d, s, results.largest), NOTHING).mean for s in results.scores]
+            [every[column.name].get((d, s, results.largest), NOTHING).mean for s in results.scores]
             for d in results.datasets
         ]
-        ranks[column.key] = compare_ranks(
+        ranks[column.name] = compare_ranks(
             cells or [[] for _ in results.datasets],
             results.scores,
             results.datasets,

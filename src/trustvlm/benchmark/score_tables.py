@@ -112,7 +112,7 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
     columns = columns_of(analysis.metrics)
 
     def cells(score: str) -> list[Cell]:
-        means = [spread_cell(analysis.mean(c.key, score), c.scale) for c in columns]
+        means = [spread_cell(analysis.mean(c.name, score), c.scale) for c in columns]
         return [*means, rank_cell(analysis.ranks[rank_by].rank_of(score))]
 
     caption = [
@@ -169,7 +169,7 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
 def dataset_table(analysis: Analysis, dataset: str) -> Table:
     """Every metric of every score on one data set."""
     columns = columns_of(analysis.metrics)
-    marks = {column.key: analysis.marks(column.key, dataset) for column in columns}
+    marks = {column.name: analysis.marks(column.name, dataset) for column in columns}
     images = analysis.results.sizes[dataset]
     count = f" ({counted(images, 'image')})" if images else ""
     caption = [
@@ -179,7 +179,7 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
     ]
     return _score_table(
         analysis,
-        lambda score: [_cell(analysis, c.key, dataset, score, marks[c.key]) for c in columns],
+        lambda score: [_cell(analysis, c.name, dataset, score, marks[c.name]) for c in columns],
         name=f"dataset-{slug(dataset)}",
         title=dataset,
         caption=caption,
@@ -288,7 +288,7 @@ def tally_table(analysis: Analysis) -> Table:
         verdicts = Counter(
             _verdict(comparison, column.higher_is_better)
             for comparison in analysis.comparisons
-            if (comparison.score, comparison.metric) == (score, column.key)
+            if (comparison.score, comparison.metric) == (score, column.name)
         )
         better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
         if better + even + worse:
@@ -339,11 +339,11 @@ def rank_table(analysis: Analysis) -> Table:
     columns = columns_of(analysis.metrics)
     tests: dict[str, list[str]] = {}
     for column in columns:
-        tests.setdefault(describe_ranks(analysis.ranks[column.key]), []).append(column.title)
+        tests.setdefault(describe_ranks(analysis.ranks[column.name]), []).append(column.title)
     sentences = (f"{', '.join(titles)}: {test}" for test, titles in tests.items())
     return _score_table(
         analysis,
-        lambda score: [rank_cell(analysis.ranks[c.key].rank_of(score)) for c in columns],
+        lambda score: [rank_cell(analysis.ranks[c.name].rank_of(score)) for c in columns],
         name="ranks",
         title="Average ranks",
         caption=[
