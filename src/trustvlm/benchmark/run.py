@@ -177,11 +177,7 @@ def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> lis
     InputError, EvidenceMissingError
         If a wanted score does not exist, or lacks evidence.
     """
-    evidence = support.shots(np.arange(len(support))).with_images(
-        logits=support.logits[:1],
-        features=support.features[:1],
-        image_embeddings=None if support.image_embeddings is None else support.image_embeddings[:1],
-    )
+    evidence = support.rows(np.arange(1)).about(support.shots(np.arange(len(support))))
     if wanted is None:
         return [name for name, needs in names().items() if all(map(evidence.has, needs))]
     for name in wanted:
