@@ -254,19 +254,26 @@ def _statistics(analysis: Analysis) -> dict[str, Any]:
 
 
 def _groups(
-    shown: Mapping[Setting, Sequence[ReportSection]], findings_: Sequence[Sequence[str]] = ()
+    shown: Mapping[Setting, Sequence[ReportSection]], sentences: Sequence[Sequence[str]] = ()
 ) -> list[ReportGroup]:
     """Put the sections of each setting, with its findings, apart from those of the others."""
     groups = []
     for rank, (setting, of_setting) in enumerate(shown.items()):
         prefix = f"{rank + 1}-{slug(setting.label)}-" if len(shown) > 1 else ""
-        sentences = findings_[rank] if findings_ else ()
-        groups.append(ReportGroup(setting.label, prefix, named(of_setting, prefix), sentences))
+        findings_of = sentences[rank] if sentences else ()
+        groups.append(ReportGroup(setting.label, prefix, named(of_setting, prefix), findings_of))
     return groups
 
 
 def _tiles(about: RowSet) -> list[tuple[str, str]]:
-    """Return values and what they count, for the head of a page."""
+    """Return values and what they count, for the head of a page.
+
+    Examples
+    --------
+    >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
+    >>> _tiles(RowSet([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}]))[1]
+    ('2', 'data sets, 100 images')
+    """
     sets, draws = (
         counted(len(names), noun).partition(" ")[2]
         for names, noun in ((about.datasets, "data set"), (about.draws, "draw"))
