@@ -18,10 +18,10 @@ from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.captions import findings
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import Grid, run_grid
-from trustvlm.benchmark.page import write_page
-from trustvlm.benchmark.report_sections import ReportSection, main_metric, sections
+from trustvlm.benchmark.page import main_metric, sections, write_page
 from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.studies import STUDIES, StudySettings
+from trustvlm.benchmark.studies.study import ReportSection
 from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.files import write_text
 from trustvlm.plots.figure import Figure

@@ -75,7 +75,14 @@ def open_database(
             connection.execute(f"PRAGMA {setting}")
         _use_write_ahead_log(connection)
         with transaction(connection):
-            _create_tables(connection, schema, version)
+            (present,) = connection.execute("PRAGMA user_version").fetchone()
+            (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if present != version and (present, n_tables) != (0, 0):
+                raise OtherVersionError(f"its layout is {present}, and {version} is needed")
+            if n_tables == 0:
+                for statement in schema:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version:d}")
     except BaseException:
         connection.close()
         raise
@@ -117,17 +124,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _create_tables(connection: sqlite3.Connection, schema: Sequence[str], version: int) -> None:
-    (present,) = connection.execute("PRAGMA user_version").fetchone()
-    (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if present != version and (present, n_tables) != (0, 0):
-        raise OtherVersionError(f"its layout is {present}, and {version} is needed")
-    if n_tables == 0:
-        for statement in schema:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {version:d}")
 
 
 def _code(error: sqlite3.Error) -> int:

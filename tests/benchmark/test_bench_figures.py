@@ -24,7 +24,7 @@ from trustvlm.benchmark.figures import (
     risk_coverage_figure,
     shots_figure,
 )
-from trustvlm.benchmark.heat_maps import encoder_figure, sensitivity_figure, shift_figure
+from trustvlm.benchmark.heat_maps import heat_map
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import risk_coverage
 from trustvlm.plots.figure import ink_on
@@ -57,6 +57,22 @@ def sensitivity_rows():
     ]
 
 
+def sensitivity_figure(rows, banner=""):
+    keys = ("weight", "temperature")
+    about = {"keys": keys, "words": keys, "name": "sensitivity-aurc", "title": "Sensitivity"}
+    return heat_map(rows, "aurc", framed=(1.0, 0.01), banner=banner, **about)
+
+
+def encoder_figure(rows):
+    keys = ("vlm", "vision")
+    return heat_map(rows, "aurc", keys=keys, words=keys, name="encoders-aurc", title="Encoders")
+
+
+def shift_figure(rows):
+    about = {"keys": ("support", "dataset"), "words": ("shots from", "tested on")}
+    return heat_map(rows, "aurc", name="shift-aurc", title="Shift", shade_columns=True, **about)
+
+
 def every_figure(analysis):
     encoders = [study_row(0.2, vlm="<clip>", vision=v) for v in ("same", "dinov2-base")]
     shift = [study_row(0.2, dataset=d, support=s) for d in "xy" for s in "xy"]
@@ -67,9 +83,9 @@ def every_figure(analysis):
         modality_figure(analysis, "aurc", modality_labels(SCORES)),
         equal_coverage_figure(analysis, SCORES),
         rank_figure(analysis, "aurc"),
-        sensitivity_figure(sensitivity_rows(), "aurc"),
-        encoder_figure(encoders, "aurc"),
-        shift_figure(shift, "aurc"),
+        sensitivity_figure(sensitivity_rows()),
+        encoder_figure(encoders),
+        shift_figure(shift),
     ]
 
 
@@ -141,7 +157,7 @@ def test_captions_count_the_images(analysis):
 
 
 def test_banners_are_part_of_the_figure():
-    drawing = sensitivity_figure(sensitivity_rows(), "aurc", banner="Not for choosing")
+    drawing = sensitivity_figure(sensitivity_rows(), banner="Not for choosing")
     assert "Not for choosing" in words(drawing.svg())
     assert drawing.caption.startswith("Not for choosing. ")
 
@@ -153,7 +169,7 @@ def test_columns_that_cannot_be_compared_are_shaded_by_themselves():
             ("easy", "x"): 0.1, ("easy", "y"): 0.2, ("hard", "x"): 0.9, ("hard", "y"): 0.8
         }.items()
     ]  # fmt: skip
-    (axes,) = axes_of(shift_figure(rows, "aurc"))
+    (axes,) = axes_of(shift_figure(rows))
     shade = {(p.get_x(), p.get_y()): p.get_facecolor() for p in axes.patches}
     assert shade[0, 0] == shade[1, 1]
     assert shade[0, 1] == shade[1, 0]
@@ -279,7 +295,7 @@ def test_bars_of_groups_do_not_touch():
 
 
 def test_heat_maps_write_means_and_frame_the_chosen_cell():
-    drawing = sensitivity_figure(sensitivity_rows(), "aurc")
+    drawing = sensitivity_figure(sensitivity_rows())
     (axes,) = axes_of(drawing)
     shown = {tuple(np.floor(t.get_position())): t.get_text() for t in axes.texts}
     assert shown[0, 1] == "210.0"  # weight 1, temperature 0.01
@@ -301,7 +317,7 @@ def test_heat_map_means_are_over_what_all_cells_share():
         study_row(None, vlm="b", vision="x", dataset="d"),
         study_row(0.5, vlm="b", vision="y", dataset="d"),
     ]
-    drawing = encoder_figure(rows, "aurc")
+    drawing = encoder_figure(rows)
     assert [text.get_text() for text in axes_of(drawing)[0].texts] == [
         "100.0",
         "300.0",
@@ -339,7 +355,7 @@ def test_undefined_metrics_are_drawn_as_such():
     assert "–" in words(modality_figure(analysis, "auroc", modality_labels(SCORES)).svg())
     assert "<svg" in equal_coverage_figure(analysis, SCORES).svg()
     empty = [study_row(math.nan, vlm="a", vision=v) for v in "xy"]
-    assert words(encoder_figure(empty, "aurc").svg()).count("–") == 2
+    assert words(encoder_figure(empty).svg()).count("–") == 2
 
 
 def test_one_data_set_one_score_one_draw_are_drawn():
@@ -377,10 +393,10 @@ def test_misuse_is_refused(analysis):
         lambda: modality_figure(analysis, "aurc", many),
         lambda: equal_coverage_figure(analysis, ["absent"]),
         lambda: shots_figure(analysis, "aurc", list(many)),
-        lambda: encoder_figure([], "aurc"),
-        lambda: encoder_figure([study_row(0.1)], "aurc"),
+        lambda: encoder_figure([]),
+        lambda: encoder_figure([study_row(0.1)]),
         lambda: shift_figure(
-            [study_row(0.1, support="a"), study_row(0.1, support="a", score="msp")], "aurc"
+            [study_row(0.1, support="a"), study_row(0.1, support="a", score="msp")]
         ),
     ):
         with pytest.raises(InputError, match="Expected"):

@@ -12,10 +12,10 @@ import pytest
 
 from bench_results import make_results
 from trustvlm.benchmark.analysis import analyse
-from trustvlm.benchmark.heat_maps import sensitivity_figure
-from trustvlm.benchmark.page import write_page
-from trustvlm.benchmark.report_sections import ReportSection, named, sections
+from trustvlm.benchmark.heat_maps import heat_map
+from trustvlm.benchmark.page import named, sections, write_page
 from trustvlm.benchmark.results import Results, Setting
+from trustvlm.benchmark.studies.study import ReportSection
 from trustvlm.exceptions import InputError
 
 VOID = {"meta", "link", "br", "wbr"}
@@ -192,7 +192,11 @@ def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
         for w in (0.1, 1.0)
         for t in (0.01, 0.1)
     ]
-    study = ReportSection("tuning", "Tuning", "Why.", (sensitivity_figure(sensitivity, "aurc"),))
+    keys = ("weight", "temperature")
+    figure = heat_map(
+        sensitivity, "aurc", keys=keys, words=keys, name="sensitivity-aurc", title="T"
+    )
+    study = ReportSection("tuning", "Tuning", "Why.", (figure,))
     seen = []
     page = written(
         results,

@@ -45,7 +45,7 @@ def study(tmp_path):
 def test_every_cell_is_a_row_and_a_second_run_computes_nothing(study):
     config, store = read_config(study), EmbeddingStore.memory()
     first = run_grid(config, store=store)
-    assert first.computed == len(config.cells()) == 2 * 2 * 2
+    assert first.computed == config.n_cells == 2 * 2 * 2
     assert len(first.rows) == 2 * 2 * 2 * 2 * 3
     assert {row["dataset"] for row in first.rows} == {"colours/test", "colours/other"}
     assert {row["parameters"].get("k") for row in first.rows if row["score"] == "knn"} == {3}

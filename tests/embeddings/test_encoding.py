@@ -27,7 +27,6 @@ from trustvlm.embeddings import (
     encode_images,
     prefetch,
 )
-from trustvlm.embeddings.encode import concatenate
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
 from trustvlm.models.base import ImageEncoder, Preprocessing, VisionLanguageModel
@@ -319,11 +318,12 @@ def test_an_encoder_that_breaks_its_promise_is_named(photos):
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}, {"batch_size": 2.0}])
-def test_wrong_arguments_are_told_at_once(photos, wrong):
+def test_wrong_arguments_are_told_before_anything_is_read(photos, wrong, monkeypatch):
+    monkeypatch.setattr(ImageRef, "read", None)
     with pytest.raises(InputError, match=next(iter(wrong))):
-        encode_images(photos, {"e": PixelEncoder()}, EmbeddingStore.memory(), **wrong)
+        next(encode_images(photos, {"e": PixelEncoder()}, EmbeddingStore.memory(), **wrong))
     with pytest.raises(InputError, match="at least one encoder"):
-        encode_images(photos, {}, EmbeddingStore.memory())
+        next(encode_images(photos, {}, EmbeddingStore.memory()))
 
 
 def test_no_images_give_empty_arrays():
@@ -525,8 +525,9 @@ def test_a_stream_gives_what_a_list_gives_and_is_read_only_a_little_ahead(photos
     )
     first = next(chunks)
     assert len(drawn) < len(photos), "the stream was read to its end at once"
-    got = concatenate([first, *chunks], {"e": PixelEncoder().dim})
+    got = [first, *chunks]
     same = encode_all(photos, {"e": PixelEncoder()}, EmbeddingStore.memory(), batch_size=3)
-    assert [ref.path for ref in got.refs] == [ref.path for ref in photos]
-    assert got.embeddings["e"].tobytes() == same.embeddings["e"].tobytes()
+    assert [ref.path for chunk in got for ref in chunk.refs] == [ref.path for ref in photos]
+    rows = np.concatenate([chunk.embeddings["e"] for chunk in got])
+    assert rows.tobytes() == same.embeddings["e"].tobytes()
     assert reports[-1][:2] == (len(photos), 0)

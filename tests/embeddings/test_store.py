@@ -300,15 +300,15 @@ def test_it_does_not_wait_for_ever(path, monkeypatch):
 
 
 def test_a_full_disk_does_not_stop_the_run(path, monkeypatch):
-    open_store = store_module.open_store
+    open_database = store_module.open_database
 
-    def small(where):
-        connection = open_store(where)
+    def small(where, **settings):
+        connection = open_database(where, **settings)
         if where is not None:
             connection.execute("PRAGMA max_page_count = 12")
         return connection
 
-    monkeypatch.setattr(store_module, "open_store", small)
+    monkeypatch.setattr(store_module, "open_database", small)
     store = EmbeddingStore(path)
     vectors = {str(i): vector(i, 2000) for i in range(100)}
     with pytest.warns(TrustVLMWarning, match="full.*kept in memory"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,15 @@ def test_only_missing_texts_go_through_the_model(tmp_path):
         encode_texts(vlm, TEXTS, store)
         assert vlm.text_batches == [2, 2]
         assert store.stats().encoders[0].spec == "pixels-0"
+
+
+def test_texts_stored_by_older_versions_are_looked_up():
+    vlm, store = PixelEncoder(), EmbeddingStore.memory()
+    key = hashlib.sha256(b"text:a photo of a cat.").hexdigest()
+    stored = np.arange(vlm.dim, dtype=np.float32)
+    store.put_many(vlm.identity.fingerprint(vlm.preprocessing), {key: stored})
+    np.testing.assert_array_equal(encode_texts(vlm, TEXTS[:1], store)[0], stored)
+    assert not vlm.text_batches
 
 
 def test_another_model_is_not_confused():

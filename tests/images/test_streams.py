@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, reading
-from trustvlm.images.archives import BrokenShard, TarShard, prefetch, read_with_retry
+from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, references
+from trustvlm.images.archives import BrokenShard, StreamShard, TarShard, prefetch
 from trustvlm.images.inputs import input_kind
 from trustvlm.images.references import Location
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(reading, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(references, "_FIRST_WAIT", 0.0)
 
 
 def content(name: str) -> bytes:
@@ -335,15 +335,19 @@ def test_a_damaged_parquet_file_is_one_error(tmp_path):
 def test_reading_goes_on_where_a_connection_broke():
     broke = []
 
-    def read(start):
-        for i in range(start, 10):
-            if i in (3, 7) and broke.count(i) < 2:
-                broke.append(i)
-                raise OSError("reset")
-            yield i
+    class BreakingShard(StreamShard):
+        def _read(self, start):
+            for i in range(start, 10):
+                if i in (3, 7) and broke.count(i) < 2:
+                    broke.append(i)
+                    raise OSError("reset")
+                yield i
 
-    location = Location("memory://x.tar")
-    assert list(read_with_retry(read, 0, location, "x", (OSError,))) == list(range(10))
+        def _damage(self):
+            return (OSError,)
+
+    shard = BreakingShard("x", Location("memory://x.tar"))
+    assert list(shard.images()) == list(range(10))
     assert broke == [3, 3, 7, 7]
 
 

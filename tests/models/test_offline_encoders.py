@@ -14,19 +14,25 @@ from PIL import Image
 from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.models.offline import OfflineVision, OfflineVLM
+from trustvlm.models.offline import OfflineVision, OfflineVLM, encoders
 from trustvlm.models.offline.encoders import ClassBank, image_vectors, imagenet_names
 from trustvlm.models.offline.weights import WheelFile, derived
 
 
+def with_threads(load, n: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "usable_cores", lambda: n)
+        return load()
+
+
 @pytest.fixture(scope="module")
 def vlm():
-    return OfflineVLM(threads=2)
+    return with_threads(OfflineVLM, 2)
 
 
 @pytest.fixture(scope="module")
 def vision():
-    return OfflineVision(threads=2)
+    return with_threads(OfflineVision, 2)
 
 
 def noise(encoder, n: int) -> np.ndarray:
@@ -94,7 +100,7 @@ def test_an_input_does_not_depend_on_its_company_or_the_threads(vlm, vision):
         together = encoder.encode_pixels(pixels)
         alone = np.concatenate([encoder.encode_pixels(pixels[i : i + 1]) for i in range(3)])
         np.testing.assert_array_equal(together, alone)
-        np.testing.assert_array_equal(together, load(threads=1).encode_pixels(pixels))
+        np.testing.assert_array_equal(together, with_threads(load, 1).encode_pixels(pixels))
     together = vlm.encode_texts(texts)
     np.testing.assert_array_equal(together, np.concatenate([vlm.encode_texts([t]) for t in texts]))
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError
+from trustvlm.exceptions import ArtefactError, ModelUnavailableError
 from trustvlm.models.offline.efficientnet import LITE0, LITE2, Block, build_graph
 from trustvlm.models.offline.encoders import Session
 from trustvlm.models.offline.weights import LITE0_CHECKPOINT, LITE2_CHECKPOINT, read_checkpoint
@@ -134,8 +134,3 @@ def test_weights_of_another_network_are_refused(network):
 def test_a_damaged_graph_is_a_stated_error():
     with pytest.raises(ModelUnavailableError, match="cannot read the graph of test"):
         Session(b"not a graph", name="test")
-
-
-def test_no_threads_is_a_stated_error():
-    with pytest.raises(InputError, match="Expected `threads` to be None or at least 1"):
-        Session(b"", name="test", threads=0)

@@ -19,7 +19,7 @@ from trustvlm.scores.held_out import (
     prototypes,
     ridge,
 )
-from trustvlm.scores.transductive import Batch, batch_weight, shift_of
+from trustvlm.scores.transductive import Batch, ShotSpread, batch_weight, shift_of
 
 seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
@@ -316,13 +316,13 @@ def test_neighbours_are_the_nearest_others():
 
 
 def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
-    basis, centre = np.eye(6)[:, :2], np.zeros(6)
+    shots = ShotSpread(np.zeros(6), np.eye(6)[:, :2], within=0.06, count=100)
     rng = np.random.default_rng(0)
     noise = 0.1 * rng.normal(size=(400, 6))
-    within, away = 0.06, np.array([0.1, 0.0, 3.0, 0, 0, 0])
-    domain = shift_of(noise + away, centre, basis, within, 100)
+    away = np.array([0.1, 0.0, 3.0, 0, 0, 0])
+    domain = shift_of(noise + away, shots)
     np.testing.assert_allclose(domain, away, atol=0.05)
-    other_proportions = shift_of(noise + np.eye(6)[0] * 3, centre, basis, within, 100)
+    other_proportions = shift_of(noise + np.eye(6)[0] * 3, shots)
     assert np.abs(other_proportions).max() < 0.05
     evidence, truth = case(7, n=300, d=30, per_class=16, signal=0.7, shift=np.linspace(-3, 3, 30))
     result = {name: scores.compute(name, **evidence) for name in ("auto_star", "auto_adapted_star")}

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trustvlm.exceptions import ArtefactError, ImageError, InputError
-from trustvlm.images import ImageRef, ImageSource, InMemoryImage
-from trustvlm.images.references import UnreadableImage
+from trustvlm.images.references import ImageRef, ImageSource, InMemoryImage, UnreadableImage
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import COLUMNS

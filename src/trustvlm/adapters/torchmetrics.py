@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.info import METRIC_INFO
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 
 # Metrics that are fed batch by batch, with the methods of torchmetrics and without torch.
@@ -56,7 +57,7 @@ class SelectiveMetric:
                 f"{convention!r}."
             )
         self.metric, self.convention = metric, convention
-        self.higher_is_better = metric not in ("aurc", "eaurc", "augrc", "fpr95")
+        self.higher_is_better = METRIC_INFO[metric].higher_is_better
         self.reset()
 
     def reset(self) -> None:
@@ -89,8 +90,7 @@ class SelectiveMetric:
 
     def compute(self) -> float:
         """Return the metric over all batches, a fraction; NaN with a warning if undefined."""
-        function = getattr(metrics, self.metric)
-        return float(function(*self.samples(), convention=self.convention))
+        return self._value(*self.samples())
 
     def samples(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return `(n,)` confidences and `(n,)` correctness of all batches."""
@@ -105,9 +105,10 @@ class SelectiveMetric:
     def __call__(self, confidence: Any, correct: Any) -> float:
         """Add a batch, and return the metric over it alone."""
         self.update(confidence, correct)
-        function = getattr(metrics, self.metric)
-        batch = self._confidence[-1], self._correct[-1]
-        return float(function(*batch, convention=self.convention))
+        return self._value(self._confidence[-1], self._correct[-1])
+
+    def _value(self, confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
+        return float(getattr(metrics, self.metric)(confidence, correct, convention=self.convention))
 
     def __len__(self) -> int:
         return sum(map(len, self._correct))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,28 +121,33 @@ def class_gains(
             f"Expected `labels` in [0, {len(class_names)}), but got {index.min()} to {index.max()}."
         )
 
-    def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(index[chosen], minlength=len(class_names))
-
-    images, well_before, well_after = count(before | True), count(before), count(after)
-    gained, lost = count(after & ~before), count(before & ~after)
+    outcomes = {
+        "n": before | True,
+        "before": before,
+        "after": after,
+        "gained": after & ~before,
+        "lost": before & ~after,
+    }
+    counts = {
+        key: np.bincount(index[images], minlength=len(class_names))
+        for key, images in outcomes.items()
+    }
+    present = np.flatnonzero(counts["n"]).tolist()
+    # McNemar's test: of the images on which the two scores differ, half are gained by chance.
+    differing = counts["gained"] + counts["lost"]
+    p_values = [
+        float(stats.binomtest(counts["gained"][c], differing[c]).pvalue) if differing[c] else 1.0
+        for c in present
+    ]
     rows = [
         ClassGain(
-            name=str(class_names[c]),
-            n=int(images[c]),
-            before=int(well_before[c]),
-            after=int(well_after[c]),
-            gained=int(gained[c]),
-            lost=int(lost[c]),
-            p_value=float(stats.binomtest(int(gained[c]), int(gained[c] + lost[c])).pvalue)
-            if gained[c] + lost[c]
-            else 1.0,
-            p_holm=1.0,
+            str(class_names[c]),
+            **{key: int(count[c]) for key, count in counts.items()},
+            p_value=p_value,
+            p_holm=p_holm,
         )
-        for c in np.flatnonzero(images).tolist()
+        for c, p_value, p_holm in zip(present, p_values, holm(p_values).tolist(), strict=True)
     ]
-    adjusted = holm([row.p_value for row in rows])
-    rows = [replace(row, p_holm=float(p)) for row, p in zip(rows, adjusted, strict=True)]
     return sorted(rows, key=lambda row: (-row.net, row.name))
 
 
@@ -321,7 +326,7 @@ class Analysis:
         By data set, the bootstrap that all paired tests share; none without samples.
     comparisons
         Every score against the reference, by data set and metric.
-    level, n_resamples, seed
+    n_resamples
         Of the bootstrap.
     """
 
@@ -331,9 +336,7 @@ class Analysis:
     ranks: dict[str, RankComparison]
     resampled: dict[str, Bootstrap]
     comparisons: tuple[Comparison, ...]
-    level: float
     n_resamples: int
-    seed: int
 
     def spread(self, metric: str, dataset: str, score: str, shots: int | None = None) -> Spread:
         """Return a metric over the draws, by default at the largest number of shots."""
@@ -354,13 +357,9 @@ class Analysis:
     def marks(self, metric: str, dataset: str) -> dict[str, Mark]:
         """Return which scores are significantly best or second best on a data set."""
         shown = {score: self.spread(metric, dataset, score).mean for score in self.results.scores}
-        column = METRIC_COLUMNS[metric]
+        higher_is_better = METRIC_COLUMNS[metric].higher_is_better
         return leaders(
-            shown,
-            self.resampled.get(dataset),
-            metric,
-            higher_is_better=column.higher_is_better,
-            level=self.level,
+            shown, self.resampled.get(dataset), metric, higher_is_better=higher_is_better
         )
 
     def ordered(self, metric: str) -> list[str]:
@@ -374,8 +373,6 @@ def analyse(
     metrics: Sequence[str] = tuple(METRIC_COLUMNS),
     *,
     n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
     progress: Callable[[int, int], None] | None = None,
 ) -> Analysis:
     """Compute spreads, ranks, and paired tests of the results of one setting.
@@ -386,7 +383,7 @@ def analyse(
         Of one setting; see `Results.of`.
     metrics
         Which, in the order of the tables.
-    n_resamples, seed, level
+    n_resamples
         Of the paired bootstrap, which takes nearly all of the time: a few seconds for 25 scores
         on 500 images.
     progress
@@ -409,14 +406,14 @@ def analyse(
     if len(results.settings) > 1:
         raise InputError(f"Expected results of one setting, but got {len(results.settings)}.")
     columns = columns_of(metrics)
-    every = {column.key: spreads(results, column.key) for column in columns}
+    every = {column.name: spreads(results, column.name) for column in columns}
     ranks = {}
     for column in columns:
         cells = [
-            [every[column.key].get((d, s, results.largest), NOTHING).mean for s in results.scores]
+            [every[column.name].get((d, s, results.largest), NOTHING).mean for s in results.scores]
             for d in results.datasets
         ]
-        ranks[column.key] = compare_ranks(
+        ranks[column.name] = compare_ranks(
             cells or [[] for _ in results.datasets],
             results.scores,
             results.datasets,
@@ -427,10 +424,10 @@ def analyse(
         samples = results.samples_of(dataset)
         if samples:
             resampled[dataset] = resample(
-                samples, metrics, first=results.reference, n_resamples=n_resamples, seed=seed
+                samples, metrics, first=results.reference, n_resamples=n_resamples
             )
             comparisons += compare_to_reference(
-                dataset, resampled[dataset], results.reference, metrics, level=level
+                dataset, resampled[dataset], results.reference, metrics
             )
         if progress is not None:
             progress(done, len(results.datasets))
@@ -441,7 +438,5 @@ def analyse(
         ranks=ranks,
         resampled=resampled,
         comparisons=tuple(comparisons),
-        level=level,
         n_resamples=n_resamples,
-        seed=seed,
     )

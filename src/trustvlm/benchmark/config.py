@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -171,17 +170,6 @@ class ModelPair(_Table):
     ) = None
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid, for all scores at once: they share its shots and images."""
-
-    dataset: FolderSet | CatalogueSet
-    models: ModelPair
-    protocol: str
-    shots: int
-    draw: int
-
-
 def _every_score(value: Any) -> Any:
     if value == []:
         raise InputError('Expected `scores` to be "all" or a list of names, but got [].')
@@ -285,10 +273,11 @@ class BenchConfig(_Table):
             chosen[score] = {**chosen.get(score, {}), **settings}
         return chosen
 
-    def cells(self) -> list[Cell]:
-        """Expand the grid; the cells of one data set and model stand together."""
-        axes = product(self.datasets, self.models, self.protocols, self.shots, range(self.draws))
-        return [Cell(*point) for point in axes]
+    @property
+    def n_cells(self) -> int:
+        """Number of points of the grid; all scores share the shots and images of one."""
+        axes = (self.datasets, self.models, self.protocols, self.shots)
+        return self.draws * math.prod(map(len, axes))
 
 
 def read_config(path: str | os.PathLike[str]) -> BenchConfig:

@@ -19,18 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.benchmark.results import Setting
+from trustvlm.benchmark.results import Setting, cell_file
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
-from trustvlm.pipeline.select import (
-    SELECTABLE,
-    TEMPERATURES,
-    WEIGHTS,
-    Selection,
-    free_settings,
-    select_by_holding_out,
-    select_on,
-)
-from trustvlm.scores import Evidence
+from trustvlm.pipeline import select
+from trustvlm.scores import Evidence, get, names
 from trustvlm.scores.few_shot import draw_shots
 
 PRESETS = ("untuned", "paper", "loo", "validation")
@@ -251,7 +243,7 @@ class ScoreSettings:
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    selection: Selection | None = None
+    selection: select.Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -288,35 +280,35 @@ class Tuning:
 
     def identity(self) -> dict[str, Any]:
         """Return what of the selection can change a number, besides parameters and images."""
-        candidates = {"weight": WEIGHTS, "temperature": TEMPERATURES}
+        candidates = {"weight": select.WEIGHTS, "temperature": select.TEMPERATURES}
         return {"selected": [self.by, candidates]} if self.selects else {}
 
     def settings(self, scores: Sequence[str], shots: Evidence) -> dict[str, ScoreSettings]:
         """Select anew for one draw of the shots; return the settings of each score."""
-        selected: dict[str, Selection] = {}
+        selected: dict[str, select.Selection] = {}
         settings = {}
         for name in scores:
             given = dict(self.parameters.get(name, {}))
             chosen = None
-            if self.selects and free_settings(name, given):
+            if self.selects and select.free_settings(name, given):
                 # *(F) takes what suits *: no need to find that twice.
-                key = repr((SELECTABLE[name], given.get("weight"), given.get("temperature")))
+                key = repr((select.SELECTABLE[name], given.get("weight"), given.get("temperature")))
                 if key not in selected:
-                    selected[key] = self._select(SELECTABLE[name], shots, given)
+                    selected[key] = self._select(select.SELECTABLE[name], shots, given)
                 chosen = selected[key]
             settings[name] = ScoreSettings(
                 {**(chosen.parameters if chosen else {}), **given}, chosen
             )
         return settings
 
-    def _select(self, name: str, shots: Evidence, given: Mapping[str, Any]) -> Selection:
+    def _select(self, name: str, shots: Evidence, given: Mapping[str, Any]) -> select.Selection:
         if self.by == "loo":
-            return select_by_holding_out(name, shots, fixed=given)
+            return select.select_by_holding_out(name, shots, fixed=given)
         assert self.validation is not None  # noqa: S101 -- checked when it was made
         evidence = shots.with_images(
             logits=self.validation.logits, features=self.validation.features
         )
-        return select_on(name, evidence, self.validation.labels, fixed=given)
+        return select.select_on(name, evidence, self.validation.labels, fixed=given)
 
 
 # What studies are measured on.
@@ -365,6 +357,11 @@ class EncodedDataset:
             same_classes(support, test)
         drawn = {point: draw_rows(support, *point) for point in product(shots, range(draws))}
         return cls(support.name, Setting(), support, tuple(tests), drawn)
+
+    def cell_file(self, folder: Path, scores: Sequence[str], **what: Any) -> Path:
+        """Name the file of what is measured on this data set, with some scores, by default all."""
+        formulas = {name: get(name).formula for name in scores or names()}
+        return cell_file(folder, {**self.identity, "scores": formulas, **what})
 
     @property
     def about(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import capitalised, describe_mean, describe_ranks, describe_results
+from trustvlm.benchmark.captions import describe_mean, describe_ranks, describe_results
 from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
@@ -99,7 +99,7 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     return Figure(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
-        caption=f"{capitalised(describe_unit(column))}. {describe_results(analysis)} Bars are "
+        caption=f"{describe_unit(column)}. {describe_results(analysis)} Bars are "
         "means over the draws, whiskers one standard deviation to each side.",
         width=width,
         height=len(datasets) * group + 60,
@@ -242,7 +242,7 @@ def shots_figure(
         [Panel(dataset, curves(dataset)) for dataset in datasets],
         name=f"shots-{slug(metric)}{'-by-dataset' if by_dataset else ''}",
         title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
-        caption=f"{capitalised(describe_unit(column))}, against the number of shots per class, on "
+        caption=f"{describe_unit(column)}, against the number of shots per class, on "
         "a logarithmic axis. Band: one standard deviation over the draws to each side. "
         f"{describe_results(analysis, every_shot=True)}"
         f"{'' if by_dataset else ' ' + describe_mean(analysis, metric)}",

@@ -21,7 +21,7 @@ from trustvlm import datasets
 from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, Tuning
-from trustvlm.benchmark.results import Classes, Setting, cell_file, read_cell, write_cell
+from trustvlm.benchmark.results import Classes, Setting, read_cell, write_cell
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
@@ -30,17 +30,8 @@ from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWa
 from trustvlm.files import atomic_path
 from trustvlm.images import find_labelled, read_classes
 from trustvlm.models import read_prompts
-from trustvlm.pipeline.records import (
-    Embedder,
-    EncodedImages,
-    Encoders,
-    ListedImages,
-    describe,
-    encode_images,
-    exclude_leaked,
-    list_labelled,
-)
-from trustvlm.scores import get, names, zero_shot_logits
+from trustvlm.pipeline import records
+from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.text import did_you_mean
 
@@ -54,9 +45,9 @@ class ListedSet(NamedTuple):
     """The images that shots are drawn from, those to test on, and perhaps to select on."""
 
     class_names: tuple[str, ...]
-    train: ListedImages[Any]
-    tests: Mapping[str, ListedImages[Any]]
-    validation: ListedImages[Any] | None
+    train: records.ListedImages[Any]
+    tests: Mapping[str, records.ListedImages[Any]]
+    validation: records.ListedImages[Any] | None
 
 
 def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> ListedSet:
@@ -81,18 +72,18 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
         val = datasets.load(dataset.name, dataset.root, "val", **options) if validation else None
         return ListedSet(
             tuple(test.class_names),
-            ListedImages(shots.refs, shots.labels),
-            {"test": ListedImages(test.refs, test.labels)},
-            None if val is None else ListedImages(val.refs, val.labels),
+            records.ListedImages(shots.refs, shots.labels),
+            {"test": records.ListedImages(test.refs, test.labels)},
+            None if val is None else records.ListedImages(val.refs, val.labels),
         )
     train = find_labelled(dataset.train)
     classes = read_classes(train.classes if dataset.classes is None else dataset.classes)
     selected_on = dataset.validation if validation else None
     return ListedSet(
         tuple(classes.names),
-        ListedImages(train.refs, classes.indices(train.labels)),
-        {split: list_labelled(path, classes) for split, path in dataset.tests.items()},
-        None if selected_on is None else list_labelled(selected_on, classes),
+        records.ListedImages(train.refs, classes.indices(train.labels)),
+        {split: records.list_labelled(path, classes) for split, path in dataset.tests.items()},
+        None if selected_on is None else records.list_labelled(selected_on, classes),
     )
 
 
@@ -132,7 +123,7 @@ def encode_datasets(
         If a model cannot be loaded.
     """
     for models, protocol in product(config.models, config.protocols):
-        encoders = Encoders.load(
+        encoders = records.Encoders.load(
             models.vlm,
             models.vision,
             protocol=protocol,
@@ -153,7 +144,7 @@ def encode_dataset(
     dataset: FolderSet | CatalogueSet,
     models: ModelPair,
     setting: Setting,
-    encoders: Encoders,
+    encoders: records.Encoders,
     store: EmbeddingStore,
     progress: Progress | None = None,
 ) -> EncodedDataset:
@@ -173,18 +164,18 @@ def encode_dataset(
     listed = list_set(dataset, validation=config.preset == "validation")
     n_classes, labels = len(listed.class_names), listed.train.labels
     prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
-    embedder = Embedder(encoders, store)
+    embedder = records.Embedder(encoders, store)
     texts = embedder.embed_classes(listed.class_names, prompts)
     left_out: list[str] = []
 
-    def encode(split: str, images: ListedImages[Any]) -> EncodedImages[Any]:
-        encoded = encode_images(images, embedder, progress)
+    def encode(split: str, images: records.ListedImages[Any]) -> records.EncodedImages[Any]:
+        encoded = records.encode_images(images, embedder, progress)
         left_out.extend(str(error) for error in encoded.errors if error is not None)
         if not encoded.is_readable.any():
             raise InputError(f"No image of {dataset.name}/{split} can be read.")
         return encoded
 
-    def as_arrays(split: str, images: EncodedImages[Any]) -> ArraySet:
+    def as_arrays(split: str, images: records.EncodedImages[Any]) -> ArraySet:
         scale = encoders.vlm.logit_scale
         return ArraySet(
             name=f"{dataset.name}/{split}",
@@ -235,8 +226,8 @@ def encode_dataset(
         identity={
             "settings": {
                 "trustvlm": __version__,
-                "vlm": dict(describe(encoders.vlm)),
-                "vision": dict(describe(encoders.vision)),
+                "vlm": dict(records.describe(encoders.vlm)),
+                "vision": dict(records.describe(encoders.vision)),
                 "logit_scale": float(encoders.vlm.logit_scale),
                 "protocol": setting.protocol,
                 "precision": config.precision,
@@ -251,9 +242,9 @@ def encode_dataset(
 
 
 def _refuse_leaks(
-    name: str, images: EncodedImages[Any], learned_from: Mapping[str, Sequence[str]]
+    name: str, images: records.EncodedImages[Any], learned_from: Mapping[str, Sequence[str]]
 ) -> None:
-    _, leaked = exclude_leaked(images, learned_from, purpose="", exclude=True)
+    _, leaked = records.exclude_leaked(images, learned_from, purpose="", exclude=True)
     if leaked:
         # By which image comes first; no content has two roles.
         role_of = {digest: role for role, hashes in learned_from.items() for digest in hashes}
@@ -330,7 +321,7 @@ def run_grid(
     grid, done = Grid(StudyRunner(further, study_settings(config), config.out)), 0
     store = EmbeddingStore() if store is None else store
     points = list(product(config.shots, range(config.draws)))
-    total = len(config.cells())
+    total = config.n_cells
     for encoded in encode_datasets(config, store, notes=grid.notes, on_image=on_image):
         if isinstance(encoded, UnreadableDataset):
             grid.rows += [row for point in points for row in _failed(encoded, point)]
@@ -338,7 +329,10 @@ def run_grid(
             continue
         for test in encoded.tests:
             grid.classes[test.name] = Classes(test.labels, test.class_names)
-        files = {point: cell_file(config.out, _content(config, encoded, point)) for point in points}
+        files = {
+            (shots, draw): encoded.cell_file(config.out, config.scores, shots=shots, draw=draw)
+            for shots, draw in points
+        }
         missing = [point for point, file in files.items() if not file.is_file()]
         done += len(points) - len(missing)
         tasks = [(config, encoded, point, files[point]) for point in missing]
@@ -380,28 +374,11 @@ def chosen_studies(config: BenchConfig) -> list[Study]:
     return [STUDIES[name] for name in wanted]
 
 
-def _content(config: BenchConfig, encoded: EncodedDataset, point: Point) -> dict[str, Any]:
-    shots, draw = point
-    return {
-        **encoded.identity,
-        "shots": shots,
-        "draw": draw,
-        "scores": {name: get(name).formula for name in config.scores or names()},
-    }
-
-
 def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> None:
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
-    for cell in measure_draw(
-        encoded.support,
-        encoded.tests,
-        usable_scores(encoded.support, config.scores or None),
-        *point,
-        encoded.draws[point],
-        config.convention,
-        encoded.tuning,
-    ):
+    scores = usable_scores(encoded.support, config.scores or None)
+    for cell in measure_draw(encoded, scores, *point, config.convention):
         rows.append({**cell.row_with_settings(), **encoded.about})
         samples[f"{cell.dataset}|{cell.score}|confidence"] = cell.result.confidence
         samples[f"{cell.dataset}|{cell.score}|correct"] = cell.correct

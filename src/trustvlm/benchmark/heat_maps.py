@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.statistics import NOTHING, spread
+from trustvlm.benchmark.statistics import NOTHING, spread_over_draws
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, WRONG, Figure, ink_on
 from trustvlm.tables.metrics import METRIC_COLUMNS, MetricColumn, describe_unit
-from trustvlm.tables.table import UNDEFINED, Head, Line, Spread, Table, slug, spread_cell
+from trustvlm.tables.table import UNDEFINED, Head, Line, Spread, Table, spread_cell
 from trustvlm.text import shortened
 
 if TYPE_CHECKING:
@@ -89,13 +89,9 @@ def matrix(rows: Sequence[Row], metric: str, keys: tuple[str, str]) -> Matrix:
         remark = f"Means are over the data sets that all cells have: {', '.join(sorted(datasets))}."
     cells = {}
     for cell, by_unit in values.items() if shared else ():
-        by_draw: dict[int, list[float]] = defaultdict(list)
-        for draw, dataset in sorted(shared):
-            by_draw[draw].append(by_unit[draw, dataset])
-        over_draws = spread([float(np.mean(v)) for v in by_draw.values()])
-        cells[cell] = Spread(
-            float(np.mean([by_unit[unit] for unit in sorted(shared)])), over_draws.sd, over_draws.n
-        )
+        of_units = [(draw, by_unit[draw, dataset]) for draw, dataset in sorted(shared)]
+        mean = float(np.mean([value for _, value in of_units]))
+        cells[cell] = replace(spread_over_draws(of_units), mean=mean)
     lines, columns = (_ordered([row[key] for row in rows]) for key in keys)
     return Matrix(lines, columns, cells, remark)
 
@@ -132,9 +128,7 @@ def matrix_table(
     column, means = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
     caption = [
         caution,
-        f"{capitalised(describe_unit(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
-        f"{words[1]} (columns).",
-        describe_basis(rows, convention),
+        _describe_cells(rows, column, words, of, convention),
         "Mean ± standard deviation over the draws; without ± where all draws agree.",
         means.remark,
     ]
@@ -143,7 +137,7 @@ def matrix_table(
         title=title,
         caption=" ".join(filter(None, caption)),
         heads=(
-            Head(capitalised(words[0])),
+            Head(words[0][:1].upper() + words[0][1:]),
             *(Head(plainly(one), falling=column.higher_is_better) for one in means.columns),
         ),
         lines=tuple(
@@ -156,6 +150,15 @@ def matrix_table(
             )
             for line in means.lines
         ),
+    )
+
+
+def _describe_cells(
+    rows: Sequence[Row], column: MetricColumn, words: tuple[str, str], of: str, convention: str
+) -> str:
+    return (
+        f"{describe_unit(column)}, of {of or rows[0]['score']}: {words[0]} (lines) by "
+        f"{words[1]} (columns). {describe_basis(rows, convention)}"
     )
 
 
@@ -231,9 +234,7 @@ def heat_map(
     _check(rows, keys, of)
     caption = [
         f"{banner}." if banner else "",
-        f"{capitalised(describe_unit(column))}, of {of or rows[0]['score']}: {words[0]} (lines) by "
-        f"{words[1]} (columns).",
-        describe_basis(rows, convention),
+        _describe_cells(rows, column, words, of, convention),
         "Means over the draws" + ("." if "dataset" in keys else " and data sets."),
         means.remark,
         "Lighter is better" + (" within a column." if shade_columns else "."),
@@ -320,90 +321,3 @@ def _check(rows: Sequence[Row], keys: tuple[str, str], of: str) -> None:
             raise InputError(
                 f"Expected rows of one {key.rstrip('s')}, but got {', '.join(values)}."
             )
-
-
-# Figures of studies with two settings: tuning, encoders and models, and shifts of domain.
-
-
-def sensitivity_figure(
-    rows: Sequence[Row],
-    metric: str,
-    *,
-    chosen: tuple[float, float] | None = (1.0, 0.01),
-    banner: str = "",
-    convention: str = "exact",
-) -> Figure:
-    """Draw a metric by weight and temperature; a frame marks the chosen pair.
-
-    Parameters
-    ----------
-    rows
-        As of `Results`, of one score, with `weight` and `temperature`.
-    metric
-        Its name.
-    chosen
-        Weight and temperature that are framed; the untuned setting by default.
-    banner, convention
-        As of `heat_map`.
-    """
-    return heat_map(
-        rows,
-        metric,
-        keys=("weight", "temperature"),
-        words=("weight r of the visual term", "temperature T of the prototypes"),
-        name=f"sensitivity-{slug(metric)}",
-        title=f"{METRIC_COLUMNS[metric].title} by weight and temperature",
-        framed=chosen,
-        banner=banner,
-        convention=convention,
-    )
-
-
-def encoder_figure(rows: Sequence[Row], metric: str, *, convention: str = "exact") -> Figure:
-    """Draw a metric by the model that predicts and the encoder that verifies.
-
-    Parameters
-    ----------
-    rows
-        As of `Results`, of one score and one number of shots, with `vlm` and `vision`.
-    metric
-        Its name.
-    convention
-        Of the metric.
-    """
-    return heat_map(
-        rows,
-        metric,
-        keys=("vlm", "vision"),
-        words=("predicting model", "verifying encoder"),
-        name=f"encoders-{slug(metric)}-{slug(str(rows[0]['score']))}" if rows else "encoders",
-        title=f"{METRIC_COLUMNS[metric].title} by model and encoder",
-        convention=convention,
-    )
-
-
-def shift_figure(
-    rows: Sequence[Row], metric: str, *, name: str = "", of: str = "", convention: str = "exact"
-) -> Figure:
-    """Draw a metric by the domain that the shots are from and the data set that is tested.
-
-    Parameters
-    ----------
-    rows
-        As of `Results`, with `support`; of one number of shots.
-    metric
-        Its name.
-    name, of, convention
-        As of `heat_map`.
-    """
-    return heat_map(
-        rows,
-        metric,
-        keys=("support", "dataset"),
-        words=("shots from", "tested on"),
-        name=name or f"shift-{slug(metric)}",
-        title=f"{METRIC_COLUMNS[metric].title} with shots of another domain",
-        of=of,
-        shade_columns=True,
-        convention=convention,
-    )

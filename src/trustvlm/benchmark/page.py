@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import json
+import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
-from importlib import resources
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from trustvlm._version import __version__
+from trustvlm.benchmark import figures, score_tables
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.captions import RowsSummary, cautions, findings
-from trustvlm.benchmark.report_sections import (
-    ReportSection,
-    main_metric,
-    named,
-    sections,
-    write_sections,
-    write_statistics,
-    write_table,
-)
-from trustvlm.benchmark.results import Results, Setting, readable, setting_of, write_rows
+from trustvlm.benchmark.captions import cautions, describe_convention, findings
+from trustvlm.benchmark.results import Results, RowSet, Setting, readable, setting_of, write_rows
 from trustvlm.benchmark.run import Workers
-from trustvlm.benchmark.score_tables import failure_table
+from trustvlm.benchmark.statistics import LEVEL, SEED
 from trustvlm.benchmark.studies import STUDIES
-from trustvlm.benchmark.studies.study import StudyRunner, StudySettings
+from trustvlm.benchmark.studies.study import ReportSection, StudyRunner, StudySettings
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.report.page import environment_of
-from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL
+from trustvlm.plots.figure import Figure
+from trustvlm.report.page import render
+from trustvlm.serialization import nan_to_null
 from trustvlm.tables import markup
 from trustvlm.tables.metrics import METRIC_COLUMNS
 from trustvlm.tables.table import Table, slug
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from trustvlm.text import counted
 
 Progress = Callable[[int, int], None]
+
+
+# What there is to show of one setting.
 
 
 @dataclass(frozen=True)
@@ -53,78 +47,269 @@ class ReportGroup:
     findings: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class PageContext:
-    """Everything that a page says.
+def main_metric(analysis: Analysis) -> str:
+    """Return the metric that the figures show: AURC, or the first if that was not measured."""
+    return "aurc" if "aurc" in analysis.metrics else analysis.metrics[0]
 
-    Attributes
-    ----------
-    title
-        Its heading.
-    tiles
-        What it is about, in numbers: values and what they count.
-    notes, cautions
-        What readers must know before all else; notes are set in bold.
-    groups
-        At least one; the first is shown open.
-    general
-        Sections about more than one setting.
-    failures
-        Cells that failed; None if none did.
-    facts
-        How it was made, by what.
-    rows_file, rows_text
-        A file beside the page with its numbers, and what it holds; empty if there is none.
-    with_files
-        Whether tables and figures are beside the page as files too.
+
+def sections(analysis: Analysis) -> list[ReportSection]:
+    """Return what there is to show of one setting; sections without content are left out.
+
+    No name of a figure or table is given twice.
     """
+    results, metrics, main = analysis.results, analysis.metrics, main_metric(analysis)
+    several = len(results.datasets) > 1 and len(metrics) > 1
+    overview = (score_tables.overview_table(analysis, main),) if several else ()
+    ranked = not math.isnan(analysis.ranks[main].critical_difference)
+    labels = figures.modality_labels(results.scores, results.reference)
+    every = [
+        ReportSection(
+            "ranks",
+            "Which scores lead",
+            "Every score on the same images, with the same shots. A score is called better only "
+            "where a test says so.",
+            figures=(figures.rank_figure(analysis, main),) if ranked else (),
+            tables=(score_tables.tally_table(analysis),) if analysis.comparisons else (),
+            folded=(score_tables.rank_table(analysis),) if ranked else (),
+        ),
+        ReportSection(
+            "metrics",
+            "Every metric",
+            f"{METRIC_COLUMNS[main].title}: {METRIC_COLUMNS[main].meaning}",
+            tables=(*overview, score_tables.metric_table(analysis, main)),
+            folded=tuple(score_tables.metric_table(analysis, m) for m in metrics if m != main),
+        ),
+        ReportSection(
+            "coverage",
+            "What accepting less buys",
+            "Accept only the images that a score trusts most, and fewer of the accepted labels are "
+            "wrong.",
+            figures=_coverage_figures(analysis),
+        ),
+        ReportSection(
+            "modalities",
+            "Text only, image only, both",
+            "What the second look in image space adds to the text, and what it is worth alone.",
+            figures=(figures.modality_figure(analysis, main, labels),) if len(labels) > 1 else (),
+        ),
+        _shots_section(analysis),
+        ReportSection(
+            "differences",
+            f"Differences to {results.reference}",
+            "How large the differences are, and how far other images of the same kind would move "
+            "them.",
+            folded=tuple(score_tables.difference_table(analysis, metric) for metric in metrics)
+            if analysis.comparisons
+            else (),
+        ),
+        ReportSection(
+            "datasets",
+            "Each data set",
+            "The same numbers, one table for each data set.",
+            folded=tuple(score_tables.dataset_table(analysis, name) for name in results.datasets),
+        ),
+        ReportSection(
+            "classes",
+            "Classes that gain and lose",
+            "An average can hide classes that a score makes worse.",
+            folded=tuple(score_tables.gain_tables(analysis)),
+        ),
+    ]
+    return named([s for s in every if s.figures or s.tables or s.folded])
 
-    title: str
-    tiles: Sequence[tuple[str, str]]
-    groups: Sequence[ReportGroup]
-    facts: Sequence[tuple[str, str]]
-    notes: Sequence[str] = ()
-    cautions: Sequence[str] = ()
-    general: Sequence[ReportSection] = ()
-    failures: Table | None = None
-    rows_file: str = ""
-    rows_text: str = ""
-    with_files: bool = True
 
-
-def render(context: PageContext) -> str:
-    """Return the page: no other host, and no script but its own, which sorts the tables."""
-    script = _template_file("trustvlm.report", "report.js")
-    style = _template_file("trustvlm.report", "report.css")
-    style += _template_file("trustvlm.benchmark", "benchmark.css")
-    page: str = _template().render(
-        **{field.name: getattr(context, field.name) for field in fields(context)},
-        version=__version__,
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        table_html=markup.render_html,
-        citation=CITATION,
-        bibtex=BIBTEX,
-        paper_url=PAPER_URL,
+def _coverage_figures(analysis: Analysis) -> tuple[Figure, ...]:
+    scores = figures.leading_scores(analysis, main_metric(analysis))
+    sampled = [s for s in scores if any(key[1] == s for key in analysis.results.samples)]
+    if not analysis.resampled or not sampled:
+        return ()
+    return (
+        figures.risk_coverage_figure(analysis, sampled),
+        figures.equal_coverage_figure(analysis, sampled[:4]),
     )
-    return readable(page)
 
 
-@cache
-def _template() -> Template:
-    from markupsafe import Markup
+def _shots_section(analysis: Analysis) -> ReportSection:
+    metrics, main = analysis.metrics, main_metric(analysis)
+    drawn: list[Figure] = []
+    if several := len(analysis.results.shots) > 1:
+        for metric in dict.fromkeys([main, *(m for m in metrics if m == "auroc")]):
+            leading = figures.leading_scores(analysis, metric)
+            drawn.append(figures.shots_figure(analysis, metric, leading))
+        if len(analysis.results.datasets) > 1:
+            leading = figures.leading_scores(analysis, main)
+            drawn.append(figures.shots_figure(analysis, main, leading, by_dataset=True))
+    return ReportSection(
+        "shots",
+        "How many shots it takes",
+        "Scores of the logits alone do not depend on the shots.",
+        figures=tuple(drawn),
+        folded=tuple(score_tables.shots_table(analysis, m) for m in metrics if several),
+    )
 
-    environment = environment_of("trustvlm.benchmark")
-    environment.filters.update(markup=Markup)
-    return environment.get_template("benchmark.html.j2")
+
+def named(sections: Sequence[ReportSection], prefix: str = "") -> list[ReportSection]:
+    """Let all names of figures and tables begin with a prefix, and give none twice."""
+    used: Counter[str] = Counter()
+
+    def name(table: Table) -> Table:
+        # Names of data sets can differ in signs alone, which file names do not have.
+        used[table.name] += 1
+        if used[table.name] > 1:
+            return name(replace(table, name=f"{table.name}-{used[table.name]}"))
+        return replace(table, name=f"{prefix}{table.name}")
+
+    return [
+        replace(
+            section,
+            figures=tuple(replace(f, name=f"{prefix}{f.name}") for f in section.figures),
+            tables=tuple(map(name, section.tables)),
+            folded=tuple(map(name, section.folded)),
+        )
+        for section in sections
+    ]
 
 
-def _template_file(package: str, name: str) -> str:
-    return resources.files(package).joinpath("templates", name).read_text("utf-8")
+# The files beside the page: tables as Markdown and LaTeX, figures, and the statistics as JSON.
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write `tables/<name>.md` and `.tex`."""
+    for suffix, write in (("md", markup.render_markdown), ("tex", markup.render_latex)):
+        write_text(folder / "tables" / f"{table.name}.{suffix}", readable(write(table)))
+
+
+def write_sections(
+    sections: Iterable[ReportSection], folder: Path, workers: Workers | None = None
+) -> None:
+    """Write every table and every figure of some sections; workers draw figures side by side."""
+    sections = list(sections)
+    for section in sections:
+        for table in (*section.tables, *section.folded):
+            write_table(table, folder)
+    tasks = [(figure, folder) for section in sections for figure in section.figures]
+    written = (workers or Workers()).map(_write_figure, tasks)
+    for (figure, _), svg in zip(tasks, written, strict=True):
+        figure.keep(svg)
+
+
+def _write_figure(figure: Figure, folder: Path) -> str:
+    for suffix in ("svg", "pdf"):
+        figure.save(folder / "figures" / f"{figure.name}.{suffix}")
+    return figure.svg()
+
+
+def write_statistics(analyses: Sequence[Analysis], path: Path) -> None:
+    """Write spreads, paired tests and ranks as JSON, in fractions; None where undefined."""
+    content = nan_to_null([_statistics(analysis) for analysis in analyses])
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _statistics(analysis: Analysis) -> dict[str, Any]:
+    return {
+        "setting": analysis.results.settings[0]._asdict() if analysis.results.rows else {},
+        "convention": analysis.results.convention,
+        "reference": analysis.results.reference,
+        "bootstrap": {
+            "n_resamples": analysis.n_resamples,
+            "seed": SEED,
+            "level": LEVEL,
+            "convention": "exact",
+        },
+        "spreads": [
+            {
+                "dataset": dataset,
+                "score": score,
+                "shots": shots,
+                "metric": metric,
+                "mean": spread.mean,
+                "sd": spread.sd,
+                "draws": spread.n,
+                "undefined_draws": spread.n_undefined,
+            }
+            for metric, cells in analysis.spreads.items()
+            for (dataset, score, shots), spread in cells.items()
+        ],
+        "ranks": [
+            {
+                "metric": metric,
+                "average_ranks": dict(zip(ranks.scores, ranks.average_ranks.tolist(), strict=True)),
+                "datasets": list(ranks.datasets),
+                "left_out": [*ranks.left_out_scores, *ranks.left_out_datasets],
+                "friedman": ranks.statistic,
+                "friedman_p": ranks.p_value,
+                "iman_davenport": ranks.f_statistic,
+                "iman_davenport_p": ranks.f_p_value,
+                "critical_difference": ranks.critical_difference,
+                "alpha": ranks.alpha,
+            }
+            for metric, ranks in analysis.ranks.items()
+        ],
+        "comparisons": [asdict(comparison) for comparison in analysis.comparisons],
+    }
 
 
 # The page of a grid, or of a study from arrays: every setting, and what compares them.
+
+
+def _groups(
+    shown: Mapping[Setting, Sequence[ReportSection]], sentences: Sequence[Sequence[str]] = ()
+) -> list[ReportGroup]:
+    """Put the sections of each setting, with its findings, apart from those of the others."""
+    groups = []
+    for rank, (setting, of_setting) in enumerate(shown.items()):
+        prefix = f"{rank + 1}-{slug(setting.label)}-" if len(shown) > 1 else ""
+        findings_of = sentences[rank] if sentences else ()
+        groups.append(ReportGroup(setting.label, prefix, named(of_setting, prefix), findings_of))
+    return groups
+
+
+def _tiles(about: RowSet) -> list[tuple[str, str]]:
+    """Return values and what they count, for the head of a page.
+
+    Examples
+    --------
+    >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
+    >>> _tiles(RowSet([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}]))[1]
+    ('2', 'data sets, 100 images')
+    """
+    sets, draws = (
+        counted(len(names), noun).partition(" ")[2]
+        for names, noun in ((about.datasets, "data set"), (about.draws, "draw"))
+    )
+    images = sum(about.sizes.values())
+    return [
+        (str(len(about.scores)), "scores compared"),
+        (str(len(about.datasets)), f"{sets}, {counted(images, 'image')}" if images else sets),
+        (", ".join(map(str, about.shots)), "shots per class"),
+        (str(len(about.draws)), f"{draws} of the shots"),
+    ]
+
+
+def _write_html(
+    folder: Path, about: RowSet, convention: str, *facts: tuple[str, str], **content: Any
+) -> Path:
+    """Fill the template with what rows are about and how they were made, and further content."""
+    target = folder / "index.html"
+    html = render(
+        "benchmark.html.j2",
+        package="trustvlm.benchmark",
+        style="benchmark.css",
+        tiles=_tiles(about),
+        facts=[
+            ("data sets", ", ".join(about.datasets)),
+            ("scores", ", ".join(about.scores)),
+            ("shots per class", ", ".join(map(str, about.shots))),
+            ("draws of the shots", str(len(about.draws))),
+            ("metrics", describe_convention(convention)),
+            *facts,
+            ("software", f"trustvlm {__version__}"),
+        ],
+        table_html=markup.render_html,
+        **content,
+    )
+    write_text(target, html)
+    return target
 
 
 def write_page(
@@ -136,8 +321,6 @@ def write_page(
     studies: Mapping[Setting, Sequence[ReportSection]] | None = None,
     metrics: Sequence[str] = tuple(METRIC_COLUMNS),
     n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
     alone: bool = False,
     without: Collection[str] = (),
     workers: Workers | None = None,
@@ -162,7 +345,7 @@ def write_page(
         Further sections by setting, such as those of `benchmark.studies`.
     metrics
         Which metrics, in the order of the tables.
-    n_resamples, seed, level
+    n_resamples
         Of the paired bootstrap; see `analyse`.
     alone
         Whether to write the page alone, without the files.
@@ -197,18 +380,19 @@ def write_page(
         raise InputError("Expected rows of at least one score, but there are none.")
     folder = Path(folder)
     parts = [part for part in map(results.of, results.settings) if part.scores]
-    analyses = _analyses(parts, metrics, n_resamples, seed, level, progress)
-    groups = []
-    for rank, analysis in enumerate(analyses, 1):
-        setting = analysis.results.settings[0]
-        # Labels can differ in what a slug drops: the number keeps the names apart.
-        prefix = f"{rank}-{slug(setting.label)}-" if len(parts) > 1 else ""
-        shown = [*sections(analysis), *(studies or {}).get(setting, ())]
-        shown = named([section for section in shown if section.name not in without], prefix)
-        sentences = findings(analysis, main_metric(analysis))
-        groups.append(ReportGroup(setting.label, prefix, shown, sentences))
-    general = _compare_encoders(results, main_metric(analyses[0]))
-    failures = failure_table(results.failures) if results.failures else None
+    analyses = _analyses(parts, metrics, n_resamples, progress)
+    main = main_metric(analyses[0])
+    shown = {
+        part.settings[0]: [
+            section
+            for section in (*sections(analysis), *(studies or {}).get(part.settings[0], ()))
+            if section.name not in without
+        ]
+        for part, analysis in zip(parts, analyses, strict=True)
+    }
+    groups = _groups(shown, [findings(analysis, main) for analysis in analyses])
+    general = _compare_encoders(results, main)
+    failures = score_tables.failure_table(results.failures) if results.failures else None
     if not alone:
         for group in groups:
             write_sections(group.sections, folder, workers)
@@ -216,13 +400,14 @@ def write_page(
         if failures is not None:
             write_table(failures, folder)
         write_statistics(analyses, folder / "statistics.json")
-    tests = f"bootstrap over images, {n_resamples:,} resamples, seed {seed}, {100 * level:g} %"
-    summary = RowsSummary.of(results.rows)
-    context = PageContext(
+    test = f"bootstrap over images, {n_resamples:,} resamples, seed {SEED}, {100 * LEVEL:g} %"
+    return _write_html(
+        folder,
+        results,
+        results.convention,
+        ("paired tests", test),
         title=title,
-        tiles=summary.tiles(),
         groups=groups,
-        facts=summary.facts(results.convention, ("paired tests", tests)),
         notes=notes,
         cautions=cautions(results),
         general=general,
@@ -231,32 +416,21 @@ def write_page(
         rows_text="Every mean, test and rank is in",
         with_files=not alone,
     )
-    target = folder / "index.html"
-    write_text(target, render(context))
-    return target
 
 
 def _analyses(
     parts: Sequence[Results],
     metrics: Sequence[str],
     n_resamples: int,
-    seed: int,
-    level: float,
     progress: Progress | None,
 ) -> list[Analysis]:
-    total, before = sum(len(part.datasets) for part in parts), 0
-    analyses = []
-    for part in parts:
+    total, done = sum(len(part.datasets) for part in parts), count(1)
 
-        def report(done: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + done, total)
+    def report(_done: int, _of: int) -> None:
+        if progress is not None:
+            progress(next(done), total)
 
-        analyses.append(
-            analyse(part, metrics, n_resamples=n_resamples, seed=seed, level=level, progress=report)
-        )
-        before += len(part.datasets)
-    return analyses
+    return [analyse(part, metrics, n_resamples=n_resamples, progress=report) for part in parts]
 
 
 def _compare_encoders(results: Results, metric: str) -> list[ReportSection]:
@@ -314,11 +488,7 @@ def write_study_page(
     """
     rows = [row for of_study in runner.rows.values() for row in of_study]
     by_setting = {s: runner.sections(s) for s in dict.fromkeys(map(setting_of, rows))}
-    by_setting = {setting: shown for setting, shown in by_setting.items() if shown}
-    groups = []
-    for rank, (setting, shown) in enumerate(by_setting.items(), 1):
-        prefix = f"{rank}-{slug(setting.label)}-" if len(by_setting) > 1 else ""
-        groups.append(ReportGroup(setting.label, prefix, named(shown, prefix)))
+    groups = _groups({setting: shown for setting, shown in by_setting.items() if shown})
     general = runner.general()
     remarks = runner.remarks()
     if not groups and not general:
@@ -326,18 +496,17 @@ def write_study_page(
     write_sections([*(s for group in groups for s in group.sections), *general], folder)
     for name, of_study in runner.rows.items():
         write_rows(of_study, folder / "rows" / name)
-    summary = RowsSummary.of(rows)
-    context = PageContext(
+    return _write_html(
+        folder,
+        RowSet(rows),
+        runner.settings.convention,
         title=title,
-        tiles=summary.tiles(),
         groups=groups or [ReportGroup("", "", [])],
-        facts=summary.facts(runner.settings.convention),
         notes=notes,
         cautions=[*cautions, *remarks],
         general=general,
+        failures=None,
         rows_file=f"rows/{next(iter(runner.rows))}/rows.jsonl",
         rows_text="Every number is in the files of rows/, such as",
+        with_files=True,
     )
-    page = folder / "index.html"
-    write_text(page, render(context))
-    return page

@@ -73,7 +73,61 @@ class Classes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Results:
+class RowSet:
+    """Some rows, and what they are about.
+
+    Attributes
+    ----------
+    rows
+        Each with `dataset`, `score`, `shots`, `draw` and, where known, `n`.
+
+    Examples
+    --------
+    >>> about = {"score": "msp", "shots": 16, "draw": 0, "n": 50}
+    >>> rows = RowSet([{**about, "dataset": "pets"}, {**about, "dataset": "cars"}])
+    >>> rows.sizes, rows.shots
+    ({'pets': 50, 'cars': 50}, (16,))
+    """
+
+    rows: Sequence[Row]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Test images of each data set, in the order of the rows; 0 where no row says."""
+        sizes: dict[str, int] = {}
+        for row in self.rows:
+            name = str(row["dataset"])
+            sizes[name] = max(sizes.get(name, 0), int(row.get("n") or 0))
+        return sizes
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets, in the order of the rows."""
+        return tuple(self.sizes)
+
+    @cached_property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores, in the order of the rows."""
+        return _distinct(row["score"] for row in self.rows if row["score"] is not None)
+
+    @cached_property
+    def shots(self) -> tuple[int, ...]:
+        """Numbers of shots per class, ascending."""
+        return tuple(sorted({int(row["shots"]) for row in self.rows}))
+
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """Numbers of the draws, ascending."""
+        return tuple(sorted({int(row["draw"]) for row in self.rows}))
+
+    @property
+    def largest(self) -> int:
+        """Largest number of shots; 0 if there are no rows."""
+        return max(self.shots, default=0)
+
+
+@dataclass(frozen=True)
+class Results(RowSet):
     """Everything that tables, figures and the page are made from.
 
     Attributes
@@ -106,7 +160,6 @@ class Results:
     (('pets',), ('msp',), 16)
     """
 
-    rows: Sequence[Row]
     samples: Mapping[tuple[Any, ...], Samples] = field(default_factory=dict)
     classes: Mapping[str, Classes] = field(default_factory=dict)
     reference: str = "trustvlm"
@@ -142,31 +195,6 @@ class Results:
         return _distinct(setting_of(row) for row in self.rows)
 
     @cached_property
-    def datasets(self) -> tuple[str, ...]:
-        """Names of the data sets, in the order of the rows."""
-        return _distinct(str(row["dataset"]) for row in self.rows)
-
-    @cached_property
-    def scores(self) -> tuple[str, ...]:
-        """Names of the scores, in the order of the rows."""
-        return _distinct(row["score"] for row in self.rows if row["score"] is not None)
-
-    @cached_property
-    def shots(self) -> tuple[int, ...]:
-        """Numbers of shots per class, ascending."""
-        return tuple(sorted({int(row["shots"]) for row in self.rows}))
-
-    @cached_property
-    def draws(self) -> tuple[int, ...]:
-        """Numbers of the draws, ascending."""
-        return tuple(sorted({int(row["draw"]) for row in self.rows}))
-
-    @property
-    def largest(self) -> int:
-        """Largest number of shots; 0 if there are no rows."""
-        return max(self.shots, default=0)
-
-    @cached_property
     def failures(self) -> list[Row]:
         """Rows of cells that failed."""
         return [row for row in self.rows if row.get("error")]
@@ -194,11 +222,6 @@ class Results:
     def samples_of(self, dataset: str) -> dict[str, Samples]:
         """Return the samples of every score on one data set."""
         return {key[1]: sample for key, sample in self.samples.items() if key[0] == dataset}
-
-    def images(self, dataset: str) -> int:
-        """Count the test images of a data set; 0 if no row says."""
-        counts = (int(row.get("n") or 0) for row in self.rows if row["dataset"] == dataset)
-        return max(counts, default=0)
 
 
 def setting_of(row: Row) -> Setting:

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm import metrics
 from trustvlm.benchmark.dataset import (
     ArraySet,
+    EncodedDataset,
     ScoreSettings,
     Tuning,
-    draw_rows,
     refuse_shared_images,
     same_classes,
     warn_of_shared_images,
@@ -146,7 +146,7 @@ class Measurement:
     draw: int
     result: ScoreResult
     correct: NDArray[np.bool_]
-    evaluation: metrics.Evaluation
+    values: Mapping[str, Any]
     settings: ScoreSettings
 
     def row(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Measurement:
             "score": self.score,
             "shots": self.shots,
             "draw": self.draw,
-            **values_of(self.evaluation),
+            **self.values,
         }
 
     def row_with_settings(self) -> dict[str, Any]:
@@ -177,11 +177,7 @@ def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> lis
     InputError, EvidenceMissingError
         If a wanted score does not exist, or lacks evidence.
     """
-    evidence = support.shots(np.arange(len(support))).with_images(
-        logits=support.logits[:1],
-        features=support.features[:1],
-        image_embeddings=None if support.image_embeddings is None else support.image_embeddings[:1],
-    )
+    evidence = support.rows(np.arange(1)).about(support.shots(np.arange(len(support))))
     if wanted is None:
         return [name for name, needs in names().items() if all(map(evidence.has, needs))]
     for name in wanted:
@@ -190,25 +186,21 @@ def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> lis
 
 
 def measure_draw(
-    support: ArraySet,
-    tests: Sequence[ArraySet],
+    encoded: EncodedDataset,
     scores: Sequence[str],
     shots: int,
     draw: int,
-    drawn: NDArray[np.int64],
     convention: str,
-    tuning: Tuning,
     fixed: dict[tuple[str, str], Measurement] | None = None,
 ) -> Iterator[Measurement]:
     """Measure scores with one draw of the shots, on every test set.
 
-    `drawn` are the rows of `support` that are the shots. `tuning` sets the scores' parameters,
-    which it may select anew for these shots. `fixed` carries the scores that do not depend on shots
-    from one call to the next.
+    Their parameters may be selected anew for these shots. `fixed` carries the scores that do not
+    depend on shots from one call to the next.
     """
-    fixed = {} if fixed is None else fixed
-    evidence = support.shots(drawn)
-    settings = tuning.settings(scores, evidence)
+    fixed, tests = {} if fixed is None else fixed, encoded.tests
+    evidence = encoded.support.shots(encoded.draws[shots, draw])
+    settings = encoded.tuning.settings(scores, evidence)
     fixed_already = {
         name
         for name in scores
@@ -228,24 +220,19 @@ def measure_draw(
                 continue
             result = results[test.name][name]
             correct = result.prediction == test.labels
-            evaluation = evaluate_quietly(result.confidence, correct, convention)
+            values = metric_values(result.confidence, correct, convention)
             fixed[test.name, name] = Measurement(
-                test.name, name, shots, draw, result, correct, evaluation, settings[name]
+                test.name, name, shots, draw, result, correct, values, settings[name]
             )
             yield fixed[test.name, name]
 
 
-def evaluate_quietly(
-    confidence: ArrayLike, correct: ArrayLike, convention: str
-) -> metrics.Evaluation:
-    """Evaluate without warnings: undefined metrics are None in the rows, which says enough."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        return metrics.evaluate(confidence, correct, convention=convention)
-
-
-def values_of(evaluation: metrics.Evaluation) -> dict[str, Any]:
+def metric_values(confidence: ArrayLike, correct: ArrayLike, convention: str) -> dict[str, Any]:
     """Return metrics as a row has them: fractions, None where undefined, and the count."""
+    with warnings.catch_warnings():
+        # That a metric is undefined the rows say themselves.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        evaluation = metrics.evaluate(confidence, correct, convention=convention)
     values: dict[str, Any] = nan_to_null({n: getattr(evaluation, n) for n in metrics.METRICS})
     return {**values, "n": evaluation.n}
 
@@ -342,12 +329,12 @@ def run_study(
         raise InputError(
             f"Expected at least one draw and one shot, but got {draws} draws and {list(shots)}."
         )
-    for other in [*tests, *([] if validation is None else [validation])]:
-        same_classes(support, other)
+    if validation is not None:
+        same_classes(support, validation)
     tuning = Tuning(preset, parameters or {}, validation)
     chosen = usable_scores(support, scores)
-    drawn = {(s, d): draw_rows(support, s, d) for s in shots for d in range(draws)}
-    used = support.rows(np.unique(np.concatenate(list(drawn.values()))))
+    encoded = replace(EncodedDataset.from_arrays(support, tests, shots, draws), tuning=tuning)
+    used = support.rows(np.unique(np.concatenate(list(encoded.draws.values()))))
     if tuning.selects:
         refuse_shared_images(used, tests, validation)
     else:
@@ -356,10 +343,7 @@ def run_study(
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
     # Filled by the first cells: scores of the logits alone are computed once.
     fixed: dict[tuple[str, str], Measurement] = {}
-    tasks = [
-        (support, tests, chosen, n_shots, draw, rows, convention, tuning, fixed)
-        for (n_shots, draw), rows in drawn.items()
-    ]
+    tasks = [(encoded, chosen, *point, convention, fixed) for point in encoded.draws]
     for cells in (workers or Workers()).map(_measure_all, tasks):
         for cell in cells:
             study.rows.append(cell.row_with_settings() if tuning.selects else cell.row())

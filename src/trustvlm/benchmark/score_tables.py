@@ -9,17 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from trustvlm import scores as registry
 from trustvlm.benchmark.analysis import Analysis, ClassGain, class_gains
 from trustvlm.benchmark.captions import (
-    capitalised,
+    describe_convention,
     describe_mean,
     describe_ranks,
-    describe_shots,
-    describe_spread,
-    describe_study,
-    marking,
-    small_print,
 )
-from trustvlm.benchmark.results import Row, setting_of
-from trustvlm.benchmark.statistics import Comparison
+from trustvlm.benchmark.results import Row, setting_of, value_of
+from trustvlm.benchmark.statistics import LEVEL, Comparison
 from trustvlm.tables.metrics import (
     METRIC_COLUMNS,
     MetricColumn,
@@ -42,6 +37,73 @@ from trustvlm.tables.table import (
 )
 from trustvlm.text import counted, shortened
 
+# Sentences of captions: what tables are about, and the signs and marks that they have.
+
+
+def _describe_study(analysis: Analysis) -> str:
+    """Count scores and data sets, such as `24 scores on 9 data sets`."""
+    results = analysis.results
+    return (
+        f"{counted(len(results.scores), 'score')} on {counted(len(results.datasets), 'data set')}"
+    )
+
+
+def _describe_shots(analysis: Analysis) -> str:
+    """Say how many shots a table is about."""
+    return counted(analysis.results.largest, "shot") + " per class"
+
+
+def _describe_spread(analysis: Analysis, *, largest_only: bool = True) -> str:
+    """Say what ± means; empty if there is one draw."""
+    results = analysis.results
+    draws = {
+        row["draw"] for row in results.rows if row["shots"] == results.largest or not largest_only
+    }
+    if len(draws) < 2:
+        return "One draw of the shots: no spread over draws is known."
+    return (
+        f"Mean ± standard deviation over {len(draws)} draws of the shots; "
+        "without ± where all draws agree."
+    )
+
+
+def _small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -> str:
+    """Name the convention, and explain the signs that the table has."""
+    results = analysis.results
+    rows = [row for row in results.rows if dataset in ("", row["dataset"])]
+    undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
+    corrects = any(s in registry.names() and registry.get(s).corrects for s in results.scores)
+    failed = sum(bool(row.get("error")) for row in rows)
+    sentences = [
+        describe_convention(results.convention),
+        "†: may change the predicted label; measures of the order alone (AUROC, FPR95, E-AURC, "
+        "AUPR) then judge other labels than those of the scores without †."
+        if corrects
+        else "",
+        "–: undefined, as where all labels are right; (k/n): defined in k of n draws."
+        if undefined
+        else "",
+        f"{counted(failed, 'cell')} failed and {'is' if failed == 1 else 'are'} listed apart."
+        if failed
+        else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _marking(analysis: Analysis, where: str) -> Marking | None:
+    """Say what the marks mean and how they are tested; None where no test was possible."""
+    if not analysis.resampled:
+        return None
+    convention = "" if analysis.results.convention == "exact" else ", in convention exact"
+    return Marking(
+        best=f"better than every other score {where}",
+        second="better than every other but one",
+        test=f"Marks are given by test only: the paired bootstrap over images "
+        f"({100 * LEVEL:g} %, {analysis.n_resamples:,} resamples, draw 0{convention}) "
+        "must leave out zero. It is not corrected for the number of scores.",
+    )
+
+
 # Tables of metrics: by data set, by metric, and by number of shots.
 
 
@@ -50,16 +112,16 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
     columns = columns_of(analysis.metrics)
 
     def cells(score: str) -> list[Cell]:
-        means = [spread_cell(analysis.mean(c.key, score), c.scale) for c in columns]
+        means = [spread_cell(analysis.mean(c.name, score), c.scale) for c in columns]
         return [*means, rank_cell(analysis.ranks[rank_by].rank_of(score))]
 
     caption = [
-        f"Means over data sets, of {describe_study(analysis)}; {describe_shots(analysis)}. "
+        f"Means over data sets, of {_describe_study(analysis)}; {_describe_shots(analysis)}. "
         f"{describe_units(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
-        describe_spread(analysis),
+        _describe_spread(analysis),
         describe_mean(analysis, rank_by),
         "Nothing is marked here: tests are made on each data set, and of ranks.",
-        small_print(analysis, analysis.metrics),
+        _small_print(analysis, analysis.metrics),
     ]
     return _score_table(
         analysis,
@@ -88,11 +150,10 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
         return row
 
     caption = [
-        f"{capitalised(describe_unit(column))}, of {describe_study(analysis)}; "
-        f"{describe_shots(analysis)}.",
-        describe_spread(analysis),
+        f"{describe_unit(column)}, of {_describe_study(analysis)}; {_describe_shots(analysis)}.",
+        _describe_spread(analysis),
         describe_mean(analysis, metric) if several else "",
-        small_print(analysis, [metric]),
+        _small_print(analysis, [metric]),
     ]
     return _score_table(
         analysis,
@@ -101,29 +162,29 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
         title=f"{column.title} of every score",
         caption=caption,
         heads=heads,
-        marking=marking(analysis, "on that data set"),
+        marking=_marking(analysis, "on that data set"),
     )
 
 
 def dataset_table(analysis: Analysis, dataset: str) -> Table:
     """Every metric of every score on one data set."""
     columns = columns_of(analysis.metrics)
-    marks = {column.key: analysis.marks(column.key, dataset) for column in columns}
-    images = analysis.results.images(dataset)
+    marks = {column.name: analysis.marks(column.name, dataset) for column in columns}
+    images = analysis.results.sizes[dataset]
     count = f" ({counted(images, 'image')})" if images else ""
     caption = [
-        f"Every metric on {dataset}{count}; {describe_shots(analysis)}. {describe_units(columns)}",
-        describe_spread(analysis),
-        small_print(analysis, analysis.metrics, dataset),
+        f"Every metric on {dataset}{count}; {_describe_shots(analysis)}. {describe_units(columns)}",
+        _describe_spread(analysis),
+        _small_print(analysis, analysis.metrics, dataset),
     ]
     return _score_table(
         analysis,
-        lambda score: [_cell(analysis, c.key, dataset, score, marks[c.key]) for c in columns],
+        lambda score: [_cell(analysis, c.name, dataset, score, marks[c.name]) for c in columns],
         name=f"dataset-{slug(dataset)}",
         title=dataset,
         caption=caption,
         heads=_metric_heads(columns),
-        marking=marking(analysis, "by that metric"),
+        marking=_marking(analysis, "by that metric"),
     )
 
 
@@ -131,10 +192,10 @@ def shots_table(analysis: Analysis, metric: str) -> Table:
     """One metric of every score at every number of shots, as mean over the data sets."""
     results, column = analysis.results, METRIC_COLUMNS[metric]
     caption = [
-        f"{capitalised(describe_unit(column))}, by shots per class: mean over data sets.",
-        describe_spread(analysis, largest_only=False),
+        f"{describe_unit(column)}, by shots per class: mean over data sets.",
+        _describe_spread(analysis, largest_only=False),
         describe_mean(analysis, metric),
-        small_print(analysis, [metric]),
+        _small_print(analysis, [metric]),
     ]
     return _score_table(
         analysis,
@@ -227,7 +288,7 @@ def tally_table(analysis: Analysis) -> Table:
         verdicts = Counter(
             _verdict(comparison, column.higher_is_better)
             for comparison in analysis.comparisons
-            if (comparison.score, comparison.metric) == (score, column.key)
+            if (comparison.score, comparison.metric) == (score, column.name)
         )
         better, even, worse = (verdicts[key] for key in ("better", "even", "worse"))
         if better + even + worse:
@@ -241,7 +302,7 @@ def tally_table(analysis: Analysis) -> Table:
         title=f"Every score against {reference}",
         caption=[
             f"Number of data sets on which a score is better than {reference} / cannot be told "
-            f"apart from it / is worse; {describe_shots(analysis)}, draw 0.",
+            f"apart from it / is worse; {_describe_shots(analysis)}, draw 0.",
             _describe_test(analysis),
         ],
         heads=[Head(column.title, falling=True) for column in columns],
@@ -264,8 +325,8 @@ def difference_table(analysis: Analysis, metric: str) -> Table:
         caption=[
             f"Score less {results.reference}, {describe_unit(column)}: "
             f"{'positive' if column.higher_is_better else 'negative'} says that the score is "
-            f"better; {describe_shots(analysis)}, draw 0.",
-            f"In brackets the {100 * analysis.level:g} % interval of each difference alone.",
+            f"better; {_describe_shots(analysis)}, draw 0.",
+            f"In brackets the {100 * LEVEL:g} % interval of each difference alone.",
             f"*: significant. {_describe_test(analysis)}",
         ],
         heads=[Head(dataset, falling=column.higher_is_better) for dataset in results.datasets],
@@ -278,16 +339,16 @@ def rank_table(analysis: Analysis) -> Table:
     columns = columns_of(analysis.metrics)
     tests: dict[str, list[str]] = {}
     for column in columns:
-        tests.setdefault(describe_ranks(analysis.ranks[column.key]), []).append(column.title)
+        tests.setdefault(describe_ranks(analysis.ranks[column.name]), []).append(column.title)
     sentences = (f"{', '.join(titles)}: {test}" for test, titles in tests.items())
     return _score_table(
         analysis,
-        lambda score: [rank_cell(analysis.ranks[c.key].rank_of(score)) for c in columns],
+        lambda score: [rank_cell(analysis.ranks[c.name].rank_of(score)) for c in columns],
         name="ranks",
         title="Average ranks",
         caption=[
-            f"Average rank over data sets, 1 is best, of {describe_study(analysis)}; "
-            f"{describe_shots(analysis)}, means over draws.",
+            f"Average rank over data sets, 1 is best, of {_describe_study(analysis)}; "
+            f"{_describe_shots(analysis)}, means over draws.",
             "Data sets are taken to be independent of one another.",
             *sentences,
         ],
@@ -306,7 +367,7 @@ def _verdict(comparison: Comparison, higher_is_better: bool) -> str:
 def _describe_test(analysis: Analysis) -> str:
     return (
         f"Paired bootstrap over images ({analysis.n_resamples:,} resamples, convention exact), "
-        f"Holm's correction over the scores of a data set, {1 - analysis.level:.3g}."
+        f"Holm's correction over the scores of a data set, {1 - LEVEL:.3g}."
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from trustvlm.benchmark.results import Results, Samples, value_of
+from trustvlm.benchmark.results import Results, Row, Samples, value_of
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, PairedDifference
 from trustvlm.metrics.bootstrap import (
@@ -27,6 +28,8 @@ from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.table import Mark, Spread
 
+# Nominal coverage of every interval of a study, and the seed of its bootstrap.
+LEVEL, SEED = 0.95, 0
 # Of what has no value.
 NOTHING = Spread(math.nan, math.nan, 0)
 
@@ -51,6 +54,34 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, sd, len(kept), undefined)
 
 
+def spreads_by(rows: Iterable[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], Spread]:
+    """Return the spread of a metric over the rows that share the values of some keys.
+
+    Examples
+    --------
+    >>> spreads_by([{"r": 1, "gain": 0.5}, {"r": 1, "gain": 0.5}], "gain", "r")
+    {(1,): Spread(mean=0.5, sd=0.0, n=2, n_undefined=0)}
+    """
+    values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        values[tuple(row[key] for key in keys)].append(value_of(row, metric))
+    return {cell: spread(of_cell) for cell, of_cell in values.items()}
+
+
+def spread_over_draws(values: Iterable[tuple[int, float]]) -> Spread:
+    """Average the values of each draw, given as (draw, value); return the spread of these means.
+
+    Examples
+    --------
+    >>> spread_over_draws([(0, 1.0), (0, 3.0), (1, 4.0)]).mean
+    3.0
+    """
+    by_draw: dict[int, list[float]] = defaultdict(list)
+    for draw, one in values:
+        by_draw[draw].append(one)
+    return spread([float(np.mean(of_draw)) for of_draw in by_draw.values()])
+
+
 def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]:
     """Return the spread over draws for each (dataset, score, shots), as fractions.
 
@@ -63,11 +94,11 @@ def spreads(results: Results, metric: str) -> dict[tuple[str, str, int], Spread]
     >>> spreads(Results(rows), "aurc")["pets", "knn", 16].mean
     0.2
     """
-    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
-    for (score, shots), rows in results.by_score.items():
-        for row in rows:
-            values[row["dataset"], score, shots].append(value_of(row, metric))
-    return {cell: spread(over_draws) for cell, over_draws in values.items()}
+    return {
+        (dataset, score, shots): of_dataset
+        for (score, shots), rows in results.by_score.items()
+        for (dataset,), of_dataset in spreads_by(rows, metric, "dataset").items()
+    }
 
 
 def mean_over_datasets(
@@ -79,15 +110,12 @@ def mean_over_datasets(
     comparable.
     """
     wanted = set(datasets)
-    by_draw: dict[int, list[float]] = defaultdict(list)
-    for row in results.by_score.get((score, shots), []):
-        if row["dataset"] in wanted:
-            by_draw[row["draw"]].append(value_of(row, metric))
-    complete = [
-        float(np.mean(values)) if len(values) == len(wanted) else math.nan
-        for values in by_draw.values()
-    ]
-    return spread(complete)
+    rows = [row for row in results.by_score.get((score, shots), []) if row["dataset"] in wanted]
+    counts = Counter(row["draw"] for row in rows)
+    return spread_over_draws(
+        (row["draw"], value_of(row, metric) if counts[row["draw"]] == len(wanted) else math.nan)
+        for row in rows
+    )
 
 
 # One bootstrap for all scores of a data set: the same resampled images for every score.
@@ -111,13 +139,13 @@ class Bootstrap:
     estimates: Mapping[str, Mapping[str, float]]
     samples: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
-    def difference(self, a: str, b: str, metric: str, level: float = 0.95) -> PairedDifference:
+    def difference(self, a: str, b: str, metric: str) -> PairedDifference:
         """Compare two scores, a - b; what `metrics.paired_bootstrap` returns for them."""
         at_a, at_b = self.estimates[a][metric], self.estimates[b][metric]
         samples = self.samples[a][metric] - self.samples[b][metric]
         if math.isnan(at_a) or math.isnan(at_b):
             samples = np.full_like(samples, math.nan)
-        return PairedDifference.of_samples(metric, at_a, at_b, samples, level)
+        return PairedDifference.of_samples(metric, at_a, at_b, samples, LEVEL)
 
 
 def resample(
@@ -126,7 +154,7 @@ def resample(
     *,
     first: str = "",
     n_resamples: int = 2000,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Bootstrap:
     """Draw images with replacement and evaluate every score on the same draws.
 
@@ -223,7 +251,6 @@ def leaders(
     metric: str,
     *,
     higher_is_better: bool,
-    level: float = 0.95,
 ) -> dict[str, Mark]:
     """Return the scores that deserve a mark, by test and not by the digits alone.
 
@@ -240,8 +267,6 @@ def leaders(
         The samples' bootstrap; None if there are no samples, and then there are no marks.
     metric, higher_is_better
         Name, and which end is good.
-    level
-        Nominal coverage of the intervals.
 
     Examples
     --------
@@ -257,8 +282,7 @@ def leaders(
     for score in sorted(defined, key=lambda name: -defined[name])[:2]:
         others = [name for name in defined if name != score]
         beaten = sum(
-            defined[score] > defined[other]
-            and _is_better(resampled, score, other, metric, sign, level)
+            defined[score] > defined[other] and _is_better(resampled, score, other, metric, sign)
             for other in others
         )
         if beaten and beaten >= len(others) - 1:
@@ -266,10 +290,10 @@ def leaders(
     return marks
 
 
-def _is_better(resampled: Bootstrap, a: str, b: str, metric: str, sign: int, level: float) -> bool:
+def _is_better(resampled: Bootstrap, a: str, b: str, metric: str, sign: int) -> bool:
     if a not in resampled.estimates or b not in resampled.estimates:
         return False
-    pair = resampled.difference(a, b, metric, level)
+    pair = resampled.difference(a, b, metric)
     return min(sign * pair.low, sign * pair.high) > 0
 
 
@@ -318,12 +342,7 @@ class Comparison:
 
 
 def compare_to_reference(
-    dataset: str,
-    resampled: Bootstrap,
-    reference: str,
-    metrics: Sequence[str],
-    *,
-    level: float = 0.95,
+    dataset: str, resampled: Bootstrap, reference: str, metrics: Sequence[str]
 ) -> list[Comparison]:
     """Compare every other score of a data set to the reference, by each metric.
 
@@ -349,7 +368,7 @@ def compare_to_reference(
     for metric in metrics:
         # The reference first: the resamples are then those of `metrics.paired_bootstrap`.
         pairs = {
-            score: resampled.difference(reference, score, metric, level)
+            score: resampled.difference(reference, score, metric)
             for score in resampled.estimates
             if score != reference
         }
@@ -368,7 +387,7 @@ def compare_to_reference(
                     high=-pair.low,
                     p_value=pair.p_value,
                     p_holm=float(p_holm),
-                    level=level,
+                    level=LEVEL,
                     n=resampled.n,
                 )
             )

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -59,6 +60,7 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class LocalEngine:
     """One worker process, with all cores of this machine and its GPU.
 
@@ -70,15 +72,14 @@ class LocalEngine:
         See `GuardedWorker`.
     """
 
-    def __init__(self, loader: Loader, retries: int = 2, *, silence: float = SILENCE) -> None:
-        self._loader = loader
-        self._retries = retries
-        self._silence = silence
-        self.notes: list[str] = []
+    loader: Loader
+    retries: int = 2
+    silence: float = field(default=SILENCE, kw_only=True)
+    notes: list[str] = field(default_factory=list, init=False)
 
     def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
         """Yield each part that was still to do, in input order."""
-        with GuardedWorker(self._loader, self._retries, self._silence) as worker:
+        with closing(GuardedWorker(self.loader, self.retries, self.silence)) as worker:
             for shard in work:
                 for part, finished in remaining(shard, worker.compute):
                     self.notes = worker.notes

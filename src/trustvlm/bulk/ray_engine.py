@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trustvlm.images import ImageSource
 _WAVE = 1024
 
 
+@dataclass(eq=False)
 class RayEngine:
     """Ray schedules shards over actors, each with a guarded worker of its own.
 
@@ -52,52 +53,46 @@ class RayEngine:
         If Ray is not installed.
     """
 
-    def __init__(
-        self,
-        loader: Loader,
-        retries: int = 2,
-        *,
-        address: str | None = None,
-        actors: tuple[int, int] = (1, 8),
-        cpus: float = 1.0,
-        gpus: float = 0.0,
-        silence: float = SILENCE,
-    ) -> None:
-        least, most = actors
+    loader: Loader
+    retries: int = 2
+    _: KW_ONLY
+    address: str | None = None
+    actors: tuple[int, int] = (1, 8)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    silence: float = SILENCE
+    notes: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        least, most = self.actors
         if not 1 <= least <= most:
-            raise InputError(f"Expected `actors` to be 1 <= fewest <= most, but got {actors}.")
-        if cpus < 0 or gpus < 0:
-            raise InputError(f"Expected `cpus` and `gpus` not to be negative: {cpus}, {gpus}.")
+            raise InputError(f"Expected `actors` to be 1 <= fewest <= most, but got {self.actors}.")
+        if self.cpus < 0 or self.gpus < 0:
+            raise InputError(
+                f"Expected `cpus` and `gpus` not to be negative: {self.cpus}, {self.gpus}."
+            )
         # Before anything is written.
         require("ray.data", extra="ray", purpose="The engine ray")
-        self._loader = loader
-        self._retries = retries
-        self._address = address
-        self._actors = actors
-        self._cpus = cpus
-        self._gpus = gpus
-        self._silence = silence
-        self.notes: list[str] = []
 
     def run(self, work: Iterable[Work]) -> Iterator[tuple[Part, FinishedPart]]:
         """Yield each part that was still to do, in any order."""
         shards = iter(work)
-        with _connected(self._address):
+        with _connected(self.address):
             left = (each for each in shards if not _all_done(each))
             while wave := _Wave(islice(left, _WAVE)):
                 yield from self._results(wave)
 
     def _results(self, wave: _Wave) -> Iterator[tuple[Part, FinishedPart]]:
         data = require("ray.data", extra="ray", purpose="The engine ray")
-        least, most = self._actors
+        least, most = self.actors
         finished = data.from_arrow_refs(wave.blocks).map_batches(
             _Actor,
-            fn_constructor_args=(self._loader, self._retries, self._silence, str(Path.cwd())),
+            fn_constructor_args=(self.loader, self.retries, self.silence, str(Path.cwd())),
             batch_size=1,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(min_size=min(least, len(wave)), max_size=most),
-            num_cpus=self._cpus,
-            num_gpus=self._gpus or None,
+            num_cpus=self.cpus,
+            num_gpus=self.gpus or None,
         )
         seen: set[tuple[int, int]] = set()
         for batch in finished.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -22,10 +22,9 @@ from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
-from trustvlm.images import ImageSource
 from trustvlm.images.archives import BrokenShard
 from trustvlm.images.errors import refusal
-from trustvlm.images.references import UnreadableImage
+from trustvlm.images.references import ImageSource, UnreadableImage
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.plugins import load_plugin, loaded_plugins
@@ -302,7 +301,7 @@ class _WorkerProcess:
 
 
 class GuardedWorker:
-    """Computes parts in a process of its own; a context manager.
+    """Computes parts in a process of its own, until it is closed.
 
     A part whose process dies is tried again. If it dies again and again, its images are tried one
     by one, and those that kill the process each time become rows with an error, of kind `fatal`. A
@@ -324,12 +323,6 @@ class GuardedWorker:
         self._silence = silence
         self._process: _WorkerProcess | None = None
         self.notes: list[str] = []
-
-    def __enter__(self) -> GuardedWorker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def compute(self, part: Part) -> FinishedPart:
         """Return the verdicts on a part.

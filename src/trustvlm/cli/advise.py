@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks, write_json
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli import console, options
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.shot_quality import ShotAdvice
@@ -21,7 +20,7 @@ EPILOG = "Example:  trustvlm advise pets.trust labelled/ --risk 0.02"
 
 
 def advise(
-    model: ModelPath,
+    model: options.ModelPath,
     labelled: Annotated[
         Path | None,
         typer.Argument(
@@ -36,12 +35,10 @@ def advise(
     examples: Annotated[
         int, typer.Option(min=1, help="How many more examples of a class to try.")
     ] = 8,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")
-    ] = None,
-    device: Device = "auto",
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    json_file: Annotated[Path | None, options.json_option("Write all findings as JSON.")] = None,
+    device: options.Device = "auto",
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find wrong labels and other trouble among a model's examples, and what to label next.
 
@@ -51,20 +48,22 @@ def advise(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import advise as find
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
-    with progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
+    with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
         advised = find(
             trust, labelled, risk=risk, examples=examples, progress=progress, on_trial=on_trial
         )
-    remarks(trust.encoders.notes(), quiet=quiet)
+    console.remarks(trust.encoders.notes(), quiet=quiet)
     typer.echo("\n".join(_lines(advised)))
     if advised.excluded:
-        note(f"{len(advised.excluded)} labelled images left out: they are shots", quiet=quiet)
+        console.note(
+            f"{len(advised.excluded)} labelled images left out: they are shots", quiet=quiet
+        )
     for failure in advised.failures:
-        note(f"left out: {failure.error}", quiet=quiet)
-    write_json(json_file, advised.to_dict(), "findings", quiet=quiet)
+        console.note(f"left out: {failure.error}", quiet=quiet)
+    console.write_json(json_file, advised.to_dict(), "findings", quiet=quiet)
     if advised.failures:
         raise typer.Exit(3)
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trustvlm.cli import options
-from trustvlm.cli.console import counting_bar, note, print_table, remarks, write_json
+from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -37,15 +36,14 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     sets, draws = (len({row[key] for row in rows}) for key in ("dataset", "draw"))
     means = {
         score: {
-            column.key: column.scale * _mean([r[column.key] for r in rows if r["score"] == score])
+            column.name: column.scale * _mean([r[column.name] for r in rows if r["score"] == score])
             for column in NARROW_COLUMNS
         }
         for score in dict.fromkeys(row["score"] for row in rows)
     }
-    titles = [column.title if column.key != "accuracy" else "Acc." for column in NARROW_COLUMNS]
-    units = [" %" if column.scale == 100 else "" for column in NARROW_COLUMNS]
-    print_table(
-        ["Score", *map("".join, zip(titles, units, strict=True))],
+    titles = [f"{c.short_title}{' %' if c.scale == 100 else ''}" for c in NARROW_COLUMNS]
+    console.print_table(
+        ["Score", *titles],
         [
             [score, *(number(value, undefined="-") for value in values.values())]
             for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]))
@@ -128,7 +126,7 @@ def study(
         settings = replace(study_settings(config), metric=metric)
         runner = StudyRunner(studies, settings, config.out)
         total = len(config.datasets) * len(config.models) * len(config.protocols)
-        with counting_bar("data sets", quiet=quiet) as progress:
+        with console.counting_bar("data sets", quiet=quiet) as progress:
             every = encode_datasets(config, EmbeddingStore(), notes=notes)
             for done, encoded in enumerate(every, 1):
                 if isinstance(encoded, UnreadableDataset):
@@ -151,8 +149,8 @@ def study(
         title = f"{title}: {support.stem}"
     page = write_study_page(runner, folder, title=title, notes=notes, cautions=failed)
     for remark in (*notes, *failed, *runner.remarks()):
-        note(remark, quiet=quiet)
-    note(f"page, tables, figures, rows: {page}", quiet=quiet)
+        console.note(remark, quiet=quiet)
+    console.note(f"page, tables, figures, rows: {page}", quiet=quiet)
     if failed:
         raise typer.Exit(3)
 
@@ -234,7 +232,7 @@ def run(
     from trustvlm.benchmark.results import Results, write_rows
 
     study, shared = read_config(config), options.workers(jobs, plugins)
-    with counting_bar("cells", quiet=quiet) as progress:
+    with console.counting_bar("cells", quiet=quiet) as progress:
         grid = run_grid(study, workers=shared, on_cell=progress)
     write_rows(grid.rows, study.out)
     failed = [row for row in grid.rows if row.get("error")]
@@ -242,10 +240,10 @@ def run(
     for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
         of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
         print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
-    remarks(grid.notes, quiet=quiet)
+    console.remarks(grid.notes, quiet=quiet)
     for message in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
-        note(message, quiet=quiet)
-    note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
+        console.note(message, quiet=quiet)
+    console.note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
     if good:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
         page = write_page(
@@ -256,7 +254,7 @@ def run(
             studies={s: grid.studies.sections(s) for s in results.settings},
             workers=shared,
         )
-        note(f"page, tables, figures: {page}", quiet=quiet)
+        console.note(f"page, tables, figures: {page}", quiet=quiet)
     if failed:
         raise typer.Exit(3)
 
@@ -288,9 +286,7 @@ def arrays(
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
     convention: options.Convention = "exact",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write every row as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write every row as JSON.")] = None,
     verdicts: Annotated[
         Path | None,
         typer.Option(
@@ -316,7 +312,7 @@ def arrays(
     from trustvlm.files import atomic_path
 
     sets = [load_arrays(test) for test in options.distinct(tests)]
-    with counting_bar("scores", quiet=quiet) as progress:
+    with console.counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
             sets,
@@ -331,21 +327,21 @@ def arrays(
         )
     print_means(study.rows)
     rows = {"rows": study.rows, "convention": convention}
-    write_json(json_file, rows, "rows", quiet=quiet, indent=1)
+    console.write_json(json_file, rows, "rows", quiet=quiet, indent=1)
     if report is not None:
         from trustvlm.benchmark.page import write_page
         from trustvlm.benchmark.results import Classes, Results
 
         classes = {test.name: Classes(test.labels, test.class_names) for test in sets}
         results = Results(study.rows, study.samples(), classes, convention=convention)
-        note(f"page, tables, figures: {write_page(results, report)}", quiet=quiet)
+        console.note(f"page, tables, figures: {write_page(results, report)}", quiet=quiet)
     if verdicts is not None:
         import numpy as np
 
         arrays_: dict[str, Any] = study.verdict_arrays()
         with atomic_path(verdicts) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays_)
-        note(f"verdicts: {verdicts}", quiet=quiet)
+        console.note(f"verdicts: {verdicts}", quiet=quiet)
 
 
 def _preset(preset: str | None, val: Path | None) -> str:

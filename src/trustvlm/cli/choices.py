@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +27,8 @@ EPILOGS = {
 }
 
 
-def _print_json(rows: list[dict[str, Any]]) -> None:
-    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+def _print_json(rows: list[dict[str, Any]], default: Callable[[Any], str] | None = None) -> None:
+    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=default))
 
 
 # `trustvlm models`: every model that has a short name.
@@ -160,12 +161,7 @@ def _print_status(root: Path, splits: Path | None, as_json: bool) -> None:
 
     statuses = status(root, splits_dir=splits)
     if as_json:
-        _print_json(
-            [
-                {**asdict(s), "folder": None if s.folder is None else shown(s.folder)}
-                for s in statuses
-            ]
-        )
+        _print_json([asdict(entry) for entry in statuses], default=shown)
         return
     rows = [
         [
@@ -195,6 +191,8 @@ def _count(entry: DatasetStatus, split: Split) -> str:
 
 # `trustvlm scores`: every confidence score there is.
 
+_SCORE_FACTS = ("name", "needs", "corrects", "parameters", "formula", "source", "summary")
+
 
 def scores(
     as_json: AsJson = False,
@@ -206,19 +204,7 @@ def scores(
     load_installed()
     entries = [get(name) for name in names()]
     if as_json:
-        rows = [
-            {
-                "name": s.name,
-                "needs": list(s.needs),
-                "corrects": s.corrects,
-                "parameters": dict(s.parameters),
-                "formula": s.formula,
-                "source": s.source,
-                "summary": s.summary,
-            }
-            for s in entries
-        ]
-        _print_json(rows)
+        _print_json([{fact: getattr(s, fact) for fact in _SCORE_FACTS} for s in entries])
         return
     for s in entries:
         settings = ", ".join(f"{k}={v!r}" for k, v in s.parameters.items())

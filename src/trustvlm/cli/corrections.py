@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note
-from trustvlm.cli.options import Quiet
+from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
 
 
@@ -53,7 +52,7 @@ def corrections(
             metavar="SHOTS", help="List these examples as well, so that `fit` sees old and new."
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Turn answers into labelled images, which `fit` and `calibrate` read.
 
@@ -85,4 +84,4 @@ def corrections(
     finally:
         store.close()
     beside = f" and {len(examples)} examples" if examples else ""
-    note(f"{written} answered images{beside}: {output / 'labels.csv'}", quiet=quiet)
+    console.note(f"{written} answered images{beside}: {output / 'labels.csv'}", quiet=quiet)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli import options
-from trustvlm.cli.console import note, print_table, remarks, write_json
+from trustvlm.cli import console, options
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.cross_validate import CrossValidation
@@ -33,10 +32,7 @@ def crossvalidate(
         int, typer.Option(min=2, help="Parts that the examples of each class are dealt to.")
     ] = 4,
     convention: options.Convention = "exact",
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the metrics as JSON."),
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write the metrics as JSON.")] = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
@@ -54,28 +50,24 @@ def crossvalidate(
         None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
     )
     validated = trust.cross_validate(chosen, folds=folds, convention=convention)
-    remarks(trust.encoders.notes(), quiet=quiet)
+    console.remarks(trust.encoders.notes(), quiet=quiet)
     _print(validated)
     if validated.left_out:
-        note(
+        console.note(
             f"{validated.left_out} examples are the only ones of their class and were not judged.",
             quiet=quiet,
         )
     if {_PLAIN, _TUNED} <= validated.results.keys():
-        note(_verdict(validated), quiet=quiet)
-    write_json(json_file, validated.to_dict(), "metrics", quiet=quiet)
+        console.note(_verdict(validated), quiet=quiet)
+    console.write_json(json_file, validated.to_dict(), "metrics", quiet=quiet)
 
 
 def _print(validated: CrossValidation) -> None:
-    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
+    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
 
-    rows = []
-    for name in by_aurc(validated.metrics):
-        values = (column.value(validated.metrics[name]) for column in NARROW_COLUMNS)
-        rows.append([name, *(number(value, undefined="-") for value in values)])
-    print_table(
+    console.print_table(
         ["Score\n", *(f"{column.short_title}\n{column.unit}" for column in NARROW_COLUMNS)],
-        rows,
+        [[name, *narrow_cells(validated.metrics[name])] for name in by_aurc(validated.metrics)],
         numbers=range(1, 1 + len(NARROW_COLUMNS)),
         title=f"{len(validated.labels)} examples, {validated.folds} folds",
     )

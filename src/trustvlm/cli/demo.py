@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks
-from trustvlm.cli.options import Quiet
+from trustvlm.cli import console, options
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
@@ -23,7 +22,7 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where pictures and results go.")
     ] = Path("demo-output"),
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Do the whole job once, on built-in photographs: no network, no data needed.
 
@@ -41,26 +40,26 @@ def demo(
     check_target(out / "demo.trust")
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
-    note(
+    console.note(
         f"1. {pictures.n_shots} example crops of {len(pictures.classes)} classes and "
         f"{pictures.n_photos} test crops, some spoilt: {out / 'pictures'}",
         quiet=quiet,
     )
     model = TrustVLM(vlm="offline", vision="offline", classes=pictures.classes)
-    with progress_bar("examples", quiet=quiet) as progress:
+    with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(pictures.shots, progress=progress)
     model.save(out / "demo.trust")
-    note(f"2. fitted: {out / 'demo.trust'}", quiet=quiet)
-    with progress_bar("photos", quiet=quiet) as progress:
+    console.note(f"2. fitted: {out / 'demo.trust'}", quiet=quiet)
+    with console.progress_bar("photos", quiet=quiet) as progress:
         verdicts = model.predict(pictures.photos, progress=progress)
     verdicts.to_csv(out / "verdicts.csv")
-    note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
+    console.note(f"3. one verdict per photo: {out / 'verdicts.csv'}", quiet=quiet)
     result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model.state))
-    note("4. compared with the true labels:", quiet=quiet)
+    console.note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
     typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
-    remarks(model.encoders.notes(), quiet=quiet)
-    note(
+    console.remarks(model.encoders.notes(), quiet=quiet)
+    console.note(
         "note: these are crops of a few photographs, chosen for show: no benchmark. Their sources: "
         f"{out / 'pictures' / 'CREDITS.txt'}",
         quiet=quiet,

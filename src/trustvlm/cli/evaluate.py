@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli import options
-from trustvlm.cli.console import note, progress_bar, remarks
+from trustvlm.cli import console, options
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
@@ -28,8 +27,7 @@ def evaluate(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write metrics and confidences as JSON."),
+        Path | None, options.json_option("Write metrics and confidences as JSON.")
     ] = None,
     scores: Annotated[
         str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
@@ -49,7 +47,7 @@ def evaluate(
 
     options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
-    with progress_bar("images", quiet=quiet) as progress:
+    with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,
             scores=options.split_names(scores),
@@ -57,7 +55,7 @@ def evaluate(
             exclude_shots=exclude_shots,
             progress=progress,
         )
-    remarks(trust.encoders.notes(), quiet=quiet)
+    console.remarks(trust.encoders.notes(), quiet=quiet)
     if report is not None:
         result = replace(result, health=examine(trust.state))
     show(result, report=report, json_file=json_file, quiet=quiet)
@@ -79,20 +77,20 @@ def show(
     run, statement = result.run, result.guarantee_statement()
     if run is not None:
         for problem in run.problems:
-            note(f"the guarantee does not cover these images: {problem}", quiet=quiet)
+            console.note(f"the guarantee does not cover these images: {problem}", quiet=quiet)
         if run.out_of_distribution:
-            note(f"{run.out_of_distribution} of {run.n} out-of-distribution", quiet=quiet)
+            console.note(f"{run.out_of_distribution} of {run.n} out-of-distribution", quiet=quiet)
     if statement is not None:
-        note(f"guarantee: {statement}", quiet=quiet)
+        console.note(f"guarantee: {statement}", quiet=quiet)
     if result.near_copies.pairs:
-        note(f"warning: {result.near_copies.warning()}", quiet=quiet)
+        console.note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:
-        note(f"left out: {failure.error}", quiet=quiet)
+        console.note(f"left out: {failure.error}", quiet=quiet)
     if json_file is not None:
         write_text(json_file, evaluation_json(result))
-        note(f"metrics: {json_file}", quiet=quiet)
+        console.note(f"metrics: {json_file}", quiet=quiet)
     if report is not None:
         page = report / "index.html"
         write_html(result, page)
         write_figures(result, report / "figures")
-        note(f"report:  {page}", quiet=quiet)
+        console.note(f"report:  {page}", quiet=quiet)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli import options
-from trustvlm.cli.console import note, progress_bar, remarks
+from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
 
 EPILOG = (
@@ -29,13 +28,7 @@ def fit(
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
     vlm: options.Vlm = "clip-vit-b16",
-    vision: Annotated[
-        str | None,
-        typer.Option(
-            help="The encoder that verifies; `same` is the VLM's own image tower. "
-            "[default: dinov2-base; offline with --vlm offline]",
-        ),
-    ] = None,
+    vision: Annotated[str | None, options.vision_option("verifies")] = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +114,7 @@ def fit(
         precision=precision,
         draft=draft,
     )
-    with progress_bar("examples", quiet=quiet) as progress:
+    with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(
             shots,
             shots_per_class=per_class,
@@ -131,10 +124,10 @@ def fit(
             progress=progress,
         )
     model.save(output)
-    remarks(model.encoders.notes(), quiet=quiet)
+    console.remarks(model.encoders.notes(), quiet=quiet)
     if model.selection_ is not None:
-        note(f"settings: {model.selection_}", quiet=quiet)
-    note(
+        console.note(f"settings: {model.selection_}", quiet=quiet)
+    console.note(
         f"{output}: {len(model.classes_)} classes, {len(model.shots_)} example images, "
         f"score {score}. Next: trustvlm predict {output} PHOTOS -o out.csv",
         quiet=quiet,

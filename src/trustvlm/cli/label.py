@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli import options
-from trustvlm.cli.console import NOT_CALIBRATED, progress_bar, say_what_came, write_verdicts
+from trustvlm.cli import console, options
 
 EPILOG = (
     'Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
@@ -32,13 +31,7 @@ def label(
         ),
     ] = None,
     vlm: options.Vlm = "clip-vit-b16",
-    vision: Annotated[
-        str | None,
-        typer.Option(
-            help="The encoder that compares images; `same` is the VLM's own image tower. "
-            "[default: dinov2-base; offline with --vlm offline]",
-        ),
-    ] = None,
+    vision: Annotated[str | None, options.vision_option("compares images")] = None,
     prompt: options.Prompt = None,
     correct: Annotated[
         bool,
@@ -69,7 +62,9 @@ def label(
         precision=precision,
         draft=draft,
     )
-    with progress_bar("images", quiet=quiet) as progress:
+    with console.progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress)
-    write_verdicts(verdicts, output)
-    say_what_came(verdicts, model.encoders.notes(), basis=NOT_CALIBRATED, quiet=quiet)
+    console.write_verdicts(verdicts, output)
+    console.say_what_came(
+        verdicts, model.encoders.notes(), basis=console.NOT_CALIBRATED, quiet=quiet
+    )

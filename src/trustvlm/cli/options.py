@@ -66,6 +66,19 @@ Plugins = Annotated[
 ]
 
 
+def vision_option(what_it_does: str) -> Any:
+    """Make the option of the second encoder, for a command in which it does something."""
+    return typer.Option(
+        help=f"The encoder that {what_it_does}; `same` is the VLM's own image tower. "
+        "[default: dinov2-base; offline with --vlm offline]",
+    )
+
+
+def json_option(help: str) -> Any:
+    """Make the option `--json FILE`, for what a command can write as JSON."""
+    return typer.Option("--json", metavar="FILE", help=help)
+
+
 def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> dict[str, Any]:
     """Name both encoders and the prompts as `TrustVLM` takes them.
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import note, write_json
-from trustvlm.cli.options import Quiet
+from trustvlm.cli import console, options
 
 app = typer.Typer(
     help="Compare evaluations that `trustvlm evaluate --json` wrote.", no_args_is_help=True
@@ -33,9 +32,7 @@ def compare(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the figure of the page as SVG.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write the numbers as JSON.")] = None,
     score: Annotated[
         str | None, typer.Option(help="Of both. [default: each model's own score]")
     ] = None,
@@ -43,7 +40,7 @@ def compare(
     score_b: Annotated[str | None, typer.Option(help="Of B.json alone.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Of the paired bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say whether B is better than A by more than chance, on the images that both have.
 
@@ -53,29 +50,24 @@ def compare(
     from rich.console import Console
 
     from trustvlm.files import write_text
-    from trustvlm.report import compare_runs, comparison_table, read_run, write_comparison
-    from trustvlm.report.comparison_page import (
-        comparison_cautions,
-        comparison_figure,
-        comparison_findings,
-    )
+    from trustvlm.report import comparison_page as pages
 
-    comparison = compare_runs(
-        read_run(a, score_a or score),
-        read_run(b, score_b or score),
+    comparison = pages.compare_runs(
+        pages.read_run(a, score_a or score),
+        pages.read_run(b, score_b or score),
         n_resamples=resamples,
         seed=seed,
     )
-    Console().print(comparison_table(comparison))
-    for sentence in comparison_findings(comparison):
+    Console().print(pages.comparison_table(comparison))
+    for sentence in pages.comparison_findings(comparison):
         typer.echo(sentence)
-    for caution in comparison_cautions(comparison):
-        note(f"note: {caution}", quiet=quiet)
-    write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
-    figure = comparison_figure(comparison) if svg is not None else ""
+    for caution in pages.comparison_cautions(comparison):
+        console.note(f"note: {caution}", quiet=quiet)
+    console.write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)
+    figure = pages.comparison_figure(comparison) if svg is not None else ""
     if svg is not None and figure:
         write_text(svg, f"{figure}\n")
-        note(f"figure:  {svg}", quiet=quiet)
+        console.note(f"figure:  {svg}", quiet=quiet)
     if output is not None:
-        write_comparison(comparison, output)
-        note(f"page:    {output}", quiet=quiet)
+        pages.write_comparison(comparison, output)
+        console.note(f"page:    {output}", quiet=quiet)

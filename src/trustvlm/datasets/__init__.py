@@ -1,7 +1,5 @@
 """The 17 sets of the paper, in the directory layout of CoOp and TPT, read without torchvision."""
 
-from __future__ import annotations
-
 from trustvlm.datasets.catalogue import (
     DatasetSpec,
     Split,

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from trustvlm.datasets.catalogue import DatasetSpec, Split
 from trustvlm.datasets.layout import Images, Listing, check_files
 from trustvlm.exceptions import InputError
-from trustvlm.images import InMemoryImage, LabelledImage
-from trustvlm.images.references import shown
+from trustvlm.images.references import InMemoryImage, LabelledImage, shown
 from trustvlm.unpickling import RestrictedUnpickler
 
 # A pickle of dictionaries, lists and NumPy arrays: inert stand-ins for what makes up an array.

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from trustvlm.datasets.catalogue import DatasetSpec, bare, imagenet_classes
 from trustvlm.exceptions import InputError
-from trustvlm.images import ImageRef, LabelledImage
-from trustvlm.images.references import shown
+from trustvlm.images.references import ImageRef, LabelledImage, shown
 from trustvlm.text import join_names
 
 _MOST = 12

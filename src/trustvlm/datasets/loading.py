@@ -12,21 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.datasets import layout, readers
 from trustvlm.datasets.catalogue import DatasetSpec, Split, get, mask, read_catalogue
 from trustvlm.datasets.cifar import read_cifar
-from trustvlm.datasets.layout import (
-    Images,
-    Listing,
-    checked_folder,
-    find_folder,
-    missing_set_error,
-)
-from trustvlm.datasets.readers import (
-    read_class_folders,
-    read_numbered_folders,
-    read_split_file,
-    read_variant_lists,
-)
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.references import shown
 
@@ -38,7 +26,7 @@ def read_split(
     splits_dir: str | os.PathLike[str] | None = None,
     *,
     subset: str | None = None,
-) -> tuple[Path, Listing]:
+) -> tuple[Path, layout.Listing]:
     """Return where a set lies and what one split of it holds, without judging either.
 
     `subset` lists only some classes of ImageNet: "a" or "r".
@@ -48,8 +36,8 @@ def read_split(
     InputError
         As `load` does, but for deviations.
     """
-    top = checked_folder(root, "root")
-    splits = None if splits_dir is None else checked_folder(splits_dir, "splits_dir")
+    top = layout.checked_folder(root, "root")
+    splits = None if splits_dir is None else layout.checked_folder(splits_dir, "splits_dir")
     if split not in spec.counts:
         hint = (
             " The folder val/ is what the paper tests on: split='test'."
@@ -62,24 +50,24 @@ def read_split(
             f"Expected `split` of {spec.title} to be one of {', '.join(spec.splits)}, "
             f"but got {split!r}.{hint}"
         )
-    folder = find_folder(spec, top)
+    folder = layout.find_folder(spec, top)
     if folder is None:
-        raise missing_set_error(spec, top)
+        raise layout.missing_set_error(spec, top)
     match spec.layout:
         case "split file":
-            listing = read_split_file(spec, folder, split, splits)
+            listing = readers.read_split_file(spec, folder, split, splits)
         case "variant lists":
-            listing = read_variant_lists(spec, folder, split)
+            listing = readers.read_variant_lists(spec, folder, split)
         case "class folders":
-            listing = read_class_folders(spec, folder, split, subset)
+            listing = readers.read_class_folders(spec, folder, split, subset)
         case "numbered folders":
-            listing = read_numbered_folders(spec, folder)
+            listing = readers.read_numbered_folders(spec, folder)
         case "pickles":
             listing = read_cifar(spec, folder, split)
     return folder, listing
 
 
-def deviations(spec: DatasetSpec, split: Split, listing: Listing) -> tuple[str, ...]:
+def deviations(spec: DatasetSpec, split: Split, listing: layout.Listing) -> tuple[str, ...]:
     """Return in what a split differs from the published one, as parts of a sentence."""
     parts = []
     n_images, n_classes = len(listing.refs), len(listing.class_names)
@@ -96,7 +84,7 @@ def deviations(spec: DatasetSpec, split: Split, listing: Listing) -> tuple[str, 
 
 
 def report_deviations(
-    spec: DatasetSpec, split: Split, folder: Path, listing: Listing, *, strict: bool
+    spec: DatasetSpec, split: Split, folder: Path, listing: layout.Listing, *, strict: bool
 ) -> None:
     """Warn of deviations from the published set, or refuse them."""
     parts = deviations(spec, split, listing)
@@ -114,9 +102,9 @@ def report_deviations(
 # One split of one set, ready to be encoded.
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images with their classes.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(layout.Listing):
+    """Images with their classes: a listing, and what it is of.
 
     Attributes
     ----------
@@ -139,16 +127,13 @@ class Dataset:
     missing
         Image files and class folders that are named and are not there. A missing file is among
         `refs`, and becomes an error of its own when it is read.
+    remarks
+        Other deviations from the published set, as parts of a sentence.
     """
 
     spec: DatasetSpec
     split: Split
     folder: Path
-    refs: Images
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    class_ids: tuple[str, ...]
-    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -214,12 +199,7 @@ def load(
     spec = get(name) if isinstance(name, str) else name
     folder, listing = read_split(spec, root, split, splits_dir)
     report_deviations(spec, split, folder, listing, strict=strict)
-    return _as_dataset(spec, split, folder, listing)
-
-
-def _as_dataset(spec: DatasetSpec, split: Split, folder: Path, listing: Listing) -> Dataset:
-    fields = {name: value for name, value in vars(listing).items() if name != "remarks"}
-    return Dataset(spec, split, folder, **fields)
+    return Dataset(**vars(listing), spec=spec, split=split, folder=folder)
 
 
 # Where the labelled examples of a set come from.
@@ -294,7 +274,7 @@ def load_shots(
         counts = {**source.counts, "train": len(listing.refs)}
         expected = replace(source, n_classes=spec.n_classes, counts=counts)
     report_deviations(expected, "train", folder, listing, strict=strict)
-    return _as_dataset(source, "train", folder, listing)
+    return Dataset(**vars(listing), spec=source, split="train", folder=folder)
 
 
 # Which of the sets are on a disk, and whether they are as published.
@@ -356,16 +336,16 @@ def status(
     >>> {dataset.state for dataset in status(tempfile.mkdtemp())}
     {'absent'}
     """
-    top = checked_folder(root, "root")
-    splits = None if splits_dir is None else checked_folder(splits_dir, "splits_dir")
+    top = layout.checked_folder(root, "root")
+    splits = None if splits_dir is None else layout.checked_folder(splits_dir, "splits_dir")
     wanted = read_catalogue() if specs is None else specs
     return [_status(spec, top, splits) for spec in wanted]
 
 
 def _status(spec: DatasetSpec, root: Path, splits_dir: Path | None) -> DatasetStatus:
-    folder = find_folder(spec, root)
+    folder = layout.find_folder(spec, root)
     if folder is None:
-        details = (str(missing_set_error(spec, root)),)
+        details = (str(layout.missing_set_error(spec, root)),)
         return DatasetStatus(spec.name, "absent", None, dict.fromkeys(spec.splits), details)
     counts: dict[Split, int | None] = {}
     remarks: list[str] = []

@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 
 from trustvlm.datasets.catalogue import DatasetSpec, ImageNetClass, Split, imagenet_classes
-from trustvlm.datasets.layout import (
-    Listing,
-    check_files,
-    contents,
-    files_of,
-    missing_files,
-)
+from trustvlm.datasets.layout import Listing, check_files, contents, files_of, missing_files
 from trustvlm.exceptions import InputError
 from trustvlm.images.formats import looks_like_image
 from trustvlm.images.references import shown

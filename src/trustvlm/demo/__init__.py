@@ -1,7 +1,5 @@
 """Pictures for the demonstration: crops of the photographs in scikit-image's wheel."""
 
-from __future__ import annotations
-
 from trustvlm.demo.pictures import DemoPictures, write_pictures
 from trustvlm.demo.sources import credits
 

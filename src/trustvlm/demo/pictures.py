@@ -53,14 +53,6 @@ def _noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
-def _low_contrast(image: Image.Image, _: np.random.Generator) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(0.3)
-
-
-def _dark(image: Image.Image, _: np.random.Generator) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(0.25)
-
-
 def _jpeg(image: Image.Image, _: np.random.Generator) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=8)
@@ -78,14 +70,6 @@ def _downscale(image: Image.Image, _: np.random.Generator) -> Image.Image:
     return small.resize(image.size, Image.Resampling.NEAREST)
 
 
-def _grey(image: Image.Image, _: np.random.Generator) -> Image.Image:
-    return image.convert("L").convert("RGB")
-
-
-def _negative(image: Image.Image, _: np.random.Generator) -> Image.Image:
-    return ImageChops.invert(image)
-
-
 def _occlusion(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     width, height = round(image.width * 0.6), round(image.height * 0.6)
     left = int(rng.integers(0, image.width - width + 1))
@@ -98,13 +82,13 @@ def _occlusion(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 CORRUPTIONS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "gaussian blur": _blur,
     "noise": _noise,
-    "low contrast": _low_contrast,
-    "dark": _dark,
+    "low contrast": lambda image, _: ImageEnhance.Contrast(image).enhance(0.3),
+    "dark": lambda image, _: ImageEnhance.Brightness(image).enhance(0.25),
     "JPEG quality 8": _jpeg,
     "rotation": _rotation,
     "downscale": _downscale,
-    "grey": _grey,
-    "negative": _negative,
+    "grey": lambda image, _: image.convert("L").convert("RGB"),
+    "negative": lambda image, _: ImageChops.invert(image),
     "occlusion": _occlusion,
 }
 

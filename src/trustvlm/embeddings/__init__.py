@@ -1,7 +1,5 @@
 """Images and texts to embeddings, computed once and looked up by content."""
 
-from __future__ import annotations
-
 from trustvlm.embeddings.encode import Chunk, Progress, encode_all, encode_images, encode_texts
 from trustvlm.embeddings.prefetch import Profile
 from trustvlm.embeddings.store import EmbeddingStore, EncoderStats, NullStore, StoreStats

@@ -108,69 +108,15 @@ def encode_images(
     Raises
     ------
     InputError
-        If there is no encoder, `batch_size` or `workers` is below 1, or an encoder returns
-        another shape than it states. What an encoder itself raises is passed on.
+        With the first chunk if there is no encoder, or `batch_size` or `workers` is below 1; if an
+        encoder returns another shape than it states. What an encoder itself raises is passed on.
     """
     if not encoders:
         raise InputError("Expected at least one encoder, but got none.")
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
-    return _chunks(
-        refs, encoders, store, batch_size, workers, limits, progress, profile or Profile()
-    )
-
-
-def encode_all(
-    refs: Iterable[S],
-    encoders: Mapping[str, ImageEncoder],
-    store: EmbeddingStore,
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    profile: Profile | None = None,
-) -> Chunk[S]:
-    """Encode images as `encode_images` does, and return them all in one chunk."""
-    chunks = encode_images(
-        refs,
-        encoders,
-        store,
-        batch_size=batch_size,
-        workers=workers,
-        limits=limits,
-        progress=progress,
-        profile=profile,
-    )
-    return concatenate(list(chunks), {name: encoder.dim for name, encoder in encoders.items()})
-
-
-def concatenate(chunks: Sequence[Chunk[S]], dims: dict[str, int]) -> Chunk[S]:
-    """Put chunks one after the other; `dims` gives the widths, should there be no chunk."""
-    return Chunk(
-        refs=tuple(ref for chunk in chunks for ref in chunk.refs),
-        hashes=tuple(digest for chunk in chunks for digest in chunk.hashes),
-        errors=tuple(error for chunk in chunks for error in chunk.errors),
-        embeddings={
-            name: np.concatenate(
-                [np.empty((0, dim), np.float32)] + [chunk.embeddings[name] for chunk in chunks]
-            )
-            for name, dim in dims.items()
-        },
-    )
-
-
-def _chunks(
-    refs: Iterable[S],
-    encoders: Mapping[str, ImageEncoder],
-    store: EmbeddingStore,
-    batch_size: int,
-    workers: int | None,
-    limits: Limits,
-    progress: Progress | None,
-    profile: Profile,
-) -> Iterator[Chunk[S]]:
+    profile = profile or Profile()
     fingerprints = {
         name: encoder.identity.fingerprint(encoder.preprocessing)
         for name, encoder in encoders.items()
@@ -201,6 +147,44 @@ def _chunks(
             yield batch.chunk(encoders, fingerprints)
     finally:
         prepared_chunks.close()
+
+
+def encode_all(
+    refs: Iterable[S],
+    encoders: Mapping[str, ImageEncoder],
+    store: EmbeddingStore,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    profile: Profile | None = None,
+) -> Chunk[S]:
+    """Encode images as `encode_images` does, and return them all in one chunk."""
+    chunks = list(
+        encode_images(
+            refs,
+            encoders,
+            store,
+            batch_size=batch_size,
+            workers=workers,
+            limits=limits,
+            progress=progress,
+            profile=profile,
+        )
+    )
+    return Chunk(
+        refs=tuple(ref for chunk in chunks for ref in chunk.refs),
+        hashes=tuple(digest for chunk in chunks for digest in chunk.hashes),
+        errors=tuple(error for chunk in chunks for error in chunk.errors),
+        embeddings={
+            name: np.concatenate(
+                [np.empty((0, encoder.dim), np.float32)]
+                + [chunk.embeddings[name] for chunk in chunks]
+            )
+            for name, encoder in encoders.items()
+        },
+    )
 
 
 class Batch(Generic[S]):
@@ -309,17 +293,6 @@ class Batch(Generic[S]):
 _TEXTS_AT_ONCE = 256
 
 
-def text_key(text: str) -> str:
-    """Return the key under which a text's embedding is stored.
-
-    Examples
-    --------
-    >>> text_key("a photo of a cat.")[:8]
-    '91e66431'
-    """
-    return content_hash(f"text:{text}".encode("utf-8", "surrogatepass"))
-
-
 def encode_texts(
     vlm: VisionLanguageModel, texts: Sequence[str], store: EmbeddingStore
 ) -> NDArray[np.float32]:
@@ -348,7 +321,7 @@ def encode_texts(
     if isinstance(texts, str):
         raise InputError(f"Expected `texts` to be a list of texts, but got one text, {texts!r}.")
     fingerprint = vlm.identity.fingerprint(vlm.preprocessing)
-    keys = {text: text_key(text) for text in texts}
+    keys = {text: content_hash(f"text:{text}".encode("utf-8", "surrogatepass")) for text in texts}
     stored = store.get_many(fingerprint, keys.values())
     vectors = {
         text: stored[key]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from trustvlm.images.errors import Stopwatch, refusal
 from trustvlm.models.base import ImageEncoder, Preprocessing
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 # Where the time of a run went.
 
@@ -130,32 +129,16 @@ class GivenUpError(Exception):
     """Raised in a thread whose task was given up, to end it."""
 
 
-class Work(Protocol[T_co]):
-    """What a thread is to do."""
-
-    def run(self, stopwatch: Stopwatch) -> T_co:
-        """Do it; the stopwatch runs while the time limit applies."""
-        ...
-
-    def given_up(self) -> T_co:
-        """Return what stands for the result if it takes too long."""
-        ...
-
-    def not_tried(self) -> T_co:
-        """Return what stands for the result if no thread is left."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
-class Task(Generic[T]):
-    """Work, its future, and how long it has been worked on."""
+class Task:
+    """The work on one image, its future, and how long it has been worked on."""
 
-    work: Work[T]
+    work: Preparation
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    future: Future[T] = field(default_factory=Future)
+    future: Future[PreparedImage] = field(default_factory=Future)
 
 
-class ThreadPool(Generic[T]):
+class ThreadPool:
     """Threads that work through tasks in order and do not keep the interpreter from ending.
 
     `concurrent.futures` would wait for its threads when the interpreter ends, and has no
@@ -173,20 +156,20 @@ class ThreadPool(Generic[T]):
     def __init__(self, workers: int, seconds: float) -> None:
         self._workers = workers
         self._seconds = seconds
-        self._tasks: queue.SimpleQueue[Task[T] | None] = queue.SimpleQueue()
-        self._threads: dict[threading.Thread, Task[T] | None] = {}
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._threads: dict[threading.Thread, Task | None] = {}
         self._n_started = 0
         atexit.register(self.close)
 
-    def submit(self, work: Work[T]) -> Task[T]:
-        """Queue some work."""
+    def submit(self, work: Preparation) -> Task:
+        """Queue the work on an image."""
         if len(self._threads) < self._workers:
             self._start()
         task = Task(work)
         self._tasks.put(task)
         return task
 
-    def results(self, tasks: Sequence[Task[T]]) -> list[T]:
+    def results(self, tasks: Sequence[Task]) -> list[PreparedImage]:
         """Wait for tasks, which must be those submitted first of all that were not waited for."""
         if self._threads and tasks:
             # Mostly the last one ends last: to wake up once is cheaper than for each of them.
@@ -237,7 +220,7 @@ class ThreadPool(Generic[T]):
         self._threads[thread] = None
         thread.start()
 
-    def _give_up(self, task: Task[T]) -> None:
+    def _give_up(self, task: Task) -> None:
         _count(1)
         try:
             task.future.set_result(task.work.given_up())
@@ -262,7 +245,7 @@ class ThreadPool(Generic[T]):
             del task
 
 
-def _settle(task: Task[T]) -> bool:
+def _settle(task: Task) -> bool:
     """Do a task; False if it had been given up meanwhile."""
     try:
         try:
@@ -348,15 +331,15 @@ def prefetch_chunks(
     workers = workers or min(8, usable_cores())
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
     n_ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
-    pool: ThreadPool[PreparedImage] = ThreadPool(workers, settings.limits.seconds)
-    running: deque[tuple[Sequence[S], list[Task[PreparedImage]]]] = deque()
+    pool = ThreadPool(workers, settings.limits.seconds)
+    running: deque[tuple[Sequence[S], list[Task]]] = deque()
     todo = iter(chunks)
     try:
         while True:
             while len(running) <= n_ahead and (chunk := next(todo, None)) is not None:
                 claims = _Claims()
-                work = (_Preparation(ref, claims, settings) for ref in chunk)
-                running.append((chunk, [pool.submit(image) for image in work]))
+                tasks = (pool.submit(Preparation(ref, claims, settings)) for ref in chunk)
+                running.append((chunk, list(tasks)))
             if not running:
                 return
             # No name may keep the tasks, and with them the pixels, until the next chunk is due.
@@ -370,17 +353,17 @@ class _Claims:
     """Lets one of several images with the same bytes be decoded for all of them."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _owners: dict[str, _Preparation] = field(default_factory=dict)
-    _given_up: set[_Preparation] = field(default_factory=set)
+    _owners: dict[str, Preparation] = field(default_factory=dict)
+    _given_up: set[Preparation] = field(default_factory=set)
 
-    def take(self, digest: str, image: _Preparation) -> bool:
+    def take(self, digest: str, image: Preparation) -> bool:
         """Whether this image is to be decoded; GivenUpError if nobody waits for it any more."""
         with self._lock:
             if image in self._given_up:
                 raise GivenUpError
             return self._owners.setdefault(digest, image) is image
 
-    def give_up(self, image: _Preparation) -> str:
+    def give_up(self, image: Preparation) -> str:
         """Note that nobody waits for an image; return the digest for which others rely on it."""
         with self._lock:
             self._given_up.add(image)
@@ -388,8 +371,8 @@ class _Claims:
 
 
 @dataclass(eq=False)
-class _Preparation:
-    """The work on one image."""
+class Preparation:
+    """The work on one image; a stopwatch runs while the time limit applies."""
 
     _ref: ImageSource
     _claims: _Claims

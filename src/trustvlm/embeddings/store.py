@@ -57,60 +57,13 @@ _SETTINGS = (
 )
 
 
-def open_store(path: Path | None) -> sqlite3.Connection:
-    """Open or create the database of a store; None keeps it in memory."""
-    return open_database(path, schema=_SCHEMA, version=SCHEMA_VERSION, settings=_SETTINGS)
-
-
-# How one vector is kept as bytes, so that damage is noticed and never believed.
-
-
 def checksum(fingerprint: str, key: str, blob: bytes) -> int:
-    """Return a CRC-32 over the vector and whose it is.
+    """Return a CRC-32 over a vector's bytes and whose it is, so that damage is never believed.
 
     It covers the key as well: a vector that a damaged index files under another image is
     noticed too.
     """
     return zlib.crc32(blob, zlib.crc32(f"{fingerprint}:{key}".encode()))
-
-
-def pack(vector: NDArray[np.float32]) -> bytes:
-    """Return the bytes of a vector: float32, little-endian.
-
-    Raises
-    ------
-    InputError
-        If it is not `(dim,)` finite float32.
-    """
-    vector = np.asarray(vector)
-    if vector.ndim != 1 or vector.dtype != np.float32 or not np.isfinite(vector).all():
-        raise InputError(
-            "Expected an embedding to be (dim,) finite float32, but got shape "
-            f"{vector.shape} of {vector.dtype}."
-        )
-    return vector.astype("<f4", copy=False).tobytes()
-
-
-def unpack(
-    fingerprint: str, key: str, dim: int, blob: bytes, check: int
-) -> NDArray[np.float32] | None:
-    """Return `(dim,)` float32, or None if the row is damaged.
-
-    Examples
-    --------
-    >>> blob = pack(np.array([1.0, 2.0], dtype=np.float32))
-    >>> unpack("f", "k", 2, blob, checksum("f", "k", blob))
-    array([1., 2.], dtype=float32)
-    >>> unpack("f", "k", 2, blob[:-1] + b"x", checksum("f", "k", blob)) is None
-    True
-    """
-    if (
-        not isinstance(blob, bytes)
-        or len(blob) != 4 * dim
-        or checksum(fingerprint, key, blob) != check
-    ):
-        return None
-    return np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
 
 
 # What a store holds, in numbers.
@@ -188,9 +141,9 @@ def select(
             (fingerprint, *part),
         )
         for row, key, dim, blob, check, used in rows:
-            vector = unpack(fingerprint, key, dim, blob, check)
-            if vector is not None:
-                vectors[key] = vector
+            whole = isinstance(blob, bytes) and len(blob) == 4 * dim
+            if whole and checksum(fingerprint, key, blob) == check:
+                vectors[key] = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
                 if used < now - _DAY:
                     stale.append(row)
     if stale:
@@ -332,65 +285,182 @@ def _size_on_disk(path: Path) -> int:
     return sum(part.stat().st_size for part in parts if part.exists())
 
 
-# A SQLite database that never stops the work it serves.
+# The content-addressed store of embeddings, shared by runs and processes.
 
 
-class ResilientDatabase:
-    """One connection, used by one thread at a time, and replaced when it fails.
+class EmbeddingStore:
+    """Vectors by content and encoder, in one SQLite file.
 
-    A damaged file is moved aside and begun anew. A file that cannot be used at all is given up
-    for a database in memory. A warning says so in both cases.
+    A vector is looked up by the SHA-256 of what it was computed from and the fingerprint of
+    what computed it, so it can never be out of date: other weights, settings or preprocessing
+    have another fingerprint. Several threads and processes may use one store. A store never
+    stops the work it serves: where the file cannot be used, a warning says so and vectors are
+    kept in memory; a damaged file is moved aside and begun anew; a damaged row is not returned.
 
     Parameters
     ----------
     path
-        The file; None for a database in memory.
-    connect
-        Opens the database at a path, or one in memory for None.
+        The database file; by default `embeddings.sqlite` in `cache_dir()`. As in SQLite,
+        `:memory:` is none: the store lives as long as this object.
 
     Attributes
     ----------
     path
-        As given; None once the file was given up.
+        The database file; None for a store in memory, and once a file had to be given up.
+
+    Warns
+    -----
+    TrustVLMWarning
+        If the file is damaged or cannot be used.
+
+    Examples
+    --------
+    >>> store = EmbeddingStore.memory()
+    >>> store.put_many("fingerprint", {"cat": np.ones(3, dtype=np.float32)}, spec="demo")
+    >>> store.get_many("fingerprint", ["cat", "dog"])
+    {'cat': array([1., 1., 1.], dtype=float32)}
     """
 
-    def __init__(
-        self, path: Path | None, connect: Callable[[Path | None], sqlite3.Connection]
-    ) -> None:
-        self.path = path
-        self._connect = connect
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        file = cache_dir() / "embeddings.sqlite" if path is None else Path(path)
+        self.path = None if path == ":memory:" else file
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._closer: weakref.finalize[[], ResilientDatabase] | None = None
+        self._closer: weakref.finalize[[], EmbeddingStore] | None = None
         self._process = os.getpid()
         self._file: tuple[int, int] | None = None
+        # Trouble is reported when the store is made, not in the middle of a run.
+        self._run(lambda connection: connection.total_changes)
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns; it may be called again on another connection."""
-        with self._lock:
-            try:
-                return work(self._open())
-            except (sqlite3.Error, OSError) as error:
-                self.close()
-                if is_damage(error):
-                    self._replace_damaged(error)
-            # Once more: on a new file instead of a damaged one, or on the same file, which
-            # someone may have deleted and made again.
-            try:
-                return work(self._open())
-            except (sqlite3.Error, OSError) as error:
-                self.close()
-                self._use_memory(error)
-            return work(self._open())
+    @classmethod
+    def memory(cls) -> EmbeddingStore:
+        """Return a store that lives as long as this object and leaves nothing on disk."""
+        return cls(":memory:")
+
+    def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Look up vectors.
+
+        Parameters
+        ----------
+        fingerprint
+            Of the encoder, with its preprocessing.
+        keys
+            SHA-256 of the contents, in hex.
+
+        Returns
+        -------
+        dict
+            `(dim,)` float32, read-only, for each key that is stored undamaged.
+        """
+        keys = list(keys)
+        return self._run(lambda connection: select(connection, fingerprint, keys))
+
+    def put_many(
+        self, fingerprint: str, vectors: Mapping[str, NDArray[np.float32]], *, spec: str = ""
+    ) -> None:
+        """Store vectors in one transaction: all of them are kept, or none.
+
+        Parameters
+        ----------
+        fingerprint
+            Of the encoder, with its preprocessing.
+        vectors
+            `(dim,)` each, by the SHA-256 of the content; a stored one is replaced.
+        spec
+            The encoder's readable name, for `stats`.
+
+        Raises
+        ------
+        InputError
+            If something is not a finite vector.
+        """
+        if not vectors:
+            return
+        packed = {}
+        for key, given in vectors.items():
+            vector = np.asarray(given)
+            if vector.ndim != 1 or vector.dtype != np.float32 or not np.isfinite(vector).all():
+                raise InputError(
+                    "Expected an embedding to be (dim,) finite float32, but got shape "
+                    f"{vector.shape} of {vector.dtype}."
+                )
+            packed[key] = vector.astype("<f4", copy=False).tobytes()
+        self._run(lambda connection: insert(connection, fingerprint, spec, packed))
+
+    def stats(self) -> StoreStats:
+        """Count what is stored, in all and per encoder."""
+        return self._run(lambda connection: measure(connection, self.path))
+
+    def prune(
+        self,
+        *,
+        older_than: float | timedelta | None = None,
+        max_bytes: int | None = None,
+        encoder: str | None = None,
+    ) -> int:
+        """Remove vectors and give the space back; return how many were removed.
+
+        Parameters
+        ----------
+        older_than
+            Seconds, or a timedelta: remove what was not used for that long.
+        max_bytes
+            Then remove the least recently used until the file is at most this large.
+        encoder
+            Remove only vectors of this encoder: its spec, its fingerprint, or how that begins.
+            With `older_than`, both must hold. `max_bytes` looks at all encoders.
+
+        Raises
+        ------
+        InputError
+            If no condition is given (see `clear`), one is negative, or there is no such encoder.
+        """
+        seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        if seconds is None and max_bytes is None and encoder is None:
+            raise InputError("Expected `older_than`, `max_bytes` or `encoder`, but got none.")
+        for name, value in (("older_than", seconds), ("max_bytes", max_bytes)):
+            if value is not None and not value >= 0:
+                raise InputError(f"Expected `{name}` not to be negative, but got {value!r}.")
+        return self._run(lambda connection: prune(connection, seconds, max_bytes, encoder))
+
+    def clear(self) -> int:
+        """Remove everything and return how many vectors that were."""
+        return self._run(clear)
 
     def close(self) -> None:
-        """Close the connection; the next `run` opens another."""
+        """Close the file; it is opened again when the store is used again."""
+        if self.path is not None:
+            self._disconnect()
+
+    def __enter__(self) -> EmbeddingStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` returns; it may be called again on another connection.
+
+        One thread at a time uses the connection. After an error it is replaced: by one to a new
+        file instead of a damaged one, or to the same file, which someone may have deleted and made
+        again; then by one in memory.
+        """
+        with self._lock:
+            for recover in (self._replace_damaged, self._use_memory):
+                try:
+                    return work(self._connected())
+                except (sqlite3.Error, OSError) as error:
+                    self._disconnect()
+                    recover(error)
+            return work(self._connected())
+
+    def _disconnect(self) -> None:
         with self._lock:
             if self._closer is not None:
                 self._closer()
             self._connection = self._closer = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _connected(self) -> sqlite3.Connection:
         if self._process != os.getpid() and self.path is not None:
             # A connection must not be used on the other side of a fork, nor be closed there.
             if self._closer is not None:
@@ -399,14 +469,16 @@ class ResilientDatabase:
             self._connection, self._process = None, os.getpid()
         if self._connection is None:
             self._file = _identity(self.path)
-            self._connection = self._connect(self.path)
+            self._connection = open_database(
+                self.path, schema=_SCHEMA, version=SCHEMA_VERSION, settings=_SETTINGS
+            )
             self._closer = weakref.finalize(self, self._connection.close)
             self._file = _identity(self.path)
         return self._connection
 
-    def _replace_damaged(self, error: BaseException) -> None:
+    def _replace_damaged(self, error: sqlite3.Error | OSError) -> None:
         # If another file stands there by now, another process has already replaced this one.
-        if self.path is None or _identity(self.path) != self._file:
+        if not is_damage(error) or self.path is None or _identity(self.path) != self._file:
             return
         try:
             aside = _move_aside(self.path)
@@ -417,7 +489,7 @@ class ResilientDatabase:
             f"the damaged file is kept as {aside.name}."
         )
 
-    def _use_memory(self, error: BaseException) -> None:
+    def _use_memory(self, error: sqlite3.Error | OSError) -> None:
         _warn(
             f"The embedding store {self.path} cannot be used ({error}); embeddings are kept in "
             "memory until the program ends. Set TRUSTVLM_CACHE to a folder that you may write to."
@@ -453,150 +525,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, TrustVLMWarning, stacklevel=5)
 
 
-# The content-addressed store of embeddings, shared by runs and processes.
-
-
-class EmbeddingStore:
-    """Vectors by content and encoder, in one SQLite file.
-
-    A vector is looked up by the SHA-256 of what it was computed from and the fingerprint of
-    what computed it, so it can never be out of date: other weights, settings or preprocessing
-    have another fingerprint. Several threads and processes may use one store. A store never
-    stops the work it serves: where the file cannot be used, a warning says so and vectors are
-    kept in memory; a damaged file is moved aside and begun anew; a damaged row is not returned.
-
-    Parameters
-    ----------
-    path
-        The database file; by default `embeddings.sqlite` in `cache_dir()`.
-
-    Warns
-    -----
-    TrustVLMWarning
-        If the file is damaged or cannot be used.
-
-    Examples
-    --------
-    >>> store = EmbeddingStore.memory()
-    >>> store.put_many("fingerprint", {"cat": np.ones(3, dtype=np.float32)}, spec="demo")
-    >>> store.get_many("fingerprint", ["cat", "dog"])
-    {'cat': array([1., 1., 1.], dtype=float32)}
-    """
-
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._use(cache_dir() / "embeddings.sqlite" if path is None else Path(path))
-
-    @classmethod
-    def memory(cls) -> EmbeddingStore:
-        """Return a store that lives as long as this object and leaves nothing on disk."""
-        store = cls.__new__(cls)
-        store._use(None)
-        return store
-
-    @property
-    def path(self) -> Path | None:
-        """The database file; None for a store in memory."""
-        return self._database.path
-
-    def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Look up vectors.
-
-        Parameters
-        ----------
-        fingerprint
-            Of the encoder, with its preprocessing.
-        keys
-            SHA-256 of the contents, in hex.
-
-        Returns
-        -------
-        dict
-            `(dim,)` float32, read-only, for each key that is stored undamaged.
-        """
-        keys = list(keys)
-        return self._database.run(lambda connection: select(connection, fingerprint, keys))
-
-    def put_many(
-        self, fingerprint: str, vectors: Mapping[str, NDArray[np.float32]], *, spec: str = ""
-    ) -> None:
-        """Store vectors in one transaction: all of them are kept, or none.
-
-        Parameters
-        ----------
-        fingerprint
-            Of the encoder, with its preprocessing.
-        vectors
-            `(dim,)` each, by the SHA-256 of the content; a stored one is replaced.
-        spec
-            The encoder's readable name, for `stats`.
-
-        Raises
-        ------
-        InputError
-            If something is not a finite vector.
-        """
-        if not vectors:
-            return
-        packed = {key: pack(vector) for key, vector in vectors.items()}
-        self._database.run(lambda connection: insert(connection, fingerprint, spec, packed))
-
-    def stats(self) -> StoreStats:
-        """Count what is stored, in all and per encoder."""
-        return self._database.run(lambda connection: measure(connection, self.path))
-
-    def prune(
-        self,
-        *,
-        older_than: float | timedelta | None = None,
-        max_bytes: int | None = None,
-        encoder: str | None = None,
-    ) -> int:
-        """Remove vectors and give the space back; return how many were removed.
-
-        Parameters
-        ----------
-        older_than
-            Seconds, or a timedelta: remove what was not used for that long.
-        max_bytes
-            Then remove the least recently used until the file is at most this large.
-        encoder
-            Remove only vectors of this encoder: its spec, its fingerprint, or how that begins.
-            With `older_than`, both must hold. `max_bytes` looks at all encoders.
-
-        Raises
-        ------
-        InputError
-            If no condition is given (see `clear`), one is negative, or there is no such encoder.
-        """
-        seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-        if seconds is None and max_bytes is None and encoder is None:
-            raise InputError("Expected `older_than`, `max_bytes` or `encoder`, but got none.")
-        for name, value in (("older_than", seconds), ("max_bytes", max_bytes)):
-            if value is not None and not value >= 0:
-                raise InputError(f"Expected `{name}` not to be negative, but got {value!r}.")
-        return self._database.run(lambda connection: prune(connection, seconds, max_bytes, encoder))
-
-    def clear(self) -> int:
-        """Remove everything and return how many vectors that were."""
-        return self._database.run(clear)
-
-    def close(self) -> None:
-        """Close the file; it is opened again when the store is used again."""
-        if self.path is not None:
-            self._database.close()
-
-    def __enter__(self) -> EmbeddingStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _use(self, path: Path | None) -> None:
-        self._database = ResilientDatabase(path, open_store)
-        # Trouble is reported when the store is made, not in the middle of a run.
-        self._database.run(lambda connection: connection.total_changes)
-
-
 # A store that keeps nothing, for work so large that its vectors would fill the disk.
 
 
@@ -612,12 +540,7 @@ class NullStore(EmbeddingStore):
     """
 
     def __init__(self) -> None:
-        self._use(None)
-
-    @property
-    def path(self) -> Path | None:
-        """None: there is no file."""
-        return None
+        super().__init__(":memory:")
 
     def get_many(
         self,

@@ -1,7 +1,5 @@
 """Images in: finding them, reading them, decoding them, and saying what is wrong with them."""
 
-from __future__ import annotations
-
 from trustvlm.images.classes import ClassList, read_classes
 from trustvlm.images.decoding import decode
 from trustvlm.images.errors import DEFAULT_LIMITS, KINDS, Limits
@@ -14,7 +12,6 @@ from trustvlm.images.inputs import (
     image_shards,
     open_images,
 )
-from trustvlm.images.reading import content_hash, read_bytes
 from trustvlm.images.references import (
     ImageList,
     ImageRef,
@@ -23,6 +20,8 @@ from trustvlm.images.references import (
     InMemoryImage,
     LabelledImage,
     LabelledImages,
+    content_hash,
+    read_bytes,
 )
 
 __all__ = [

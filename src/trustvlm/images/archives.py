@@ -10,7 +10,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,14 +21,18 @@ from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, describe_exception, refusal
 from trustvlm.images.formats import looks_like_image
-from trustvlm.images.reading import LASTING, N_RETRIES, check_size, read_error, wait_to_retry
 from trustvlm.images.references import (
+    LASTING,
+    N_RETRIES,
     ImageSource,
     InMemoryImage,
     Location,
     UnreadableImage,
+    check_size,
     images_beside,
+    read_error,
     shown,
+    wait_to_retry,
 )
 
 
@@ -72,9 +76,36 @@ class StreamShard(ABC):
 
     def images(self, start: int = 0) -> Iterator[ImageSource]:
         """Yield the images from a position on, prefetched by a thread."""
-        return prefetch(
-            read_with_retry(self._read, start, self.location, self.name, self._damage())
-        )
+        return prefetch(self._read_with_retry(start))
+
+    def _read_with_retry(self, position: int) -> Iterator[ImageSource]:
+        """Read; where that fails, begin again at that position, three times in all.
+
+        What cannot be read even then becomes one `BrokenShard`: an error in the output, and the
+        images before it are kept.
+        """
+        failures = 0
+        while True:
+            try:
+                for image in self._read(position):
+                    yield image
+                    position, failures = position + 1, 0
+                return
+            except self._damage() as error:
+                failures += 1
+                lasting = isinstance(error, LASTING)
+                if lasting or failures > N_RETRIES:
+                    reason = describe_exception(error)
+                    what = f"nothing after its first {position} images can be read ({reason})"
+                    failure = (
+                        read_error(error, self.name)
+                        if lasting
+                        else refusal("damaged", self.name, what, "Copy it again from its source")
+                    )
+                    yield BrokenShard(self.name, failure.kind, str(failure))
+                    return
+            if self.location.is_url:
+                wait_to_retry(failures)
 
     @abstractmethod
     def _read(self, start: int) -> Iterator[ImageSource]:
@@ -86,55 +117,6 @@ class StreamShard(ABC):
 
     def _shown(self, name: str) -> str:
         return shown(f"{self.prefix}/{name}" if self.prefix else name)
-
-
-def read_with_retry(
-    read: Callable[[int], Iterator[ImageSource]],
-    start: int,
-    location: Location,
-    name: str,
-    damage: tuple[type[Exception], ...],
-) -> Iterator[ImageSource]:
-    """Yield what `read` yields; where it fails, begin again at that position, three times in all.
-
-    What cannot be read even then becomes one `BrokenShard`: an error in the output, and the images
-    before it are kept.
-
-    Parameters
-    ----------
-    read
-        Yields images from a position on.
-    start
-        The first position.
-    location, name
-        Of the archive or table, for waiting and for the message.
-    damage
-        Errors that mean that the content or the connection is at fault.
-    """
-    position, failures = start, 0
-    while True:
-        try:
-            for image in read(position):
-                yield image
-                position, failures = position + 1, 0
-            return
-        except damage as error:
-            failures += 1
-            if failures > N_RETRIES or isinstance(error, LASTING):
-                yield _broken(name, error, position)
-                return
-        if location.is_url:
-            wait_to_retry(failures)
-
-
-def _broken(name: str, error: Exception, n_images: int) -> BrokenShard:
-    if isinstance(error, LASTING):
-        failure = read_error(error, name)
-    else:
-        reason = describe_exception(error)
-        what = f"nothing after its first {n_images} images can be read ({reason})"
-        failure = refusal("damaged", name, what, "Copy it again from its source")
-    return BrokenShard(name, failure.kind, str(failure))
 
 
 # A stream is prefetched for its consumer, so that neither waits for the other.
@@ -247,7 +229,9 @@ class TarShard(StreamShard):
         position = 0
         with ExitStack() as opened:
             raw = opened.enter_context(self.location.open())
-            file = _decompressed(raw, self.location.suffix)
+            suffix = self.location.suffix
+            opener = _OPENERS.get(".gz" if suffix == ".tgz" else suffix.removeprefix(".tar"))
+            file = raw if opener is None else opener(raw)
             archive = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
             while (member := archive.next()) is not None:
                 # Otherwise the archive remembers every member that it has seen.
@@ -271,12 +255,6 @@ class TarShard(StreamShard):
 def _is_image(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return looks_like_image(name) and not any(p.startswith(".") and p != "." for p in parts)
-
-
-def _decompressed(raw: IO[bytes], suffix: str) -> IO[bytes]:
-    opener = _OPENERS.get(".gz" if suffix == ".tgz" else suffix.removeprefix(".tar"))
-    opened: IO[bytes] = raw if opener is None else opener(raw)
-    return opened
 
 
 def _check_end(file: IO[bytes], offset: int) -> None:

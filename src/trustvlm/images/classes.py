@@ -161,7 +161,8 @@ def read_classes(
         file = _as_file(spec)
         if file is not None:
             return _from_lines(file)
-        spec = _split_commas(os.fspath(spec))
+        rows = csv.reader(os.fspath(spec).splitlines(), skipinitialspace=True)
+        spec = [cell for row in rows for cell in row]
     if isinstance(spec, Mapping):
         return ClassList(_texts(spec.values()), _texts(spec.keys()))
     return ClassList(_texts(spec))
@@ -196,11 +197,6 @@ def _from_lines(file: Path) -> ClassList:
     if not names:
         raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
     return ClassList(tuple(names), tuple(folders))
-
-
-def _split_commas(text: str) -> list[str]:
-    rows = list(csv.reader(text.splitlines(), skipinitialspace=True))
-    return [cell for row in rows for cell in row]
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, describe_exception, refusal
 from trustvlm.images.formats import ImageFormat, recognise, unsupported_format
-from trustvlm.images.reading import check_size, read_bytes
+from trustvlm.images.references import check_size, read_bytes
 
 # Images above this many pixels are decoded one at a time, so that a folder of panoramas needs the
 # memory of one of them and not of one per thread.
@@ -261,31 +261,21 @@ def quiet_pillow() -> Iterator[None]:
     >>> with quiet_pillow():
     ...     warnings.warn_explicit("odd tag", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
     """
-    global _users
+    global _users, _entry
     with _lock:
         _users += 1
         if _users == 1:
-            _add()
+            warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
+            _entry = warnings.filters[0]
     try:
         yield
     finally:
         with _lock:
             _users -= 1
-            if _users == 0:
-                _remove()
-
-
-def _add() -> None:
-    global _entry
-    warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
-    _entry = warnings.filters[0]
-
-
-def _remove() -> None:
-    # The list may meanwhile be another one: someone entered or left `catch_warnings`.
-    filters = cast("list[Any]", warnings.filters)
-    if _entry in filters:
-        filters.remove(_entry)
+            # The list may meanwhile be another one: someone entered or left `catch_warnings`.
+            filters = cast("list[Any]", warnings.filters)
+            if _users == 0 and _entry in filters:
+                filters.remove(_entry)
 
 
 # EXIF orientation: turn an image the way its camera was held.

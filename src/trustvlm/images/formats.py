@@ -18,14 +18,13 @@ from trustvlm.images.errors import refusal
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """A format that is opened: its name, Pillow's class for it, and how its files begin.
+    """A format that is opened: its name, Pillow's plugin for it, and how its files begin.
 
     `needs` is the optional part of Pillow that decodes it; "" where it is always there.
     """
 
     name: str
-    module: str
-    class_name: str
+    plugin: str
     matches: Callable[[bytes], bool]
     needs: str = ""
 
@@ -44,8 +43,8 @@ class ImageFormat:
         Pillow's class is called directly: `Image.open` would also apply the process-wide
         `MAX_IMAGE_PIXELS`, which belongs to the application and not to this package.
         """
-        plugin = importlib.import_module(f"PIL.{self.module}")
-        return cast("Image.Image", getattr(plugin, self.class_name)(stream, ""))
+        module = importlib.import_module(f"PIL.{self.plugin}ImagePlugin")
+        return cast("Image.Image", getattr(module, f"{self.plugin}ImageFile")(stream, ""))
 
 
 def _begins(*prefixes: bytes) -> Callable[[bytes], bool]:
@@ -76,26 +75,20 @@ def _is_ppm(head: bytes) -> bool:
 
 
 FORMATS = (
-    ImageFormat("JPEG", "JpegImagePlugin", "JpegImageFile", _begins(b"\xff\xd8\xff"), "jpg"),
-    ImageFormat("PNG", "PngImagePlugin", "PngImageFile", _begins(b"\x89PNG\r\n\x1a\n"), "zlib"),
-    ImageFormat("WEBP", "WebPImagePlugin", "WebPImageFile", _is_webp, "webp"),
-    ImageFormat("GIF", "GifImagePlugin", "GifImageFile", _begins(b"GIF87a", b"GIF89a")),
-    ImageFormat(
-        "TIFF",
-        "TiffImagePlugin",
-        "TiffImageFile",
-        _begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    ),
-    ImageFormat("BMP", "BmpImagePlugin", "BmpImageFile", _is_bmp),
-    ImageFormat("AVIF", "AvifImagePlugin", "AvifImageFile", _is_avif, "avif"),
+    ImageFormat("JPEG", "Jpeg", _begins(b"\xff\xd8\xff"), "jpg"),
+    ImageFormat("PNG", "Png", _begins(b"\x89PNG\r\n\x1a\n"), "zlib"),
+    ImageFormat("WEBP", "WebP", _is_webp, "webp"),
+    ImageFormat("GIF", "Gif", _begins(b"GIF87a", b"GIF89a")),
+    ImageFormat("TIFF", "Tiff", _begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ImageFormat("BMP", "Bmp", _is_bmp),
+    ImageFormat("AVIF", "Avif", _is_avif, "avif"),
     ImageFormat(
         "JPEG2000",
-        "Jpeg2KImagePlugin",
-        "Jpeg2KImageFile",
+        "Jpeg2K",
         _begins(b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"),
         "jpg_2000",
     ),
-    ImageFormat("PPM", "PpmImagePlugin", "PpmImageFile", _is_ppm),
+    ImageFormat("PPM", "Ppm", _is_ppm),
 )
 
 _OPENED = (
@@ -181,28 +174,30 @@ def unsupported_format(content: bytes, name: str) -> ImageError:
         if content.startswith(prefix):
             return _error(kind, name, thing, remedy)
     if content[4:8] == b"ftyp":
-        return _container(content, name)
+        if content[8:12] in _HEIF_BRANDS:
+            return _error("unsupported", name, "a HEIC image", _CONVERT)
+        if content[8:11] == b"crx":
+            return _error("unsupported", name, "a camera's raw file", _CONVERT)
+        return _error("not_image", name, "a video", "Extract its frames first")
     if content[:4] == b"RIFF":
         return _error("not_image", name, "a sound or video file", "Extract its frames first")
     if not any(content[:4096]):
         return _error("not_image", name, "nothing but zero bytes", "Copy it again from its source")
     text = _as_text(content)
     if text is not None:
-        return _text(text, name)
+        lowered = text.lower()
+        if "<svg" in lowered:
+            return _error("unsupported", name, "an SVG drawing", "Render it to PNG")
+        if "<html" in lowered or "<!doctype html" in lowered:
+            return _error("not_image", name, "a web page", _FETCH)
+        beginning = " ".join(text.split())[:40]
+        return _error("not_image", name, f"text ({beginning!r})", _FETCH)
     beginning = content[:8].hex(" ")
     return _error("not_image", name, f"of no known format (it begins with {beginning})", _FETCH)
 
 
 def _error(kind: str, name: str, thing: str, remedy: str) -> ImageError:
     return refusal(kind, name, f"the content is {thing}", remedy)
-
-
-def _container(content: bytes, name: str) -> ImageError:
-    if content[8:12] in _HEIF_BRANDS:
-        return _error("unsupported", name, "a HEIC image", _CONVERT)
-    if content[8:11] == b"crx":
-        return _error("unsupported", name, "a camera's raw file", _CONVERT)
-    return _error("not_image", name, "a video", "Extract its frames first")
 
 
 def _as_text(content: bytes) -> str | None:
@@ -214,13 +209,3 @@ def _as_text(content: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text) else text
-
-
-def _text(text: str, name: str) -> ImageError:
-    lowered = text.lower()
-    if "<svg" in lowered:
-        return _error("unsupported", name, "an SVG drawing", "Render it to PNG")
-    if "<html" in lowered or "<!doctype html" in lowered:
-        return _error("not_image", name, "a web page", _FETCH)
-    beginning = " ".join(text.split())[:40]
-    return _error("not_image", name, f"text ({beginning!r})", _FETCH)

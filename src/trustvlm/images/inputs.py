@@ -161,9 +161,7 @@ def open_images(
     """
     items = _items(source)
     if all(map(has_own_files, items)):
-        return find_images(
-            source if isinstance(source, (str, os.PathLike)) else items, path_column=path_column
-        )
+        return find_images(items, path_column=path_column)
     shards = image_shards(items, path_column=path_column, image_column=image_column)
     return chain.from_iterable(shard.images() for shard in shards)
 
@@ -298,37 +296,6 @@ def walk_images(
             yield ImageRef(shown(f"{start}{relative}"), here / relative)
 
 
-def class_folders(folder: Location, skipped: Counter[str]) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the folders in a folder, and of the image files beside them.
-
-    `skipped` counts the other files, by extension.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be listed.
-    """
-    if folder.is_url:
-        files, top = file_system(folder.text)
-        _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
-        entries = [(name, True) for name in folders] + [(name, False) for name in names]
-        entries = [entry for entry in entries if not entry[0].startswith(".")]
-    else:
-        path = Path(folder.text)
-        # A link to the folder itself is no class.
-        entries = [
-            (name, is_folder)
-            for name, is_folder in _list(path)
-            if not (is_folder and _identity(path / name) == _identity(path))
-        ]
-    loose = [
-        name
-        for name, is_folder in entries
-        if not is_folder and _is_image(PurePosixPath(name), skipped)
-    ]
-    return sorted(name for name, is_folder in entries if is_folder), sorted(loose)
-
-
 def _is_image(file: PurePosixPath, skipped: Counter[str] | None) -> bool:
     suffix = file.suffix.lower()
     if skipped is not None and suffix not in IMAGE_EXTENSIONS:
@@ -338,25 +305,29 @@ def _is_image(file: PurePosixPath, skipped: Counter[str] | None) -> bool:
 
 def _local_files(top: Path) -> Iterator[PurePosixPath]:
     """Yield the relative path of every file, ordered by its parts."""
-    # Names are reversed, so that the next one is the last of the list.
-    levels = [(PurePosixPath(), _list(top), frozenset({_identity(top)}))]
+    identity, names = _list(top)
+    levels = [(PurePosixPath(), names, frozenset({identity}))]
     while levels:
         relative, names, above = levels[-1]
         if not names:
             levels.pop()
             continue
+        # Names are reversed, so that the next one is the last of the list.
         name, is_folder = names.pop()
         if not is_folder:
             yield relative / name
-        elif (identity := _identity(top / relative / name)) not in above:
-            below = relative / name
-            levels.append((below, _list(top / below), above | {identity}))
+            continue
+        below = relative / name
+        identity, inside = _list(top / below)
+        if identity not in above:
+            levels.append((below, inside, above | {identity}))
 
 
-def _list(folder: Path) -> list[tuple[str, bool]]:
-    """Return names and whether they are folders, in reverse order."""
+def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
+    """Return what tells a folder from others; and its names, reversed, and whether each is one."""
     names = []
     try:
+        status = folder.stat()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -371,12 +342,7 @@ def _list(folder: Path) -> list[tuple[str, bool]]:
             f"Expected {shown(folder)!r} to be a folder that can be listed, but got: "
             f"{error.strerror}. Allow yourself to read it, or leave it out."
         ) from error
-    return sorted(names, reverse=True)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino), sorted(names, reverse=True)
 
 
 def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
@@ -438,7 +404,25 @@ def find_labelled(
 
 def _from_class_folders(folder: Location, name: str) -> LabelledImages:
     skipped: Counter[str] = Counter()
-    classes, loose = class_folders(folder, skipped)
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
+        entries = [(name, True) for name in folders] + [(name, False) for name in names]
+        entries = [entry for entry in entries if not entry[0].startswith(".")]
+    else:
+        path = Path(folder.text)
+        # A link to the folder itself is no class.
+        entries = [
+            (name, is_folder)
+            for name, is_folder in _list(path)[1]
+            if not (is_folder and path.samefile(path / name))
+        ]
+    classes = sorted(name for name, is_folder in entries if is_folder)
+    loose = sorted(
+        name
+        for name, is_folder in entries
+        if not is_folder and _is_image(PurePosixPath(name), skipped)
+    )
     if not classes:
         raise InputError(
             f"Expected {name!r} to hold one folder per class with its images inside, but it "

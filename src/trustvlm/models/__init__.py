@@ -1,7 +1,5 @@
 """Encoders and their preprocessing, whatever library runs them; heavy imports happen on load."""
 
-from __future__ import annotations
-
 from trustvlm.models.base import ImageEncoder, ModelIdentity, Preprocessing, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
 from trustvlm.models.registry import (

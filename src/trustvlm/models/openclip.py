@@ -19,7 +19,6 @@ from trustvlm.models.torch_encoder import (
     require_library,
     state_hash,
     to_vectors,
-    vector_length,
 )
 from trustvlm.text import did_you_mean
 
@@ -94,7 +93,6 @@ class OpenClipVLM(TorchImageEncoder):
         self.prompt = PROMPTS[family]
         self._tokenizer = tokenizer
         preprocessing = _preprocessing(source, model.visual.preprocess_cfg)
-        model.eval()
         super().__init__(
             model,
             identity=ModelIdentity(
@@ -110,7 +108,6 @@ class OpenClipVLM(TorchImageEncoder):
                 },
             ),
             preprocessing=preprocessing,
-            dim=vector_length(f"openclip:{source}", model.encode_image, preprocessing),
             options=options,
         )
 

@@ -12,12 +12,7 @@ from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
 from trustvlm.models.hub import download, first_line, no_hub, quiet
 from trustvlm.models.registry import LoadOptions, register_backend
-from trustvlm.models.torch_encoder import (
-    TorchImageEncoder,
-    require_library,
-    state_hash,
-    vector_length,
-)
+from trustvlm.models.torch_encoder import TorchImageEncoder, require_library, state_hash
 from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
@@ -28,7 +23,7 @@ _REMEDY = no_hub("name a directory as timm:local-dir:<directory>", "--vision")
 
 
 @register_backend("timm", form="<name>", extra="timm")
-def load(name: str, options: LoadOptions) -> TimmVision:
+def load(name: str, options: LoadOptions) -> TorchImageEncoder:
     """Load `<architecture>.<tag>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
 
     Without a tag, timm's default weights are taken.
@@ -58,12 +53,11 @@ def load(name: str, options: LoadOptions) -> TimmVision:
             f"The model timm:{name} cannot be had: {first_line(error)}"
             f"{'' if name.startswith(_DIRECTORY) else _REMEDY}"
         ) from error
-    preprocessing = _preprocessing(name, settings)
-    return TimmVision(f"timm:{name}", model, preprocessing, source=name, options=options)
+    return _encoder(f"timm:{name}", name, model, _preprocessing(name, settings), options)
 
 
 @register_backend("moco-v2-r50", form="<file>", extra="timm")
-def load_moco(file: str, options: LoadOptions) -> TimmVision:
+def load_moco(file: str, options: LoadOptions) -> TorchImageEncoder:
     """Load MoCo v2's ResNet-50 (He et al. 2020, Chen et al. 2020) from a checkpoint file.
 
     It is the published checkpoint, or the encoder's weights under torchvision's names, as
@@ -91,50 +85,28 @@ def load_moco(file: str, options: LoadOptions) -> TimmVision:
     preprocessing = Preprocessing(
         (224, 224), 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, rounding="even"
     )
-    return TimmVision(f"moco-v2-r50:{file}", model, preprocessing, source=file, options=options)
+    return _encoder(f"moco-v2-r50:{file}", file, model, preprocessing, options)
 
 
-class TimmVision(TorchImageEncoder):
-    """An image encoder run by timm, without its classifier.
+def _encoder(
+    spec: str, source: str, model: Any, preprocessing: Preprocessing, options: LoadOptions
+) -> TorchImageEncoder:
+    """Return the network without its classifier as an encoder.
 
     The vector is what the classifier would have read, pooled as the network was trained.
-
-    Attributes
-    ----------
-    identity, preprocessing, dim, note
-        As in `trustvlm.models.base.ImageEncoder`.
     """
-
-    def __init__(
-        self,
-        spec: str,
-        model: Any,
-        preprocessing: Preprocessing,
-        *,
-        source: str,
-        options: LoadOptions,
-    ) -> None:
-        model.eval()
-        super().__init__(
-            model,
-            identity=ModelIdentity(
-                spec=spec,
-                source=source,
-                revision="",
-                weights=state_hash(model),
-                settings={
-                    "family": "timm",
-                    "architecture": str(model.pretrained_cfg["architecture"]),
-                    "pooling": str(getattr(model, "global_pool", "") or "timm's own"),
-                },
-            ),
-            preprocessing=preprocessing,
-            dim=vector_length(spec, model, preprocessing),
-            options=options,
-        )
-
-    def _features(self, tensor: Any) -> Any:
-        return self._model(tensor)
+    identity = ModelIdentity(
+        spec=spec,
+        source=source,
+        revision="",
+        weights=state_hash(model),
+        settings={
+            "family": "timm",
+            "architecture": str(model.pretrained_cfg["architecture"]),
+            "pooling": str(getattr(model, "global_pool", "") or "timm's own"),
+        },
+    )
+    return TorchImageEncoder(model, identity=identity, preprocessing=preprocessing, options=options)
 
 
 def _repository(timm: Any, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,8 +101,24 @@ def to_vectors(tensor: Any) -> NDArray[np.float32]:
 # What all image encoders that torch runs have in common.
 
 
-class TorchImageEncoder(ABC):
+class TorchImageEncoder:
     """Pixels to a tensor, through a network, and back to vectors.
+
+    Parameters
+    ----------
+    model
+        The network.
+    identity, preprocessing
+        As in `trustvlm.models.base.ImageEncoder`; the precision is added to the identity.
+    options
+        Device and precision.
+    dim
+        Length of a vector; None encodes a black image to see.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If `dim` is None and the network gives anything else than one vector per image.
 
     Attributes
     ----------
@@ -119,18 +134,30 @@ class TorchImageEncoder(ABC):
         *,
         identity: ModelIdentity,
         preprocessing: Preprocessing,
-        dim: int,
         options: LoadOptions,
+        dim: int | None = None,
     ) -> None:
+        self._model = model.eval()
+        if dim is None:
+            import torch
+
+            with torch.inference_mode():
+                shape = tuple(self._features(torch.zeros(1, 3, *preprocessing.size)).shape)
+            if len(shape) != 2:
+                raise ModelUnavailableError(
+                    f"{identity.spec} gives no single vector per image but an array of shape "
+                    f"{shape}: it cannot be used as an encoder."
+                )
+            dim = int(shape[1])
         self._model, self._device, self._dtype = to_device(model, options.device, options.precision)
         precision = PRECISIONS[options.precision]
         self.identity = replace(identity, settings={**identity.settings, "precision": precision})
         self.preprocessing = preprocessing
         self.dim = dim
 
-    @abstractmethod
     def _features(self, tensor: Any) -> Any:
         """Turn normalised `(n, 3, height, width)` into `(n, dim)`, both on the device."""
+        return self._model(tensor)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encode `(n, height, width, 3)` uint8 RGB to `(n, dim)` float32, not L2-normalised.
@@ -185,32 +212,3 @@ def state_hash(model: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def vector_length(source: str, features: Any, preprocessing: Preprocessing) -> int:
-    """Encode a black image to see how long the vectors are.
-
-    Parameters
-    ----------
-    source
-        What to call the model in an error message.
-    features
-        Turns `(n, 3, height, width)` into `(n, dim)`, in float32 on the CPU.
-    preprocessing
-        Its `size` is what the network reads.
-
-    Raises
-    ------
-    ModelUnavailableError
-        If the network gives anything else than one vector per image.
-    """
-    import torch
-
-    with torch.inference_mode():
-        vectors = features(torch.zeros(1, 3, *preprocessing.size))
-    if vectors.ndim != 2:
-        raise ModelUnavailableError(
-            f"{source} gives no single vector per image but an array of shape "
-            f"{tuple(vectors.shape)}: it cannot be used as an encoder."
-        )
-    return int(vectors.shape[1])

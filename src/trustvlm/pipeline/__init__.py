@@ -1,7 +1,5 @@
 """The whole way from images to verdicts."""
 
-from __future__ import annotations
-
 from trustvlm.pipeline.evaluate import EvaluationResult
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.monitor import monitor

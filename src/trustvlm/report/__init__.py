@@ -6,8 +6,6 @@ arrays. `compare_runs` tests two evaluations against each other; `write_comparis
 `comparison_table` show the result.
 """
 
-from __future__ import annotations
-
 from trustvlm.plots import risk_coverage as figures
 from trustvlm.report.comparison_page import (
     compare_runs,

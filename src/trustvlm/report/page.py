@@ -16,31 +16,11 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm._version import __version__
 from trustvlm.files import write_text
+from trustvlm.plots import risk_coverage as plots
 from trustvlm.plots.figure import Figure
-from trustvlm.plots.risk_coverage import (
-    confidence_histogram,
-    reliability_diagram,
-    risk_coverage_figure,
-)
-from trustvlm.report.sections import (
-    calibration_section,
-    class_rows,
-    confusions,
-    galleries,
-    shot_groups,
-    shot_summary,
-)
-from trustvlm.report.summary import (
-    BIBTEX,
-    CITATION,
-    PAPER_URL,
-    Acceptance,
-    cautions,
-    cited,
-    facts,
-    findings,
-    working_points,
-)
+from trustvlm.report import sections, summary
+from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
+from trustvlm.tables.markup import environment_of
 from trustvlm.tables.metrics import COLUMNS, by_aurc, number
 from trustvlm.text import counted, percent, shortened
 
@@ -50,59 +30,52 @@ if TYPE_CHECKING:
     from trustvlm.pipeline.evaluate import EvaluationResult
 
 
-def render(template: str, **content: Any) -> str:
-    """Fill a template of this room; what comes from data is escaped.
+def render(
+    template: str, *, package: str = "trustvlm.report", style: str = "", **content: Any
+) -> str:
+    """Fill a template of a package; what comes from data is escaped.
 
-    Every template finds `style`, `script` and `script_hash`, for a content security policy that
-    allows nothing but the page's own script, and `version`.
+    Every template has `style`, `script` and `script_hash`, for a content security policy that
+    allows nothing but the page's own script, besides `version` and what to cite. The style is that
+    of this room, and the file `style` of the package after it.
     """
-    from markupsafe import Markup
-
-    style, script = _asset("report.css"), _asset("report.js")
-    page: str = (
-        _environment()
+    css, script = _asset("trustvlm.report", "report.css"), _asset("trustvlm.report", "report.js")
+    page = (
+        _environment(package)
         .get_template(template)
         .render(
+            content,
             version=__version__,
-            style=Markup(style),  # noqa: S704 -- the package's own file
-            script=Markup(script),  # noqa: S704
+            style=css + (_asset(package, style) if style else ""),
+            script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            **content,
+            citation=CITATION,
+            bibtex=BIBTEX,
+            paper_url=PAPER_URL,
         )
     )
     # File names need not be UTF-8: Python marks such bytes with lone surrogates.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def environment_of(package: str) -> Environment:
-    """Return what fills the HTML templates of a package: data is escaped, gaps are errors."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(package),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(shortened=shortened)
-    environment.globals.update(counted=counted)
-    return environment
-
-
 @cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
+    from markupsafe import Markup
+
     from trustvlm.images.decoding import thumbnail
 
-    environment = environment_of("trustvlm.report")
-    environment.filters.update(number=number, percent=percent, thumbnail=thumbnail)
+    environment = environment_of(package)
+    environment.globals.update(counted=counted)
+    # `markup` is for what this package made: its style, its script and its figures.
+    environment.filters.update(
+        markup=Markup, number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
+    )
     return environment
 
 
-def _asset(name: str) -> str:
-    """Return a file beside the template; its line ends are those that a browser hashes."""
-    return resources.files("trustvlm.report").joinpath("templates", name).read_text("utf-8")
+def _asset(package: str, name: str) -> str:
+    """Return a file beside the templates; its line ends are those that a browser hashes."""
+    return resources.files(package).joinpath("templates", name).read_text("utf-8")
 
 
 # All figures of an evaluation, inline in its page and as files of their own.
@@ -152,10 +125,10 @@ def figures_of(evaluation: EvaluationResult) -> list[Figure]:
     if n >= 2:
         confidence = evaluation.results[evaluation.score].confidence
         figures.append(_risk_coverage(evaluation))
-        figures.append(confidence_histogram(confidence, correct, score=evaluation.score))
+        figures.append(plots.confidence_histogram(confidence, correct, score=evaluation.score))
     if n and evaluation.model.get("calibration"):
         p = np.array(evaluation.verdicts.column("p_correct"))
-        figures.append(reliability_diagram(p, correct))
+        figures.append(plots.reliability_diagram(p, correct))
     return figures
 
 
@@ -168,7 +141,7 @@ def _risk_coverage(evaluation: EvaluationResult) -> Figure:
         correct = evaluation.correct(name)
         band = metrics.risk_band(confidence, correct, coverage, n_resamples=_RESAMPLES)
         bands[name] = (band.low, band.high)
-    return risk_coverage_figure(
+    return plots.risk_coverage_figure(
         curves,
         highlight=evaluation.score,
         bands=bands,
@@ -228,8 +201,6 @@ def render_html(evaluation: EvaluationResult) -> str:
     classes, 200 listed files of a kind, 51 thumbnails of the images and 24 of the examples are
     shown, and the page says so.
     """
-    from markupsafe import Markup
-
     n, health = len(evaluation.labels), evaluation.health
     drawn = acceptances(evaluation)
     compared = {
@@ -237,32 +208,31 @@ def render_html(evaluation: EvaluationResult) -> str:
     }
     # By accuracy, lowest first, those without images last.
     classes = sorted(
-        class_rows(evaluation),
+        sections.class_rows(evaluation),
         key=lambda row: (row.images == 0, row.accuracy if row.images else 0.0, -row.wrong),
     )
     return render(
         "report.html.j2",
         evaluation=evaluation,
         n=n,
-        findings=findings(evaluation, compared),
-        cautions=cautions(evaluation),
+        findings=summary.findings(evaluation, compared),
+        cautions=summary.cautions(evaluation),
         tiles=_tiles(evaluation, compared),
-        points=working_points(compared) if compared else [],
+        points=summary.working_points(compared) if compared else [],
         compared=list(compared),
-        # Made by this package, which escapes what comes from data.
-        figures={f.name: Markup(f.svg()) for f in figures_of(evaluation)},  # noqa: S704
+        figures={f.name: f.svg() for f in figures_of(evaluation)},
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
         classes=classes[:_MAX_CLASSES],
         classes_left_out=max(0, len(classes) - _MAX_CLASSES),
-        groups=galleries(evaluation) if n else [],
-        confusions=confusions(evaluation) if n else (),
-        calibration=calibration_section(evaluation),
-        shot_summary=shot_summary(health) if health else "",
+        groups=sections.galleries(evaluation) if n else [],
+        confusions=sections.confusions(evaluation) if n else (),
+        calibration=sections.calibration_section(evaluation),
+        shot_summary=sections.shot_summary(health) if health else "",
         # Six findings of a kind with pictures, or twelve without.
         shot_groups=[
             group.first(6 if group.cases[0].shots else 12)
-            for group in (shot_groups(health) if health else ())
+            for group in (sections.shot_groups(health) if health else ())
         ],
         # The message begins with the path, which stands in a column of its own.
         failures=[
@@ -270,11 +240,8 @@ def render_html(evaluation: EvaluationResult) -> str:
             for row in evaluation.failures[:_MAX_FILES]
         ],
         excluded=evaluation.excluded[:_MAX_FILES],
-        facts=facts(evaluation),
-        citation=CITATION,
-        bibtex=BIBTEX,
-        cited=cited(evaluation),
-        paper_url=PAPER_URL,
+        facts=summary.facts(evaluation),
+        cited=summary.cited(evaluation),
     )
 
 

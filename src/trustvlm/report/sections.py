@@ -455,7 +455,18 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
     """Return everything to look at, group by group; groups without cases are left out."""
     health, names = examples.health, examples.class_names
     groups = [
-        ReportGroup("Labels that look wrong", _about_suspects(health), _suspects(examples)),
+        ReportGroup(
+            "Labels that look wrong",
+            _about_suspects(health),
+            tuple(
+                ShotCase(
+                    (suspect.shot,),
+                    f"labelled '{names[suspect.label]}', looks like '{names[suspect.looks_like]}'; "
+                    f"probably wrong ({percent(suspect.probability, 0)})",
+                )
+                for suspect in health.suspects
+            ),
+        ),
         ReportGroup(
             "Odd examples",
             "They resemble the rest of their class far less than is usual, and no other class "
@@ -473,7 +484,13 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
             "Nearly the same image",
             f"Pairs with a cosine of {health.alike_from:.3f} or more. A copy adds nothing to its "
             "class; one filed under two classes is wrong in one of them.",
-            _copies(examples),
+            tuple(
+                ShotCase(
+                    (pair.image, pair.other),
+                    f"cosine {pair.cosine:.3f}, {_classes(examples, (pair.image, pair.other))}",
+                )
+                for pair in health.copies
+            ),
         ),
         ReportGroup(
             "Classes that are hard to tell apart",
@@ -513,28 +530,6 @@ def _about_suspects(health: Health) -> str:
         "Judged by all other examples, they show another class. About "
         f"{max(right, 0.05):.1f} of these {len(health.suspects)} are expected to be right after "
         "all: correct or remove what you find wrong, and fit again."
-    )
-
-
-def _suspects(examples: ShotHealth) -> tuple[ShotCase, ...]:
-    names = examples.class_names
-    return tuple(
-        ShotCase(
-            (suspect.shot,),
-            f"labelled '{names[suspect.label]}', looks like '{names[suspect.looks_like]}'; "
-            f"probably wrong ({percent(suspect.probability, 0)})",
-        )
-        for suspect in examples.health.suspects
-    )
-
-
-def _copies(examples: ShotHealth) -> tuple[ShotCase, ...]:
-    return tuple(
-        ShotCase(
-            (pair.image, pair.other),
-            f"cosine {pair.cosine:.3f}, {_classes(examples, (pair.image, pair.other))}",
-        )
-        for pair in examples.health.copies
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trustvlm.monitoring.drift import ENOUGH_TO_WATCH
-from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, number
+from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def table(evaluation: EvaluationResult) -> Table:
         )
     for name in by_aurc(evaluation.metrics):
         own = name == evaluation.score
-        cells = [
-            number(column.value(evaluation.metrics[name]), undefined="-")
-            for column in NARROW_COLUMNS
-        ]
+        cells = narrow_cells(evaluation.metrics[name])
         result.add_row(Text(f"{'*' if own else ' '} {name}"), *cells, style="bold" if own else None)
     return result
 

@@ -5,17 +5,8 @@
 array([0.8808])
 """
 
-from __future__ import annotations
-
-from trustvlm.scores import (  # noqa: F401  (these modules register their scores)
-    auto,
-    finetuning,
-    gaussians,
-    neighbours,
-    prototype_scores,
-    transductive,
-    zero_shot,
-)
+# These modules, and those that they build on, register their scores.
+from trustvlm.scores import auto, finetuning, gaussians, neighbours, transductive  # noqa: F401
 from trustvlm.scores.arrays import zero_shot_logits
 from trustvlm.scores.compute import (
     PreparedScore,

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.scores import held_out
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
-from trustvlm.scores.held_out import (
-    BASE_SCORERS,
-    FEATURE_SPACES,
-    BaseScorer,
-    FeatureSpace,
-    evidence_scale,
-    fit_weights,
-    images_in,
-    log_odds,
-    scale_of,
-    scaled,
-    shots_in,
-)
 from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]
-_NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
+NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
     "log-odds of yhat in softmax(mean over base scorers of a z + b E + b' E'), "
     "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
@@ -36,7 +25,7 @@ _FORMULA = (
 # Means and spreads of the prior on weights, in units of the evidence's own scale. They matter
 # where there are few shots, and alone decide at one shot a class.
 _TEXT, _TEXT_SPREAD = 0.3, 0.5
-_VISUAL: Mapping[FeatureSpace, float] = {"features": 1.0, "image_embeddings": 0.3}
+_VISUAL: Mapping[held_out.FeatureSpace, float] = {"features": 1.0, "image_embeddings": 0.3}
 _VISUAL_SPREAD = 0.5
 
 
@@ -45,7 +34,7 @@ class _Weighted:
     """One scorer in each space, with the weight of the text beside it."""
 
     text: float
-    parts: tuple[tuple[FeatureSpace, BaseScorer, float], ...]
+    parts: tuple[tuple[held_out.FeatureSpace, held_out.BaseScorer, float], ...]
 
 
 @dataclass(frozen=True)
@@ -63,11 +52,11 @@ class AutoModel:
     """
 
     present: NDArray[np.bool_]
-    scales: Mapping[FeatureSpace, Array]
+    scales: Mapping[held_out.FeatureSpace, Array]
     weighted: tuple[_Weighted, ...]
 
     def logits(
-        self, evidence: Evidence, shift: Mapping[FeatureSpace, Array] | None = None
+        self, evidence: Evidence, shift: Mapping[held_out.FeatureSpace, Array] | None = None
     ) -> Array:
         """Combine text and shots into `(n, C)` logits; `shift` is taken from the scaled images.
 
@@ -77,7 +66,7 @@ class AutoModel:
         shift = shift or {}
         evidence.demand(self.scales, by="auto")
         rows = {
-            space: scaled(images_in(space, evidence), scale) - shift.get(space, 0.0)
+            space: held_out.images_in(space, evidence) / scale - shift.get(space, 0.0)
             for space, scale in self.scales.items()
         }
         z = evidence.logits.astype(np.float64)
@@ -111,8 +100,7 @@ def fit_auto(evidence: Evidence) -> AutoModel:
 
 def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
     """Return `model.logits(evidence)`, computed once for all scores that build on it."""
-    # The model is kept beside its logits, so that no other can come to have its identity.
-    return evidence.once(f"auto {id(model)}", lambda: (model, model.logits(evidence)))[1]
+    return evidence.once("logits of auto", lambda: model.logits(evidence), of=model)
 
 
 def _fitted(evidence: Evidence) -> AutoModel:
@@ -124,32 +112,34 @@ def _fitted(evidence: Evidence) -> AutoModel:
     column = (np.cumsum(present) - 1)[labels]
     z = evidence.piece("support_logits").astype(np.float64)[:, present]
     usable = counts[labels] > 1
-    text = fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
-    spaces = [space for space in FEATURE_SPACES if evidence.has(f"support_{space}")]
-    scales = {space: scale_of(shots_in(space, evidence)) for space in spaces}
-    shots = {space: scaled(shots_in(space, evidence), scales[space]) for space in spaces}
+    text = held_out.fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
+    spaces = [space for space in held_out.FEATURE_SPACES if evidence.has(f"support_{space}")]
+    scales = {space: held_out.scale_of(held_out.shots_in(space, evidence)) for space in spaces}
+    shots = {space: held_out.shots_in(space, evidence) / scales[space] for space in spaces}
     centre = np.array([0.5 * text, *(_VISUAL[space] for space in spaces)])
     spread = np.array([max(text, 0.05), *(_VISUAL_SPREAD for _ in spaces)])
     weighted = []
-    for make in BASE_SCORERS:
+    for make in held_out.BASE_SCORERS:
         base_scorers = [make(shots[space], labels, evidence.n_classes) for space in spaces]
-        held_out = [scorer.held_out[:, present] for scorer in base_scorers]
-        units = [evidence_scale(table, column) for table in held_out]
-        tables = np.stack([z, *(t / unit for t, unit in zip(held_out, units, strict=True))])
-        weights = fit_weights(tables[:, usable], column[usable], centre, spread)
+        left_out = [scorer.held_out[:, present] for scorer in base_scorers]
+        units = [held_out.evidence_scale(table, column) for table in left_out]
+        tables = np.stack([z, *(t / unit for t, unit in zip(left_out, units, strict=True))])
+        weights = held_out.fit_weights(tables[:, usable], column[usable], centre, spread)
         parts = zip(spaces, base_scorers, weights[1:] / np.array(units), strict=True)
         weighted.append(_Weighted(float(weights[0]), tuple((s, e, float(w)) for s, e, w in parts)))
     return AutoModel(present, scales, tuple(weighted))
 
 
-@register(
-    "auto",
-    needs=_NEEDS,
-    formula=_FORMULA,
+_register = partial(
+    register,
+    needs=NEEDS,
     source="this project; docs/research/auto.md",
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
     fit=fit_auto,
 )
+
+
+@_register("auto", formula=_FORMULA)
 def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """Log-odds of the VLM's prediction, given text and shots; no knob to turn. 0 is even odds.
 
@@ -159,20 +149,12 @@ def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     image.
     """
     prediction = vlm_prediction(evidence)
-    return ScoreResult(prediction, log_odds(auto_logits(evidence, model), prediction))
+    return ScoreResult(prediction, held_out.log_odds(auto_logits(evidence, model), prediction))
 
 
-@register(
-    "auto_star",
-    needs=_NEEDS,
-    formula=_FORMULA.replace("yhat", "the best class"),
-    source="this project; docs/research/auto.md",
-    complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
-    corrects=True,
-    fit=fit_auto,
-)
+@_register("auto_star", formula=_FORMULA.replace("yhat", "the best class"), corrects=True)
 def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """As `auto`, but the prediction is the class that text and shots together favour."""
     logits = auto_logits(evidence, model)
     prediction = logits.argmax(axis=1)
-    return ScoreResult(prediction, log_odds(logits, prediction))
+    return ScoreResult(prediction, held_out.log_odds(logits, prediction))

@@ -94,10 +94,10 @@ class Evidence:
         n, n_classes = z.shape
         if n_classes < 1:
             raise InputError("Expected `logits` to have at least one column (class), but got none.")
-        m = None if support_labels is None else len(np.asarray(support_labels))
-        labels = None
+        labels, m = None, None
         if support_labels is not None:
             labels = as_labels(support_labels, "support_labels", n_classes=n_classes)
+            m = len(labels)
         checked = cls(
             logits=z,
             features=_rows(features, "features", n, "logits"),
@@ -158,10 +158,11 @@ class Evidence:
             raise EvidenceMissingError(f"Expected evidence with `{name}`, but it has none.")
         return array
 
-    def once(self, name: str, compute: Callable[[], _Derived]) -> _Derived:
+    def once(self, name: str, compute: Callable[[], _Derived], of: object = None) -> _Derived:
         """Return what several scores derive from this evidence, computed by the first that asks.
 
-        It is kept as long as this evidence, of which a block of images is a new one.
+        It is kept as long as this evidence, of which a block of images is a new one. What is
+        derived from something else as well, such as a fitted model, is computed once `of` each.
 
         Examples
         --------
@@ -169,10 +170,12 @@ class Evidence:
         >>> evidence.once("two", lambda: 2), evidence.once("two", lambda: 1 / 0)
         (2, 2)
         """
-        kept: dict[str, Any] = self.__dict__.setdefault("_derived", {})
-        if name not in kept:
-            kept[name] = compute()
-        derived: _Derived = kept[name]
+        kept: dict[tuple[str, int], Any] = self.__dict__.setdefault("_derived", {})
+        key = (name, id(of))
+        if key not in kept:
+            # What it is derived of is kept beside it, so that nothing else can get its identity.
+            kept[key] = (of, compute())
+        derived: _Derived = kept[key][1]
         return derived
 
     def __getstate__(self) -> dict[str, Any]:
@@ -398,16 +401,12 @@ def compare(evidence: Evidence, bank: PrototypeBank | None = None) -> Comparison
     if bank is None:
         raise EvidenceMissingError("Expected evidence with `bank`, but it has none.")
     prototypes = bank.prototypes_
-    # The prototypes are kept beside the comparison, so that no others can come to have their
-    # identity: a bank that has been given more shots since has others.
-    _, comparison = evidence.once(
-        f"comparison {id(prototypes)}",
-        lambda: (
-            prototypes,
-            _OfVectors(evidence.logits, bank.present_, evidence.directions, prototypes),
-        ),
+    # A bank that has been given more shots since has other prototypes.
+    return evidence.once(
+        "comparison",
+        lambda: _OfVectors(evidence.logits, bank.present_, evidence.directions, prototypes),
+        of=prototypes,
     )
-    return comparison
 
 
 def prototype_similarities(evidence: Evidence) -> NDArray[np.float64]:
@@ -454,6 +453,5 @@ def compare_as_stored(
     if features is None or bank is None:
         raise EvidenceMissingError("Expected evidence with `features` and `bank`.")
     comparison = _OfVectors(evidence.logits, bank.present_, features, prototypes, lengths)
-    own = bank.prototypes_
-    evidence.once(f"comparison {id(own)}", lambda: (own, comparison))
+    evidence.once("comparison", lambda: comparison, of=bank.prototypes_)
     return evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.zero_shot import vlm_prediction
 
-_NEEDS = ("logits", "features", "support_features", "support_labels")
+_register = partial(register, needs=("logits", "features", "support_features", "support_labels"))
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def _fit_mahalanobis(evidence: Evidence) -> _Distances:
     return _Distances(covariance.solve(means), means, covariance, classes.present)
 
 
-@register(
+@_register(
     "mahalanobis",
-    needs=_NEEDS,
     formula="-(x - mu_yhat)' S^-1 (x - mu_yhat), S shared and shrunk",
     source="Lee et al. 2018 (arXiv 1807.03888); shrinkage of Ledoit & Wolf 2004",
     complexity="O(nd(C + m)), m shots",
@@ -107,9 +106,8 @@ def _fit_gda(evidence: Evidence) -> _Linear:
     return _Linear(weights, -0.5 * (weights * means).sum(axis=1), classes.present)
 
 
-@register(
+@_register(
     "gda",
-    needs=_NEEDS,
     formula="max softmax(z + a (mu_c' P x - mu_c' P mu_c / 2)), P = d ((m-1) S + tr(S) I)^-1",
     source="Wang et al. 2024 (arXiv 2402.04087)",
     complexity="O(nCd)",
@@ -175,9 +173,8 @@ def _fit_icpe(evidence: Evidence, *, components: int = 128, shrinkage: float = 0
     return _Subspace(centre, axes, tuple(densities), classes.present)
 
 
-@register(
+@_register(
     "icpe",
-    needs=_NEEDS,
     formula="(max_c p_c + softmax_c(log N(x; mu_c, S_c))_yhat) / 2, in the shots' PCA subspace",
     source="Lin et al. 2025 (arXiv 2511.22019)",
     complexity="O(ndk + nmk), m shots, k components",

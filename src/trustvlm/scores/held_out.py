@@ -152,11 +152,6 @@ def scale_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(variance + mean))
 
 
-def scaled(rows: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide each dimension by its scale."""
-    return np.asarray(rows / scale)
-
-
 # Three base scorers of what the shots say about an image, each with its leave-one-out answers.
 
 _SHARPNESS = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,6 @@ from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.zero_shot import vlm_prediction
-
-_NEEDS = ("logits", "features", "support_features", "support_labels")
-_COMPLEXITY = "O(nmd), m shots"
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,19 @@ def _sorted_shots(evidence: Evidence) -> _Shots:
     return evidence.once("sorted shots", sort)
 
 
-def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
-    def compare() -> tuple[_Shots, NDArray[np.float64]]:
-        return shots, evidence.directions @ shots.directions.T
+_register = partial(
+    register,
+    needs=("logits", "features", "support_features", "support_labels"),
+    complexity="O(nmd), m shots",
+    fit=_sorted_shots,
+)
 
-    compared, similarities = evidence.once("similarities to shots", compare)
+
+def _similarities(evidence: Evidence, shots: _Shots) -> NDArray[np.float64]:
     # Scores may have learned from different shots, and ask about the same images.
-    return similarities if compared is shots else compare()[1]
+    return evidence.once(
+        "similarities to shots", lambda: evidence.directions @ shots.directions.T, of=shots
+    )
 
 
 def _per_class(
@@ -78,13 +82,10 @@ def _nearest(
     return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
-@register(
+@_register(
     "knn",
-    needs=_NEEDS,
     formula="sum of exp(cos / T) over the k nearest shots of yhat / the same over the k nearest",
     source="Wu et al. 2018 (arXiv 1805.01978)",
-    complexity=_COMPLEXITY,
-    fit=_sorted_shots,
 )
 def knn(
     evidence: Evidence, shots: _Shots, *, k: int = 20, temperature: float = 0.07
@@ -102,13 +103,10 @@ def knn(
     return ScoreResult(prediction, (votes * agrees).sum(axis=1))
 
 
-@register(
+@_register(
     "trust_score",
-    needs=_NEEDS,
     formula="d(x, nearest shot of another class) / d(x, nearest shot of yhat)",
     source="Jiang et al. 2018 (arXiv 1805.11783)",
-    complexity=_COMPLEXITY,
-    fit=_sorted_shots,
 )
 def trust_score(evidence: Evidence, shots: _Shots) -> ScoreResult:
     """Ratio of the distances to the nearest other class and to the predicted one, 0 or more.
@@ -130,14 +128,11 @@ def trust_score(evidence: Evidence, shots: _Shots) -> ScoreResult:
     return ScoreResult(prediction, np.where(present[prediction], ratio, 0.0))
 
 
-@register(
+@_register(
     "tip_adapter",
-    needs=_NEEDS,
     formula="max softmax(z + a * sum over shots of class c of exp(-b (1 - cos)))",
     source="Zhang et al. 2022 (arXiv 2207.09519), training-free",
-    complexity=_COMPLEXITY,
     corrects=True,
-    fit=_sorted_shots,
 )
 def tip_adapter(
     evidence: Evidence, shots: _Shots, *, alpha: float = 1.0, beta: float = 5.5
@@ -153,13 +148,10 @@ def tip_adapter(
     return ScoreResult(combined.argmax(axis=1), softmax(combined).max(axis=1))
 
 
-@register(
+@_register(
     "trine",
-    needs=_NEEDS,
     formula="sum_r w_r p_{y_r} [y_r = yhat] / sum_r w_r p_{y_r}, w_r = 1 / log2(1 + r), r = 1..k",
     source="after TRINE; this reading of it is ours",
-    complexity=_COMPLEXITY,
-    fit=_sorted_shots,
 )
 def trine(evidence: Evidence, shots: _Shots, *, k: int = 20) -> ScoreResult:
     """Share of the predicted class among rank-weighted neighbours guided by the text, in [0, 1].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.zero_shot import vlm_prediction
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
-_NEEDS = ("logits", "features", "bank")
+_register = partial(register, needs=("logits", "features", "bank"), complexity="O(nCd)")
 
 
 def prototype_softmax(
@@ -38,13 +39,7 @@ def prototype_softmax(
     return posterior
 
 
-@register(
-    "image_similarity",
-    needs=_NEEDS,
-    formula="S_ii = cos(E(x), P_yhat)",
-    source=_PAPER,
-    complexity="O(nCd)",
-)
+@_register("image_similarity", formula="S_ii = cos(E(x), P_yhat)", source=_PAPER)
 def image_similarity(evidence: Evidence) -> ScoreResult:
     """Cosine of the image with the prototype of the predicted class, in [-1, 1].
 
@@ -55,12 +50,10 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
     return ScoreResult(prediction, comparison.similarity_to(prediction))
 
 
-@register(
+@_register(
     "prototype_margin",
-    needs=_NEEDS,
     formula="cos(E(x), P_yhat) - max over c != yhat of cos(E(x), P_c)",
     source="a nearest-prototype margin",
-    complexity="O(nCd)",
 )
 def prototype_margin(evidence: Evidence) -> ScoreResult:
     """How much nearer the predicted class's prototype is than any other, in [-2, 2].
@@ -75,12 +68,10 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
     return ScoreResult(prediction, own - table.max(axis=1))
 
 
-@register(
+@_register(
     "prototype_posterior",
-    needs=_NEEDS,
     formula="softmax(S / T)_yhat",
     source="Snell et al. 2017 (arXiv 1703.05175)",
-    complexity="O(nCd)",
 )
 def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
     """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
@@ -90,13 +81,7 @@ def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> Sco
     return ScoreResult(prediction, pick(posterior, prediction))
 
 
-@register(
-    "trustvlm",
-    needs=_NEEDS,
-    formula="max_c p_c + r * cos(E(x), P_yhat)",
-    source=_PAPER,
-    complexity="O(nCd)",
-)
+@_register("trustvlm", formula="max_c p_c + r * cos(E(x), P_yhat)", source=_PAPER)
 def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     """TrustVLM: maximum softmax probability plus `weight` times the image similarity.
 
@@ -113,12 +98,10 @@ def verified(comparison: Comparison, weight: float) -> ScoreResult:
     return ScoreResult(prediction, probability + weight * similarity)
 
 
-@register(
+@_register(
     "trustvlm_star",
-    needs=_NEEDS,
     formula="max q + r * cos(E(x), P_yhat), q = softmax(z) + r * softmax(S/T), yhat = argmax q",
     source=_PAPER,
-    complexity="O(nCd)",
     corrects=True,
 )
 def trustvlm_star(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
-from trustvlm.scores.auto import AutoModel, auto_logits, fit_auto
+from trustvlm.scores.auto import NEEDS, AutoModel, auto_logits, fit_auto
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, scaled, shots_in
+from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, shots_in
 from trustvlm.scores.zero_shot import vlm_prediction
 
 # What the images of one batch say about each other, without any label.
@@ -57,7 +58,7 @@ class Batch:
     @classmethod
     def of(cls, rows: Array) -> Batch:
         """Compare unit rows `(n, d)`, n at least 2, with each other, in blocks of memory."""
-        moved = scaled(rows, scale_of(rows))
+        moved = rows / scale_of(rows)
         directions = unit_rows(moved - moved.mean(axis=0))
         n = len(rows)
         k = max(1, min(_NEIGHBOURS, n // 4))
@@ -164,7 +165,6 @@ def _spread(table: Array) -> float:
 
 # `auto_adapted`: shots, and the unlabelled batch, for images that differ from the shots.
 
-_NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
     "as auto, the images moved by what sets the batch apart from the shots, then refined by the "
     "batch's own surest images"
@@ -174,8 +174,18 @@ _IN_SPAN = 0.2
 
 
 @dataclass(frozen=True)
-class _Shots:
-    """Statistics of the shots in one space, in the space's scale."""
+class ShotSpread:
+    """Where the shots lie in one space, in the space's scale.
+
+    Attributes
+    ----------
+    centre, basis
+        `(d,)` mean of the class means and `(d, r)` orthonormal basis of their differences.
+    within
+        Variance within classes, summed over the dimensions.
+    count
+        Number of shots.
+    """
 
     centre: Array
     basis: Array
@@ -186,10 +196,10 @@ class _Shots:
 @dataclass(frozen=True)
 class _Adapted:
     model: AutoModel
-    shots: dict[FeatureSpace, _Shots]
+    shots: dict[FeatureSpace, ShotSpread]
 
 
-def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: int) -> Array:
+def shift_of(images: Array, shots: ShotSpread) -> Array:
     """Say by which vector `(d,)` the images of a batch lie apart from the shots, as a domain.
 
     The difference of means has two causes: other proportions of the classes, which move it inside
@@ -201,24 +211,20 @@ def shift_of(images: Array, centre: Array, basis: Array, within: float, shots: i
     ----------
     images
         `(n, d)` scaled images.
-    centre, basis
-        `(d,)` mean of the class means and `(d, r)` orthonormal basis of their differences.
-    within
-        Variance within classes, summed over the dimensions.
     shots
-        Number of shots.
+        Where the shots lie.
 
     Examples
     --------
-    >>> basis = np.array([[1.0], [0.0]])
+    >>> shots = ShotSpread(np.zeros(2), np.array([[1.0], [0.0]]), within=1.0, count=50)
     >>> images = np.array([[5.0, 0.0]] * 50)  # all of one class: no shift
-    >>> float(np.abs(shift_of(images, np.zeros(2), basis, 1.0, 50)).sum())
+    >>> float(np.abs(shift_of(images, shots)).sum())
     0.0
     """
-    apart = images.mean(axis=0) - centre
-    inside = basis @ (basis.T @ apart)
+    apart = images.mean(axis=0) - shots.centre
+    inside = shots.basis @ (shots.basis.T @ apart)
     outside = apart - inside
-    chance = within * (1.0 / len(images) + 1.0 / shots)
+    chance = shots.within * (1.0 / len(images) + 1.0 / shots.count)
     beyond = float((outside**2).sum())
     if beyond <= chance:
         return np.zeros_like(apart)
@@ -236,9 +242,9 @@ def _fitted(evidence: Evidence) -> _Adapted:
     model = fit_auto(evidence)
     column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
     n_present = int(model.present.sum())
-    shots: dict[FeatureSpace, _Shots] = {}
+    shots: dict[FeatureSpace, ShotSpread] = {}
     for space, scale in model.scales.items():
-        rows = scaled(shots_in(space, evidence), scale)
+        rows = shots_in(space, evidence) / scale
         means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -247,7 +253,7 @@ def _fitted(evidence: Evidence) -> _Adapted:
         freedom = len(rows) - n_present
         residuals = rows - means[column] if freedom else rows - centre
         within = float((residuals**2).sum()) / max(freedom or len(rows) - 1, 1)
-        shots[space] = _Shots(centre, basis, within, len(rows))
+        shots[space] = ShotSpread(centre, basis, within, len(rows))
     return _Adapted(model, shots)
 
 
@@ -255,20 +261,13 @@ def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
     """Combine text, shots and the batch into `(n, C)` logits; a single image gets `auto`'s."""
     if evidence.n < 2 or evidence.n_classes < 2:
         return auto_logits(evidence, learned.model)
-    key = f"auto_adapted {id(learned)}"
-    return evidence.once(key, lambda: (learned, _combined(evidence, learned)))[1]
+    return evidence.once("logits of auto_adapted", lambda: _combined(evidence, learned), of=learned)
 
 
 def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     model = learned.model
     shift = {
-        space: shift_of(
-            scaled(images_in(space, evidence), model.scales[space]),
-            shots.centre,
-            shots.basis,
-            shots.within,
-            shots.count,
-        )
+        space: shift_of(images_in(space, evidence) / model.scales[space], shots)
         for space, shots in learned.shots.items()
     }
     moved = model.logits(evidence, shift)
@@ -276,15 +275,18 @@ def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     return refine(moved, batch, first=moved, keep=1.0, prototypes=0.5, neighbours=0.5)
 
 
-@register(
-    "auto_adapted",
-    needs=_NEEDS,
+_register_adapted = partial(
+    register,
+    needs=NEEDS,
     formula=_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d), fit as auto",
     fit=fit_adapted,
     whole_batch=True,
 )
+
+
+@_register_adapted("auto_adapted")
 def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """Log-odds of the VLM's prediction by `auto`, adapted to the batch that the image came in.
 
@@ -295,16 +297,7 @@ def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     return ScoreResult(prediction, log_odds(adapted_logits(evidence, learned), prediction))
 
 
-@register(
-    "auto_adapted_star",
-    needs=_NEEDS,
-    formula=_FORMULA,
-    source="this project; docs/research/auto.md",
-    complexity="O(n^2 d), fit as auto",
-    corrects=True,
-    fit=fit_adapted,
-    whole_batch=True,
-)
+@_register_adapted("auto_adapted_star", corrects=True)
 def auto_adapted_star(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """As `auto_adapted`, but the prediction is the class that text, shots and batch favour."""
     logits = adapted_logits(evidence, learned)
@@ -356,14 +349,16 @@ def _combined_unlabelled(evidence: Evidence) -> NDArray[np.float64]:
     )
 
 
-@register(
-    "auto_unlabelled",
+_register_unlabelled = partial(
+    register,
     needs=("logits", "features"),
-    formula=_UNLABELLED_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d)",
     whole_batch=True,
 )
+
+
+@_register_unlabelled("auto_unlabelled", formula=_UNLABELLED_FORMULA)
 def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     """Log-odds of the VLM's prediction, verified against the batch's own images; no shots.
 
@@ -373,14 +368,10 @@ def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     return ScoreResult(prediction, log_odds(unlabelled_logits(evidence), prediction))
 
 
-@register(
+@_register_unlabelled(
     "auto_unlabelled_star",
-    needs=("logits", "features"),
     formula=_UNLABELLED_FORMULA.replace("yhat", "the best class"),
-    source="this project; docs/research/auto.md",
-    complexity="O(n^2 d)",
     corrects=True,
-    whole_batch=True,
 )
 def auto_unlabelled_star(evidence: Evidence) -> ScoreResult:
     """As `auto_unlabelled`, but the prediction is the class that the batch favours."""

@@ -3,5 +3,3 @@
 Nothing here is imported before `trustvlm serve` runs; FastAPI and uvicorn come with the extra
 `serve`.
 """
-
-from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -118,6 +119,7 @@ class AccessMiddleware:
 # Request bodies: limited in size, in time, and in what all of them hold together.
 
 
+@dataclass(eq=False)
 class BodyLimitMiddleware:
     """ASGI middleware that reads a body whole before anyone looks at it, or refuses it.
 
@@ -135,21 +137,13 @@ class BodyLimitMiddleware:
         Called with the kind of every refusal.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        max_bytes: int,
-        max_total: int,
-        seconds: float,
-        failed: Callable[[str], None],
-    ) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.max_total = max_total
-        self.seconds = seconds
-        self.failed = failed
-        self.held = 0
+    app: ASGIApp
+    _: KW_ONLY
+    max_bytes: int
+    max_total: int
+    seconds: float
+    failed: Callable[[str], None]
+    held: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -326,6 +320,7 @@ _HEADERS = {
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 
+@dataclass(eq=False)
 class MetricsMiddleware:
     """ASGI middleware around everything else.
 
@@ -337,9 +332,8 @@ class MetricsMiddleware:
         Where it is counted and logged.
     """
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
-        self.app = app
-        self.context = context
+    app: ASGIApp
+    context: Context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

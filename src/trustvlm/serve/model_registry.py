@@ -141,7 +141,7 @@ class ModelRegistry:
 
     def _batcher(self, name: str) -> Batcher[InMemoryImage, UploadResult]:
         def compute(requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
-            self._telemetry.batch(sum(map(len, requests)))
+            self._telemetry.batches.observe(sum(map(len, requests)))
             # Looked up for each batch: a model that was reloaded answers from the next one on.
             model = self._models[name]
             results = model.judge(requests)

@@ -22,16 +22,10 @@ from starlette.exceptions import HTTPException
 from trustvlm.images import InMemoryImage
 from trustvlm.pipeline.verdict import error_verdict
 from trustvlm.serialization import first_invalid
+from trustvlm.serve import schemas
 from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.feedback import KeptImage
 from trustvlm.serve.responses import ServiceError, error_responses, out_of_time
-from trustvlm.serve.schemas import (
-    ModelAnswer,
-    PredictAnswer,
-    PredictRequest,
-    VerdictAnswer,
-    predict_body,
-)
 from trustvlm.serve.served_model import UploadResult
 
 # From the body of a request to images: multipart files, or JSON with base64.
@@ -126,7 +120,7 @@ async def _from_form(request: Request, max_images: int) -> list[Upload]:
 
 def _from_json(body: bytes) -> list[Upload]:
     try:
-        parsed = PredictRequest.model_validate_json(body)
+        parsed = schemas.PredictRequest.model_validate_json(body)
     except ValidationError as error:
         field, fault = first_invalid(error)
         where = f" at {field}" if field else ""
@@ -153,9 +147,9 @@ ModelName = Annotated[
 
 @router.post(
     "/v1/predict",
-    response_model=PredictAnswer,
+    response_model=schemas.PredictAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
-    openapi_extra={"requestBody": predict_body()},
+    openapi_extra={"requestBody": schemas.predict_body()},
 )
 async def predict(
     request: Request,
@@ -178,7 +172,9 @@ async def predict(
     return {"model": name, "verdicts": verdicts}
 
 
-@router.get("/v1/model", response_model=ModelAnswer, responses=error_responses(401, 404, 422))
+@router.get(
+    "/v1/model", response_model=schemas.ModelAnswer, responses=error_responses(401, 404, 422)
+)
 async def model_facts(request: Request, model: ModelName = None) -> dict[str, Any]:
     """Describe a model: its classes, encoders, and what its decisions rest on."""
     return context_of(request).models[model].describe()
@@ -227,7 +223,7 @@ def verdict_answer(result: UploadResult, *, explain: bool = False) -> dict[str, 
         for role, label in (("label", verdict.label), ("runner_up", verdict.runner_up)):
             if label in result.nearest:
                 answer[f"{role}_example"] = asdict(result.nearest[label])
-    return VerdictAnswer.model_validate(answer).model_dump()
+    return schemas.VerdictAnswer.model_validate(answer).model_dump()
 
 
 def _keep(
@@ -271,7 +267,7 @@ async def ready(request: Request) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     context = context_of(request)
-    context.telemetry.waiting(context.models.waiting)
+    context.telemetry.waiting.set(context.models.waiting)
     return Response(context.telemetry.exposition(), media_type="text/plain; version=0.0.4")
 
 

@@ -12,20 +12,11 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from trustvlm import metrics
 from trustvlm.exceptions import TrustVLMError
 from trustvlm.pipeline.state import Calibration
+from trustvlm.serve import schemas
 from trustvlm.serve.context import Context, context_of
 from trustvlm.serve.feedback import Answer, answers_csv
 from trustvlm.serve.predictions import ModelName
 from trustvlm.serve.responses import ServiceError, error_responses
-from trustvlm.serve.schemas import (
-    DIGEST,
-    CurveAnswer,
-    FeedbackAnswer,
-    FeedbackRequest,
-    ForgottenAnswer,
-    ModelAnswer,
-    QueueAnswer,
-    UndoAnswer,
-)
 from trustvlm.serve.served_model import ServedModel, preview
 
 _MOST_POINTS = 400
@@ -82,10 +73,10 @@ _JPEG: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     "/v1/feedback",
-    response_model=FeedbackAnswer,
+    response_model=schemas.FeedbackAnswer,
     responses=error_responses(400, 401, 403, 404, 408, 409, 413, 422, 429),
 )
-async def answer_image(context: Service, said: FeedbackRequest) -> dict[str, Any]:
+async def answer_image(context: Service, said: schemas.FeedbackRequest) -> dict[str, Any]:
     """Store what a person says about a verdict; it is on disk before this answers.
 
     Of several answers on an image the last one counts; `earlier` says which one counted before, and
@@ -113,7 +104,7 @@ async def answer_image(context: Service, said: FeedbackRequest) -> dict[str, Any
 
 @router.delete(
     "/v1/feedback/{number}",
-    response_model=UndoAnswer,
+    response_model=schemas.UndoAnswer,
     responses=error_responses(401, 403, 404, 422),
 )
 async def undo(context: Service, number: Annotated[int, Path(ge=1, le=2**53)]) -> dict[str, int]:
@@ -142,7 +133,9 @@ async def export(context: Service, model: ModelName = None) -> Response:
     )
 
 
-@router.get("/v1/queue", response_model=QueueAnswer, responses=error_responses(401, 404, 422))
+@router.get(
+    "/v1/queue", response_model=schemas.QueueAnswer, responses=error_responses(401, 404, 422)
+)
 async def queue(
     context: Service,
     model: ModelName = None,
@@ -175,7 +168,7 @@ async def queue(
 )
 async def picture(
     context: Service,
-    image: Annotated[str, Path(pattern=DIGEST)],
+    image: Annotated[str, Path(pattern=schemas.DIGEST)],
     model: ModelName = None,
     side: Side = 512,
 ) -> Response:
@@ -190,11 +183,11 @@ async def picture(
 
 @router.delete(
     "/v1/images/{image}",
-    response_model=ForgottenAnswer,
+    response_model=schemas.ForgottenAnswer,
     responses=error_responses(401, 403, 404, 422),
 )
 async def forget(
-    context: Service, image: Annotated[str, Path(pattern=DIGEST)], model: ModelName = None
+    context: Service, image: Annotated[str, Path(pattern=schemas.DIGEST)], model: ModelName = None
 ) -> dict[str, str]:
     """Remove a kept image; answers on it stay, without it."""
     name = context.models[model].name
@@ -220,7 +213,7 @@ async def example(
 
 
 @router.get(
-    "/v1/curve", response_model=CurveAnswer | None, responses=error_responses(401, 404, 422)
+    "/v1/curve", response_model=schemas.CurveAnswer | None, responses=error_responses(401, 404, 422)
 )
 async def curve(context: Service, model: ModelName = None) -> dict[str, Any] | None:
     """Return risk and coverage on the calibration images; null if there is no calibration."""
@@ -229,7 +222,7 @@ async def curve(context: Service, model: ModelName = None) -> dict[str, Any] | N
 
 @router.post(
     "/v1/reload",
-    response_model=ModelAnswer,
+    response_model=schemas.ModelAnswer,
     responses=error_responses(401, 403, 404, 408, 409, 413, 422, 429),
 )
 async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
@@ -247,7 +240,7 @@ async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
     return fresh.describe()
 
 
-def _label(said: FeedbackRequest, predicted: str) -> str:
+def _label(said: schemas.FeedbackRequest, predicted: str) -> str:
     if said.action == "skip":
         return ""
     if said.action == "correct":

@@ -56,7 +56,7 @@ class RecentEmbeddings(EmbeddingStore):
     """
 
     def __init__(self, capacity: int) -> None:
-        super()._use(None)
+        super().__init__(":memory:")
         self._capacity = capacity
         self._vectors: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
         self._turn = threading.Lock()

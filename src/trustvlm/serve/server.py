@@ -11,23 +11,16 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from trustvlm._version import __version__
 from trustvlm.serialization import first_invalid
-from trustvlm.serve import predictions, review
+from trustvlm.serve import middleware, predictions, review
 from trustvlm.serve.context import Context
 from trustvlm.serve.feedback import FeedbackStore
-from trustvlm.serve.middleware import (
-    AccessMiddleware,
-    BodyLimitMiddleware,
-    MetricsMiddleware,
-    bounded_connections,
-)
 from trustvlm.serve.model_registry import ModelRegistry, models_by_name
 from trustvlm.serve.responses import ServiceError, error_body
 from trustvlm.serve.settings import Keys, Settings, read_keys
@@ -71,13 +64,13 @@ def create_app(context: Context) -> FastAPI:
     app.include_router(predictions.health_router, tags=["operation"])
     _answer_errors(app, context)
     app.add_middleware(
-        BodyLimitMiddleware,
+        middleware.BodyLimitMiddleware,
         max_bytes=context.settings.max_body_mib * 2**20,
         max_total=context.settings.max_bodies_mib * 2**20,
         seconds=context.settings.body_seconds,
         failed=context.telemetry.failed,
     )
-    app.add_middleware(AccessMiddleware, context=context)
+    app.add_middleware(middleware.AccessMiddleware, context=context)
     if context.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -85,7 +78,7 @@ def create_app(context: Context) -> FastAPI:
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "Content-Type"],
         )
-    app.add_middleware(MetricsMiddleware, context=context)
+    app.add_middleware(middleware.MetricsMiddleware, context=context)
     return app
 
 
@@ -176,7 +169,7 @@ def run(models: Sequence[Path], settings: Settings) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(context),
-            http=bounded_connections(
+            http=middleware.bounded_connections(
                 head_seconds=settings.head_seconds,
                 max_connections=settings.max_connections,
                 failed=context.telemetry.failed,

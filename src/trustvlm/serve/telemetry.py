@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -50,6 +51,15 @@ _CONFIDENCES = tuple(round(0.1 * i, 1) for i in range(21))
 class Telemetry:
     """Counters, histograms and gauges of one service, in a registry of its own.
 
+    Attributes
+    ----------
+    registry
+        Holds all of them.
+    batches
+        Histogram of the images in a batch.
+    waiting
+        Gauge of the images that wait for the model.
+
     Examples
     --------
     >>> telemetry = Telemetry()
@@ -59,53 +69,38 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "trustvlm_requests", "Requests.", ["method", "route", "status"], registry=registry
-        )
-        self._latency = Histogram(
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._requests = counter("trustvlm_requests", "Requests.", ["method", "route", "status"])
+        self._latency = histogram(
             "trustvlm_request_seconds",
             "Time from the first byte to the answer.",
             ["route"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self._batches = Histogram(
-            "trustvlm_batch_images", "Images in a batch.", buckets=_SIZES, registry=registry
+        self.batches = histogram("trustvlm_batch_images", "Images in a batch.", buckets=_SIZES)
+        self._decisions = counter(
+            "trustvlm_decisions", "Verdicts by decision.", ["model", "decision"]
         )
-        self._decisions = Counter(
-            "trustvlm_decisions", "Verdicts by decision.", ["model", "decision"], registry=registry
+        self._accepted = gauge(
+            "trustvlm_accept_share", "Share of usable images that were accepted.", ["model"]
         )
-        self._accepted = Gauge(
-            "trustvlm_accept_share",
-            "Share of usable images that were accepted.",
-            ["model"],
-            registry=registry,
+        self._confidence = histogram(
+            "trustvlm_confidence", "Confidence of the verdicts.", ["model"], buckets=_CONFIDENCES
         )
-        self._confidence = Histogram(
-            "trustvlm_confidence",
-            "Confidence of the verdicts.",
-            ["model"],
-            buckets=_CONFIDENCES,
-            registry=registry,
-        )
-        self._errors = Counter(
-            "trustvlm_errors", "Failed requests and images, by kind.", ["kind"], registry=registry
-        )
-        self._waiting = Gauge(
-            "trustvlm_waiting_images", "Images that wait for the model.", registry=registry
-        )
-        self._drifted = Gauge(
+        self._errors = counter("trustvlm_errors", "Failed requests and images, by kind.", ["kind"])
+        self.waiting = gauge("trustvlm_waiting_images", "Images that wait for the model.")
+        self._drifted = gauge(
             "trustvlm_drifted",
             "1 once incoming images no longer resemble the calibration; it stays.",
             ["model"],
-            registry=registry,
         )
-        self._drift = Gauge(
+        self._drift = gauge(
             "trustvlm_drift_evidence",
             "Base-10 logarithm of the odds against there being no drift.",
             ["model", "stream"],
-            registry=registry,
         )
         self._counts: dict[str, dict[str, int]] = {}
 
@@ -114,17 +109,9 @@ class Telemetry:
         self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
-    def batch(self, images: int) -> None:
-        """Count one batch."""
-        self._batches.observe(images)
-
     def failed(self, kind: str) -> None:
         """Count one failure."""
         self._errors.labels(kind).inc()
-
-    def waiting(self, images: int) -> None:
-        """Note how many images wait."""
-        self._waiting.set(images)
 
     def results(self, model: str, results: Sequence[UploadResult]) -> None:
         """Count verdicts."""

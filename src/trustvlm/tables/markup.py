@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from trustvlm.tables.table import UNDEFINED, Cell, Head, Line, Table
+from trustvlm.tables.table import Cell, Head, Line, Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,18 @@ class Dialect:
         """Write the label of a line."""
         return self.escape(line.label) + (self.dagger if line.dagger else "")
 
-    def cell(self, cell: Cell, _head: Head, /) -> str:
-        """Write one cell of a column."""
+    def cell(self, cell: Cell) -> str:
+        """Write one cell."""
         shown = self.marks.get(cell.mark, "{}").format(self.escape(cell.text))
         return f"{shown} {self.aside.format(self.escape(cell.aside))}" if cell.aside else shown
-
-    def row(self, cells: list[str], _line: Line | None = None, /) -> str:
-        """Write the row of a line, or the row of the heads."""
-        return self.join(cells)
 
 
 def written(table: Table, dialect: Dialect) -> tuple[str, list[str]]:
     """Return the row of the heads, and those of the lines."""
-    lines = []
-    for line in table.lines:
-        cells = map(dialect.cell, line.cells, table.heads[1:])
-        lines.append(dialect.row([dialect.label(line), *cells], line))
-    return dialect.row([dialect.head(head) for head in table.heads]), lines
+    lines = [
+        dialect.join([dialect.label(line), *map(dialect.cell, line.cells)]) for line in table.lines
+    ]
+    return dialect.join([dialect.head(head) for head in table.heads]), lines
 
 
 def alignment(table: Table, left: str, right: str) -> list[str]:
@@ -283,8 +282,20 @@ _LATEX = Dialect(
 
 # Tables as HTML, for the page: sortable, with the classes of the report's style sheet.
 
-# Lines above which a table scrolls within itself.
-_LONG = 40
+
+@cache
+def environment_of(package: str) -> Environment:
+    """Return what fills the HTML templates of a package: data is escaped, gaps are errors."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def render_html(table: Table) -> Markup:
@@ -299,75 +310,6 @@ def render_html(table: Table) -> Markup:
     >>> "<b>" in html, '<td class="number best" data-value="1">1.00' in html
     (False, True)
     """
-    first, *others = table.heads
-    heads, lines = written(replace(table, heads=(replace(first, text=True), *others)), _HTML)
-    return Markup(
-        '<p class="caption">{caption}</p>\n'
-        '<div class="{scroll}" role="region" aria-label="{title}" tabindex="0">\n'
-        '<table class="sortable">\n'
-        '<caption class="unseen">{title}. The column headers are buttons that sort the rows.'
-        "</caption>\n"
-        "<thead>\n{heads}\n</thead>\n<tbody>\n{lines}\n</tbody>\n</table>\n</div>"
-    ).format(
-        caption=table.caption_with("★", "underlined"),
-        scroll="scroll tall" if len(table.lines) > _LONG else "scroll",
-        title=table.title,
-        heads=heads,
-        lines=Markup("\n").join(lines),
-    )
-
-
-class _Html(Dialect):
-    def head(self, head: Head) -> str:
-        unit = Markup(' <span class="unit">{}</span>').format(head.unit) if head.unit else ""
-        return Markup(
-            '<th scope="col" aria-sort="none" data-first="{}"{}>'
-            '<button type="button">{}{}</button></th>'
-        ).format(
-            "descending" if head.falling else "ascending",
-            Markup("") if head.text else Markup(' class="number"'),
-            head.title,
-            unit,
-        )
-
-    def label(self, line: Line) -> str:
-        return Markup('<th scope="row" data-value="{}">{}{}</th>').format(
-            line.label,
-            # Long names may break after an underscore.
-            escape(line.label).replace("_", Markup("_<wbr>")),
-            self.dagger if line.dagger else "",
-        )
-
-    def cell(self, cell: Cell, head: Head, /) -> str:
-        lacking = isinstance(cell.value, float) and math.isnan(cell.value)
-        # More digits than anyone sorts by would be half of the page.
-        number = isinstance(cell.value, float)
-        value = "" if lacking else f"{cell.value:.7g}" if number else cell.value
-        if head.text:
-            return Markup('<td class="name" data-value="{}">{}</td>').format(value, cell.text)
-        if lacking and cell.text == UNDEFINED:
-            return Markup(
-                '<td class="number undefined" data-value=""><span aria-hidden="true">–</span>'
-                '<span class="unseen">undefined</span></td>'
-            )
-        word = {"best": "best", "second": "second best"}.get(cell.mark)
-        return Markup('<td class="{}" data-value="{}">{}{}{}</td>').format(
-            " ".join(filter(None, ("number", cell.mark, "undefined" if lacking else ""))),
-            value,
-            self.marks.get(cell.mark, Markup("{}")).format(cell.text),
-            self.aside.format(cell.aside) if cell.aside else "",
-            Markup('<span class="unseen"> ({})</span>').format(word) if word else "",
-        )
-
-    def row(self, cells: list[str], line: Line | None = None, /) -> str:
-        own = Markup(' class="own"') if line and line.own else ""
-        return Markup("<tr{}>{}</tr>").format(own, self.join(cells))
-
-
-_HTML = _Html(
-    escape,
-    {"second": Markup("<span>{}</span>")},
-    aside=Markup(' <span class="unit">{}</span>'),
-    dagger=Markup('<sup title="may change the predicted label">†</sup>'),
-    join=Markup("").join,
-)
+    template = environment_of("trustvlm.tables").get_template("table.html.j2")
+    # The template escapes everything that is not its own.
+    return Markup(template.render(table=table).removesuffix("\n"))  # noqa: S704

@@ -18,11 +18,6 @@ class MetricColumn(MetricInfo):
     """How tables show one metric."""
 
     @property
-    def key(self) -> str:
-        """Its name, by which rows and analyses hold it."""
-        return self.name
-
-    @property
     def sign(self) -> str:
         """The unit it is shown in, with the sign of multiplication."""
         return self.unit.replace("x", "×")
@@ -62,6 +57,11 @@ def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> st
     ('59.13', 'undefined')
     """
     return f"{value:.{digits}f}" if math.isfinite(value) else undefined
+
+
+def narrow_cells(evaluation: Evaluation) -> list[str]:
+    """Write the metrics of `NARROW_COLUMNS`, in the shown units; "-" where one is undefined."""
+    return [number(column.value(evaluation), undefined="-") for column in NARROW_COLUMNS]
 
 
 def by_aurc(metrics: Mapping[str, Evaluation]) -> list[str]:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from trustvlm.benchmark.analysis import coverage_gains
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import modality_figure, modality_labels
-from trustvlm.benchmark.heat_maps import encoder_figure, matrix_table, sensitivity_figure
-from trustvlm.benchmark.report_sections import ReportSection
-from trustvlm.benchmark.results import Row, Setting, value_of
+from trustvlm.benchmark.heat_maps import heat_map, matrix_table
+from trustvlm.benchmark.results import Row, Setting
 from trustvlm.benchmark.score_tables import metric_table
-from trustvlm.benchmark.statistics import spread
+from trustvlm.benchmark.statistics import NOTHING, spreads_by
 from trustvlm.benchmark.studies.study import (
     ComparisonStudy,
+    ReportSection,
     Study,
     StudySettings,
     metrics_of,
@@ -105,8 +105,16 @@ class EncodersStudy(ComparisonStudy):
             )
         return self.section(
             [
-                encoder_figure(of_score, settings.metric, convention=settings.convention)
-                for of_score in by_score.values()
+                heat_map(
+                    of_score,
+                    settings.metric,
+                    keys=("vlm", "vision"),
+                    words=("predicting model", "verifying encoder"),
+                    name=f"encoders-{slug(settings.metric)}-{slug(score)}",
+                    title=f"{column.title} by model and encoder",
+                    convention=settings.convention,
+                )
+                for score, of_score in by_score.items()
             ],
             [
                 matrix_table(
@@ -181,10 +189,14 @@ class SensitivityStudy(Study):
         plain, star = ([row for row in rows if row["score"] == score] for score in self.scores)
         defaults = get("trustvlm_star").parameters
         common: dict[str, Any] = {"convention": settings.convention, "caution": _CAUTION}
-        heat_map = sensitivity_figure(
+        figure = heat_map(
             star,
             metric,
-            chosen=(defaults["weight"], defaults["temperature"]),
+            keys=("weight", "temperature"),
+            words=("weight r of the visual term", "temperature T of the prototypes"),
+            name=f"sensitivity-{slug(metric)}",
+            title=f"{column.title} by weight and temperature",
+            framed=(defaults["weight"], defaults["temperature"]),
             banner=BANNER,
             convention=settings.convention,
         )
@@ -207,7 +219,7 @@ class SensitivityStudy(Study):
             **common,
         )
         return self.section(
-            [heat_map, _weight_figure(rows, settings)],
+            [figure, _weight_figure(rows, settings)],
             folded=[star_table, plain_table],
             note=_CAUTION,
         )
@@ -219,13 +231,11 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
     defaults = get("trustvlm_star").parameters
     shown = [row for row in rows if row["temperature"] in (None, defaults["temperature"])]
     weights = sorted({row["weight"] for row in shown})
-    values: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-    for row in shown:
-        values[row["dataset"], row["score"], row["weight"]].append(value_of(row, metric))
+    spreads = spreads_by(shown, metric, "dataset", "score", "weight")
 
     def curve(dataset: str, score: str) -> Curve:
-        spreads = [spread(values[dataset, score, weight]) for weight in weights]
-        return Curve.of_spreads(range(len(weights)), spreads, column.scale)
+        of_score = [spreads.get((dataset, score, weight), NOTHING) for weight in weights]
+        return Curve.of_spreads(range(len(weights)), of_score, column.scale)
 
     return small_multiples(
         [
@@ -234,7 +244,7 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
         ],
         name=f"sensitivity-weight-{slug(metric)}",
         title=f"{column.title} by weight, on TEST images",
-        caption=f"{BANNER}. {capitalised(describe_unit(column))}, against the weight r of the "
+        caption=f"{BANNER}. {describe_unit(column)}, against the weight r of the "
         f"visual term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the "
         f"default, r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
         f"{describe_basis(shown, settings.convention)} Band: one standard deviation over the draws "
@@ -314,13 +324,11 @@ class GainStudy(Study):
         """Draw the gain against the coverage on each data set."""
         others = list(dict.fromkeys(str(row["other"]) for row in rows))
         datasets = list(dict.fromkeys(str(row["dataset"]) for row in rows))
-        gains: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-        for row in rows:
-            gains[row["dataset"], row["other"], row["coverage"]].append(float(row["gain"]))
+        gains = spreads_by(rows, "gain", "dataset", "other", "coverage")
 
         def curve(dataset: str, other: str) -> Curve:
-            spreads = [spread(gains[dataset, other, coverage]) for coverage in COVERAGES]
-            return Curve.of_spreads([100 * coverage for coverage in COVERAGES], spreads, 100)
+            of_pair = [gains.get((dataset, other, coverage), NOTHING) for coverage in COVERAGES]
+            return Curve.of_spreads([100 * coverage for coverage in COVERAGES], of_pair, 100)
 
         figure = small_multiples(
             [Panel(d, {f"over {other}": curve(d, other) for other in others}) for d in datasets],

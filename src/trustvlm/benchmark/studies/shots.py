@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.benchmark.analysis import accepted
-from trustvlm.benchmark.captions import capitalised, describe_basis
+from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import shots_figure
-from trustvlm.benchmark.heat_maps import matrix_table, shift_figure
-from trustvlm.benchmark.report_sections import ReportSection
+from trustvlm.benchmark.heat_maps import heat_map, matrix_table
 from trustvlm.benchmark.results import Row, value_of
-from trustvlm.benchmark.run import evaluate_quietly, values_of
+from trustvlm.benchmark.run import metric_values
 from trustvlm.benchmark.score_tables import shots_table
-from trustvlm.benchmark.statistics import NOTHING, spread
+from trustvlm.benchmark.statistics import NOTHING, spread_over_draws
 from trustvlm.benchmark.studies.study import (
     ComparisonStudy,
+    ReportSection,
     Study,
     StudySettings,
     metrics_of,
@@ -157,7 +157,7 @@ class MissingStudy(Study):
             scale=column.scale,
             name=f"missing-{slug(settings.metric)}",
             title=f"{column.title} when classes lack shots",
-            says=capitalised(describe_unit(column)),
+            says=describe_unit(column),
             y_label=label_axis(column),
         )
         accepted_figure = _missing_figure(
@@ -186,7 +186,7 @@ def _by_group(
         yield {
             "group": group,
             "accepted": float(taken[members].mean()) if members.any() else None,
-            **values_of(evaluate_quietly(confidence[members], right[members], convention)),
+            **metric_values(confidence[members], right[members], convention),
         }
 
 
@@ -241,7 +241,7 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
     return Table(
         name=f"missing-{slug(settings.metric)}",
         title=f"{column.title}, and who is accepted, when classes lack shots",
-        caption=f"{capitalised(describe_unit(column))}, and the share of a group's images that are "
+        caption=f"{describe_unit(column)}, and the share of a group's images that are "
         f"among the {100 * _COVERAGE:g} % of all images that a score trusts most, by whether the "
         f"true class of an image has shots. {describe_basis(rows, settings.convention)} Means over "
         "data sets ± standard deviation over draws.",
@@ -271,18 +271,13 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
 
 def _means(rows: Sequence[Row], key: str) -> dict[tuple[str, float, str], Spread]:
     """Average over the data sets that have a value, then over draws."""
-    values: dict[tuple[str, float, str], dict[int, list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    values: dict[tuple[str, float, str], list[tuple[int, float]]] = defaultdict(list)
     for row in rows:
         value = value_of(row, key)
         if not math.isnan(value):
             cell = str(row["score"]), float(row["missing"]), str(row["group"])
-            values[cell][int(row["draw"])].append(value)
-    return {
-        cell: spread([float(np.mean(of_draw)) for of_draw in by_draw.values()])
-        for cell, by_draw in values.items()
-    }
+            values[cell].append((int(row["draw"]), value))
+    return {cell: spread_over_draws(of_cell) for cell, of_cell in values.items()}
 
 
 # Shots of one domain, test images of another.
@@ -374,17 +369,25 @@ class ShiftStudy(Study):
                 if not any(row["score"] == score for row in shown):
                     continue
                 common: dict[str, Any] = {
+                    "keys": ("support", "dataset"),
+                    "words": ("shots from", "tested on"),
                     "name": f"shift-{slug(settings.metric)}-{slug(domain)}-{slug(score)}",
                     "of": f"{score}, and msp where there are no shots",
                     "convention": settings.convention,
                 }
-                figures.append(shift_figure(shown, settings.metric, **common))
+                figures.append(
+                    heat_map(
+                        shown,
+                        settings.metric,
+                        title=f"{column.title} with shots of another domain",
+                        shade_columns=True,
+                        **common,
+                    )
+                )
                 tables.append(
                     matrix_table(
                         shown,
                         settings.metric,
-                        keys=("support", "dataset"),
-                        words=("shots from", "tested on"),
                         title=f"{column.title} of {score} on {domain}, shots of each domain",
                         **common,
                     )

@@ -16,27 +16,36 @@ from typing import Any, ClassVar
 
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
-from trustvlm.benchmark.report_sections import ReportSection
 from trustvlm.benchmark.results import (
     Results,
     Row,
     Setting,
-    cell_file,
     read_cell,
     setting_of,
     write_cell,
 )
 from trustvlm.benchmark.run import (
     Measurement,
-    evaluate_quietly,
     measure_draw,
+    metric_values,
     usable_scores,
-    values_of,
 )
 from trustvlm.plots.figure import Figure
-from trustvlm.scores import Evidence, PreparedScore, ScoreResult, get, names, prepare
+from trustvlm.scores import Evidence, PreparedScore, ScoreResult, prepare
 from trustvlm.tables.table import Table
 from trustvlm.text import join_names
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """Figures and tables under one heading; `folded` tables are shown on demand."""
+
+    name: str
+    title: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,16 +173,7 @@ class ComparisonStudy(Study):
         return [
             {**cell.row_with_settings(), **encoded.about}
             for point in product(shots, range(settings.draws))
-            for cell in measure_draw(
-                encoded.support,
-                encoded.tests,
-                usable,
-                *point,
-                encoded.draws[point],
-                settings.convention,
-                encoded.tuning,
-                fixed,
-            )
+            for cell in measure_draw(encoded, usable, *point, settings.convention, fixed)
         ]
 
     def analyse(self, rows: Sequence[Row], settings: StudySettings) -> Analysis:
@@ -195,9 +195,7 @@ def prepared_scores(
 
 def metrics_of(result: ScoreResult, test: ArraySet, convention: str) -> dict[str, Any]:
     """Return the metrics of a score on a test set, as a row has them."""
-    return values_of(
-        evaluate_quietly(result.confidence, result.prediction == test.labels, convention)
-    )
+    return metric_values(result.confidence, result.prediction == test.labels, convention)
 
 
 @dataclass
@@ -234,15 +232,14 @@ class StudyRunner:
     def _measure(self, study: Study, encoded: EncodedDataset) -> list[dict[str, Any]]:
         if self.folder is None:
             return study.measure(encoded, self.settings)
-        content = {
-            **encoded.identity,
-            "study": study.name,
-            "varied": study.varied,
-            "shots": self.settings.shots,
-            "draws": self.settings.draws,
-            "scores": {name: get(name).formula for name in self.settings.scores or names()},
-        }
-        file = cell_file(self.folder, content)
+        file = encoded.cell_file(
+            self.folder,
+            self.settings.scores,
+            study=study.name,
+            varied=study.varied,
+            shots=self.settings.shots,
+            draws=self.settings.draws,
+        )
         if not file.is_file():
             write_cell(file, study.measure(encoded, self.settings))
         rows: list[dict[str, Any]] = read_cell(file)
@@ -250,11 +247,11 @@ class StudyRunner:
 
     def sections(self, setting: Setting) -> list[ReportSection]:
         """Return the sections of the studies for one pair of models."""
-        rows_of = {
-            study: [row for row in rows if setting_of(row) == setting]
+        return [
+            study.show(of_setting, self.settings)
             for study, rows in self._measured(across=False)
-        }
-        return [study.show(rows, self.settings) for study, rows in rows_of.items() if rows]
+            if (of_setting := [row for row in rows if setting_of(row) == setting])
+        ]
 
     def general(self) -> list[ReportSection]:
         """Return the sections of the studies across models; one pair of models is no comparison."""

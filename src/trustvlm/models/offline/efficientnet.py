@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,17 +84,18 @@ class Architecture:
 
     def blocks(self) -> list[Block]:
         """Return the blocks from the stem to the head."""
-        return list(self._blocks())
-
-    def _blocks(self) -> Iterator[Block]:
+        blocks = []
         inputs = STEM_CHANNELS
         for index, (expansion, channels, repeats, stride, kernel) in enumerate(_STAGES):
             outputs = self._channels(channels)
             if 0 < index < len(_STAGES) - 1:
                 repeats = math.ceil(repeats * self.depth)
             for repeat in range(repeats):
-                yield Block(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1)
+                blocks.append(
+                    Block(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1)
+                )
                 inputs = outputs
+        return blocks
 
     def _channels(self, channels: int) -> int:
         scaled = channels * self.width

