@@ -33,6 +33,7 @@ from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
 from trustvlm.pipeline.verdict import Verdicts, failures_of
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
 from trustvlm.serialization import nan_to_null
+from trustvlm.text import exact_number, number_beside
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class NearCopies:
         if not self.pairs:
             return ""
         n = len(self.pairs)
-        first = "; ".join(f"{c.path} and {c.shot} ({c.cosine:.3f})" for c in self.pairs[:most])
+        first = "; ".join(
+            f"{c.path} and {c.shot} ({number_beside(c.cosine, self.threshold, '.3f')})"
+            for c in self.pairs[:most]
+        )
         more = "; ..." if n > most else ""
         return (
             f"{n} {'image is' if n == 1 else 'images are'} nearly the same as an example image "
-            f"(cosine {self.threshold:.3f} or more), which flatters every figure if they are "
-            f"copies: {first}{more}"
+            f"(cosine {exact_number(self.threshold)} or more), which flatters every figure if they "
+            f"are copies: {first}{more}"
         )
 
 

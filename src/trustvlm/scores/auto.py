@@ -148,6 +148,7 @@ def _fitted(evidence: Evidence) -> AutoModel:
     formula=_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    log_odds=True,
     fit=fit_auto,
 )
 def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
@@ -169,6 +170,7 @@ def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     source="this project; docs/research/auto.md",
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
     corrects=True,
+    log_odds=True,
     fit=fit_auto,
 )
 def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:

@@ -284,6 +284,7 @@ def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     complexity="O(n^2 d), fit as auto",
     fit=fit_adapted,
     whole_batch=True,
+    log_odds=True,
 )
 def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """Log-odds of the VLM's prediction by `auto`, adapted to the batch that the image came in.
@@ -304,6 +305,7 @@ def auto_adapted(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     corrects=True,
     fit=fit_adapted,
     whole_batch=True,
+    log_odds=True,
 )
 def auto_adapted_star(evidence: Evidence, learned: _Adapted) -> ScoreResult:
     """As `auto_adapted`, but the prediction is the class that text, shots and batch favour."""
@@ -363,6 +365,7 @@ def _combined_unlabelled(evidence: Evidence) -> NDArray[np.float64]:
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d)",
     whole_batch=True,
+    log_odds=True,
 )
 def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     """Log-odds of the VLM's prediction, verified against the batch's own images; no shots.
@@ -381,6 +384,7 @@ def auto_unlabelled(evidence: Evidence) -> ScoreResult:
     complexity="O(n^2 d)",
     corrects=True,
     whole_batch=True,
+    log_odds=True,
 )
 def auto_unlabelled_star(evidence: Evidence) -> ScoreResult:
     """As `auto_unlabelled`, but the prediction is the class that the batch favours."""

@@ -81,7 +81,7 @@ class ModelAnswer(BaseModel):
     score: str
     models: dict[str, EncoderAnswer]
     shots: list[int] = Field(description="Example images of each class.")
-    calibrated: bool
+    calibrated: bool = Field(description="Whether any threshold is certified.")
     decision_rule: str
     created_by: str
     created_at: str

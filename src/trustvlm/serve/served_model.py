@@ -319,7 +319,7 @@ class ServedModel:
                 for role, encoder in manifest["models"].items()
             },
             "shots": manifest["shots"]["counts"],
-            "calibrated": self.model.calibration_ is not None,
+            "calibrated": self.model.calibration_ is not None and self.model.calibration_.certified,
             **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 
