@@ -26,8 +26,21 @@ SCORES = ("auto", "auto_star", "trustvlm", "trustvlm_star", "msp", "maxlogit")
 SIZES = (0, 20, 50, 200, 800)
 LEAST = 80  # images that must be left to measure on
 SLOW = {"venn_abers": 10}  # so many times fewer draws
-SLOPE_SDS = (0.1, 0.2, 0.3, 0.5)
-INTERCEPT_SDS = (0.3, 0.5, 0.7, 1.0)
+# Priors to choose among: (share, sd of slope, of intercept), as known and shifted.
+PRIORS = {
+    "0.3, 0.3": (0.3, 0.3, 0.0, 1.0, 1.0),
+    "0.2, 0.5": (0.2, 0.5, 0.0, 1.0, 1.0),
+    "0.3, 0.5": (0.3, 0.5, 0.0, 1.0, 1.0),
+    "0.3, 0.7": (0.3, 0.7, 0.0, 1.0, 1.0),
+    "0.5, 1": (0.5, 1.0, 0.0, 1.0, 1.0),
+    "0.1, 0.1; 0.3, 0.7 (15 %)": (0.1, 0.1, 0.15, 0.3, 0.7),
+    "0.1, 0.1; 0.3, 0.7 (50 %)": (0.1, 0.1, 0.5, 0.3, 0.7),
+    "0.1, 0.1; 0.4, 0.9 (10 %)": (0.1, 0.1, 0.1, 0.4, 0.9),
+    "0.1, 0.1; 0.4, 0.9 (20 %)": (0.1, 0.1, 0.2, 0.4, 0.9),
+    "0.1, 0.1; 0.4, 0.9 (30 %)": (0.1, 0.1, 0.3, 0.4, 0.9),
+    "0.1, 0.2; 0.5, 1 (50 %)": (0.1, 0.2, 0.5, 0.5, 1.0),
+}
+NUMBERS = ("slope_sd", "intercept_sd", "shift_share", "shift_slope_sd", "shift_intercept_sd")
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def measured(case: Case, calibrator: Calibrator, n: int, draws: int) -> NDArray[
 def print_sizes(every: list[Case], draws: int) -> None:
     """Print a table for each score and one of all: log loss and debiased ECE, means of splits."""
     rows: dict[tuple[str, str, int], list[NDArray[np.float64]]] = defaultdict(list)
-    rises = []
+    rises: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for case in every:
         ways = {name: Calibrator(name) for name in CALIBRATORS if name != "logistic"}
         ways = {
@@ -99,7 +112,7 @@ def print_sizes(every: list[Case], draws: int) -> None:
                 for of in (case.score, "all"):
                     rows[of, name, n].append(values)
         without, with_few = (rows[case.score, "logistic", n][-1] for n in (0, 20))
-        rises.append((float(with_few[1] - without[1]), f"{case.score}, {case.data.name}"))
+        rises[case.score].append((float(with_few[1] - without[1]), case.data.name))
     for of in dict.fromkeys(key[0] for key in rows):
         print(f"\n| {of} | " + " | ".join(f"n = {n}" for n in SIZES) + " |")
         print("|---|" + "--:|" * len(SIZES))
@@ -108,33 +121,35 @@ def print_sizes(every: list[Case], draws: int) -> None:
             cells = [f"{loss:.3f} / {error:.3f}" for loss, error in means]
             cells = ["", *cells] if (of, name, 0) not in rows else cells
             print(f"| {name} | " + " | ".join(cells) + " |")
-    mean = np.mean([rise for rise, _ in rises])
-    print(f"\nDebiased ECE with 20 images less without: mean {mean:.4f}, largest ", end="")
-    print("{:.4f} ({})".format(*max(rises)))
+    print("\n| debiased ECE, n = 20 less n = 0 | mean | largest | on |\n|---|--:|--:|---|")
+    for score, values in rises.items():
+        largest, where = max(values)
+        mean = np.mean([rise for rise, _ in values])
+        print(f"| {score} | {mean:.4f} | {largest:.4f} | {where} |")
 
 
 def print_choice(every: list[Case], draws: int) -> None:
-    """Print which standard deviations every set's others would choose, and what that costs."""
-    grid = [(a, b) for a in SLOPE_SDS for b in INTERCEPT_SDS]
+    """Print the log loss of each prior, and which one all sets but one would choose."""
     losses: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for case in every:
-        priors = [replace(case.prior, slope_sd=a, intercept_sd=b) for a, b in grid]
+        numbers = [dict(zip(NUMBERS, values, strict=True)) for values in PRIORS.values()]
+        priors = [replace(case.prior, **fields) for fields in numbers]
         for n in (20, 50):
             if case.data.n >= n + LEAST:
                 row = [measured(case, Calibrator(prior=prior), n, draws)[0] for prior in priors]
                 losses[case.set_name].append(np.array(row))
-    whole = np.mean(np.concatenate(list(losses.values())), axis=0)
-    print("\n| sd of slope | " + " | ".join(f"intercept {b:g}" for b in INTERCEPT_SDS) + " |")
-    print("|---|" + "--:|" * len(INTERCEPT_SDS))
-    for a, row in zip(SLOPE_SDS, whole.reshape(len(SLOPE_SDS), -1), strict=True):
-        print(f"| {a:g} | " + " | ".join(f"{value:.4f}" for value in row) + " |")
-    chosen, total = [], []
+    print("\n| deviations of slope, intercept; shifted (share) | log loss | chosen without |")
+    print("|---|--:|---|")
+    chosen, total = defaultdict(list), []
     for left_out, own in losses.items():
         others = np.concatenate([np.stack(v) for k, v in losses.items() if k != left_out])
         best = int(others.mean(axis=0).argmin())
-        chosen.append(f"{left_out} {grid[best]}")
+        chosen[best].append(left_out)
         total += [row[best] for row in own]
-    print(f"\nChosen without each set: {', '.join(chosen)}: log loss {np.mean(total):.4f}.")
+    whole = np.mean(np.concatenate([np.stack(v) for v in losses.values()]), axis=0)
+    for i, (name, value) in enumerate(zip(PRIORS, whole, strict=True)):
+        print(f"| {name} | {value:.4f} | {', '.join(chosen[i])} |")
+    print(f"\nEach set with the prior that the others choose: {np.mean(total):.4f}.")
 
 
 def main() -> None:

@@ -71,8 +71,8 @@ def exact_number(value: float) -> str:
     >>> exact_number(0.0), exact_number(0.1), exact_number(1 / 3)
     ('0', '0.1', '0.3333333333333333')
     """
-    texts = (f"{value:.{digits}g}" for digits in range(6, 17))
-    return next((text for text in texts if float(text) == value), f"{value:.17g}")
+    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
+    return next((text for text in texts if float(text) == value), "nan")
 
 
 def number_beside(value: float, threshold: float, form: str = ".4g") -> str:
@@ -85,17 +85,14 @@ def number_beside(value: float, threshold: float, form: str = ".4g") -> str:
     >>> number_beside(1.5, 1.2), number_beside(1.20004, 1.2), number_beside(1.19996, 1.2)
     ('1.5', '1.20004', '1.19996')
     """
-    side = (value > threshold) - (value < threshold)
-    text = f"{value:{form}}"
-    written = float(text)
-    if (written > threshold) - (written < threshold) == side:
-        return text
-    more = (f"{value:.{digits}g}" for digits in range(5, 17))
-    sides = ((text, float(text)) for text in more)
-    return next(
-        (text for text, read in sides if (read > threshold) - (read < threshold) == side),
-        f"{value:.17g}",
-    )
+    value, threshold = float(value), float(threshold)
+
+    def side(number: float) -> int:
+        return (number > threshold) - (number < threshold)
+
+    # 17 digits are the number itself.
+    texts = (f"{value:{form}}", *(f"{value:.{digits}g}" for digits in range(5, 18)))
+    return next(text for text in texts if side(float(text)) == side(value))
 
 
 def shortened(text: str, length: int = 120) -> str:

@@ -18,6 +18,7 @@ from trustvlm.embeddings.prefetch import MOST_HANGING
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline.verdict import COLUMNS
 from trustvlm.serve.served_model import ServedModel
+from trustvlm.text import exact_number
 from uploads import png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
@@ -60,6 +61,9 @@ def as_row(verdict):
     for name in COLUMNS:
         value = verdict[name]
         cells[name] = "" if value is None else f"{value:.9g}" if isinstance(value, float) else value
+    if verdict["confidence"] is not None:
+        # It has as many digits as it takes to read the same number.
+        cells["confidence"] = exact_number(verdict["confidence"])
     return cells
 
 
