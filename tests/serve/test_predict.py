@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broken_images import write_broken_images
 from hanging import decoders_that_hang_on
-from pictures import COLOURS
+from pictures import COLOURS, write_class_folders
 from service import client_of, events
 from trustvlm import TrustVLM
 from trustvlm.embeddings.prefetch import MOST_HANGING
@@ -199,6 +199,17 @@ def test_the_model_describes_itself(client, colours):
     assert facts["classes"] == ["blue", "green", "red"]
     assert facts["calibrated"]
     assert client.get("/v1/models").json() == ["colours"]
+
+
+def test_a_model_without_a_certified_threshold_is_not_called_calibrated(colours, tmp_path):
+    model = TrustVLM.load(colours)
+    labelled = write_class_folders(tmp_path / "others", per_class=2, seed=21)
+    path = tmp_path / "nothing.trust"
+    for learn in (lambda: model.calibrate(labelled, risk=0.01), model.calibrate_on_shots):
+        learn().save(path)
+        served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
+        assert served.describe()["calibrated"] is False
+        assert not served.describe()["decision_rule"].startswith("calibrated")
     assert client.get("/v1/model?model=other").status_code == 404
 
 
