@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trustvlm import scores
 from trustvlm.benchmark.dataset import ArraySet, load_arrays
+from trustvlm.decisions import LogisticPrior
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.scores.few_shot import draw_shots
 
@@ -76,6 +77,16 @@ def judged_shots(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> d
             found[name] = Judged(name, result.confidence, right)
         found[file.stem] = found[name]
     return found
+
+
+def priors(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> dict[str, LogisticPrior]:
+    """By test split: what `calibrate` takes to be known of P(correct) without labelled images."""
+    if scores.get(score).log_odds:
+        return {file.stem: LogisticPrior() for file in sorted(root.glob("*__test*.npz"))}
+    return {
+        name: LogisticPrior.of_held_out(held_out.confidence, held_out.correct)
+        for name, held_out in judged_shots(root, score, shots, draw).items()
+    }
 
 
 def _shots(root: Path, file: Path, shots: int, draw: int) -> tuple[ArraySet, NDArray[np.int64]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decision_data import Judged, judged, judged_shots
-from trustvlm import metrics, scores
+from decision_data import Judged, judged, priors
+from trustvlm import metrics
 from trustvlm.decisions import CALIBRATORS, Calibrator, LogisticPrior
 
 SCORES = ("auto", "auto_star", "trustvlm", "trustvlm_star", "msp", "maxlogit")
@@ -59,12 +59,8 @@ class Case:
 
 def cases(root: Path, score: str, shots: int) -> list[Case]:
     """Return every test split of a folder."""
-    splits = judged(root, score, shots)
-    if scores.get(score).log_odds:
-        return [Case(score, data, LogisticPrior()) for data in splits]
-    held_out = judged_shots(root, score, shots)
-    priors = {k: LogisticPrior.of_held_out(v.confidence, v.correct) for k, v in held_out.items()}
-    return [Case(score, data, priors[data.name]) for data in splits]
+    known = priors(root, score, shots)
+    return [Case(score, data, known[data.name]) for data in judged(root, score, shots)]
 
 
 def log_loss(p: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
@@ -133,10 +129,10 @@ def print_choice(every: list[Case], draws: int) -> None:
     losses: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for case in every:
         numbers = [dict(zip(NUMBERS, values, strict=True)) for values in PRIORS.values()]
-        priors = [replace(case.prior, **fields) for fields in numbers]
+        tried = [replace(case.prior, **fields) for fields in numbers]
         for n in (20, 50):
             if case.data.n >= n + LEAST:
-                row = [measured(case, Calibrator(prior=prior), n, draws)[0] for prior in priors]
+                row = [measured(case, Calibrator(prior=prior), n, draws)[0] for prior in tried]
                 losses[case.set_name].append(np.array(row))
     print("\n| deviations of slope, intercept; shifted (share) | log loss | chosen without |")
     print("|---|--:|---|")

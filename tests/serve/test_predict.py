@@ -199,6 +199,7 @@ def test_the_model_describes_itself(client, colours):
     assert facts["classes"] == ["blue", "green", "red"]
     assert facts["calibrated"]
     assert client.get("/v1/models").json() == ["colours"]
+    assert client.get("/v1/model?model=other").status_code == 404
 
 
 def test_a_model_without_a_certified_threshold_is_not_called_calibrated(colours, tmp_path):
@@ -210,7 +211,6 @@ def test_a_model_without_a_certified_threshold_is_not_called_calibrated(colours,
         served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
         assert served.describe()["calibrated"] is False
         assert not served.describe()["decision_rule"].startswith("calibrated")
-    assert client.get("/v1/model?model=other").status_code == 404
 
 
 def test_health_and_readiness(client):
