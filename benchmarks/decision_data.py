@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trustvlm import scores
 from trustvlm.benchmark.dataset import ArraySet, load_arrays
+from trustvlm.decisions import LogisticPrior
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.scores.few_shot import draw_shots
 
@@ -41,11 +42,11 @@ class Judged:
         return float(kept[-1] + 1) / self.n if kept.size else 0.0
 
 
-def judged(root: Path, score: str) -> list[Judged]:
-    """Score every test split of a folder of arrays, with 16 shots a class by the paper's draw."""
+def judged(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> list[Judged]:
+    """Score every test split of a folder of arrays; draw 0 of the shots is the paper's."""
     found = []
     for file in sorted(root.glob("*__test*.npz")):
-        train, chosen = _shots(root, file)
+        train, chosen = _shots(root, file, shots, draw)
         test = load_arrays(file)
         images = train.image_embeddings
         result = scores.compute(
@@ -63,14 +64,14 @@ def judged(root: Path, score: str) -> list[Judged]:
     return found
 
 
-def judged_shots(root: Path, score: str) -> dict[str, Judged]:
+def judged_shots(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> dict[str, Judged]:
     """By test split: its shots, each judged by the others, as `calibrate --from-shots` does."""
     found: dict[str, Judged] = {}
     for file in sorted(root.glob("*__test*.npz")):
         name = file.stem.split("__")[0]
         if name not in found:
-            train, chosen = _shots(root, file)
-            held_out = cross_validate(train.shots(chosen), [score], folds=SHOTS)
+            train, chosen = _shots(root, file, shots, draw)
+            held_out = cross_validate(train.shots(chosen), [score], folds=shots)
             result = held_out.results[score]
             right = result.prediction == held_out.labels
             found[name] = Judged(name, result.confidence, right)
@@ -78,6 +79,16 @@ def judged_shots(root: Path, score: str) -> dict[str, Judged]:
     return found
 
 
-def _shots(root: Path, file: Path) -> tuple[ArraySet, NDArray[np.int64]]:
+def priors(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> dict[str, LogisticPrior]:
+    """By test split: what `calibrate` takes to be known of P(correct) without labelled images."""
+    if scores.get(score).log_odds:
+        return {file.stem: LogisticPrior() for file in sorted(root.glob("*__test*.npz"))}
+    return {
+        name: LogisticPrior.of_held_out(held_out.confidence, held_out.correct)
+        for name, held_out in judged_shots(root, score, shots, draw).items()
+    }
+
+
+def _shots(root: Path, file: Path, shots: int, draw: int) -> tuple[ArraySet, NDArray[np.int64]]:
     train = load_arrays(root / f"{file.stem.split('__')[0]}__train.npz")
-    return train, draw_shots(train.labels, len(train.class_names), SHOTS).indices
+    return train, draw_shots(train.labels, len(train.class_names), shots, draw=draw).indices

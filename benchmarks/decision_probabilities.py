@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decision_data import Judged, judged, judged_shots
+from decision_data import Judged, judged, priors
 from trustvlm import metrics
-from trustvlm.decisions import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator
+from trustvlm.decisions import CALIBRATORS, DEFAULT_CALIBRATOR, Calibrator, LogisticPrior
 
 LEAST = 300
 MEASURES = (metrics.ece, metrics.ece_debiased, metrics.ece_sweep, metrics.brier)
 
 
 def measured(
-    calibrator: str, data: Judged, splits: int, rng: np.random.Generator
+    calibrator: Calibrator, data: Judged, splits: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means over splits: the `MEASURES`, the constant's Brier score, how often that is lower.
 
@@ -26,7 +26,7 @@ def measured(
     for _ in range(splits):
         order = rng.permutation(data.n)
         known, fresh = order[: data.n // 2], order[data.n // 2 :]
-        p = Calibrator(calibrator).fit(*data.rows(known)).predict(data.confidence[fresh])
+        p = calibrator.fit(*data.rows(known)).predict(data.confidence[fresh])
         right = data.correct[fresh]
         values = [measure(p, right) for measure in MEASURES]
         constant = float(np.mean((data.correct[known].mean() - right) ** 2))
@@ -44,12 +44,19 @@ def print_probabilities(root: Path, scores: tuple[str, ...], splits: int) -> Non
     )
     print("|---|---|" + "--:|" * 8)
     every = {score: judged(root, score) for score in scores}
+    known = {score: priors(root, score) for score in scores}
     means: dict[tuple[str, str], NDArray[np.float64]] = {}
     for score in scores:
         large = [data for data in every[score] if data.n >= LEAST]
         for name in CALIBRATORS:
             used = splits if name != "venn_abers" else max(1, splits // 10)
-            rows = [measured(name, data, used, np.random.default_rng(2)) for data in large]
+            prior = known[score] if name == DEFAULT_CALIBRATOR else {}
+            rows = [
+                measured(
+                    Calibrator(name, prior.get(data.name)), data, used, np.random.default_rng(2)
+                )
+                for data in large
+            ]
             means[score, name] = np.mean(rows, axis=0)
             if name == DEFAULT_CALIBRATOR:
                 for data, row in zip(large, rows, strict=True):
@@ -62,18 +69,18 @@ def print_probabilities(root: Path, scores: tuple[str, ...], splits: int) -> Non
     print("|---|---|" + "--:|" * 7)
     for (score, name), row in means.items():
         print(f"| {score} | {name} | {_cells(row)} |")
-    _print_from_shots(root, every)
+    _print_from_shots(known, every)
 
 
-def _print_from_shots(root: Path, every: dict[str, list[Judged]]) -> None:
+def _print_from_shots(
+    known: dict[str, dict[str, LogisticPrior]], every: dict[str, list[Judged]]
+) -> None:
     print("\n### P(correct) from the shots alone, measured on whole test splits\n")
     print("| score | set | n | right | mean P(correct) | ECE | debiased | Brier | constant |")
     print("|---|---|" + "--:|" * 7)
     for score, splits in every.items():
-        shots = judged_shots(root, score)
         for data in splits:
-            known = shots[data.name]
-            learned = Calibrator().fit(known.confidence, known.correct)
+            learned = Calibrator(prior=known[score][data.name]).fit([], [])
             p = learned.predict(data.confidence)
             share = float(data.correct.mean())
             found = metrics.ece(p, data.correct), metrics.ece_debiased(p, data.correct)

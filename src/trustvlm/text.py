@@ -61,6 +61,40 @@ def short_percent(fraction: float, *, towards: str = "nearest") -> str:
     return f"{whole[towards] / 10**digits:g} %"
 
 
+def exact_number(value: float) -> str:
+    """Write a number with as few digits as it takes to read the same number again.
+
+    Thresholds are written so: typed in again, they accept the same images.
+
+    Examples
+    --------
+    >>> exact_number(0.0), exact_number(0.1), exact_number(1 / 3)
+    ('0', '0.1', '0.3333333333333333')
+    """
+    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
+    return next((text for text in texts if float(text) == value), "nan")
+
+
+def number_beside(value: float, threshold: float, form: str = ".4g") -> str:
+    """Write a number as `form` says, or with more digits where it would change sides.
+
+    What is written lies below, at or above the threshold as the number itself does.
+
+    Examples
+    --------
+    >>> number_beside(1.5, 1.2), number_beside(1.20004, 1.2), number_beside(1.19996, 1.2)
+    ('1.5', '1.20004', '1.19996')
+    """
+    value, threshold = float(value), float(threshold)
+
+    def side(number: float) -> int:
+        return (number > threshold) - (number < threshold)
+
+    # 17 digits are the number itself.
+    texts = (f"{value:{form}}", *(f"{value:.{digits}g}" for digits in range(5, 18)))
+    return next(text for text in texts if side(float(text)) == side(value))
+
+
 def shortened(text: str, length: int = 120) -> str:
     """Cut the middle out of a long text.
 

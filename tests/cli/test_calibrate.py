@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -52,9 +53,14 @@ def test_calibrate_says_loudly_that_nothing_is_certified(trustvlm, model, labell
     assert done.code == 0
     assert "none: 36 labelled images certify no threshold at a risk of 1 %" in done.out
     assert "sends every image to review" in done.err
+    assert not re.search(r"(?<!not )calibrated", done.out + done.err)
     predicted = trustvlm("predict", model, photos)
     assert "15 images: 0 accept, 15 review" in predicted.err
     assert "nothing is certified, so everything is reviewed" in predicted.err
+    again = trustvlm("calibrate", model, labelled, "--risk", "0.3", "--confidence", "0.9")
+    assert again.code == 0
+    assert "36 of the 36 images were calibrated on before: 2 calibrations" in again.err
+    assert again.err.rstrip().endswith("calibrated")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import csv
+import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -52,8 +55,18 @@ def test_calibration_equals_the_decisions_on_the_verdicts(fitted, labelled, phot
     learned = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
     assert learned.certificate == decisions.certify(confidence, right, 0.2, 0.9)
     assert learned.certificate.certified
-    calibrator = decisions.Calibrator().fit(confidence, right)
+    # The prior is what the shots say, each judged without itself.
+    held_out = fitted.cross_validate(["trustvlm_star"], folds=4)
+    shots = held_out.results["trustvlm_star"]
+    prior = decisions.LogisticPrior.of_held_out(
+        shots.confidence, shots.prediction == held_out.labels
+    )
+    calibrator = decisions.Calibrator(prior=prior).fit(confidence, right)
+    without_prior = decisions.Calibrator().fit(confidence, right)
     after = fitted.predict(photos)
+    assert after.column("p_correct") != pytest.approx(
+        without_prior.predict(before.column("confidence"))
+    )
     assert after.column("confidence") == before.column("confidence")
     assert after.column("p_correct") == pytest.approx(
         calibrator.predict(before.column("confidence"))
@@ -106,7 +119,7 @@ def test_a_damaged_calibration_is_an_error_that_says_so(fitted, labelled, tmp_pa
     manifest, arrays = read_artefact(tmp_path / "m.trust")
     del arrays["calibrator_probability"]
     write_artefact(tmp_path / "m.trust", manifest, arrays)
-    with pytest.raises(ArtefactError, match=r"calibrator `smoothed_isotonic` lacks probability"):
+    with pytest.raises(ArtefactError, match=r"calibrator `logistic` lacks probability"):
         TrustVLM.load(tmp_path / "m.trust", **ENCODERS)
 
 
@@ -121,8 +134,10 @@ def test_images_have_one_role(fitted, shots, labelled):
         fitted.evaluate(labelled)
     with pytest.raises(InputError, match="No labelled image is left"):
         fitted.evaluate(labelled, exclude_shots=True)
-    # Calibrating again on the same images is no leak.
-    assert fitted.calibrate(labelled, exclude_shots=True).calibration_.images == learned.images
+    # Calibrating again on the same images is no leak, but a second look at them.
+    with pytest.warns(TrustVLMWarning, match="45 of the 45 images were calibrated on before"):
+        again = fitted.calibrate(labelled, risk=0.2, exclude_shots=True).calibration_
+    assert again.images == learned.images
 
 
 def test_copies_and_broken_images_are_left_out_with_a_warning(fitted, labelled):
@@ -143,7 +158,8 @@ def test_another_score_needs_another_calibration(fitted, labelled, photos, shots
     for act in (fitted.predict, fitted.evaluate):
         with pytest.raises(InputError, match="calibrated for the score `trustvlm_star`"):
             act(photos)
-    assert fitted.calibrate(labelled).calibration_.score == "msp"
+    with pytest.warns(TrustVLMWarning, match="2 calibrations have used labels of these images"):
+        assert fitted.calibrate(labelled).calibration_.score == "msp"
     fitted.predict(photos)
     assert fitted.fit(shots).calibration_ is None
 
@@ -224,7 +240,7 @@ def test_the_shots_alone_give_a_probability_and_promise_nothing(fitted, shots, p
 
 def test_the_quality_is_measured_on_images_left_out(fitted, labelled):
     learned = fitted.calibrate(labelled).calibration_
-    p = decisions.cross_fitted(learned.result.confidence, learned.correct)
+    p = decisions.cross_fitted(learned.result.confidence, learned.correct, learned.calibrator)
     assert learned.quality()["brier"] == metrics.brier(p, learned.correct)
     accuracy = learned.correct.mean()
     assert learned.quality()["brier_constant"] == pytest.approx(accuracy * (1 - accuracy))
@@ -251,3 +267,71 @@ def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, label
     ):
         assert verdict.decision == "review"
         assert verdict.reason.startswith("the image resembles none of the classes")
+
+
+def test_looks_at_the_same_images_are_counted(fitted, labelled, tmp_path):
+    others = write_class_folders(tmp_path / "others", per_class=8, seed=11)
+    first = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    assert first.looks == 1
+    assert "calibrations have used" not in first.rule
+    with pytest.warns(TrustVLMWarning, match=r"45 of the 45 .*this changes nothing"):
+        same = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    assert same.looks == 1
+    with pytest.warns(TrustVLMWarning, match=r"up to 2 times as large, and larger where"):
+        second = fitted.calibrate(labelled, risk=0.3, confidence_level=0.9).calibration_
+    assert second.looks == 2
+    assert second.certified
+    assert "2 calibrations have used labels of these images" in second.rule
+    # Other images start anew, but the first ones are remembered, in the artefact too.
+    fresh = fitted.calibrate(others, risk=0.3, confidence_level=0.9).calibration_
+    assert (fresh.looks, len(fresh.earlier)) == (1, 45)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert loaded.calibration_.earlier == fresh.earlier
+    with pytest.warns(TrustVLMWarning, match="45 of the 45 images were calibrated on before"):
+        loaded.calibrate(labelled, risk=0.2, confidence_level=0.9)
+
+
+def test_nothing_certified_is_not_called_calibrated(fitted, labelled):
+    nothing = fitted.calibrate(labelled, risk=0.01).calibration_
+    assert not nothing.certified
+    assert nothing.rule.startswith("not calibrated: review everything; none: 45 labelled images")
+
+
+def test_a_score_in_log_odds_starts_from_its_own_sigmoid(shots, photos):
+    model = new_model(score="auto").fit(shots)
+    before = np.array(model.predict(photos).column("confidence"))
+    after = model.calibrate_on_shots().predict(photos)
+    np.testing.assert_allclose(after.column("p_correct"), 1 / (1 + np.exp(-before)), atol=1e-12)
+    learned = model.calibration_
+    assert len(learned.labels) == 12
+    p = 1 / (1 + np.exp(-learned.result.confidence))
+    assert learned.quality()["brier"] == pytest.approx(metrics.brier(p, learned.correct))
+
+
+def test_without_two_shots_of_a_class_the_weak_prior_serves(labelled, tmp_path):
+    single = write_class_folders(tmp_path / "single", per_class=1, seed=3)
+    model = new_model(score="trustvlm_star").fit(single)
+    learned = model.calibrate(labelled).calibration_
+    weak = decisions.Calibrator().fit(learned.result.confidence, learned.correct)
+    x = learned.result.confidence
+    np.testing.assert_array_equal(learned.calibrator.predict(x), weak.predict(x))
+    with pytest.raises(InputError, match="two shots"):
+        model.calibrate_on_shots()
+
+
+def test_what_is_written_compares_with_the_threshold_that_is_printed(fitted, labelled, photos):
+    verdicts = fitted.calibrate(labelled, risk=0.2, confidence_level=0.9).predict(labelled)
+    statement = fitted.calibration_.statement
+    threshold = float(re.search(r"confidence >= (\S+);", statement)[1])
+    assert threshold == fitted.calibration_.certificate.threshold
+    rows = csv.DictReader(io.StringIO(verdicts.to_csv()))
+    lines = map(json.loads, verdicts.to_jsonl().splitlines())
+    for row, line, verdict in zip(rows, lines, verdicts, strict=True):
+        reaches = verdict.confidence >= threshold
+        assert float(row["confidence"]) == line["confidence"] == verdict.confidence
+        written = re.match(r"confidence (\S+) .* the threshold (\S+):", verdict.reason)
+        assert float(written[2]) == threshold
+        assert (float(written[1]) >= threshold) == reaches
+        assert (row["decision"] == "accept") == reaches

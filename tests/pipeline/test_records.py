@@ -85,7 +85,8 @@ def test_calibrate_compares_each_verdict_with_the_class_of_its_image(model, labe
         assert calibration.correct[i] == (verdict.label == class_of(image["path"]))
     confidence, right = calibration.result.confidence, calibration.correct
     assert calibration.certificate == decisions.certify(confidence, right, 0.3, 0.95)
-    again = decisions.Calibrator().fit(confidence, right).predict(confidence)
+    prior = calibration.calibrator.prior
+    again = decisions.Calibrator(prior=prior).fit(confidence, right).predict(confidence)
     np.testing.assert_array_equal(calibration.p_correct(calibration.result), again)
 
 

@@ -82,6 +82,8 @@ def test_nothing_certified_and_shots_alone_are_said_to_be_so():
     nothing, _ = calibrated(certificate="impossible")
     section = calibration_section(nothing)
     assert "Nothing is accepted: none: 300 labelled images" in section.guarantee[1]
+    assert section.guarantee[0].startswith("A threshold was sought at ")
+    assert "Decisions are not calibrated: review everything" in render_html(nothing)
     assert dict(section.measured)["Wrong among the accepted"] == "none is accepted"
     shots, _ = calibrated(certificate=None)
     section = calibration_section(shots)

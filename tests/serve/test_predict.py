@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from broken_images import write_broken_images
 from hanging import decoders_that_hang_on
-from pictures import COLOURS
+from pictures import COLOURS, write_class_folders
 from service import client_of, events
 from trustvlm import TrustVLM
 from trustvlm.embeddings.prefetch import MOST_HANGING
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline.verdict import COLUMNS
 from trustvlm.serve.served_model import ServedModel
+from trustvlm.text import exact_number
 from uploads import png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
@@ -60,6 +61,9 @@ def as_row(verdict):
     for name in COLUMNS:
         value = verdict[name]
         cells[name] = "" if value is None else f"{value:.9g}" if isinstance(value, float) else value
+    if verdict["confidence"] is not None:
+        # It has as many digits as it takes to read the same number.
+        cells["confidence"] = exact_number(verdict["confidence"])
     return cells
 
 
@@ -196,6 +200,17 @@ def test_the_model_describes_itself(client, colours):
     assert facts["calibrated"]
     assert client.get("/v1/models").json() == ["colours"]
     assert client.get("/v1/model?model=other").status_code == 404
+
+
+def test_a_model_without_a_certified_threshold_is_not_called_calibrated(colours, tmp_path):
+    model = TrustVLM.load(colours)
+    labelled = write_class_folders(tmp_path / "others", per_class=2, seed=21)
+    path = tmp_path / "nothing.trust"
+    for learn in (lambda: model.calibrate(labelled, risk=0.01), model.calibrate_on_shots):
+        learn().save(path)
+        served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
+        assert served.describe()["calibrated"] is False
+        assert not served.describe()["decision_rule"].startswith("calibrated")
 
 
 def test_health_and_readiness(client):

@@ -59,9 +59,10 @@ def calibrate(
     calibrator: Annotated[
         str,
         typer.Option(
-            help="For P(correct): smoothed_isotonic, isotonic, platt, beta or venn_abers."
+            help="For P(correct): logistic (begins with what the examples say, so few images do), "
+            "smoothed_isotonic, isotonic, platt, beta or venn_abers."
         ),
-    ] = "smoothed_isotonic",
+    ] = "logistic",
     from_shots: Annotated[
         bool,
         typer.Option(
@@ -124,9 +125,17 @@ def calibrate(
     remarks(trust.encoders.notes(), quiet=quiet)
     certificate = calibration.to_manifest(len(trust.classes_))
     write_json(json_file, certificate, "certificate", quiet=quiet)
-    note(f"{output or model}: calibrated", quiet=quiet)
+    note(f"{output or model}: {_outcome(calibration)}", quiet=quiet)
     if calibration.unreadable:
         raise typer.Exit(3)
+
+
+def _outcome(calibration: Calibration) -> str:
+    if calibration.certified:
+        return "calibrated"
+    if calibration.certificate is None:
+        return "P(correct) learned from the examples, no threshold certified"
+    return "P(correct) learned, no threshold certified"
 
 
 def _show(calibration: Calibration, *, quiet: bool) -> None:

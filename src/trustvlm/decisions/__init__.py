@@ -13,6 +13,7 @@ from trustvlm.calibration.calibrators import (
     CALIBRATORS,
     DEFAULT_CALIBRATOR,
     Calibrator,
+    LogisticPrior,
     cross_fitted,
 )
 from trustvlm.data_quality.checks import Health, check_shots
@@ -36,6 +37,7 @@ __all__ = [
     "CostThreshold",
     "DriftMonitor",
     "Health",
+    "LogisticPrior",
     "OODThreshold",
     "Scope",
     "accept_on_agreement",

@@ -128,6 +128,8 @@ class CalibrationData(_Entry):
     n: int
     images: tuple[ImageEntry, ...]
     unreadable: tuple[str, ...]
+    looks: int = Field(default=1, ge=1)
+    earlier: tuple[str, ...] = ()
 
 
 class CalibratorEntry(_Entry):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trustvlm.calibration.calibrators import Calibrator
+from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, LogisticPrior
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
@@ -23,10 +24,15 @@ from trustvlm.pipeline.records import (
     list_labelled,
     name_of,
 )
-from trustvlm.pipeline.state import Calibration, FittedModel, ModelState, now
+from trustvlm.pipeline.state import (
+    Calibration,
+    FittedModel,
+    ModelState,
+    now,
+)
 from trustvlm.pipeline.verdict import failures_of
-from trustvlm.risk_control.goals import Goal
-from trustvlm.scores import apply, get
+from trustvlm.risk_control.goals import Goal, looks_statement
+from trustvlm.scores import ScoreResult, apply, get
 
 
 def calibrate(
@@ -48,7 +54,7 @@ def calibrate(
     """
     state = model.state
     goal.check()
-    learner = _learner(state, calibrator)
+    _check(state, calibrator)
     encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
     images = _usable(state, encoded, exclude_shots)
     evidence = state.evidence(images.image_embeddings, images.features)
@@ -61,7 +67,7 @@ def calibrate(
         certificate=goal.rule(
             result.confidence, correct, result.prediction, len(state.classes), ~shown.is_ood
         ),
-        calibrator=learner.fit(result.confidence, correct),
+        calibrator=_learner(state, calibrator).fit(result.confidence, correct),
         result=result,
         labels=images.labels,
         images=images.contents(),
@@ -72,7 +78,7 @@ def calibrate(
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
         typicality=typicality,
     )
-    return replace(state, calibration=calibration)
+    return replace(state, calibration=_after(state.calibration, calibration))
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
@@ -83,35 +89,114 @@ def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
     InputError
         If no class has two shots.
     """
-    learner = _learner(state, calibrator)
-    validated = cross_validate(
-        state.evidence_of_shots(),
-        [state.score],
-        folds=max(2, int(np.bincount(state.support_labels).max(initial=0))),
-        parameters={state.score: state.parameters},
-    )
-    result = validated.results[get(state.score).name]
+    _check(state, calibrator)
+    shots = _held_out_shots(state)
+    learner = _learner(state, calibrator, shots)
+    if learner.prior is None:
+        learner.fit(shots.result.confidence, shots.correct)
+    else:
+        # What the shots say is in the prior.
+        learner.fit([], [])
     calibration = Calibration(
         certificate=None,
-        calibrator=learner.fit(result.confidence, result.prediction == validated.labels),
-        result=result,
-        labels=validated.labels,
+        calibrator=learner,
+        result=shots.result,
+        labels=shots.labels,
         images=(),
         dataset="shots",
         score=state.score,
         parameters=state.parameters,
         created_at=now(),
     )
-    return replace(state, calibration=calibration)
+    return replace(state, calibration=_after(state.calibration, calibration))
 
 
-def _learner(state: ModelState, calibrator: str) -> Calibrator:
+def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration:
+    """Return the calibration with a count of those that looked at labels of the same images.
+
+    What a certificate allows is a probability over the draw of images whose labels nobody has
+    looked at. One that is tried with other settings until it pleases has had several chances.
+    """
+    if earlier is None:
+        return calibration
+    own = {image["sha256"] for image in calibration.images}
+    again = len(own & earlier.seen)
+    looks = earlier.looks + 1 if again else 1
+    if again:
+        asked, before = calibration.certificate, earlier.certificate
+        same = (calibration.score, dict(calibration.parameters), calibration.seen) == (
+            earlier.score,
+            dict(earlier.parameters),
+            earlier.seen - set(earlier.earlier),
+        )
+        if (
+            same
+            and asked is not None
+            and before is not None
+            and asked.to_dict() == before.to_dict()
+        ):
+            # The same question gets the same answer: nothing new was learned from the labels.
+            looks, cost = earlier.looks, "asked for the same again, this changes nothing."
+        else:
+            cost = (
+                f"{looks_statement(looks)} For a guarantee in full, fix score and risk beforehand, "
+                "and calibrate once, on images whose labels nothing was chosen by."
+            )
+        warnings.warn(
+            f"{again} of the {len(own)} images were calibrated on before: {cost}",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+    return replace(calibration, looks=looks, earlier=tuple(sorted(earlier.seen - own)))
+
+
+def _check(state: ModelState, calibrator: str) -> None:
     if get(state.score).whole_batch:
         raise InputError(
             f"With the score `{state.score}` a verdict depends on the other images of its batch: "
             "what holds on one batch cannot be guaranteed of another. Calibrate another score."
         )
-    return Calibrator(calibrator).check()
+    Calibrator(calibrator).check()
+
+
+def _learner(state: ModelState, calibrator: str, shots: _HeldOutShots | None = None) -> Calibrator:
+    """Return a calibrator that begins with what is known without labelled images, if it can.
+
+    That is the log-odds that the score itself estimates, or what the held-out shots say. Where no
+    class has two shots nothing is known of another score.
+    """
+    if calibrator != DEFAULT_CALIBRATOR:
+        return Calibrator(calibrator)
+    if get(state.score).log_odds:
+        return Calibrator(calibrator, LogisticPrior())
+    if shots is None and not (np.bincount(state.support_labels) > 1).any():
+        return Calibrator(calibrator)
+    shots = shots or _held_out_shots(state)
+    return Calibrator(calibrator, LogisticPrior.of_held_out(shots.result.confidence, shots.correct))
+
+
+@dataclass(frozen=True)
+class _HeldOutShots:
+    """The shots of classes with two or more, each judged by the others, and their classes."""
+
+    result: ScoreResult
+    labels: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.result.prediction == self.labels
+        return right
+
+
+def _held_out_shots(state: ModelState) -> _HeldOutShots:
+    """Judge each shot by the others; raises `InputError` if no class has two."""
+    validated = cross_validate(
+        state.evidence_of_shots(),
+        [state.score],
+        folds=max(2, int(np.bincount(state.support_labels).max(initial=0))),
+        parameters={state.score: state.parameters},
+    )
+    return _HeldOutShots(validated.results[get(state.score).name], validated.labels)
 
 
 def _usable(

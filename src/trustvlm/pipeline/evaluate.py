@@ -36,7 +36,7 @@ from trustvlm.pipeline.verdict import RunOutcome, Verdicts, failures_of
 from trustvlm.risk_control.goals import guarantee_p_value
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import counted, short_percent
+from trustvlm.text import counted, exact_number, number_beside, short_percent
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,15 @@ class NearCopies:
         if not self.pairs:
             return ""
         n = len(self.pairs)
-        first = "; ".join(f"{c.path} and {c.shot} ({c.cosine:.3f})" for c in self.pairs[:most])
+        first = "; ".join(
+            f"{c.path} and {c.shot} ({number_beside(c.cosine, self.threshold, '.3f')})"
+            for c in self.pairs[:most]
+        )
         more = "; ..." if n > most else ""
         return (
             f"{n} {'image is' if n == 1 else 'images are'} nearly the same as an example image "
-            f"(cosine {self.threshold:.3f} or more), which flatters every figure if they are "
-            f"copies: {first}{more}"
+            f"(cosine {exact_number(self.threshold)} or more), which flatters every figure if they "
+            f"are copies: {first}{more}"
         )
 
 

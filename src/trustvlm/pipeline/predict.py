@@ -24,6 +24,7 @@ from trustvlm.risk_control.goals import accept_on_agreement
 from trustvlm.scores import Evidence, ScoreResult, prepare
 from trustvlm.scores.arrays import pick, softmax
 from trustvlm.scores.evidence import prototype_similarities
+from trustvlm.text import exact_number, number_beside
 
 # A fitted model, made ready once to judge any number of images.
 
@@ -226,11 +227,12 @@ def reasons(
         if shown.is_ood[i]:
             # What it resembles most says little then, but still says why the label is what it is.
             threshold = shown.ood_threshold
+            cosine = number_beside(shown.nearest_score[i], threshold.below, ".2f")
             sentence = (
                 "the image resembles none of the classes: even "
-                f"'{class_names[int(shown.nearest[i])]}' only {shown.nearest_score[i]:.2f}, where "
-                f"at most {100 * threshold.false_flags:.1f} % of example images have less than "
-                f"{threshold.below:.2f}; {sentence}"
+                f"'{class_names[int(shown.nearest[i])]}' only {cosine}, where at most "
+                f"{100 * threshold.false_flags:.1f} % of example images have less than "
+                f"{exact_number(threshold.below)}; {sentence}"
             )
         sentences.append(sentence)
     return sentences
@@ -261,14 +263,11 @@ def with_threshold(
             whole.append(why)
             continue
         c, t = float(confidence[i]), float(threshold[i])
-        # As many digits as it takes to tell the two apart.
-        digits = next((d for d in (4, 6, 9) if f"{c:.{d}g}" != f"{t:.{d}g}"), 17)
         if np.isnan(t):
             begin = "no threshold is certified"
-        elif c >= t:
-            begin = f"confidence {c:.{digits}g} reaches the threshold {t:.{digits}g}"
         else:
-            begin = f"confidence {c:.{digits}g} is below the threshold {t:.{digits}g}"
+            reaches = "reaches" if c >= t else "is below"
+            begin = f"confidence {number_beside(c, t)} {reaches} the threshold {exact_number(t)}"
         whole.append(f"{begin}: {why}")
     return whole
 

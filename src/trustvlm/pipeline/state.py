@@ -20,7 +20,13 @@ from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
-from trustvlm.risk_control.goals import ASSUMPTION, UNCALIBRATED_RULE, Rule, rule_from_dict
+from trustvlm.risk_control.goals import (
+    ASSUMPTION,
+    UNCALIBRATED_RULE,
+    Rule,
+    looks_statement,
+    rule_from_dict,
+)
 from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
 
 if TYPE_CHECKING:
@@ -63,6 +69,10 @@ class Calibration:
         Paths of labelled images that could not be read.
     typicality
         `(n,)` cosine of each to the most similar prototype; None if it is not on record.
+    looks
+        How many calibrations have looked at labels of these images: 1 for a guarantee in full.
+    earlier
+        SHA-256 of images of earlier calibrations of this model that are not among `images`.
     """
 
     certificate: Rule | None
@@ -76,6 +86,18 @@ class Calibration:
     created_at: str
     unreadable: tuple[str, ...] = ()
     typicality: NDArray[np.float64] | None = None
+    looks: int = 1
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def certified(self) -> bool:
+        """Whether anything is ever accepted by a certified rule."""
+        return self.certificate is not None and self.certificate.certified
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """SHA-256 of every image that a calibration of this model has looked at."""
+        return frozenset(self.earlier) | {image["sha256"] for image in self.images}
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -94,8 +116,9 @@ class Calibration:
         if self.certificate is None:
             return UNCALIBRATED_RULE
         if not self.certificate.certified:
-            return f"calibrated: review everything; {self.statement}"
-        return f"calibrated: {self.statement}. {ASSUMPTION}"
+            return f"not calibrated: review everything; {self.statement}"
+        again = f" {looks_statement(self.looks)}" if self.looks > 1 else ""
+        return f"calibrated: {self.statement}. {ASSUMPTION}{again}"
 
     def thresholds(self, result: ScoreResult) -> NDArray[np.float64] | None:
         """`(n,)` what each new verdict has to reach, NaN where none is accepted; None: no rule."""
@@ -108,9 +131,18 @@ class Calibration:
     def quality(self) -> dict[str, float | None]:
         """Measure P(correct) on the calibration images, each judged by a calibrator without it.
 
+        From the shots alone it is measured on them, each judged by the others.
+
         By name as `metrics.probability_quality`; None where undefined.
         """
-        p = cross_fitted(self.result.confidence, self.correct, self.calibrator.name)
+        prior = self.calibrator.prior
+        if self.certificate is not None:
+            p = cross_fitted(self.result.confidence, self.correct, self.calibrator)
+        elif prior is None or prior.shots is not None:
+            # A prior that is from these shots must not judge them.
+            p = cross_fitted(self.result.confidence, self.correct, self.calibrator.name)
+        else:
+            p = self.p_correct(self.result)
         judged = ~np.isnan(p)
         quality = metrics.probability_quality(p[judged], self.correct[judged])
         return {name: None if np.isnan(value) else value for name, value in quality.items()}
@@ -129,6 +161,8 @@ class Calibration:
                 "fingerprint": fingerprint_of(self.images, self.labels) if self.images else None,
                 "images": [dict(image) for image in self.images],
                 "unreadable": list(self.unreadable),
+                "looks": self.looks,
+                "earlier": list(self.earlier),
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "statement": self.statement,
@@ -436,6 +470,8 @@ def _restored_calibration(
         created_at=entry.created_at,
         unreadable=entry.data.unreadable,
         typicality=arrays.get(_TYPICALITY),
+        looks=entry.data.looks,
+        earlier=entry.data.earlier,
     )
 
 

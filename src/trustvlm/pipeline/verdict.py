@@ -21,8 +21,8 @@ from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
-from trustvlm.risk_control.certify import number
 from trustvlm.serialization import nan_to_null
+from trustvlm.text import exact_number
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class RunOutcome:
             verdict = replace(
                 verdict,
                 decision="accept" if accepted else "review",
-                reason=f"confidence {number(verdict.confidence)} is {where} "
+                reason=f"confidence {exact_number(verdict.confidence)} is {where} "
                 f"{_threshold_words(self.threshold)}: {verdict.reason}",
             )
         if self.invalid and self.when_invalid == "review" and verdict.decision == "accept":
@@ -147,7 +147,7 @@ class RunOutcome:
 def _threshold_words(threshold: float) -> str:
     if math.isinf(threshold):
         return "any threshold" if threshold > 0 else "-inf: the whole batch can be accepted"
-    return f"{number(threshold)}, the threshold of this batch"
+    return f"{exact_number(threshold)}, the threshold of this batch"
 
 
 METADATA = "trustvlm.run"
@@ -226,12 +226,16 @@ class Verdicts(Sequence[Verdict]):
         return pandas.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return CSV text (UTF-8, nine significant digits) and write it if a path is given."""
+        """Return CSV text (UTF-8) and write it if a path is given.
+
+        The confidence has all its digits, so that it compares with a threshold as it does here;
+        other numbers have nine significant ones.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in self._rows:
-            writer.writerow([_cell(value) for value in row.to_row().values()])
+            writer.writerow([_cell(*column) for column in row.to_row().items()])
         return _written(text.getvalue(), path)
 
     def to_jsonl(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -336,9 +340,11 @@ def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     return text
 
 
-def _cell(value: str | float | None) -> str:
+def _cell(name: str, value: str | float | None) -> str:
     if value is None:
         return ""
+    if name == "confidence" and isinstance(value, float):
+        return exact_number(value)
     return f"{value:.9g}" if isinstance(value, float) else value
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
+from trustvlm.risk_control.goals import looks_statement
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
@@ -363,13 +364,16 @@ def _guarantee(calibration: dict[str, Any]) -> tuple[str, ...]:
     if calibration["certificate"] is None:
         sentence = f"{statement[0].upper()}{statement[1:]}."
         return (f"{sentence} {counted(data['n'], 'shot')} were judged.",)
-    first = (
-        f"Calibrated at {calibration['created_at']} on {counted(data['n'], 'labelled image')} of "
+    images = (
+        f"at {calibration['created_at']} on {counted(data['n'], 'labelled image')} of "
         f"{data['name']} (fingerprint {data['fingerprint'][:12]}), none of which is evaluated here."
     )
     if not calibration["certificate"]["certified"]:
-        return (first, f"Nothing is accepted: {statement}.")
-    return (first, f"What was found: {statement}.", calibration["assumption"])
+        return (f"A threshold was sought {images}", f"Nothing is accepted: {statement}.")
+    sentences = (f"Calibrated {images}", f"What was found: {statement}.", calibration["assumption"])
+    # Evaluations of older versions do not say how often the images were looked at.
+    looks = data.get("looks", 1)
+    return (*sentences, looks_statement(looks)) if looks > 1 else sentences
 
 
 def _on_these_images(evaluation: EvaluationResult) -> Iterator[str]:

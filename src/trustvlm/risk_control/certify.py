@@ -29,7 +29,7 @@ from trustvlm.risk_control.tests import (
     holm,
 )
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import did_you_mean, short_percent
+from trustvlm.text import did_you_mean, exact_number, short_percent
 
 # The ways to certify a threshold, by name: which hypotheses are rejected, of the p-values of exact
 # binomial tests from the strictest threshold to the most lenient, at a level. The fixed sequence
@@ -64,18 +64,6 @@ def check_method(name: str) -> None:
 
 
 # What is said of a threshold.
-
-
-def number(value: float) -> str:
-    """Write a number with as few digits as it takes to read the same number again.
-
-    Examples
-    --------
-    >>> number(0.0), number(0.1), number(1 / 3)
-    ('0', '0.1', '0.3333333333333333')
-    """
-    texts = (f"{value:.{digits}g}" for digits in range(6, 18))
-    return next(text for text in texts if float(text) == value)
 
 
 def coverage_lower_bound(accepted: int, n: int, confidence_level: float = 0.95) -> float:
@@ -220,7 +208,7 @@ it accepts 100 % of images like these (at least 92.9 %)
         if not self.certified:
             return self._none_statement()
         return (
-            f"accept at confidence >= {number(self.threshold)}; with "
+            f"accept at confidence >= {exact_number(self.threshold)}; with "
             f"{short_percent(self.confidence_level)} confidence at most "
             f"{short_percent(self.risk_bound, towards='up')} of what is accepted is wrong; it "
             f"accepts {short_percent(self.coverage)} of images like these "

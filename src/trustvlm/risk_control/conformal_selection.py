@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.metrics.inputs import confidence_array
-from trustvlm.risk_control.certify import among, number
+from trustvlm.risk_control.certify import among
 from trustvlm.risk_control.sequences import Accepting
 from trustvlm.risk_control.tests import check_fraction
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import short_percent
+from trustvlm.text import exact_number, short_percent
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ConformalSelection:
                 f"would need at least {more} more labelled images than the {self.n} there are"
             )
         single = (
-            f"for single images, accept at confidence >= {number(self.threshold)}"
+            f"for single images, accept at confidence >= {exact_number(self.threshold)}"
             if not math.isnan(self.threshold)
             else f"for single images, outside a batch, {self.n} labelled images prove no threshold"
         )

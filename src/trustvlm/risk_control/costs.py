@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.risk_control.certify import among, number
+from trustvlm.risk_control.certify import among
 from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import short_percent
+from trustvlm.text import exact_number, short_percent
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class CostThreshold:
                 "for a review, reviewing everything costs least"
             )
         return (
-            f"accept at confidence >= {number(self.threshold)}: on the calibration images this "
-            f"costs {self.cost:.3g} per image, against {self.review_all:.3g} if all were reviewed "
-            f"and {self.accept_all:.3g} if all were accepted; with "
+            f"accept at confidence >= {exact_number(self.threshold)}: on the calibration images "
+            f"this costs {self.cost:.3g} per image, against {self.review_all:.3g} if all were "
+            f"reviewed and {self.accept_all:.3g} if all were accepted; with "
             f"{short_percent(self.confidence_level)} confidence at most {self.cost_bound:.3g} per "
             "image"
         )

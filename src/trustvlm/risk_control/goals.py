@@ -109,6 +109,21 @@ UNCALIBRATED_RULE = (
 )
 
 
+def looks_statement(looks: int) -> str:
+    """Say what several calibrations on the same images cost, from their number.
+
+    Examples
+    --------
+    >>> looks_statement(2).partition(",")[0]
+    '2 calibrations have used labels of these images'
+    """
+    return (
+        f"{looks} calibrations have used labels of these images, and each guarantee is for one: "
+        f"the probability that any of them fails is up to {looks} times as large, and larger where "
+        "one was chosen by what another showed."
+    )
+
+
 def accept_on_agreement(
     prediction: NDArray[np.int64],
     nearest: NDArray[np.int64],

@@ -135,6 +135,7 @@ _register = partial(
     needs=NEEDS,
     source="this project; docs/research/auto.md",
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    log_odds=True,
     fit=fit_auto,
 )
 

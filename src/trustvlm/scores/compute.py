@@ -69,6 +69,9 @@ class Score:
         nothing to learn.
     whole_batch
         True if a verdict depends on the other images of the batch, so blocks are not allowed.
+    log_odds
+        True if the confidence estimates the log-odds that the prediction is right, so that its
+        sigmoid is a probability.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Score:
     complexity: str
     corrects: bool = False
     whole_batch: bool = False
+    log_odds: bool = False
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,12 +104,14 @@ def register(
     complexity: str = "O(nC)",
     corrects: bool = False,
     whole_batch: bool = False,
+    log_odds: bool = False,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
-    of the function. The score's parameters are the keyword-only ones of both.
+    of the function. The score's parameters are the keyword-only ones of both. `corrects`,
+    `whole_batch` and `log_odds` are facts about it; see `Score`.
 
     Raises
     ------
@@ -136,6 +142,7 @@ def register(
             complexity=complexity,
             corrects=corrects,
             whole_batch=whole_batch,
+            log_odds=log_odds,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )

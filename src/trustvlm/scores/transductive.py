@@ -283,6 +283,7 @@ _register_adapted = partial(
     complexity="O(n^2 d), fit as auto",
     fit=fit_adapted,
     whole_batch=True,
+    log_odds=True,
 )
 
 
@@ -355,6 +356,7 @@ _register_unlabelled = partial(
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d)",
     whole_batch=True,
+    log_odds=True,
 )
 
 

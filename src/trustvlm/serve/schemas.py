@@ -81,12 +81,12 @@ class ModelAnswer(BaseModel):
     score: str
     models: dict[str, EncoderAnswer]
     shots: list[int] = Field(description="Example images of each class.")
-    calibrated: bool
     guarantee: str | None = Field(
         None,
         description="valid, or invalid once images are no longer like those that the model was "
         "calibrated on; null if nothing is guaranteed.",
     )
+    calibrated: bool = Field(description="Whether any threshold is certified.")
     decision_rule: str
     created_by: str
     created_at: str

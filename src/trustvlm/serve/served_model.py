@@ -345,8 +345,7 @@ class ServedModel:
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
         calibration = self.model.calibration_
-        rule = None if calibration is None else calibration.certificate
-        self._guaranteed = rule is not None and rule.certified
+        self._guaranteed = calibration is not None and calibration.certified
         self._when_invalid = when_invalid
 
     def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
@@ -378,10 +377,10 @@ class ServedModel:
                 for role, encoder in manifest["models"].items()
             },
             "shots": manifest["shots"]["counts"],
-            "calibrated": self.model.calibration_ is not None,
             "guarantee": ("invalid" if self.outcome.invalid else "valid")
             if self._guaranteed
             else None,
+            "calibrated": self._guaranteed,
             **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 

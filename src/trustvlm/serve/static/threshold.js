@@ -56,12 +56,14 @@ function move() {
   const point = curve.points[Number(byId("slider").value)];
   byId("here").setAttribute("cx", x(point.coverage));
   byId("here").setAttribute("cy", y(point.risk));
-  const words =
-    `At trust ${point.threshold.toPrecision(4)} and above, ${percent(point.coverage)} are accepted ` +
-    `(${point.accepted} of ${curve.images}); ${percent(point.risk)} of those are wrong ` +
-    `(${point.wrong}).`;
   const { certified } = curve;
   const at = certified ? nearest(certified.threshold) - Number(byId("slider").value) : 0;
+  // All digits: who types the threshold in again must accept the same images.
+  const threshold = certified && at === 0 ? certified.threshold : point.threshold;
+  const words =
+    `At trust ${threshold} and above, ${percent(point.coverage)} are accepted ` +
+    `(${point.accepted} of ${curve.images}); ${percent(point.risk)} of those are wrong ` +
+    `(${point.wrong}).`;
   let guarantee = " No single threshold is certified.";
   if (certified && at === 0) guarantee = " This is the certified threshold: the guarantee below holds.";
   if (certified && at > 0) {
