@@ -17,11 +17,19 @@ ENCODERS = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
 
 
 @pytest.fixture
-def calibrated(tmp_path):
+def labelled(tmp_path):
+    return write_class_folders(tmp_path / "labelled", per_class=20, seed=5)
+
+
+@pytest.fixture
+def fitted(tmp_path):
     shots = write_class_folders(tmp_path / "shots", per_class=6)
-    labelled = write_class_folders(tmp_path / "labelled", per_class=20, seed=5)
-    model = TrustVLM(**ENCODERS, score="auto_star", store=EmbeddingStore.memory()).fit(shots)
-    return model.calibrate(labelled, risk=0.2, confidence_level=0.9)
+    return TrustVLM(**ENCODERS, score="auto_star", store=EmbeddingStore.memory()).fit(shots)
+
+
+@pytest.fixture
+def calibrated(fitted, labelled):
+    return fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
 
 
 @pytest.fixture
@@ -151,3 +159,69 @@ def test_evaluate_tests_the_guarantee_on_the_labels(calibrated, photos, others, 
 def test_an_unknown_wish_is_refused_before_work_begins(calibrated):
     with pytest.raises(InputError, match="review or keep"):
         calibrated.predict("nowhere", when_invalid="ignore")
+
+
+def test_an_expected_share_decides_by_the_whole_batch(fitted, labelled, photos):
+    fitted.calibrate(labelled, risk=0.1, guarantee="expectation")
+    rule = fitted.calibration_.certificate
+    verdicts = fitted.predict(photos)
+    confidence = np.array(verdicts.column("confidence"))
+    accepted = np.array(verdicts.column("decision")) == "accept"
+    np.testing.assert_array_equal(accepted, rule.accept(confidence))
+    assert accepted.any()
+    assert verdicts.run.threshold is not None
+    assert "pending" not in verdicts.column("decision")
+    # One by one there is no batch: only a threshold that is proved for single images counts.
+    single = [v.decision for v in fitted.iter_predict(photos)]
+    assert single == ["accept" if c >= rule.threshold else "review" for c in confidence]
+
+
+def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, photos, tmp_path):
+    fitted.calibrate(labelled, risk=[0.02, 0.3], confidence_level=0.9)
+    strict = fitted.calibration_
+    assert [rule.risk for rule in (strict.certificate, *strict.other_rules)] == [0.02, 0.3]
+    # Both hold at once: each is certified at half of the remaining probability.
+    assert strict.certificate.confidence_level == pytest.approx(0.95)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    again = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    again.use_risk(0.3)
+    assert again.calibration_.certificate == strict.other_rules[0]
+    lenient = again.predict(photos).decisions()["accept"]
+    assert lenient > fitted.predict(photos).decisions()["accept"]
+    with pytest.raises(InputError, match=r"0\.3, 0\.02"):
+        again.use_risk(0.01)
+
+
+def test_a_class_may_have_a_risk_of_its_own(fitted, labelled):
+    settings = {"per_class": True, "confidence_level": 0.8}
+    fitted.calibrate(labelled, risk=0.3, class_risk={"green": 0.02}, **settings)
+    rules = fitted.calibration_.certificate.certificates
+    by_class = dict(zip(fitted.classes_.labels, rules, strict=True))
+    assert {name: rule.risk for name, rule in by_class.items()} == {
+        "red": 0.3, "green": 0.02, "blue": 0.3
+    }  # fmt: skip
+    assert not by_class["green"].certified
+    assert by_class["red"].certified
+    with pytest.raises(InputError, match="gren"):
+        fitted.calibrate(labelled, class_risk={"gren": 0.1}, per_class=True)
+    with pytest.raises(InputError, match="per_class"):
+        fitted.calibrate(labelled, class_risk={"green": 0.1})
+
+
+def test_prediction_sets_hold_the_label_and_outlive_saving(calibrated, photos, tmp_path):
+    verdicts = calibrated.predict(photos, prediction_sets=0.9)
+    assert all(v.label in v.prediction_set for v in verdicts)
+    truth = [v.path.split("/")[0] for v in verdicts]
+    covered = [t in v.prediction_set for t, v in zip(truth, verdicts, strict=True)]
+    assert np.mean(covered) >= 0.8
+    calibrated.vlm = calibrated.vision = "offline"
+    calibrated.save(tmp_path / "m.trust")
+    again = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert again.predict(photos, prediction_sets=0.9).to_csv() == verdicts.to_csv()
+    (row, *_) = verdicts.to_csv().splitlines()[1:]
+    assert '"[""' in row
+    assert "prediction_set" not in calibrated.predict(photos).to_csv()
+    calibrated.calibrate_on_shots()
+    with pytest.raises(InputError, match="calibrated on labelled images"):
+        calibrated.predict(photos, prediction_sets=0.9)

@@ -22,6 +22,7 @@ from trustvlm.files import write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.inputs import Source
 from trustvlm.pipeline.artefact import read_artefact
+from trustvlm.pipeline.predict import sets_of
 from trustvlm.pipeline.runs import Run, RunSums, check_when_invalid
 from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdicts, verdicts_from
@@ -187,6 +188,9 @@ def predict_in_bulk(
     limits: Limits = DEFAULT_LIMITS,
     keep_embeddings: bool = False,
     when_invalid: str = "review",
+    risk: float | None = None,
+    prediction_sets: float | None = None,
+    set_method: str = "lac",
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
 ) -> BulkSummary:
@@ -222,6 +226,10 @@ def predict_in_bulk(
         Look vectors up in the store and keep them there: about 5 kB an image and two encoders.
     when_invalid
         As in `TrustVLM.predict`; at the end of the run, files are written again where it applies.
+    risk
+        As in `TrustVLM.use_risk`; None for the first that the model was calibrated for.
+    prediction_sets, set_method
+        As in `TrustVLM.predict`.
     progress
         Called with the number of images done, after each part.
     profile
@@ -247,9 +255,19 @@ def predict_in_bulk(
             ".parquet file each."
         )
     settings = {"device": device, "batch_size": batch_size, "limits": limits}
-    loader = LoadModel(Path(model), settings, keep_embeddings)
-    # The default is not among the settings, as it was none once.
-    invalid = {} if check_when_invalid(when_invalid) == "review" else {"when_invalid": when_invalid}
+    state = ModelState.load(model)
+    if risk is not None:
+        state = state.at_risk(risk)
+    if prediction_sets is not None:
+        sets_of(state, prediction_sets, set_method)
+    loader = LoadModel(Path(model), settings, keep_embeddings, risk, prediction_sets, set_method)
+    # Defaults are not among the settings, as they were none once.
+    chosen = {
+        "when_invalid": None if check_when_invalid(when_invalid) == "review" else when_invalid,
+        "risk": risk,
+        "prediction_sets": prediction_sets,
+        "set_method": None if prediction_sets is None else set_method,
+    }
     summary = run_job(
         engine(loader, retries),
         images,
@@ -260,9 +278,9 @@ def predict_in_bulk(
             "batch_size": batch_size,
             "path_column": path_column,
             "image_column": image_column,
-            **invalid,
+            **{name: value for name, value in chosen.items() if value is not None},
         },
-        run=Run(ModelState.load(model)),
+        run=Run(state),
         progress=progress,
         profile=profile,
     )

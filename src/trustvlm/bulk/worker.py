@@ -118,6 +118,8 @@ class LoadModel:
         Of `TrustVLM.load`.
     keep_embeddings
         Use the store of embeddings; otherwise nothing is looked up or kept.
+    risk, prediction_sets, set_method
+        As in `predict_in_bulk`.
     plugins
         Files that register scores or encoder backends, to be executed in the worker; those that
         this process has loaded.
@@ -126,6 +128,9 @@ class LoadModel:
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep_embeddings: bool = False
+    risk: float | None = None
+    prediction_sets: float | None = None
+    set_method: str = "lac"
     plugins: tuple[Path, ...] = field(default_factory=loaded_plugins)
 
     def __call__(self) -> TrustVLM:
@@ -135,7 +140,12 @@ class LoadModel:
         for plugin in self.plugins:
             load_plugin(plugin)
         store = None if self.keep_embeddings else NullStore()
-        return TrustVLM.load(self.path, store=store, **self.settings)
+        model = TrustVLM.load(self.path, store=store, **self.settings)
+        return model if self.risk is None else model.use_risk(self.risk)
+
+    def predictor(self, model: TrustVLM) -> Predictor:
+        """Make the model ready for what is asked of it."""
+        return Predictor(model, self.prediction_sets, self.set_method)
 
 
 @dataclass(frozen=True)
@@ -201,8 +211,10 @@ def main() -> None:
     warnings.showwarning = warn
     threading.Thread(target=beat, daemon=True).start()
     try:
-        model = requests.get()()
-        computer = PartComputer(Predictor(model))
+        load = requests.get()
+        model = load()
+        ready = load.predictor(model) if isinstance(load, LoadModel) else Predictor(model)
+        computer = PartComputer(ready)
         respond("ready", model.encoders.notes())
         while True:
             request = requests.get()

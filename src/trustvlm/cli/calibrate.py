@@ -29,8 +29,20 @@ def calibrate(
         ),
     ] = None,
     risk: Annotated[
-        float, typer.Option(help="Most of what is accepted that may be wrong; 0.05 is 5 %.")
-    ] = 0.05,
+        str,
+        typer.Option(
+            metavar="RISK[,RISK...]",
+            help="Most of what is accepted that may be wrong; 0.05 is 5 %. Of several, which hold "
+            "all at once, the first decides, unless predict --risk names another.",
+        ),
+    ] = "0.05",
+    guarantee: Annotated[
+        str,
+        typer.Option(
+            help="high-probability: the risk is kept with --confidence. expectation: only on "
+            "average over calibrations and batches; a batch may hold more. It takes fewer images."
+        ),
+    ] = "high-probability",
     confidence: Annotated[
         float, typer.Option(help="Probability with which the guarantee holds.")
     ] = 0.95,
@@ -38,6 +50,12 @@ def calibrate(
         bool,
         typer.Option("--per-class", help="Let the risk hold for every class, all at once."),
     ] = False,
+    class_risk: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS=RISK", help="With --per-class, a risk of its own; may be repeated."
+        ),
+    ] = None,
     min_coverage: Annotated[
         float | None,
         typer.Option(help="Instead of a risk: accept at least this share of new images."),
@@ -99,6 +117,7 @@ def calibrate(
         raise InputError(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
+    _risks(risk), _class_risks(class_risk or [])
     trust = TrustVLM.load(model, device=device)
     check_target(output or model)
     if labelled is None:
@@ -107,9 +126,11 @@ def calibrate(
         with progress_bar("images", quiet=quiet) as progress:
             trust.calibrate(
                 labelled,
-                risk=risk,
+                risk=_risks(risk),
                 confidence_level=confidence,
+                guarantee=guarantee,
                 per_class=per_class,
+                class_risk=_class_risks(class_risk or []),
                 min_coverage=min_coverage,
                 cost_error=cost_error,
                 cost_review=cost_review,
@@ -128,6 +149,30 @@ def calibrate(
     note(f"{output or model}: {_outcome(calibration)}", quiet=quiet)
     if calibration.unreadable:
         raise typer.Exit(3)
+
+
+def _risks(text: str) -> list[float]:
+    return [_number(part, "--risk") for part in text.split(",")]
+
+
+def _class_risks(pairs: list[str]) -> dict[str, float]:
+    """Read `CLASS=RISK` pairs; a class name may hold the sign itself."""
+    risks = {}
+    for pair in pairs:
+        name, sign, risk = pair.rpartition("=")
+        if not sign:
+            raise InputError(f"Expected --class-risk to be CLASS=RISK, but got {pair!r}.")
+        risks[name] = _number(risk, "--class-risk")
+    return risks
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"Expected {option} to hold numbers such as 0.05, but got {text!r}."
+        ) from None
 
 
 def _outcome(calibration: Calibration) -> str:

@@ -150,6 +150,21 @@ def predict(
     ] = "1:8",
     cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
+    risk: Annotated[
+        float | None,
+        typer.Option(help="One of the risks calibrated for. [default: the first of them]"),
+    ] = None,
+    prediction_sets: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Add the labels that an image may have, the true one among them with this "
+            "probability, such as 0.95.",
+        ),
+    ] = None,
+    set_method: Annotated[
+        str, typer.Option(help="Of prediction sets: lac (the smallest), aps or raps.")
+    ] = "lac",
     when_invalid: Annotated[
         str,
         typer.Option(
@@ -191,6 +206,9 @@ def predict(
             retries=retries,
             keep_embeddings=keep_embeddings,
             when_invalid=when_invalid,
+            risk=risk,
+            prediction_sets=prediction_sets,
+            set_method=set_method,
             engine=engine,
             ray={
                 "address": ray_address,
@@ -212,6 +230,8 @@ def predict(
             )
         check_output(output)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)
+    if risk is not None:
+        trust.use_risk(risk)
     profile = Profile()
     with progress_bar("images", quiet=quiet) as progress:
         verdicts = trust.predict(
@@ -219,6 +239,8 @@ def predict(
             path_column=path_column,
             image_column=image_column,
             when_invalid=when_invalid,
+            prediction_sets=prediction_sets,
+            set_method=set_method,
             progress=progress,
             profile=profile,
         )

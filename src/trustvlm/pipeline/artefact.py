@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
+from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.serialization import first_invalid
 
 FORMAT_VERSION = 1
@@ -145,6 +146,7 @@ class CalibrationEntry(_Entry):
     score: CalibratedScore
     data: CalibrationData
     certificate: dict[str, Any] | None
+    other_rules: tuple[dict[str, Any], ...] = ()
     calibrator: CalibratorEntry
 
 
@@ -218,8 +220,9 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
             "calibration_prediction": ("i", "n"),
             "calibration_label": ("i", "n"),
         }
-        if "calibration_typicality" in arrays:
-            expected["calibration_typicality"] = ("f", "n")
+        # Those that calibrations of older versions lack.
+        later = ("calibration_typicality", *(f"calibration_set_{m}" for m in SET_METHODS))
+        expected |= {name: ("f", "n") for name in later if name in arrays}
     kinds = {"f": "floating-point numbers", "i": "whole numbers", "b": "booleans"}
 
     def refuse(name: str, what: str) -> ArtefactError:

@@ -15,7 +15,7 @@ from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.predict import explain
+from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
@@ -32,6 +32,7 @@ from trustvlm.pipeline.state import (
 )
 from trustvlm.pipeline.verdict import failures_of
 from trustvlm.risk_control.goals import Goal, looks_statement
+from trustvlm.risk_control.prediction_sets import true_label_scores
 from trustvlm.scores import ScoreResult, apply, get
 
 
@@ -63,10 +64,11 @@ def calibrate(
     shown = explain(evidence, result.prediction, OODThreshold.of_shots(evidence))
     typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
     correct = result.prediction == images.labels
+    rule, *other_rules = goal.rules(
+        result.confidence, correct, result.prediction, len(state.classes), ~shown.is_ood
+    )
     calibration = Calibration(
-        certificate=goal.rule(
-            result.confidence, correct, result.prediction, len(state.classes), ~shown.is_ood
-        ),
+        certificate=rule,
         calibrator=_learner(state, calibrator).fit(result.confidence, correct),
         result=result,
         labels=images.labels,
@@ -77,6 +79,8 @@ def calibrate(
         created_at=now(),
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
         typicality=typicality,
+        other_rules=tuple(other_rules),
+        set_scores=true_label_scores(ClassProbabilities(state)(evidence), images.labels),
     )
     return replace(state, calibration=_after(state.calibration, calibration))
 

@@ -30,7 +30,8 @@ from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD
-from trustvlm.risk_control.goals import Goal
+from trustvlm.risk_control.goals import GUARANTEES, Goal
+from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 
 # What `load` takes besides the path; the rest is part of the artefact.
@@ -365,6 +366,8 @@ class TrustVLM:
         path_column: str = "path",
         image_column: str | None = None,
         when_invalid: str = "review",
+        prediction_sets: float | None = None,
+        set_method: str = SET_METHODS[0],
         progress: Progress | None = None,
         profile: Profile | None = None,
     ) -> Verdicts:
@@ -380,6 +383,11 @@ class TrustVLM:
         when_invalid
             What becomes of accepted labels if the guarantee does not cover these images: `review`,
             or `keep`.
+        prediction_sets
+            Give every verdict the set of labels that the image may have, among which the true one
+            is with this probability; needs labelled images that the model was calibrated on.
+        set_method
+            Of `decisions.SET_METHODS`.
 
         Raises
         ------
@@ -387,7 +395,7 @@ class TrustVLM:
             If the input does not exist or holds no images, or the model is not fitted.
         """
         check_when_invalid(when_invalid)
-        predictor = Predictor(self)
+        predictor = Predictor(self, prediction_sets, set_method)
         sources = open_images(images, path_column=path_column, image_column=image_column)
         run = predictor.run()
         rows: list[Verdict] = []
@@ -478,9 +486,11 @@ class TrustVLM:
         self,
         labelled: LabelledSource,
         *,
-        risk: float = 0.05,
+        risk: float | Sequence[float] = 0.05,
         confidence_level: float = 0.95,
+        guarantee: str = GUARANTEES[0],
         per_class: bool = False,
+        class_risk: Mapping[str, float] | None = None,
         min_coverage: float | None = None,
         cost_error: float | None = None,
         cost_review: float | None = None,
@@ -502,9 +512,16 @@ class TrustVLM:
             Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
             like those to come, and not among the shots.
         risk, confidence_level
-            In (0, 1).
+            In (0, 1). Of several risks, all of which hold at once, the first decides; `use_risk`
+            chooses another one.
+        guarantee
+            `high-probability`: of all calibrations, at most 1 - `confidence_level` go wrong.
+            `expectation`: on average over calibrations and batches, at most `risk` of the labels
+            accepted in a batch are wrong; it takes far fewer images, and says less.
         per_class
             Let the risk hold for the accepted labels of every class, all at once.
+        class_risk
+            Risks of their own of some classes, by name, where `per_class`.
         min_coverage
             Instead of a risk: accept at least this share of new images, at the smallest risk that
             can be certified.
@@ -533,8 +550,19 @@ class TrustVLM:
         TrustVLMWarning
             If images cannot be read, or are copies of each other.
         """
+        first, *others = [risk] if isinstance(risk, int | float) else risk
+        own = dict(class_risk or {})
         goal = Goal(
-            risk, confidence_level, per_class, min_coverage, cost_error, cost_review, method
+            first,
+            confidence_level,
+            per_class,
+            min_coverage,
+            cost_error,
+            cost_review,
+            method,
+            guarantee,
+            tuple(others),
+            tuple(zip(self.classes_.indices(own).tolist(), own.values(), strict=True)),
         )
         self._learned = calibrate(
             self,
@@ -545,6 +573,17 @@ class TrustVLM:
             exclude_shots=exclude_shots,
             progress=progress,
         )
+        return self
+
+    def use_risk(self, risk: float) -> TrustVLM:
+        """Let another one of the risks that were calibrated for decide.
+
+        Raises
+        ------
+        InputError
+            If the model was not calibrated for this risk.
+        """
+        self._learned = self._fitted.at_risk(risk)
         return self
 
     def calibrate_on_shots(self, *, calibrator: str = DEFAULT_CALIBRATOR) -> TrustVLM:

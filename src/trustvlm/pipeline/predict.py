@@ -7,26 +7,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Profile, Progress
+from trustvlm.exceptions import InputError
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODThreshold
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
-from trustvlm.pipeline.state import Calibration, FittedModel
+from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, in_order
 from trustvlm.risk_control.goals import accept_on_agreement
+from trustvlm.risk_control.prediction_sets import (
+    SET_METHODS,
+    PredictionSets,
+    check_set_method,
+)
 from trustvlm.scores import Evidence, ScoreResult, prepare
 from trustvlm.scores.arrays import pick, softmax
+from trustvlm.scores.auto import auto_logits, fit_auto
 from trustvlm.scores.evidence import prototype_similarities
 from trustvlm.text import exact_number, number_beside
 
 # A fitted model, made ready once to judge any number of images.
+
+
+class ClassProbabilities:
+    """Probabilities of all classes for an image, by text and shots together as `auto` weighs them.
+
+    Without shots they are those of the text.
+
+    Parameters
+    ----------
+    state
+        Of the model, whatever its score.
+    """
+
+    def __init__(self, state: ModelState) -> None:
+        shots = state.evidence_of_shots()
+        self._auto = fit_auto(shots) if state.bank.present_.any() else None
+
+    def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
+        """`(n, C)` float64, rows that sum to 1."""
+        return softmax(evidence.logits if self._auto is None else auto_logits(evidence, self._auto))
 
 
 class Predictor:
@@ -36,19 +63,31 @@ class Predictor:
     ----------
     model
         Fitted; changes to it later have no effect.
+    prediction_sets, set_method
+        As in `TrustVLM.predict`.
 
     Raises
     ------
     InputError
-        If the model is not fitted, or was calibrated for another score.
+        If the model is not fitted, or was calibrated for another score; or prediction sets are
+        wanted, but it was not calibrated on images.
     """
 
-    def __init__(self, model: FittedModel) -> None:
+    def __init__(
+        self,
+        model: FittedModel,
+        prediction_sets: float | None = None,
+        set_method: str = SET_METHODS[0],
+    ) -> None:
         self._state, self._embedder = model.state, model.embedder
         self._state.check_calibration()
         self._shots = self._state.evidence_of_shots()
         self._score = prepare(self._state.score, self._shots, **self._state.parameters)
         self._ood_threshold = OODThreshold.of_shots(self._shots)
+        self._sets = None
+        if prediction_sets is not None:
+            self._sets = sets_of(self._state, prediction_sets, set_method)
+            self._probabilities = ClassProbabilities(self._state)
 
     @property
     def whole_batch(self) -> bool:
@@ -86,6 +125,14 @@ class Predictor:
         verdicts = verdicts_with_shots(
             result, shown, images.readable().paths, state.classes.labels, state.calibration, run
         )
+        if self._sets is not None:
+            probabilities, labels = self._probabilities(evidence), state.classes.labels
+            inside = self._sets.contains(probabilities)
+            orders = np.argsort(-probabilities, axis=1, kind="stable")
+            verdicts = [
+                replace(verdict, prediction_set=tuple(labels[c] for c in order if members[c]))
+                for verdict, order, members in zip(verdicts, orders, inside, strict=True)
+            ]
         return in_order(images, verdicts)
 
     def chunks(
@@ -108,6 +155,31 @@ class Predictor:
             with profile.stage("scores"):
                 verdicts = self.judge(encoded, run=run)
             yield encoded, verdicts
+
+
+def sets_of(state: ModelState, level: float, method: str) -> PredictionSets:
+    """Return the prediction sets that the calibration of a model allows.
+
+    Raises
+    ------
+    InputError
+        If it was not calibrated on images by a version that keeps what it takes, or for a level
+        outside (0, 1) or another method.
+    """
+    check_set_method(method)
+    calibration = state.calibration
+    if calibration is None or method not in calibration.set_scores:
+        raise InputError(
+            "Prediction sets need a model that was calibrated on labelled images: run "
+            "`trustvlm calibrate` with this version first."
+        )
+    return PredictionSets.fit(
+        calibration.set_scores[method],
+        calibration.labels,
+        len(state.classes),
+        level=level,
+        method=method,
+    )
 
 
 # What text and example images say of a prediction, side by side.

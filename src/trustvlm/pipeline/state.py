@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +41,7 @@ FROM_SHOTS = (
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 _TYPICALITY = "calibration_typicality"
+SET_SCORES = "calibration_set_"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Calibration:
         Paths of labelled images that could not be read.
     typicality
         `(n,)` cosine of each to the most similar prototype; None if it is not on record.
+    other_rules
+        For other risks, which hold at once with `certificate`; `at_risk` lets one of them decide.
+    set_scores
+        By method of prediction sets, `(n,)` nonconformity of the true label of each image; empty
+        if it is not on record.
     looks
         How many calibrations have looked at labels of these images: 1 for a guarantee in full.
     earlier
@@ -86,6 +93,8 @@ class Calibration:
     created_at: str
     unreadable: tuple[str, ...] = ()
     typicality: NDArray[np.float64] | None = None
+    other_rules: tuple[Rule, ...] = ()
+    set_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     looks: int = 1
     earlier: tuple[str, ...] = ()
 
@@ -108,7 +117,31 @@ class Calibration:
     @property
     def statement(self) -> str:
         """What the calibration says, in words."""
-        return FROM_SHOTS if self.certificate is None else self.certificate.statement()
+        if self.certificate is None:
+            return FROM_SHOTS
+        others = [f"for the other risk, {rule.statement()}" for rule in self.other_rules]
+        together = f"all {1 + len(others)} hold at once" if others else ""
+        return ". ".join(filter(None, (self.certificate.statement(), *others, together)))
+
+    def at_risk(self, risk: float) -> Calibration:
+        """Return the calibration with the rule for one of its risks deciding.
+
+        Raises
+        ------
+        InputError
+            If it has none for this risk.
+        """
+        rules = (self.certificate, *self.other_rules) if self.certificate else ()
+        by_risk = {getattr(rule, "risk", math.nan): rule for rule in rules}
+        if risk not in by_risk:
+            stored = ", ".join(f"{r:g}" for r in by_risk if not math.isnan(r)) or "none"
+            raise InputError(
+                f"Expected a risk that the model was calibrated for ({stored}), but got {risk:g}: "
+                f"calibrate with --risk {stored},{risk:g}."
+            )
+        chosen = by_risk[risk]
+        others = tuple(rule for rule in rules if rule is not chosen)
+        return replace(self, certificate=chosen, other_rules=others)
 
     @property
     def rule(self) -> str:
@@ -165,6 +198,7 @@ class Calibration:
                 "earlier": list(self.earlier),
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "other_rules": [rule.to_dict() for rule in self.other_rules],
             "statement": self.statement,
             "assumption": None if self.certificate is None else ASSUMPTION,
             "calibrator": {"name": self.calibrator.name, **self.quality()},
@@ -174,8 +208,10 @@ class Calibration:
         """Return the arrays, under the names that they have in an artefact."""
         own = (self.result.confidence, self.correct, self.result.prediction, self.labels)
         typicality = {} if self.typicality is None else {_TYPICALITY: self.typicality}
+        sets = {f"{SET_SCORES}{method}": scores for method, scores in self.set_scores.items()}
         return {
             **typicality,
+            **sets,
             **{f"calibration_{name}": array for name, array in zip(_ARRAYS, own, strict=True)},
             **{f"calibrator_{key}": array for key, array in self.calibrator.state_.items()},
         }
@@ -318,6 +354,18 @@ class ModelState:
             "the images calibrated on": () if calibration is None else calibration.images,
         }
         return {role: {image["sha256"] for image in images} for role, images in used.items()}
+
+    def at_risk(self, risk: float) -> ModelState:
+        """Return the model with the rule for one of the risks that it was calibrated for.
+
+        Raises
+        ------
+        InputError
+            If it was not calibrated for this risk.
+        """
+        if self.calibration is None:
+            raise InputError("This model was not calibrated for any risk: calibrate it first.")
+        return replace(self, calibration=self.calibration.at_risk(risk))
 
     def check_calibration(self) -> None:
         """Raise `InputError` if the calibration is of another score than the one in use."""
@@ -470,6 +518,12 @@ def _restored_calibration(
         created_at=entry.created_at,
         unreadable=entry.data.unreadable,
         typicality=arrays.get(_TYPICALITY),
+        other_rules=tuple(map(rule_from_dict, entry.other_rules)),
+        set_scores={
+            name.removeprefix(SET_SCORES): array
+            for name, array in arrays.items()
+            if name.startswith(SET_SCORES)
+        },
         looks=entry.data.looks,
         earlier=entry.data.earlier,
     )

@@ -52,6 +52,8 @@ class Verdict:
         Why, in plain words.
     error
         What is wrong with the file, and the remedy; "" if nothing is.
+    prediction_set
+        The labels that the image may have, the most probable first; None if not asked for.
     """
 
     path: str
@@ -64,10 +66,13 @@ class Verdict:
     runner_up: str
     reason: str
     error: str
+    prediction_set: tuple[str, ...] | None = None
 
-    def to_row(self) -> dict[str, str | float | None]:
-        """Return the columns in order, None for what does not exist."""
-        row: dict[str, str | float | None] = nan_to_null(asdict(self))
+    def to_row(self) -> dict[str, Any]:
+        """Return the columns in order, None for what does not exist; no set if none was asked."""
+        row: dict[str, Any] = nan_to_null(asdict(self))
+        if self.prediction_set is None:
+            del row[_SET]
         return row
 
 
@@ -153,7 +158,8 @@ def _threshold_words(threshold: float) -> str:
 METADATA = "trustvlm.run"
 """Key of what is said of the run in the metadata of a Parquet file: `RunOutcome.to_dict`."""
 
-COLUMNS = tuple(field.name for field in fields(Verdict))
+_SET = "prediction_set"
+COLUMNS = tuple(field.name for field in fields(Verdict) if field.name != _SET)
 _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
 
 
@@ -209,10 +215,16 @@ class Verdicts(Sequence[Verdict]):
         """Show the first verdicts with small pictures in a notebook."""
         return verdicts_html(self._rows, self._folder, repr(self))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns: those of prediction sets only if these were asked for."""
+        with_sets = any(row.prediction_set is not None for row in self._rows)
+        return (*COLUMNS, _SET) if with_sets else COLUMNS
+
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in input order."""
-        if name not in COLUMNS:
-            raise InputError(f"There is no column `{name}`; there are {', '.join(COLUMNS)}.")
+        if name not in self.columns:
+            raise InputError(f"There is no column `{name}`; there are {', '.join(self.columns)}.")
         return [getattr(row, name) for row in self._rows]
 
     def decisions(self) -> dict[str, int]:
@@ -223,35 +235,41 @@ class Verdicts(Sequence[Verdict]):
     def to_pandas(self) -> Any:
         """Return a pandas DataFrame; needs the extra `pandas`."""
         pandas = require("pandas", extra="pandas", purpose="Verdicts.to_pandas()")
-        return pandas.DataFrame([asdict(row) for row in self._rows], columns=list(COLUMNS))
+        return pandas.DataFrame([asdict(row) for row in self._rows], columns=list(self.columns))
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return CSV text (UTF-8) and write it if a path is given.
 
         The confidence has all its digits, so that it compares with a threshold as it does here;
-        other numbers have nine significant ones.
+        other numbers have nine significant ones. A prediction set is a JSON list.
         """
-        text = io.StringIO()
+        text, columns = io.StringIO(), self.columns
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(columns)
         for row in self._rows:
-            writer.writerow([_cell(*column) for column in row.to_row().items()])
+            cells = row.to_row()
+            writer.writerow([_cell(name, cells.get(name)) for name in columns])
         return _written(text.getvalue(), path)
 
     def to_jsonl(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return JSON Lines, null for what does not exist, and write it if a path is given."""
-        lines = [json.dumps(row.to_row(), ensure_ascii=False) + "\n" for row in self._rows]
+        columns, rows = self.columns, [row.to_row() for row in self._rows]
+        lines = [
+            json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False) + "\n"
+            for row in rows
+        ]
         return _written("".join(lines), path)
 
     def to_arrow(self) -> Any:
         """Return a pyarrow Table, null for what does not exist; needs the extra `parquet`."""
         pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
+        kinds = {name: pyarrow.string() for name in self.columns}
+        kinds |= dict.fromkeys(_NUMBERS, pyarrow.float64())
+        if _SET in kinds:
+            kinds[_SET] = pyarrow.list_(pyarrow.string())
         columns = {
-            name: pyarrow.array(
-                nan_to_null(self.column(name)),
-                pyarrow.float64() if name in _NUMBERS else pyarrow.string(),
-            )
-            for name in COLUMNS
+            name: pyarrow.array(nan_to_null(self.column(name)), kinds[name])
+            for name in self.columns
         }
         table = pyarrow.table(columns)
         if self.run is None:
@@ -281,6 +299,9 @@ def verdicts_from(table: Any) -> list[Verdict]:
         {name: math.nan if v is None and name in _NUMBERS else v for name, v in row.items()}
         for row in table.to_pylist()
     ]
+    for row in rows:
+        if row.get(_SET) is not None:
+            row[_SET] = tuple(row[_SET])
     return [Verdict(**row) for row in rows]
 
 
@@ -340,12 +361,14 @@ def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     return text
 
 
-def _cell(name: str, value: str | float | None) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
+    if name == _SET:
+        return json.dumps(value, ensure_ascii=False)
     if name == "confidence" and isinstance(value, float):
         return exact_number(value)
-    return f"{value:.9g}" if isinstance(value, float) else value
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 # Verdicts as a table with pictures, for notebooks.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import stats
 
 from trustvlm.exceptions import InputError
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, among, certify
-from trustvlm.risk_control.conformal_selection import ConformalSelection
+from trustvlm.risk_control.conformal_selection import ConformalSelection, select_conformal
 from trustvlm.risk_control.costs import CostThreshold, cheapest
 from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
 from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
@@ -249,7 +249,8 @@ def guarantee_p_value(
     if isinstance(rule, ClassCertificates):
         classes = [c for c in np.unique(prediction[accepted]) if rule.certificates[c].certified]
         p_values = [
-            _errors_p_value(accepted & (prediction == c), correct, rule.risk) for c in classes
+            _errors_p_value(accepted & (prediction == c), correct, rule.certificates[c].risk)
+            for c in classes
         ]
         return min(1.0, min(p_values) * len(classes)) if classes else math.nan
     if isinstance(rule, Certificate) and rule.certified:
@@ -263,6 +264,10 @@ def _errors_p_value(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], ris
 
 
 # What the user wants of the decisions: a risk, a risk for each class, a coverage, or low costs.
+
+
+GUARANTEES = ("high-probability", "expectation")
+"""Whether the risk is kept with a confidence level, by any one calibration, or only on average."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,13 @@ class Goal:
         Instead of a risk: prices of a wrong label that is accepted, and of a review.
     method
         Of `METHODS`, where a risk is wanted.
+    guarantee
+        Of `GUARANTEES`: `high-probability`, that the risk is kept with the confidence level; or
+        `expectation`, that it is kept on average, which says less and needs fewer images.
+    other_risks
+        Further risks, each with a threshold of its own; all hold at once.
+    class_risks
+        Risks of their own of some classes, as pairs of index and risk, where `per_class`.
 
     Examples
     --------
@@ -299,6 +311,9 @@ class Goal:
     cost_error: float | None = None
     cost_review: float | None = None
     method: str = DEFAULT_METHOD
+    guarantee: str = GUARANTEES[0]
+    other_risks: tuple[float, ...] = ()
+    class_risks: tuple[tuple[int, float], ...] = ()
 
     def check(self) -> Goal:
         """Raise `InputError` unless this is one goal that makes sense; return it."""
@@ -312,8 +327,49 @@ class Goal:
         several = [name for name, wanted in chosen.items() if wanted]
         if len(several) > 1:
             raise InputError(f"Expected one goal, but got {' and '.join(several)}: choose one.")
-        self.rule(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64), 1)
+        if self.guarantee not in GUARANTEES:
+            raise InputError(
+                f"Expected `guarantee` to be {' or '.join(GUARANTEES)}, but got {self.guarantee!r}."
+            )
+        if self.guarantee == "expectation" and (several or self.other_risks):
+            raise InputError(
+                "An expected share of errors is guaranteed for one risk of all accepted labels "
+                f"together, not for {' and '.join(several) or 'several risks'}: leave one out."
+            )
+        if self.other_risks and several:
+            raise InputError(
+                "Several risks are certified for all accepted labels together, not with "
+                f"{' and '.join(several)}: name one risk."
+            )
+        if self.class_risks and not self.per_class:
+            raise InputError("Risks of single classes need `per_class`.")
+        for other in self.other_risks:
+            check_fraction(other, "risk")
+        n_classes = 1 + max((label for label, _ in self.class_risks), default=0)
+        self.rule(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64), n_classes)
         return self
+
+    def rules(
+        self,
+        confidence: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+        prediction: NDArray[np.int64],
+        n_classes: int,
+        eligible: NDArray[np.bool_] | None = None,
+    ) -> tuple[Rule, ...]:
+        """Find the rule for each risk, the first of which decides.
+
+        Of several, each is certified at the level at which all of them hold at once with
+        probability `confidence_level` (Bonferroni).
+        """
+        risks = (self.risk, *self.other_risks)
+        level = self.confidence_level
+        if len(risks) > 1:
+            level = 1 - (1 - level) / len(risks)
+        goals = [replace(self, risk=risk, other_risks=(), confidence_level=level) for risk in risks]
+        return tuple(
+            goal.rule(confidence, correct, prediction, n_classes, eligible) for goal in goals
+        )
 
     def rule(
         self,
@@ -323,8 +379,10 @@ class Goal:
         n_classes: int,
         eligible: NDArray[np.bool_] | None = None,
     ) -> Rule:
-        """Find the rule on a calibration set, as the function for each goal does."""
+        """Find the rule for `risk` on a calibration set, as the function for each goal does."""
         level = self.confidence_level
+        if self.guarantee == "expectation":
+            return select_conformal(confidence, correct, self.risk, eligible=eligible)
         if self.min_coverage is not None:
             return certify_coverage(
                 confidence, correct, self.min_coverage, level, eligible=eligible
@@ -342,5 +400,6 @@ class Goal:
                 level,
                 method=self.method,
                 eligible=eligible,
+                class_risks=dict(self.class_risks),
             )
         return certify(confidence, correct, self.risk, level, method=self.method, eligible=eligible)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, certify
 from trustvlm.risk_control.tests import check_fraction
 from trustvlm.scores.arrays import as_labels
-from trustvlm.text import short_percent
+from trustvlm.text import join_names, short_percent
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,14 @@ class ClassCertificates:
         return (
             f"{have} of {total} classes have a threshold ({total - predicted} are never predicted "
             f"on the calibration images); with {short_percent(self.confidence_level)} confidence, "
-            f"{scope}, at most {short_percent(self.risk)} of the accepted labels of a class are "
+            f"{scope}, at most {self._risks()} of the accepted labels of a class are "
             f"wrong; together {short_percent(self.coverage)} of images like these are accepted"
         )
+
+    def _risks(self) -> str:
+        others = sorted({c.risk for c in self.certificates} - {self.risk})
+        own = f" (of some classes {join_names([short_percent(r) for r in others])})"
+        return short_percent(self.risk) + (own if others else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -127,6 +133,7 @@ def certify_per_class(
     simultaneous: bool = True,
     method: str = DEFAULT_METHOD,
     eligible: ArrayLike | None = None,
+    class_risks: Mapping[int, float] | None = None,
 ) -> ClassCertificates:
     """Certify a threshold for the images of each predicted class.
 
@@ -140,11 +147,13 @@ def certify_per_class(
         With True, the risk holds for all classes at once with probability `confidence_level`: each
         of the K classes that are predicted at all is tested at 1 - (1 - confidence) / K. With
         False, it holds for each class taken alone, and of many classes some will exceed it.
+    class_risks
+        Risks of their own of some classes, by index; `risk` is that of the others.
 
     Raises
     ------
     InputError
-        For predictions out of range, or what `certify` refuses.
+        For predictions or classes out of range, or what `certify` refuses.
 
     Notes
     -----
@@ -167,10 +176,22 @@ def certify_per_class(
     chance = np.ones(len(score), dtype=bool) if eligible is None else np.asarray(eligible)
     shared = max(1, len(np.unique(labels))) if simultaneous else 1
     level = 1 - (1 - confidence_level) / shared
+    risks = np.full(n_classes, risk)
+    for label, of_class in (class_risks or {}).items():
+        if not 0 <= label < n_classes:
+            raise InputError(f"Expected classes below {n_classes}, but got a risk of {label}.")
+        risks[label] = of_class
     certificates = []
     for label in range(n_classes):
         own = labels == label
         certificates.append(
-            certify(score[own], right[own], risk, level, method=method, eligible=chance[own])
+            certify(
+                score[own],
+                right[own],
+                float(risks[label]),
+                level,
+                method=method,
+                eligible=chance[own],
+            )
         )
     return ClassCertificates(tuple(certificates), risk, confidence_level, simultaneous)
