@@ -1,8 +1,13 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trustvlm.pipeline.predict import explain, reasons
 from trustvlm.scores import Evidence, PrototypeBank, apply
+from trustvlm.text import exact_number, number_beside
 
 NAMES = ["birman", "ragdoll", "siamese"]
 BANK = PrototypeBank().fit([[1.0, 0.0], [0.0, 1.0]], [0, 1], n_classes=3)
@@ -66,3 +71,14 @@ def test_any_number_of_images(n):
     evidence = Evidence.of(logits=np.zeros((n, 3)), features=np.ones((n, 2)), bank=BANK)
     shown = explain(evidence, np.zeros(n, dtype=int))
     assert len(reasons(np.zeros(n, dtype=int), shown, NAMES)) == n
+
+
+@given(st.floats(-1e9, 1e9).filter(lambda x: x == 0 or abs(x) > 1e-9), st.integers(-3, 3))
+def test_numbers_are_written_on_their_side_of_the_threshold(threshold, steps):
+    value = threshold
+    for _ in range(abs(steps)):
+        value = math.nextafter(value, math.copysign(math.inf, steps))
+    assert float(exact_number(threshold)) == threshold
+    written = float(number_beside(value, threshold))
+    assert (written >= threshold) == (value >= threshold)
+    assert (written > threshold) == (value > threshold)

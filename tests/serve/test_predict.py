@@ -197,20 +197,25 @@ def test_the_model_describes_itself(client, colours):
     facts = client.get("/v1/model").json()
     assert facts["name"] == "colours"
     assert facts["classes"] == ["blue", "green", "red"]
-    assert facts["calibrated"]
+    # Nothing is certified of it.
+    assert not facts["calibrated"]
+    assert facts["decision_rule"].startswith("not calibrated: review everything; none: ")
     assert client.get("/v1/models").json() == ["colours"]
     assert client.get("/v1/model?model=other").status_code == 404
 
 
-def test_a_model_without_a_certified_threshold_is_not_called_calibrated(colours, tmp_path):
-    model = TrustVLM.load(colours)
-    labelled = write_class_folders(tmp_path / "others", per_class=2, seed=21)
-    path = tmp_path / "nothing.trust"
-    for learn in (lambda: model.calibrate(labelled, risk=0.01), model.calibrate_on_shots):
+def test_only_a_model_with_a_certified_threshold_is_called_calibrated(shots, tmp_path):
+    model = TrustVLM(vlm="offline", vision="offline", score="trustvlm_star").fit(shots)
+    labelled = write_class_folders(tmp_path / "labelled", per_class=12, seed=9)
+    path = tmp_path / "m.trust"
+    for learn, certified in (
+        (lambda: model.calibrate_on_shots(), False),
+        (lambda: model.calibrate(labelled, risk=0.3), True),
+    ):
         learn().save(path)
         served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
-        assert served.describe()["calibrated"] is False
-        assert not served.describe()["decision_rule"].startswith("calibrated")
+        assert served.describe()["calibrated"] is certified
+        assert served.describe()["decision_rule"].startswith("calibrated") is certified
 
 
 def test_health_and_readiness(client):
