@@ -12,7 +12,7 @@ from scipy import stats
 from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.metrics.bootstrap import evaluated, multiplicities, resampled_counts
-from trustvlm.metrics.counts import harmonic_numbers, rank
+from trustvlm.metrics.counts import area_table, rank
 
 cases = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
@@ -44,7 +44,7 @@ def test_multiplicities_give_what_a_full_resample_gives(case, seed):
     rng = np.random.default_rng(seed)
     weights = np.concatenate(list(multiplicities(ranking.n, 8, rng)))
     counts = resampled_counts(ranking, weights)
-    resampled = evaluated(counts, metrics.METRICS, harmonic_numbers(ranking.n))
+    resampled = evaluated(counts, metrics.METRICS, area_table(ranking.n))
     for row, times in enumerate(weights):
         drawn = np.repeat(ranking.confidence, times), np.repeat(ranking.correct, times)
         full = quietly(metrics.evaluate, *drawn)

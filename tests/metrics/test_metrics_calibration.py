@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, log_loss
 
 from trustvlm import metrics
 from trustvlm.exceptions import InputError
@@ -82,6 +82,58 @@ def test_the_sweep_stops_before_the_first_disorder(data):
     assert metrics.ece_sweep(p, correct) == pytest.approx(metrics.ece(p, correct, bins))
 
 
+def nearly_in_order(n, wrong, seed=0):
+    """Probabilities of n images, all right but the ones at these ranks."""
+    p = np.random.default_rng(seed).permutation(n) / n
+    return p, ~np.isin((p * n).round(), wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "bins"), [([], 60_000), ([0], 60_000), ([1], 40_000), ([9], 6315)]
+)
+def test_the_sweep_takes_no_long_time_where_nearly_all_are_right(wrong, bins):
+    """One wrong image at rank r shows as soon as the first bin ends below it."""
+    p, correct = nearly_in_order(60_000, wrong)
+    assert metrics.ece_sweep(p, correct) == metrics.ece(p, correct, bins)
+    few, right = nearly_in_order(600, wrong)
+    shares = [metrics.reliability(few, right, b).right for b in range(1, 601)]
+    ordered = [bool((np.diff(share) >= 0).all()) for share in shares]
+    last = ordered.index(False) if False in ordered else 600
+    assert metrics.ece_sweep(few, right) == metrics.ece(few, right, last)
+
+
+@given(judged(), st.sampled_from([1, 2, 15, 64, 65, 200]))
+def test_bins_are_those_of_middle_ranks(data, bins):
+    p, correct = data
+    members = slow_bins(p.tolist(), correct, bins)
+    binned = metrics.reliability(p, correct, bins)
+    assert binned.images.tolist() == [len(m) for m in members]
+    assert binned.right.tolist() == [correct[m].mean() for m in members]
+
+
+@given(judged())
+def test_the_log_loss_is_scikit_learns(data):
+    p, correct = data
+    weight = np.arange(len(p)) % 3 + (len(p) < 3)
+    for weights in (None, weight, 1e-300 * weight):
+        expected = log_loss(correct, p, labels=[False, True], sample_weight=weights)
+        assert metrics.nll(p, correct, sample_weight=weights) == pytest.approx(expected, rel=1e-12)
+    total = sum(-math.log(q if y else 1 - q) for q, y in zip(p, correct, strict=True) if 0 < q < 1)
+    certain = sum(y != q for q, y in zip(p, correct, strict=True) if q in (0, 1))
+    assert metrics.nll(p, correct) * len(p) == pytest.approx(total + 36.0437 * certain, abs=1e-3)
+
+
+def test_the_log_loss_of_nothing_and_of_certainty():
+    assert math.isnan(metrics.nll([], []))
+    assert math.isnan(metrics.nll([0.5], [1], sample_weight=[0]))
+    assert metrics.nll([1.0, 0.0], [1, 0]) == pytest.approx(0, abs=1e-15)
+    assert metrics.nll([0.0], [1]) == -math.log(np.finfo(float).eps)
+    assert metrics.nll([0.3], [1], sample_weight=[1e308]) == pytest.approx(-math.log(0.3))
+    for bad in ([-1, 1], [1], [math.nan, 1]):
+        with pytest.raises(InputError, match="`sample_weight`"):
+            metrics.nll([0.5, 0.5], [1, 1], sample_weight=bad)
+
+
 @given(judged())
 def test_the_brier_score_is_scikit_learns(data):
     p, correct = data
@@ -129,7 +181,13 @@ def test_a_constant_that_is_right_on_average_has_no_error():
 
 
 def test_nothing_gives_nan_and_wrong_input_is_explained():
-    for measure in (metrics.brier, metrics.ece, metrics.ece_sweep, metrics.rms_calibration_error):
+    for measure in (
+        metrics.brier,
+        metrics.nll,
+        metrics.ece,
+        metrics.ece_sweep,
+        metrics.rms_calibration_error,
+    ):
         assert math.isnan(measure([], []))
         with pytest.raises(InputError, match=r"`probability` to lie in \[0, 1\], but 1 of 2"):
             measure([0.5, 1.5], [True, False])

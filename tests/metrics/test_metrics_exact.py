@@ -22,7 +22,7 @@ from trustvlm import metrics
 from trustvlm.exceptions import UndefinedMetricWarning
 from trustvlm.metrics import conventions
 from trustvlm.metrics.bootstrap import evaluated
-from trustvlm.metrics.counts import Counts, harmonic_numbers, rank
+from trustvlm.metrics.counts import Counts, area_table, rank
 from trustvlm.metrics.info import METRIC_INFO
 
 cases = st.integers(1, 40).flatmap(
@@ -67,8 +67,11 @@ def test_curves_equal_scikit_learn(case):
     assume(0 < correct.sum() < len(correct))
     result = metrics.evaluate(confidence, correct)
     assert result.auroc == pytest.approx(roc_auc_score(correct, confidence), abs=1e-12)
+    expected = average_precision_score(correct, confidence)
+    assert result.aupr_success == pytest.approx(expected, abs=1e-12)
     precision, recall, _ = precision_recall_curve(correct, confidence)
-    assert result.aupr_success == pytest.approx(auc(recall, precision), abs=1e-12)
+    released = metrics.aupr_success(confidence, correct, "trustvlm")
+    assert released == pytest.approx(auc(recall, precision), abs=1e-12)
     expected = average_precision_score(~correct, -confidence)
     assert result.aupr_error == pytest.approx(expected, abs=1e-12)
     fpr, tpr, _ = roc_curve(correct, confidence, drop_intermediate=False)
@@ -150,6 +153,8 @@ def test_a_constant_confidence_has_the_error_rate_as_aurc(case):
     assert result.aurc == pytest.approx(1 - result.accuracy, abs=1e-15)
     assert math.isnan(result.auroc) or result.auroc == 0.5
     assert math.isnan(result.fpr95) or result.fpr95 == 1
+    assert math.isnan(result.aupr_success) or result.aupr_success == pytest.approx(result.accuracy)
+    assert math.isnan(result.aupr_error) or result.aupr_error == pytest.approx(1 - result.accuracy)
 
 
 @given(cases)
@@ -164,6 +169,16 @@ def test_augrc_follows_from_auroc(case):
 
 
 @given(cases)
+def test_excess_augrc_is_above_the_perfect_order_of_the_same_labels(case):
+    confidence, correct = map(np.asarray, case)
+    perfect = metrics.augrc(correct.astype(int), correct)
+    excess = metrics.eaugrc(confidence, correct)
+    assert excess == pytest.approx(metrics.augrc(confidence, correct) - perfect, abs=1e-15)
+    assert metrics.evaluate(confidence, correct).eaugrc == excess >= 0
+    assert metrics.eaugrc(correct.astype(int), correct) == 0
+
+
+@given(cases)
 def test_doubling_every_sample_keeps_what_is_read_at_thresholds(case):
     once = metrics.evaluate(*case).to_dict()
     twice = metrics.evaluate(case[0] * 2, case[1] * 2).to_dict()
@@ -172,9 +187,9 @@ def test_doubling_every_sample_keeps_what_is_read_at_thresholds(case):
 
 
 @given(cases)
-def test_a_table_of_harmonic_numbers_gives_the_same_area(case):
+def test_a_table_of_area_table_gives_the_same_area(case):
     counts = rank(*case).in_blocks
-    table = harmonic_numbers(len(case[0]))
+    table = area_table(len(case[0]))
     assert conventions.aurc(counts, table) == pytest.approx(
         float(conventions.aurc(counts)), abs=1e-13
     )
@@ -223,7 +238,7 @@ def test_a_million_samples():
         expected = np.interp(k, block, errors[block])
         assert result.aurc == pytest.approx(math.fsum(expected / k) / n, rel=1e-13)
         assert result.augrc == pytest.approx(math.fsum(expected) / n**2, rel=1e-13)
-        table = conventions.aurc(rank(confidence, correct).in_blocks, harmonic_numbers(n))
+        table = conventions.aurc(rank(confidence, correct).in_blocks, area_table(n))
         assert table == pytest.approx(result.aurc, rel=1e-10)
 
 
@@ -231,16 +246,19 @@ def test_counts_run_over_the_last_axis():
     rows = [([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]), ([0.9, 0.5, 0.5, 0.1], [0, 0, 0, 0])]
     single = [rank(*row).in_blocks for row in rows]
     both = Counts(np.stack([c.accepted for c in single]), np.stack([c.right for c in single]))
-    for name, values in evaluated(both, metrics.METRICS, harmonic_numbers(4)).items():
+    for name, values in evaluated(both, metrics.METRICS, area_table(4)).items():
         expected = [conventions.EXACT[name](counts) for counts in single]
         np.testing.assert_allclose(values, expected, atol=1e-15)
 
 
 def test_every_metric_has_its_facts_its_function_and_its_formula():
-    assert tuple(METRIC_INFO) == tuple(conventions.EXACT) == metrics.METRICS
+    assert tuple(METRIC_INFO) == (*conventions.EXACT, "nll")
+    assert set(conventions.EXACT) - set(metrics.METRICS) == {"eaugrc"}
+    assert METRIC_INFO["nll"].unit == "nats"
     for name, info in METRIC_INFO.items():
         assert info.name == name
         assert callable(getattr(metrics, name))
         # A confidence that tells right from wrong is better than one that does the contrary.
-        good, bad = (getattr(metrics, name)(c, [1, 1, 0, 0]) for c in ([4, 3, 2, 1], [1, 2, 3, 4]))
+        confidences = np.array([[4, 3, 2, 1], [1, 2, 3, 4]]) / 5
+        good, bad = (getattr(metrics, name)(c, [1, 1, 0, 0]) for c in confidences)
         assert (good > bad) == info.higher_is_better or name == "accuracy"

@@ -65,9 +65,9 @@ def test_the_cases_tell_tie_orders_apart():
     assert abs(exact - case["official"]["aurc_x1000"]) > 1e-3
 
 
-def test_without_ties_the_conventions_differ_in_fpr95_alone():
+def test_without_ties_the_conventions_differ_in_what_is_read_off_curves_alone():
     case = next(case for case in CASES if case["name"] == "random40")
     exact, released = (evaluate(case, c).to_dict() for c in ("exact", "trustvlm"))
     for name in metrics.METRICS:
-        if name != "fpr95":
+        if name not in ("fpr95", "aupr_success"):
             assert exact[name] == pytest.approx(released[name], abs=1e-15), name

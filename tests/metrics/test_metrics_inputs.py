@@ -11,7 +11,7 @@ from trustvlm import metrics
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 
 DEGENERATE = [
-    ([], [], set(metrics.METRICS), "there are no samples"),
+    ([], [], {*metrics.METRICS, "eaugrc"}, "there are no samples"),
     ([0.1, 0.2], [1, 1], {"auroc", "fpr95", "aupr_error"}, "every sample is correct"),
     ([0.1, 0.2], [0, 0], {"auroc", "fpr95", "aupr_success"}, "every sample is wrong"),
 ]
@@ -19,7 +19,7 @@ DEGENERATE = [
 
 @pytest.mark.parametrize(("confidence", "correct", "names", "reason"), DEGENERATE)
 def test_undefined_metrics_are_nan_with_a_warning(confidence, correct, names, reason):
-    for name in metrics.METRICS:
+    for name in (*metrics.METRICS, "eaugrc"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             value = getattr(metrics, name)(confidence, correct)
@@ -34,7 +34,8 @@ def test_evaluate_warns_once_for_all(confidence, correct, names, reason):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = metrics.evaluate(confidence, correct)
-    assert {name for name in metrics.METRICS if math.isnan(getattr(result, name))} == names
+    values = result.to_dict()
+    assert {name for name in (*metrics.METRICS, "eaugrc") if math.isnan(values[name])} == names
     (warning,) = caught
     assert str(warning.message).endswith(f"are undefined: {reason}.")
     assert warning.filename == __file__

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.conventions import EXACT, check_convention
 from trustvlm.metrics.info import METRIC_INFO
 from trustvlm.metrics.inputs import confidence_array, correctness_array
 
@@ -26,9 +27,9 @@ class SelectiveMetric:
     Parameters
     ----------
     metric
-        One name from `metrics.METRICS`, such as "aurc".
+        One name from `metrics.METRICS`, such as "aurc", or "eaugrc".
     convention
-        `exact` or `trustvlm`.
+        `exact` or `trustvlm`; the latter has no "eaugrc".
 
     Raises
     ------
@@ -47,15 +48,11 @@ class SelectiveMetric:
     higher_is_better: bool
 
     def __init__(self, metric: str, *, convention: str = "exact") -> None:
-        if metric not in metrics.METRICS:
+        if metric not in EXACT:
             raise InputError(
-                f"Expected `metric` to be among {', '.join(metrics.METRICS)}, but got {metric!r}."
+                f"Expected `metric` to be among {', '.join(EXACT)}, but got {metric!r}."
             )
-        if convention not in metrics.CONVENTIONS:
-            raise InputError(
-                f"Expected `convention` to be among {', '.join(metrics.CONVENTIONS)}, but got "
-                f"{convention!r}."
-            )
+        check_convention(convention, metric=metric)
         self.metric, self.convention = metric, convention
         self.higher_is_better = METRIC_INFO[metric].higher_is_better
         self.reset()
@@ -157,7 +154,7 @@ def torchmetric(metric: str = "aurc") -> Any:
     Parameters
     ----------
     metric
-        One name from `metrics.METRICS`; in the `exact` convention.
+        One name from `metrics.METRICS`, or "eaugrc"; in the `exact` convention.
 
     Returns
     -------

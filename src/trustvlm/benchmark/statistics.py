@@ -24,7 +24,7 @@ from trustvlm.metrics.bootstrap import (
     resampled_counts,
 )
 from trustvlm.metrics.conventions import value
-from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
+from trustvlm.metrics.counts import Ranking, area_table, rank
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.table import Mark, Spread
 
@@ -216,7 +216,7 @@ def _fill(
     n_resamples: int,
     rng: np.random.Generator,
 ) -> None:
-    harmonic = harmonic_numbers(base.n)
+    table = area_table(base.n)
     # Metrics see ranks alone: scores that rank alike, such as logits and cosines, need one pass.
     distinct: dict[bytes, str] = {}
     for score, ranking in rankings.items():
@@ -230,7 +230,7 @@ def _fill(
         rows = slice(done, done + len(weights))
         for score, columns in positions.items():
             counts = resampled_counts(rankings[score], np.take(weights, columns, axis=1))
-            for name, values in evaluated(counts, list(resampled[score]), harmonic).items():
+            for name, values in evaluated(counts, list(resampled[score]), table).items():
                 resampled[score][name][rows] = values
         done += len(weights)
     for score, ranking in rankings.items():

@@ -4,8 +4,10 @@ All metrics take `(confidence, correct)`: higher confidence is more trusted, cor
 and 1. They work in float64, need nothing but NumPy, and return fractions.
 
 `evaluate` gives every metric from one sort; each is also a function of its own. `risk_coverage`
-gives the operating points and `risk_band` how far they would move, `bootstrap` intervals,
-`paired_bootstrap` a comparison of two confidences on the same images.
+gives the operating points and `risk_band` how far they would move; `risk_at_threshold`,
+`risk_at_coverage` and `coverage_at_risk` read one of them, with an interval. `bootstrap` gives
+intervals of metrics, `paired_bootstrap` a comparison of two confidences on the same images,
+`by_group` a metric of each group. `nll`, `brier` and `ece` measure probabilities.
 
 Convention `exact`, the default, does not depend on the order of the samples, ties included.
 Convention `trustvlm` repeats the rules of the paper's released script, to compare with its numbers.
@@ -25,6 +27,7 @@ from trustvlm.metrics.calibration_error import (
     ece_debiased,
     ece_if_calibrated,
     ece_sweep,
+    nll,
     probability_quality,
     reliability,
     rms_calibration_error,
@@ -39,18 +42,30 @@ from trustvlm.metrics.evaluation import (
     aupr_success,
     aurc,
     auroc,
+    eaugrc,
     eaurc,
     evaluate,
     fpr95,
 )
+from trustvlm.metrics.groups import GroupMetric, by_group
 from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.operating_points import (
+    CoverageAtRisk,
+    OperatingPoint,
+    coverage_at_risk,
+    risk_at_coverage,
+    risk_at_threshold,
+)
 from trustvlm.metrics.paired import PairedDifference, paired_bootstrap, paired_bootstraps
 
 __all__ = [
     "CONVENTIONS",
     "METRICS",
+    "CoverageAtRisk",
     "Evaluation",
+    "GroupMetric",
     "Interval",
+    "OperatingPoint",
     "PairedDifference",
     "Reliability",
     "RiskBand",
@@ -63,6 +78,9 @@ __all__ = [
     "auroc",
     "bootstrap",
     "brier",
+    "by_group",
+    "coverage_at_risk",
+    "eaugrc",
     "eaurc",
     "ece",
     "ece_debiased",
@@ -70,10 +88,13 @@ __all__ = [
     "ece_sweep",
     "evaluate",
     "fpr95",
+    "nll",
     "paired_bootstrap",
     "paired_bootstraps",
     "probability_quality",
     "reliability",
+    "risk_at_coverage",
+    "risk_at_threshold",
     "risk_band",
     "risk_coverage",
     "rms_calibration_error",

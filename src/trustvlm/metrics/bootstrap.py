@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.conventions import EXACT, aurc, best_aurc, value, warn_undefined
-from trustvlm.metrics.counts import Counts, Ranking, harmonic_numbers, rank
+from trustvlm.metrics.counts import Counts, Ranking, area_table, rank
 from trustvlm.metrics.info import METRICS
 
 
@@ -107,16 +107,20 @@ def resampled_counts(ranking: Ranking, weights: NDArray[np.int64]) -> Counts:
     >>> counts.accepted, counts.right
     (array([[0, 0, 3]]), array([[0, 0, 1]]))
     """
-    right = weights * ranking.correct
-    if len(ranking.ends) < ranking.n:
-        starts = np.concatenate([[0], ranking.ends[:-1] + 1])
-        weights = np.add.reduceat(weights, starts, axis=1)
-        right = np.add.reduceat(right, starts, axis=1)
-    return Counts(accepted=_cumulative(weights), right=_cumulative(right))
+    if len(ranking.ends) == ranking.n:
+        return Counts(
+            _cumulative(weights),
+            lambda: _cumulative(weights * ranking.correct),
+            (~ranking.correct).astype(np.float64),
+        )
+    starts = np.concatenate([[0], ranking.ends[:-1] + 1])
+    size = np.add.reduceat(weights, starts, axis=1)
+    right = np.add.reduceat(weights * ranking.correct, starts, axis=1)
+    return Counts(_cumulative(size), _cumulative(right))
 
 
 def evaluated(
-    counts: Counts, names: Sequence[str], harmonic: NDArray[np.float64]
+    counts: Counts, names: Sequence[str], table: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     """Evaluate several metrics on the same resamples, in convention `exact`.
 
@@ -126,8 +130,8 @@ def evaluated(
         `(rows, m + 1)`.
     names
         Which metrics.
-    harmonic
-        `(n + 1,)` harmonic numbers, shared by all resamples of n samples.
+    table
+        `area_table(n)`, shared by all resamples of n samples.
 
     Returns
     -------
@@ -136,7 +140,8 @@ def evaluated(
     """
     values = {name: EXACT[name](counts) for name in names if name not in ("aurc", "eaurc")}
     if "aurc" in names or "eaurc" in names:
-        values["aurc"] = aurc(counts, harmonic)
+        values["aurc"] = aurc(counts, table)
+    if "eaurc" in names:
         values["eaurc"] = values["aurc"] - best_aurc(counts)
     return {name: values[name] for name in names}
 
@@ -250,13 +255,13 @@ def bootstrap(
     warn_undefined([name for name in names if math.isnan(estimates[name])], ranking)
     samples = {name: np.full(n_resamples, np.nan) for name in names}
     if ranking.n:
-        harmonic = harmonic_numbers(ranking.n)
+        table = area_table(ranking.n)
         done = 0
         for weights in multiplicities(ranking.n, n_resamples, rng):
             # Which of n equal draws is which sample is arbitrary: they are in ranked order.
             counts = resampled_counts(ranking, weights)
             rows = slice(done, done + len(weights))
-            for name, values in evaluated(counts, names, harmonic).items():
+            for name, values in evaluated(counts, names, table).items():
                 samples[name][rows] = values
             done += len(weights)
     intervals = {}

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
-from trustvlm.metrics.counts import Counts, Ranking, rank
-from trustvlm.metrics.info import METRIC_INFO
+from trustvlm.metrics.counts import Counts, Ranking, rank, rank_weighted
+from trustvlm.metrics.info import METRIC_INFO, METRICS
 from trustvlm.text import join_names
 
 Values = NDArray[np.float64]
@@ -37,27 +37,30 @@ def accuracy(counts: Counts) -> Values:
     return _ratio(counts.n_right, counts.n)
 
 
-def aurc(counts: Counts, harmonic: Values | None = None) -> Values:
+def aurc(counts: Counts, table: Values | None = None) -> Values:
     """Mean over k of the expected share of errors among the first k.
 
     Parameters
     ----------
     counts
         Of any shape.
-    harmonic
-        `(n + 1,)` harmonic numbers. Differences of a table serve many resamples quickly; without
-        it the steps are summed anew, to the last digit.
+    table
+        `counts.area_table(n)`. Differences of a table serve many resamples quickly; without it the
+        steps are summed anew, to the last digit.
     """
-    accepted, wrong, size = counts.accepted, counts.wrong, counts.sizes
-    if harmonic is not None:
-        steps = np.diff(harmonic[accepted])
-    else:
-        reciprocal = 1 / np.arange(1, int(counts.n) + 1)
-        steps = np.add.reduceat(reciprocal, accepted[:-1]) if size.size else reciprocal
+    if table is not None:
+        share = counts.is_error
+        if share is None:
+            share = counts.errors / np.maximum(counts.sizes, 1)
+        area = np.diff(table.take(counts.accepted))
+        return _ratio(np.einsum("...m,...m->...", area, share), counts.n)
+    accepted, size = counts.accepted, counts.sizes
+    reciprocal = 1 / np.arange(1, int(counts.n) + 1)
+    steps = np.add.reduceat(reciprocal, accepted[:-1]) if size.size else reciprocal
     # In the block from a to b the errors among the first k are W + slope (k - a), hence the sum of
     # their share is slope (b - a) + (W - slope a)(1/(a+1) + ... + 1/b).
     slope = counts.errors / np.maximum(size, 1)
-    offset = wrong[..., :-1] - slope * accepted[..., :-1]
+    offset = counts.wrong[..., :-1] - slope * accepted[..., :-1]
     total = counts.n_wrong + np.einsum("...m,...m->...", offset, steps)
     return _ratio(total, counts.n)
 
@@ -81,6 +84,12 @@ def augrc(counts: Counts) -> Values:
     return _ratio(twice, 2 * n * n)
 
 
+def eaugrc(counts: Counts) -> Values:
+    """AUGRC less that of a perfect ranking: the misordered pairs, over n^2."""
+    n, right, wrong = counts.n, counts.n_right, counts.n_wrong
+    return _ratio(2 * right * wrong - _twice_ordered_pairs(counts), 2 * n * n)
+
+
 def auroc(counts: Counts) -> Values:
     """Share of pairs of a right and a wrong sample in which the right one is trusted more."""
     return _ratio(_twice_ordered_pairs(counts), 2 * counts.n_right * counts.n_wrong)
@@ -96,16 +105,13 @@ def fpr95(counts: Counts) -> Values:
 
 
 def aupr_success(counts: Counts) -> Values:
-    """Area under precision over recall by trapezoids, right samples positive."""
-    # Where nothing is accepted, nothing is wrong: the curve starts at precision 1.
-    nothing = counts.accepted == 0
-    precision = (counts.right + nothing) / (counts.accepted + nothing)
-    doubled = np.einsum(
+    """Average precision of finding the right samples from the most trusted end."""
+    total = np.einsum(
         "...m,...m->...",
-        precision[..., 1:] + precision[..., :-1],
         (counts.sizes - counts.errors).astype(np.float64),
+        counts.right[..., 1:] / np.maximum(counts.accepted[..., 1:], 1),
     )
-    return _ratio(doubled, 2 * counts.n_right)
+    return _ratio(total, counts.n_right)
 
 
 def aupr_error(counts: Counts) -> Values:
@@ -142,12 +148,56 @@ EXACT: dict[str, Callable[[Counts], Values]] = {
     "aurc": aurc,
     "eaurc": eaurc,
     "augrc": augrc,
+    "eaugrc": eaugrc,
     "auroc": auroc,
     "fpr95": fpr95,
     "aupr_success": aupr_success,
     "aupr_error": aupr_error,
 }
 """The formula of every metric, by name, in convention `exact`."""
+
+
+# Convention `exact` with weights of samples: of one ranking.
+
+
+def weighted_accuracy(ranking: Ranking, weight: Values) -> float:
+    """Share of the weight that is on right samples."""
+    return float(np.sum(weight * ranking.correct) / np.sum(weight))
+
+
+def weighted_aurc(ranking: Ranking, weight: Values) -> float:
+    """Weighted mean over the samples of the weighted risk among those at least as trusted."""
+    own, accepted, wrong = _accumulated(ranking, weight)
+    return float(np.sum(own * (wrong / accepted)) / accepted[-1])
+
+
+def weighted_augrc(ranking: Ranking, weight: Values) -> float:
+    """Weighted mean over the samples of the weight of errors at least as trusted, over all."""
+    own, accepted, wrong = _accumulated(ranking, weight)
+    return float(np.sum(own * (wrong / accepted[-1])) / accepted[-1])
+
+
+def _accumulated(ranking: Ranking, weight: Values) -> tuple[Values, Values, Values]:
+    """`(n,)` weight of each sample, of all up to it, and of the errors among these.
+
+    Tied samples share their weight and their errors evenly, so that no order is preferred.
+    """
+    size = np.diff(ranking.ends, prepend=-1)
+    start = ranking.ends - size + 1
+
+    def shared(values: Values) -> Values:
+        return np.repeat(np.add.reduceat(values, start) / size, size)
+
+    own = shared(weight)
+    return own, np.cumsum(own), np.cumsum(shared(weight * ~ranking.correct))
+
+
+WEIGHTED: dict[str, Callable[[Ranking, Values], float]] = {
+    "accuracy": weighted_accuracy,
+    "aurc": weighted_aurc,
+    "augrc": weighted_augrc,
+}
+"""The formula of every metric that takes weights, by name; with equal weights that of `EXACT`."""
 
 
 # Convention `trustvlm`, where it differs: of one ranking.
@@ -179,7 +229,13 @@ def released_fpr95(ranking: Ranking) -> float:
 def released_aupr_success(ranking: Ranking) -> float:
     """Area by trapezoids; without a correct sample the line from (0, 1) to (1, 0)."""
     counts = ranking.in_blocks
-    return 0.5 if ranking.n and counts.n_right == 0 else float(aupr_success(counts))
+    if ranking.n and counts.n_right == 0:
+        return 0.5
+    # Where nothing is accepted, nothing is wrong: the curve starts at precision 1.
+    nothing = counts.accepted == 0
+    precision = (counts.right + nothing) / (counts.accepted + nothing)
+    doubled = np.dot(precision[1:] + precision[:-1], np.diff(counts.right))
+    return float(_ratio(doubled, 2 * counts.n_right))
 
 
 def released_aupr_error(ranking: Ranking) -> float:
@@ -214,11 +270,19 @@ _RELEASED: dict[str, Callable[[Ranking], float]] = {
 CONVENTIONS = ("exact", "trustvlm")
 
 
-def check_convention(convention: str) -> None:
-    """Raise `InputError` for a convention that does not exist."""
+def check_convention(
+    convention: str, sample_weight: ArrayLike | None = None, metric: str = "accuracy"
+) -> None:
+    """Raise `InputError` for a convention that does not exist, or lacks weights or the metric."""
     if convention not in CONVENTIONS:
         raise InputError(
             f"Expected `convention` to be {' or '.join(CONVENTIONS)}, but got {convention!r}."
+        )
+    if convention == "trustvlm" and (metric not in METRICS or sample_weight is not None):
+        lacking = "no `sample_weight`" if metric in METRICS else f"no {METRIC_INFO[metric].title}"
+        raise InputError(
+            f"Expected `convention` to be 'exact', but got {convention!r}: the released script has "
+            f"{lacking}."
         )
 
 
@@ -229,11 +293,21 @@ def value(name: str, ranking: Ranking, convention: str) -> float:
     return float(EXACT[name](ranking.in_blocks))
 
 
-def measure(name: str, confidence: ArrayLike, correct: ArrayLike, convention: str) -> float:
+def measure(
+    name: str,
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Compute one metric for the function of that name, and warn where it has no value."""
-    check_convention(convention)
-    ranking = rank(confidence, correct)
-    result = value(name, ranking, convention)
+    check_convention(convention, sample_weight, name)
+    if sample_weight is not None:
+        ranking, weight = rank_weighted(confidence, correct, sample_weight)
+        result = WEIGHTED[name](ranking, weight) if ranking.n else math.nan
+    else:
+        ranking = rank(confidence, correct)
+        result = value(name, ranking, convention)
     if math.isnan(result):
         warn_undefined([name], ranking, stacklevel=4)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.metrics.inputs import confidence_array, correctness_array
+from trustvlm.metrics.inputs import confidence_array, correctness_array, weight_array
 
 # How many samples, and how many right ones, a threshold accepts: all that a metric needs.
 
 
-@dataclass(frozen=True)
 class Counts:
     """Accepted and right samples at each of m thresholds, from the highest down.
 
@@ -22,16 +22,32 @@ class Counts:
     a threshold that accepts nothing, so its length is m + 1. A threshold may accept nothing more
     than the one before.
 
-    Attributes
+    Parameters
     ----------
     accepted
         `(..., m + 1)` int64, how many samples are accepted.
     right
-        `(..., m + 1)` int64, how many of those are correct.
+        `(..., m + 1)` int64, how many of those are correct; or a function that counts them when
+        they are first asked for, since the areas of resamples can do without.
+    is_error
+        `(m,)` 1.0 where a threshold adds a wrong sample, 0.0 where a right one, if every threshold
+        adds one sample alone, any number of times; else None.
     """
 
-    accepted: NDArray[np.int64]
-    right: NDArray[np.int64]
+    def __init__(
+        self,
+        accepted: NDArray[np.int64],
+        right: NDArray[np.int64] | Callable[[], NDArray[np.int64]],
+        is_error: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.accepted = accepted
+        self._right = right
+        self.is_error = is_error
+
+    @cached_property
+    def right(self) -> NDArray[np.int64]:
+        """`(..., m + 1)` int64, how many of the accepted samples are correct."""
+        return self._right() if callable(self._right) else self._right
 
     @cached_property
     def wrong(self) -> NDArray[np.int64]:
@@ -64,16 +80,22 @@ class Counts:
         return self.n - self.n_right
 
 
-def harmonic_numbers(n: int) -> NDArray[np.float64]:
-    """`(n + 1,)` sums 1 + 1/2 + ... + 1/k for k = 0..n.
+def area_table(n: int) -> NDArray[np.float64]:
+    """`(n + 1,)`: how much a wrong sample at each rank adds to n AURC, summed up to that rank.
+
+    A wrong sample at rank j is among the first k for all k >= j and adds 1/j + ... + 1/n. Summed
+    over j = 1..x that is x (1 + H_n - H_x), with the harmonic numbers H; so one table serves every
+    resample of n samples.
 
     Examples
     --------
-    >>> harmonic_numbers(2)
-    array([0. , 1. , 1.5])
+    >>> area_table(2)
+    array([0. , 1.5, 2. ])
     """
-    table = np.zeros(n + 1)
-    np.cumsum(1 / np.arange(1, n + 1), out=table[1:])
+    ranks = np.arange(n + 1, dtype=np.float64)
+    harmonic = np.zeros(n + 1)
+    np.cumsum(1 / ranks[1:], out=harmonic[1:])
+    table: NDArray[np.float64] = ranks * (1 + harmonic[-1] - harmonic)
     return table
 
 
@@ -159,3 +181,30 @@ def rank(
     is_end = np.ones(len(score), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=is_end[:-1])
     return Ranking(order, right[order], ordered, np.flatnonzero(is_end).astype(np.int64))
+
+
+def rank_weighted(
+    confidence: ArrayLike, correct: ArrayLike, sample_weight: ArrayLike
+) -> tuple[Ranking, NDArray[np.float64]]:
+    """Rank the samples of positive weight, and return their weights in that order.
+
+    Samples of weight 0 are checked, then left out. Weights are relative: the largest becomes 1.
+
+    Raises
+    ------
+    InputError
+        As `rank`, and for weights of another shape, negative, NaN or infinite.
+
+    Examples
+    --------
+    >>> ranking, weight = rank_weighted([0.2, 0.9, 0.5], [0, 1, 1], [1, 4, 0])
+    >>> ranking.confidence, weight
+    (array([0.9, 0.2]), array([1.  , 0.25]))
+    """
+    score = confidence_array(confidence)
+    right = correctness_array(correct, len(score))
+    weight = weight_array(sample_weight, len(score))
+    kept = weight > 0
+    ranking = rank(score[kept], right[kept])
+    relative = weight[kept][ranking.order]
+    return ranking, relative / np.max(relative, initial=np.finfo(np.float64).tiny)

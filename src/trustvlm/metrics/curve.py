@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.bootstrap import check_plan, generator, multiplicities, resampled_counts
 from trustvlm.metrics.conventions import check_convention
-from trustvlm.metrics.counts import Counts, rank
+from trustvlm.metrics.counts import Counts, rank, rank_weighted
 
 # Coverages and risks are quotients of counts. This is far below the gap between two of them and
 # above what rounding makes of a bound such as 0.1 + 0.2.
@@ -33,7 +33,7 @@ class RiskCoverageCurve:
     risk
         `(m,)` share of errors among the accepted, in [0, 1].
     accepted, errors
-        `(m,)` int64, the counts behind them.
+        `(m,)` int64, the counts behind them, whatever the samples weigh.
     """
 
     thresholds: NDArray[Any]
@@ -111,7 +111,11 @@ class RiskCoverageCurve:
 
 
 def risk_coverage(
-    confidence: ArrayLike, correct: ArrayLike, convention: str = "exact"
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str = "exact",
+    *,
+    sample_weight: ArrayLike | None = None,
 ) -> RiskCoverageCurve:
     """Compute the risk-coverage curve.
 
@@ -125,11 +129,15 @@ def risk_coverage(
         `exact`: one point at each distinct confidence, which are the operating points that a
         threshold can reach. `trustvlm`: one point per sample, ties in input order; among ties no
         threshold reaches it.
+    sample_weight
+        `(n,)` numbers of at least 0 on any scale, in `exact` only: coverage and risk are then
+        shares of weight. Samples of weight 0 are left out.
 
     Raises
     ------
     InputError
-        For shapes that do not fit, NaN, infinity, or an unknown convention.
+        For shapes that do not fit, NaN, infinity, negative weights, an unknown convention, or
+        weights with `trustvlm`.
 
     Notes
     -----
@@ -142,17 +150,25 @@ def risk_coverage(
     >>> curve.coverage, curve.risk.round(2)
     (array([0.25, 0.75, 1.  ]), array([0.  , 0.33, 0.5 ]))
     """
-    check_convention(convention)
-    ranking = rank(confidence, correct)
+    check_convention(convention, sample_weight)
+    if sample_weight is None:
+        ranking, weight = rank(confidence, correct), None
+    else:
+        ranking, weight = rank_weighted(confidence, correct, sample_weight)
     if convention == "exact":
         counts, thresholds = ranking.in_blocks, ranking.confidence[ranking.ends]
     else:
         counts, thresholds = ranking.one_by_one, ranking.confidence
     accepted, errors = counts.accepted[1:], counts.wrong[1:]
+    if weight is None:
+        coverage, risk = accepted / max(ranking.n, 1), errors / accepted
+    else:
+        held, on_errors = (np.cumsum(w)[ranking.ends] for w in (weight, weight * ~ranking.correct))
+        coverage, risk = held / np.max(held, initial=0.0), on_errors / held
     return RiskCoverageCurve(
         thresholds=_as_float64_if_exact(thresholds),
-        coverage=accepted / max(ranking.n, 1),
-        risk=errors / accepted,
+        coverage=coverage,
+        risk=risk,
         accepted=accepted,
         errors=errors,
     )

@@ -14,32 +14,52 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from trustvlm.metrics.conventions import check_convention, measure, value, warn_undefined
+from trustvlm.metrics.conventions import (
+    EXACT,
+    check_convention,
+    measure,
+    value,
+    warn_undefined,
+)
 from trustvlm.metrics.counts import rank
 from trustvlm.metrics.info import METRICS
 
 # Selective classification: accuracy and the areas under risk-coverage curves.
 
 
-def accuracy(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
+def accuracy(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str = "exact",
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Share of correct samples, in [0, 1]; it does not depend on the confidence.
 
     NaN with an `UndefinedMetricWarning` for no samples. Both conventions agree.
 
     Parameters
     ----------
-    confidence, correct, convention
+    confidence, correct, convention, sample_weight
         As in `aurc`.
 
     Examples
     --------
     >>> accuracy([0.9, 0.1], [1, 0])
     0.5
+    >>> accuracy([0.9, 0.1], [1, 0], sample_weight=[3, 1])
+    0.75
     """
-    return measure("accuracy", confidence, correct, convention)
+    return measure("accuracy", confidence, correct, convention, sample_weight)
 
 
-def aurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
+def aurc(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str = "exact",
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Area under the risk-coverage curve, in [0, 1], lower is better.
 
     AURC = (1/n) sum_k (1/k) sum_{i<=k} e_i. A confidence without information has an AURC equal to
@@ -54,6 +74,13 @@ def aurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -
     convention
         `exact`: the expected value over all orders of ties. `trustvlm`: ties in input order, as
         the released script has them.
+    sample_weight
+        `(n,)` numbers of at least 0, in `exact` only: how much each sample stands for in the
+        population, on any scale. AURC = sum_i w_i r_i / sum_i w_i, with r_i the share of the weight
+        of all samples at least as trusted as i that is on errors; tied samples share their weight
+        and errors evenly. Equal weights change nothing, a weight of 0 leaves a sample out (no
+        weight at all: NaN with a warning). A weight of 2 is not a sample written twice: for counts,
+        repeat the samples.
 
     Returns
     -------
@@ -63,7 +90,8 @@ def aurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -
     Raises
     ------
     InputError
-        For shapes that do not fit, NaN, infinity, or an unknown convention.
+        For shapes that do not fit, NaN, infinity, negative weights, an unknown convention, or
+        weights with `trustvlm`.
 
     Notes
     -----
@@ -76,8 +104,10 @@ def aurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -
     500.0
     >>> round(1000 * aurc([0.5] * 6, [1, 1, 1, 0, 0, 0], convention="trustvlm"), 1)
     191.7
+    >>> round(aurc([0.9, 0.5], [1, 0], sample_weight=[3, 1]), 4)
+    0.0625
     """
-    return measure("aurc", confidence, correct, convention)
+    return measure("aurc", confidence, correct, convention, sample_weight)
 
 
 def eaurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
@@ -106,7 +136,13 @@ def eaurc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") 
     return measure("eaurc", confidence, correct, convention)
 
 
-def augrc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
+def augrc(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str = "exact",
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Area under the generalised risk-coverage curve, in [0, 1], lower is better.
 
     AUGRC = (1/n) sum_k (1/n) sum_{i<=k} e_i: the mean risk of an error that is accepted. NaN with
@@ -114,8 +150,9 @@ def augrc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") 
 
     Parameters
     ----------
-    confidence, correct, convention
-        As in `aurc`.
+    confidence, correct, convention, sample_weight
+        As in `aurc`; r_i is then the weight of the errors at least as trusted as i, over that of
+        all samples.
 
     Notes
     -----
@@ -128,7 +165,34 @@ def augrc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") 
     >>> augrc([0.9, 0.1], [1, 0])
     0.25
     """
-    return measure("augrc", confidence, correct, convention)
+    return measure("augrc", confidence, correct, convention, sample_weight)
+
+
+def eaugrc(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
+    """Excess AUGRC over that of a perfect ranking of the same predictions, lower is better.
+
+    A perfect ranking of n samples with w errors has the AUGRC w (w + 1) / (2 n^2), and the excess
+    is (1 - AUROC) a (1 - a), a the accuracy: 0 for a perfect ranking of any n, and where all
+    samples are right, or all wrong. NaN with an `UndefinedMetricWarning` for no samples.
+
+    Parameters
+    ----------
+    confidence, correct
+        As in `aurc`.
+    convention
+        `exact`; the released script has no such metric, so that `trustvlm` is refused.
+
+    Notes
+    -----
+    Traub et al. 2024 (arXiv 2407.01032), whose limit for large n of the perfect AUGRC is R^2 / 2,
+    R the error rate; as E-AURC of Geifman, Uziel & El-Yaniv 2019 (arXiv 1805.08206).
+
+    Examples
+    --------
+    >>> eaugrc([0.9, 0.8, 0.2], [1, 1, 0]), eaugrc([0.9, 0.1], [0, 1])
+    (0.0, 0.25)
+    """
+    return measure("eaugrc", confidence, correct, convention)
 
 
 # Discrimination: ROC and precision-recall curves of the confidence.
@@ -193,11 +257,12 @@ def fpr95(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") 
 
 
 def aupr_success(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
-    """Area under the precision-recall curve with correct samples positive, by trapezoids.
+    """Average precision of finding the correct samples by high confidence, higher is better.
 
-    In [0, 1], higher is better; a confidence without information comes close to the accuracy. The
-    curve starts at recall 0, precision 1. NaN with an `UndefinedMetricWarning` if no sample is
-    correct; convention `trustvlm` gives 0.5 there, as the released script does.
+    In `exact`, AP = sum over thresholds of (recall step) * precision, tied samples together: a
+    constant confidence has the accuracy. `trustvlm` takes trapezoids from recall 0, precision 1,
+    as the released script does, which ties inflate: a constant confidence has (1 + accuracy) / 2.
+    NaN with an `UndefinedMetricWarning` if no sample is correct; `trustvlm` gives 0.5 there.
 
     Parameters
     ----------
@@ -206,8 +271,8 @@ def aupr_success(confidence: ArrayLike, correct: ArrayLike, convention: str = "e
 
     Examples
     --------
-    >>> aupr_success([0.9, 0.2], [1, 0])
-    1.0
+    >>> aupr_success([0.5, 0.5], [1, 0]), aupr_success([0.5, 0.5], [1, 0], "trustvlm")
+    (0.5, 0.75)
     """
     return measure("aupr_success", confidence, correct, convention)
 
@@ -215,9 +280,9 @@ def aupr_success(confidence: ArrayLike, correct: ArrayLike, convention: str = "e
 def aupr_error(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> float:
     """Average precision of finding the errors by low confidence, in [0, 1], higher is better.
 
-    AP = sum over thresholds of (recall step) * precision; a confidence without information comes
-    close to the error rate. NaN with an `UndefinedMetricWarning` if no sample is wrong; convention
-    `trustvlm` gives 0 there.
+    AP = sum over thresholds of (recall step) * precision, tied samples together, in both
+    conventions; a constant confidence has the error rate. NaN with an `UndefinedMetricWarning` if
+    no sample is wrong; convention `trustvlm` gives 0 there.
 
     Parameters
     ----------
@@ -249,6 +314,8 @@ class Evaluation:
         Number of samples.
     convention
         `exact` or `trustvlm`.
+    eaugrc
+        Lower is better; NaN in convention `trustvlm`, which has none.
     """
 
     accuracy: float
@@ -261,6 +328,7 @@ class Evaluation:
     aupr_error: float
     n: int
     convention: str
+    eaugrc: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics by name, as plain Python values.
@@ -303,6 +371,7 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     """
     check_convention(convention)
     ranking = rank(confidence, correct)
-    values = {name: value(name, ranking, convention) for name in METRICS}
-    warn_undefined([name for name in METRICS if math.isnan(values[name])], ranking)
+    names = tuple(EXACT) if convention == "exact" else METRICS
+    values = {name: value(name, ranking, convention) for name in names}
+    warn_undefined([name for name in names if math.isnan(values[name])], ranking)
     return Evaluation(**values, n=ranking.n, convention=convention)

@@ -12,12 +12,13 @@ class MetricInfo:
     Attributes
     ----------
     name
-        Its function in `trustvlm.metrics`, and its attribute of `metrics.Evaluation`.
+        Its function in `trustvlm.metrics`, and for all but `nll` its attribute of
+        `metrics.Evaluation`.
     title
         Its usual abbreviation.
     scale
-        Factor from a fraction to the unit it is printed in: 1000 for the AURC family, 100 for
-        percent.
+        Factor to the unit it is printed in: 1000 for the AURC family, 100 for percent, 1 for
+        nats.
     higher_is_better
         Which end is good.
     meaning
@@ -39,7 +40,7 @@ class MetricInfo:
         >>> METRIC_INFO["auroc"].unit, METRIC_INFO["aurc"].unit
         ('%', 'x1000')
         """
-        return "%" if self.scale == 100 else f"x{self.scale}"
+        return {1: "nats", 100: "%"}.get(self.scale, f"x{self.scale}")
 
 
 METRIC_INFO = {
@@ -77,6 +78,14 @@ METRIC_INFO = {
             "are accepted and wrong, averaged over every possible number of accepted images.",
         ),
         MetricInfo(
+            "eaugrc",
+            "E-AUGRC",
+            1000,
+            False,
+            "Excess AUGRC: what is left of the AUGRC when that of a perfect order (all right "
+            "labels first) is subtracted.",
+        ),
+        MetricInfo(
             "auroc",
             "AUROC",
             100,
@@ -108,8 +117,17 @@ METRIC_INFO = {
             "Area under the precision-recall curve that looks for wrong predictions among "
             "the least trusted; its floor is the error rate.",
         ),
+        MetricInfo(
+            "nll",
+            "NLL",
+            1,
+            False,
+            "Negative log-likelihood (log loss) of the probabilities of being right: large where "
+            "a label that is nearly certain turns out otherwise.",
+        ),
     )
 }
 """Every metric by name, in the order of tables."""
 
-METRICS = tuple(METRIC_INFO)
+METRICS = tuple(name for name in METRIC_INFO if name not in ("eaugrc", "nll"))
+"""The metrics of tables and studies: those of a confidence that both conventions define."""

@@ -76,6 +76,31 @@ def correctness_array(
     return right.astype(bool)
 
 
+def weight_array(
+    value: ArrayLike, n: int, name: str = "sample_weight", like: str = "confidence"
+) -> NDArray[np.float64]:
+    """Return `(n,)` finite float64 weights of at least 0.
+
+    Raises
+    ------
+    InputError
+        For another shape or type, NaN, infinity or negative values.
+
+    Examples
+    --------
+    >>> weight_array([2, 0.5], 2)
+    array([2. , 0.5])
+    """
+    weight = confidence_array(value, name).astype(np.float64)
+    if weight.shape != (n,):
+        raise InputError(
+            f"Expected `{name}` to have shape ({n},) like `{like}`, but got {weight.shape}."
+        )
+    if (weight < 0).any():
+        _reject(weight, weight < 0, name, "at least 0", "negative")
+    return weight
+
+
 def _array(value: ArrayLike, name: str) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(value)

@@ -21,7 +21,7 @@ from trustvlm.metrics.bootstrap import (
     resampled_counts,
 )
 from trustvlm.metrics.conventions import value, warn_undefined
-from trustvlm.metrics.counts import Ranking, harmonic_numbers, rank
+from trustvlm.metrics.counts import Ranking, area_table, rank
 from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.inputs import confidence_array
 
@@ -247,15 +247,15 @@ def _tested(
 def _differences(
     names: Sequence[str], a: Ranking, b: Ranking, n_resamples: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    harmonic = harmonic_numbers(a.n)
+    table = area_table(a.n)
     # Multiplicities come in the order of a; image i of b's order has this position in that of a.
     position_in_a = np.empty(a.n, dtype=np.intp)
     position_in_a[a.order] = np.arange(a.n)
     at = position_in_a[b.order]
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for weights in multiplicities(a.n, n_resamples, rng):
-        of_a = evaluated(resampled_counts(a, weights), names, harmonic)
-        of_b = evaluated(resampled_counts(b, np.take(weights, at, axis=1)), names, harmonic)
+        of_a = evaluated(resampled_counts(a, weights), names, table)
+        of_b = evaluated(resampled_counts(b, np.take(weights, at, axis=1)), names, table)
         for name in names:
             parts[name].append(of_a[name] - of_b[name])
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import Evaluation
-from trustvlm.metrics.info import METRIC_INFO, MetricInfo
+from trustvlm.metrics.info import METRIC_INFO, METRICS, MetricInfo
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MetricColumn(MetricInfo):
         return max(values) if self.higher_is_better else min(values)
 
 
-METRIC_COLUMNS = {name: MetricColumn(**asdict(info)) for name, info in METRIC_INFO.items()}
+METRIC_COLUMNS = {name: MetricColumn(**asdict(METRIC_INFO[name])) for name in METRICS}
 COLUMNS = tuple(METRIC_COLUMNS.values())
 # What fits a terminal of 80 columns.
 NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.name.startswith("aupr"))
