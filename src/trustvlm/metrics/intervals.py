@@ -61,9 +61,9 @@ def clopper_pearson(
 
     Notes
     -----
-    Clopper & Pearson 1934. With the trials that a variance stands for,
-    share (1 - share) / variance: Korn & Graubard 1998, "Confidence intervals for proportions with small expected number of
-    positive counts estimated from survey data", Survey Methodology 24.
+    Clopper & Pearson 1934. With the trials that a variance stands for, share (1 - share) / V,
+    it is that of Korn & Graubard 1998, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", Survey Methodology 24.
 
     Examples
     --------
@@ -290,11 +290,11 @@ def difference_interval(
     Returns
     -------
     low, high
-        Student's interval around a - b, with the standard deviation over resamples and
-        `carriers` - 1 degrees of freedom; within [-1, 1]. The end that lies farther from zero than
-        a - b is moved on by (a - b) / `carriers`, as if one more sample carried the difference. NaN
-        with fewer than two resamples or without carriers. Where all resamples agree, the difference
-        of the Clopper-Pearson intervals of `carriers` trials.
+        Student's interval around a - b, with the standard deviation over resamples, corrected for
+        the number of carriers, and `carriers` - 1 degrees of freedom; within [-1, 1]. The end that
+        lies farther from zero than a - b is moved on by (a - b) / `carriers`, as if one more sample
+        carried the difference. NaN with fewer than two resamples or without carriers. Where all
+        resamples agree, the difference of the Clopper-Pearson intervals of `carriers` trials.
     p_value
         1 - the level at which the interval begins to hold zero: below 1 - `level` if and only if
         zero lies outside.
@@ -304,7 +304,7 @@ def difference_interval(
     >>> samples = np.random.default_rng(0).normal(0.2, 0.1, size=1000)
     >>> low, high, p = difference_interval(0.8, 0.6, samples, 8, 0.95)
     >>> round(low, 2), round(high, 2), round(p, 2)
-    (-0.03, 0.46, 0.08)
+    (-0.05, 0.47, 0.1)
     """
     kept = samples[~np.isnan(samples)]
     difference = a - b
@@ -313,6 +313,8 @@ def difference_interval(
     deviation = float(kept.std(ddof=1))
     if deviation > _ROUNDING:
         degrees = max(min(carriers, kept.size) - 1, 1)
+        # Resamples of k carriers vary by (k - 1) / k of what samples do.
+        deviation *= math.sqrt(carriers / max(carriers - 1, 1))
         half = student(degrees, level) * deviation
         p_value = 2 * float(special.stdtr(degrees, -abs(difference) / deviation))
         further = difference / carriers
