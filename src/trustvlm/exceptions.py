@@ -60,3 +60,7 @@ class TrustVLMWarning(UserWarning):
 
 class UndefinedMetricWarning(TrustVLMWarning):
     """A metric has no value on these samples and is NaN."""
+
+
+class FewSamplesWarning(TrustVLMWarning):
+    """So few samples are wrong, or right, that an interval or a test says little."""

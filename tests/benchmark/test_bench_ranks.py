@@ -190,3 +190,33 @@ def test_class_gains_refuse_what_does_not_fit(labels, coverage):
     sample = ([1, 2, 3], [1, 0, 1])
     with pytest.raises(InputError, match="Expected"):
         class_gains(sample, sample, labels, ["a", "b"], coverage=coverage)
+
+
+def test_test_sets_of_one_data_set_count_as_one():
+    values = np.random.default_rng(5).random((6, 4))
+    names = ["a/1", "a/2", "a/3", "b", "c/1", "c/2"]
+    ranking = compare_ranks(
+        values, "wxyz", names, higher_is_better=True, units=["a", "a", "a", "b", "c", "c"]
+    )
+    averaged = np.stack([values[:3].mean(axis=0), values[3], values[4:].mean(axis=0)])
+    alone = ranked(averaged)
+    assert ranking.units == ("a", "b", "c")
+    assert ranking.datasets == tuple(names)
+    assert (ranking.average_ranks == alone.average_ranks).all()
+    assert ranking.f_p_value == alone.f_p_value
+    assert ranking.critical_difference == critical_difference(4, 3)
+    with pytest.raises(InputError, match="units"):
+        compare_ranks(values, "wxyz", names, higher_is_better=True, units=["a"])
+
+
+def test_copies_of_a_data_set_do_not_make_a_test_reject():
+    # Pure noise, shared by the ten test sets of each of three data sets.
+    rng, rejected, counted_apart = np.random.default_rng(6), 0, 0
+    for _ in range(100):
+        values = np.repeat(rng.random((3, 4)), 10, axis=0)
+        names, units = [f"d{i}" for i in range(30)], [f"u{i // 10}" for i in range(30)]
+        ranking = compare_ranks(values, "wxyz", names, higher_is_better=True, units=units)
+        rejected += ranking.rejected
+        counted_apart += compare_ranks(values, "wxyz", names, higher_is_better=True).rejected
+    assert rejected <= 12
+    assert counted_apart > 60

@@ -242,3 +242,15 @@ def test_results_are_checked_and_sliced():
     with pytest.raises(InputError, match="convention"):
         Results([], convention="mine")
     assert Results([]).largest == 0
+
+
+def test_the_mean_over_data_sets_averages_test_sets_of_one_first():
+    rows = [
+        {"dataset": d, "score": "knn", "shots": 1, "draw": 0, "aurc": v}
+        for d, v in (("a/1", 0.1), ("a/2", 0.3), ("b/1", 0.8))
+    ]
+    results = Results(rows)
+    mean = mean_over_datasets(results, "aurc", results.datasets, "knn", 1)
+    assert mean.mean == pytest.approx((0.2 + 0.8) / 2)
+    one = Results(rows, sets=dict.fromkeys(results.datasets, "all"))
+    assert mean_over_datasets(one, "aurc", one.datasets, "knn", 1).mean == pytest.approx(0.4)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trustvlm import metrics
-from trustvlm.exceptions import InputError, UndefinedMetricWarning
+from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
 from trustvlm.metrics.bootstrap import evaluated, multiplicities, resampled_counts
 from trustvlm.metrics.counts import area_table, rank
+from trustvlm.metrics.intervals import metric_interval
 
 cases = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
@@ -25,6 +26,7 @@ cases = st.integers(1, 30).flatmap(
 def quietly(function, *args, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
+        warnings.simplefilter("ignore", FewSamplesWarning)
         return function(*args, **options)
 
 
@@ -53,7 +55,7 @@ def test_multiplicities_give_what_a_full_resample_gives(case, seed):
 
 
 @pytest.mark.parametrize("digits", [0, 1, 12])
-def test_interval_equals_the_naive_bootstrap(digits):
+def test_interval_rests_on_the_naive_bootstrap(digits):
     confidence, _, correct = example(40, digits=digits)
     order = np.argsort(-confidence, kind="stable")
     # More than one chunk of multiplicities holds.
@@ -64,42 +66,40 @@ def test_interval_equals_the_naive_bootstrap(digits):
     assert list(result) == list(metrics.METRICS)
     for name, interval in result.items():
         values = np.array([getattr(row, name) for row in rows])
-        low, high = np.nanquantile(values, [0.05, 0.95])
-        assert interval.low == pytest.approx(low, abs=1e-13)
-        assert interval.high == pytest.approx(high, abs=1e-13)
+        estimate = getattr(metrics, name)(confidence, correct)
+        low, high, method = metric_interval(name, rank(confidence, correct), estimate, values, 0.9)
+        assert interval.low == pytest.approx(low, abs=1e-12)
+        assert interval.high == pytest.approx(high, abs=1e-12)
         assert interval.n_excluded == np.isnan(values).sum()
-        assert interval.estimate == getattr(metrics, name)(confidence, correct)
+        assert (interval.estimate, interval.method) == (estimate, method)
         assert (interval.metric, interval.level, interval.n_resamples) == (name, 0.9, 500)
 
 
-def test_interval_agrees_with_scipy():
-    confidence, _, correct = example(150, digits=12)
-
-    def auroc(correct, confidence):
-        return metrics.auroc(confidence, correct)
-
+@pytest.mark.parametrize("name", ["auroc", "augrc", "aupr_error"])
+def test_interval_agrees_with_scipys_bca_where_errors_are_many(name):
+    confidence, _, correct = example(800, digits=12)
+    function = getattr(metrics, name)
     theirs = stats.bootstrap(
         (correct, confidence),
-        auroc,
+        lambda correct, confidence: function(confidence, correct),
         paired=True,
         vectorized=False,
-        n_resamples=2000,
-        method="percentile",
+        n_resamples=999,
+        method="BCa",
         random_state=np.random.default_rng(0),
     ).confidence_interval
-    ours = metrics.bootstrap(confidence, correct, "auroc", n_resamples=10_000)["auroc"]
-    # Quantiles of 2000 resamples scatter by about a twentieth of the interval's width.
-    scatter = 0.1 * (ours.high - ours.low)
+    ours = metrics.bootstrap(confidence, correct, name, n_resamples=4000)[name]
+    # Quantiles of 999 resamples scatter by about a twentieth of the interval's width.
+    scatter = 0.12 * (ours.high - ours.low)
     assert ours.low == pytest.approx(theirs.low, abs=scatter)
     assert ours.high == pytest.approx(theirs.high, abs=scatter)
 
 
-def test_accuracy_interval_is_the_binomial_one():
+def test_accuracy_interval_is_clopper_pearsons():
     correct = np.arange(200) < 150
-    result = metrics.bootstrap(np.arange(200), correct, "accuracy", n_resamples=20_000)["accuracy"]
-    low, high = stats.binom(200, 0.75).ppf([0.025, 0.975]) / 200
-    assert result.low == pytest.approx(low, abs=0.0051)
-    assert result.high == pytest.approx(high, abs=0.0051)
+    result = metrics.bootstrap(np.arange(200), correct, "accuracy", n_resamples=2)["accuracy"]
+    exact = stats.binomtest(150, 200).proportion_ci(method="exact")
+    assert (result.low, result.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
 
 
 def test_resamples_do_not_depend_on_how_the_work_is_cut():
@@ -134,28 +134,41 @@ def test_a_metric_alone_has_the_interval_it_has_among_all():
 
 def test_one_sided_resamples_are_left_out_and_counted():
     confidence, correct = [5, 4, 3, 2, 1], [1, 1, 1, 1, 0]
-    result = metrics.bootstrap(confidence, correct, n_resamples=2000)
+    result = quietly(metrics.bootstrap, confidence, correct, n_resamples=2000)
     # No error among five draws: 0.8^5; no correct one: 0.2^5.
     assert result["auroc"].n_excluded == pytest.approx(2000 * (0.8**5 + 0.2**5), abs=100)
     assert result["aupr_error"].n_excluded == pytest.approx(2000 * 0.8**5, abs=100)
     assert result["aurc"].n_excluded == 0
-    assert result["auroc"].low == result["auroc"].high == 1.0
-    paired = metrics.paired_bootstrap(confidence, confidence, correct, metric="auroc")
+    assert result["auroc"].low < 0.5 < result["auroc"].high == 1.0
+    paired = quietly(metrics.paired_bootstrap, confidence, confidence, correct, metric="auroc")
     assert paired.n_excluded == pytest.approx(2000 * (0.8**5 + 0.2**5), abs=100)
 
 
 def test_undefined_on_the_samples():
+    names = ["auroc", "fpr95", "aupr_error"]
     with pytest.warns(
         UndefinedMetricWarning, match="AUROC, FPR95 and AUPR-error are undefined"
     ) as w:
-        result = metrics.bootstrap([0.9, 0.1], [1, 1], n_resamples=10)
+        result = metrics.bootstrap([0.9, 0.1], [1, 1], names, n_resamples=10)
     assert [x.filename for x in w] == [__file__]
-    assert math.isnan(result["auroc"].low)
-    assert math.isnan(result["auroc"].high)
-    assert result["auroc"].n_excluded == 10
-    assert (result["aurc"].low, result["aurc"].high) == (0.0, 0.0)
+    for one in result.values():
+        assert math.isnan(one.low)
+        assert math.isnan(one.high)
+        assert (one.n_excluded, one.method) == (10, "")
     with pytest.warns(UndefinedMetricWarning, match="there are no samples"):
         assert math.isnan(metrics.bootstrap([], [], n_resamples=10)["aurc"].low)
+
+
+def test_few_errors_are_said():
+    confidence, correct = np.arange(50), np.arange(50) >= 7
+    with pytest.warns(FewSamplesWarning, match="Only 7 of 50 samples are wrong") as w:
+        metrics.bootstrap(confidence, correct, "aurc", n_resamples=9)
+    with pytest.warns(FewSamplesWarning, match="Only 7 of 50 samples are right") as p:
+        metrics.paired_bootstrap(confidence, confidence, ~correct, n_resamples=9)
+    assert [x.filename for x in (*w, *p)] == [__file__] * 2
+    # The exact interval needs no warning, and ten errors none.
+    metrics.bootstrap(confidence, correct, "accuracy", n_resamples=9)
+    metrics.bootstrap(confidence, np.arange(50) >= 10, n_resamples=9)
 
 
 @pytest.mark.parametrize("digits", [0, 12])
@@ -170,13 +183,25 @@ def test_paired_equals_the_naive_bootstrap(digits, metric):
     result = metrics.paired_bootstrap(
         a, b, correct, correct_b, metric, n_resamples=500, seed=3, level=0.8
     )
-    low, high = np.quantile(values, [0.1, 0.9])
-    assert result.low == pytest.approx(low, abs=1e-13)
-    assert result.high == pytest.approx(high, abs=1e-13)
-    assert (result.a, result.b) == (function(a, correct), function(b, correct_b))
+    if metric == "aurc":  # images wrong under either
+        carriers = (~correct | ~correct_b).sum()
+    else:
+        each = 20 if metric == "fpr95" else 1
+        carriers = min(min(-(-c.sum() // each), (~c).sum()) for c in (correct, correct_b))
+    freedom = max(carriers - 1, 1)
+    deviation = values.std(ddof=1) * math.sqrt(carriers / freedom)
+    half = stats.t.ppf(0.9, freedom) * deviation
+    ends = sorted([result.difference - half, result.difference + half], key=abs)
     assert result.difference == result.a - result.b
-    tail = min((values <= 0).sum(), (values >= 0).sum())
-    assert result.p_value == pytest.approx(min(1, 2 * (tail + 1) / 501), abs=0.011)
+    assert (result.a, result.b) == (function(a, correct), function(b, correct_b))
+    # The end near zero is Student's, the far one allows for one more sample.
+    assert min(result.low, result.high, key=abs) == pytest.approx(
+        np.clip(ends[0], -1, 1), abs=1e-12
+    )
+    far = np.clip(ends[1] + result.difference / carriers, -1, 1)
+    assert max(result.low, result.high, key=abs) == pytest.approx(far, abs=1e-12)
+    p_value = 2 * stats.t.sf(abs(result.difference) / deviation, freedom)
+    assert result.p_value == pytest.approx(p_value, abs=1e-12)
 
 
 def test_pairing_changes_sides():
@@ -212,7 +237,7 @@ def test_a_clear_difference_is_seen_and_has_its_sign():
     auroc = metrics.paired_bootstrap(good, noise, correct, metric="auroc", n_resamples=999)
     assert aurc.metric == "aurc"
     assert aurc.high < 0 < auroc.low
-    assert aurc.p_value == auroc.p_value == 2 / 1000
+    assert max(aurc.p_value, auroc.p_value) < 1e-6
 
 
 def test_without_a_difference_one_in_twenty_is_found():
@@ -244,17 +269,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert all(164 <= times <= 193 for times in held.values()), held
 
 
-def test_undefined_on_every_resample():
-    # A single draw of two samples is one-sided with a chance of a half.
-    result = [
-        metrics.paired_bootstrap([2, 1], [1, 2], [1, 0], None, "auroc", n_resamples=1, seed=seed)
-        for seed in range(20)
-    ]
-    empty = [one for one in result if one.n_excluded == 1]
-    assert 0 < len(empty) < 20
-    for one in empty:
-        assert one.difference == 1.0
-        assert all(math.isnan(value) for value in (one.low, one.high, one.p_value))
+def test_one_resample_says_nothing():
+    result = quietly(
+        metrics.paired_bootstrap, [3, 2, 1], [1, 2, 3], [1, 1, 0], None, "auroc", n_resamples=1
+    )
+    assert result.difference == 1.0
+    assert all(math.isnan(value) for value in (result.low, result.high, result.p_value))
+    assert math.isnan(
+        quietly(metrics.bootstrap, [2, 1], [1, 0], "auroc", n_resamples=1)["auroc"].low
+    )
 
 
 def test_paired_undefined():
@@ -315,7 +338,7 @@ def test_paired_names_the_argument(args, message):
 
 
 def test_results_are_plain_values():
-    a, b, correct = example(20)
+    a, b, correct = example(60)
     interval = metrics.bootstrap(a, correct, "aurc", n_resamples=np.int64(9))["aurc"].to_dict()
     paired = metrics.paired_bootstrap(a, b, correct, n_resamples=np.int64(9)).to_dict()
     for values in (interval, paired):
@@ -333,9 +356,10 @@ def test_several_metrics_on_the_same_draws_are_each_alone():
 
 
 def test_metrics_undefined_for_one_side_leave_the_others_alone():
-    with pytest.warns(UndefinedMetricWarning):
-        result = metrics.paired_bootstraps(
-            [3, 2, 1], [1, 2, 3], [1, 1, 1], [1, 0, 1], ["auroc", "aurc"], n_resamples=50
-        )
+    result = quietly(
+        metrics.paired_bootstraps,
+        *([3, 2, 1], [1, 2, 3], [1, 1, 1], [1, 0, 1], ["auroc", "aurc"]),
+        n_resamples=50,
+    )
     assert np.isnan(result["auroc"].p_value)
     assert result["aurc"].p_value <= 1

@@ -27,8 +27,9 @@ from trustvlm.benchmark.statistics import (
     spreads,
 )
 from trustvlm.exceptions import InputError
-from trustvlm.metrics.bootstrap import multiplicities, percentile_interval, resampled_counts
+from trustvlm.metrics.bootstrap import multiplicities, resampled_counts
 from trustvlm.metrics.counts import Counts, Ranking, rank
+from trustvlm.metrics.intervals import difference_interval
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
 from trustvlm.tables.table import Mark, Spread
@@ -200,7 +201,7 @@ class CoverageGain:
     accuracy, other_accuracy
         Share right among the accepted.
     low, high
-        Ends of the paired bootstrap interval of the difference.
+        Ends of the interval of the difference; NaN with fewer than two resamples.
     """
 
     coverage: float
@@ -242,9 +243,10 @@ def coverage_gains(
 
     Examples
     --------
-    >>> right, wrong = ([3, 2, 1, 0], [1, 1, 0, 0]), ([0, 1, 2, 3], [1, 1, 0, 0])
-    >>> (gain,) = coverage_gains(right, wrong, [0.5])
-    >>> gain.accuracy, gain.other_accuracy, gain.low >= 0
+    >>> correct = [1] * 6 + [0] * 6
+    >>> good, reversed_order = (range(12, 0, -1), correct), (range(12), correct)
+    >>> (gain,) = coverage_gains(good, reversed_order, [0.5])
+    >>> gain.accuracy, gain.other_accuracy, gain.low > 0
     (1.0, 0.0, True)
     """
     a, b = rank(*score), rank(*other)
@@ -264,11 +266,26 @@ def coverage_gains(
             for weights in multiplicities(a.n, n_resamples, np.random.default_rng(seed))
         ]
     )
-    accuracies = zip(_accuracy_at(a, k), _accuracy_at(b, k), strict=True)
-    return [
-        CoverageGain(coverage, *pair, *percentile_interval(samples[:, i], level)[:2])
-        for i, (coverage, pair) in enumerate(zip(coverages, accuracies, strict=True))
-    ]
+    first, second = _accuracy_at(a, k), _accuracy_at(b, k)
+    gains = []
+    for i, coverage in enumerate(coverages):
+        low, high, _ = difference_interval(
+            first[i], second[i], samples[:, i], _changed(a, b, int(k[i])), level
+        )
+        if not _changed(a, b, int(k[i])):
+            low = high = 0.0
+        gains.append(CoverageGain(coverage, first[i], second[i], low, high))
+    return gains
+
+
+def _changed(a: Ranking, b: Ranking, k: int) -> int:
+    """Count the images that are accepted and right under one of two scores only."""
+    accepted_right = np.zeros((2, a.n), dtype=bool)
+    for row, ranking in zip(accepted_right, (a, b), strict=True):
+        # Ties at the threshold are all counted: they are accepted in some order.
+        last = ranking.ends[np.searchsorted(ranking.ends, k - 1)] + 1
+        row[ranking.order[:last]] = ranking.correct[:last]
+    return int((accepted_right[0] != accepted_right[1]).sum())
 
 
 def accuracy_among(counts: Counts, k: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -418,6 +435,7 @@ def analyse(
             results.scores,
             results.datasets,
             higher_is_better=column.higher_is_better,
+            units=[results.set_of(dataset) for dataset in results.datasets],
         )
     resampled, comparisons = {}, []
     for done, dataset in enumerate(results.datasets, 1):

@@ -81,11 +81,10 @@ def describe_mean(analysis: Analysis, metric: str) -> str:
     """Say what means and ranks are over, and what they leave out."""
     ranks = analysis.ranks[metric]
     sentences = [
-        f"Mean and rank (1 is best) are over {counted(len(ranks.datasets), 'data set')}, "
-        "which count alike."
+        f"Mean and rank (1 is best) are over {describe_units_of_ranks(ranks)}, which count alike."
     ]
     for kind, left_out in (
-        ("data sets", ranks.left_out_datasets),
+        ("test sets", ranks.left_out_datasets),
         ("scores", ranks.left_out_scores),
     ):
         if left_out:
@@ -93,10 +92,24 @@ def describe_mean(analysis: Analysis, metric: str) -> str:
     return " ".join(sentences)
 
 
+def describe_units_of_ranks(ranks: RankComparison) -> str:
+    """Count the data sets that ranks are over, and say how test sets of one data set count."""
+    sets = counted(len(ranks.units), "data set")
+    if len(ranks.datasets) == len(ranks.units):
+        return sets
+    return (
+        f"{sets} (of {counted(len(ranks.datasets), 'test set')}, those of one data set averaged "
+        "first, as they share their shots)"
+    )
+
+
 def describe_ranks(ranks: RankComparison) -> str:
     """Say whether ranks differ at all, and what may be read from their differences."""
     if math.isnan(ranks.f_p_value):
-        return "Too few scores or data sets for a test of the ranks."
+        return (
+            "Too few scores or data sets for a test of the ranks: "
+            f"{counted(len(ranks.scores), 'score')}, {counted(len(ranks.units), 'data set')}."
+        )
     p = probability(ranks.f_p_value)
     if not ranks.rejected:
         return (
@@ -130,11 +143,11 @@ def findings(analysis: Analysis, metric: str) -> list[str]:
     column, ranks = METRIC_COLUMNS[metric], analysis.ranks[metric]
     ranked = [score for score in analysis.ordered(metric) if score in ranks.scores]
     sentences = []
-    if len(ranked) > 1 and len(ranks.datasets) > 1:
+    if len(ranked) > 1 and len(ranks.units) > 1:
         first, second = ranked[:2]
         sentences.append(
             f"By {column.title}, {first} has the best average rank of "
-            f"{counted(len(ranked), 'score')} over {counted(len(ranks.datasets), 'data set')}: "
+            f"{counted(len(ranked), 'score')} over {describe_units_of_ranks(ranks)}: "
             f"{ranks.rank_of(first):.2f}; next is {second} with {ranks.rank_of(second):.2f}. "
             f"{describe_ranks(ranks)}"
         )

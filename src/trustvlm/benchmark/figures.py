@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.captions import describe_mean, describe_ranks, describe_results
+from trustvlm.benchmark.captions import (
+    describe_mean,
+    describe_ranks,
+    describe_results,
+    describe_units_of_ranks,
+)
 from trustvlm.benchmark.statistics import RankComparison
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
@@ -18,7 +23,7 @@ from trustvlm.plots.risk_coverage import risk_coverage_panel
 from trustvlm.report.summary import Acceptance
 from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis, number
 from trustvlm.tables.table import UNDEFINED, slug
-from trustvlm.text import counted, percent, shortened
+from trustvlm.text import percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -301,7 +306,7 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
     if math.isnan(ranks.critical_difference):
         raise InputError(
             "Expected at least 2 scores and 2 data sets with values, "
-            f"but got {len(ranks.scores)} and {len(ranks.datasets)}."
+            f"but got {len(ranks.scores)} and {len(ranks.units)}."
         )
     bars = _stacked(ranks)
     top = _AXIS + 14 + _GROUP * (1 + max((level for _, _, level in bars), default=0))
@@ -334,7 +339,7 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
     return Figure(
         name=f"ranks-{slug(metric)}",
         title=f"Average ranks by {column.title}",
-        caption=f"Average rank by {column.title} over {counted(len(ranks.datasets), 'data set')}, "
+        caption=f"Average rank by {column.title} over {describe_units_of_ranks(ranks)}, "
         f"1 is best, of means over draws. {describe_results(analysis)} {describe_ranks(ranks)} "
         "A bar joins scores whose ranks differ by less than the critical difference, CD. Data sets "
         "are taken to be independent of one another.",

@@ -235,6 +235,7 @@ def _statistics(analysis: Analysis) -> dict[str, Any]:
                 "metric": metric,
                 "average_ranks": dict(zip(ranks.scores, ranks.average_ranks.tolist(), strict=True)),
                 "datasets": list(ranks.datasets),
+                "units": list(ranks.units),
                 "left_out": [*ranks.left_out_scores, *ranks.left_out_datasets],
                 "friedman": ranks.statistic,
                 "friedman_p": ranks.p_value,

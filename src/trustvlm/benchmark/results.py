@@ -146,6 +146,9 @@ class Results(RowSet):
         The score that the others are compared to.
     convention
         Of the metrics in `rows`: `exact` or `trustvlm`.
+    sets
+        Which data set a test set is part of, where its name does not say: those of one data set
+        share their shots. By default `pacs/test_sketch` is part of `pacs`.
 
     Raises
     ------
@@ -164,6 +167,7 @@ class Results(RowSet):
     classes: Mapping[str, Classes] = field(default_factory=dict)
     reference: str = "trustvlm"
     convention: str = "exact"
+    sets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Files can have names that no output could hold.
@@ -222,6 +226,17 @@ class Results(RowSet):
     def samples_of(self, dataset: str) -> dict[str, Samples]:
         """Return the samples of every score on one data set."""
         return {key[1]: sample for key, sample in self.samples.items() if key[0] == dataset}
+
+    def set_of(self, dataset: str) -> str:
+        """Name the data set that a test set is part of.
+
+        Examples
+        --------
+        >>> row = {"dataset": "pacs/test_sketch", "score": "msp", "shots": 16, "draw": 0}
+        >>> Results([row]).set_of("pacs/test_sketch")
+        'pacs'
+        """
+        return self.sets.get(dataset, dataset.partition("/")[0])
 
 
 def setting_of(row: Row) -> Setting:

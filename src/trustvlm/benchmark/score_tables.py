@@ -348,7 +348,7 @@ def rank_table(analysis: Analysis) -> Table:
         title="Average ranks",
         caption=[
             f"Average rank over data sets, 1 is best, of {_describe_study(analysis)}; "
-            f"{_describe_shots(analysis)}, means over draws.",
+            f"{_describe_shots(analysis)}, means over draws and over the test sets of a data set.",
             "Data sets are taken to be independent of one another.",
             *sentences,
         ],
@@ -379,7 +379,7 @@ def _difference(comparison: Comparison | None, scale: float) -> Cell:
     )
     return Cell(
         signed(difference, star=comparison.significant),
-        f"[{signed(low)}, {signed(high)}]",
+        "" if math.isnan(low) else f"[{signed(low)}, {signed(high)}]",
         value=difference,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,16 +106,21 @@ def mean_over_datasets(
 ) -> Spread:
     """Mean over data sets, which count alike, and its spread over the draws.
 
-    A draw that lacks one of the data sets counts as undefined: means over different sets are not
-    comparable.
+    Test sets of one data set are averaged first. A draw that lacks one of the test sets counts as
+    undefined: means over different sets are not comparable.
     """
     wanted = set(datasets)
-    rows = [row for row in results.by_score.get((score, shots), []) if row["dataset"] in wanted]
-    counts = Counter(row["draw"] for row in rows)
-    return spread_over_draws(
-        (row["draw"], value_of(row, metric) if counts[row["draw"]] == len(wanted) else math.nan)
-        for row in rows
-    )
+    by_draw: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in results.by_score.get((score, shots), []):
+        if row["dataset"] in wanted:
+            by_draw[row["draw"]][results.set_of(row["dataset"])].append(value_of(row, metric))
+    complete = [
+        float(np.mean([np.mean(values) for values in by_set.values()]))
+        if sum(map(len, by_set.values())) == len(wanted)
+        else math.nan
+        for by_set in by_draw.values()
+    ]
+    return spread(complete)
 
 
 # One bootstrap for all scores of a data set: the same resampled images for every score.
@@ -129,6 +134,8 @@ class Bootstrap:
     ----------
     n
         Number of images.
+    rankings
+        By score, the images in its order.
     estimates
         By score and metric, on the images themselves; NaN where undefined.
     samples
@@ -136,16 +143,19 @@ class Bootstrap:
     """
 
     n: int
+    rankings: Mapping[str, Ranking]
     estimates: Mapping[str, Mapping[str, float]]
     samples: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
     def difference(self, a: str, b: str, metric: str) -> PairedDifference:
         """Compare two scores, a - b; what `metrics.paired_bootstrap` returns for them."""
-        at_a, at_b = self.estimates[a][metric], self.estimates[b][metric]
-        samples = self.samples[a][metric] - self.samples[b][metric]
-        if math.isnan(at_a) or math.isnan(at_b):
-            samples = np.full_like(samples, math.nan)
-        return PairedDifference.of_samples(metric, at_a, at_b, samples, LEVEL)
+        return PairedDifference.of_samples(
+            metric,
+            (self.rankings[a], self.rankings[b]),
+            (self.estimates[a][metric], self.estimates[b][metric]),
+            self.samples[a][metric] - self.samples[b][metric],
+            LEVEL,
+        )
 
 
 def resample(
@@ -180,9 +190,10 @@ def resample(
 
     Examples
     --------
-    >>> right = [1, 1, 1, 1, 0, 0, 0]
-    >>> scores = {"a": ([7, 6, 5, 4, 3, 2, 1], right), "b": ([1, 7, 2, 6, 3, 5, 4], right)}
-    >>> resample(scores).difference("a", "b", "auroc").low >= 0
+    >>> right = [1] * 9 + [0] * 6
+    >>> poor = [1, 15, 2, 14, 3, 13, 4, 12, 5, 11, 6, 10, 7, 9, 8]
+    >>> scores = {"a": (range(15, 0, -1), right), "b": (poor, right)}
+    >>> resample(scores).difference("a", "b", "auroc").low > 0
     True
     """
     names = check_names(list(metrics))
@@ -206,7 +217,7 @@ def resample(
         score: {name: value(name, ranking, "exact") for name in names}
         for score, ranking in rankings.items()
     }
-    return Bootstrap(n, estimates, resampled)
+    return Bootstrap(n, rankings, estimates, resampled)
 
 
 def _fill(
@@ -404,7 +415,9 @@ class RankComparison:
     Attributes
     ----------
     scores, datasets
-        What was ranked: those with a value everywhere.
+        Scores that were ranked, and the test sets with a value of each of them.
+    units
+        The N data sets that these test sets are part of.
     left_out_scores, left_out_datasets
         What was not, for lack of values.
     average_ranks
@@ -422,6 +435,7 @@ class RankComparison:
 
     scores: tuple[str, ...]
     datasets: tuple[str, ...]
+    units: tuple[str, ...]
     left_out_scores: tuple[str, ...]
     left_out_datasets: tuple[str, ...]
     average_ranks: NDArray[np.float64]
@@ -467,6 +481,7 @@ def compare_ranks(
     datasets: Sequence[str],
     *,
     higher_is_better: bool,
+    units: Sequence[str] | None = None,
     alpha: float = 0.05,
 ) -> RankComparison:
     """Rank scores on each data set and test whether the average ranks differ.
@@ -474,12 +489,16 @@ def compare_ranks(
     Parameters
     ----------
     values
-        `(N, k)` a metric of each score on each data set; NaN where undefined. Scores and data
+        `(m, k)` a metric of each score on each test set; NaN where undefined. Scores and test
         sets are left out, the emptiest first, until no value is missing.
     scores, datasets
         Names of the columns and rows.
     higher_is_better
         Which end of the metric is good.
+    units
+        `(m,)` the data set that each test set is part of; each is its own by default. Values of one
+        data set are averaged before they are ranked: its test sets share shots and classes, so that
+        counting each by itself would make the tests find differences by chance.
     alpha
         Level of the critical difference.
 
@@ -491,8 +510,8 @@ def compare_ranks(
     Notes
     -----
     Demsar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets" (JMLR 7),
-    sections 3.2.1 and 3.2.2; Iman & Davenport 1980. The tests take the data sets to be
-    independent of one another: test sets that share their shots are not.
+    sections 3.2.1 and 3.2.2; Iman & Davenport 1980. The tests take the N data sets to be
+    independent of one another.
 
     Examples
     --------
@@ -501,12 +520,22 @@ def compare_ranks(
     (array([1., 2., 3.]), True, 1.657)
     """
     table = np.asarray(values, dtype=np.float64)
+    if units is not None and len(units) != len(datasets):
+        raise InputError(
+            f"Expected one of `units` for each of {len(datasets)} test sets, but got {len(units)}."
+        )
     if table.shape != (len(datasets), len(scores)):
         raise InputError(
             f"Expected `values` of shape ({len(datasets)}, {len(scores)}), but got {table.shape}."
         )
     rows, columns = complete_block(table)
-    kept = table[np.ix_(rows, columns)]
+    unit_of = list(datasets if units is None else units)
+    members: dict[str, list[int]] = {}
+    for row in rows:
+        members.setdefault(unit_of[row], []).append(row)
+    kept = np.array([table[np.ix_(own, columns)].mean(axis=0) for own in members.values()]).reshape(
+        len(members), len(columns)
+    )
     N, k = kept.shape
     signed = -kept if higher_is_better else kept
     ranks = stats.rankdata(signed, axis=1) if kept.size else np.ones((N, k))
@@ -515,6 +544,7 @@ def compare_ranks(
     return RankComparison(
         scores=tuple(scores[i] for i in columns),
         datasets=tuple(datasets[i] for i in rows),
+        units=tuple(members),
         left_out_scores=tuple(name for i, name in enumerate(scores) if i not in columns),
         left_out_datasets=tuple(name for i, name in enumerate(datasets) if i not in rows),
         average_ranks=ranks.mean(axis=0) if N else np.empty(0),

@@ -333,7 +333,9 @@ def arrays(
         from trustvlm.benchmark.results import Classes, Results
 
         classes = {test.name: Classes(test.labels, test.class_names) for test in sets}
-        results = Results(study.rows, study.samples(), classes, convention=convention)
+        # All test sets share the shots of one support set: they are one data set.
+        one_set = dict.fromkeys(classes, support.stem)
+        results = Results(study.rows, study.samples(), classes, convention=convention, sets=one_set)
         console.note(f"page, tables, figures: {write_page(results, report)}", quiet=quiet)
     if verdicts is not None:
         import numpy as np

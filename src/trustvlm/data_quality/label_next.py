@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,6 +14,7 @@ from trustvlm import metrics
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.bootstrap import multiplicities, resampled_counts
 from trustvlm.metrics.counts import Counts, Ranking, rank
+from trustvlm.metrics.intervals import student
 from trustvlm.scores import ScoreResult
 from trustvlm.scores.arrays import as_labels
 
@@ -51,7 +53,7 @@ class CoverageGain:
     before, after
         That share, as observed, in [0, 1].
     low, high
-        Ends of the interval for `after` minus `before`.
+        Ends of the interval for the gain that will be seen on other images, as many.
     """
 
     before: float
@@ -73,7 +75,7 @@ def coverage_gain(
     n_resamples: int = 500,
     seed: int = 0,
 ) -> CoverageGain:
-    """Average the gain in coverage at a risk over trials, with a bootstrap interval.
+    """Average the gain in coverage at a risk over trials, with an interval for the next one.
 
     Parameters
     ----------
@@ -89,8 +91,10 @@ def coverage_gain(
     Returns
     -------
     CoverageGain
-        Means over the trials. The interval is the percentile interval of the mean over resamples
-        of the n images, each of which counts alike in all trials that it is part of.
+        Means over the trials. The interval is for the gain of one more trial on other images: the
+        variance of the mean over resamples of the n images, each of which counts alike in all
+        trials that it is part of, that of a single trial, and what one more error among the most
+        trusted would change. How often it holds the gain that is seen: docs/research/intervals.md.
 
     Examples
     --------
@@ -103,15 +107,32 @@ def coverage_gain(
     """
     n = 1 + max(int(trial.images.max(initial=-1)) for trial in trials)
     rankings = [(trial.images, rank(*trial.before), rank(*trial.after)) for trial in trials]
-    before = np.mean([_coverage(ranking.in_blocks, risk) for _, ranking, _ in rankings])
-    after = np.mean([_coverage(ranking.in_blocks, risk) for _, _, ranking in rankings])
-    resampled = [
-        np.mean([_difference(pair, weights, risk) for pair in rankings], axis=0)
-        for weights in multiplicities(max(n, 1), n_resamples, np.random.default_rng(seed))
-    ]
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(np.concatenate(resampled), [tail, 1.0 - tail])
-    return CoverageGain(float(before), float(after), float(low), float(high))
+    before = np.array([_coverage(ranking.in_blocks, risk) for _, ranking, _ in rankings])
+    after = np.array([_coverage(ranking.in_blocks, risk) for _, _, ranking in rankings])
+    resampled = np.concatenate(
+        [
+            np.stack([_difference(pair, weights, risk) for pair in rankings])
+            for weights in multiplicities(max(n, 1), n_resamples, np.random.default_rng(seed))
+        ],
+        axis=1,
+    )
+    start, end = float(before.mean()), float(after.mean())
+    # A gain that is seen is one trial more, on images of its own: to the variance of the mean comes
+    # that of a single trial.
+    variance = float(resampled.mean(axis=0).var() + resampled.var(axis=1).mean())
+    # Resamples cannot show an error that the images lack: one more among the most trusted leaves
+    # less to be accepted before, so that there is more to gain, or after.
+    room, loss = (
+        coverages.mean() - np.mean([_coverage(rank(*one).in_blocks, risk, 1) for one in judged])
+        for coverages, judged in (
+            (before, [trial.before for trial in trials]),
+            (after, [trial.after for trial in trials]),
+        )
+    )
+    gain, z = end - start, student(math.inf, level)
+    low = gain - z * math.sqrt(variance + loss**2)
+    high = gain + z * math.sqrt(variance + room**2)
+    return CoverageGain(start, end, max(low, -1.0), min(high, 1.0))
 
 
 def _difference(
@@ -126,9 +147,9 @@ def _difference(
     return after - before
 
 
-def _coverage(counts: Counts, risk: float) -> NDArray[np.float64]:
-    """Largest share accepted with at most this risk, over the last axis."""
-    within = counts.wrong <= (risk + _ROUNDING) * counts.accepted
+def _coverage(counts: Counts, risk: float, further: int = 0) -> NDArray[np.float64]:
+    """Largest share accepted with at most this risk, over the last axis, after further errors."""
+    within = counts.wrong + further <= (risk + _ROUNDING) * counts.accepted
     accepted = np.where(within, counts.accepted, 0).max(axis=-1)
     return np.asarray(accepted / np.maximum(counts.n, 1))
 

@@ -13,6 +13,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.metrics.bootstrap import check_plan, generator, multiplicities, resampled_counts
 from trustvlm.metrics.conventions import check_convention
 from trustvlm.metrics.counts import Counts, rank, rank_weighted
+from trustvlm.metrics.intervals import clopper_pearson
 
 # Coverages and risks are quotients of counts. This is far below the gap between two of them and
 # above what rounding makes of a bound such as 0.1 + 0.2.
@@ -220,7 +221,7 @@ def risk_band(
     seed: int | np.random.Generator | None = 0,
     level: float = 0.95,
 ) -> RiskBand:
-    """Pointwise percentile bootstrap band of the risk-coverage curve.
+    """Pointwise band of the risk-coverage curve.
 
     Samples are drawn with replacement, n of n, and every resample is ordered anew. Among tied
     samples the count of errors grows evenly, which is its expected value over their orders; so any
@@ -242,8 +243,7 @@ def risk_band(
     Returns
     -------
     RiskBand
-        Where all labels are right, or all are wrong, the band has no width: resamples cannot show
-        what the samples do not.
+        Without errors among the accepted, the band is that of none among as many samples.
 
     Raises
     ------
@@ -252,8 +252,10 @@ def risk_band(
 
     Notes
     -----
-    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3, at each coverage by
-    itself. That the whole curve stays in the band is less likely than `level`.
+    Clopper-Pearson intervals of a risk r among k accepted samples, with the trials that the
+    variance over resamples stands for, r (1 - r) / variance, but never more than k: which samples
+    are accepted varies, too. How often they hold the truth: docs/research/intervals.md. That the
+    whole curve stays in the band is less likely than `level`.
 
     Examples
     --------
@@ -283,7 +285,12 @@ def risk_band(
             for weights in multiplicities(ranking.n, n_resamples, rng)
         ]
     )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    variance = drawn.var(axis=0)
+    spread = risk * (1 - risk)
+    trials = np.minimum(
+        accepted, np.divide(spread, variance, out=accepted.copy(), where=variance > 0)
+    )
+    low, high = clopper_pearson(risk, np.where(spread > 0, trials, accepted), level)
     return RiskBand(shares, risk, low, high, level, n_resamples)
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
-from trustvlm.exceptions import InputError, UndefinedMetricWarning
+from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
 from trustvlm.files import write_text
 from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.intervals import FEW
 from trustvlm.metrics.paired import holm
 from trustvlm.plots.risk_coverage import risk_coverage_figure
 from trustvlm.report.page import render
@@ -357,8 +358,9 @@ def compare_runs(
     correct_a, correct_b = a.correct[shared.a], b.correct[shared.b]
     confidence_a, confidence_b = a.confidence[shared.a], b.confidence[shared.b]
     with warnings.catch_warnings():
-        # The tables say what is undefined.
+        # The tables say what is undefined, the cautions where few labels are wrong, or right.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
+        warnings.simplefilter("ignore", FewSamplesWarning)
         # The second run first: the difference is what changed.
         tests = metrics.paired_bootstraps(
             confidence_b,
@@ -476,6 +478,16 @@ def comparison_cautions(comparison: RunComparison) -> list[str]:
         notes.append(
             f"{counted(pairing.relabelled, 'image')} of both runs have another true label in "
             "either: each run is judged by its own."
+        )
+    fewest = min(
+        int(labels.sum())
+        for correct in (comparison.correct_a, comparison.correct_b)
+        for labels in (correct, ~correct)
+    )
+    if fewest < FEW:
+        notes.append(
+            f"Fewer than {FEW} labels of a run are wrong, or right: intervals and tests are wide "
+            "and rough."
         )
     notes.append(
         "The tests speak of other images like these. They do not speak of other shots, and a "
