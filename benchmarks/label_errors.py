@@ -1,14 +1,15 @@
 """Planted label errors, and how many `advise` lists, on ready-made embeddings of real sets.
 
     python benchmarks/label_errors.py FOLDER [FOLDER ...] [--sets a,b] [--seeds 5]
-        [--cross-validate]
+        [--errors clean,look-alike,uniform] [--cross-validate]
 
 Every FOLDER holds `<set>__train.npz` in the layout of `trustvlm bench arrays`. Up to 16 shots a
-class by the paper's draw; 5 or 10 % of their labels are replaced, by any other class (uniform) or
-by one of the three whose mean feature is nearest to that of the true class (look-alike). Where
-cleanlab is installed it gets the same held-out probabilities and, with `--cross-validate`, those of
-its usual pipeline, a logistic regression on the features with five folds. A second run prints the
-same tables.
+class by the paper's draw; 5 or 10 % of their labels are replaced, by any other class (uniform), by
+one of the three whose mean feature is nearest to that of the true class (look-alike), by the very
+nearest (nearest), half of them like this and half like that (mixed), or by the class that the text
+prefers for the image (text). Where cleanlab is installed it gets the same held-out probabilities
+and, with `--cross-validate`, those of its usual pipeline, a logistic regression on the features
+with five folds. A second run prints the same tables.
 """
 
 from __future__ import annotations
@@ -24,13 +25,7 @@ from trustvlm.data_quality.label_errors import ShotPosterior, shot_posterior, su
 from trustvlm.scores.arrays import class_sums, unit_rows
 from trustvlm.scores.few_shot import draw_shots
 
-CONDITIONS = (
-    ("clean", 0.0),
-    ("look-alike", 0.05),
-    ("look-alike", 0.1),
-    ("uniform", 0.05),
-    ("uniform", 0.1),
-)
+SHARES = {"clean": (0.0,)}  # of wrong labels; of other kinds 5 and 10 %
 FIRST = (10, 20, 50, 100)
 
 
@@ -50,14 +45,26 @@ class Shots:
         rng = np.random.default_rng(seed)
         given, c = self.labels.copy(), self.n_classes
         wrong = rng.choice(len(given), round(share * len(given)), replace=False)
-        if kind == "uniform":
-            given[wrong] = (given[wrong] + rng.integers(1, c, len(wrong))) % c
-        elif len(wrong):
+        true, rows = self.labels[wrong], np.arange(len(wrong))
+
+        def at_random() -> np.ndarray:
+            return (true + rng.integers(1, c, len(wrong))) % c
+
+        def among_nearest(most: int) -> np.ndarray:
             means = unit_rows(class_sums(unit_rows(self.features), self.labels, c))
-            cosines = means @ means.T
-            np.fill_diagonal(cosines, -np.inf)
-            nearest = np.argsort(-cosines, axis=1)[:, :3]
-            given[wrong] = nearest[given[wrong], rng.integers(0, 3, len(wrong))]
+            nearest = np.argsort(-(means @ means.T - 3.0 * np.eye(c)), axis=1)
+            return nearest[true, rng.integers(0, most, len(wrong))]
+
+        if kind == "uniform":
+            given[wrong] = at_random()
+        elif kind == "mixed":
+            given[wrong] = np.where(rows % 2, at_random(), among_nearest(3))
+        elif kind == "text":
+            logits = self.logits[wrong]
+            logits[rows, true] = -np.inf
+            given[wrong] = logits.argmax(axis=1)
+        else:
+            given[wrong] = among_nearest(1 if kind == "nearest" else 3)
         return given, np.isin(np.arange(len(given)), wrong)
 
 
@@ -121,6 +128,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--sets", default="")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--errors", default="clean,look-alike,uniform")
     parser.add_argument("--cross-validate", action="store_true")
     options = parser.parse_args()
     paths = sorted(path for root in options.folders for path in root.glob("*__train.npz"))
@@ -134,7 +142,8 @@ def main() -> None:
         if options.sets and name not in options.sets.split(","):
             continue
         shots = Shots(path)
-        for kind, share in CONDITIONS:
+        kinds = options.errors.split(",")
+        for kind, share in ((k, share) for k in kinds for share in SHARES.get(k, (0.05, 0.1))):
             results = defaultdict(list)
             for seed in range(options.seeds if share else 1):
                 given, wrong = shots.planted(kind, share, seed)
