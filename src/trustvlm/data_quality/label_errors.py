@@ -34,8 +34,8 @@ _LEAST_NOISE = 0.01
 _ODD = 0.002
 # Look-alikes: by how many ranks of similarity their weight falls to 1/e, and by how much more
 # log-likelihood a shot, and in all, they must explain the labels than errors at random do. Some
-# images of well-kept sets are ambiguous, too: on sets without planted look-alikes it is up to 0.017
-# a shot, on those with 5 % of them mostly 0.03 to 0.1.
+# images of well-kept sets are ambiguous, too: without planted look-alikes it is up to 0.013 a shot
+# on sets of 500 shots and more, with 5 % of them 0.03 to 0.1; on 160 shots chance alone gives 0.03.
 _RANKS = 3.0
 _BETTER_PER_SHOT = 0.02
 _BETTER = 4.0
