@@ -30,6 +30,7 @@ def test_advise_shows_what_is_wrong(trustvlm, tmp_path):
     done = trustvlm("advise", tmp_path / "m.trust")
     assert "Labels that look wrong" in done.out
     assert "red/wrong.png: labelled 'red', looks like 'blue'" in done.out
+    assert "Expected to be wrong: 1.0 of all 1; " in done.out
     assert "filed under two classes, 'blue' and 'red'" in done.out
 
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trustvlm.data_quality import label_errors
 from trustvlm.data_quality.label_errors import (
     ShotPosterior,
     shot_posterior,
@@ -70,15 +71,158 @@ def test_planted_labels_are_doubted_and_clean_ones_are_not():
     assert result.log_probability[30].argmax() == 2
 
 
-def test_probabilities_follow_from_the_model_of_label_noise():
-    features, labels = shots((6, 7, 8), noise=2.0)
-    result = shot_posterior(features, labels, n_classes=3)
-    p = np.exp(result.log_probability)
-    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+def look_alike_chances(features, labels, n_classes):
+    """K(c, y), class by class: exp(-rank / 3) of y among the classes nearest to c."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    means = np.stack([unit[labels == c].mean(axis=0) for c in range(n_classes)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    means -= means.mean(axis=0)
+    table = np.zeros((n_classes, n_classes))
+    for c in range(n_classes):
+        cosine = means @ means[c] / np.linalg.norm(means, axis=1)
+        nearest = [int(y) for y in np.argsort(-cosine) if y != c]
+        table[c, nearest] = np.exp(-np.arange(n_classes - 1) / 3)
+        table[c] /= table[c].sum()
+    return table
+
+
+@pytest.mark.parametrize("mixed_up", [False, True])
+def test_probabilities_follow_from_the_model_of_label_noise(mixed_up):
+    """Against the formula, one shot and one class at a time."""
+    features, labels = planted(look_alikes=True)[:2] if mixed_up else shots((6, 7, 8))
+    n_classes = labels.max() + 1
+    result = shot_posterior(features, labels, n_classes=n_classes)
+    assert result.look_alike == pytest.approx(1.0 if mixed_up else 0.0, abs=0.01)
+    chances = look_alike_chances(features, labels, n_classes)
+    np.testing.assert_allclose(np.exp(result.log_probability).sum(axis=1), 1.0)
+    e, share = result.noise, result.look_alike
     for i, label in enumerate(labels):
-        right = (1 - result.noise) * p[i, label]
-        wrong = result.noise * np.delete(p[i], label).sum() / 2
-        assert result.mislabelled[i] == pytest.approx(wrong / (right + wrong), abs=1e-9)
+        p = np.exp(result.log_probability[i])
+        right = (1 - e) * p[label]
+        swapped = sum(p[c] * chances[c, label] for c in range(n_classes))
+        uniform = np.delete(p, label).sum() / (n_classes - 1)
+        false = e * ((1 - share) * uniform + share * swapped)
+        assert result.mislabelled[i] == pytest.approx(false / (right + false), abs=1e-9)
+
+
+def planted(look_alikes, seed=0, groups=6, share=0.08, n=16):
+    """Groups of four classes that resemble each other, and labels replaced within or across."""
+    rng = np.random.default_rng(seed)
+    c = 4 * groups
+    centres = np.repeat(rng.normal(size=(groups, 12)), 4, axis=0) + 0.6 * rng.normal(size=(c, 12))
+    labels = np.repeat(np.arange(c), n)
+    features = centres[labels] + 0.35 * rng.normal(size=(len(labels), 12))
+    wrong = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    given = labels.copy()
+    if look_alikes:
+        given[wrong] = labels[wrong] // 4 * 4 + (labels[wrong] + rng.integers(1, 4, len(wrong))) % 4
+    else:
+        given[wrong] = (labels[wrong] + rng.integers(1, c, len(wrong))) % c
+    return features, given, sorted(wrong.tolist())
+
+
+@pytest.mark.parametrize("look_alikes", [True, False])
+def test_planted_errors_of_both_kinds_are_listed_and_counted(look_alikes):
+    counts, shares = np.zeros(5), []
+    for seed in range(5):
+        features, given, wrong = planted(look_alikes, seed)
+        result = shot_posterior(features, given, n_classes=24)
+        listed = {suspect.shot for suspect in suspect_labels(result)}
+        _, expected = result.ranking()
+        counts += [
+            len(listed),
+            len(listed & set(wrong)),
+            len(wrong),
+            expected[len(listed) - 1],
+            expected[-1],
+        ]
+        shares.append(result.look_alike)
+    assert np.mean(shares) > 0.9 if look_alikes else max(shares) == 0.0
+    n_listed, hits, n_wrong, expected_hits, expected_wrong = counts
+    assert hits / n_wrong >= 0.85
+    assert hits / n_listed >= 0.7
+    assert expected_hits == pytest.approx(hits, rel=0.12)
+    assert expected_wrong == pytest.approx(n_wrong, rel=0.12)
+
+
+def test_look_alike_errors_are_hidden_from_uniform_noise(monkeypatch):
+    """What the second kind of noise is for: without it most planted look-alikes go unlisted."""
+    features, given, wrong = planted(look_alikes=True, seed=1)
+
+    def hits():
+        listed = suspect_labels(shot_posterior(features, given, n_classes=24))
+        return len({suspect.shot for suspect in listed} & set(wrong))
+
+    assert hits() > 0.8 * len(wrong)
+    monkeypatch.setattr(
+        label_errors, "_look_alikes", lambda sums: label_errors._at_random(len(sums))
+    )
+    assert hits() < 0.3 * len(wrong)
+
+
+def test_clean_look_alikes_are_left_alone():
+    listed = 0
+    for seed in range(5):
+        features, labels, _ = planted(look_alikes=True, seed=seed, share=0.0)
+        listed += len(suspect_labels(shot_posterior(features, labels, n_classes=24)))
+    assert listed <= 2
+
+
+def test_look_alikes_go_by_rank_and_equal_classes_share_it():
+    table = label_errors._look_alikes(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+    np.testing.assert_allclose(table.sum(axis=1), 1.0)
+    assert not table.diagonal().any()
+    assert table[0, 1] > table[0, 2] > table[0, 3] > 0
+    np.testing.assert_allclose(table[2, 0], table[2, 1])
+    np.testing.assert_allclose(table[0, 2] / table[0, 1], np.exp(-1 / 3))
+    all_alike = label_errors._look_alikes(np.ones((4, 3)))
+    np.testing.assert_allclose(all_alike, (1 - np.eye(4)) / 3)
+    np.testing.assert_allclose(label_errors._look_alikes(np.eye(2)), 1 - np.eye(2))
+
+
+def test_identical_shots_of_several_classes_are_no_evidence():
+    features, labels = np.ones((12, 3)), np.repeat([0, 1, 2], 4)
+    result = shot_posterior(features, labels, n_classes=3)
+    np.testing.assert_allclose(result.log_probability, np.log(1 / 3), atol=0.01)
+    assert suspect_labels(result) == []
+
+
+def test_two_classes_have_no_look_alikes():
+    features, labels = shots((12, 12))
+    labels[[2, 20]] = [1, 0]
+    result = shot_posterior(features, labels, n_classes=2)
+    assert sorted(suspect.shot for suspect in suspect_labels(result)) == [2, 20]
+    assert result.look_alike == 0.0
+
+
+def test_classes_with_one_shot_or_none_take_part_as_look_alikes():
+    features, given, wrong = planted(look_alikes=True, seed=1)
+    # Class 24 has one shot, a copy of one of class 0; class 25 none.
+    result = shot_posterior(
+        np.concatenate([features, features[:1]]), np.append(given, 24), n_classes=26
+    )
+    assert result.kept.tolist() == list(range(len(given)))
+    assert result.look_alike > 0.9
+    assert np.isneginf(result.log_probability[:, 25]).all()
+    assert np.isfinite(result.mislabelled).all()
+    listed = {suspect.shot for suspect in suspect_labels(result)}
+    assert len(listed & set(wrong)) > 0.7 * len(wrong)
+
+
+def test_a_copy_under_another_label_is_doubted():
+    features, labels = shots((10, 10, 10))
+    features[25] = features[3]
+    result = shot_posterior(features, labels, n_classes=3)
+    assert [suspect.shot for suspect in suspect_labels(result)] == [25]
+
+
+def test_blocks_of_rows_give_what_all_rows_at_once_do(monkeypatch):
+    features, given, _ = planted(look_alikes=True)
+    whole = shot_posterior(features, given, n_classes=24)
+    monkeypatch.setattr(label_errors, "_BLOCK", 7)
+    blocks = shot_posterior(features, given, n_classes=24)
+    np.testing.assert_allclose(blocks.mislabelled, whole.mislabelled, rtol=1e-9)
+    np.testing.assert_allclose(blocks.log_probability, whole.log_probability, rtol=1e-9)
 
 
 def test_the_text_helps_where_the_shots_do_not():
@@ -148,5 +292,7 @@ def test_the_list_is_the_longest_with_a_bearable_share_of_right_labels(probabili
         abs(sum(1 - p for p in ranked[:k]) - share * k) < 1e-9 for k in range(1, len(ranked) + 1)
     )
     assert [suspect.probability for suspect in result] == ranked[: len(result)]
+    counted = [suspect.expected_wrong for suspect in result]
+    np.testing.assert_allclose(counted, np.cumsum(ranked[: len(result)]))
     assert all(suspect.label == 1 and suspect.looks_like == 2 for suspect in result)
     assert all(probabilities[suspect.shot - 10] == suspect.probability for suspect in result)

@@ -9,6 +9,7 @@ from trustvlm.data_quality.overlapping_classes import overlapping_classes
 from trustvlm.decisions import DriftMonitor, OODThreshold, check_shots
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.scores import Evidence, compute
+from trustvlm.scores.arrays import class_sums, unit_rows
 from trustvlm.scores.few_shot import draw_shots
 
 
@@ -41,6 +42,28 @@ def test_mislabelled_shots_are_found(embeddings_root, name):
         assert posterior.noise == pytest.approx(0.05, abs=0.015)
     health = check_shots(features, labels, n_classes=n_classes, logits=logits)
     assert len(health.suspects) <= 0.005 * len(labels)
+
+
+@pytest.mark.parametrize("name", ["flowers102", "caltech101", "oxford_pets37"])
+def test_labels_of_look_alikes_are_found(embeddings_root, name):
+    """The true class is among the three nearest; see benchmarks/label_errors.py."""
+    features, labels, logits, n_classes = shots(embeddings_root, name)
+    means = unit_rows(class_sums(unit_rows(features), labels, n_classes))
+    cosines = means @ means.T - 2.0 * np.eye(n_classes)
+    nearest = np.argsort(-cosines, axis=1)[:, :3]
+    rng = np.random.default_rng(0)
+    wrong = rng.choice(len(labels), round(0.1 * len(labels)), replace=False)
+    given = labels.copy()
+    given[wrong] = nearest[labels[wrong], rng.integers(0, 3, len(wrong))]
+    posterior = shot_posterior(features, given, n_classes=n_classes, logits=logits)
+    listed = [suspect.shot for suspect in suspect_labels(posterior)]
+    hits = len(set(listed) & set(wrong.tolist()))
+    assert posterior.look_alike > 0.9
+    assert hits / len(wrong) >= 0.7
+    assert hits / len(listed) >= 0.6
+    _, expected = posterior.ranking()
+    assert expected[len(listed) - 1] == pytest.approx(hits, rel=0.15)
+    assert expected[-1] == pytest.approx(len(wrong), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["imagenette", "oxford_pets37", "eurosat"])

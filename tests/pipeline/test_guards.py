@@ -92,10 +92,12 @@ def test_health_names_shots_and_finds_their_files_while_they_last(shots, model):
     (shots / "red" / "extra.png").write_bytes((shots / "blue" / "05.png").read_bytes())
     model.fit(shots)
     outcome = examine(model.state)
-    listed = json.loads(json.dumps(outcome.to_dict()))["mislabelled"]
+    stored = json.loads(json.dumps(outcome.to_dict()))
+    listed = stored["mislabelled"]
     assert [(item["path"], item["label"], item["looks_like"]) for item in listed] == [
         ("red/extra.png", "red", "blue")
     ]
+    assert 0.5 < listed[0]["expected_wrong"] == listed[0]["probability"] <= stored["expected_wrong"]
     suspect = outcome.health.suspects[0].shot
     assert outcome.file(suspect) == shots / "red" / "extra.png"
     (shots / "red" / "extra.png").write_bytes(b"another")

@@ -46,7 +46,8 @@ SOUND = Health(
 )
 TROUBLE = dataclasses.replace(
     SOUND,
-    suspects=(SuspectLabel(0, 0, 1, 0.97),),
+    suspects=(SuspectLabel(0, 0, 1, 0.97, 0.97),),
+    expected_wrong=1.4,
     outliers=(Outlier(3, 1, 0.21, 0.65, -5.0),),
     near_duplicates=(DuplicatePair(1, 2, 0.99), DuplicatePair(4, 5, 0.97)),
     overlapping_classes=(
@@ -97,6 +98,15 @@ class TestWords:
         }
         assert shot_groups(make_health())[0].cases[0].shots == (0,)
         assert shot_groups(make_health())[2].cases[0].shots == (1, 2)
+
+    def test_the_wrong_labels_among_the_first_are_counted(self):
+        suspects = tuple(SuspectLabel(0, 0, 1, 0.9, 0.9 * k) for k in range(1, 23))
+        health = dataclasses.replace(TROUBLE, suspects=suspects, expected_wrong=23.16)
+        assert (
+            "Expected to be wrong: 9.0 of the first 10, 18.0 of the first 20, 19.8 of all 22; 3.4 "
+            "more among the examples that are not listed."
+        ) in shot_groups(make_health(health))[0].meaning
+        assert "wrong: 1.0 of all 1; 0.4 more" in shot_groups(make_health())[0].meaning
 
     def test_the_summary_counts(self):
         assert shot_summary(make_health()) == (

@@ -165,6 +165,8 @@ class Health:
         Pairs of classes that are hard to tell apart, duplicates first.
     prototype_reliability
         Of the C prototypes, in the order of the classes.
+    expected_wrong
+        Expected number of wrong labels among all shots, those in `suspects` included.
     """
 
     n_shots: int
@@ -176,6 +178,7 @@ class Health:
     near_duplicate_threshold: float
     overlapping_classes: tuple[OverlappingClasses, ...]
     prototype_reliability: tuple[PrototypeReliability, ...]
+    expected_wrong: float = 0.0
 
     def __getattr__(self, name: str) -> Any:
         if name in _FORMER:
@@ -250,4 +253,5 @@ def check_shots(
             overlapping_classes(features, labels, posterior, n_classes=n_classes)
         ),
         prototype_reliability=tuple(prototype_reliability(features, labels, n_classes=n_classes)),
+        expected_wrong=float(posterior.mislabelled.sum()),
     )

@@ -64,12 +64,14 @@ class ShotHealth:
             "shots": health.n_shots,
             "classes": health.n_classes,
             "noise": health.noise,
+            "expected_wrong": health.expected_wrong,
             "mislabelled": [
                 {
                     "path": path[suspect.shot],
                     "label": name[suspect.label],
                     "looks_like": name[suspect.looks_like],
                     "probability": suspect.probability,
+                    "expected_wrong": suspect.expected_wrong,
                 }
                 for suspect in health.suspects
             ],

@@ -529,11 +529,16 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
 
 
 def _about_suspects(health: Health) -> str:
-    right = sum(1.0 - suspect.probability for suspect in health.suspects)
+    if not health.suspects:
+        return ""
+    expected = [suspect.expected_wrong for suspect in health.suspects]
+    n = len(expected)
+    counts = [f"{expected[k - 1]:.1f} of the first {k}" for k in (10, 20, 50, 100, 200) if k < n]
     return (
-        "Judged by all other examples, they show another class. About "
-        f"{max(right, 0.05):.1f} of these {len(health.suspects)} are expected to be right after "
-        "all: correct or remove what you find wrong, and fit again."
+        "Judged by all other examples, they show another class. Expected to be wrong: "
+        f"{', '.join([*counts, f'{expected[-1]:.1f} of all {n}'])}; "
+        f"{max(health.expected_wrong - expected[-1], 0.0):.1f} more among the examples that are "
+        "not listed. Correct or remove what you find wrong, and fit again."
     )
 
 
