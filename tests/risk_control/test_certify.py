@@ -1,3 +1,5 @@
+import collections
+import functools
 import math
 
 import numpy as np
@@ -19,12 +21,59 @@ from trustvlm.risk_control.tests import (
 )
 
 
+def slow_plan(n, risk, budget, first_share):
+    """Ranks that are tested whatever ties, ranks tested only without a tie, and starts' shares."""
+
+    images = np.arange(1000)
+
+    @functools.cache
+    def fewest(errors, level):
+        passing = np.flatnonzero(stats.binom.cdf(errors, images, risk) <= level)
+        return int(passing[0])
+
+    @functools.cache
+    def steps(level):
+        return [fewest(m, level) for m in range(math.ceil(n * risk) + 9)]
+
+    def last_within(images, level):
+        return max([k for k in steps(level) if k <= images], default=steps(level)[0])
+
+    first = last_within(first_share * n, budget)
+    starts, saved = [], 0.0
+    together = max(0.22, (1 - risk) ** (n // 10 - 2) / budget * (1 + 1e-9))
+    if together <= 0.77:
+        for share, part in ((1 / 32, 0.1), (1 / 16, 0.2), (1 / 10, 0.7)):
+            saved += part * together
+            if fewest(0, saved * budget) > share * n and share < 0.1:
+                continue
+            head = last_within(share * n, saved * budget)
+            if head <= 0.85 * first:
+                starts.append((head, saved))
+                saved = 0.0
+    main = 1 - sum(share for _, share in starts)
+    starts.append((last_within(first_share * n, main * budget), main))
+    if starts[-1][0] > n:
+        return set(), set(), {}
+    keys, dense = {n}, set()
+    for i, (start, share) in enumerate(starts):
+        last = i == len(starts) - 1
+        level = budget * (share if last else sum(s for _, s in starts[: i + 1]))
+        ladder = steps(level)
+        limit = n if last else math.ceil(0.93 * starts[i + 1][0]) - 1
+        k = start
+        while k <= limit:
+            keys.add(k)
+            later = min(s for s in ladder if s > k)
+            end = max((k + later) // 2, math.floor(later - n / 20)) if later <= n else n
+            end = min(end, limit)
+            dense.update(range(k, end + 1))
+            apart = max(k if last else math.ceil(1.1 * k), math.ceil(k + n / 100), end + 1)
+            k = min((s for s in ladder if s >= apart), default=n + 1)
+    return keys, dense, dict(starts)
+
+
 def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):
     """The sequence written out: (threshold, accepted) of the last test that passes."""
-
-    def passes(errors, count):
-        return stats.binom.cdf(errors, count, risk) <= 1 - level
-
     # Equal confidences: the wrong ones first.
     order = sorted(range(len(confidence)), key=lambda i: (-confidence[i], correct[i]))
     n = len(order)
@@ -32,37 +81,23 @@ def slow_fixed_sequence(confidence, correct, risk, level, first_share=0.2):
     errors = [0]
     for i in order:
         errors.append(errors[-1] + (not correct[i]))
-    steps, m = [], 0
-    for count in range(1, n + 1):
-        if passes(m, count):
-            steps.append(count)
-            m += 1
-    if not steps:
-        return math.nan, 0
-    first = max([k for k in steps if k <= first_share * n], default=steps[0])
-    ranks, k = [first], first
-    while k < n:
-        end = min([s for s in steps if s >= k + n / 40 and s < n], default=n)
-        parts = max(1, round((end - k) / (n / 20)))
-        ranks += [k + math.floor((end - k) * part / parts + 1e-9) for part in range(1, parts + 1)]
-        k = end
+    keys, dense, starts = slow_plan(n, risk, 1 - level, first_share)
 
-    def allowed(count):
-        return max(m for m in range(-1, count + 1) if m < 0 or passes(m, count))
+    def end(rank):
+        return sum(v >= value[rank - 1] for v in value)
 
-    tests = set()
-    for rank in ranks:
-        above = sum(v > value[rank - 1] for v in value)
-        end = sum(v >= value[rank - 1] for v in value)
-        tests.add(end)
-        if end > rank and above >= first and allowed(above) == allowed(rank):
-            tests.add(above)
+    brought = collections.defaultdict(float)
+    for rank, share in starts.items():
+        brought[end(rank)] += share
+    available = 0.0
     certified = (math.nan, 0)
-    for count in sorted(tests):
-        if not passes(errors[count], count):
-            break
-        threshold = value[-1] if count == n else np.nextafter(value[count], math.inf)
-        certified = (threshold, count)
+    for count in sorted({end(k) for k in keys} | {k for k in dense if end(k) == k}):
+        available += brought[count]
+        if stats.binom.cdf(errors[count], count, risk) <= (1 - level) * available * (1 + 1e-12):
+            threshold = value[-1] if count == n else np.nextafter(value[count], math.inf)
+            certified = (threshold, count)
+        else:
+            available = 0.0
     return certified
 
 
@@ -79,7 +114,7 @@ def calibration_sets(draw):
 @settings(max_examples=60)
 @given(
     calibration_sets(),
-    st.sampled_from([0.05, 0.1, 0.3]),
+    st.sampled_from([0.1, 0.2, 0.4]),
     st.sampled_from([0.8, 0.95]),
     st.sampled_from([0.01, 0.2, 0.5]),
 )
@@ -188,6 +223,27 @@ def test_tied_images_are_accepted_together_or_not_at_all():
         assert 80 <= certificate.accepted <= 90
 
 
+@pytest.mark.parametrize(("n", "right"), [(336, 33), (1000, 101)])
+def test_a_tenth_that_is_right_is_certified(n, right):
+    certificate = certify(-np.arange(n), np.arange(n) < right, 0.1)
+    assert certificate.certified
+    assert certificate.errors <= 0.1 * certificate.accepted
+
+
+@pytest.mark.parametrize(("n", "share"), [(336, 0.65), (500, 0.85), (1000, 0.99)])
+def test_a_population_whose_best_tenth_is_right_is_mostly_certified(n, share):
+    rng = np.random.default_rng(n)
+    place = rng.random((400, n))
+    certified = np.mean([certify(-v, v < 0.1, 0.1).certified for v in place])
+    assert certified >= share - 2 * math.sqrt(share * (1 - share) / 400)
+
+
+def test_a_head_that_fails_leaves_the_rest_of_the_budget():
+    """A wrong image at the very top; then all are right."""
+    certificate = certify(-np.arange(500), np.arange(500) > 0, 0.1)
+    assert certificate.coverage == 1
+
+
 def test_few_wrong_ones_in_a_large_tie_do_not_stop_it():
     """Every rank within the tie would be too many tests, and the wrong ones first too harsh."""
     rng = np.random.default_rng(0)
@@ -284,3 +340,17 @@ def test_procedures_on_hand_made_p_values():
     assert holm(p, 0.05).tolist() == [True, True, False, True]
     for procedure in (fixed_sequence, bonferroni, holm):
         assert procedure([], 0.05).size == 0
+
+
+def test_a_sequence_falls_back_to_the_share_of_the_next_start():
+    def passes(p, shares):
+        return fixed_sequence(p, 0.1, shares).tolist()
+
+    shares = [0.5, 0, 0.5, 0]
+    # At 0.05, and with the second start at 0.1 altogether.
+    assert passes([0.05, 0.05, 0.1, 0.1], shares) == [True] * 4
+    # After a failure the second start has its own share alone.
+    assert passes([0.05, 0.06, 0.05, 0.06], shares) == [True, False, True, False]
+    assert passes([0.06, 0.01, 0.06, 0.01], shares) == [False] * 4
+    # Shares that add up to one but for rounding give all of the level.
+    assert passes([0.01, 0.1], [0.7, 0.1 + 0.2 - 1e-16]) == [True, True]

@@ -101,6 +101,74 @@ def test_scores_of_three_values_keep_the_guarantee(shares, n, risk, level, metho
     assert too_much <= stats.binom.ppf(0.9999, draws, 1 - level)
 
 
+def just_too_risky(rng):
+    """Shares and risks of parts, most trusted first, and which are ties; n, risk and level."""
+    risk, level = rng.choice([0.05, 0.1, 0.3]), rng.choice([0.8, 0.95])
+    n = min(360, int(np.log(1 - level) / np.log(1 - risk) * rng.choice([1.1, 1.6, 3, 11.5])))
+    parts = int(rng.integers(2, 7))
+    shares = rng.dirichlet(np.ones(parts)) + np.r_[rng.choice([0, 4]), np.zeros(parts - 1)]
+    shares /= shares.sum()
+    risks = rng.choice([0, 0.5, 1, risk / 2, 2 * risk], parts)
+    at = rng.integers(1, parts + 1)
+    # Scaled so that the first parts together are just too risky, or raised where that is not so.
+    scale = risk * 1.001 * shares[:at].sum() / max(1e-9, shares[:at] @ risks[:at])
+    risks[:at] = np.minimum(1, scale * risks[:at])
+    lack = risk * 1.001 * shares[:at].sum() - shares[:at] @ risks[:at]
+    risks[:at] += lack / max(1e-9, shares[:at] @ (1 - risks[:at])) * (1 - risks[:at])
+    return shares, risks, rng.random(parts) < rng.choice([0, 0.5, 1]), n, risk, level
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_populations_that_are_just_too_risky_somewhere_keep_the_guarantee(seed):
+    """The short form of benchmarks/certificate_validity.py."""
+    rng = np.random.default_rng(seed)
+    shares, risks, tied, n, risk, level = just_too_risky(rng)
+    edges = np.cumsum(shares)
+    draws, bad = 500, 0
+    for _ in range(draws):
+        v = rng.random(n)
+        part = np.minimum(np.searchsorted(edges, v), len(edges) - 1)
+        position = np.where(tied[part], edges[part], v)
+        result = certify(-position, rng.random(n) >= risks[part], risk, level)
+        if result.certified:
+            # A tie is accepted where the threshold reaches its end.
+            reached = -result.threshold
+            partly = np.clip(reached - (edges - shares), 0, shares)
+            share = np.where(tied, shares * (edges <= reached), partly)
+            bad += share @ risks > risk * share.sum() * (1 + 1e-6)
+    assert bad <= stats.binom.ppf(1 - 1e-5, draws, 1 - level)
+
+
+@pytest.mark.parametrize(
+    ("risk_at", "n"), [(lambda v: 0.02 * v, 30), (lambda v: np.where(v < 0.2, 0.01, 0.5), 80)]
+)
+def test_as_many_images_as_needed_are_mostly_enough(risk_at, n):
+    rng = np.random.default_rng(n)
+    enough = failed = 0
+    while failed < 40:
+        v = rng.random(n)
+        right = rng.random(n) >= risk_at(v)
+        result = certify(-v, right, RISK)
+        if result.certified:
+            continue
+        failed += 1
+        assert np.isfinite(result.n_needed)
+        new = rng.random(int(result.n_needed))
+        judged = np.r_[right, rng.random(len(new)) >= risk_at(new)]
+        enough += certify(-np.r_[v, new], judged, RISK).certified
+    assert enough >= 0.7 * failed
+
+
+def test_more_images_are_said_not_to_help_where_the_best_are_wrong_too_often():
+    rng = np.random.default_rng(4)
+    said = 0
+    for _ in range(40):
+        result = certify(rng.random(400), rng.random(400) >= 4 * RISK, RISK)
+        said += result.n_needed == np.inf
+        assert not result.certified
+    assert said >= 30
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_guarantee(method):
     bad, coverage = exceeded(rising, 200, np.random.default_rng(5), method=method)

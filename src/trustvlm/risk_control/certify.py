@@ -17,9 +17,9 @@ from trustvlm.risk_control.sequences import (
     LEVELS,
     Accepting,
     Hypotheses,
+    Openings,
+    Plan,
     images_needed,
-    sequence_counts,
-    step_counts,
 )
 from trustvlm.risk_control.tests import (
     binomial_p_value,
@@ -111,8 +111,8 @@ class Certificate:
     n, accepted, errors
         Images of the calibration set, how many of them are accepted, how many of those are wrong.
     n_needed
-        0 where a threshold is certified; otherwise about how many more labelled images it would
-        take; infinity where more images are not expected to help.
+        0 where a threshold is certified; otherwise how many more labelled images succeed in about
+        three of four draws, if any number can; infinity where none is expected to help.
     risk
         What was asked for.
     method
@@ -231,8 +231,9 @@ it accepts 100 % of images like these (at least 92.9 %)
         )
         if math.isinf(self.n_needed):
             return (
-                f"{begin}more images are not expected to help, since even the most trusted labels "
-                "are wrong too often: allow a higher risk, or use a better score, model or examples"
+                f"{begin}more images are not expected to help, since labels are wrong too often "
+                "among the most trusted, wherever the tests could begin: allow a higher risk, or "
+                "use a better score, model or examples"
             )
         if self.n_needed == 1:
             return f"{begin}you would need about 1 more labelled image"
@@ -268,12 +269,14 @@ def certify(
     risk, confidence_level
         In (0, 1).
     method
-        `fixed_sequence`: exact binomial tests from strict to lenient, up to the first failure.
+        `fixed_sequence`: exact binomial tests from strict to lenient, up to the first failure, and
+        with what is left of the error budget from the next of up to four starts on.
         `bonferroni`, `learn_then_test`: exact tests at `levels` levels of coverage, corrected for
         their number.
     first_share
-        Most of the images that the first test of a sequence uses, as a share; more where so few
-        could not certify. Fix it before looking at the labels.
+        Most of the images that the main start of a sequence uses, as a share; more where so few
+        could not certify. Heads that use fewer come before it where there are images enough. Fix
+        it before looking at the labels.
     levels
         How many levels of coverage the methods with a correction test.
     thresholds
@@ -295,35 +298,48 @@ def certify(
 
     Notes
     -----
-    Clopper & Pearson 1934; Bauer 1991; Angelopoulos et al. 2022 (arXiv 2110.01052). The sequence of
-    data-dependent thresholds is justified in `trustvlm.risk_control.sequences`.
+    Clopper & Pearson 1934; Bauer 1991; Wiens 2003; Angelopoulos et al. 2022 (arXiv 2110.01052). The
+    sequence of data-dependent thresholds is justified in `trustvlm.risk_control.sequences`.
 
     Examples
     --------
     >>> confidence = np.linspace(1, 0, 1000)
     >>> t = certify(confidence, confidence > 0.3, risk=0.05)
     >>> round(t.threshold, 3), round(t.coverage, 3), round(t.coverage_bound, 3)
-    (0.282, 0.717, 0.678)
+    (0.28, 0.719, 0.68)
     >>> certify([0.9, 0.8], [True, True], risk=0.05).n_needed
-    1177.0
+    4023.0
     """
     check_method(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
     n, accepting = among(confidence, correct, eligible)
     check_fraction(first_share, "first_share")
+    budget = 1 - confidence_level
     if thresholds is not None:
         tried = Hypotheses.of_thresholds(accepting, thresholds)
     elif method == "fixed_sequence":
-        steps = step_counts(accepting.n, risk, confidence_level)
-        counts = sequence_counts(accepting.n, steps, first_share)
-        tried = Hypotheses.of_sequence(accepting, counts, steps)
+        plan = Plan.of(accepting.n, risk, confidence_level, first_share)
+        tried = Hypotheses.of_sequence(accepting, plan)
     else:
         tried = Hypotheses.of_levels(accepting, levels)
     p_values = binomial_p_value(tried.errors, tried.accepted, risk)
-    rejected = np.flatnonzero(METHODS[method](p_values, 1 - confidence_level))
+    if method == "fixed_sequence":
+        rejected = np.flatnonzero(fixed_sequence(p_values, budget, tried.shares))
+    else:
+        rejected = np.flatnonzero(METHODS[method](p_values, budget))
     if not rejected.size:
-        needed = images_needed(accepting, risk, confidence_level, first_share)
+        if thresholds is not None:
+            # A sequence without its first test certifies nothing.
+            decisive = tried.accepted[: 1 if method == "fixed_sequence" else None]
+            shares = decisive / max(1, accepting.n)
+            openings = Openings.of_shares(shares, risk, confidence_level, budget / len(shares))
+        elif method == "fixed_sequence":
+            openings = Openings.of_sequence(risk, confidence_level, first_share)
+        else:
+            shares = np.arange(1, levels + 1) / levels
+            openings = Openings.of_shares(shares, risk, confidence_level, budget / levels)
+        needed = images_needed(accepting, openings, risk)
         # Not every new image will be eligible either.
         scaled = np.ceil(needed * n / accepting.n) if accepting.n else needed
         return Certificate.none(n, float(scaled), risk, confidence_level, method)

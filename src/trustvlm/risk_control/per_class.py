@@ -167,7 +167,7 @@ def certify_per_class(
     >>> correct = confidence > 0.3 * prediction
     >>> per_class = certify_per_class(confidence, correct, prediction, 3)
     >>> per_class.thresholds(np.array([0, 1, 2])).round(2)
-    array([0.  , 0.32,  nan])
+    array([0. , 0.3, nan])
     """
     check_fraction(confidence_level, "confidence_level")
     score = confidence_array(confidence)

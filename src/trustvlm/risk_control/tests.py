@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,15 +120,47 @@ def check_fraction(value: float, name: str) -> float:
 # Which of several hypotheses are rejected so that a false rejection at all is rare.
 
 
-def fixed_sequence(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
-    """Reject in the given order, each at the full level, up to the first that is not rejected.
+def fixed_sequence(
+    p_values: ArrayLike, level: float, shares: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """Reject in order up to the first that is not rejected, and again from the next start on.
+
+    Parameters
+    ----------
+    p_values
+        `(t,)`, in the order of the tests.
+    level
+        Probability with which any true hypothesis may be rejected.
+    shares
+        `(t,)` shares of the level that start at each test, 0 for most, at most 1 in all; None for
+        all of it at the first.
+
+    Notes
+    -----
+    A start adds its share to the level of the tests before it, if they were all rejected since some
+    start; otherwise the level is its share alone. With one start this is fixed-sequence testing
+    (Bauer 1991), with more the fall-back procedure (Wiens 2003). P-values may depend on each other.
 
     Examples
     --------
     >>> fixed_sequence([0.01, 0.04, 0.2, 0.01], 0.05)
     array([ True,  True, False, False])
+    >>> fixed_sequence([0.01, 0.04, 0.2, 0.01], 0.05, [0.6, 0.4, 0, 0])
+    array([ True,  True, False, False])
+    >>> fixed_sequence([0.04, 0.04, 0.2, 0.01], 0.05, [0.6, 0, 0, 0.4])
+    array([False, False, False,  True])
     """
-    return np.logical_and.accumulate(np.asarray(p_values, dtype=np.float64) <= level)
+    p = np.asarray(p_values, dtype=np.float64)
+    rejected = np.zeros(p.size, dtype=bool)
+    share = np.arange(p.size) == 0 if shares is None else np.asarray(shares, dtype=np.float64)
+    available = 0.0
+    for begin, end in pairwise([*np.flatnonzero(share).tolist(), p.size]):
+        # Rounding must not take from shares that add up to all of it.
+        available = min(1.0, available + 1e-15 + float(share[begin]))
+        rejected[begin:end] = np.logical_and.accumulate(p[begin:end] <= level * available)
+        if not rejected[begin:end].all():
+            available = 0.0
+    return rejected
 
 
 def bonferroni(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
