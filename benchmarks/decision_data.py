@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from trustvlm import scores
 from trustvlm.benchmark.dataset import ArraySet, load_arrays
 from trustvlm.decisions import LogisticPrior
 from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.scores import Evidence
+from trustvlm.scores.arrays import softmax
+from trustvlm.scores.auto import auto_logits, fit_auto
 from trustvlm.scores.few_shot import draw_shots
 
 SHOTS = 16
@@ -44,24 +48,40 @@ class Judged:
 
 def judged(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> list[Judged]:
     """Score every test split of a folder of arrays; draw 0 of the shots is the paper's."""
-    found = []
+    return [
+        Judged(file.stem, result.confidence, result.prediction == test.labels)
+        for file, test, evidence in _splits(root, shots, draw)
+        for result in [scores.apply(score, evidence)]
+    ]
+
+
+def probabilities(
+    root: Path, shots: int = SHOTS, draw: int = 0
+) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.int64]]]:
+    """By test split: class probabilities of text and shots together, and the true classes."""
+    for file, test, evidence in _splits(root, shots, draw):
+        yield file.stem, softmax(auto_logits(evidence, fit_auto(evidence))), test.labels
+
+
+def _splits(root: Path, shots: int, draw: int) -> Iterator[tuple[Path, ArraySet, Evidence]]:
     for file in sorted(root.glob("*__test*.npz")):
         train, chosen = _shots(root, file, shots, draw)
         test = load_arrays(file)
         images = train.image_embeddings
-        result = scores.compute(
-            score,
-            logits=test.logits,
-            features=test.features,
-            image_embeddings=test.image_embeddings,
-            text_embeddings=test.text_embeddings,
-            support_features=train.features[chosen],
-            support_labels=train.labels[chosen],
-            support_logits=train.logits[chosen],
-            support_image_embeddings=None if images is None else images[chosen],
+        yield (
+            file,
+            test,
+            Evidence.of(
+                logits=test.logits,
+                features=test.features,
+                image_embeddings=test.image_embeddings,
+                text_embeddings=test.text_embeddings,
+                support_features=train.features[chosen],
+                support_labels=train.labels[chosen],
+                support_logits=train.logits[chosen],
+                support_image_embeddings=None if images is None else images[chosen],
+            ),
         )
-        found.append(Judged(file.stem, result.confidence, result.prediction == test.labels))
-    return found
 
 
 def judged_shots(root: Path, score: str, shots: int = SHOTS, draw: int = 0) -> dict[str, Judged]:
