@@ -220,5 +220,5 @@ class TestPage:
     def test_near_copies_are_a_caution(self):
         copies = NearCopies((NearCopy("a.png", "shots/b.png", 0.981),) * 5, 0.95)
         page = render_html(make_evaluation(near_copies=copies))
-        assert "5 images are nearly the same as an example image (cosine 0.950 or more)" in page
+        assert "5 images are nearly the same as an example image (cosine 0.95 or more)" in page
         assert "a.png and shots/b.png (0.981)" in page

@@ -161,7 +161,9 @@ def _class_risks(pairs: list[str]) -> dict[str, float]:
     for pair in pairs:
         name, sign, risk = pair.rpartition("=")
         if not sign:
-            raise InputError(f"Expected --class-risk to be CLASS=RISK, but got {pair!r}.")
+            raise typer.BadParameter(
+                f"Expected CLASS=RISK, but got {pair!r}.", param_hint="--class-risk"
+            )
         risks[name] = _number(risk, "--class-risk")
     return risks
 
@@ -170,8 +172,8 @@ def _number(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(
-            f"Expected {option} to hold numbers such as 0.05, but got {text!r}."
+        raise typer.BadParameter(
+            f"Expected numbers such as 0.05, but got {text!r}.", param_hint=option
         ) from None
 
 
