@@ -80,3 +80,76 @@ def test_decisions_are_kept_where_that_was_asked_for(model, others, tmp_path):
     assert rows(tmp_path / "out") == alone(model, others, when_invalid="keep")[0]
     with pytest.raises(InputError, match="when_invalid: keep there"):
         predict_in_bulk(model, others, tmp_path / "out", part_size=16)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = write_class_folders(tmp_path_factory.mktemp("photos"), per_class=12, seed=7)
+    (folder / "00_broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expecting(model, tmp_path_factory):
+    """The model with a guarantee on average, whose threshold follows from the whole run."""
+    folder = tmp_path_factory.mktemp("expecting")
+    labelled = write_class_folders(folder / "labelled", per_class=20, seed=6)
+    trust = TrustVLM.load(model, store=NullStore())
+    trust.calibrate(labelled, guarantee="expectation", risk=0.2).save(folder / "m.trust")
+    return folder / "m.trust"
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_job_of_an_expected_share_ends_decided_though_interrupted(
+    expecting, photos, tmp_path, stop_at
+):
+    output, settings = tmp_path / "out", {"part_size": 10, "prediction_sets": 0.9}
+
+    def interrupt(done):
+        if done >= 10 * stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_in_bulk(expecting, photos, output, progress=interrupt, **settings)
+    assert "pending" in {row["decision"] for row in rows(output)}
+    summary = predict_in_bulk(expecting, photos, output, **settings)
+    expected, run = alone(expecting, photos, prediction_sets=0.9)
+    for row, whole in zip(rows(output), expected, strict=True):
+        # The last digit may depend on where in an array a number stands.
+        assert row == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in whole.items()}
+    assert summary.run.to_dict() == run.to_dict()
+    assert summary.decisions.get("pending", 0) == 0
+    assert sum(summary.decisions.values()) == len(expected)
+    before = {f.name: f.read_bytes() for f in output.glob("*.parquet")}
+    again = predict_in_bulk(expecting, photos, output, **settings)
+    assert {k: n for k, n in again.decisions.items() if n} == {
+        k: n for k, n in summary.decisions.items() if n
+    }
+    assert {f.name: f.read_bytes() for f in output.glob("*.parquet")} == before
+
+
+def test_parts_of_unreadable_images_alone_have_the_column_of_sets(model, photos, tmp_path):
+    predict_in_bulk(model, photos, tmp_path / "out", part_size=1, prediction_sets=0.9)
+    schemas = {parquet.read_schema(f).remove_metadata() for f in (tmp_path / "out").glob("*.par*")}
+    assert len(schemas) == 1
+    assert "prediction_set" in schemas.pop().names
+
+
+def test_the_note_on_decisions_is_about_the_risk_in_use(model, photos, tmp_path):
+    trust = TrustVLM.load(model, store=NullStore())
+    labelled = write_class_folders(tmp_path / "labelled", per_class=20, seed=6)
+    trust.calibrate(labelled, risk=[0.2, 0.4], confidence_level=0.9).save(tmp_path / "m.trust")
+    summary = predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out", risk=0.4)
+    note = next(note for note in summary.notes if note.startswith("decisions"))
+    assert note.index("40 %") < note.index("20 %")
+
+
+def test_of_two_lines_of_a_part_the_last_one_counts(model, photos, tmp_path):
+    from trustvlm.bulk.journal import Journal
+
+    predict_in_bulk(model, photos, tmp_path / "out", part_size=50)
+    journal = Journal(tmp_path / "out")
+    (entry,) = journal.files
+    content = (tmp_path / "out" / entry.file).read_bytes()
+    journal.replace(entry, content, {"review": entry.n_images})
+    assert dict(Journal(tmp_path / "out").decisions) == {"review": entry.n_images}

@@ -284,7 +284,8 @@ def predict_in_bulk(
         progress=progress,
         profile=profile,
     )
-    return replace(summary, notes=(*summary.notes, f"decisions: {manifest['decision_rule']}"))
+    rule = state.to_manifest()["decision_rule"]
+    return replace(summary, notes=(*summary.notes, f"decisions: {rule}"))
 
 
 def run_job(
@@ -377,8 +378,11 @@ def _decide(
         of_part = RunSums.from_dict(json.loads(table.schema.metadata[SUMS.encode()]), run.n_classes)
         decided = Verdicts(outcome.decide(verdicts_from(table)), run=outcome)
         content = part_content(decided, of_part)
-        if entry.n_bytes != len(content) or (output / entry.file).read_bytes() != content:
-            journal.replace(entry, content, Counter(decided.column("decision")))
+        decisions = Counter(decided.column("decision"))
+        written = (output / entry.file).read_bytes() == content
+        # A run that ended between a file and its line has the one without the other.
+        if not written or entry.decisions != decisions:
+            journal.replace(entry, content, decisions)
     return outcome
 
 

@@ -262,6 +262,7 @@ class Journal:
             write_bytes(self._file, whole)
         with os.scandir(self._output) as files:
             sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
+        done: dict[tuple[int, int], Entry] = {}
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry = Entry.model_validate_json(line)
@@ -272,13 +273,13 @@ class Journal:
                     "it was about is then done again."
                 ) from error
             if not entry.file or sizes.get(entry.file) == entry.n_bytes:
-                self._count(entry)
+                # Of several lines of a part that fit its file, the last one holds.
+                done[entry.number, entry.start] = entry
+        for entry in done.values():
+            self._count(entry)
 
     def _count(self, entry: Entry) -> None:
-        parts = self._done[entry.number]
-        if entry.start in parts:
-            return
-        parts[entry.start] = entry
+        self._done[entry.number][entry.start] = entry
         self.n_images += entry.n_images
         self.decisions.update(entry.decisions)
         self.errors.update(entry.errors)

@@ -133,7 +133,11 @@ class Predictor:
                 replace(verdict, prediction_set=tuple(labels[c] for c in order if members[c]))
                 for verdict, order, members in zip(verdicts, orders, inside, strict=True)
             ]
-        return in_order(images, verdicts)
+        merged = in_order(images, verdicts)
+        if self._sets is None:
+            return merged
+        # A set all the same, so that every part of a run has the same columns.
+        return [replace(v, prediction_set=()) if v.decision == "error" else v for v in merged]
 
     def chunks(
         self,

@@ -22,7 +22,7 @@ from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import exact_number
+from trustvlm.text import exact_number, number_beside
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Verdict:
     error
         What is wrong with the file, and the remedy; "" if nothing is.
     prediction_set
-        The labels that the image may have, the most probable first; None if not asked for.
+        The labels that the image may have, the most probable first; empty if the image could not
+        be read, None if not asked for.
     """
 
     path: str
@@ -123,12 +124,10 @@ class RunOutcome:
     def _decided(self, verdict: Verdict) -> Verdict:
         if verdict.decision == "pending" and self.threshold is not None:
             accepted = verdict.confidence > self.threshold
-            where = "above" if accepted else "not above"
             verdict = replace(
                 verdict,
                 decision="accept" if accepted else "review",
-                reason=f"confidence {exact_number(verdict.confidence)} is {where} "
-                f"{_threshold_words(self.threshold)}: {verdict.reason}",
+                reason=f"{_beside_threshold(verdict.confidence, self.threshold)}: {verdict.reason}",
             )
         if self.invalid and self.when_invalid == "review" and verdict.decision == "accept":
             reason = f"the guarantee does not cover this run, else accepted: {verdict.reason}"
@@ -149,10 +148,14 @@ class RunOutcome:
         }
 
 
-def _threshold_words(threshold: float) -> str:
+def _beside_threshold(confidence: float, threshold: float) -> str:
     if math.isinf(threshold):
-        return "any threshold" if threshold > 0 else "-inf: the whole batch can be accepted"
-    return f"{exact_number(threshold)}, the threshold of this batch"
+        return f"{'no label' if threshold > 0 else 'every label'} of this batch can be accepted"
+    where = "above" if confidence > threshold else "not above"
+    return (
+        f"confidence {number_beside(confidence, threshold)} is {where} {exact_number(threshold)}, "
+        "the threshold of this batch"
+    )
 
 
 METADATA = "trustvlm.run"
@@ -175,7 +178,7 @@ class Verdicts(Sequence[Verdict]):
     folder
         What their paths are relative to, for the pictures; None if nothing says it.
     run
-        What holds for them together; None if nothing is said of it.
+        What holds for the run that they are of, or a slice of; None if nothing is said of it.
 
     Examples
     --------
@@ -201,7 +204,7 @@ class Verdicts(Sequence[Verdict]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Verdicts(self._rows[index], folder=self._folder)
+            return Verdicts(self._rows[index], folder=self._folder, run=self.run)
         return self._rows[index]
 
     def __iter__(self) -> Iterator[Verdict]:
