@@ -223,6 +223,57 @@ def test_what_was_watched_outlives_the_service(colours, tmp_path):
     assert not DriftWatch(model, file).drifted
 
 
+def test_an_alarm_holds_for_every_service_that_keeps_its_state_there(colours, tmp_path):
+    model, file = TrustVLM.load(colours), tmp_path / "drift.json"
+    one, other = DriftWatch(model, file), DriftWatch(model, file)
+    for i in range(100):
+        one.see(f"new {i}", model.calibration_.result.confidence.min() - 1, 0.1)
+    assert one.drifted
+    watch_usual(other, model.calibration_, 50)
+    other.save()
+    assert other.drifted
+    assert DriftWatch(model, file).drifted
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"seen": None},
+        {"seen": [["a"]]},
+        {"streams": {}},
+        {"streams": "confidence"},
+        {"generator": None},
+    ],
+)
+def test_a_damaged_state_is_replaced(colours, tmp_path, damage):
+    model, file = TrustVLM.load(colours), tmp_path / "drift.json"
+    watch = DriftWatch(model, file)
+    watch_usual(watch, model.calibration_, 50)
+    watch.save()
+    stored = json.loads(file.read_text())
+    for name, value in damage.items():
+        (stored if name in stored else stored["monitor"])[name] = value
+    file.write_text(json.dumps(stored))
+    again = DriftWatch(model, file)
+    assert set(again.evidence.values()) == {0.0}
+    watch_usual(again, model.calibration_, 50)
+    again.save()
+    assert DriftWatch(model, file).evidence == watch.evidence
+
+
+def test_batches_alone_give_no_guarantee_of_single_images(shots, tmp_path):
+    checked = write_class_folders(tmp_path / "checked", per_class=3, seed=9)
+    model = TrustVLM(vlm="offline", vision="offline", score="auto_star").fit(shots)
+    rule = model.calibrate(checked, risk=0.2, guarantee="expectation").calibration_.certificate
+    assert rule.certified
+    model.save(tmp_path / "colours.trust")
+    with client_of(tmp_path / "colours.trust") as client:
+        described = client.get("/v1/model").json()
+        assert (described["calibrated"], described["guarantee"]) == (False, None)
+        verdicts = client.post("/v1/predict", files=RED).json()["verdicts"]
+        assert verdicts[0]["decision"] == "review"
+
+
 @pytest.fixture(scope="module")
 def guaranteed(shots, tmp_path_factory):
     """A .trust directory whose threshold is certified."""

@@ -172,8 +172,10 @@ def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState 
             seen=frozenset(stored["seen"]),
             drifted=bool(stored.get("drifted", False)),
         )
-    except KeyError as error:
-        raise InputError(f"{path} is not complete: it lacks {error}. Start a new one.") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not complete: it lacks or misstates {error}. Start a new one."
+        ) from error
 
 
 def _fingerprint(model: ModelState) -> str:

@@ -127,20 +127,31 @@ class DriftWatch:
         self._waiting: list[tuple[float, float]] = []
         self._seen: set[str] = set()
         self._unsaved = 0
-        if monitor is not None and file is not None:
-            self._restore(file)
+        self._restore()
 
-    def _restore(self, file: Path) -> None:
+    def _restore(self) -> None:
+        stored = self._stored()
+        if stored is not None:
+            self._monitor, self._seen = stored.monitor, set(stored.seen)
+            self.drifted = stored.drifted
+
+    def _stored(self) -> MonitorState | None:
+        """Return the state of this model in the file; None if there is none that can be used."""
+        if self._monitor is None or self._file is None:
+            return None
         with suppress(InputError):
-            stored = read_state(file, self._model)
-            if stored is not None:
-                self._monitor, self._seen = stored.monitor, set(stored.seen)
-                self.drifted = stored.drifted
+            stored = read_state(self._file, self._model)
+            if stored is not None and stored.monitor.streams.keys() == self._monitor.streams.keys():
+                return stored
+        return None
 
     def save(self) -> None:
         """Write the state, whole or not at all; a disk that fails costs the state, not answers."""
         if self._monitor is None or self._file is None:
             return
+        # Another service of this model may have written there: its alarm is one for both.
+        stored = self._stored()
+        self.drifted = self.drifted or (stored is not None and stored.drifted)
         state = MonitorState(
             self._monitor, self._calibrated_on, frozenset(self._seen), self.drifted
         )
@@ -345,7 +356,9 @@ class ServedModel:
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
         calibration = self.model.calibration_
-        self._guaranteed = calibration is not None and calibration.certified
+        thresholds = None if calibration is None else calibration.thresholds(calibration.result)
+        # An expected share may be guaranteed of batches, and of no image that comes alone.
+        self._guaranteed = thresholds is not None and not np.isnan(thresholds).all()
         self._when_invalid = when_invalid
 
     def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
