@@ -106,6 +106,8 @@ def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):
     assert "among the shots" in leaked.err
     assert trustvlm("calibrate", model, labelled, "--risk", "5").code == 1
     assert trustvlm("calibrate", model, labelled, "--risk", "much").code == 2
+    twice = ("--per-class", "--class-risk", "red=0.1", "--class-risk", "red=0.2")
+    assert trustvlm("calibrate", model, labelled, *twice).code == 2
     for wrong in ((), (labelled, "--from-shots"), (labelled, "--cost-error", "5")):
         assert trustvlm("calibrate", model, *wrong).code == 1
     several = trustvlm("calibrate", model, labelled, "--per-class", "--min-coverage", "0.5")

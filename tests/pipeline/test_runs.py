@@ -225,3 +225,62 @@ def test_prediction_sets_hold_the_label_and_outlive_saving(calibrated, photos, t
     calibrated.calibrate_on_shots()
     with pytest.raises(InputError, match="calibrated on labelled images"):
         calibrated.predict(photos, prediction_sets=0.9)
+
+
+@pytest.mark.parametrize("risk", [[], None, "x", [0.2, "x"], [[0.2]], [0.2, 0.3, 0.2]])
+def test_risks_that_make_no_sense_are_refused(fitted, labelled, risk):
+    with pytest.raises(InputError, match="risk"):
+        fitted.calibrate(labelled, risk=risk)
+
+
+@pytest.mark.filterwarnings("ignore:.* were calibrated on before")
+def test_risks_of_any_number_type_are_taken(fitted, labelled):
+    for risk in (np.float32(0.25), np.array(0.25), np.array([0.25, 0.5])):
+        assert fitted.calibrate(labelled, risk=risk).calibration_.certificate.risk == 0.25
+
+
+def test_settings_that_decide_nothing_are_checked_all_the_same(fitted, labelled):
+    with pytest.raises(InputError, match="confidence_level"):
+        fitted.calibrate(labelled, guarantee="expectation", confidence_level=2)
+    with pytest.raises(InputError, match="risk"):
+        fitted.calibrate(labelled, per_class=True, class_risk={"green": "x"})
+
+
+@pytest.mark.filterwarnings("ignore:.* were calibrated on before")
+def test_a_risk_is_the_same_in_other_digits_and_the_remedy_can_be_typed(fitted, labelled):
+    fitted.calibrate(labelled, risk=[0.3, 0.1])
+    for risk in (np.float32(0.1), 0.3 - 0.2):
+        assert fitted.use_risk(risk).calibration_.certificate.risk == 0.1
+    with pytest.raises(InputError, match=r"with --risk 0\.1,0\.3,0\.2\.$"):
+        fitted.use_risk(0.2)
+    for risk in ("x", None, [0.1], np.nan):
+        with pytest.raises(InputError, match="risk"):
+            fitted.use_risk(risk)
+    # Only certificates may be several, so the remedy names one risk of another guarantee.
+    fitted.calibrate(labelled, guarantee="expectation", risk=0.2)
+    with pytest.raises(InputError, match=r"with --risk 0\.1\.$"):
+        fitted.use_risk(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.* were calibrated on before")
+def test_the_statement_says_with_what_confidence_several_risks_hold_at_once(fitted, labelled):
+    fitted.calibrate(labelled, risk=[0.2, 0.3], confidence_level=0.9)
+    assert fitted.calibration_.statement.endswith("these hold at once with 90 % confidence")
+    fitted.calibrate(labelled, risk=[0.001, 0.002])
+    assert "at once" not in fitted.calibration_.statement
+
+
+def test_an_expected_share_is_said_to_be_a_mean(fitted, labelled):
+    fitted.calibrate(labelled, guarantee="expectation", risk=0.2)
+    rule = fitted.state.to_manifest()["decision_rule"]
+    assert "The mean is over the draw" in rule
+    assert "confidence is over" not in rule
+
+
+def test_an_unreadable_image_has_an_empty_set_and_a_slice_knows_its_run(calibrated, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    verdicts = calibrated.predict(broken, prediction_sets=0.9)
+    assert verdicts.column("prediction_set") == [()]
+    assert verdicts[:1].run is verdicts.run
+    assert calibrated.predict(broken)[0].prediction_set is None

@@ -157,12 +157,17 @@ def _risks(text: str) -> list[float]:
 
 def _class_risks(pairs: list[str]) -> dict[str, float]:
     """Read `CLASS=RISK` pairs; a class name may hold the sign itself."""
-    risks = {}
+    risks: dict[str, float] = {}
     for pair in pairs:
         name, sign, risk = pair.rpartition("=")
         if not sign:
             raise typer.BadParameter(
                 f"Expected CLASS=RISK, but got {pair!r}.", param_hint="--class-risk"
+            )
+        if name in risks:
+            raise typer.BadParameter(
+                f"Expected one risk of each class, but got several of {name!r}.",
+                param_hint="--class-risk",
             )
         risks[name] = _number(risk, "--class-risk")
     return risks
@@ -187,7 +192,7 @@ def _outcome(calibration: Calibration) -> str:
 
 def _show(calibration: Calibration, *, quiet: bool) -> None:
     from trustvlm.calibration.calibrators import calibrator_statement
-    from trustvlm.risk_control.goals import ASSUMPTION
+    from trustvlm.risk_control.goals import assumption_of
 
     n, right = len(calibration.labels), int(calibration.correct.sum())
     what = (
@@ -201,6 +206,6 @@ def _show(calibration: Calibration, *, quiet: bool) -> None:
     if calibration.certificate is None:
         return
     if calibration.certificate.certified:
-        note(ASSUMPTION, quiet=quiet)
+        note(assumption_of(calibration.certificate), quiet=quiet)
     else:
         note("Until then predict sends every image to review.", quiet=quiet)

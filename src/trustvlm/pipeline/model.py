@@ -30,7 +30,7 @@ from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD
-from trustvlm.risk_control.goals import GUARANTEES, Goal
+from trustvlm.risk_control.goals import GUARANTEES, Goal, several_risks
 from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 
@@ -550,7 +550,7 @@ class TrustVLM:
         TrustVLMWarning
             If images cannot be read, or are copies of each other.
         """
-        first, *others = [risk] if isinstance(risk, int | float) else risk
+        first, *others = several_risks(risk)
         own = dict(class_risk or {})
         goal = Goal(
             first,

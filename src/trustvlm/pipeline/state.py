@@ -21,14 +21,17 @@ from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
+from trustvlm.risk_control.certify import Certificate
 from trustvlm.risk_control.goals import (
-    ASSUMPTION,
     UNCALIBRATED_RULE,
     Rule,
+    assumption_of,
     looks_statement,
     rule_from_dict,
 )
+from trustvlm.risk_control.tests import check_fraction
 from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
+from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.artefact import CalibrationEntry, Manifest
@@ -120,7 +123,10 @@ class Calibration:
         if self.certificate is None:
             return FROM_SHOTS
         others = [f"for the other risk, {rule.statement()}" for rule in self.other_rules]
-        together = f"all {1 + len(others)} hold at once" if others else ""
+        together, rules = "", (self.certificate, *self.other_rules)
+        if sum(rule.certified for rule in rules) > 1:
+            misses = (1 - rule.confidence_level for rule in rules if isinstance(rule, Certificate))
+            together = f"these hold at once with {short_percent(1 - sum(misses))} confidence"
         return ". ".join(filter(None, (self.certificate.statement(), *others, together)))
 
     def at_risk(self, risk: float) -> Calibration:
@@ -131,15 +137,22 @@ class Calibration:
         InputError
             If it has none for this risk.
         """
+        wanted = check_fraction(risk, "risk")
         rules = (self.certificate, *self.other_rules) if self.certificate else ()
         by_risk = {getattr(rule, "risk", math.nan): rule for rule in rules}
-        if risk not in by_risk:
-            stored = ", ".join(f"{r:g}" for r in by_risk if not math.isnan(r)) or "none"
+        stored = [r for r in by_risk if not math.isnan(r)]
+        # Numbers that were computed, or are in single precision, differ in their last digits.
+        same = [r for r in stored if math.isclose(r, wanted, rel_tol=1e-6)]
+        if not same:
+            # Only certificates for all labels together may be several.
+            one = not stored or not isinstance(self.certificate, Certificate)
+            remedy = ",".join(f"{r:g}" for r in ([] if one else stored) + [wanted])
             raise InputError(
-                f"Expected a risk that the model was calibrated for ({stored}), but got {risk:g}: "
-                f"calibrate with --risk {stored},{risk:g}."
+                "Expected a risk that the model was calibrated for "
+                f"({', '.join(f'{r:g}' for r in stored) or 'none'}), but got {wanted:g}: calibrate "
+                f"with --risk {remedy}."
             )
-        chosen = by_risk[risk]
+        chosen = by_risk[same[0]]
         others = tuple(rule for rule in rules if rule is not chosen)
         return replace(self, certificate=chosen, other_rules=others)
 
@@ -151,7 +164,7 @@ class Calibration:
         if not self.certificate.certified:
             return f"not calibrated: review everything; {self.statement}"
         again = f" {looks_statement(self.looks)}" if self.looks > 1 else ""
-        return f"calibrated: {self.statement}. {ASSUMPTION}{again}"
+        return f"calibrated: {self.statement}. {assumption_of(self.certificate)}{again}"
 
     def thresholds(self, result: ScoreResult) -> NDArray[np.float64] | None:
         """`(n,)` what each new verdict has to reach, NaN where none is accepted; None: no rule."""
@@ -200,7 +213,7 @@ class Calibration:
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "other_rules": [rule.to_dict() for rule in self.other_rules],
             "statement": self.statement,
-            "assumption": None if self.certificate is None else ASSUMPTION,
+            "assumption": None if self.certificate is None else assumption_of(self.certificate),
             "calibrator": {"name": self.calibrator.name, **self.quality()},
         }
 

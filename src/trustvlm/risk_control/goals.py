@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -96,10 +96,9 @@ def certify_coverage(
 
 # What every guarantee assumes, and what to do as long as no threshold has been certified.
 
-ASSUMPTION = (
+_SAME_KIND = (
     "This holds if the calibration images are drawn independently and like the images to come: "
-    "the same kinds of pictures, from the same sources, in the same proportions. The confidence is "
-    "over the draw of the calibration images."
+    "the same kinds of pictures, from the same sources, in the same proportions."
 )
 
 UNCALIBRATED_RULE = (
@@ -263,11 +262,39 @@ def _errors_p_value(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], ris
     return float(stats.binom.sf(errors - 1, n, risk)) if n else math.nan
 
 
+def assumption_of(rule: Rule) -> str:
+    """Say what the guarantee of a rule assumes, and over what its probability is."""
+    if isinstance(rule, ConformalSelection):
+        return f"{_SAME_KIND} The mean is over the draw of the calibration images and the batch."
+    return f"{_SAME_KIND} The confidence is over the draw of the calibration images."
+
+
 # What the user wants of the decisions: a risk, a risk for each class, a coverage, or low costs.
 
 
 GUARANTEES = ("high-probability", "expectation")
 """Whether the risk is kept with a confidence level, by any one calibration, or only on average."""
+
+
+def several_risks(risk: float | Sequence[float]) -> list[float]:
+    """Return the risks that are asked for, of which the first decides.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is outside (0, 1).
+
+    Examples
+    --------
+    >>> several_risks(0.05), several_risks([0.02, 0.1])
+    ([0.05], [0.02, 0.1])
+    """
+    given: Any = risk
+    values = [given] if np.ndim(given) == 0 else given
+    risks = [check_fraction(value, "risk") for value in values]
+    if not risks:
+        raise InputError("Expected `risk` to be a number or several, but got none.")
+    return risks
 
 
 @dataclass(frozen=True)
@@ -343,8 +370,14 @@ class Goal:
             )
         if self.class_risks and not self.per_class:
             raise InputError("Risks of single classes need `per_class`.")
-        for other in self.other_risks:
-            check_fraction(other, "risk")
+        risks = [
+            check_fraction(risk, "risk")
+            for risk in (self.risk, *self.other_risks, *dict(self.class_risks).values())
+        ]
+        for i, risk in enumerate(risks[: 1 + len(self.other_risks)]):
+            if risk in risks[:i]:
+                raise InputError(f"Expected different risks, but got {risk:g} twice.")
+        check_fraction(self.confidence_level, "confidence_level")
         n_classes = 1 + max((label for label, _ in self.class_risks), default=0)
         self.rule(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64), n_classes)
         return self

@@ -31,7 +31,10 @@ def check_set_method(name: str) -> None:
     >>> check_set_method("aps")
     """
     if name not in SET_METHODS:
-        raise InputError(f"Expected `method` to be {join_names(SET_METHODS, 'or')}: got {name!r}.")
+        raise InputError(
+            f"Expected the method of prediction sets to be {join_names(SET_METHODS, 'or')}, but "
+            f"got {name!r}."
+        )
 
 
 def nonconformity(probabilities: ArrayLike, method: str = "lac") -> NDArray[np.float64]:
