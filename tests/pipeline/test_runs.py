@@ -171,6 +171,12 @@ def test_an_expected_share_decides_by_the_whole_batch(fitted, labelled, photos):
     assert accepted.any()
     assert verdicts.run.threshold is not None
     assert "pending" not in verdicts.column("decision")
+    in_words = (
+        "everything in this batch can be accepted"
+        if verdicts.run.threshold == -np.inf
+        else f"above {verdicts.run.threshold}, the threshold of this batch"
+    )
+    assert all(in_words in verdict.reason for verdict in verdicts)
     # One by one there is no batch: only a threshold that is proved for single images counts.
     single = [v.decision for v in fitted.iter_predict(photos)]
     assert single == ["accept" if c >= rule.threshold else "review" for c in confidence]
@@ -182,6 +188,7 @@ def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, p
     assert [rule.risk for rule in (strict.certificate, *strict.other_rules)] == [0.02, 0.3]
     # Both hold at once: each is certified at half of the remaining probability.
     assert strict.certificate.confidence_level == pytest.approx(0.95)
+    assert strict.statement.endswith("all 2 hold at once with 90 % confidence")
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     again = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
@@ -189,7 +196,7 @@ def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, p
     assert again.calibration_.certificate == strict.other_rules[0]
     lenient = again.predict(photos).decisions()["accept"]
     assert lenient > fitted.predict(photos).decisions()["accept"]
-    with pytest.raises(InputError, match=r"0\.3, 0\.02"):
+    with pytest.raises(InputError, match=r"\(0\.3, 0\.02\).* --risk 0\.3,0\.02,0\.01"):
         again.use_risk(0.01)
 
 

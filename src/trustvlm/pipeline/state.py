@@ -21,6 +21,7 @@ from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
+from trustvlm.risk_control.certify import Certificate
 from trustvlm.risk_control.goals import (
     ASSUMPTION,
     UNCALIBRATED_RULE,
@@ -29,6 +30,7 @@ from trustvlm.risk_control.goals import (
     rule_from_dict,
 )
 from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
+from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.artefact import CalibrationEntry, Manifest
@@ -120,7 +122,11 @@ class Calibration:
         if self.certificate is None:
             return FROM_SHOTS
         others = [f"for the other risk, {rule.statement()}" for rule in self.other_rules]
-        together = f"all {1 + len(others)} hold at once" if others else ""
+        together = ""
+        if isinstance(self.certificate, Certificate) and others:
+            # Each is certified at the level that all of them together leave it (Bonferroni).
+            level = 1 - (1 + len(others)) * (1 - self.certificate.confidence_level)
+            together = f"all {1 + len(others)} hold at once with {short_percent(level)} confidence"
         return ". ".join(filter(None, (self.certificate.statement(), *others, together)))
 
     def at_risk(self, risk: float) -> Calibration:
@@ -134,10 +140,10 @@ class Calibration:
         rules = (self.certificate, *self.other_rules) if self.certificate else ()
         by_risk = {getattr(rule, "risk", math.nan): rule for rule in rules}
         if risk not in by_risk:
-            stored = ", ".join(f"{r:g}" for r in by_risk if not math.isnan(r)) or "none"
+            stored = [f"{r:g}" for r in by_risk if not math.isnan(r)]
             raise InputError(
-                f"Expected a risk that the model was calibrated for ({stored}), but got {risk:g}: "
-                f"calibrate with --risk {stored},{risk:g}."
+                f"Expected a risk that the model was calibrated for ({', '.join(stored) or 'none'})"
+                f", but got {risk:g}: calibrate with --risk {','.join([*stored, f'{risk:g}'])}."
             )
         chosen = by_risk[risk]
         others = tuple(rule for rule in rules if rule is not chosen)

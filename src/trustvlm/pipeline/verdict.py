@@ -123,12 +123,10 @@ class RunOutcome:
     def _decided(self, verdict: Verdict) -> Verdict:
         if verdict.decision == "pending" and self.threshold is not None:
             accepted = verdict.confidence > self.threshold
-            where = "above" if accepted else "not above"
             verdict = replace(
                 verdict,
                 decision="accept" if accepted else "review",
-                reason=f"confidence {exact_number(verdict.confidence)} is {where} "
-                f"{_threshold_words(self.threshold)}: {verdict.reason}",
+                reason=f"{_batch_words(verdict.confidence, self.threshold)}: {verdict.reason}",
             )
         if self.invalid and self.when_invalid == "review" and verdict.decision == "accept":
             reason = f"the guarantee does not cover this run, else accepted: {verdict.reason}"
@@ -149,10 +147,14 @@ class RunOutcome:
         }
 
 
-def _threshold_words(threshold: float) -> str:
+def _batch_words(confidence: float, threshold: float) -> str:
     if math.isinf(threshold):
-        return "any threshold" if threshold > 0 else "-inf: the whole batch can be accepted"
-    return f"{exact_number(threshold)}, the threshold of this batch"
+        return f"{'nothing' if threshold > 0 else 'everything'} in this batch can be accepted"
+    where = "above" if confidence > threshold else "not above"
+    return (
+        f"confidence {exact_number(confidence)} is {where} {exact_number(threshold)}, "
+        "the threshold of this batch"
+    )
 
 
 METADATA = "trustvlm.run"
