@@ -154,6 +154,7 @@ def test_evaluate_tests_the_guarantee_on_the_labels(calibrated, photos, others, 
     assert bad.contradicted
     assert bad.to_dict()["guarantee"]["contradicted"]
     assert "contradict the guarantee" in bad.guarantee_statement()
+    assert "in less than 0.1 % of all cases" in bad.guarantee_statement()
 
 
 def test_an_unknown_wish_is_refused_before_work_begins(calibrated):
