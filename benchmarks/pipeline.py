@@ -160,14 +160,14 @@ def torch_forward(encoders: Any, pixels: list[Any]) -> Forward:
 def offline_forwards(encoders: tuple[ImageEncoder, ...], pixels: list[Any]) -> dict[str, Forward]:
     import onnxruntime
 
-    from trustvlm.environment import cache_dir
+    from trustvlm.environment import cache_dir, usable_cores
 
     vlm, vision = (e.__dict__ for e in encoders)
     sessions = (vlm["_classifier"]._session, vision["_network"]._session)
     outputs = ("logits", "features")
     tensors = [e.preprocessing.normalise(p) for e, p in zip(encoders, pixels, strict=True)]
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = sessions[0].threads
+    options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3
     graphs = [sorted(cache_dir().rglob(f"*lite{k}*.onnx"))[-1] for k in (0, 2)]
     plain_sessions = [

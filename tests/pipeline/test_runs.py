@@ -154,6 +154,7 @@ def test_evaluate_tests_the_guarantee_on_the_labels(calibrated, photos, others, 
     assert bad.contradicted
     assert bad.to_dict()["guarantee"]["contradicted"]
     assert "contradict the guarantee" in bad.guarantee_statement()
+    assert "in less than 0.1 % of all cases" in bad.guarantee_statement()
 
 
 def test_an_unknown_wish_is_refused_before_work_begins(calibrated):
@@ -171,6 +172,12 @@ def test_an_expected_share_decides_by_the_whole_batch(fitted, labelled, photos):
     assert accepted.any()
     assert verdicts.run.threshold is not None
     assert "pending" not in verdicts.column("decision")
+    in_words = (
+        "everything in this batch can be accepted"
+        if verdicts.run.threshold == -np.inf
+        else f"above {verdicts.run.threshold}, the threshold of this batch"
+    )
+    assert all(in_words in verdict.reason for verdict in verdicts)
     # One by one there is no batch: only a threshold that is proved for single images counts.
     single = [v.decision for v in fitted.iter_predict(photos)]
     assert single == ["accept" if c >= rule.threshold else "review" for c in confidence]
@@ -182,6 +189,7 @@ def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, p
     assert [rule.risk for rule in (strict.certificate, *strict.other_rules)] == [0.02, 0.3]
     # Both hold at once: each is certified at half of the remaining probability.
     assert strict.certificate.confidence_level == pytest.approx(0.95)
+    assert strict.statement.endswith("all 2 hold at once with 90 % confidence")
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     again = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
@@ -189,7 +197,7 @@ def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, p
     assert again.calibration_.certificate == strict.other_rules[0]
     lenient = again.predict(photos).decisions()["accept"]
     assert lenient > fitted.predict(photos).decisions()["accept"]
-    with pytest.raises(InputError, match=r"0\.3, 0\.02"):
+    with pytest.raises(InputError, match=r"\(0\.3, 0\.02\).* --risk 0\.3,0\.02,0\.01"):
         again.use_risk(0.01)
 
 
@@ -265,7 +273,7 @@ def test_a_risk_is_the_same_in_other_digits_and_the_remedy_can_be_typed(fitted, 
 @pytest.mark.filterwarnings("ignore:.* were calibrated on before")
 def test_the_statement_says_with_what_confidence_several_risks_hold_at_once(fitted, labelled):
     fitted.calibrate(labelled, risk=[0.2, 0.3], confidence_level=0.9)
-    assert fitted.calibration_.statement.endswith("these hold at once with 90 % confidence")
+    assert fitted.calibration_.statement.endswith("all 2 hold at once with 90 % confidence")
     fitted.calibrate(labelled, risk=[0.001, 0.002])
     assert "at once" not in fitted.calibration_.statement
 

@@ -354,3 +354,12 @@ def test_a_sequence_falls_back_to_the_share_of_the_next_start():
     assert passes([0.06, 0.01, 0.06, 0.01], shares) == [False] * 4
     # Shares that add up to one but for rounding give all of the level.
     assert passes([0.01, 0.1], [0.7, 0.1 + 0.2 - 1e-16]) == [True, True]
+
+
+def test_none_says_the_fewest_images_that_could_do():
+    few = certify([0.9] * 20, [True] * 20, risk=0.05)
+    assert "more labelled images (at least 39, if all are right)" in few.statement()
+    enough = certify(range(39 + 20), [True] * 59, risk=0.05)
+    assert enough.certified
+    many_wrong = certify(range(100), [i % 9 > 0 for i in range(100)], risk=0.05)
+    assert "at least" not in many_wrong.statement()

@@ -261,19 +261,6 @@ def test_a_damaged_state_is_replaced(colours, tmp_path, damage):
     assert DriftWatch(model, file).evidence == watch.evidence
 
 
-def test_batches_alone_give_no_guarantee_of_single_images(shots, tmp_path):
-    checked = write_class_folders(tmp_path / "checked", per_class=3, seed=9)
-    model = TrustVLM(vlm="offline", vision="offline", score="auto_star").fit(shots)
-    rule = model.calibrate(checked, risk=0.2, guarantee="expectation").calibration_.certificate
-    assert rule.certified
-    model.save(tmp_path / "colours.trust")
-    with client_of(tmp_path / "colours.trust") as client:
-        described = client.get("/v1/model").json()
-        assert (described["calibrated"], described["guarantee"]) == (False, None)
-        verdicts = client.post("/v1/predict", files=RED).json()["verdicts"]
-        assert verdicts[0]["decision"] == "review"
-
-
 @pytest.fixture(scope="module")
 def guaranteed(shots, tmp_path_factory):
     """A .trust directory whose threshold is certified."""
@@ -307,6 +294,23 @@ def test_after_drift_labels_are_reviewed_unless_they_are_to_be_kept(guaranteed):
             kept = before if when_invalid == "keep" else ["review"] * len(before)
             assert decisions(client) == kept
             assert client.get("/v1/model").json()["guarantee"] == "invalid"
+
+
+@pytest.mark.parametrize(("per_class", "guarantee"), [(3, None), (20, "valid")])
+def test_a_guarantee_of_batches_alone_is_none_for_single_images(
+    shots, tmp_path, per_class, guarantee
+):
+    checked = write_class_folders(tmp_path / "checked", per_class=per_class, seed=9)
+    model = TrustVLM(vlm="offline", vision="offline", score="auto_star").fit(shots)
+    rule = model.calibrate(checked, risk=0.2, guarantee="expectation").calibration_.certificate
+    assert rule.certified
+    model.save(tmp_path / "colours.trust")
+    with client_of(tmp_path / "colours.trust") as client:
+        described = client.get("/v1/model").json()
+        assert described["guarantee"] == guarantee
+        assert described["calibrated"] == (guarantee is not None)
+        (verdict,) = client.post("/v1/predict", files=RED).json()["verdicts"]
+        assert verdict["decision"] == ("accept" if guarantee else "review")
 
 
 def test_drift_is_among_the_metrics(client):

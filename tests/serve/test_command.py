@@ -124,6 +124,13 @@ def test_without_the_extra_the_way_to_install_it_is_named(trustvlm, colours, mod
     assert "'trustvlm[serve]'" in done.err
 
 
+def test_a_choice_that_is_not_offered_is_refused_by_those_that_are(trustvlm, colours, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_SERVE_WHEN_INVALID", "ignore")
+    done = trustvlm("serve", colours)
+    assert done.code == 1
+    assert "Expected `when_invalid` to be 'review' or 'keep', but got ignore." in done.err
+
+
 def test_a_variable_of_another_type_is_refused(trustvlm, colours, monkeypatch):
     monkeypatch.setenv("TRUSTVLM_SERVE_PORT", "http")
     done = trustvlm("serve", colours)

@@ -41,7 +41,7 @@ def monitor(
         typer.Option(
             metavar="INPUT",
             help="Ordinary images, unlabelled, to compare with; repeatable, on the first run. "
-            "[default: the model's examples, each held out]",
+            "[default: the calibration images; without any, the model's examples, each held out]",
         ),
     ] = None,
     false_alarm: Annotated[

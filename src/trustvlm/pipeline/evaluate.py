@@ -173,10 +173,11 @@ class EvaluationResult:
             return None
         accepted = np.array(self.verdicts.column("decision")) == "accept"
         wrong = int((accepted & ~self.correct()).sum())
+        p = self.guarantee_p_value
+        share = "less than 0.1 %" if p < 0.001 else short_percent(p)
         begin = (
             f"{wrong} of {counted(int(accepted.sum()), 'accepted label')} are wrong; if the "
-            f"guarantee held, so many would be in {short_percent(self.guarantee_p_value)} of all "
-            "cases (exact binomial test)"
+            f"guarantee held, so many would be in {share} of all cases (exact binomial test)"
         )
         if self.contradicted:
             return f"{begin}: these images contradict the guarantee; calibrate on images like them"

@@ -278,8 +278,9 @@ def monitor(
         these images alone.
     reference
         Ordinary images, unlabelled, that incoming ones should resemble; they start the state.
-        None takes the calibration images' confidences, if the model is calibrated, and for the
-        rest the shots, each held out; of what rests on shots, only a fall raises the alarm.
+        None takes the calibration images, or the shots, each held out, if there are none; of what
+        rests on shots, only a fall raises the alarm. They also stand in for the typicality of
+        calibration images where a calibration of an older version does not hold it.
     false_alarm
         Bound on the chance that an alarm is ever raised if incoming and reference images are
         exchangeable, in (0, 1).

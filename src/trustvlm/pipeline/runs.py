@@ -201,14 +201,14 @@ class Run:
         )
 
     def _problems(self, test: ShiftTest, sums: RunSums, calibration: Calibration) -> Iterable[str]:
-        rarely = f"a run of such images looks so in at most {short_percent(test.false_alarm)}"
+        rarely = f"of runs like the calibration images at most {short_percent(test.false_alarm)}"
         if test.other_kind:
             p_values = join_names(
                 [f"{name} p = {p:.1g}" for name, p in test.p_values.items() if name != "class_mix"]
             )
             yield (
                 f"the images are of another kind than the calibration images ({p_values}; "
-                f"{rarely} of all cases)"
+                f"{rarely} look so)"
             )
         # A risk of its own for every predicted class does not depend on their mix.
         if test.other_mix and not isinstance(self._rule, ClassCertificates):

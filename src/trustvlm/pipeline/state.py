@@ -124,9 +124,11 @@ class Calibration:
             return FROM_SHOTS
         others = [f"for the other risk, {rule.statement()}" for rule in self.other_rules]
         together, rules = "", (self.certificate, *self.other_rules)
-        if sum(rule.certified for rule in rules) > 1:
-            misses = (1 - rule.confidence_level for rule in rules if isinstance(rule, Certificate))
-            together = f"these hold at once with {short_percent(1 - sum(misses))} confidence"
+        certified = any(rule.certified for rule in rules)
+        if isinstance(self.certificate, Certificate) and others and certified:
+            # Each is certified at the level that all of them together leave it (Bonferroni).
+            level = 1 - len(rules) * (1 - self.certificate.confidence_level)
+            together = f"all {len(rules)} hold at once with {short_percent(level)} confidence"
         return ". ".join(filter(None, (self.certificate.statement(), *others, together)))
 
     def at_risk(self, risk: float) -> Calibration:

@@ -22,7 +22,7 @@ from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import exact_number, number_beside
+from trustvlm.text import exact_number
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class RunOutcome:
             verdict = replace(
                 verdict,
                 decision="accept" if accepted else "review",
-                reason=f"{_beside_threshold(verdict.confidence, self.threshold)}: {verdict.reason}",
+                reason=f"{_batch_words(verdict.confidence, self.threshold)}: {verdict.reason}",
             )
         if self.invalid and self.when_invalid == "review" and verdict.decision == "accept":
             reason = f"the guarantee does not cover this run, else accepted: {verdict.reason}"
@@ -148,12 +148,12 @@ class RunOutcome:
         }
 
 
-def _beside_threshold(confidence: float, threshold: float) -> str:
+def _batch_words(confidence: float, threshold: float) -> str:
     if math.isinf(threshold):
-        return f"{'no label' if threshold > 0 else 'every label'} of this batch can be accepted"
+        return f"{'nothing' if threshold > 0 else 'everything'} in this batch can be accepted"
     where = "above" if confidence > threshold else "not above"
     return (
-        f"confidence {number_beside(confidence, threshold)} is {where} {exact_number(threshold)}, "
+        f"confidence {exact_number(confidence)} is {where} {exact_number(threshold)}, "
         "the threshold of this batch"
     )
 

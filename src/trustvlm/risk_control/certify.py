@@ -25,6 +25,7 @@ from trustvlm.risk_control.tests import (
     binomial_p_value,
     bonferroni,
     check_fraction,
+    fewest_images,
     fixed_sequence,
     holm,
 )
@@ -237,7 +238,10 @@ it accepts 100 % of images like these (at least 92.9 %)
             )
         if self.n_needed == 1:
             return f"{begin}you would need about 1 more labelled image"
-        return f"{begin}you would need about {self.n_needed:.0f} more labelled images"
+        # Fewer images cannot do even if the labels of all of them are right.
+        least = fewest_images(self.risk, self.confidence_level) - self.n
+        at_least = f" (at least {least}, if all are right)" if 0 < least < self.n_needed else ""
+        return f"{begin}you would need about {self.n_needed:.0f} more labelled images{at_least}"
 
 
 def certify(

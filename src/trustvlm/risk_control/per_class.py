@@ -79,7 +79,8 @@ class ClassCertificates:
         if not have:
             needed = min((c.n_needed for c in self.certificates if c.n), default=math.inf)
             more = (
-                f"; the class that is nearest would need about {needed:.0f} more labelled images"
+                f"; the class that is nearest would need about {needed:.0f} more labelled images "
+                "of its own"
                 if math.isfinite(needed)
                 else ""
             )

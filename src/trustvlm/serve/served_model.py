@@ -356,9 +356,10 @@ class ServedModel:
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
         calibration = self.model.calibration_
-        thresholds = None if calibration is None else calibration.thresholds(calibration.result)
-        # An expected share may be guaranteed of batches, and of no image that comes alone.
-        self._guaranteed = thresholds is not None and not np.isnan(thresholds).all()
+        rule = None if calibration is None else calibration.certificate
+        every_class = np.arange(len(self.model.classes_))
+        # What is guaranteed of batches alone lets nothing be accepted here: images come one by one.
+        self._guaranteed = rule is not None and not np.isnan(rule.thresholds(every_class)).all()
         self._when_invalid = when_invalid
 
     def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:

@@ -123,6 +123,8 @@ class Settings(BaseSettings):
             wanted = {"int_parsing": "a whole number", "float_parsing": "a number"}.get(
                 first["type"], f"valid ({first['msg']})"
             )
+            if first["type"] == "literal_error":
+                wanted = first["ctx"]["expected"]
             if first["type"] == "greater_than_equal":
                 wanted = f"at least {first['ctx']['ge']:g}"
             raise InputError(
