@@ -242,3 +242,23 @@ def test_wrong_use_is_explained():
         certify_per_class([0.5], [True], [0.5], 2)
     with pytest.raises(InputError, match="no rule of the kind 'luck'"):
         rule_from_dict({"kind": "luck"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ({}, {"threshold": "high"}),
+        ({}, {"risk": [0.1]}),
+        ({"per_class": True}, {"risk": "low"}),
+        ({"guarantee": "expectation"}, {"n": "many"}),
+        ({"guarantee": "expectation"}, {"wrong": ["a"]}),
+        ({"guarantee": "expectation"}, {"wrong": [0.1, 0.9]}),
+    ],
+)
+def test_a_stored_rule_with_damaged_numbers_is_refused(kind, change):
+    confidence = np.linspace(1, 0, 200)
+    rule = Goal(0.1, **kind).rule(confidence, confidence > 0.2, np.zeros(200, int), 1)
+    stored = rule.to_dict()
+    assert rule_from_dict(stored) == rule
+    with pytest.raises((TypeError, ValueError)):
+        rule_from_dict({**stored, **change})

@@ -157,7 +157,9 @@ class ConformalSelection:
     def from_dict(cls, stored: Mapping[str, Any]) -> ConformalSelection:
         """Restore what `to_dict` gave."""
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
-        values["wrong"] = tuple(values["wrong"])
+        values["wrong"] = tuple(map(float, values["wrong"]))
+        if list(values["wrong"]) != sorted(values["wrong"], reverse=True):
+            raise ValueError("`wrong`, which is not in descending order")
         values["threshold"] = math.nan if values["threshold"] is None else values["threshold"]
         return cls(**values)
 

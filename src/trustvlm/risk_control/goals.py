@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -189,8 +189,8 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
     ------
     InputError
         If there is no such kind of rule.
-    KeyError, TypeError
-        If something is missing.
+    KeyError, TypeError, ValueError
+        If something is missing, or no number where one has to be.
 
     Examples
     --------
@@ -206,8 +206,14 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
     }
     if stored["kind"] not in kinds:
         raise InputError(f"There is no rule of the kind {stored['kind']!r}.")
-    rule: Rule = kinds[stored["kind"]].from_dict(stored)
-    return rule
+    rule = kinds[stored["kind"]].from_dict(stored)
+    for part in (rule, *getattr(rule, "certificates", ())):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if field.type in ("int", "float") and not isinstance(value, int | float):
+                raise TypeError(f"`{field.name}`, which is {value!r}")
+    restored: Rule = rule
+    return restored
 
 
 def guarantee_p_value(
