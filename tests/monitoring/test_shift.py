@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from trustvlm.exceptions import InputError
-from trustvlm.monitoring.shift import FALSE_ALARM, RunStatistics, ShiftReference
+from trustvlm.monitoring.shift import FALSE_ALARM, RunStatistics, ShiftReference, ShiftTest
 
 
 def softmax_like(rng, n):
@@ -81,6 +81,32 @@ def test_it_is_the_rank_sum_test_within_a_class(n, m):
     lower = ShiftReference({"a": a}, np.zeros(n, int), 1, low_side=frozenset({"a"}))
     expected = stats.mannwhitneyu(b, a, alternative="less", method="asymptotic").pvalue
     assert lower.test({"a": b}, np.zeros(m, int)).p_values["a"] == pytest.approx(expected)
+
+
+def test_classes_are_joined_with_the_weights_of_van_elteren():
+    """By the formula, in classes of unequal size; one without calibration images says nothing."""
+    rng = np.random.default_rng(3)
+    before, after = np.repeat([0, 1], [9, 40]), np.repeat([0, 1, 2], [30, 4, 7])
+    a, b = rng.normal(size=49), rng.normal(0.4, size=41)
+    excess = variance = 0.0
+    for label, (n, m) in enumerate([(9, 30), (40, 4)]):
+        u = stats.mannwhitneyu(b[after == label], a[before == label]).statistic
+        excess += (u - n * m / 2) / (n + m + 1)
+        variance += n * m / (12 * (n + m + 1))
+    expected = 2 * stats.norm.sf((abs(excess) - 1 / 80) / np.sqrt(variance))
+    reference = ShiftReference({"a": a}, before, 3)
+    assert reference.test({"a": b}, after).p_values["a"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_level_is_shared_by_the_tests():
+    def outcome(p, level):
+        return ShiftTest(9, {"a": p, "b": 0.5, "class_mix": p}, level, ())
+
+    assert outcome(0.001, 0.003).other_kind
+    assert outcome(0.001, 0.003).other_mix
+    assert not outcome(0.0011, 0.003).other_kind
+    assert not outcome(0.0011, 0.003).other_mix
+    assert not outcome(np.nan, 0.003).other_kind
 
 
 def test_classes_are_compared_each_with_itself():

@@ -87,6 +87,8 @@ def test_the_quantile_is_the_exact_one():
     values = np.arange(1, 20) / 20  # 19 images: the ceil(20 * 0.9) = 18th smallest
     sets = PredictionSets.fit(values, np.zeros(19, int), 1, level=0.9)
     assert sets.quantiles[0] == values[17]
+    pair = PredictionSets.fit(np.full(19, 0.75), np.arange(19) % 2, 2, level=0.9)
+    assert pair.contains([[0.75, 0.25], [0.8, 0.2]]).tolist() == [[True, True], [True, False]]
     assert PredictionSets.fit(values[:8], np.zeros(8, int), 1, level=0.9).quantiles[0] == np.inf
 
 
@@ -104,8 +106,8 @@ def test_a_class_with_just_enough_images_counts_among_the_others_too():
 def test_too_few_images_leave_no_label_out_and_none_leaves_the_best_one():
     nothing = PredictionSets.fit([], np.empty(0, int), 3, level=0.9)
     assert nothing.contains([[0.8, 0.1, 0.1]]).all()
-    strict = PredictionSets.fit(np.zeros(50), np.zeros(50, int), 2, level=0.9)
-    assert strict.contains([[0.6, 0.4]]).tolist() == [[True, False]] or strict.own[0]
+    strict = PredictionSets.fit(np.zeros(50), np.arange(50) % 2, 2, level=0.9)
+    assert strict.contains([[0.6, 0.4], [0.5, 0.5]]).tolist() == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize(
