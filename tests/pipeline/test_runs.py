@@ -216,6 +216,18 @@ def test_an_expected_share_decides_by_the_whole_batch(fitted, labelled, photos):
     assert single == ["accept" if c >= rule.threshold else "review" for c in confidence]
 
 
+def test_a_batch_never_counts_out_of_distribution_images_as_trusted(fitted, labelled):
+    fitted.calibrate(labelled, risk=0.1, guarantee="expectation")
+    calibration = fitted.calibration_
+    n = len(calibration.labels)
+    is_ood = np.arange(n) % 3 == 0
+    run = Run(fitted.state)
+    run.add(calibration.result, calibration.typicality, is_ood, ~is_ood)
+    expected = calibration.certificate.counts(calibration.result.confidence, ~is_ood)
+    assert run.sums.selection.tolist() == expected.tolist()
+    assert run.sums.selection[-1] == is_ood.sum()
+
+
 def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, photos, tmp_path):
     fitted.calibrate(labelled, risk=[0.02, 0.3], confidence_level=0.9)
     strict = fitted.calibration_
