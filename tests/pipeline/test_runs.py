@@ -84,6 +84,46 @@ def test_another_mix_is_told_apart_from_another_kind(calibrated, photos):
     assert one.name in run.problems[0]
 
 
+def test_the_risk_in_the_mix_of_a_run_is_that_of_accepted_calibration_images(labelled, tmp_path):
+    """By hand: of red 1 of 10 accepted labels is wrong, of green 5 of 10, of blue none is there."""
+    from dataclasses import replace
+
+    # Fewer than 19 shots flag no image as out-of-distribution.
+    shots = write_class_folders(tmp_path / "shots", per_class=7)
+    model = TrustVLM(**ENCODERS, score="auto_star", store=EmbeddingStore.memory()).fit(shots)
+    calibration = model.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    prediction = np.r_[np.repeat([0, 1], 20), np.full(20, 2)]
+    low, out = np.full(10, -1e6), np.full(10, 1e6)
+    confidence = np.r_[out, low, out, low, np.full(20, -1e6)]
+    wrong = np.isin(np.arange(60), [0, 20, 21, 22, 23, 24])
+    # Below the threshold or out-of-distribution, all are wrong: neither is ever accepted.
+    wrong |= confidence < 0
+    typicality = np.full(60, 0.999)
+    extra = [np.full(30, value) for value in (0, 1e6, -1.0)]
+    calibration = replace(
+        calibration,
+        result=replace(
+            calibration.result,
+            prediction=np.r_[prediction, extra[0]].astype(np.int64),
+            confidence=np.r_[confidence, extra[1]],
+        ),
+        labels=np.r_[(prediction + wrong) % 3, extra[0] + 1].astype(np.int64),
+        typicality=np.r_[typicality, extra[2]],
+    )
+    run = Run(replace(model.state, calibration=calibration))
+
+    def text(*accepted):
+        return run._reweighted(RunSums(100, 0, np.array(accepted)), calibration)
+
+    assert "weighted to this mix, 20 % of the accepted" in text(30, 10, 0)
+    assert "weighted to this mix, 50 % of the accepted" in text(0, 7, 0)
+    mixed = text(0, 30, 10)
+    assert "weighted to this mix, 50 % of the accepted" in mixed
+    assert "(25 % of the accepted ones are of classes without)" in mixed
+    assert "no calibration image of the accepted classes" in text(0, 0, 5)
+    assert text(0, 0, 0) == ""
+
+
 def test_the_order_and_the_parts_of_a_run_change_nothing(calibrated, photos):
     from trustvlm.images import open_images
     from trustvlm.pipeline.predict import Predictor
@@ -181,6 +221,18 @@ def test_an_expected_share_decides_by_the_whole_batch(fitted, labelled, photos):
     # One by one there is no batch: only a threshold that is proved for single images counts.
     single = [v.decision for v in fitted.iter_predict(photos)]
     assert single == ["accept" if c >= rule.threshold else "review" for c in confidence]
+
+
+def test_a_batch_never_counts_out_of_distribution_images_as_trusted(fitted, labelled):
+    fitted.calibrate(labelled, risk=0.1, guarantee="expectation")
+    calibration = fitted.calibration_
+    n = len(calibration.labels)
+    is_ood = np.arange(n) % 3 == 0
+    run = Run(fitted.state)
+    run.add(calibration.result, calibration.typicality, is_ood, ~is_ood)
+    expected = calibration.certificate.counts(calibration.result.confidence, ~is_ood)
+    assert run.sums.selection.tolist() == expected.tolist()
+    assert run.sums.selection[-1] == is_ood.sum()
 
 
 def test_of_several_risks_the_first_decides_or_the_one_named(fitted, labelled, photos, tmp_path):

@@ -58,6 +58,24 @@ def test_classes_with_enough_images_are_covered_by_themselves(method):
     assert np.mean(hits[False]) < 0.9 - spread
 
 
+@pytest.mark.parametrize(("level", "n", "mean"), [(0.9, 200, 9), (0.95, 400, 19)])
+def test_classes_without_a_quantile_of_their_own_are_covered_together(level, n, mean):
+    """A hard class that has enough images in one draw in two, among easy ones that never have."""
+    rng = np.random.default_rng(2)
+    easy = 4 / n
+    shares = np.array([mean / n, *[easy] * (2 * mean), 0.0])
+    shares[-1] = 1 - shares.sum()
+    hard = np.arange(len(shares)) == 0
+    excess = []
+    for _ in range(2000):
+        truth = rng.choice(len(shares), n, p=shares)
+        unusual = (rng.random(n) + hard[truth]) / 2
+        sets = PredictionSets.fit(unusual, truth, len(shares), level=level)
+        covered = np.clip(2 * sets.quantiles - hard, 0, 1)
+        excess.append((shares * (covered - level))[~sets.own].sum())
+    assert np.mean(excess) >= -3 * np.std(excess) / np.sqrt(2000)
+
+
 def test_aps_is_the_sum_down_to_the_label_and_ties_come_together():
     p = np.array([[0.4, 0.3, 0.3], [0.2, 0.5, 0.3]])
     np.testing.assert_allclose(nonconformity(p, "aps"), [[0.4, 1.0, 1.0], [1.0, 0.5, 0.8]])
@@ -69,14 +87,27 @@ def test_the_quantile_is_the_exact_one():
     values = np.arange(1, 20) / 20  # 19 images: the ceil(20 * 0.9) = 18th smallest
     sets = PredictionSets.fit(values, np.zeros(19, int), 1, level=0.9)
     assert sets.quantiles[0] == values[17]
+    pair = PredictionSets.fit(np.full(19, 0.75), np.arange(19) % 2, 2, level=0.9)
+    assert pair.contains([[0.75, 0.25], [0.8, 0.2]]).tolist() == [[True, True], [True, False]]
     assert PredictionSets.fit(values[:8], np.zeros(8, int), 1, level=0.9).quantiles[0] == np.inf
+
+
+def test_a_class_with_just_enough_images_counts_among_the_others_too():
+    # At a level of 0.9, 9 images are just enough: an image less, and it would be one of the others.
+    truth = np.repeat([0, 1, 2], [9, 10, 8])
+    sets = PredictionSets.fit(np.arange(27.0), truth, 3, level=0.9)
+    assert sets.own.tolist() == [True, True, False]
+    # Of 17 images, of classes 0 and 2, the ceil(18 * 0.9) = 17th smallest.
+    assert sets.quantiles.tolist() == [8.0, 18.0, 26.0]
+    alone = PredictionSets.fit(np.arange(18.0), np.repeat([1, 2], [10, 8]), 3, level=0.9)
+    assert alone.quantiles.tolist() == [np.inf, 9.0, np.inf]
 
 
 def test_too_few_images_leave_no_label_out_and_none_leaves_the_best_one():
     nothing = PredictionSets.fit([], np.empty(0, int), 3, level=0.9)
     assert nothing.contains([[0.8, 0.1, 0.1]]).all()
-    strict = PredictionSets.fit(np.zeros(50), np.zeros(50, int), 2, level=0.9)
-    assert strict.contains([[0.6, 0.4]]).tolist() == [[True, False]] or strict.own[0]
+    strict = PredictionSets.fit(np.zeros(50), np.arange(50) % 2, 2, level=0.9)
+    assert strict.contains([[0.6, 0.4], [0.5, 0.5]]).tolist() == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize(

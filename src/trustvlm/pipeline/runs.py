@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.monitoring.ood import held_out_typicality
+from trustvlm.monitoring.ood import OODThreshold, held_out_typicality
 from trustvlm.monitoring.shift import RunStatistics, ShiftReference, ShiftTest
 from trustvlm.pipeline.state import Calibration, ModelState
 from trustvlm.pipeline.verdict import RunOutcome
@@ -129,7 +129,7 @@ class Run:
     def __init__(self, state: ModelState) -> None:
         calibration = state.calibration
         rule = None if calibration is None else calibration.certificate
-        self._class_names, self._calibration = state.classes.labels, calibration
+        self._class_names, self._calibration, self._state = state.classes.labels, calibration, state
         self.n_classes = len(self._class_names)
         self._rule = rule if rule is not None and rule.certified else None
         self._reference = (
@@ -232,9 +232,13 @@ class Run:
     def _reweighted(self, sums: RunSums, calibration: Calibration) -> str:
         """Estimate the risk of the run's mix from the accepted calibration images, in words."""
         thresholds = calibration.thresholds(calibration.result)
-        if thresholds is None or not sums.accepted.any():
+        # `sums.accepted` are not the labels that a batch has accepted.
+        if thresholds is None or self.decides or not sums.accepted.any():
             return ""
         accepted = calibration.result.confidence >= thresholds
+        if calibration.typicality is not None:
+            ood = OODThreshold.of_shots(self._state.evidence_of_shots())
+            accepted &= ~ood.is_ood(calibration.typicality)
         prediction = calibration.result.prediction[accepted]
         n = np.bincount(prediction, minlength=len(sums.accepted))
         wrong = np.bincount(

@@ -102,7 +102,7 @@ class ConformalSelection:
         """
         m = int(counts.sum())
         k = np.arange(len(self.wrong) + 1)
-        passed = np.flatnonzero((1 + k) * m <= self.risk * (self.n + 1) * np.cumsum(counts[:-1]))
+        passed = np.flatnonzero((1 + k) * m <= self._level * np.cumsum(counts[:-1]))
         if not passed.size:
             return math.inf
         last = int(passed[-1])
@@ -118,7 +118,12 @@ class ConformalSelection:
     @property
     def certified(self) -> bool:
         """Whether a batch could be accepted: all of it if trusted more than any wrong image."""
-        return self.risk * (self.n + 1) >= 1
+        return self._level >= 1
+
+    @property
+    def _level(self) -> float:
+        # 49 / 49 rounds to less than 1.
+        return self.risk * (self.n + 1) * (1 + 1e-12)
 
     @property
     def coverage(self) -> float:
@@ -237,7 +242,8 @@ def _fixed(accepting: Accepting, n: int, risk: float) -> int:
     if not n:
         return 0
     chance = risk / 5
-    margin = math.sqrt(-math.log(chance) / (2 * n)) if chance <= 0.5 else math.inf
+    # Massart's bound is proved for chances of at most a half.
+    margin = math.sqrt(-math.log(chance) / (2 * n))
     # Not rank n: its threshold, the lowest confidence, is not above a next image.
     ranks = np.flatnonzero(accepting.reachable[:-1])
     enough = 1 + accepting.errors[ranks] <= (risk - chance) * (n + 1) * (ranks / n - margin)

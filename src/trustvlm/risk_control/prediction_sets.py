@@ -150,9 +150,12 @@ class PredictionSets:
         -----
         Split conformal prediction: Vovk, Gammerman & Shafer 2005; the quantile is the
         ceil((n + 1) level)-th smallest of n. Class by class it is Mondrian, or label-conditional,
-        conformal prediction, whose categories here are the classes with at least
-        level / (1 - level) images, and all others as one, so that the level holds for all images
-        together as well.
+        conformal prediction, whose categories here are the classes with more than
+        k = level / (1 - level) images, the new one among them, and all others as one, so that the
+        level holds for all images together as well. With the new image's label a class with k
+        calibration images has k + 1, and a quantile of its own; without, it is one of the others,
+        and its images count among theirs. If they did not, the others would lack a class in just
+        those calibration sets that hold many of it.
 
         Examples
         --------
@@ -171,9 +174,10 @@ class PredictionSets:
         if unusual.ndim != 1 or np.isnan(unusual).any():
             raise InputError("Expected `calibration` to be (n,) numbers, none of them NaN.")
         counts = np.bincount(truth, minlength=n_classes)
-        own = np.ceil((counts + 1) * level - 1e-9) <= counts
-        own &= class_conditional
-        quantiles = np.full(n_classes, _quantile(unusual[~own[truth]], level))
+        own = _enough(counts, level) & class_conditional
+        # As it would be without one of the images: see the notes.
+        others = ~(own & _enough(counts - 1, level))
+        quantiles = np.full(n_classes, _quantile(unusual[others[truth]], level))
         for label in np.flatnonzero(own):
             quantiles[label] = _quantile(unusual[truth == label], level)
         return cls(level, method, quantiles, own)
@@ -187,6 +191,11 @@ class PredictionSets:
         members = nonconformity(p, self.method) <= self.quantiles
         members[np.arange(len(p)), p.argmax(axis=1)] = True
         return np.asarray(members)
+
+
+def _enough(n: NDArray[np.int64], level: float) -> NDArray[np.bool_]:
+    """Whether n values have a finite `_quantile`."""
+    return np.asarray(np.ceil((n + 1) * level - 1e-9) <= n)
 
 
 def _quantile(values: NDArray[np.float64], level: float) -> float:
