@@ -136,7 +136,6 @@ class ConformalSelection:
 
     def statement(self) -> str:
         """Say it in words."""
-        begin = f"{self.n} labelled images, on average: "
         if not self.certified:
             more = math.ceil(1 / self.risk - 1e-9) - 1 - self.n
             return (
@@ -149,9 +148,9 @@ class ConformalSelection:
             else f"for single images, outside a batch, {self.n} labelled images prove no threshold"
         )
         return (
-            f"{begin}of the labels accepted in a batch at most {short_percent(self.risk)} are "
-            "expected to be wrong (the mean over many calibration sets and batches; any one batch "
-            f"may hold more); the threshold follows from the batch; {single}"
+            f"on average, at most {short_percent(self.risk)} of the labels accepted in a batch are "
+            "wrong (the mean over many calibration sets and batches; any one batch may hold more); "
+            f"the threshold follows from the batch; {single}"
         )
 
     def to_dict(self) -> dict[str, Any]:
