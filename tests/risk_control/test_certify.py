@@ -10,14 +10,13 @@ from scipy import stats
 
 from trustvlm.decisions import METHODS, certify
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
 from trustvlm.risk_control.tests import (
     binomial_p_value,
     bonferroni,
     fewest_images,
     fixed_sequence,
     holm,
-    proportion_lower_bound,
-    risk_upper_bound,
 )
 
 

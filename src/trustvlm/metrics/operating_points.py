@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from numpy.typing import ArrayLike
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.curve import RiskCoverageCurve, risk_coverage
+from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
 
 # The shares of samples at which `coverage_at_risk` looks for its lower end.
 _SHARES = np.arange(1, 21) / 20
@@ -231,9 +231,9 @@ def coverage_at_risk(
         return CoverageAtRisk(float(risk), math.nan, 0.0, 1.0, math.nan, 0, level)
     tail = (1 - level) / 2
     coverage = curve.coverage_at(risk)
-    below = np.flatnonzero(_lower_bound(curve.errors, curve.accepted, tail) <= risk)
+    below = np.flatnonzero(proportion_lower_bound(curve.errors, curve.accepted, 1 - tail) <= risk)
     at = np.searchsorted(curve.coverage, _SHARES - 1e-12)
-    above = _upper_bound(curve.errors[at], curve.accepted[at], tail / len(_SHARES)) <= risk
+    above = risk_upper_bound(curve.errors[at], curve.accepted[at], 1 - tail / len(_SHARES)) <= risk
     return CoverageAtRisk(
         risk=float(risk),
         coverage=coverage,
@@ -270,20 +270,10 @@ def _point(curve: RiskCoverageCurve, threshold: float, level: float) -> Operatin
 
 def _proportion(successes: int, n: int, level: float) -> tuple[float, float, float]:
     """Proportion of successes, NaN of none, and its two-sided Clopper-Pearson interval."""
-    tail = (1 - level) / 2
-    share = successes / n if n else math.nan
-    return share, float(_lower_bound(successes, n, tail)), float(_upper_bound(successes, n, tail))
-
-
-def _upper_bound(successes: ArrayLike, n: ArrayLike, tail: float) -> NDArray[np.float64]:
-    """Clopper-Pearson upper bound of a proportion, too low with probability `tail` at most."""
-    k, m = np.asarray(successes), np.asarray(n)
-    return np.where(k < m, special.betaincinv(k + 1, np.maximum(m - k, 1), 1 - tail), 1.0)
-
-
-def _lower_bound(successes: ArrayLike, n: ArrayLike, tail: float) -> NDArray[np.float64]:
-    """Clopper-Pearson lower bound of a proportion, too high with probability `tail` at most."""
-    return 1 - _upper_bound(np.asarray(n) - np.asarray(successes), n, tail)
+    one_sided = 1 - (1 - level) / 2
+    low = proportion_lower_bound(successes, n, one_sided)
+    high = risk_upper_bound(successes, n, one_sided)
+    return successes / n if n else math.nan, float(low), float(high)
 
 
 def _check_level(level: float) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
 from trustvlm.risk_control.certify import among
-from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
+from trustvlm.risk_control.tests import check_fraction
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import exact_number, short_percent
 

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from trustvlm.exceptions import InputError
+from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
 from trustvlm.risk_control.certify import DEFAULT_METHOD, Certificate, among, certify
 from trustvlm.risk_control.conformal_selection import ConformalSelection, select_conformal
 from trustvlm.risk_control.costs import CostThreshold, cheapest
 from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
-from trustvlm.risk_control.tests import check_fraction, proportion_lower_bound, risk_upper_bound
+from trustvlm.risk_control.tests import check_fraction
 
 # The smallest risk that can be certified while accepting at least a given share of new images.
 

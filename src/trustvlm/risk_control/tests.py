@@ -47,43 +47,6 @@ def binomial_p_value(
     return np.where(full, 1.0, tail)
 
 
-def risk_upper_bound(
-    errors: ArrayLike, accepted: ArrayLike, confidence_level: float = 0.95
-) -> NDArray[np.float64]:
-    """Clopper-Pearson upper bound of the risk after k errors among m images.
-
-    Parameters
-    ----------
-    errors, accepted
-        Whole numbers k <= m of one shape. With m = 0 or k = m the bound is 1.
-    confidence_level
-        One-sided, in (0, 1).
-
-    Examples
-    --------
-    >>> risk_upper_bound([0, 2, 0], [59, 59, 0]).round(4)
-    array([0.0495, 0.1029, 1.    ])
-    """
-    k, m = np.asarray(errors, dtype=np.float64), np.asarray(accepted, dtype=np.float64)
-    full = k >= m
-    bound = special.betaincinv(k + 1, np.where(full, 1.0, m - k), confidence_level)
-    return np.where(full, 1.0, bound)
-
-
-def proportion_lower_bound(
-    successes: ArrayLike, n: ArrayLike, confidence_level: float = 0.95
-) -> NDArray[np.float64]:
-    """Clopper-Pearson lower bound of a proportion after k successes among n.
-
-    Examples
-    --------
-    >>> proportion_lower_bound([0, 71, 100], 100).round(4)
-    array([0.    , 0.6263, 0.9705])
-    """
-    k = np.asarray(successes, dtype=np.float64)
-    return 1.0 - risk_upper_bound(np.asarray(n) - k, n, confidence_level)
-
-
 def fewest_images(risk: float, confidence_level: float = 0.95) -> int:
     """Fewest accepted images, all right, that certify a risk: ln(1 - confidence) / ln(1 - risk).
 
