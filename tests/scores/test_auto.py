@@ -12,6 +12,7 @@ from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.auto import fit_auto
 from trustvlm.scores.held_out import (
     BASE_SCORERS,
+    balanced_subset,
     evidence_scale,
     fit_weights,
     log_odds,
@@ -65,14 +66,14 @@ def unit(rows):
 def test_held_out_prototypes_are_those_of_the_other_shots(seed):
     rng = np.random.default_rng(seed)
     shots, labels = rng.normal(size=(9, 5)), np.repeat([0, 1, 2], 3)
-    result = prototypes(shots, labels, 3)
+    _, held_out = prototypes(shots, labels, 3)
     rows = unit(shots - shots.mean(axis=0))
     for i in range(9):
         others = np.arange(9) != i
         for c in range(3):
             mean = rows[others & (labels == c)].mean(axis=0)
             expected = rows[i] @ mean / np.linalg.norm(mean)
-            assert result.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+            assert held_out[i, c] == pytest.approx(expected, abs=1e-9)
 
 
 @given(seeds)
@@ -80,14 +81,14 @@ def test_held_out_prototypes_are_those_of_the_other_shots(seed):
 def test_held_out_neighbours_are_the_other_shots(seed):
     rng = np.random.default_rng(seed)
     shots, labels = unit(rng.normal(size=(8, 5))), np.repeat([0, 1], 4)
-    result = neighbours(shots, labels, 2)
+    scorer, held_out = neighbours(shots, labels, 2)
     for i in range(8):
         for c in range(2):
             near = shots[(np.arange(8) != i) & (labels == c)] @ shots[i]
             expected = np.log(np.exp(10 * near).mean()) / 10
-            assert result.held_out[i, c] == pytest.approx(expected, abs=1e-9)
+            assert held_out[i, c] == pytest.approx(expected, abs=1e-9)
     np.testing.assert_allclose(
-        result.evidence(shots[:1])[0, 0], np.log(np.exp(10 * shots[:4] @ shots[0]).mean()) / 10
+        scorer.evidence(shots[:1])[0, 0], np.log(np.exp(10 * shots[:4] @ shots[0]).mean()) / 10
     )
 
 
@@ -98,7 +99,7 @@ def test_held_out_ridge_is_a_fit_without_the_shot(d, seed):
     """Scikit-learn refits without shot i; the centre of rows and targets stays, as documented."""
     rng = np.random.default_rng(seed)
     shots, labels = rng.normal(size=(12, d)), np.repeat([0, 1, 2], 4)
-    result = ridge(shots, labels, 3)
+    scorer, held_out_by_press = ridge(shots, labels, 3)
     rows = shots - shots.mean(axis=0)
     rows /= np.sqrt((rows**2).sum(axis=1).mean())
     targets = np.eye(3)[labels] - 1 / 3
@@ -111,9 +112,73 @@ def test_held_out_ridge_is_a_fit_without_the_shot(d, seed):
             held_out[i] = model.predict(rows[i : i + 1])[0]
         errors[penalty] = ((held_out - targets) ** 2).sum(), held_out
     best = min(errors, key=lambda penalty: errors[penalty][0])
-    np.testing.assert_allclose(result.held_out, errors[best][1], atol=1e-8)
+    np.testing.assert_allclose(held_out_by_press, errors[best][1], atol=1e-8)
     whole = Ridge(alpha=best, fit_intercept=False).fit(rows, targets)
-    np.testing.assert_allclose(result.evidence(shots), whole.predict(rows), atol=1e-8)
+    np.testing.assert_allclose(scorer.evidence(shots), whole.predict(rows), atol=1e-8)
+
+
+@pytest.mark.parametrize("d", [4, 20])
+@pytest.mark.parametrize("make", BASE_SCORERS)
+def test_some_shots_are_held_out_as_among_all(make, d):
+    """The shots stand in no order, and one class has a single shot."""
+    rng = np.random.default_rng(d)
+    shots, labels = rng.normal(size=(13, d)), np.array([2, 0, 1, 0, 4, 1, 2, 0, 1, 2, 0, 1, 2])
+    scorer, of_all = make(shots, labels, 5)
+    some = np.array([11, 0, 4, 7])
+    same, of_some = make(shots, labels, 5, some)
+    if make is not ridge:  # whose penalty is that of the smallest error on those held out
+        np.testing.assert_allclose(of_some, of_all[some], atol=1e-12)
+        np.testing.assert_array_equal(same.evidence(shots), scorer.evidence(shots))
+        return
+    rows = shots - shots.mean(axis=0)
+    rows /= np.sqrt((rows**2).sum(axis=1).mean())
+    targets = np.eye(5)[labels] - np.bincount(labels, minlength=5) / 13
+    errors = {}
+    for penalty in np.geomspace(0.3, 30.0, 5):
+        inverse = np.linalg.inv(rows.T @ rows + penalty * np.eye(d))
+        hat = rows @ inverse @ rows.T
+        answers = (hat @ targets - np.diag(hat)[:, None] * targets) / (1 - np.diag(hat))[:, None]
+        errors[penalty] = ((answers - targets)[some] ** 2).sum(), answers[some]
+    expected = min(errors.values(), key=lambda error: error[0])[1]
+    np.testing.assert_allclose(of_some, expected * np.array([1, 1, 1, 0, 1]), atol=1e-8)
+
+
+@given(seeds, st.integers(1, 30))
+def test_a_subset_has_as_many_shots_of_each_class_as_of_the_others(seed, most):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(6, size=25)
+    chosen = balanced_subset(labels, most)
+    assert len(chosen) == len(set(chosen)) == min(most, 25)
+    assert (np.diff(chosen) > 0).all()
+    taken, there = np.bincount(labels[chosen], minlength=6), np.bincount(labels, minlength=6)
+    least = min((taken[c] for c in range(6) if taken[c] < there[c]), default=25)
+    assert taken.max() <= least + 1
+    for c in range(6):  # the first of each class
+        np.testing.assert_array_equal(
+            chosen[labels[chosen] == c], np.flatnonzero(labels == c)[: taken[c]]
+        )
+
+
+def test_shots_that_stand_for_others_count_as_often():
+    rng = np.random.default_rng(0)
+    tables, labels = rng.normal(size=(2, 300, 3)), rng.integers(3, size=300)
+    tables[:, np.arange(300), labels] += 1.0
+    prior = np.array([0.1, 2.0]), np.array([0.1, 0.1])
+    twice = fit_weights(np.tile(tables, (1, 2, 1)), np.tile(labels, 2), *prior)
+    np.testing.assert_allclose(fit_weights(tables, labels, *prior, each=2.0), twice, rtol=1e-4)
+    assert np.abs(fit_weights(tables, labels, *prior) - twice).max() > 0.05
+
+
+def test_weights_of_many_shots_are_fitted_on_some_of_them(monkeypatch):
+    evidence, _ = case(0, n=200, n_classes=6, per_class=60, signal=0.5)
+    whole = scores.compute("auto_star", **evidence)
+    monkeypatch.setattr("trustvlm.scores.auto._TABLE_ENTRIES", 6 * 150)
+    result = scores.compute("auto_star", **evidence)
+    assert 0 < np.abs(result.confidence - whole.confidence).mean() < 0.4
+    assert (result.prediction == whole.prediction).mean() > 0.9
+    monkeypatch.setattr("trustvlm.scores.auto._TABLE_ENTRIES", 6 * 360)
+    same = scores.compute("auto_star", **evidence)
+    np.testing.assert_array_equal(same.confidence, whole.confidence)
 
 
 def test_weights_minimise_the_penalised_likelihood():
@@ -231,11 +296,11 @@ def test_single_shots_have_no_say_in_the_weights():
     rows = unit(evidence["support_features"]) / model.scales["features"]
     text = fit_weights(z[None], labels, np.array([0.3]), np.array([0.5]))[0]
     prior = np.array([0.5 * text, 1.0]), np.array([text, 0.5])
-    for make, weighted in zip(BASE_SCORERS, model.weighted, strict=True):
-        held_out = make(rows, labels, 4).held_out
+    for k, (make, mix) in enumerate(zip(BASE_SCORERS, model.mixes, strict=True)):
+        _, held_out = make(rows, labels, 4)
         scale = evidence_scale(held_out, labels)
         tables = np.stack([z, held_out / scale])
-        weights = np.array([weighted.text, weighted.parts[0][2] * scale])
+        weights = np.array([mix.text, mix.weights[k] * scale])
         expected = fit_weights(tables[:, usable], labels[usable], *prior)
         np.testing.assert_allclose(weights, expected, rtol=1e-9)
         assert np.abs(fit_weights(tables, labels, *prior) - expected).max() > 0.01
@@ -333,6 +398,6 @@ def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
 def test_every_expert_answers_for_classes_without_shots():
     shots, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 0, 0, 2, 2, 2])
     for make in BASE_SCORERS:
-        scorer = make(shots, labels, 3)
-        np.testing.assert_array_equal(scorer.held_out[:, 1], 0.0)
+        scorer, held_out = make(shots, labels, 3)
+        np.testing.assert_array_equal(held_out[:, 1], 0.0)
         np.testing.assert_array_equal(scorer.evidence(shots)[:, 1], 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,12 +29,35 @@ _VISUAL: Mapping[held_out.FeatureSpace, float] = {"features": 1.0, "image_embedd
 _VISUAL_SPREAD = 0.5
 
 
-@dataclass(frozen=True)
-class _Weighted:
-    """One scorer in each space, with the weight of the text beside it."""
+# Weights are fitted on held-out shots whose tables of evidence have at most so many entries.
+_TABLE_ENTRIES = 2**22
 
+
+@dataclass(frozen=True)
+class Part:
+    """One base scorer in one space."""
+
+    space: held_out.FeatureSpace
+    scorer: held_out.BaseScorer
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A weighted sum of the logits and of the parts' evidence.
+
+    Attributes
+    ----------
+    share
+        Of this mix in the model; shares sum to 1.
+    text
+        Weight of the logits.
+    weights
+        `(K,)` of the parts, 0 for those that take no part in it.
+    """
+
+    share: float
     text: float
-    parts: tuple[tuple[held_out.FeatureSpace, held_out.BaseScorer, float], ...]
+    weights: Array
 
 
 @dataclass(frozen=True)
@@ -47,13 +70,16 @@ class AutoModel:
         `(C,)` bool, which classes have shots.
     scales
         Scale of each dimension, by space.
-    weighted
-        The base scorers and their weights.
+    parts
+        The base scorers.
+    mixes
+        Which are averaged.
     """
 
     present: NDArray[np.bool_]
     scales: Mapping[held_out.FeatureSpace, Array]
-    weighted: tuple[_Weighted, ...]
+    parts: tuple[Part, ...]
+    mixes: tuple[Mix, ...]
 
     def logits(
         self, evidence: Evidence, shift: Mapping[held_out.FeatureSpace, Array] | None = None
@@ -69,14 +95,26 @@ class AutoModel:
             space: held_out.images_in(space, evidence) / scale - shift.get(space, 0.0)
             for space, scale in self.scales.items()
         }
+        # Where all classes have shots, nothing is done to a mix that is not linear: they are one.
+        mixes = (self._mean(),) if self.present.all() else self.mixes
         z = evidence.logits.astype(np.float64)
-        total = np.zeros_like(z)
-        for scorer in self.weighted:
-            visual = np.zeros_like(z)
-            for space, part, weight in scorer.parts:
-                visual += weight * part.evidence(rows[space])
-            total += scorer.text * z + self._filled(visual)
-        return total / len(self.weighted)
+        visual = [np.zeros_like(z) for _ in mixes]
+        for k, part in enumerate(self.parts):
+            answers = part.scorer.evidence(rows[part.space])
+            for mix, table in zip(mixes, visual, strict=True):
+                if mix.weights[k]:
+                    table += mix.weights[k] * answers
+        total = sum(mix.share * mix.text for mix in mixes) * z
+        for mix, table in zip(mixes, visual, strict=True):
+            total += mix.share * self._filled(table)
+        return np.asarray(total)
+
+    def _mean(self) -> Mix:
+        return Mix(
+            1.0,
+            sum(mix.share * mix.text for mix in self.mixes),
+            np.sum([mix.share * mix.weights for mix in self.mixes], axis=0),
+        )
 
     def _filled(self, visual: Array) -> Array:
         if self.present.all():
@@ -109,25 +147,62 @@ def _fitted(evidence: Evidence) -> AutoModel:
         raise InputError(NO_SHOTS)
     counts = np.bincount(labels, minlength=evidence.n_classes)
     present = counts > 0
-    column = (np.cumsum(present) - 1)[labels]
-    z = evidence.piece("support_logits").astype(np.float64)[:, present]
-    usable = counts[labels] > 1
-    text = held_out.fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
+    judged = held_out.balanced_subset(labels, max(1, _TABLE_ENTRIES // int(present.sum())))
     spaces = [space for space in held_out.FEATURE_SPACES if evidence.has(f"support_{space}")]
-    scales = {space: held_out.scale_of(held_out.shots_in(space, evidence)) for space in spaces}
-    shots = {space: held_out.shots_in(space, evidence) / scales[space] for space in spaces}
+    scales, parts, tables = {}, [], []
+    for space in spaces:
+        shots = held_out.shots_in(space, evidence)
+        scales[space] = held_out.scale_of(shots)
+        shots /= scales[space]
+        for make in held_out.BASE_SCORERS:
+            scorer, answers = make(shots, labels, evidence.n_classes, judged)
+            parts.append(Part(space, scorer))
+            tables.append(answers if present.all() else answers[:, present])
+    z = evidence.piece("support_logits")[judged].astype(np.float64)[:, present]
+    mixes = _fit_mixes(z, tables, spaces, (np.cumsum(present) - 1)[labels], counts[labels], judged)
+    return AutoModel(present, scales, tuple(parts), mixes)
+
+
+def _fit_mixes(
+    z: Array,
+    tables: Sequence[Array],
+    spaces: Sequence[held_out.FeatureSpace],
+    columns: NDArray[np.int64],
+    class_sizes: NDArray[np.int64],
+    judged: NDArray[np.int64],
+) -> tuple[Mix, ...]:
+    """Fit the weights of each base scorer's mix by the likelihood of the held-out shots.
+
+    Parameters
+    ----------
+    z, tables
+        `(k, P)` logits of the k shots that were held out, and the evidence of each part for them;
+        the parts of the first space come first.
+    spaces
+        Of the parts.
+    columns, class_sizes
+        `(m,)` column of each shot's class, and how many shots that class has.
+    judged
+        `(k,)` which of the m shots were held out.
+    """
+    m, column = len(columns), columns[judged]
+    usable = class_sizes[judged] > 1
+    text = held_out.fit_weights(
+        [z], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]), each=m / len(judged)
+    )[0]
+    units = np.array([held_out.evidence_scale(table, column) for table in tables])
     centre = np.array([0.5 * text, *(_VISUAL[space] for space in spaces)])
     spread = np.array([max(text, 0.05), *(_VISUAL_SPREAD for _ in spaces)])
-    weighted = []
-    for make in held_out.BASE_SCORERS:
-        base_scorers = [make(shots[space], labels, evidence.n_classes) for space in spaces]
-        left_out = [scorer.held_out[:, present] for scorer in base_scorers]
-        units = [held_out.evidence_scale(table, column) for table in left_out]
-        tables = np.stack([z, *(t / unit for t, unit in zip(left_out, units, strict=True))])
-        weights = held_out.fit_weights(tables[:, usable], column[usable], centre, spread)
-        parts = zip(spaces, base_scorers, weights[1:] / np.array(units), strict=True)
-        weighted.append(_Weighted(float(weights[0]), tuple((s, e, float(w)) for s, e, w in parts)))
-    return AutoModel(present, scales, tuple(weighted))
+    each = (class_sizes > 1).sum() / max(usable.sum(), 1)
+    mixes = []
+    for first in range(len(held_out.BASE_SCORERS)):
+        chosen = [first + i * len(held_out.BASE_SCORERS) for i in range(len(spaces))]
+        of_mix = [z[usable], *(tables[k][usable] / units[k] for k in chosen)]
+        fitted = held_out.fit_weights(of_mix, column[usable], centre, spread, each=each)
+        weights = np.zeros(len(tables))
+        weights[chosen] = fitted[1:] / units[chosen]
+        mixes.append(Mix(1.0 / len(held_out.BASE_SCORERS), float(fitted[0]), weights))
+    return tuple(mixes)
 
 
 _register = partial(
