@@ -1,24 +1,20 @@
 """Held-out evidence: what the other shots say about each shot, as if it had not been among them.
 
-Prototypes, neighbours and ridge regression, each of them without the shot itself. Prototypes are
-held out in two ways. `compare_held_out` takes a shot from every class, so that cosines can be
-compared between classes as those of new images are; what settings, out-of-distribution thresholds
-and shot checks are calibrated on. `prototypes` takes the shot from its own class alone, which costs
-no loop; weights that are fitted on it make up for what its class lacks.
+`compare_held_out` compares each shot with prototypes made without it: what settings,
+out-of-distribution thresholds and shot checks are calibrated on. `held_out_indicators` predicts its
+class from all other shots, for the search for label errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from trustvlm.exceptions import EvidenceMissingError
-from trustvlm.scores.arrays import CACHED_ROWS, class_sums, row_blocks, unit_rows
+from trustvlm.scores.arrays import class_sums, unit_rows
 from trustvlm.scores.evidence import Comparison, Evidence, Tabulated
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 
@@ -117,287 +113,18 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
     return HeldOut(comparison, labels[chosen], chosen)
 
 
-# Feature spaces that images are compared in: unit vectors, each dimension to scale.
+def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Array:
+    """Predict the class indicators of every shot by ridge regression on all other shots.
 
-FeatureSpace = Literal["features", "image_embeddings"]
-# The vision encoder's space first; the VLM's own image space where its vectors are at hand.
-FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
-
-
-def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
-    """Return the images of the evidence as unit rows `(n, d)` of a space."""
-    return unit_rows(evidence.piece(space))
-
-
-def shots_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
-    """Return the shots of the evidence as unit rows `(m, d)` of a space."""
-    return unit_rows(evidence.piece(f"support_{space}"))
-
-
-def scale_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the standard deviation of each dimension, shrunk half-way to all, `(d,)`.
-
-    The variances are averaged with their mean, so that a dimension that hardly varies among a few
-    rows is not blown up. Rows without any variation have scale 1.
-
-    Examples
-    --------
-    >>> scale_of(np.array([[0.0, 1.0], [0.0, 3.0]])) ** 2
-    array([0.5, 1.5])
-    """
-    variance = rows.var(axis=0) if len(rows) else np.zeros(rows.shape[1])
-    mean = float(variance.mean()) if variance.size else 0.0
-    if not mean > 0:
-        return np.ones(rows.shape[1])
-    return np.asarray(np.sqrt(variance + mean))
-
-
-# Base scorers: what the shots say about an image, each with its answers for shots held out.
-
-_SHARPNESS = 10.0
-_PENALTIES = np.geomspace(0.3, 30.0, 5)
-
-
-class BaseScorer(Protocol):
-    """Class evidence for images, as plain arrays."""
-
-    def evidence(self, rows: Array) -> Array:
-        """`(n, C)` for `(n, d)` rows; larger speaks for the class, 0 for classes without shots."""
-        ...
-
-
-@dataclass(frozen=True)
-class LinearScorer:
-    """Evidence that is linear in the image around a centre.
-
-    Attributes
-    ----------
-    centre
-        `(d,)`, taken from the image.
-    coefficients
-        `(d, C)`; zeros for classes without shots.
-    unit
-        Whether what remains of the image is scaled to length one.
-
-    Examples
-    --------
-    >>> LinearScorer(np.array([1.0]), np.array([[2.0, -2.0]]), unit=False).evidence(np.eye(1) * 3)
-    array([[ 4., -4.]])
-    """
-
-    centre: Array
-    coefficients: Array
-    unit: bool
-
-    def evidence(self, rows: Array) -> Array:
-        """`(n, C)` for `(n, d)` rows."""
-        around = rows - self.centre
-        return np.asarray((unit_rows(around) if self.unit else around) @ self.coefficients)
-
-
-@dataclass(frozen=True)
-class NeighbourScorer:
-    """Soft maximum of the cosines with each class's shots: 1 + (1/b) log mean exp(b (cos - 1)).
-
-    Attributes
-    ----------
-    directions
-        `(m, d)` unit rows of the shots, class after class.
-    counts
-        `(C,)` int64, shots of each class.
-    """
-
-    directions: Array
-    counts: NDArray[np.int64]
-
-    def evidence(self, rows: Array) -> Array:
-        """`(n, C)` for `(n, d)` rows."""
-        directions, result = unit_rows(rows), np.zeros((len(rows), len(self.counts)))
-        for block in row_blocks(len(rows), 2 * len(self.directions)):
-            self._pool(self._nearness(directions[block]), result[block])
-        return result
-
-    def held_out(self, judged: NDArray[np.int64]) -> Array:
-        """`(k, C)` evidence for some of the shots, each without itself."""
-        own = np.repeat(np.arange(len(self.counts)), self.counts)[judged]
-        others = self.counts[own] - 1
-        result = np.zeros((len(judged), len(self.counts)))
-        for block in row_blocks(len(judged), 2 * len(self.directions)):
-            shots = judged[block]
-            nearness = self._nearness(self.directions[shots])
-            nearness[np.arange(len(shots)), shots] = others[block] == 0
-            self._pool(nearness, result[block])
-        # The mean is that of one shot less.
-        result[np.arange(len(own)), own] -= np.log(others.clip(1) / (others + 1)) / _SHARPNESS
-        return result
-
-    def _nearness(self, directions: Array) -> Array:
-        """`(n, m)` exp(b (cos - 1)) of unit rows."""
-        nearness = directions @ self.directions.T
-        nearness -= 1.0
-        nearness *= _SHARPNESS
-        return np.asarray(np.exp(nearness, out=nearness))
-
-    def _pool(self, nearness: Array, result: Array) -> None:
-        """Put the evidence into `(n, C)` zeros."""
-        present = self.counts > 0
-        counts = self.counts[present]
-        means = np.add.reduceat(nearness, np.cumsum(counts) - counts, axis=1)
-        means /= counts
-        np.log(means, out=means)
-        means /= _SHARPNESS
-        means += 1.0
-        result[:, present] = means
-
-
-def balanced_subset(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Choose at most so many shots, as many of each class as of the others; ascending indices.
-
-    The first shots of every class, then the second ones and so on; of the last round, every k-th
-    class. Weights of a few scorers need no more, however many the shots are.
-
-    Examples
-    --------
-    >>> balanced_subset(np.array([0, 0, 0, 1, 1, 1]), 4)
-    array([0, 1, 3, 4])
-    """
-    m = len(labels)
-    if m <= most:
-        return np.arange(m)
-    order = np.argsort(labels, kind="stable")
-    classes = labels[order]
-    first = np.searchsorted(classes, classes)
-    rank = np.arange(m) - first
-    whole = int(np.flatnonzero(np.cumsum(np.bincount(rank)) > most)[0])
-    chosen, last = order[rank < whole], order[rank == whole]
-    rest = most - len(chosen)
-    return np.sort(np.concatenate([chosen, last[np.arange(rest) * len(last) // max(rest, 1)]]))
-
-
-def prototypes(
-    shots: Array, labels: NDArray[np.int64], n_classes: int, judged: NDArray[np.int64] | None = None
-) -> tuple[LinearScorer, Array]:
-    """Cosine with the mean of each class, around the mean of all shots.
-
-    The own class of a shot is compared by the mean of its other shots, which needs no loop:
-    the sum of the class less the shot.
+    Of rows scaled to length one: near 1 for the class that the other shots speak for, near 0 for
+    the rest. The penalty is one of nine around the mean eigenvalue of the Gram matrix.
 
     Parameters
     ----------
     shots, labels
-        `(m, d)` and `(m,)` class indices.
+        `(m, d)` without rows of zeros, and `(m,)` class indices.
     n_classes
-        C; classes without shots have evidence 0.
-    judged
-        `(k,)` which shots to hold out, each in turn; all by default.
-
-    Returns
-    -------
-    scorer, held_out
-        The scorer, and its `(k, C)` evidence for each of these shots; the column of the shot's own
-        class is computed without that shot. A row whose class has no other shot is not to be used.
-
-    Examples
-    --------
-    >>> shots = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
-    >>> prototypes(shots, np.array([0, 0, 1, 1]), 2)[1][0].round(2)
-    array([ 0.98, -1.  ])
-    """
-    judged = _all_by_default(judged, labels)
-    centre = shots.mean(axis=0)
-    directions = unit_rows(shots - centre)
-    sums = class_sums(directions, labels, n_classes)
-    means = unit_rows(sums)
-    directions, own = directions[judged], labels[judged]
-    held_out = directions @ means.T
-    others = unit_rows(sums[own] - directions)
-    held_out[np.arange(len(own)), own] = (directions * others).sum(axis=1)
-    return LinearScorer(centre, means.T, unit=True), held_out
-
-
-def neighbours(
-    shots: Array, labels: NDArray[np.int64], n_classes: int, judged: NDArray[np.int64] | None = None
-) -> tuple[NeighbourScorer, Array]:
-    """Soft maximum over each class's shots of the cosine: (1/b) log mean exp(b cos), b = 10.
-
-    Between the nearest shot (b large) and the mean over all (b small), so that a class may have
-    several looks.
-
-    Parameters
-    ----------
-    shots, labels, n_classes, judged
-        As of `prototypes`.
-
-    Returns
-    -------
-    scorer, held_out
-        As of `prototypes`.
-
-    Examples
-    --------
-    >>> shots = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    >>> neighbours(shots, np.array([0, 0, 1, 1]), 2)[1][0]
-    array([1., 0.])
-    """
-    judged = _all_by_default(judged, labels)
-    order = np.argsort(labels, kind="stable")
-    back = np.argsort(order, kind="stable")
-    scorer = NeighbourScorer(unit_rows(shots[order]), np.bincount(labels, minlength=n_classes))
-    return scorer, scorer.held_out(back[judged])
-
-
-def ridge(
-    shots: Array, labels: NDArray[np.int64], n_classes: int, judged: NDArray[np.int64] | None = None
-) -> tuple[LinearScorer, Array]:
-    """Ridge regression of the class indicators, its penalty chosen by its held-out errors.
-
-    The held-out answer of shot i is (f_i - h_ii y_i) / (1 - h_ii), h the hat matrix, so that
-    leaving out every shot costs one decomposition (Allen 1974, PRESS).
-
-    Parameters
-    ----------
-    shots, labels, n_classes, judged
-        As of `prototypes`.
-
-    Returns
-    -------
-    scorer, held_out
-        As of `prototypes`.
-
-    Examples
-    --------
-    >>> shots = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
-    >>> bool(ridge(shots, np.array([0, 0, 1, 1]), 2)[1][0].argmax() == 0)
-    True
-    """
-    judged = _all_by_default(judged, labels)
-    centre = shots.mean(axis=0)
-    rows = shots - centre
-    size = float(np.sqrt((rows**2).sum(axis=1).mean())) or 1.0
-    rows /= size
-    counts = np.bincount(labels, minlength=n_classes)
-    principal = _Principal.of(rows, labels, n_classes)
-    # With one shot a class a held-out shot has no class left: the penalty stays in the middle.
-    penalties = [1.0] if counts.max(initial=0) < 2 else _PENALTIES
-    held_out, penalty = principal.leave_one_out(rows, labels, judged, penalties)
-    held_out *= counts > 0
-    coefficients = principal.coefficients(rows, penalty)
-    coefficients /= size
-    coefficients *= counts > 0
-    return LinearScorer(centre, coefficients, unit=False), held_out
-
-
-def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Array:
-    """Predict the class indicators of every shot by ridge regression on all other shots.
-
-    As `ridge`, but of rows scaled to length one, and the mean of the indicators is held out too:
-    near 1 for the class that the other shots speak for, near 0 for the rest. The penalty is one of
-    nine around the mean eigenvalue of the Gram matrix.
-
-    Parameters
-    ----------
-    shots, labels, n_classes
-        As of `prototypes`; no row of zeros.
+        C.
 
     Returns
     -------
@@ -419,230 +146,45 @@ def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int)
         return np.zeros((m, n_classes))
     rows = unit_rows(shots)
     rows -= rows.mean(axis=0)
-    principal = _Principal.of(rows, labels, n_classes, least=1e-10)
-    if not len(principal.values):
+    values, vectors = _principal(rows)
+    if not len(values):
         return np.zeros((m, n_classes))
-    penalties = np.logspace(-2, 2, 9) * principal.values.sum() / m
-    held_out, _ = principal.leave_one_out(rows, labels, np.arange(m), penalties, mean_too=True)
-    held_out += principal.shares
-    return held_out
+    indicators = np.eye(n_classes)[labels]
+    shares = indicators.mean(axis=0)
+    penalties = np.logspace(-2, 2, 9) * values.sum() / m
+    return _leave_one_out(values, vectors, indicators - shares, penalties) + shares
 
 
-@dataclass(frozen=True)
-class _Principal:
-    """Centred rows and class indicators along the principal axes, for ridge regression.
+def _leave_one_out(
+    values: Array, vectors: Array, targets: Array, penalties: Sequence[float] | Array
+) -> Array:
+    """Ridge regression of centred targets `(m, C)`, each answer without its own row.
 
-    Attributes
-    ----------
-    values
-        `(r,)` eigenvalues of the rows' Gram matrix.
-    axes
-        Eigenvectors `(d, r)` of the rows' dimensions, or `(m, r)` of the rows where these are few.
-    along
-        `(r, C)` centred indicators along the eigenvectors of the rows, each of length one.
-    shares
-        `(C,)` mean of the indicators.
+    The held-out answer of shot i is y_i - (y_i - f_i) / (1 - h_ii), h the hat matrix, so that
+    leaving out every shot costs one decomposition (Allen 1974, PRESS). From the eigenvalues and
+    eigenvectors of the rows' Gram matrix, for the penalty of the smallest squared error. The mean,
+    which is not penalised but held out too, adds 1/m to every leverage.
     """
-
-    values: Array
-    axes: Array
-    along: Array
-    shares: Array
-    of_rows: bool
-
-    @classmethod
-    def of(
-        cls, rows: Array, labels: NDArray[np.int64], n_classes: int, least: float | None = None
-    ) -> _Principal:
-        """Decompose `(m, d)` rows.
-
-        Axes are left out whose eigenvalue is below a share of the largest: `least`, or, if there
-        are more rows than dimensions, what rounding alone makes of the null space.
-        """
-        m, d = rows.shape
-        of_rows = m <= d
-        values, axes = np.linalg.eigh(rows @ rows.T if of_rows else rows.T @ rows)
-        if least is not None or not of_rows:
-            share = m * np.finfo(np.float64).eps if least is None else least
-            kept = values > share * max(values[-1], 1e-12)
-            values, axes = values[kept], axes[:, kept]
-        values = np.maximum(values, 0.0)
-        shares = np.bincount(labels, minlength=n_classes) / m
-        # Sums over the rows of a class, so that the (m, C) indicators need not be there.
-        if of_rows:
-            along = class_sums(axes, labels, n_classes).T - np.outer(axes.sum(axis=0), shares)
-        else:
-            sums = class_sums(rows, labels, n_classes) - np.outer(shares, rows.sum(axis=0))
-            along = (sums @ axes).T / np.sqrt(values)[:, None]
-        return cls(values, axes, along, shares, of_rows)
-
-    def coefficients(self, rows: Array, penalty: float) -> Array:
-        """`(d, C)` of the regression on all rows."""
-        damped = self.along / (self.values + penalty)[:, None]
-        if self.of_rows:
-            return np.asarray(rows.T @ (self.axes @ damped))
-        return np.asarray(self.axes @ (np.sqrt(self.values)[:, None] * damped))
-
-    def leave_one_out(
-        self,
-        rows: Array,
-        labels: NDArray[np.int64],
-        judged: NDArray[np.int64],
-        penalties: Sequence[float] | Array,
-        *,
-        mean_too: bool = False,
-    ) -> tuple[Array, float]:
-        """Centred indicators `(k, C)` of some rows, each predicted without its own row.
-
-        With the penalty, also returned, of the smallest squared error on these rows. The mean,
-        which is not penalised, adds 1/m to every leverage where it is held out too.
-        """
-        if self.of_rows:
-            vectors = self.axes[judged]
-        else:
-            vectors = (rows[judged] @ self.axes) / np.sqrt(self.values)
-        squares, own = vectors**2, (np.arange(len(judged)), labels[judged])
-        best, chosen, smallest = np.zeros((len(judged), len(self.shares))), 0.0, np.inf
-        for penalty in penalties:
-            damping = self.values / (self.values + penalty)
-            answers = vectors @ (damping[:, None] * self.along)
-            leverage = squares @ damping
-            left = np.maximum(1.0 - leverage, 1e-12)
-            if mean_too:
-                leverage = np.minimum(leverage + 1.0 / len(rows), 1.0 - 1e-9)
-                left = 1.0 - leverage
-            # (f - h y) / (1 - h), the indicators y being 1 - share or -share.
-            answers += np.outer(leverage, self.shares)
-            answers[own] -= leverage
-            answers /= left[:, None]
-            # |answers - y|^2, with |answers + share|^2 and the own entries apart.
-            errors = answers + self.shares
-            errors[own] -= 1.0
-            error = float(np.vdot(errors, errors))
-            if error < smallest:
-                best, chosen, smallest = answers, float(penalty), error
-        return best, chosen
+    along = vectors.T @ targets
+    best, smallest = targets, np.inf
+    for penalty in penalties:
+        damping = values / (values + penalty)
+        fitted = vectors @ (damping[:, None] * along)
+        leverage = np.minimum((vectors**2) @ damping + 1.0 / len(targets), 1.0 - 1e-9)
+        held_out = targets - (targets - fitted) / (1.0 - leverage)[:, None]
+        error = float(((held_out - targets) ** 2).sum())
+        if error < smallest:
+            best, smallest = held_out, error
+    return best
 
 
-def _all_by_default(
-    judged: NDArray[np.int64] | None, labels: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    return np.arange(len(labels)) if judged is None else judged
+def _principal(rows: Array) -> tuple[Array, Array]:
+    """Eigenvalues `(r,)` of the rows' Gram matrix, and its eigenvectors `(m, r)`.
 
-
-BASE_SCORERS = (prototypes, neighbours, ridge)
-
-
-# Weights of several kinds of class evidence, fitted by the likelihood of held-out shots.
-
-
-def fit_weights(
-    tables: Sequence[Array] | Array,
-    labels: NDArray[np.int64],
-    centre: Array,
-    spread: Array,
-    *,
-    each: float = 1.0,
-) -> NDArray[np.float64]:
-    """Fit softmax(sum_k w_k tables_k) to labels, w >= 0, with a normal prior on w.
-
-    A conditional logit: convex, K numbers however many classes there are.
-
-    Parameters
-    ----------
-    tables
-        K of them `(m, C)`: evidence for m shots, each held out.
-    labels
-        `(m,)` columns of the true classes.
-    centre, spread
-        `(K,)` mean and standard deviation of the prior. Without shots the weights are `centre`.
-    each
-        How many shots each of the m stands for, where they were chosen from more.
-
-    Returns
-    -------
-    ndarray
-        `(K,)` weights, 0 or greater.
-
-    Notes
-    -----
-    Stacking: Wolpert 1992, "Stacked generalization"; McFadden 1974 for the model.
-
-    Examples
-    --------
-    >>> tables = np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
-    >>> fit_weights(tables, np.array([0, 1, 1]), np.array([1.0]), np.array([100.0])).round(2)
-    array([0.69])
+    Those are left out whose eigenvalue is below 10^-10 of the largest.
     """
-    m = len(labels)
-    if not m:
-        return centre.copy()
-    own = np.array([table[np.arange(m), labels].sum() for table in tables])
-
-    def loss(weights: Array) -> tuple[float, Array]:
-        normaliser, expected = 0.0, np.zeros(len(weights))
-        # A few rows at a time, whose tables stay in the processor's cache.
-        for start in range(0, m, CACHED_ROWS):
-            parts = [table[start : start + CACHED_ROWS] for table in tables]
-            p = weights[0] * parts[0]
-            for weight, part in zip(weights[1:], parts[1:], strict=True):
-                p += weight * part
-            top = p.max(axis=1, keepdims=True)
-            p -= top
-            np.exp(p, out=p)
-            sums = p.sum(axis=1, keepdims=True)
-            p /= sums
-            normaliser += float((top + np.log(sums)).sum())
-            expected += [np.vdot(p, part) for part in parts]
-        away = (weights - centre) / spread
-        value = each * (normaliser - float(weights @ own)) + 0.5 * float((away**2).sum())
-        slope = each * (expected - own) + away / spread
-        return value / (each * m), slope / (each * m)
-
-    bounds = [(0.0, None)] * len(tables)
-    fit = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.asarray(fit.x, dtype=np.float64)
-
-
-def evidence_scale(table: Array, labels: NDArray[np.int64]) -> float:
-    """Return the spread within rows of the wrong classes' entries; 1 if there is none.
-
-    Examples
-    --------
-    >>> evidence_scale(np.array([[9.0, 1.0, 3.0]]), np.array([0]))
-    1.0
-    """
-    m, n_classes = table.shape
-    if n_classes < 3:
-        spread = float(table.std()) if table.size else 0.0
-        return spread if spread > 0 else 1.0
-    if not m:
-        return 1.0
-    own = (np.arange(m), labels)
-    means = (table.sum(axis=1) - table[own]) / (n_classes - 1)
-    apart = table - means[:, None]
-    apart[own] = 0.0
-    spread = float(np.sqrt(np.vdot(apart, apart) / (m * (n_classes - 1))))
-    return spread if spread > 0 else 1.0
-
-
-def log_odds(logits: Array, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Natural logarithm of the odds of the prediction under softmax(logits), `(n,)`.
-
-    0 is even odds. Exact near certainty, where a probability would round to 1. With a single
-    class nothing speaks against it: the largest finite log-odds, about 744.
-
-    Examples
-    --------
-    >>> log_odds(np.array([[2.0, 0.0], [1000.0, 0.0]]), np.array([0, 0]))
-    array([   2., 1000.])
-    """
-    n, n_classes = logits.shape
-    if n_classes == 1:
-        return np.full(n, -np.log(5e-324))
-    own = np.take_along_axis(logits, prediction[:, None], axis=1)
-    others = np.array(logits)
-    np.put_along_axis(others, prediction[:, None], -np.inf, axis=1)
-    top = others.max(axis=1, keepdims=True)
-    rest = top + np.log(np.exp(others - top).sum(axis=1, keepdims=True))
-    return np.asarray((own - rest)[:, 0])
+    m, d = rows.shape
+    values, vectors = np.linalg.eigh(rows @ rows.T if m <= d else rows.T @ rows)
+    kept = values > 1e-10 * max(values[-1], 1e-12)
+    values, vectors = values[kept], vectors[:, kept]
+    return values, vectors if m <= d else (rows @ vectors) / np.sqrt(values)
