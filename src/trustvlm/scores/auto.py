@@ -27,7 +27,6 @@ from trustvlm.scores.base_scorers import (
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.stacking import (
-    balanced_subset,
     evidence_scale,
     fit_weights,
     scaled_log_loss,
@@ -195,13 +194,13 @@ def _fitted(evidence: Evidence) -> AutoModel:
     order = np.lexsort((*shots["features"].T[3::-1], labels))
     columns = (np.cumsum(present) - 1)[labels[order]]
     z = evidence.piece("support_logits")[order][:, present].astype(np.float64)
-    kept = balanced_subset(columns, max(1, _TABLE_ENTRIES // n_present))
-    folds = [
-        (fitted, np.intersect1d(judged, kept, assume_unique=True))
-        for fitted, judged in stratified_folds(columns, _FOLDS)
-    ]
+    most = max(1, _TABLE_ENTRIES // n_present)
+    folds = stratified_folds(columns, _FOLDS, most)
     judged = np.concatenate([np.empty(0, dtype=np.int64), *(judged for _, judged in folds)])
-    scale = text_scale(z[kept], columns[kept])
+    # The text has not seen the shots: single ones speak for its scale too.
+    shown = np.union1d(judged, np.flatnonzero(counts[labels[order]] == 1))
+    shown = shown[np.arange(n := min(len(shown), most)) * len(shown) // max(n, 1)]
+    scale = text_scale(z[shown], columns[shown])
     text = _TEXT * scale / (1.0 + _TEXT_LESS * (len(labels) / n_present - 1.0))
     tables, centre, spread = [z[judged]], [text], [_TEXT_SPREAD * scale]
     parts: list[tuple[FeatureSpace, LinearScorer]] = []

@@ -152,7 +152,8 @@ def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int)
     indicators = np.eye(n_classes)[labels]
     shares = indicators.mean(axis=0)
     penalties = np.logspace(-2, 2, 9) * values.sum() / m
-    return _leave_one_out(values, vectors, indicators - shares, penalties) + shares
+    held_out = _leave_one_out(values, vectors, indicators - shares, penalties)
+    return np.asarray(held_out + shares)
 
 
 def _leave_one_out(

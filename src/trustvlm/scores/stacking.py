@@ -5,7 +5,7 @@ Wolpert 1992, "Stacked generalization".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ Array = NDArray[np.float64]
 
 
 def stratified_folds(
-    labels: NDArray[np.int64], most: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield for each fold the shots to fit on and the shots to judge.
+    labels: NDArray[np.int64], folds: int, most: int | None = None
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Divide shots into those to fit on and those to judge, fold by fold.
 
     Every fold leaves out as many shots of each class as of the others, since a class that alone
     lacks a shot would be at a disadvantage, which at two shots a class is grave. A class with
@@ -31,8 +31,11 @@ def stratified_folds(
     labels
         `(m,)` class indices. The j-th shot of a class, in their order, is judged in fold j modulo
         the number of folds.
+    folds
+        Their number where a class has as many shots; else the most shots of a class.
     most
-        Number of folds where a class has as many shots; else the most shots of a class.
+        How many shots to judge at most: the folds then end early, and of the last one evenly
+        spaced shots are judged. Weights of a few scorers need no more, however many there are.
 
     Examples
     --------
@@ -46,38 +49,19 @@ def stratified_folds(
     rank = np.empty(len(labels), dtype=np.int64)
     rank[order] = np.arange(len(labels)) - first
     counts = np.bincount(labels)[labels] if len(labels) else np.empty(0, dtype=np.int64)
-    folds = min(most, int(counts.max(initial=0)))
-    if folds < 2:
-        return
-    cycle = np.minimum(folds, counts)
-    several = counts > 1
-    for fold in range(folds):
+    folds = min(folds, int(counts.max(initial=0)))
+    left = len(labels) if most is None else most
+    cycle, several = np.minimum(folds, counts), counts > 1
+    result = []
+    for fold in range(folds if folds > 1 else 0):
         left_out = several & (rank % cycle == fold % cycle)
-        yield np.flatnonzero(~left_out), np.flatnonzero(several & (rank % folds == fold))
-
-
-def balanced_subset(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Choose at most so many shots, as many of each class as of the others; ascending indices.
-
-    The first shots of every class, then the second ones and so on; of the last round, every k-th
-    class. Weights of a few scorers need no more, however many the shots are.
-
-    Examples
-    --------
-    >>> balanced_subset(np.array([0, 0, 0, 1, 1, 1]), 4)
-    array([0, 1, 3, 4])
-    """
-    m = len(labels)
-    if m <= most:
-        return np.arange(m)
-    order = np.argsort(labels, kind="stable")
-    classes = labels[order]
-    first = np.searchsorted(classes, classes)
-    rank = np.arange(m) - first
-    whole = int(np.flatnonzero(np.cumsum(np.bincount(rank)) > most)[0])
-    chosen, last = order[rank < whole], order[rank == whole]
-    rest = most - len(chosen)
-    return np.sort(np.concatenate([chosen, last[np.arange(rest) * len(last) // max(rest, 1)]]))
+        judged = np.flatnonzero(several & (rank % folds == fold))
+        n = min(left, len(judged))
+        if not n:
+            break
+        left -= n
+        result.append((np.flatnonzero(~left_out), judged[np.arange(n) * len(judged) // n]))
+    return result
 
 
 def text_scale(logits: Array, labels: NDArray[np.int64]) -> float:
@@ -99,7 +83,7 @@ def text_scale(logits: Array, labels: NDArray[np.int64]) -> float:
 
     def loss(exponent: float) -> float:
         away = exponent - np.log(0.6)
-        return log_loss(np.exp(exponent) * logits, labels) * len(labels) + 0.5 * away**2
+        return float(log_loss(np.exp(exponent) * logits, labels) * len(labels) + away**2 / 2)
 
     fit = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(fit.x))
