@@ -296,3 +296,25 @@ def top_probability(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np
         prediction[part] = top
         probability[part] = 1.0 / (1.0 + others.sum(axis=1).astype(np.float64))
     return prediction, probability
+
+
+def log_odds(logits: NDArray[Any], prediction: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Natural logarithm of the odds of the prediction under softmax(logits), `(n,)`.
+
+    0 is even odds. Exact near certainty, where a probability would round to 1. With a single
+    class nothing speaks against it: the largest finite log-odds, about 744.
+
+    Examples
+    --------
+    >>> log_odds(np.array([[2.0, 0.0], [1000.0, 0.0]]), np.array([0, 0]))
+    array([   2., 1000.])
+    """
+    n, n_classes = logits.shape
+    if n_classes == 1:
+        return np.full(n, -np.log(5e-324))
+    own = np.take_along_axis(logits, prediction[:, None], axis=1)
+    others = np.array(logits)
+    np.put_along_axis(others, prediction[:, None], -np.inf, axis=1)
+    top = others.max(axis=1, keepdims=True)
+    rest = top + np.log(np.exp(others - top).sum(axis=1, keepdims=True))
+    return np.asarray((own - rest)[:, 0])

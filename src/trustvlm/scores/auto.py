@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,31 +10,83 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores import held_out
+from trustvlm.scores.arrays import log_odds, pick, unit_rows
+from trustvlm.scores.base_scorers import (
+    DISCRIMINANT_STRENGTHS,
+    FEATURE_SPACES,
+    RIDGE_STRENGTHS,
+    FeatureSpace,
+    LinearScorer,
+    discriminant,
+    images_in,
+    prototypes,
+    ridge,
+    scale_of,
+    shots_in,
+)
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
+from trustvlm.scores.stacking import (
+    evidence_scale,
+    fit_weights,
+    scaled_log_loss,
+    stratified_folds,
+    text_scale,
+)
 from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]
 NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
 _FORMULA = (
-    "log-odds of yhat in softmax(mean over base scorers of a z + b E + b' E'), "
-    "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
+    "log-odds of yhat in softmax(a z + sum of b E over prototypes, ridge, discriminant in each "
+    "image space); a, b by cross-validation on the shots"
 )
 
-# Means and spreads of the prior on weights, in units of the evidence's own scale. They matter
-# where there are few shots, and alone decide at one shot a class.
-_TEXT, _TEXT_SPREAD = 0.3, 0.5
-_VISUAL: Mapping[held_out.FeatureSpace, float] = {"features": 1.0, "image_embeddings": 0.3}
-_VISUAL_SPREAD = 0.5
+# Means and spreads of the prior on weights. Text: in units of the factor that makes its softmax fit
+# the shots, the less the more shots a class there are. Scorers: in units of their evidence's own
+# spread. They matter where there are few shots, and alone decide at one shot a class. Chosen on
+# training images, leaving out one set at a time: docs/research/auto.md.
+_TEXT, _TEXT_SPREAD, _TEXT_LESS = 0.9, 0.3, 0.08
+_VISUAL: Mapping[FeatureSpace, float] = {"features": 0.3, "image_embeddings": 0.09}
+# A class with a single shot takes over a label only where its odds against it are at least this.
+_LEAST_ODDS = 2.0
+
+_FOLDS = 8
+# Weights are fitted on held-out shots whose tables of evidence have at most so many entries.
+_TABLE_ENTRIES = 2**21
+# Features of one space and embeddings of the other that differ less than this are the same.
+_SAME_SPACE = 1e-4
 
 
 @dataclass(frozen=True)
-class _Weighted:
-    """One scorer in each space, with the weight of the text beside it."""
+class SpaceModel:
+    """What the shots say in one image space, added up over its scorers, weights included.
 
-    text: float
-    parts: tuple[tuple[held_out.FeatureSpace, held_out.BaseScorer, float], ...]
+    Attributes
+    ----------
+    centre, scale
+        `(d,)` mean of the shots, and the scale of each dimension.
+    prototypes
+        `(d, C)`, of rows around the centre, each dimension to scale, of length one.
+    linear, offsets
+        `(d, C)` and `(C,)`, of rows around the centre.
+    """
+
+    centre: Array
+    scale: Array
+    prototypes: Array
+    linear: Array
+    offsets: Array
+
+    def evidence(self, rows: Array, shift: Array | None = None) -> Array:
+        """Return `(n, C)` for unit rows `(n, d)`; `shift` is taken from the scaled rows."""
+        away = rows - self.centre
+        if shift is not None:
+            away -= shift * self.scale
+        result = away @ self.linear
+        result += unit_rows(away / self.scale) @ self.prototypes
+        result += self.offsets
+        return np.asarray(result)
 
 
 @dataclass(frozen=True)
@@ -43,20 +95,25 @@ class AutoModel:
 
     Attributes
     ----------
-    present
-        `(C,)` bool, which classes have shots.
-    scales
-        Scale of each dimension, by space.
-    weighted
-        The base scorers and their weights.
+    counts
+        `(C,)` int64, shots of each class.
+    text
+        Weight of the logits.
+    spaces
+        What the shots say, by space.
     """
 
-    present: NDArray[np.bool_]
-    scales: Mapping[held_out.FeatureSpace, Array]
-    weighted: tuple[_Weighted, ...]
+    counts: NDArray[np.int64]
+    text: float
+    spaces: Mapping[FeatureSpace, SpaceModel]
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """`(C,)`, which classes have shots."""
+        return self.counts > 0
 
     def logits(
-        self, evidence: Evidence, shift: Mapping[held_out.FeatureSpace, Array] | None = None
+        self, evidence: Evidence, shift: Mapping[FeatureSpace, Array] | None = None
     ) -> Array:
         """Combine text and shots into `(n, C)` logits; `shift` is taken from the scaled images.
 
@@ -64,31 +121,38 @@ class AutoModel:
         win by its text alone.
         """
         shift = shift or {}
-        evidence.demand(self.scales, by="auto")
-        rows = {
-            space: held_out.images_in(space, evidence) / scale - shift.get(space, 0.0)
-            for space, scale in self.scales.items()
-        }
-        z = evidence.logits.astype(np.float64)
-        total = np.zeros_like(z)
-        for scorer in self.weighted:
-            visual = np.zeros_like(z)
-            for space, part, weight in scorer.parts:
-                visual += weight * part.evidence(rows[space])
-            total += scorer.text * z + self._filled(visual)
-        return total / len(self.weighted)
+        evidence.demand(self.spaces, by="auto")
+        visual: Array = np.zeros(evidence.logits.shape)
+        for space, model in self.spaces.items():
+            visual += model.evidence(images_in(space, evidence), shift.get(space))
+        if not self.present.all():
+            seen = visual[:, self.present]
+            top = seen.max(axis=1, keepdims=True)
+            background = top + np.log(np.exp(seen - top).mean(axis=1, keepdims=True))
+            visual = np.where(self.present, visual, background)
+        visual += self.text * evidence.logits
+        return visual
 
-    def _filled(self, visual: Array) -> Array:
-        if self.present.all():
-            return visual
-        seen = visual[:, self.present]
-        top = seen.max(axis=1, keepdims=True)
-        background = top + np.log(np.exp(seen - top).mean(axis=1, keepdims=True))
-        return np.where(self.present, visual, background)
+    def best(self, logits: Array, vlm: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the class `(n,)` that the logits favour, if it has the shots to correct a label.
+
+        A single shot shows little of a class: it takes over the VLM's label only where its odds
+        against it are at least 2, or corrections would lower the accuracy of good models.
+
+        Parameters
+        ----------
+        logits
+            `(n, C)`, as `logits` returns.
+        vlm
+            `(n,)` the VLM's predictions.
+        """
+        top = logits.argmax(axis=1)
+        ahead = pick(logits, top) - pick(logits, vlm)
+        return np.where((self.counts[top] > 1) | (ahead >= np.log(_LEAST_ODDS)), top, vlm)
 
 
 def fit_auto(evidence: Evidence) -> AutoModel:
-    """Learn base scorers from the shots, and by leave-one-out how far to believe each.
+    """Learn base scorers from the shots, and by cross-validation how far to believe each.
 
     Raises
     ------
@@ -103,38 +167,130 @@ def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
     return evidence.once("logits of auto", lambda: model.logits(evidence), of=model)
 
 
+# The base scorers, each with the strengths of its regularisation to choose from.
+_Fit = Callable[[Array, NDArray[np.int64], int, Sequence[float]], list[LinearScorer]]
+_SCORERS: tuple[tuple[_Fit, Sequence[float]], ...] = (
+    (prototypes, (0.0,)),
+    (ridge, RIDGE_STRENGTHS),
+    (discriminant, DISCRIMINANT_STRENGTHS),
+)
+
+
 def _fitted(evidence: Evidence) -> AutoModel:
     labels = evidence.piece("support_labels")
     if not len(labels):
         raise InputError(NO_SHOTS)
     counts = np.bincount(labels, minlength=evidence.n_classes)
     present = counts > 0
-    column = (np.cumsum(present) - 1)[labels]
-    z = evidence.piece("support_logits").astype(np.float64)[:, present]
-    usable = counts[labels] > 1
-    text = held_out.fit_weights(z[None], column, np.array([_TEXT]), np.array([_TEXT_SPREAD]))[0]
-    spaces = [space for space in held_out.FEATURE_SPACES if evidence.has(f"support_{space}")]
-    scales = {space: held_out.scale_of(held_out.shots_in(space, evidence)) for space in spaces}
-    shots = {space: held_out.shots_in(space, evidence) / scales[space] for space in spaces}
-    centre = np.array([0.5 * text, *(_VISUAL[space] for space in spaces)])
-    spread = np.array([max(text, 0.05), *(_VISUAL_SPREAD for _ in spaces)])
-    weighted = []
-    for make in held_out.BASE_SCORERS:
-        base_scorers = [make(shots[space], labels, evidence.n_classes) for space in spaces]
-        left_out = [scorer.held_out[:, present] for scorer in base_scorers]
-        units = [held_out.evidence_scale(table, column) for table in left_out]
-        tables = np.stack([z, *(t / unit for t, unit in zip(left_out, units, strict=True))])
-        weights = held_out.fit_weights(tables[:, usable], column[usable], centre, spread)
-        parts = zip(spaces, base_scorers, weights[1:] / np.array(units), strict=True)
-        weighted.append(_Weighted(float(weights[0]), tuple((s, e, float(w)) for s, e, w in parts)))
-    return AutoModel(present, scales, tuple(weighted))
+    n_present = int(present.sum())
+    shots = {
+        space: shots_in(space, evidence)
+        for space in FEATURE_SPACES
+        if evidence.has(f"support_{space}")
+    }
+    if len(shots) == 2 and _same(*shots.values()):
+        del shots["image_embeddings"]
+    # By class, and within one by content, so that folds do not depend on the order of the shots.
+    order = np.lexsort((*shots["features"].T[3::-1], labels))
+    columns = (np.cumsum(present) - 1)[labels[order]]
+    z = evidence.piece("support_logits")[order][:, present].astype(np.float64)
+    most = max(1, _TABLE_ENTRIES // n_present)
+    folds = stratified_folds(columns, _FOLDS, most)
+    judged = np.concatenate([np.empty(0, dtype=np.int64), *(judged for _, judged in folds)])
+    # The text has not seen the shots: single ones speak for its scale too.
+    shown = np.union1d(judged, np.flatnonzero(counts[labels[order]] == 1))
+    shown = shown[np.arange(n := min(len(shown), most)) * len(shown) // max(n, 1)]
+    scale = text_scale(z[shown], columns[shown])
+    text = _TEXT * scale / (1.0 + _TEXT_LESS * (len(labels) / n_present - 1.0))
+    tables, centre, spread = [z[judged]], [text], [_TEXT_SPREAD * scale]
+    parts: list[tuple[FeatureSpace, LinearScorer]] = []
+    units: list[float] = []
+    scales = {space: scale_of(rows) for space, rows in shots.items()}
+    for space, rows in shots.items():
+        rows = rows[order]
+        for fit, strengths in _SCORERS:
+            used = rows if fit is discriminant else rows / scales[space]
+            scorer, table, unit = _cross_fitted(fit, strengths, used, columns, folds)
+            parts.append((space, scorer))
+            units.append(unit)
+            tables.append(table / unit)
+            centre.append(_VISUAL[space])
+            spread.append(_VISUAL[space])
+    weights = fit_weights(tables, columns[judged], np.array(centre), np.array(spread))
+    spaces = {}
+    for space, rows in shots.items():
+        of_space = [
+            (scorer, float(weight))
+            for (where, scorer), weight in zip(parts, weights[1:] / units, strict=True)
+            if where == space
+        ]
+        spaces[space] = _space_model(rows.mean(axis=0), scales[space], of_space, present)
+    return AutoModel(counts, float(weights[0]), spaces)
+
+
+def _space_model(
+    centre: Array,
+    scale: Array,
+    weighted: Sequence[tuple[LinearScorer, float]],
+    present: NDArray[np.bool_],
+) -> SpaceModel:
+    """Add up the scorers of one space, `_SCORERS` in their order, each times its weight."""
+    (by_prototype, a), (by_ridge, b), (by_density, c) = weighted
+    shape = (len(centre), len(present))
+    cosines, linear, offsets = np.zeros(shape), np.zeros(shape), np.zeros(len(present))
+    cosines[:, present] = a * by_prototype.coefficients
+    # Ridge is of rows to scale, the discriminant of rows as they are; both are around the mean.
+    linear[:, present] = b * by_ridge.coefficients / scale[:, None] + c * by_density.coefficients
+    offsets[present] = b * by_ridge.offsets + c * by_density.offsets
+    return SpaceModel(centre, scale, cosines, linear, offsets)
+
+
+def _cross_fitted(
+    fit: _Fit,
+    strengths: Sequence[float],
+    rows: Array,
+    labels: NDArray[np.int64],
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[LinearScorer, Array, float]:
+    """Fit a scorer to all shots, with the strength that is best on held-out ones.
+
+    Returns
+    -------
+    scorer, table, unit
+        The scorer; its evidence `(k, C)` for the shots of all folds, each held out; and the spread
+        of that evidence among wrong classes. Where no shot can be held out, the strength is the
+        middle one, and the spread is that of the shots themselves.
+    """
+    n_classes = int(labels.max()) + 1
+    judged = np.concatenate([np.empty(0, dtype=np.int64), *(judged for _, judged in folds)])
+    tables = np.empty((len(strengths), len(judged), n_classes))
+    done = 0
+    for fitted, held_out in folds:
+        scorers = fit(rows[fitted], labels[fitted], n_classes, strengths)
+        for table, scorer in zip(tables, scorers, strict=True):
+            table[done : done + len(held_out)] = scorer.evidence(rows[held_out])
+        done += len(held_out)
+    best = len(strengths) // 2
+    if len(judged) and len(strengths) > 1:
+        best = int(np.argmin([scaled_log_loss(table, labels[judged]) for table in tables]))
+    [scorer] = fit(rows, labels, n_classes, strengths[best : best + 1])
+    if len(judged):
+        return scorer, tables[best], evidence_scale(tables[best], labels[judged])
+    return scorer, tables[best], evidence_scale(scorer.evidence(rows), labels)
+
+
+def _same(features: Array, embeddings: Array) -> bool:
+    """Whether the vision encoder is the VLM's own: then its space counts once."""
+    return features.shape == embeddings.shape and bool(
+        np.abs(features - embeddings).max() < _SAME_SPACE
+    )
 
 
 _register = partial(
     register,
     needs=NEEDS,
     source="this project; docs/research/auto.md",
-    complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    complexity="O(nCd), fit O(md^2 + mCd), m shots",
     log_odds=True,
     fit=fit_auto,
 )
@@ -144,18 +300,21 @@ _register = partial(
 def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """Log-odds of the VLM's prediction, given text and shots; no knob to turn. 0 is even odds.
 
-    Each scorer is a log-linear mix of the logits and of its own evidence in the vision encoder's
-    space, and in the VLM's own where those vectors are passed. The weights maximise the likelihood
-    of the shots, each held out. A class without shots is judged by its text against an average
-    image.
+    A log-linear mix of the logits and of what prototypes, ridge regression and a linear
+    discriminant say in the vision encoder's space, and in the VLM's own where those vectors are
+    passed. The weights maximise the likelihood of the shots, each held out in cross-validation. A
+    class without shots is judged by its text against an average image.
     """
     prediction = vlm_prediction(evidence)
-    return ScoreResult(prediction, held_out.log_odds(auto_logits(evidence, model), prediction))
+    return ScoreResult(prediction, log_odds(auto_logits(evidence, model), prediction))
 
 
 @_register("auto_star", formula=_FORMULA.replace("yhat", "the best class"), corrects=True)
 def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:
-    """As `auto`, but the prediction is the class that text and shots together favour."""
+    """As `auto`, but the prediction is the class that text and shots together favour.
+
+    A class with a single shot takes over the VLM's label only at odds of at least 2 against it.
+    """
     logits = auto_logits(evidence, model)
-    prediction = logits.argmax(axis=1)
-    return ScoreResult(prediction, held_out.log_odds(logits, prediction))
+    prediction = model.best(logits, vlm_prediction(evidence))
+    return ScoreResult(prediction, log_odds(logits, prediction))

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.arrays import class_sums, log_softmax, row_blocks, unit_rows
+from trustvlm.scores.arrays import class_sums, log_odds, log_softmax, row_blocks, unit_rows
 from trustvlm.scores.auto import NEEDS, AutoModel, auto_logits, fit_auto
+from trustvlm.scores.base_scorers import FeatureSpace, images_in, scale_of, shots_in
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
-from trustvlm.scores.held_out import FeatureSpace, images_in, log_odds, scale_of, shots_in
 from trustvlm.scores.zero_shot import vlm_prediction
 
 # What the images of one batch say about each other, without any label.
@@ -243,8 +243,8 @@ def _fitted(evidence: Evidence) -> _Adapted:
     column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
     n_present = int(model.present.sum())
     shots: dict[FeatureSpace, ShotSpread] = {}
-    for space, scale in model.scales.items():
-        rows = shots_in(space, evidence) / scale
+    for space, part in model.spaces.items():
+        rows = shots_in(space, evidence) / part.scale
         means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -267,7 +267,7 @@ def adapted_logits(evidence: Evidence, learned: _Adapted) -> Array:
 def _combined(evidence: Evidence, learned: _Adapted) -> Array:
     model = learned.model
     shift = {
-        space: shift_of(images_in(space, evidence) / model.scales[space], shots)
+        space: shift_of(images_in(space, evidence) / model.spaces[space].scale, shots)
         for space, shots in learned.shots.items()
     }
     moved = model.logits(evidence, shift)
