@@ -27,7 +27,7 @@ from trustvlm.benchmark.dataset import (
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.plugins import load_installed, load_plugin, loaded_plugins
 from trustvlm.scores import ScoreResult, get, names, prepare
-from trustvlm.scores.compute import score_together
+from trustvlm.scores.compute import OF_SHOTS, score_together
 from trustvlm.serialization import nan_to_null
 
 # Cells side by side: one process a core, one thread each.
@@ -133,8 +133,6 @@ def _scores_from(plugins: tuple[Path, ...]) -> None:
 
 # Measure scores with one draw of the shots: the same shots and images for all of them.
 
-_OF_SHOTS = ("bank", "support_features", "support_labels", "support_logits")
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -204,7 +202,7 @@ def measure_draw(
     fixed_already = {
         name
         for name in scores
-        if not any(need in _OF_SHOTS for need in get(name).needs)
+        if not any(need in OF_SHOTS for need in get(name).needs)
         and all((test.name, name) in fixed for test in tests)
     }
     prepared = {

@@ -17,6 +17,7 @@ from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]
 NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
+OPTIONAL = ("image_embeddings", "support_image_embeddings")
 _FORMULA = (
     "log-odds of yhat in softmax(mean over base scorers of a z + b E + b' E'), "
     "E prototypes, neighbours, ridge; a, b, b' by leave-one-out on the shots"
@@ -133,6 +134,7 @@ def _fitted(evidence: Evidence) -> AutoModel:
 _register = partial(
     register,
     needs=NEEDS,
+    optional=OPTIONAL,
     source="this project; docs/research/auto.md",
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
     log_odds=True,

@@ -31,7 +31,7 @@ from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")
-NO_SHOTS = "Expected at least one shot, but `support_features` has no rows."
+NO_SHOTS = "Expected at least one shot, but `support_labels` is empty."
 
 
 @dataclass(frozen=True)
