@@ -137,7 +137,8 @@ class Evidence:
         if missing:
             raise EvidenceMissingError(
                 f"The score `{by}` needs {', '.join(f'`{name}`' for name in missing)}: "
-                f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute."
+                f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute, or add "
+                f"{'it' if len(missing) == 1 else 'them'} to the file of arrays."
             )
 
     def piece(self, name: str) -> Array:
