@@ -74,6 +74,8 @@ class Score:
     log_odds
         True if the confidence estimates the log-odds that the prediction is right, so that its
         sigmoid is a probability.
+    revision
+        Raised when the score's values change, so that calibrations of the former are refused.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Score:
     corrects: bool = False
     whole_batch: bool = False
     log_odds: bool = False
+    revision: int = 1
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,14 +158,15 @@ def register(
     corrects: bool = False,
     whole_batch: bool = False,
     log_odds: bool = False,
+    revision: int = 1,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `optional`,
-    `corrects`, `whole_batch` and `log_odds` are facts about it; see `Score`. What it sees is added
-    to the function's documentation.
+    `corrects`, `whole_batch`, `log_odds` and `revision` are facts about it; see `Score`. What it
+    sees is added to the function's documentation.
 
     Raises
     ------
@@ -195,6 +199,7 @@ def register(
             corrects=corrects,
             whole_batch=whole_batch,
             log_odds=log_odds,
+            revision=revision,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )

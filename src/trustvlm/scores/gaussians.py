@@ -218,6 +218,7 @@ _register_icpe = partial(
 @_register_icpe(
     "icpe",
     needs=("logits", "image_embeddings", "support_image_embeddings", "support_labels"),
+    revision=2,
     fit=_fit_icpe,
 )
 def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:

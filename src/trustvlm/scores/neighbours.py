@@ -214,6 +214,7 @@ _register_trine = partial(
         "support_image_embeddings",
         "support_labels",
     ),
+    revision=2,
     fit=_sorted_shots_of_vlm,
 )
 def trine(evidence: Evidence, shots: _Shots, *, k: int = 20, decay: float = 0.1) -> ScoreResult:
