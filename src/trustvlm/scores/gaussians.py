@@ -134,8 +134,8 @@ def gda(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResu
 def gda_log_odds(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResult:
     """Gaussian discriminant analysis by the log-odds of its label, which do not round to ties.
 
-    Labels are those of `gda`. These log-odds are not calibrated: they are many times larger than
-    the share of right labels warrants.
+    Labels are those of `gda`. These log-odds are not calibrated: they are several times larger
+    than the share of right labels warrants.
     """
     combined = _with_discriminant(evidence, fitted, alpha)
     prediction = combined.argmax(axis=1)

@@ -24,6 +24,9 @@ Array = NDArray[np.float64]
 # Logits `(rows, C)` of some of the images.
 _Logits = Callable[[slice], Array]
 
+# So many neighbours of each image are looked for at once, for all scores that ask for less.
+_NEIGHBOURS = 15
+
 _register = partial(register, corrects=True, whole_batch=True)
 
 
@@ -71,7 +74,7 @@ def conf_ot(evidence: Evidence, *, epsilon: float = 1.0, rounds: int = 3) -> Sco
     complexity="O(n^2 e + nCkt), k neighbours, t rounds",
 )
 def lata(
-    evidence: Evidence, *, neighbours: int = 15, smoothing: float = 0.35, rounds: int = 8
+    evidence: Evidence, *, neighbours: int = _NEIGHBOURS, smoothing: float = 0.35, rounds: int = 8
 ) -> ScoreResult:
     """LATA: maximum of the zero-shot probabilities after smoothing over the graph of images.
 
@@ -83,7 +86,7 @@ def lata(
     _check_graph(neighbours, rounds)
     if evidence.n < 2:
         return _most_probable(lambda rows: evidence.logits[rows].astype(np.float64), evidence)
-    nearest = _nearest_others(images_in("image_embeddings", evidence), neighbours)
+    nearest = _graph_of(evidence, neighbours)
     squares = np.maximum(2.0 - 2.0 * nearest.data, 0.0)
     scale = float(np.median(np.sqrt(squares))) or 1.0
     weights = csr_array(
@@ -133,7 +136,7 @@ def stata(
         unit_rows(evidence.piece("text_embeddings")),
     )
     n, n_classes = evidence.logits.shape
-    graph = _nearest_others(images, neighbours) if n > 1 else csr_array((n, n))
+    graph = _graph_of(evidence, neighbours)
     graph = ((graph + graph.T) / (2.0 * neighbours)).tocsr()
     posterior: Array = softmax(evidence.logits)
     # Variances of each dimension around the texts, of all classes together.
@@ -176,16 +179,28 @@ def _log_densities(images: Array, means: Array, spreads: Array) -> Array:
     return table
 
 
-def _nearest_others(rows: Array, k: int) -> csr_array:
-    """Cosines of each of n unit rows to its k nearest others, as a sparse `(n, n)` array."""
+def _graph_of(evidence: Evidence, k: int) -> csr_array:
+    """Cosines of each image to its k nearest others in the VLM's space, as a sparse `(n, n)`."""
+    n, k = evidence.n, min(k, evidence.n - 1)
+    if n < 2:
+        return csr_array((n, n))
+    most = min(max(k, _NEIGHBOURS), n - 1)
+    cosines, columns = evidence.once(
+        f"{most} nearest others",
+        lambda: _nearest_others(images_in("image_embeddings", evidence), most),
+    )
+    ends = np.arange(0, n * k + 1, k)
+    return csr_array((cosines[:, :k].ravel(), columns[:, :k].ravel(), ends), shape=(n, n))
+
+
+def _nearest_others(rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
     n = len(rows)
-    k = min(k, n - 1)
     columns, cosines = np.empty((n, k), dtype=np.int64), np.empty((n, k))
     for block in row_blocks(n, 4 * n):
         table = rows[block] @ rows.T
         table[np.arange(len(table)), np.arange(block.start, block.stop)] = -np.inf
         cosines[block], columns[block] = nearest_columns(table, k)
-    return csr_array((cosines.ravel(), columns.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    return cosines, columns
 
 
 def _check_graph(neighbours: int, rounds: int) -> None:
