@@ -164,6 +164,15 @@ def test_scores_in_the_vlms_space_say_what_they_lack(name, missing):
         scores.compute(name, **{**case(0), missing: None})
 
 
+@pytest.mark.parametrize("piece", ["image_embeddings", "text_embeddings"])
+def test_vectors_without_a_direction_are_refused(piece):
+    e = case(0)
+    e[piece][1] = 0.0
+    for name in ("trine", "icpe", "lata", "stata"):
+        with pytest.raises(InputError, match=f"`{piece}` to have a direction, but 1 of"):
+            scores.compute(name, **e)
+
+
 @given(seeds)
 def test_log_odds_order_images_whose_softmax_does_not_tie(seed):
     e = case(seed)
