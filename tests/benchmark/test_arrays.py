@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import warnings
 
 import numpy as np
@@ -233,7 +234,9 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
     assert {tuple(row) for row in rows_read} == {ROW_KEYS}
     with np.load(verdicts) as stored:
         assert stored["pets__test1/trustvlm_star/confidence"].shape == (40,)
-    assert "trustvlm_star" in done.out
+    assert re.search(r"^ *trustvlm_star +L +[\d.]+", done.out, re.MULTILINE)
+    assert re.search(r"^ *msp +[\d.]+", done.out, re.MULTILINE)
+    assert "L: may change the label" in done.out
     started = ["bench", "arrays", "--support", files[0], files[1][0], "--scores", "trustvlm"]
     assert run(*started, "--preset", "loo", "--json", rows).code == 0
     assert json.loads(rows.read_text())["rows"][0]["selection"]["by"] == "loo"
