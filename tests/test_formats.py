@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from frozen_outputs import loaded_fixtures
+from trustvlm.scores import get
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0_1"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text("utf-8"))
@@ -54,7 +55,11 @@ def assert_says(result, expected, where):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_what_version_0_1_wrote_still_says_the_same(loaded, name):
-    assert_says(loaded[name], EXPECTED[name], name)
+    expected = EXPECTED[name]
+    if name == "evaluate":
+        # Scores whose values have changed on purpose since have a later revision.
+        expected = {score: row for score, row in expected.items() if get(score).revision == 1}
+    assert_says(loaded[name], expected, name)
 
 
 def test_stored_embeddings_are_used_and_not_computed_again(loaded):

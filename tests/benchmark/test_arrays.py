@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import warnings
 
 import numpy as np
@@ -144,8 +145,20 @@ def test_scores_without_their_evidence_are_left_out_or_refused(tmp_path):
     test = load_arrays(
         write_arrays(tmp_path / "b.npz", 1, image_embeddings=None, text_embeddings=None)
     )
-    study = run_study(support, [test], shots=(4,))
+    with pytest.warns(TrustVLMWarning) as warned:
+        study = run_study(support, [test], shots=(4,))
     assert {row["score"] for row in study.rows} >= {"msp", "trustvlm", "mcm"}
+    assert not {row["score"] for row in study.rows} & {"trine", "icpe", "lata"}
+    assert {str(warning.message) for warning in warned} == {
+        "a has no `image_embeddings` or `support_image_embeddings`: icpe is left out",
+        "a has no `image_embeddings`, `text_embeddings` or `support_image_embeddings`: trine is "
+        "left out",
+        "a has no `text_embeddings`: trine_vision is left out",
+        "a has no `image_embeddings`: lata is left out",
+        "a has no `image_embeddings` or `text_embeddings`: stata is left out",
+    }
+    with pytest.raises(EvidenceMissingError, match="`trine_vision` needs `text_embeddings`: pass"):
+        run_study(support, [test], scores=["trine_vision"])
     with pytest.raises(InputError, match="did you mean trustvlm"):
         run_study(support, [test], scores=["trustvml"])
     with pytest.raises(InputError, match="at least one draw"):
@@ -158,7 +171,10 @@ def test_scores_without_their_evidence_are_left_out_or_refused(tmp_path):
     try:
         with pytest.raises(EvidenceMissingError, match="image_embeddings"):
             run_study(support, [test], scores=["needs_embeddings"])
-        assert "needs_embeddings" not in {r["score"] for r in run_study(support, [test]).rows}
+        with pytest.warns(TrustVLMWarning) as warned:
+            study = run_study(support, [test])
+        assert any("lata and needs_embeddings are left" in str(w.message) for w in warned)
+        assert "needs_embeddings" not in {row["score"] for row in study.rows}
     finally:
         scores.unregister("needs_embeddings")
 
@@ -218,7 +234,9 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
     assert {tuple(row) for row in rows_read} == {ROW_KEYS}
     with np.load(verdicts) as stored:
         assert stored["pets__test1/trustvlm_star/confidence"].shape == (40,)
-    assert "trustvlm_star" in done.out
+    assert re.search(r"^ *trustvlm_star +L +[\d.]+", done.out, re.MULTILINE)
+    assert re.search(r"^ *msp +[\d.]+", done.out, re.MULTILINE)
+    assert "L: may change the label" in done.out
     started = ["bench", "arrays", "--support", files[0], files[1][0], "--scores", "trustvlm"]
     assert run(*started, "--preset", "loo", "--json", rows).code == 0
     assert json.loads(rows.read_text())["rows"][0]["selection"]["by"] == "loo"

@@ -31,6 +31,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, paired_bootstrap
 from trustvlm.tables import markup
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
+from trustvlm.tables.scores import SIGNS, signs_of
 from trustvlm.tables.table import Cell, Head, Line, Marking, Table, slug
 
 HOSTILE = r"""<b>&amp; a|b *c* _d_ `e` \f{g} $h$ #i %j ^k ~l "m" [n] é花"""
@@ -487,3 +488,16 @@ def test_paired_tests_agree_with_a_permutation_test():
 def test_slugs_are_safe_names():
     assert slug("../../etc/passwd") == "etc-passwd"
     assert slug(HOSTILE).isascii()
+
+
+def test_scores_that_change_labels_or_see_the_whole_batch_are_marked():
+    lines = tuple(Line(s, (Cell("1"),), signs=signs_of(s)) for s in ("msp", "auto", "conf_ot"))
+    lines += tuple(Line(s, (Cell("1"),), signs=signs_of(s)) for s in ("gda", "auto_unlabelled"))
+    table = Table("t", "T", "C.", (Head("Score"), Head("x")), lines)
+    markdown = [row.split(" | ")[0] for row in markup.render_markdown(table).splitlines()[6:]]
+    names = ["| msp", "| auto", r"| conf\_ot †‡", "| gda †", r"| auto\_unlabelled ‡"]
+    assert markdown == names
+    assert r"conf\_ot\textsuperscript{\textdagger{}\textdaggerdbl{}}" in markup.render_latex(table)
+    for sign, meaning in SIGNS.items():
+        assert markup.render_html(table).count(f'<sup title="{meaning}">{sign}</sup>') == 2
+    assert signs_of("of nobody") == ""

@@ -245,7 +245,7 @@ def read(table):
 
 def sortable(text):
     """Return what a cell says: a number, a name, or None."""
-    text = re.sub(r"†| ×\d+| this model| \(best\)", "", text).strip()
+    text = re.sub(r"[†‡]| ×\d+| this model| \(best\)", "", text).strip()
     if text in ("", "–undefined", "undefined"):
         return None
     if text == "none":

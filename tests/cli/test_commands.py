@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -239,6 +240,9 @@ def test_models_scores_and_cache_say_what_there_is(trustvlm, fitted):
     assert {p["name"] for p in json.loads(trustvlm("models", "--json").out)} >= {"offline", "same"}
     assert {s["name"] for s in json.loads(trustvlm("scores", "--json").out)} == set(names())
     assert "arXiv 2505.23745" in trustvlm("scores").out
+    assert "Sees text (logits), shots, vision encoder; keeps the VLM's label." in (
+        trustvlm("scores").out
+    )
     assert re.search(
         r"embeddings, .*on disk\n  [0-9a-f]{12}  offline: ", trustvlm("cache", "show").out
     )
@@ -405,3 +409,13 @@ def test_calibrate_replaces_no_foreign_folder_either(trustvlm, fitted, tmp_path)
     done = trustvlm("calibrate", fitted, tmp_path / "none", *out)
     assert done.code == 1
     assert "photos exists and is not a .trust directory: 'only.jpg'" in done.err
+
+
+def test_the_docs_table_of_what_scores_see_is_that_of_the_registry(trustvlm):
+    page = (Path(__file__).parents[2] / "docs" / "compare-scores.md").read_text("utf-8")
+    printed = trustvlm("scores", "--markdown").out
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(names())
+    assert "\n".join(["", *table, ""]) in page, (
+        "put the output of `trustvlm scores --markdown` there"
+    )

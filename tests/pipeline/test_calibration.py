@@ -164,6 +164,24 @@ def test_another_score_needs_another_calibration(fitted, labelled, photos, shots
     assert fitted.fit(shots).calibration_ is None
 
 
+def test_a_calibration_of_what_a_score_was_before_is_refused(shots, labelled, photos, tmp_path):
+    model = new_model(score="trine").fit(shots).calibrate(labelled)
+    model.vlm = model.vision = "offline"
+    model.save(tmp_path / "m.trust")
+    TrustVLM.load(tmp_path / "m.trust", **ENCODERS).predict(photos)
+    manifest, arrays = read_artefact(tmp_path / "m.trust")
+    stored = manifest["calibration"]["score"]
+    assert stored.pop("revision") == 2  # as older versions wrote it
+    write_artefact(tmp_path / "m.trust", manifest, arrays)
+    old = TrustVLM.load(tmp_path / "m.trust", **ENCODERS)
+    for act in (old.predict, old.evaluate):
+        with pytest.raises(InputError, match="in which `trine` had other values: calibrate again"):
+            act(photos)
+    with pytest.warns(TrustVLMWarning, match="45 of the 45 images were calibrated on before"):
+        old.calibrate(labelled)
+    old.predict(photos)
+
+
 def test_evaluations_tell_of_the_calibration(fitted, labelled, photos):
     result = fitted.calibrate(labelled, risk=0.2).evaluate(photos)
     assert result.model["calibration"]["data"]["n"] == 45

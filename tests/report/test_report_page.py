@@ -94,7 +94,7 @@ def test_every_metric_of_every_score_is_shown(page, evaluation):
     names = page.column(METRICS, "Score")
     assert len(names) == len(evaluation.metrics)
     for row in page.tables[METRICS][1:]:
-        name = row[0].split()[0].rstrip("†")
+        name = row[0].split()[0].rstrip("†‡")
         values = evaluation.metrics[name]
         assert ("this model" in row[0]) == (name == evaluation.score)
         shown = [float(cell.removesuffix(" (best)")) for cell in row[1:]]

@@ -276,8 +276,81 @@ def test_the_registry_knows_what_each_score_needs():
         scores.get("trustvml")
     with pytest.raises(InputError, match="already registered"):
         scores.register("msp", formula="", source="")(lambda evidence: None)
-    with pytest.raises(InputError, match="names no evidence"):
-        scores.register("new", needs=("tea_leaves",), formula="", source="")
+    for pieces in ("needs", "optional"):
+        with pytest.raises(InputError, match=f"`{pieces}` of score `new` names no evidence"):
+            scores.register("new", **{pieces: ("tea_leaves",)}, formula="", source="")
+
+
+@pytest.mark.parametrize(
+    ("name", "sees", "corrects"),
+    [
+        ("msp", {"text": "logits"}, False),
+        ("gda", {"text": "logits", "shots": "yes", "vision encoder": "yes"}, True),
+        (
+            "trine",
+            {"text": "logits, embeddings", "shots": "yes", "VLM's image space": "yes"},
+            False,
+        ),
+        ("conf_ot", {"text": "logits", "whole batch": "yes"}, True),
+        (
+            "auto_adapted",
+            {
+                "text": "logits",
+                "shots": "yes",
+                "VLM's image space": "if passed",
+                "vision encoder": "yes",
+                "whole batch": "yes",
+            },
+            False,
+        ),
+    ],
+)
+def test_what_a_score_sees_follows_from_what_it_is_registered_with(name, sees, corrects):
+    score = scores.get(name)
+    assert {source: seen for source, seen in score.sees.items() if seen != "no"} == sees
+    assert score.sight.endswith("may change the label." if corrects else "keeps the VLM's label.")
+    assert score.function.__doc__.endswith(f"\n\n{score.sight}")
+
+
+@pytest.mark.parametrize("name", list(scores.names()))
+def test_what_a_score_is_not_said_to_see_it_does_not_see(name):
+    """Other arrays in place of those change nothing; images alone unless the batch is seen."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 4
+
+    def arrays_of(seed):
+        rng = np.random.default_rng(seed)
+        return {
+            "features": rng.normal(size=(9, 6)),
+            "support_features": rng.normal(size=(12, 6)),
+            "image_embeddings": rng.normal(size=(9, 5)),
+            "support_image_embeddings": rng.normal(size=(12, 5)),
+            "text_embeddings": rng.normal(size=(4, 5)),
+        }
+
+    fixed = {
+        "logits": rng.normal(size=(9, 4)) * 4,
+        "support_logits": rng.normal(size=(12, 4)),
+        "support_labels": labels,
+    }
+    score, one, other = scores.get(name), arrays_of(1), arrays_of(2)
+    seen = {*score.needs, *score.optional}
+    if "bank" in seen:
+        seen.add("support_features")
+    if name in ("maxcosine", "mcm"):  # cosines with the text, which logits give as well
+        seen |= {"image_embeddings", "text_embeddings"}
+    mixed = {piece: one[piece] if piece in seen else other[piece] for piece in one}
+    whole = scores.compute(name, **fixed, **one)
+    np.testing.assert_array_equal(
+        scores.compute(name, **fixed, **mixed).confidence, whole.confidence
+    )
+    part = {
+        key: rows if key.startswith(("support", "text")) else rows[:4]
+        for key, rows in {**fixed, **one}.items()
+    }
+    alone = scores.compute(name, **part).confidence
+    independent = np.allclose(alone, whole.confidence[:4], rtol=1e-9, atol=1e-12)
+    assert independent != score.whole_batch
 
 
 def test_scores_and_metrics_do_not_need_torch(tmp_path):

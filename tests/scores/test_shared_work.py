@@ -112,7 +112,7 @@ def test_leading_axes_are_the_first_principal_components(m, d, count):
 def test_nearest_shots_are_those_of_a_stable_sort(seed, m, k):
     # Few distinct values: ties everywhere.
     table = np.random.default_rng(seed).integers(0, 3, size=(5, m)) / 2
-    result, columns = neighbours._nearest(table, k)
+    result, columns = neighbours.nearest_columns(table, k)
     expected = np.argsort(-table, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns, expected)
     np.testing.assert_array_equal(result, np.take_along_axis(table, expected, axis=1))

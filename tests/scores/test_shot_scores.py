@@ -6,20 +6,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestNeighbors
 
 from trustvlm import scores
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores import arrays
 from trustvlm.scores.gaussians import Rows
 from trustvlm.scores.gaussians import ledoit_wolf as shrunk_covariance
 
 seeds = st.integers(0, 5_000)
-SHOT_SCORES = ("knn", "trust_score", "tip_adapter", "trine", "mahalanobis", "gda", "icpe")
+SHOT_SCORES = (
+    "knn", "trust_score", "tip_adapter", "tip_adapter_log_odds", "trine", "trine_vision",
+    "mahalanobis", "gda", "gda_log_odds", "icpe", "icpe_vision",
+)  # fmt: skip
+SPACES = {"": ("image_embeddings", "support_image_embeddings"),
+          "_vision": ("features", "support_features")}  # fmt: skip
 ALL = tuple(scores.names())
 
 
@@ -83,16 +89,110 @@ def test_tip_adapter_adds_the_shots_votes(seed):
     np.testing.assert_allclose(result.confidence, softmax(combined, axis=1).max(axis=1), atol=1e-12)
 
 
+def slow_trine(e, x, shots, k, decay=0.1):
+    """One image at a time, as the released code writes it."""
+    texts, y, confidence = unit(e["text_embeddings"]), e["support_labels"], []
+    for z, image in zip(e["logits"], x, strict=True):
+        yhat = int(np.argmax(z))
+        order = sorted(range(len(y)), key=lambda j: (-float(image @ shots[j]), y[j], j))
+        support = dict.fromkeys(range(len(z)), 0.0)
+        total = 0.0
+        for rank, j in enumerate(order[:k]):
+            weight = math.exp(-decay * rank) * (1 + image @ shots[j]) / 2
+            weight *= (1 + texts[yhat] @ texts[y[j]]) / 2
+            support[y[j]] += weight
+            total += weight
+        own = support.pop(yhat)
+        confidence.append((own - max(support.values(), default=0.0)) / total)
+    return confidence
+
+
+@given(
+    seeds, st.sampled_from(sorted(SPACES)), st.sampled_from([(), (1,), (0, 3)]), st.integers(1, 14)
+)
+def test_trine_written_out(seed, variant, absent, k):
+    e = case(seed, absent=absent)
+    x, shots = (unit(e[piece]) for piece in SPACES[variant])
+    result = scores.compute(f"trine{variant}", k=k, **e)
+    np.testing.assert_array_equal(result.prediction, e["logits"].argmax(axis=1))
+    np.testing.assert_allclose(result.confidence, slow_trine(e, x, shots, k), atol=1e-12)
+
+
+def test_trine_by_hand():
+    e = {
+        "logits": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+        "image_embeddings": [[1.0, 0.0], [1.0, 0.0]],
+        "text_embeddings": [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]],
+        # The first two are equally near: the one of the lower class comes first.
+        "support_image_embeddings": [[0.0, 1.0], [0.0, -1.0], [1.0, 0.0]],
+        "support_labels": [1, 0, 0],
+    }
+    result = scores.compute("trine", **e)
+    first = 1.0 + np.exp(-0.1) / 2  # class 0: the same text, cosines 1 and 0
+    second = np.exp(-0.2) / 2 / 2  # class 1: texts at a right angle
+    # Of the second image's class there is no shot; the texts of classes 1 and 2 are the same.
+    without = -(first / 2) / (first / 2 + np.exp(-0.2) / 2)
+    np.testing.assert_allclose(
+        result.confidence, [(first - second) / (first + second), without], atol=1e-12
+    )
+
+
+def test_trine_of_shots_that_say_nothing_is_zero():
+    e = {
+        "logits": [[1.0, 0.0]],
+        "image_embeddings": [[1.0, 0.0]],
+        "text_embeddings": [[1.0, 0.0], [0.0, 1.0]],
+        "support_image_embeddings": [[-1.0, 0.0], [-2.0, 0.0]],
+        "support_labels": [0, 1],
+    }
+    assert scores.compute("trine", **e).confidence.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("trine", "text_embeddings"),
+        ("trine", "image_embeddings"),
+        ("trine", "support_image_embeddings"),
+        ("trine_vision", "text_embeddings"),
+        ("icpe", "image_embeddings"),
+        ("icpe", "support_image_embeddings"),
+    ],
+)
+def test_scores_in_the_vlms_space_say_what_they_lack(name, missing):
+    with pytest.raises(EvidenceMissingError, match=f"`{name}` needs `{missing}`"):
+        scores.compute(name, **{**case(0), missing: None})
+
+
+@pytest.mark.parametrize("piece", ["image_embeddings", "text_embeddings"])
+def test_vectors_without_a_direction_are_refused(piece):
+    e = case(0)
+    e[piece][1] = 0.0
+    for name in ("trine", "icpe", "lata", "stata"):
+        with pytest.raises(InputError, match=f"`{piece}` to have a direction, but 1 of"):
+            scores.compute(name, **e)
+
+
 @given(seeds)
-def test_trine_written_out(seed):
-    e, x, shots, y = parts(seed)
-    result = scores.compute("trine", k=4, **e)
-    p = softmax(e["logits"], axis=1)
-    for i in range(len(x)):
-        near = np.argsort(-(shots @ x[i]))[:4]
-        votes = [p[i, y[j]] / math.log2(r + 2) for r, j in enumerate(near)]
-        own = sum(v for v, j in zip(votes, near, strict=True) if y[j] == result.prediction[i])
-        assert result.confidence[i] == pytest.approx(own / sum(votes), abs=1e-9)
+def test_log_odds_order_images_whose_softmax_does_not_tie(seed):
+    e = case(seed)
+    for name in ("gda", "tip_adapter"):
+        bounded, free = scores.compute(name, **e), scores.compute(f"{name}_log_odds", **e)
+        np.testing.assert_array_equal(bounded.prediction, free.prediction)
+        np.testing.assert_allclose(bounded.confidence, expit(free.confidence), atol=1e-12)
+        assert not scores.get(f"{name}_log_odds").log_odds  # they are far from calibrated
+
+
+def test_log_odds_tell_certain_images_apart():
+    e = {
+        "features": [[1.0, 0.0], [1.0, 0.1], [1.0, 0.2]],
+        "support_features": [[1.0, 0.0], [0.0, 1.0]],
+        "support_labels": [0, 1],
+        "logits": [[90.0, 0.0], [80.0, 0.0], [70.0, 0.0]],
+    }
+    for name in ("gda", "tip_adapter"):
+        assert scores.compute(name, **e).confidence.tolist() == [1.0, 1.0, 1.0]
+        assert (np.diff(scores.compute(f"{name}_log_odds", **e).confidence) < -9).all()
 
 
 @given(seeds, st.integers(2, 12), st.integers(1, 9))
@@ -129,27 +229,44 @@ def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge():
     assert np.mean(result.prediction == lda.predict(x)) > 0.95
 
 
-@given(seeds)
-def test_icpe_equals_scipys_gaussians_in_the_principal_subspace(seed):
-    e, x, shots, y = parts(seed, d=3, per_class=5)
-    result = scores.compute("icpe", components=2, shrinkage=0.2, **e)
-    centre = shots.mean(axis=0)
-    axes = np.linalg.eigh(np.cov((shots - centre).T))[1][:, ::-1][:, :2]
-    low, low_x = (shots - centre) @ axes, (x - centre) @ axes
-    means = np.stack([low[y == c].mean(axis=0) for c in range(4)])
-    pooled = ((low - means[y]) ** 2).mean()
-    density = np.stack(
+@given(seeds, st.sampled_from(sorted(SPACES)))
+def test_icpe_equals_scipys_gaussians_in_the_principal_subspace(seed, variant):
+    e = case(seed, d=5, per_class=4)
+    keep = np.flatnonzero((e["support_labels"] != 2) | (np.cumsum(e["support_labels"] == 2) == 1))
+    for piece in ("features", "labels", "logits", "image_embeddings"):  # one shot of class 2
+        e[f"support_{piece}"] = e[f"support_{piece}"][keep]
+    x, shots = (unit(e[piece]) for piece in SPACES[variant])
+    y = e["support_labels"]
+    result = scores.compute(f"icpe{variant}", components=2, ridge=0.01, **e)
+    pca = PCA(2).fit(shots)
+    low, low_x = pca.transform(shots), pca.transform(x)
+    s_d = np.zeros((len(x), 4))
+    s_d[:, [0, 1, 3]] = softmax(
         [
             multivariate_normal(
-                means[c], 0.8 * np.cov(low[y == c].T) + 0.2 * pooled * np.eye(2)
+                low[y == c].mean(axis=0), np.cov(low[y == c].T) + 0.01 * np.eye(2)
             ).logpdf(low_x)
-            for c in range(4)
+            for c in (0, 1, 3)
         ],
-        axis=1,
-    )
-    p = softmax(e["logits"], axis=1)
-    s_d = np.take_along_axis(softmax(density, axis=1), result.prediction[:, None], axis=1)[:, 0]
-    np.testing.assert_allclose(result.confidence, (p.max(axis=1) + s_d) / 2, atol=1e-8)
+        axis=0,
+    ).T
+    expected = [
+        (softmax(z)[c] + s_d[i, c]) / 2
+        for i, (z, c) in enumerate(zip(e["logits"], result.prediction, strict=True))
+    ]
+    np.testing.assert_allclose(result.confidence, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["icpe", "icpe_vision"])
+def test_icpe_with_one_shot_a_class_ranks_as_msp(name):
+    e = case(0, n=30, per_class=1)
+    half = scores.compute("msp", logits=e["logits"]).confidence / 2
+    np.testing.assert_allclose(scores.compute(name, **e).confidence, half, rtol=1e-12)
+
+
+def test_old_settings_of_icpe_are_refused():
+    with pytest.raises(InputError, match="no parameter `shrinkage`; it has `components`, `ridge`"):
+        scores.compute("icpe", shrinkage=0.1, **case(0))
 
 
 @given(seeds)
@@ -217,11 +334,7 @@ def test_blocks_do_not_matter(name, monkeypatch):
 @pytest.mark.parametrize("name", SHOT_SCORES)
 def test_no_shots_at_all_is_explained(name):
     e = {**case(0), "support_features": np.empty((0, 6)), "support_labels": np.empty(0, int)}
-    e = {
-        key: value
-        for key, value in e.items()
-        if key not in ("support_logits", "support_image_embeddings")
-    }
+    e |= {"support_image_embeddings": np.empty((0, 5)), "support_logits": None}
     with pytest.raises(InputError, match="at least one shot"):
         scores.compute(name, **e)
 
@@ -269,7 +382,7 @@ def test_scores_of_certainty_keep_their_order_near_certainty():
         ("knn", {"temperature": 0}),
         ("trine", {"k": 0}),
         ("icpe", {"components": 0}),
-        ("icpe", {"shrinkage": 0}),
+        ("icpe", {"ridge": 0}),
         ("gen", {"gamma": 1}),
         ("gen", {"top": 0}),
         ("mcm", {"temperature": -1}),

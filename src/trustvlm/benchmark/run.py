@@ -24,11 +24,12 @@ from trustvlm.benchmark.dataset import (
     same_classes,
     warn_of_shared_images,
 )
-from trustvlm.exceptions import InputError, UndefinedMetricWarning
+from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
 from trustvlm.plugins import load_installed, load_plugin, loaded_plugins
-from trustvlm.scores import ScoreResult, get, names, prepare
-from trustvlm.scores.compute import score_together
+from trustvlm.scores import Evidence, ScoreResult, get, names, prepare
+from trustvlm.scores.compute import OF_SHOTS, score_together
 from trustvlm.serialization import nan_to_null
+from trustvlm.text import join_names
 
 # Cells side by side: one process a core, one thread each.
 
@@ -133,8 +134,6 @@ def _scores_from(plugins: tuple[Path, ...]) -> None:
 
 # Measure scores with one draw of the shots: the same shots and images for all of them.
 
-_OF_SHOTS = ("bank", "support_features", "support_labels", "support_logits")
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -177,12 +176,32 @@ def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> lis
     InputError, EvidenceMissingError
         If a wanted score does not exist, or lacks evidence.
     """
-    evidence = support.rows(np.arange(1)).about(support.shots(np.arange(len(support))))
+    evidence = _evidence(support)
     if wanted is None:
         return [name for name, needs in names().items() if all(map(evidence.has, needs))]
     for name in wanted:
         evidence.demand(get(name).needs, by=name)
     return list(dict.fromkeys(wanted))
+
+
+def _evidence(support: ArraySet) -> Evidence:
+    return support.rows(np.arange(1)).about(support.shots(np.arange(len(support))))
+
+
+def warn_of_scores_left_out(support: ArraySet) -> None:
+    """Warn, for each kind of evidence that these arrays lack, of the scores that need it."""
+    evidence = _evidence(support)
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for name, needs in names().items():
+        if missing := tuple(need for need in needs if not evidence.has(need)):
+            lacking.setdefault(missing, []).append(name)
+    for missing, left_out in lacking.items():
+        warnings.warn(
+            f"{support.name} has no {join_names([f'`{m}`' for m in missing], last='or')}: "
+            f"{join_names(left_out)} {'is' if len(left_out) == 1 else 'are'} left out",
+            TrustVLMWarning,
+            stacklevel=3,
+        )
 
 
 def measure_draw(
@@ -204,7 +223,7 @@ def measure_draw(
     fixed_already = {
         name
         for name in scores
-        if not any(need in _OF_SHOTS for need in get(name).needs)
+        if not any(need in OF_SHOTS for need in get(name).needs)
         and all((test.name, name) in fixed for test in tests)
     }
     prepared = {
@@ -333,6 +352,8 @@ def run_study(
         same_classes(support, validation)
     tuning = Tuning(preset, parameters or {}, validation)
     chosen = usable_scores(support, scores)
+    if scores is None:
+        warn_of_scores_left_out(support)
     encoded = replace(EncodedDataset.from_arrays(support, tests, shots, draws), tuning=tuning)
     used = support.rows(np.unique(np.concatenate(list(encoded.draws.values()))))
     if tuning.selects:

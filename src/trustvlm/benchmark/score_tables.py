@@ -22,6 +22,7 @@ from trustvlm.tables.metrics import (
     describe_unit,
     describe_units,
 )
+from trustvlm.tables.scores import CORRECTS, SIGNS, WHOLE_BATCH, signs_of
 from trustvlm.tables.table import (
     UNDEFINED,
     Cell,
@@ -72,14 +73,15 @@ def _small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") 
     results = analysis.results
     rows = [row for row in results.rows if dataset in ("", row["dataset"])]
     undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
-    corrects = any(s in registry.names() and registry.get(s).corrects for s in results.scores)
+    signs = "".join(map(signs_of, results.scores))
     failed = sum(bool(row.get("error")) for row in rows)
     sentences = [
         describe_convention(results.convention),
-        "†: may change the predicted label; measures of the order alone (AUROC, FPR95, E-AURC, "
-        "AUPR) then judge other labels than those of the scores without †."
-        if corrects
+        f"{CORRECTS}: {SIGNS[CORRECTS]}; measures of the order alone (AUROC, FPR95, E-AURC, "
+        f"AUPR) then judge other labels than those of the scores without {CORRECTS}."
+        if CORRECTS in signs
         else "",
+        f"{WHOLE_BATCH}: {SIGNS[WHOLE_BATCH]}." if WHOLE_BATCH in signs else "",
         "–: undefined, as where all labels are right; (k/n): defined in k of n draws."
         if undefined
         else "",
@@ -237,7 +239,7 @@ def _score_table(
                 score,
                 tuple(cells(score)),
                 own=score == analysis.results.reference,
-                dagger=score in registry.names() and registry.get(score).corrects,
+                signs=signs_of(score),
             )
             for score in scores
         ),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     """Print each score's means over the test sets and draws, at the most shots, best AURC first.
 
+    Scores that may change the label or see the whole batch are marked, in ASCII for any terminal.
+
     Parameters
     ----------
     every
@@ -28,6 +30,7 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
         What the rows are of, such as the models' names.
     """
     from trustvlm.tables.metrics import NARROW_COLUMNS, number
+    from trustvlm.tables.scores import CORRECTS, WHOLE_BATCH, signs_of
 
     if not every:
         return
@@ -42,15 +45,19 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
         for score in dict.fromkeys(row["score"] for row in rows)
     }
     titles = [f"{c.short_title}{' %' if c.scale == 100 else ''}" for c in NARROW_COLUMNS]
+    ascii_signs = str.maketrans({CORRECTS: "L", WHOLE_BATCH: "B"})
+    marks = {score: signs_of(score).translate(ascii_signs) for score in means}
     console.print_table(
-        ["Score", *titles],
+        ["Score", "", *titles],
         [
-            [score, *(number(value, undefined="-") for value in values.values())]
+            [score, marks[score], *(number(value, undefined="-") for value in values.values())]
             for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]))
         ],
-        numbers=range(1, 1 + len(titles)),
+        numbers=range(2, 2 + len(titles)),
         title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
     )
+    if any(marks.values()):
+        typer.echo("L: may change the label; B: sees all images of a test set at once.")
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -191,13 +191,26 @@ def _count(entry: DatasetStatus, split: Split) -> str:
 
 # `trustvlm scores`: every confidence score there is.
 
-_SCORE_FACTS = ("name", "needs", "corrects", "parameters", "formula", "source", "summary")
+_SCORE_FACTS = (
+    "name",
+    "needs",
+    "optional",
+    "sees",
+    "corrects",
+    "parameters",
+    "formula",
+    "source",
+    "summary",
+)
 
 
 def scores(
     as_json: AsJson = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a table of what each sees, for a document.")
+    ] = False,
 ) -> None:
-    """List the confidence scores: what each needs, its formula, and where it is from."""
+    """List the confidence scores: what each sees and needs, its formula, and where it is from."""
     from trustvlm.plugins import load_installed
     from trustvlm.scores import get, names
 
@@ -206,9 +219,16 @@ def scores(
     if as_json:
         _print_json([{fact: getattr(s, fact) for fact in _SCORE_FACTS} for s in entries])
         return
+    if markdown:
+        from trustvlm.tables.markup import render_markdown
+        from trustvlm.tables.scores import sight_table
+
+        typer.echo(render_markdown(sight_table()))
+        return
     for s in entries:
         settings = ", ".join(f"{k}={v!r}" for k, v in s.parameters.items())
         typer.echo(f"{s.name}" + (f" ({settings})" if settings else ""))
         typer.echo(f"    {s.summary}")
         typer.echo(f"    {s.formula}")
+        typer.echo(f"    {s.sight}")
         typer.echo(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")

@@ -116,10 +116,11 @@ class FinetuningEntry(_Entry):
 
 
 class CalibratedScore(_Entry):
-    """The score that was calibrated."""
+    """The score that was calibrated, and which revision of it; older files have the first."""
 
     name: str
     parameters: dict[str, Any]
+    revision: int = 1
 
 
 class CalibrationData(_Entry):

@@ -30,7 +30,7 @@ from trustvlm.risk_control.goals import (
     rule_from_dict,
 )
 from trustvlm.risk_control.tests import check_fraction
-from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
+from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, get, zero_shot_logits
 from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Calibration:
         How many calibrations have looked at labels of these images: 1 for a guarantee in full.
     earlier
         SHA-256 of images of earlier calibrations of this model that are not among `images`.
+    revision
+        Of the score, as in the file that it was read from; None if it was calibrated just now.
     """
 
     certificate: Rule | None
@@ -100,6 +102,7 @@ class Calibration:
     set_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     looks: int = 1
     earlier: tuple[str, ...] = ()
+    revision: int | None = None
 
     @property
     def certified(self) -> bool:
@@ -199,7 +202,11 @@ class Calibration:
         """Return everything but the arrays as plain JSON values."""
         return {
             "created_at": self.created_at,
-            "score": {"name": self.score, "parameters": dict(self.parameters)},
+            "score": {
+                "name": self.score,
+                "parameters": dict(self.parameters),
+                "revision": self.revision or get(self.score).revision,
+            },
             "data": {
                 "name": self.dataset,
                 "source": "shots" if self.certificate is None else "images",
@@ -391,6 +398,11 @@ class ModelState:
                 f"{dict(of.parameters)}, but its score is now `{self.score}` with "
                 f"{self.parameters}: calibrate again."
             )
+        if of and (of.revision or get(of.score).revision) != get(of.score).revision:
+            raise InputError(
+                "This TrustVLM was calibrated by another version of trustvlm, in which "
+                f"`{of.score}` had other values: calibrate again."
+            )
 
     def to_manifest(self) -> dict[str, Any]:
         """Return everything but the arrays as plain JSON values; see `artefact.Manifest`."""
@@ -541,6 +553,7 @@ def _restored_calibration(
         },
         looks=entry.data.looks,
         earlier=entry.data.earlier,
+        revision=entry.score.revision,
     )
 
 

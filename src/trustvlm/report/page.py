@@ -22,6 +22,7 @@ from trustvlm.report import sections, summary
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
 from trustvlm.tables.markup import environment_of
 from trustvlm.tables.metrics import COLUMNS, by_aurc, number
+from trustvlm.tables.scores import SIGNS, signs_of
 from trustvlm.text import counted, percent, shortened
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         figures={f.name: f.svg() for f in figures_of(evaluation)},
         columns=COLUMNS,
         metric_rows=_metric_rows(evaluation),
+        signs=SIGNS,
         classes=classes[:_MAX_CLASSES],
         classes_left_out=max(0, len(classes) - _MAX_CLASSES),
         groups=sections.galleries(evaluation) if n else [],
@@ -271,7 +273,7 @@ def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
                 "name": name,
                 "own": name == evaluation.score,
                 "summary": score.summary.replace("`", "") if score else "",
-                "corrects": bool(score and score.corrects),
+                "signs": signs_of(name),
                 "cells": [
                     {"text": number(value), "value": value, "best": value == leaders[column]}
                     for column, value in values.items()

@@ -13,19 +13,22 @@ from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import log_odds, pick, unit_rows
 from trustvlm.scores.base_scorers import (
     DISCRIMINANT_STRENGTHS,
-    FEATURE_SPACES,
     RIDGE_STRENGTHS,
-    FeatureSpace,
     LinearScorer,
     discriminant,
-    images_in,
     prototypes,
     ridge,
     scale_of,
-    shots_in,
 )
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import NO_SHOTS, Evidence
+from trustvlm.scores.evidence import (
+    FEATURE_SPACES,
+    NO_SHOTS,
+    Evidence,
+    FeatureSpace,
+    images_in,
+    shots_in,
+)
 from trustvlm.scores.stacking import (
     evidence_scale,
     fit_weights,
@@ -37,6 +40,7 @@ from trustvlm.scores.zero_shot import vlm_prediction
 
 Array = NDArray[np.float64]
 NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
+OPTIONAL = ("image_embeddings", "support_image_embeddings")
 _FORMULA = (
     "log-odds of yhat in softmax(a z + sum of b E over prototypes, ridge, discriminant in each "
     "image space); a, b by cross-validation on the shots"
@@ -289,9 +293,11 @@ def _same(features: Array, embeddings: Array) -> bool:
 _register = partial(
     register,
     needs=NEEDS,
+    optional=OPTIONAL,
     source="this project; docs/research/auto.md",
     complexity="O(nCd), fit O(md^2 + mCd), m shots",
     log_odds=True,
+    revision=2,
     fit=fit_auto,
 )
 

@@ -9,31 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, unit_rows
-from trustvlm.scores.evidence import Evidence
 
 Array = NDArray[np.float64]
-
-# Feature spaces that images are compared in.
-
-FeatureSpace = Literal["features", "image_embeddings"]
-# The vision encoder's space first; the VLM's own image space where its vectors are at hand.
-FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
-
-
-def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
-    """Return the images of the evidence as unit rows `(n, d)` of a space."""
-    return unit_rows(evidence.piece(space))
-
-
-def shots_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
-    """Return the shots of the evidence as unit rows `(m, d)` of a space."""
-    return unit_rows(evidence.piece(f"support_{space}"))
 
 
 def scale_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -60,6 +60,8 @@ class Score:
         The registered name, the formula in words of method.md's notation, the paper.
     needs
         Names of the pieces of `Evidence` that must be there.
+    optional
+        Names of those that are used as well where they are there.
     corrects
         True if the prediction may differ from the VLM's.
     parameters
@@ -72,6 +74,8 @@ class Score:
     log_odds
         True if the confidence estimates the log-odds that the prediction is right, so that its
         sigmoid is a probability.
+    revision
+        Raised when the score's values change, so that calibrations of the former are refused.
     """
 
     name: str
@@ -80,9 +84,11 @@ class Score:
     formula: str
     source: str
     complexity: str
+    optional: tuple[str, ...] = ()
     corrects: bool = False
     whole_batch: bool = False
     log_odds: bool = False
+    revision: int = 1
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,6 +97,52 @@ class Score:
         """First line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
+    @property
+    def sees(self) -> dict[str, str]:
+        """What a verdict depends on: `yes`, `if passed` or `no` of each source but the text.
+
+        Of the text every score sees the zero-shot logits, and some the embeddings of the class
+        names too. The VLM's image space is that in which images are compared with images; the
+        vision encoder is the second one, unless the VLM's own is passed as it.
+
+        Examples
+        --------
+        >>> get("msp").sees
+        {'text': 'logits', 'shots': 'no', "VLM's image space": 'no', 'vision encoder': 'no', \
+'whole batch': 'no'}
+        """
+
+        def of(*pieces: str) -> str:
+            if any(piece in self.needs for piece in pieces):
+                return "yes"
+            return "if passed" if any(piece in self.optional for piece in pieces) else "no"
+
+        return {
+            "text": "logits" if of("text_embeddings") == "no" else "logits, embeddings",
+            "shots": of(*OF_SHOTS),
+            "VLM's image space": of("image_embeddings"),
+            "vision encoder": of("features"),
+            "whole batch": "yes" if self.whole_batch else "no",
+        }
+
+    @property
+    def sight(self) -> str:
+        """`sees` and `corrects` as a sentence.
+
+        Examples
+        --------
+        >>> get("trustvlm_star").sight
+        'Sees text (logits), shots, vision encoder; may change the label.'
+        """
+        sees = self.sees
+        seen = [f"text ({sees.pop('text')})"]
+        seen += [f"{k} ({v})" if v == "if passed" else k for k, v in sees.items() if v != "no"]
+        label = "may change the label" if self.corrects else "keeps the VLM's label"
+        return f"Sees {', '.join(seen)}; {label}."
+
+
+# Pieces of evidence that are of the shots.
+OF_SHOTS = ("bank", *(name for name in EVIDENCE_NAMES if name.startswith("support_")))
 
 _REGISTRY: Registry[Score] = Registry("score")
 
@@ -102,21 +154,24 @@ def register(
     formula: str,
     source: str,
     complexity: str = "O(nC)",
+    optional: tuple[str, ...] = (),
     corrects: bool = False,
     whole_batch: bool = False,
     log_odds: bool = False,
+    revision: int = 1,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
-    of the function. The score's parameters are the keyword-only ones of both. `corrects`,
-    `whole_batch` and `log_odds` are facts about it; see `Score`.
+    of the function. The score's parameters are the keyword-only ones of both. `optional`,
+    `corrects`, `whole_batch`, `log_odds` and `revision` are facts about it; see `Score`. What it
+    sees is added to the function's documentation.
 
     Raises
     ------
     InputError
-        If the name is taken, or `needs` names no piece of `Evidence`.
+        If the name is taken, or `needs` or `optional` names no piece of `Evidence`.
 
     Examples
     --------
@@ -128,9 +183,9 @@ def register(
     ('logits',)
     >>> unregister("constant")
     """
-    unknown = set(needs) - set(EVIDENCE_NAMES)
-    if unknown:
-        raise InputError(f"`needs` of score `{name}` names no evidence: {sorted(unknown)}.")
+    for which, pieces in (("needs", needs), ("optional", optional)):
+        if unknown := set(pieces) - set(EVIDENCE_NAMES):
+            raise InputError(f"`{which}` of score `{name}` names no evidence: {sorted(unknown)}.")
 
     def decorate(function: Callable[..., ScoreResult]) -> Callable[..., ScoreResult]:
         score = Score(
@@ -140,13 +195,16 @@ def register(
             formula=formula,
             source=source,
             complexity=complexity,
+            optional=optional,
             corrects=corrects,
             whole_batch=whole_batch,
             log_odds=log_odds,
+            revision=revision,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )
         _REGISTRY.add(name, score)
+        function.__doc__ = f"{inspect.getdoc(function) or ''}\n\n{score.sight}"
         return function
 
     return decorate

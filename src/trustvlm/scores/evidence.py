@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,7 @@ from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")
-NO_SHOTS = "Expected at least one shot, but `support_features` has no rows."
+NO_SHOTS = "Expected at least one shot, but `support_labels` is empty."
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Evidence:
         if missing:
             raise EvidenceMissingError(
                 f"The score `{by}` needs {', '.join(f'`{name}`' for name in missing)}: "
-                f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute."
+                f"pass {'it' if len(missing) == 1 else 'them'} to scores.compute, or add "
+                f"{'it' if len(missing) == 1 else 'them'} to the file of arrays."
             )
 
     def piece(self, name: str) -> Array:
@@ -455,3 +456,20 @@ def compare_as_stored(
     comparison = _OfVectors(evidence.logits, bank.present_, features, prototypes, lengths)
     evidence.once("comparison", lambda: comparison, of=bank.prototypes_)
     return evidence
+
+
+# Feature spaces that images are compared in.
+
+FeatureSpace = Literal["features", "image_embeddings"]
+# The vision encoder's space first; the VLM's own image space where its vectors are at hand.
+FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
+
+
+def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
+    """Return the images of the evidence as unit rows `(n, d)` of a space."""
+    return unit_rows(evidence.piece(space))
+
+
+def shots_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
+    """Return the shots of the evidence as unit rows `(m, d)` of a space."""
+    return unit_rows(evidence.piece(f"support_{space}"))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
+from trustvlm.scores.arrays import class_sums, log_odds, pick, softmax
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import NO_SHOTS, Evidence
+from trustvlm.scores.evidence import NO_SHOTS, Evidence, FeatureSpace, images_in, shots_in
 from trustvlm.scores.zero_shot import vlm_prediction
 
 _register = partial(register, needs=("logits", "features", "support_features", "support_labels"))
@@ -44,12 +44,12 @@ def _by_class(evidence: Evidence, shots: NDArray[np.float64]) -> _Classes:
     return _Classes(shots, labels, sums / np.maximum(counts, 1)[:, None], counts > 0)
 
 
-def _directions(evidence: Evidence) -> NDArray[np.float64]:
+def _directions(evidence: Evidence, space: FeatureSpace = "features") -> NDArray[np.float64]:
     """Return the shots as unit rows; there must be one."""
-    features = evidence.piece("support_features")
-    if not len(features):
+    shots = shots_in(space, evidence)
+    if not len(shots):
         raise InputError(NO_SHOTS)
-    return unit_rows(features)
+    return shots
 
 
 @dataclass(frozen=True)
@@ -106,26 +106,46 @@ def _fit_gda(evidence: Evidence) -> _Linear:
     return _Linear(weights, -0.5 * (weights * means).sum(axis=1), classes.present)
 
 
-@_register(
-    "gda",
-    formula="max softmax(z + a (mu_c' P x - mu_c' P mu_c / 2)), P = d ((m-1) S + tr(S) I)^-1",
+_GDA = partial(
+    _register,
     source="Wang et al. 2024 (arXiv 2402.04087)",
     complexity="O(nCd)",
     corrects=True,
     fit=_fit_gda,
 )
+_GDA_LOGITS = "z + a (mu_c' P x - mu_c' P mu_c / 2)), P = d ((m-1) S + tr(S) I)^-1"
+
+
+@_GDA("gda", formula=f"max softmax({_GDA_LOGITS}")
 def gda(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResult:
     """Gaussian discriminant analysis added to the logits; confidence is the softmax's maximum.
 
     The original chooses `alpha` on validation data; here it is 1. Features are those of the
     vision encoder, scaled to length one. A class without shots gets the image's mean visual
-    logit, which neither favours nor excludes it.
+    logit, which neither favours nor excludes it. With many shots most softmaxes round to 1, so
+    that images tie: `gda_log_odds` tells them apart.
     """
+    combined = _with_discriminant(evidence, fitted, alpha)
+    return ScoreResult(combined.argmax(axis=1), softmax(combined).max(axis=1))
+
+
+@_GDA("gda_log_odds", formula=f"log-odds of yhat in softmax({_GDA_LOGITS}")
+def gda_log_odds(evidence: Evidence, fitted: _Linear, *, alpha: float = 1.0) -> ScoreResult:
+    """Gaussian discriminant analysis by the log-odds of its label, which do not round to ties.
+
+    Labels are those of `gda`. These log-odds are not calibrated: they are several times larger
+    than the share of right labels warrants.
+    """
+    combined = _with_discriminant(evidence, fitted, alpha)
+    prediction = combined.argmax(axis=1)
+    return ScoreResult(prediction, log_odds(combined, prediction))
+
+
+def _with_discriminant(evidence: Evidence, fitted: _Linear, alpha: float) -> NDArray[np.float64]:
     visual = evidence.directions @ fitted.weights.T + fitted.offsets
     table = np.repeat(visual.mean(axis=1, keepdims=True), evidence.n_classes, axis=1)
     table[:, fitted.present] = visual
-    combined = evidence.logits.astype(np.float64) + alpha * table
-    return ScoreResult(combined.argmax(axis=1), softmax(combined).max(axis=1))
+    return np.asarray(evidence.logits.astype(np.float64) + alpha * table)
 
 
 @dataclass(frozen=True)
@@ -150,48 +170,88 @@ class _Subspace:
     present: NDArray[np.bool_]
 
 
-def _fit_icpe(evidence: Evidence, *, components: int = 128, shrinkage: float = 0.1) -> _Subspace:
-    if not (components >= 1 and 0 < shrinkage <= 1):
+def _fit_icpe(evidence: Evidence, *, components: int = 128, ridge: float = 1e-4) -> _Subspace:
+    return _densities_in("image_embeddings", evidence, components, ridge)
+
+
+def _fit_icpe_vision(
+    evidence: Evidence, *, components: int = 128, ridge: float = 1e-4
+) -> _Subspace:
+    return _densities_in("features", evidence, components, ridge)
+
+
+def _densities_in(
+    space: FeatureSpace, evidence: Evidence, components: int, ridge: float
+) -> _Subspace:
+    if not (components >= 1 and ridge > 0):
         raise InputError(
-            "Expected `components` of at least 1 and `shrinkage` in (0, 1], "
-            f"but got {components} and {shrinkage}."
+            "Expected `components` of at least 1 and `ridge` above 0, "
+            f"but got {components} and {ridge}."
         )
-    shots = _directions(evidence)
+    shots = _directions(evidence, space)
     centre = shots.mean(axis=0)
     axes = leading_axes(Rows(shots - centre), components)
     if not len(axes):  # all shots are the same: any direction will do
         axes = np.eye(1, shots.shape[1])
     classes = _by_class(evidence, (shots - centre) @ axes.T)
-    residuals = classes.residuals
-    pooled = residuals.total / max(len(shots), 1) / len(axes)
-    densities = []
-    for c in np.flatnonzero(classes.present):
-        own = Rows(residuals.values[classes.labels == c])
-        scale = (1.0 - shrinkage) / max(len(own.values) - 1, 1)
-        covariance = RidgedCovariance(own, scale, shrinkage * pooled or 1.0)
-        densities.append(_Density(classes.means[c], covariance))
-    return _Subspace(centre, axes, tuple(densities), classes.present)
+    counts = np.bincount(classes.labels, minlength=evidence.n_classes)
+    order = np.argsort(classes.labels, kind="stable")
+    rows = np.split(classes.residuals.values[order], np.cumsum(counts)[:-1])
+    with_density = counts > 1
+    densities = tuple(
+        _Density(classes.means[c], RidgedCovariance(Rows(rows[c]), 1.0 / (counts[c] - 1), ridge))
+        for c in np.flatnonzero(with_density)
+    )
+    return _Subspace(centre, axes, densities, with_density)
 
 
-@_register(
-    "icpe",
-    formula="(max_c p_c + softmax_c(log N(x; mu_c, S_c))_yhat) / 2, in the shots' PCA subspace",
+_register_icpe = partial(
+    register,
+    formula="(max_c p_c + softmax_c(log N(x; mu_c, S_c + r I))_yhat) / 2, in the shots' PCA "
+    "subspace",
     source="Lin et al. 2025 (arXiv 2511.22019)",
     complexity="O(ndk + nmk), m shots, k components",
+)
+
+
+@_register_icpe(
+    "icpe",
+    needs=("logits", "image_embeddings", "support_image_embeddings", "support_labels"),
+    revision=2,
     fit=_fit_icpe,
 )
 def icpe(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
-    """Mean of MSP and of the density's softmax at the predicted class, in (0, 1].
+    """ICPE: mean of MSP and of the density's softmax at the predicted class, in (0, 1].
 
-    With few shots a class's covariance is singular; it is shrunk towards the pooled variance by
-    `shrinkage`, which is our choice (the original adds 1e-8 to the diagonal and wants ten shots or
-    more). Features are scaled to length one. A class without shots has density 0.
+    Densities are Gaussians in up to `components` principal components of the shots, in the VLM's
+    own image space, scaled to length one; each class has its own covariance, with `ridge` added
+    to the diagonal. The authors' notebook has hundreds of images a class, adds 1e-8 and does not
+    scale; scale and 1e-4 are those of the comparison with few shots in TRINE's repository.
+    A class with less than two shots has density 0: with one shot a class the order is MSP's.
     """
+    return _with_density(evidence, fitted, "image_embeddings")
+
+
+@_register_icpe(
+    "icpe_vision",
+    needs=("logits", "features", "support_features", "support_labels"),
+    fit=_fit_icpe_vision,
+)
+def icpe_vision(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
+    """As `icpe`, with densities in the vision encoder's space, as other scores here have them.
+
+    The original has no second encoder; where the vision encoder is the VLM's own, both agree.
+    """
+    return _with_density(evidence, fitted, "features")
+
+
+def _with_density(evidence: Evidence, fitted: _Subspace, space: FeatureSpace) -> ScoreResult:
     prediction = vlm_prediction(evidence)
-    x = (evidence.directions - fitted.centre) @ fitted.axes.T
-    densities = np.stack([density.logarithm(x) for density in fitted.densities], axis=1)
-    table = np.zeros((len(x), evidence.n_classes))
-    table[:, fitted.present] = softmax(densities)
+    table = np.zeros((evidence.n, evidence.n_classes))
+    if fitted.densities:
+        x = (images_in(space, evidence) - fitted.centre) @ fitted.axes.T
+        densities = np.stack([density.logarithm(x) for density in fitted.densities], axis=1)
+        table[:, fitted.present] = softmax(densities)
     confidence = (softmax(evidence.logits).max(axis=1) + pick(table, prediction)) / 2.0
     return ScoreResult(prediction, confidence)
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_odds, log_softmax, row_blocks, unit_rows
-from trustvlm.scores.auto import NEEDS, AutoModel, auto_logits, fit_auto
-from trustvlm.scores.base_scorers import FeatureSpace, images_in, scale_of, shots_in
+from trustvlm.scores.auto import NEEDS, OPTIONAL, AutoModel, auto_logits, fit_auto
+from trustvlm.scores.base_scorers import scale_of
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import Evidence, FeatureSpace, images_in, shots_in
 from trustvlm.scores.zero_shot import vlm_prediction
 
 # What the images of one batch say about each other, without any label.
@@ -278,6 +278,7 @@ def _combined(evidence: Evidence, learned: _Adapted) -> Array:
 _register_adapted = partial(
     register,
     needs=NEEDS,
+    optional=OPTIONAL,
     formula=_FORMULA,
     source="this project; docs/research/auto.md",
     complexity="O(n^2 d), fit as auto",

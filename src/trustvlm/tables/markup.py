@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from trustvlm.tables.scores import SIGNS
 from trustvlm.tables.table import Cell, Head, Line, Table
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Dialect:
         Makes text show as it is.
     marks
         How the text of a best and of a second best cell is written.
-    aside, dagger
-        How the smaller print after a cell is written, and the sign after a label.
+    aside, signs
+        How the smaller print after a cell is written, and the signs after a label.
     join
         Makes a row of its cells.
     """
@@ -35,7 +36,7 @@ class Dialect:
     escape: Callable[[str], str]
     marks: Mapping[str, str]
     aside: str
-    dagger: str
+    signs: str
     join: Callable[[list[str]], str]
 
     def head(self, head: Head) -> str:
@@ -44,7 +45,8 @@ class Dialect:
 
     def label(self, line: Line) -> str:
         """Write the label of a line."""
-        return self.escape(line.label) + (self.dagger if line.dagger else "")
+        signs = self.signs.format(self.escape(line.signs)) if line.signs else ""
+        return self.escape(line.label) + signs
 
     def cell(self, cell: Cell) -> str:
         """Write one cell."""
@@ -118,7 +120,7 @@ _MARKDOWN = Dialect(
     escape_markdown,
     {"best": "**{}**", "second": "*{}*"},
     aside="{}",
-    dagger=" †",
+    signs=" {}",
     join=lambda cells: f"| {' | '.join(cells)} |",
 )
 
@@ -144,6 +146,7 @@ _COMMANDS = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "−": r"$-$",
     "–": "--",
     "“": "``",
@@ -275,7 +278,7 @@ _LATEX = Dialect(
     escape_latex,
     {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"},
     aside=r"{{\scriptsize {}}}",
-    dagger=r"\textsuperscript{\textdagger}",
+    signs=r"\textsuperscript{{{}}}",
     join=_latex_row,
 )
 
@@ -312,4 +315,4 @@ def render_html(table: Table) -> Markup:
     """
     template = environment_of("trustvlm.tables").get_template("table.html.j2")
     # The template escapes everything that is not its own.
-    return Markup(template.render(table=table).removesuffix("\n"))  # noqa: S704
+    return Markup(template.render(table=table, signs=SIGNS).removesuffix("\n"))  # noqa: S704

@@ -68,12 +68,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its label, whether it is the reference, and whether labels may change (†)."""
+    """A row: its label, whether it is the reference, and the signs after its label."""
 
     label: str
     cells: tuple[Cell, ...]
     own: bool = False
-    dagger: bool = False
+    signs: str = ""
 
 
 @dataclass(frozen=True)
