@@ -10,6 +10,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
+from trustvlm.monitoring.ood import Resemblance
 from trustvlm.pipeline.runs import Run, RunSums
 from trustvlm.pipeline.verdict import METADATA
 
@@ -229,7 +230,8 @@ def test_a_batch_never_counts_out_of_distribution_images_as_trusted(fitted, labe
     n = len(calibration.labels)
     is_ood = np.arange(n) % 3 == 0
     run = Run(fitted.state)
-    run.add(calibration.result, calibration.typicality, is_ood, ~is_ood)
+    judged = Resemblance(np.zeros(n), ~is_ood, is_ood)
+    run.add(calibration.result, calibration.typicality, judged, ~is_ood)
     expected = calibration.certificate.counts(calibration.result.confidence, ~is_ood)
     assert run.sums.selection.tolist() == expected.tolist()
     assert run.sums.selection[-1] == is_ood.sum()

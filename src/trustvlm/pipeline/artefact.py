@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +147,8 @@ class CalibrationEntry(_Entry):
     data: CalibrationData
     certificate: dict[str, Any] | None
     other_rules: tuple[dict[str, Any], ...] = ()
+    # What older versions did, and did not say.
+    gate: Literal["label", "nearest", "none"] = "nearest"
     calibrator: CalibratorEntry
 
 
@@ -223,6 +225,8 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         # Those that calibrations of older versions lack.
         later = ("calibration_typicality", *(f"calibration_set_{m}" for m in SET_METHODS))
         expected |= {name: ("f", "n") for name in later if name in arrays}
+        if "calibration_eligible" in arrays:
+            expected["calibration_eligible"] = ("b", "n")
     kinds = {"f": "floating-point numbers", "i": "whole numbers", "b": "booleans"}
 
     def refuse(name: str, what: str) -> ArtefactError:

@@ -16,7 +16,7 @@ from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import LabelledSource, find_labelled, read_classes
+from trustvlm.images import LabelledSource, classes_of, find_labelled
 from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.records import (
     ClassSource,
@@ -74,7 +74,7 @@ def fit(
     if select is not None or images is not None:
         _check_selection(score, given, select, images)
     labelled = find_labelled(shots)
-    class_list = read_classes(labelled.classes if classes is None else classes)
+    class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
     if shots_per_class is not None:
         drawn = draw_shots(listed.labels, len(class_list), shots_per_class, draw=draw)

@@ -498,6 +498,7 @@ class TrustVLM:
         calibrator: str = DEFAULT_CALIBRATOR,
         name: str | None = None,
         exclude_shots: bool = False,
+        gate: bool = True,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn P(correct), and certify a threshold for accepting labels unseen.
@@ -535,6 +536,9 @@ class TrustVLM:
             What the artefact calls the images; None takes the folder's or file's name.
         exclude_shots
             Leave out images that are also among the shots, instead of refusing.
+        gate
+            Review what resembles its label less than 95 % of the shots do theirs, whatever its
+            confidence (`decisions.OODGate`), as images of none of the classes do.
         progress
             As in `iter_predict`.
 
@@ -571,6 +575,7 @@ class TrustVLM:
             calibrator,
             name=name,
             exclude_shots=exclude_shots,
+            gate=gate,
             progress=progress,
         )
         return self

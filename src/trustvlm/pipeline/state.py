@@ -19,6 +19,7 @@ from trustvlm import metrics
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
+from trustvlm.monitoring.ood import GATES, OODGate, gate_statement
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
 from trustvlm.risk_control.certify import Certificate
@@ -30,7 +31,7 @@ from trustvlm.risk_control.goals import (
     rule_from_dict,
 )
 from trustvlm.risk_control.tests import check_fraction
-from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
+from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, get, zero_shot_logits
 from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ FROM_SHOTS = (
     "differ from the shots; no error rate is guaranteed"
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
-_TYPICALITY = "calibration_typicality"
+_TYPICALITY, _ELIGIBLE = "calibration_typicality", "calibration_eligible"
 SET_SCORES = "calibration_set_"
 
 
@@ -74,6 +75,11 @@ class Calibration:
         Paths of labelled images that could not be read.
     typicality
         `(n,)` cosine of each to the most similar prototype; None if it is not on record.
+    gate
+        Of `monitoring.ood.GATES`, which images may be accepted at all: what the certificate holds
+        for.
+    eligible
+        `(n,)` bool, which calibration images it passes; None if it is not on record.
     other_rules
         For other risks, which hold at once with `certificate`; `at_risk` lets one of them decide.
     set_scores
@@ -96,6 +102,8 @@ class Calibration:
     created_at: str
     unreadable: tuple[str, ...] = ()
     typicality: NDArray[np.float64] | None = None
+    gate: str = GATES[0]
+    eligible: NDArray[np.bool_] | None = None
     other_rules: tuple[Rule, ...] = ()
     set_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     looks: int = 1
@@ -159,6 +167,13 @@ class Calibration:
         return replace(self, certificate=chosen, other_rules=others)
 
     @property
+    def gate_statement(self) -> str:
+        """What the gate costs on the calibration images, in words; "" without one."""
+        if self.eligible is None or self.gate == "none":
+            return ""
+        return gate_statement(self.eligible, self.correct)
+
+    @property
     def rule(self) -> str:
         """How decisions are made, in words."""
         if self.certificate is None:
@@ -214,6 +229,7 @@ class Calibration:
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "other_rules": [rule.to_dict() for rule in self.other_rules],
+            "gate": self.gate,
             "statement": self.statement,
             "assumption": None if self.certificate is None else assumption_of(self.certificate),
             "calibrator": {"name": self.calibrator.name, **self.quality()},
@@ -223,9 +239,11 @@ class Calibration:
         """Return the arrays, under the names that they have in an artefact."""
         own = (self.result.confidence, self.correct, self.result.prediction, self.labels)
         typicality = {} if self.typicality is None else {_TYPICALITY: self.typicality}
+        eligible = {} if self.eligible is None else {_ELIGIBLE: self.eligible}
         sets = {f"{SET_SCORES}{method}": scores for method, scores in self.set_scores.items()}
         return {
             **typicality,
+            **eligible,
             **sets,
             **{f"calibration_{name}": array for name, array in zip(_ARRAYS, own, strict=True)},
             **{f"calibrator_{key}": array for key, array in self.calibrator.state_.items()},
@@ -325,6 +343,18 @@ class ModelState:
         selection = self.selection
         fits = selection is not None and selection.score == SELECTABLE.get(self.score)
         return {**(selection.parameters if selection and fits else {}), **self.score_parameters}
+
+    @property
+    def gate(self) -> OODGate:
+        """Which images may have their label accepted at all; the calibration says by what.
+
+        A score that adapts to its batch is for images of another kind than the shots: there only
+        what is unlike every class is stopped.
+        """
+        kind = "nearest" if get(self.score).whole_batch else GATES[0]
+        if self.calibration is not None:
+            kind = self.calibration.gate
+        return OODGate.of_shots(self.evidence_of_shots(), kind)
 
     def evidence(
         self,
@@ -533,6 +563,8 @@ def _restored_calibration(
         created_at=entry.created_at,
         unreadable=entry.data.unreadable,
         typicality=arrays.get(_TYPICALITY),
+        gate=entry.gate,
+        eligible=arrays.get(_ELIGIBLE),
         other_rules=tuple(map(rule_from_dict, entry.other_rules)),
         set_scores={
             name.removeprefix(SET_SCORES): array
