@@ -164,6 +164,7 @@ class Manifest(_Entry):
     logit_scale: float
     classes: tuple[str, ...] = Field(min_length=1)
     folders: tuple[str, ...] = Field(min_length=1)
+    other_classes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = Field(min_length=1)
     score: ScoreEntry
     shots: ShotsEntry
@@ -212,6 +213,9 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         "support_image_embeddings": ("f", "me"),
         "support_labels": ("i", "m"),
     }
+    if manifest.other_classes:
+        sizes["k"] = len(manifest.other_classes)
+        expected["other_text_embeddings"] = ("f", "ke")
     if manifest.finetuning is not None:
         expected["learned_prototypes"] = ("f", "Cd")
     if manifest.calibration is not None:

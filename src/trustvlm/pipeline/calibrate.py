@@ -13,7 +13,7 @@ from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, Log
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
-from trustvlm.monitoring.ood import GATES, OODGate
+from trustvlm.monitoring.ood import GATES
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
@@ -63,7 +63,7 @@ def calibrate(
     result = apply(state.score, evidence, **state.parameters)
     # What the gate stops is reviewed in any case: the guarantee is about the other images.
     kind = GATES[0] if gate else "none"
-    stop = OODGate.of_shots(evidence, kind)
+    stop = state.gate_of(kind)
     shown = explain(evidence, result.prediction, stop)
     eligible = shown.resemblance.eligible
     typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
@@ -134,9 +134,15 @@ def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration
     looks = earlier.looks + 1 if again else 1
     if again:
         asked, before = calibration.certificate, earlier.certificate
-        same = (calibration.score, dict(calibration.parameters), calibration.seen) == (
+        same = (
+            calibration.score,
+            dict(calibration.parameters),
+            calibration.gate,
+            calibration.seen,
+        ) == (
             earlier.score,
             dict(earlier.parameters),
+            earlier.gate,
             earlier.seen - set(earlier.earlier),
         )
         if (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageSource
-from trustvlm.monitoring.ood import OODGate, Resemblance
+from trustvlm.monitoring.ood import OODGate, OtherClasses, Resemblance
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
@@ -266,7 +266,9 @@ def explain(
         text_choice=evidence.logits.argmax(axis=1),
         nearest=nearest,
         nearest_score=nearest_score,
-        resemblance=gate.judge(similarities, evidence.logits, prediction),
+        resemblance=gate.judge(
+            similarities, evidence.logits, prediction, evidence.image_embeddings
+        ),
         gate=gate,
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),
@@ -300,12 +302,15 @@ def reasons(
         sentence = _comparison(i, int(c), shown, class_names)
         if not shown.resemblance.eligible[i]:
             # What it resembles most says little then, but still says why the label is what it is.
-            sentence = f"{_too_unlike(i, int(c), shown, class_names)}; {sentence}"
+            why = _too_unlike(i, int(c), shown, class_names)
+            sentence = why if shown.resemblance.other[i] >= 0 else f"{why}; {sentence}"
         sentences.append(sentence)
     return sentences
 
 
 def _too_unlike(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
+    if shown.gate.others is not None and shown.resemblance.other[i] >= 0:
+        return other_reason(i, c, shown.gate.others, shown.resemblance, names)
     if np.isnan(shown.resemblance.of_label[i]):
         threshold, value = shown.gate.nearest, shown.nearest_score[i]
         what = f"none of the classes: even '{names[int(shown.nearest[i])]}' only"
@@ -323,6 +328,48 @@ def _too_unlike(i: int, c: int, shown: PredictionEvidence, names: Sequence[str])
         f"the image resembles {what} {value}, where at most {100 * threshold.false_flags:.1f} % of "
         f"example images have less than {exact_number(threshold.below)}{last}"
     )
+
+
+def other_reason(
+    i: int, c: int, others: OtherClasses, resemblance: Resemblance, names: Sequence[str]
+) -> str:
+    """Say that the text prefers another class for image i to all labels, of which c is best."""
+    return (
+        f"the text says '{others.names[resemblance.other[i]]}' "
+        f"({resemblance.other_score[i]:.2f}), which is none of the classes; of these "
+        f"'{names[c]}' is the most likely"
+    )
+
+
+def name_others(
+    verdicts: Sequence[Verdict], others: OtherClasses | None, resemblance: Resemblance
+) -> list[Verdict]:
+    """Give images of other classes their names; the label that they would have is runner-up.
+
+    Parameters
+    ----------
+    verdicts
+        On n images, none of another class accepted.
+    others, resemblance
+        What the gate says of them.
+    """
+    if others is None:
+        return list(verdicts)
+    return [
+        verdict
+        if c < 0
+        else replace(
+            verdict,
+            label=others.names[c],
+            p_correct=math.nan,
+            text_score=float(score),
+            image_score=math.nan,
+            runner_up=verdict.label,
+        )
+        for verdict, c, score in zip(
+            verdicts, resemblance.other, resemblance.other_score, strict=True
+        )
+    ]
 
 
 def with_threshold(
@@ -406,6 +453,7 @@ def reason_without_shots(
     names: Sequence[str],
     *,
     sure: bool,
+    with_others: bool = False,
 ) -> str:
     """Say in one sentence what the text, and the images that one resembles, say of it.
 
@@ -420,7 +468,11 @@ def reason_without_shots(
         Of the C classes.
     sure
         Whether the label is more likely right than wrong.
+    with_others
+        Whether the text could have chosen another class instead.
     """
+    if len(names) == 1 and with_others:
+        return f"the text says '{names[0]}' rather than any other class"
     if len(names) == 1:
         return f"'{names[0]}' is the only class to choose from: there is nothing to compare it with"
     if choice != label:
@@ -473,7 +525,7 @@ def verdicts_with_shots(
     p_correct = np.full(len(paths), math.nan)
     if calibration is not None:
         p_correct = calibration.p_correct(result)
-    return _rows(
+    rows = _rows(
         paths,
         class_names,
         result,
@@ -484,6 +536,7 @@ def verdicts_with_shots(
         runner_up=shown.runner_up,
         sentences=sentences,
     )
+    return name_others(rows, shown.gate.others, shown.resemblance)
 
 
 def verdicts_without_shots(
@@ -492,6 +545,8 @@ def verdicts_without_shots(
     together: NDArray[np.float64],
     paths: Sequence[str],
     class_names: Sequence[str],
+    other_classes: OtherClasses | None = None,
+    image_embeddings: NDArray[Any] | None = None,
 ) -> list[Verdict]:
     """Combine a score's result on n images that verify each other into n verdicts.
 
@@ -506,14 +561,21 @@ def verdicts_without_shots(
         `(n, C)` what the text says, and what it says once the images have been compared.
     paths, class_names
         Of the n images and the C classes.
+    other_classes, image_embeddings
+        What images of none of the classes may show, and the `(n, e)` vectors to compare with it.
     """
     text, several = softmax(logits), len(class_names) > 1
+    resemblance = OODGate(others=other_classes).judge(
+        np.full(logits.shape, np.nan), logits, result.prediction, image_embeddings
+    )
     text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
     others = together.copy()
     np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
     sure = result.confidence > 0
-    agree = (result.prediction == choice) & (choice == text_choice) & several
-    return _rows(
+    # Other classes are something to choose from, too.
+    agree = (result.prediction == choice) & (choice == text_choice)
+    agree &= resemblance.eligible & (several or other_classes is not None)
+    rows = _rows(
         paths,
         class_names,
         result,
@@ -523,17 +585,21 @@ def verdicts_without_shots(
         image_score=np.full(len(paths), math.nan),
         runner_up=others.argmax(axis=1) if several else np.full(len(paths), -1),
         sentences=[
-            reason_without_shots(
+            other_reason(i, int(label), other_classes, resemblance, class_names)
+            if other_classes is not None and resemblance.other[i] >= 0
+            else reason_without_shots(
                 int(label),
                 int(text_choice[i]),
                 int(choice[i]),
                 text[i],
                 class_names,
                 sure=bool(sure[i]),
+                with_others=other_classes is not None,
             )
             for i, label in enumerate(result.prediction)
         ],
     )
+    return name_others(rows, other_classes, resemblance)
 
 
 def _rows(

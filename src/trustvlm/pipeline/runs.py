@@ -240,7 +240,8 @@ class Run:
         accepted = calibration.result.confidence >= thresholds
         if calibration.eligible is not None:
             accepted &= calibration.eligible
-        elif calibration.typicality is not None:  # calibrated by an older version
+        elif calibration.gate == "nearest" and calibration.typicality is not None:
+            # As an older version calibrated it.
             ood = OODThreshold.of_shots(self._state.evidence_of_shots())
             accepted &= ~ood.is_ood(calibration.typicality)
         prediction = calibration.result.prediction[accepted]

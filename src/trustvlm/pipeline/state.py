@@ -19,7 +19,7 @@ from trustvlm import metrics
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
-from trustvlm.monitoring.ood import GATES, OODGate, gate_statement
+from trustvlm.monitoring.ood import GATES, OODGate, OtherClasses, gate_statement
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
 from trustvlm.risk_control.certify import Certificate
@@ -309,6 +309,8 @@ class ModelState:
         was done on besides the shots.
     calibration
         P(correct) and the rule for accepting; None if there is none.
+    other_classes
+        What images of none of the classes may show; None if nothing is named.
     """
 
     classes: ClassList
@@ -336,6 +338,7 @@ class ModelState:
     selection: Selection | None = None
     selection_images: tuple[Mapping[str, Any], ...] = ()
     calibration: Calibration | None = None
+    other_classes: OtherClasses | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -352,9 +355,12 @@ class ModelState:
         what is unlike every class is stopped.
         """
         kind = "nearest" if get(self.score).whole_batch else GATES[0]
-        if self.calibration is not None:
-            kind = self.calibration.gate
-        return OODGate.of_shots(self.evidence_of_shots(), kind)
+        return self.gate_of(kind if self.calibration is None else self.calibration.gate)
+
+    def gate_of(self, kind: str) -> OODGate:
+        """Return a gate of `monitoring.ood.GATES`, which stops other classes in any case."""
+        gate = OODGate.of_shots(self.evidence_of_shots(), kind)
+        return replace(gate, others=self.other_classes)
 
     def evidence(
         self,
@@ -433,6 +439,7 @@ class ModelState:
             "draft": self.draft,
             "logit_scale": self.logit_scale,
             "classes": list(self.classes.names),
+            "other_classes": [] if self.other_classes is None else list(self.other_classes.names),
             "folders": list(self.classes.folders),
             "prompts": list(self.prompts),
             "score": {
@@ -473,6 +480,11 @@ class ModelState:
             "prototype_sums": self.bank.sums_,
             "prototype_counts": self.bank.counts_,
             "text_embeddings": self.text_embeddings,
+            **(
+                {"other_text_embeddings": self.other_classes.text_embeddings}
+                if self.other_classes
+                else {}
+            ),
             "support_features": self.support_features,
             "support_image_embeddings": self.support_image_embeddings,
             "support_labels": self.support_labels,
@@ -539,6 +551,11 @@ class ModelState:
             if selection is None
             else tuple(image.model_dump() for image in selection.images),
             calibration=None if calibration is None else _restored_calibration(calibration, arrays),
+            other_classes=OtherClasses(
+                manifest.other_classes, arrays["other_text_embeddings"], manifest.logit_scale
+            )
+            if manifest.other_classes
+            else None,
         )
 
 
