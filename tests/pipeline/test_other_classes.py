@@ -71,7 +71,7 @@ def test_an_image_of_another_class_bears_its_name_and_is_never_accepted(
             assert verdict.reason.startswith(f"the text says '{other}' (")
             assert f"'{before.label}' is the most likely" in verdict.reason
         else:  # no score sees the other class
-            assert verdict == before
+            assert verdict.to_row() == before.to_row()
     # What the gate stops beside them may resemble some other class.
     assert verdicts.run.out_of_distribution >= len(named)
 
@@ -84,7 +84,9 @@ def test_other_classes_are_stored_and_seen_by_calibrate_and_evaluate(
         model = new_model(score="auto_star", other_classes=[other]).fit(shots)
         model.calibrate(labelled, risk=0.3, confidence_level=0.9)
         loaded = saved(model, tmp_path / "m.trust")
-    assert json.loads((tmp_path / "m.trust" / "model.json").read_text())["other_classes"] == [other]
+    assert json.loads((tmp_path / "m.trust" / "manifest.json").read_text())["other_classes"] == [
+        other
+    ]
     fresh = write_class_folders(tmp_path / "fresh", per_class=20, seed=9)
     verdicts = loaded.predict(fresh, when_invalid="keep")
     assert verdicts.column("label").count(other) > 0
@@ -138,11 +140,16 @@ def test_labels_without_examples_may_be_other_classes(labelled, other):
         if verdict.label == other:
             assert (verdict.decision, verdict.runner_up) == ("review", before.label)
         else:
-            assert verdict == before
-    # With something to choose from, one class can be accepted; alone it cannot.
+            assert verdict.to_row() == before.to_row()
     assert {v.decision for v in alone} == {"review"}
-    assert {v.label for v in one if v.decision == "accept"} == {"red"}
-    assert "rather than any other class" in next(v for v in one if v.label == "red").reason
+    # With something to choose from, one class can be accepted; alone it cannot.
+    assert all(v.decision == "review" for v in one if v.label == other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        swapped = new_model(classes=[other], other_classes=["red"]).label(labelled)
+    taken = [v for v in swapped if v.label == other]
+    assert {v.decision for v in taken} == {"accept"}
+    assert "rather than any other class" in taken[0].reason
 
 
 def test_a_model_of_one_class_is_warned_of(tmp_path):
@@ -154,7 +161,7 @@ def test_a_model_of_one_class_is_warned_of(tmp_path):
     with pytest.warns(TrustVLMWarning, match="'red' is the only class.*unless the out-of-dist"):
         new_model().fit(many)
     with pytest.warns(TrustVLMWarning, match="one class only: it fits every image"):
-        new_model(classes=["red"]).label(few)
+        new_model(classes=["red"]).label(many)
 
 
 def test_the_gate_can_be_left_out_and_stays_out(shots, labelled, tmp_path):
@@ -188,20 +195,31 @@ def test_a_score_of_the_whole_batch_keeps_the_former_gate(shots):
     assert new_model(score="auto").fit(shots).state.gate.threshold.below > -np.inf
 
 
-def test_a_mixed_batch_is_warned_of_with_clip_alone(labelled, monkeypatch):
-    class Clip(PixelEncoder):
-        def __post_init__(self):
-            super().__post_init__()
-            self.identity.settings["family"] = "clip"
+class RedTexts(PixelEncoder):
+    """All of whose texts lie near red pictures and far from others, each a little elsewhere."""
 
-    vlm = Clip(seed=1)
-    # Random texts fit some colours far better than others.
-    with pytest.warns(TrustVLMWarning, match="5 % of others look so"):
-        new_model(vlm=vlm, classes=list(COLOURS)).label(labelled)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        new_model(classes=list(COLOURS)).label(labelled)
-    assert not any("look so" in str(w.message) for w in caught)
+    def encode_texts(self, texts):
+        pictures = [np.asarray(picture(colour, seed=0, size=8)) for colour in COLOURS.values()]
+        red, *others = self.encode_pixels(np.stack(pictures))
+        return red - 0.4 * sum(others) + 0.03 * super().encode_texts(texts)
+
+
+@pytest.mark.parametrize(("family", "warned"), [("clip", True), ("siglip", False)])
+def test_a_batch_of_which_some_images_fit_no_text_is_warned_of_with_clip(labelled, family, warned):
+    vlm = RedTexts(seed=1)
+    vlm.identity.settings["family"] = family
+
+    def said(images):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            new_model(vlm=vlm, classes=["crimson", "scarlet"]).label(images)
+        return any("5 % of others look so" in str(w.message) for w in caught)
+
+    assert said(labelled) == warned
+    red = write_class_folders(
+        labelled.parent / "red", per_class=40, colours={"red": COLOURS["red"]}, seed=5
+    )
+    assert not said(red)
 
 
 def test_spellings_are_joined_at_fit_and_read_at_calibrate_and_evaluate(shots, labelled, tmp_path):

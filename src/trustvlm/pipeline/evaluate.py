@@ -160,6 +160,15 @@ class EvaluationResult:
         right: NDArray[np.bool_] = self.results[score or self.score].prediction == self.labels
         return right
 
+    def probabilities(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """`(k,)` P(correct), and whether the label is right, of those that have it.
+
+        An image that bears the name of another class has no probability.
+        """
+        p = np.array(self.verdicts.column("p_correct"), dtype=np.float64)
+        has = ~np.isnan(p)
+        return p[has], self.correct()[has]
+
     @property
     def fingerprint(self) -> str:
         """Of the images' contents and true labels; "" without their hashes."""
@@ -244,7 +253,7 @@ class EvaluationResult:
         if not self.model.get("calibration"):
             return None
         quality: dict[str, float | None] = nan_to_null(
-            metrics.probability_quality(self.verdicts.column("p_correct"), self.correct())
+            metrics.probability_quality(*self.probabilities())
         )
         return quality
 
