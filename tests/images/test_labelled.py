@@ -261,7 +261,7 @@ def test_labels_to_indices():
     assert list(classes.indices(["dog", "cat"])) == [1, 0]
     assert classes.indices([]).shape == (0,)
     assert classes.indices(["dog"]).dtype == np.int64
-    with pytest.raises(InputError, match=r"2 are not: 'fox', 'Dog'. The classes are 'cat'"):
+    with pytest.raises(InputError, match=r"2 are not: 'fox', 'Dogs'. The classes are 'cat'"):
         classes.indices(["cat", "fox", "Dog", "fox"])
     with pytest.raises(InputError, match="as many folders as names"):
         ClassList(("a", "b"), ("x",))

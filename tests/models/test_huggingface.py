@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cut_texts import check_cut_texts
 from tiny_models import (
     save_tiny_clip,
     save_tiny_dinov2,
@@ -232,6 +233,11 @@ def test_siglip_is_never_cut(
     )
     encoder.encode_texts(TEXTS, batch_size=2)
     assert shapes == [(2, 64), (2, 64), (1, 64)]
+
+
+@pytest.mark.parametrize("name", VLMS)
+def test_texts_that_are_cut_are_named(name: str, directory: Callable[[str], Path]) -> None:
+    check_cut_texts(load(name, directory(name)), "dog ", most=120)
 
 
 @pytest.mark.parametrize("name", VLMS)

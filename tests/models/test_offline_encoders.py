@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cut_texts import check_cut_texts
 from trustvlm.environment import cache_dir
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -109,6 +110,10 @@ def test_long_texts_are_cut_at_the_model_s_length(vlm):
     long = "word " * 1000
     np.testing.assert_array_equal(vlm.encode_texts([long]), vlm.encode_texts([long + "cat"]))
     assert not np.array_equal(vlm.encode_texts(["word"]), vlm.encode_texts(["word cat"]))
+
+
+def test_texts_that_are_cut_are_named(vlm):
+    check_cut_texts(vlm, "dog ")
 
 
 def test_another_preprocessing_may_be_assigned(vlm, vision):

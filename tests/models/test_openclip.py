@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cut_texts import check_cut_texts
 from hub_server import serve
 from torchvision_schemas import declare_schemas
 from trustvlm import models
@@ -133,6 +134,10 @@ def test_texts_are_embedded_as_open_clip_does(pair):
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     np.testing.assert_allclose(alone, expected, atol=1e-5 * np.abs(expected).max())
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+def test_texts_that_are_cut_are_named(pair):
+    check_cut_texts(pair[0], "dog ", most=120)
 
 
 def test_it_keeps_the_contract(pair):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pixel_encoder import PixelEncoder
 from trustvlm.exceptions import InputError
 from trustvlm.models import class_embeddings, fill, read_prompts
+from trustvlm.models.prompts import ALIKE, text_problems
 
 NAMES = ("cat", "golden_retriever", "7", "aeroplane (small)")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.", "{}")
@@ -147,3 +148,43 @@ def test_prompts_that_cancel_out_name_their_class() -> None:
 
     with pytest.raises(InputError, match="class 'dog' cancel each other"):
         class_embeddings(PixelEncoder(), ["cat", "dog"], ["{}", "not {}"], encode=encode)
+
+
+class Short(PixelEncoder):
+    """Reads twenty letters."""
+
+    def cut_texts(self, texts: Any) -> list[str]:
+        return [text for text in texts if len(text) > 20]
+
+
+def unit(angle: float) -> list[float]:
+    return [float(np.cos(angle)), float(np.sin(angle))]
+
+
+def test_classes_that_the_text_cannot_tell_apart_are_named_once() -> None:
+    near = float(np.arccos(ALIKE))
+    names = ["sofa", "couch", "Sofa", "bed", "chair"]
+    # Of five: two share a name, one is nearer than the bound to these, one is just too far off.
+    rows = np.array([unit(0), unit(0.99 * near), unit(0), unit(-1.01 * near), unit(2)], np.float32)
+    shared, alike = text_problems(PixelEncoder(), names, names, ["a {}."], rows)
+    assert "classes that share a name: 'sofa', 'Sofa'" in shared
+    cosine = f"{np.cos(0.99 * near):.3f}"
+    assert f"'sofa' and 'couch' ({cosine}), 'couch' and 'Sofa' ({cosine})" in alike
+    assert "bed" not in alike
+    assert "0.97" in alike
+
+
+def test_prompts_that_are_cut_name_their_classes() -> None:
+    names = ["cat", "a very long name of a class", "dog"]
+    (cut,) = text_problems(Short(), names, names, ["{}", "one {}"], np.eye(3, dtype=np.float32))
+    assert "prompts of 'a very long name of a class' are longer" in cut
+    assert not text_problems(Short(), ["cat"], ["cat"], ["{}"], np.eye(1, dtype=np.float32))
+    # Of a model that does not say what it cuts nothing is said.
+    eye = np.eye(3, dtype=np.float32)
+    assert not text_problems(PixelEncoder(), names, names, ["{}"], eye)
+
+
+def test_of_many_problems_some_are_named() -> None:
+    names = [f"class {i}" for i in range(20)]
+    (alike,) = text_problems(PixelEncoder(), names, names, ["{}"], np.ones((20, 1), np.float32))
+    assert "and 182 more" in alike

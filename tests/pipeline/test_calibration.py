@@ -272,7 +272,7 @@ def test_an_unfitted_model_cannot_be_calibrated(labelled):
 def test_images_of_no_class_are_reviewed_whatever_their_confidence(fitted, labelled, photos):
     fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
     # All but a picture of the shots' own colours would be called unlike any class.
-    scope = decisions.OODThreshold(below=2.0, false_flags=0.01)
+    scope = decisions.OODGate(nearest=decisions.OODThreshold(below=2.0, false_flags=0.01))
     images = encode_images(find_images(photos), fitted.embedder)
     shown = fitted.evidence(images.image_embeddings, images.features)
     result = apply(fitted.score, shown)

@@ -10,6 +10,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
+from trustvlm.monitoring.ood import Resemblance
 from trustvlm.pipeline.runs import Run, RunSums
 from trustvlm.pipeline.verdict import METADATA
 
@@ -84,7 +85,10 @@ def test_another_mix_is_told_apart_from_another_kind(calibrated, photos):
     assert one.name in run.problems[0]
 
 
-def test_the_risk_in_the_mix_of_a_run_is_that_of_accepted_calibration_images(labelled, tmp_path):
+@pytest.mark.parametrize("gate", ["label", "nearest"])
+def test_the_risk_in_the_mix_of_a_run_is_that_of_accepted_calibration_images(
+    labelled, tmp_path, gate
+):
     """By hand: of red 1 of 10 accepted labels is wrong, of green 5 of 10, of blue none is there."""
     from dataclasses import replace
 
@@ -108,7 +112,9 @@ def test_the_risk_in_the_mix_of_a_run_is_that_of_accepted_calibration_images(lab
             confidence=np.r_[confidence, extra[1]],
         ),
         labels=np.r_[(prediction + wrong) % 3, extra[0] + 1].astype(np.int64),
-        typicality=np.r_[typicality, extra[2]],
+        gate=gate,
+        typicality=np.r_[typicality, extra[2]] if gate == "nearest" else np.ones(90),
+        eligible=None if gate == "nearest" else np.arange(90) < 60,
     )
     run = Run(replace(model.state, calibration=calibration))
 
@@ -229,7 +235,8 @@ def test_a_batch_never_counts_out_of_distribution_images_as_trusted(fitted, labe
     n = len(calibration.labels)
     is_ood = np.arange(n) % 3 == 0
     run = Run(fitted.state)
-    run.add(calibration.result, calibration.typicality, is_ood, ~is_ood)
+    judged = Resemblance(np.zeros(n), ~is_ood, is_ood)
+    run.add(calibration.result, calibration.typicality, judged, ~is_ood)
     expected = calibration.certificate.counts(calibration.result.confidence, ~is_ood)
     assert run.sums.selection.tolist() == expected.tolist()
     assert run.sums.selection[-1] == is_ood.sum()

@@ -28,7 +28,7 @@ from trustvlm.benchmark.studies.study import StudyRunner
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
 from trustvlm.files import atomic_path
-from trustvlm.images import find_labelled, read_classes
+from trustvlm.images import classes_of, find_labelled
 from trustvlm.models import read_prompts
 from trustvlm.pipeline import records
 from trustvlm.scores import zero_shot_logits
@@ -77,7 +77,7 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
             None if val is None else records.ListedImages(val.refs, val.labels),
         )
     train = find_labelled(dataset.train)
-    classes = read_classes(train.classes if dataset.classes is None else dataset.classes)
+    classes = classes_of(train, dataset.classes)
     selected_on = dataset.validation if validation else None
     return ListedSet(
         tuple(classes.names),

@@ -99,6 +99,13 @@ def calibrate(
         typer.Option("--json", metavar="FILE", help="Write what was certified as JSON."),
     ] = None,
     exclude_shots: ExcludeShots = False,
+    no_gate: Annotated[
+        bool,
+        typer.Option(
+            "--no-gate",
+            help="Let images be accepted that hardly resemble the examples of their label.",
+        ),
+    ] = False,
     device: Device = "auto",
     plugins: Plugins = None,
     quiet: Quiet = False,
@@ -137,6 +144,7 @@ def calibrate(
                 method=method,
                 calibrator=calibrator,
                 exclude_shots=exclude_shots,
+                gate=not no_gate,
                 progress=progress,
             )
     calibration = trust.calibration_
@@ -205,6 +213,8 @@ def _show(calibration: Calibration, *, quiet: bool) -> None:
     typer.echo(calibrator_statement(calibration.quality()))
     if calibration.certificate is None:
         return
+    if calibration.gate_statement:
+        typer.echo(calibration.gate_statement)
     if calibration.certificate.certified:
         note(assumption_of(calibration.certificate), quiet=quiet)
     else:

@@ -80,6 +80,8 @@ def show(
             console.note(f"the guarantee does not cover these images: {problem}", quiet=quiet)
         if run.out_of_distribution:
             console.note(f"{run.out_of_distribution} of {run.n} out-of-distribution", quiet=quiet)
+    if result.gate_statement():
+        console.note(result.gate_statement(), quiet=quiet)
     if statement is not None:
         console.note(f"guarantee: {statement}", quiet=quiet)
     if result.near_copies.pairs:

@@ -37,6 +37,7 @@ def fit(
         ),
     ] = None,
     prompt: options.Prompt = None,
+    other_classes: options.OtherClasses = None,
     score: Annotated[
         str, typer.Option(help="The confidence score; see `trustvlm scores`.")
     ] = "trustvlm",
@@ -106,6 +107,7 @@ def fit(
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
+        other_classes=other_classes or (),
         score=score,
         score_parameters=options.parse_settings(settings or []),
         finetune=finetune,

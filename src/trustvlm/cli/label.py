@@ -33,6 +33,7 @@ def label(
     vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[str | None, options.vision_option("compares images")] = None,
     prompt: options.Prompt = None,
+    other_classes: options.OtherClasses = None,
     correct: Annotated[
         bool,
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
@@ -58,6 +59,7 @@ def label(
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
+        other_classes=other_classes or (),
         device=device,
         precision=precision,
         draft=draft,
@@ -65,6 +67,12 @@ def label(
     with console.progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress)
     console.write_verdicts(verdicts, output)
+    unlike = "images of none of the classes are accepted, too, as far as they resemble one"
+    if other_classes is None:
+        unlike += ": --other-class names what else there may be"
     console.say_what_came(
-        verdicts, model.encoders.notes(), basis=console.NOT_CALIBRATED, quiet=quiet
+        verdicts,
+        [*model.encoders.notes(), unlike],
+        basis=console.NOT_CALIBRATED,
+        quiet=quiet,
     )

@@ -46,6 +46,15 @@ Prompt = Annotated[
         "[default: the model's own]",
     ),
 ]
+OtherClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other-class",
+        metavar="NAME",
+        help='What else images may show, such as "something else": the text may choose it, and '
+        "such images are never accepted. Repeatable.",
+    ),
+]
 Convention = Annotated[
     str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
 ]

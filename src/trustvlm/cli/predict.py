@@ -18,7 +18,15 @@ from trustvlm.cli.console import (
     say_what_came,
     write_verdicts,
 )
-from trustvlm.cli.options import Device, Inputs, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli.options import (
+    Device,
+    Inputs,
+    ModelPath,
+    OtherClasses,
+    Plugins,
+    Quiet,
+    load_plugins,
+)
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -172,6 +180,7 @@ def predict(
             "was calibrated on: review or keep."
         ),
     ] = "review",
+    other_classes: OtherClasses = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -194,6 +203,8 @@ def predict(
 
     load_plugins(plugins)
     if output is not None and is_folder(output):
+        if other_classes:
+            raise InputError("For a folder name other classes at fit: trustvlm fit --other-class.")
         predict_into_folder(
             model,
             inputs,
@@ -232,6 +243,8 @@ def predict(
     trust = TrustVLM.load(model, device=device, batch_size=batch_size)
     if risk is not None:
         trust.use_risk(risk)
+    if other_classes:
+        trust.use_other_classes(other_classes)
     profile = Profile()
     with progress_bar("images", quiet=quiet) as progress:
         verdicts = trust.predict(

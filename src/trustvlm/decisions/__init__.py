@@ -4,7 +4,7 @@
 `certify_per_class` one for each class, `cheapest` the one that costs least; `select_conformal`
 accepts labels of a batch with an expected share of errors; `PredictionSets` lists the labels that
 an image may have; `Calibrator` turns a score into P(correct).
-`check_shots` looks for trouble among the shots, `OODThreshold` flags out-of-distribution images,
+`check_shots` looks for trouble among the shots, `OODGate` stops out-of-distribution images,
 `DriftMonitor` tells when incoming images change, `ShiftReference` whether a run of images differs
 from the calibration images. All on NumPy arrays.
 """
@@ -21,7 +21,7 @@ from trustvlm.calibration.calibrators import (
 from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.duplicates import near_duplicates
 from trustvlm.monitoring.drift import DriftMonitor
-from trustvlm.monitoring.ood import OODThreshold, Scope
+from trustvlm.monitoring.ood import OODGate, OODThreshold, Scope
 from trustvlm.monitoring.shift import RunStatistics, ShiftReference, ShiftTest
 from trustvlm.risk_control.certify import DEFAULT_METHOD, METHODS, Certificate, certify
 from trustvlm.risk_control.conformal_selection import ConformalSelection, select_conformal
@@ -52,6 +52,7 @@ __all__ = [
     "DriftMonitor",
     "Health",
     "LogisticPrior",
+    "OODGate",
     "OODThreshold",
     "PredictionSets",
     "RunStatistics",

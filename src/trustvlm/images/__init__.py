@@ -1,6 +1,6 @@
 """Images in: finding them, reading them, decoding them, and saying what is wrong with them."""
 
-from trustvlm.images.classes import ClassList, read_classes
+from trustvlm.images.classes import ClassList, classes_of, read_classes
 from trustvlm.images.decoding import decode
 from trustvlm.images.errors import DEFAULT_LIMITS, KINDS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS
@@ -39,6 +39,7 @@ __all__ = [
     "LabelledSource",
     "Limits",
     "Source",
+    "classes_of",
     "content_hash",
     "decode",
     "find_images",

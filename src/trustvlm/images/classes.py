@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +16,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images.references import LabelledImages
 from trustvlm.images.tables import read_text
+
+# Hyphens within words (not signs, as in "A-" or "-1"), underscores and blanks of any kind.
+_SEPARATORS = re.compile(r"(?:(?<=\w)[-\u2010\u2011\u2013](?=\w)|[_\s])+")
+
+
+def normal_form(name: str) -> str:
+    """Return what the spellings of one class name have in common.
+
+    Case, blanks, underscores and hyphens within words do not count, nor do the forms that Unicode
+    has of one letter (NFKC) or signs that print nothing. Singular and plural stay two names, for
+    *glass* and *glasses* are.
+
+    Examples
+    --------
+    >>> spellings = ["golden retriever", "Golden-Retriever ", "golden_retriever"]
+    >>> {normal_form(name) for name in spellings}
+    {'golden retriever'}
+    >>> normal_form("A-"), normal_form("a")
+    ('a-', 'a')
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf").replace("\u2019", "'")
+    return _SEPARATORS.sub(" ", text).strip() or name.strip()
 
 
 @dataclass(frozen=True)
@@ -81,21 +108,53 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
+    @classmethod
+    def of_labels(cls, labels: Iterable[str], classes: Iterable[str] = ()) -> ClassList:
+        r"""Make a sorted list of the classes that labels of images name.
+
+        Several spellings of a name (`normal_form`) are one class, by the spelling of most images.
+
+        Parameters
+        ----------
+        labels
+            Of the images.
+        classes
+            Others that have no image.
+
+        Examples
+        --------
+        >>> ClassList.of_labels(["dog", "Dog", "cat", "dog", "dog\u00a0"]).names
+        ('cat', 'dog')
+        """
+        counts = Counter(label.strip() for label in labels)
+        counts.update({name.strip(): 0 for name in classes})
+        chosen: dict[str, str] = {}
+        for name in sorted(counts, key=lambda name: (-counts[name], name)):
+            chosen.setdefault(normal_form(name), name)
+        return cls(tuple(sorted(chosen.values())))
+
     def indices(self, labels: Iterable[str]) -> NDArray[np.int64]:
         """Return the class index of each label.
 
         Labels are compared exactly, with the folders if those explain every label, else with the
-        names (of classes that share one, `labels`) if those do, else with both.
+        names (of classes that share one, `labels`) if those do, else with both. What then is no
+        class, but another spelling of one (`normal_form`), means that one.
 
         Raises
         ------
         InputError
             If labels are unknown (the message lists them), or mean two classes at once.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If labels are other spellings of a class.
         """
         labels = list(labels)
         by_folder = {folder: i for i, folder in enumerate(self.folders)}
         by_name = {label: i for i, label in enumerate(self.labels)}
-        distinct = dict.fromkeys(labels)
+        spelling = self._spellings(dict.fromkeys(labels), by_folder, by_name)
+        distinct = dict.fromkeys(spelling.values())
         if distinct.keys() <= by_folder.keys():
             lookup = by_folder
         elif distinct.keys() <= by_name.keys():
@@ -103,7 +162,35 @@ class ClassList:
         else:
             lookup = by_name | by_folder
             self._check_labels(distinct, by_folder, by_name)
-        return np.array([lookup[label] for label in labels], dtype=np.int64)
+        other = [f"{label!r} as {c!r}" for label, c in spelling.items() if label != c]
+        if other:
+            warnings.warn(
+                "labels that differ from a class only in spelling are read as that class: "
+                f"{_some(other, quoted=True)}",
+                TrustVLMWarning,
+                stacklevel=2,
+            )
+        return np.array([lookup[spelling[label]] for label in labels], dtype=np.int64)
+
+    def _spellings(
+        self, labels: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
+    ) -> dict[str, str]:
+        """Return the folder or name that each label means, or itself if there is none."""
+        meant: dict[str, dict[int, str]] = {}
+        for known in (by_folder, by_name):
+            for spelled, i in known.items():
+                meant.setdefault(normal_form(spelled), {}).setdefault(i, spelled)
+        spelling = {}
+        for label in labels:
+            exact = label in by_folder or label in by_name or label in self.names
+            classes = {} if exact else meant.get(normal_form(label), {})
+            if len(classes) > 1:
+                raise InputError(
+                    f"Expected every label to mean one class, but {label!r} may be "
+                    f"{' or '.join(map(repr, classes.values()))}: spell it as the class is."
+                )
+            spelling[label] = next(iter(classes.values()), label)
+        return spelling
 
     def _check_labels(
         self, distinct: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
@@ -146,7 +233,7 @@ def read_classes(
     Raises
     ------
     InputError
-        As `ClassList`.
+        As `ClassList`; and for several spellings of one name, where there are no folders.
 
     Examples
     --------
@@ -165,7 +252,33 @@ def read_classes(
         spec = [cell for row in rows for cell in row]
     if isinstance(spec, Mapping):
         return ClassList(_texts(spec.values()), _texts(spec.keys()))
-    return ClassList(_texts(spec))
+    return _names_alone(_texts(spec))
+
+
+def classes_of(
+    labelled: LabelledImages,
+    spec: str | os.PathLike[str] | Sequence[str] | Mapping[str, str] | ClassList | None = None,
+) -> ClassList:
+    """Return the classes of labelled images: those given, as in `read_classes`, else their own."""
+    if spec is None:
+        return ClassList.of_labels(labelled.labels, labelled.classes)
+    return read_classes(spec)
+
+
+def _names_alone(names: tuple[str, ...]) -> ClassList:
+    """Refuse several spellings of one name, where nothing but the name tells classes apart."""
+    classes = ClassList(names)
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(normal_form(name), []).append(name)
+    twice = [" and ".join(map(repr, group)) for group in spellings.values() if len(group) > 1]
+    if twice:
+        raise InputError(
+            f"Expected class names to be distinct, but these are spellings of one: "
+            f"{_some(twice, quoted=True)}. Keep one of them, or give each class a name of its own: "
+            "a file with `folder<TAB>name` lines, or a mapping from folder to name."
+        )
+    return classes
 
 
 def _as_file(spec: str | os.PathLike[str]) -> Path | None:
@@ -196,6 +309,8 @@ def _from_lines(file: Path) -> ClassList:
         names.append(parts[-1])
     if not names:
         raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+    if names == folders:
+        return _names_alone(tuple(names))
     return ClassList(tuple(names), tuple(folders))
 
 
@@ -210,6 +325,6 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(value).strip() for value in values)
 
 
-def _some(values: Sequence[str], most: int = 10) -> str:
-    listed = ", ".join(map(repr, values[:most]))
+def _some(values: Sequence[str], most: int = 10, *, quoted: bool = False) -> str:
+    listed = ", ".join(values[:most] if quoted else map(repr, values[:most]))
     return f"{listed}, ... ({len(values)} in all)" if len(values) > most else listed

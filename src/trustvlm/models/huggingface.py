@@ -175,6 +175,17 @@ class HuggingFaceVLM(HuggingFaceVision):
                 vectors[batch] = to_vectors(self._model.get_text_features(**inputs).pooler_output)
         return vectors
 
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return those texts that have more tokens than the model reads."""
+        return [
+            text
+            for text in check_texts(texts)
+            if len(
+                self._tokenizer(text.lower() if self._full else text, verbose=False)["input_ids"]
+            )
+            > self._length
+        ]
+
     def _tokens(self, texts: list[str]) -> dict[str, Any]:
         tokens = self._tokenizer(
             [text.lower() for text in texts] if self._full else texts,

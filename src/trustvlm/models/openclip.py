@@ -130,6 +130,19 @@ class OpenClipVLM(TorchImageEncoder):
                 parts.append(to_vectors(self._model.encode_text(tokens)))
         return np.concatenate(parts)
 
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return those texts that have more tokens than the model reads."""
+        return [text for text in check_texts(texts) if self._is_cut(text)]
+
+    def _is_cut(self, text: str) -> bool:
+        tokenizer = self._tokenizer
+        if hasattr(tokenizer, "encode"):  # open_clip's own, without its signs of start and end
+            return len(tokenizer.encode(text)) + 2 > int(tokenizer.context_length)
+        # One of transformers, wrapped.
+        cleaned = tokenizer.clean_fn(text)
+        tokens = tokenizer.tokenizer(cleaned, verbose=False)["input_ids"]
+        return len(tokens) > int(tokenizer.context_length)
+
 
 def _split(library: Any, name: str) -> tuple[str, str]:
     architecture, _, weights = name.partition("/")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
+from trustvlm.images.classes import normal_form
 from trustvlm.models.base import VisionLanguageModel
 
 _SLOT = "{}"
 # Shorter than this, a mean of unit vectors is rounding noise.
 _CANCELLED = 1e-6
+# Two texts nearer than this are one to the model. Of 89,000 pairs of classes of DTD, SUN397,
+# Caltech and CIFAR-10 by CLIP ViT-B/32 one is: its images are told apart 55 % of the time, those of
+# the seven pairs from 0.95 to 0.97 some 87 % (docs/keep-it-healthy.md).
+ALIKE = 0.97
 TextEncoder = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
@@ -119,6 +124,81 @@ def class_embeddings(
         )
     rows: NDArray[np.float32] = (means / lengths).astype(np.float32)
     return rows
+
+
+def text_problems(
+    vlm: VisionLanguageModel,
+    labels: Sequence[str],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    embeddings: NDArray[np.float32],
+) -> list[str]:
+    """Say which classes the text cannot tell apart, and which prompts the model cuts.
+
+    Parameters
+    ----------
+    vlm
+        Whose text encoder made the embeddings; what it cuts is known if it has `cut_texts`.
+    labels
+        What verdicts call the C classes.
+    class_names, templates
+        As in `class_embeddings`.
+    embeddings
+        `(C, e)` unit rows.
+
+    Returns
+    -------
+    list of str
+        Up to three sentences; none if there is nothing to say.
+    """
+    problems = []
+    forms = [normal_form(name) for name in class_names]
+    shared = [label for label, form in zip(labels, forms, strict=True) if forms.count(form) > 1]
+    if shared:
+        problems.append(
+            f"classes that share a name: {_some([repr(s) for s in shared])}: the text cannot tell "
+            "these apart, only the examples can"
+        )
+    pairs = [
+        f"'{labels[i]}' and '{labels[j]}' ({cosine:.3f})"
+        for i, j, cosine in _alike(np.asarray(embeddings, dtype=np.float64))
+        if forms[i] != forms[j]
+    ]
+    if pairs:
+        problems.append(
+            f"classes whose texts are nearly the same to the model (cosine over {ALIKE}): "
+            f"{_some(pairs)}: only examples can tell these apart. Use other names, or one class "
+            "for both"
+        )
+    cut_texts = getattr(vlm, "cut_texts", None)
+    if cut_texts is not None:
+        prompts = fill(templates, class_names)
+        cut = set(cut_texts(list(dict.fromkeys(text for texts in prompts for text in texts))))
+        of = [
+            f"'{label if len(label) < 60 else label[:57] + '...'}'"
+            for label, texts in zip(labels, prompts, strict=True)
+            if not cut.isdisjoint(texts)
+        ]
+        if of:
+            problems.append(
+                f"prompts of {_some(of)} are longer than the model reads: the rest of these texts "
+                "is cut off. Use shorter names or templates"
+            )
+    return problems
+
+
+def _alike(rows: NDArray[np.float64], block: int = 1024) -> Iterator[tuple[int, int, float]]:
+    """Yield the pairs of rows whose cosine is over `ALIKE`, the first one first."""
+    for start in range(0, len(rows), block):
+        cosines = rows[start : start + block] @ rows.T
+        for i, j in np.argwhere(cosines > ALIKE):
+            if start + i < j:
+                yield int(start + i), int(j), float(cosines[i, j])
+
+
+def _some(items: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def _lines(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +148,8 @@ class CalibrationEntry(_Entry):
     data: CalibrationData
     certificate: dict[str, Any] | None
     other_rules: tuple[dict[str, Any], ...] = ()
+    # What older versions did, and did not say.
+    gate: Literal["label", "nearest", "none"] = "nearest"
     calibrator: CalibratorEntry
 
 
@@ -163,6 +165,7 @@ class Manifest(_Entry):
     logit_scale: float
     classes: tuple[str, ...] = Field(min_length=1)
     folders: tuple[str, ...] = Field(min_length=1)
+    other_classes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = Field(min_length=1)
     score: ScoreEntry
     shots: ShotsEntry
@@ -211,6 +214,9 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         "support_image_embeddings": ("f", "me"),
         "support_labels": ("i", "m"),
     }
+    if manifest.other_classes:
+        sizes["k"] = len(manifest.other_classes)
+        expected["other_text_embeddings"] = ("f", "ke")
     if manifest.finetuning is not None:
         expected["learned_prototypes"] = ("f", "Cd")
     if manifest.calibration is not None:
@@ -224,6 +230,8 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         # Those that calibrations of older versions lack.
         later = ("calibration_typicality", *(f"calibration_set_{m}" for m in SET_METHODS))
         expected |= {name: ("f", "n") for name in later if name in arrays}
+        if "calibration_eligible" in arrays:
+            expected["calibration_eligible"] = ("b", "n")
     kinds = {"f": "floating-point numbers", "i": "whole numbers", "b": "booleans"}
 
     def refuse(name: str, what: str) -> ArtefactError:

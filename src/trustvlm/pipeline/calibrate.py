@@ -13,7 +13,7 @@ from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, Log
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
-from trustvlm.monitoring.ood import OODThreshold
+from trustvlm.monitoring.ood import GATES
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
@@ -44,6 +44,7 @@ def calibrate(
     *,
     name: str | None = None,
     exclude_shots: bool = False,
+    gate: bool = True,
     progress: Progress | None = None,
 ) -> ModelState:
     """Learn P(correct) and a rule for accepting, as `TrustVLM.calibrate` says.
@@ -60,12 +61,15 @@ def calibrate(
     images = _usable(state, encoded, exclude_shots)
     evidence = state.evidence(images.image_embeddings, images.features)
     result = apply(state.score, evidence, **state.parameters)
-    # Out-of-distribution images are reviewed in any case: the guarantee is about the others.
-    shown = explain(evidence, result.prediction, OODThreshold.of_shots(evidence))
+    # What the gate stops is reviewed in any case: the guarantee is about the other images.
+    kind = GATES[0] if gate else "none"
+    stop = state.gate_of(kind)
+    shown = explain(evidence, result.prediction, stop)
+    eligible = shown.resemblance.eligible
     typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
     correct = result.prediction == images.labels
     rule, *other_rules = goal.rules(
-        result.confidence, correct, result.prediction, len(state.classes), ~shown.is_ood
+        result.confidence, correct, result.prediction, len(state.classes), eligible
     )
     calibration = Calibration(
         certificate=rule,
@@ -79,6 +83,8 @@ def calibrate(
         created_at=now(),
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
         typicality=typicality,
+        gate=kind,
+        eligible=eligible if stop.active else None,
         other_rules=tuple(other_rules),
         set_scores=true_label_scores(ClassProbabilities(state)(evidence), images.labels),
     )
@@ -128,9 +134,15 @@ def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration
     looks = earlier.looks + 1 if again else 1
     if again:
         asked, before = calibration.certificate, earlier.certificate
-        same = (calibration.score, dict(calibration.parameters), calibration.seen) == (
+        same = (
+            calibration.score,
+            dict(calibration.parameters),
+            calibration.gate,
+            calibration.seen,
+        ) == (
             earlier.score,
             dict(earlier.parameters),
+            earlier.gate,
             earlier.seen - set(earlier.earlier),
         )
         if (

@@ -18,7 +18,7 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import LabelledSource
 from trustvlm.metrics import Evaluation
-from trustvlm.monitoring.ood import OODThreshold
+from trustvlm.monitoring.ood import gate_statement
 from trustvlm.pipeline.cross_validate import measure
 from trustvlm.pipeline.predict import explain, verdicts_with_shots
 from trustvlm.pipeline.records import (
@@ -129,6 +129,8 @@ class EvaluationResult:
         nobody looked. The verdicts are as the rule says even where it does not cover them.
     guarantee_p_value
         Of `risk_control.goals.guarantee_p_value`; NaN without a guarantee that can be contradicted.
+    eligible
+        `(n,)` bool, which images pass the out-of-distribution gate; None if there is none.
     """
 
     dataset: str
@@ -151,11 +153,21 @@ class EvaluationResult:
     hashes: tuple[str, ...] = ()
     run: RunOutcome | None = None
     guarantee_p_value: float = math.nan
+    eligible: NDArray[np.bool_] | None = None
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
         right: NDArray[np.bool_] = self.results[score or self.score].prediction == self.labels
         return right
+
+    def probabilities(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """`(k,)` P(correct), and whether the label is right, of those that have it.
+
+        An image that bears the name of another class has no probability.
+        """
+        p = np.array(self.verdicts.column("p_correct"), dtype=np.float64)
+        has = ~np.isnan(p)
+        return p[has], self.correct()[has]
 
     @property
     def fingerprint(self) -> str:
@@ -182,6 +194,10 @@ class EvaluationResult:
         if self.contradicted:
             return f"{begin}: these images contradict the guarantee; calibrate on images like them"
         return f"{begin}: they do not contradict it"
+
+    def gate_statement(self) -> str:
+        """Say what the out-of-distribution gate stops of these images; "" without one."""
+        return "" if self.eligible is None else gate_statement(self.eligible, self.correct())
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score, as `trustvlm bench arrays` writes them; values are fractions."""
@@ -222,6 +238,12 @@ class EvaluationResult:
                 "p_value": nan_to_null(self.guarantee_p_value),
                 "contradicted": self.contradicted,
             },
+            "gate": None
+            if self.eligible is None
+            else {
+                "right_to_review": int((~self.eligible & self.correct()).sum()),
+                "wrong_to_review": int((~self.eligible & ~self.correct()).sum()),
+            },
             "data": data_of(self),
             "model": dict(self.model),
         }
@@ -231,7 +253,7 @@ class EvaluationResult:
         if not self.model.get("calibration"):
             return None
         quality: dict[str, float | None] = nan_to_null(
-            metrics.probability_quality(self.verdicts.column("p_correct"), self.correct())
+            metrics.probability_quality(*self.probabilities())
         )
         return quality
 
@@ -271,7 +293,7 @@ def evaluate(
     evidence = state.evidence(images.image_embeddings, images.features)
     results = _all_scores(state, evidence, scores)
     own = results[state.score]
-    shown = explain(evidence, own.prediction, OODThreshold.of_shots(evidence))
+    shown = explain(evidence, own.prediction, state.gate)
     run = Run(state)
     rows = verdicts_with_shots(own, shown, images.paths, class_names, state.calibration, run)
     outcome = run.outcome(when_invalid="keep")
@@ -304,6 +326,7 @@ def evaluate(
         hashes=tuple(images.hashes),
         run=outcome,
         guarantee_p_value=p_value,
+        eligible=shown.resemblance.eligible if shown.gate.active else None,
     )
 
 

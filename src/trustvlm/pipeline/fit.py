@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import LabelledSource, find_labelled, read_classes
-from trustvlm.models.prompts import read_prompts
+from trustvlm.images import LabelledSource, classes_of, find_labelled
+from trustvlm.models.base import VisionLanguageModel
+from trustvlm.models.prompts import read_prompts, text_problems
 from trustvlm.pipeline.records import (
     ClassSource,
     Embedder,
@@ -53,6 +54,7 @@ def fit(
     draw: int = 0,
     select: str | None = None,
     images: LabelledSource | None = None,
+    other_classes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> ModelState:
     """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
@@ -63,6 +65,8 @@ def fit(
         Loads the encoders, once the shots are listed: what is wrong with them is said at once.
     images
         Labelled images to select settings on: `select_on` of `TrustVLM.fit`.
+    other_classes
+        Names of what images of none of the classes may show.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def fit(
     if select is not None or images is not None:
         _check_selection(score, given, select, images)
     labelled = find_labelled(shots)
-    class_list = read_classes(labelled.classes if classes is None else classes)
+    class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
     if shots_per_class is not None:
         drawn = draw_shots(listed.labels, len(class_list), shots_per_class, draw=draw)
@@ -83,6 +87,7 @@ def fit(
     encoders = embedder.encoders
     prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
     text_embeddings = embedder.embed_classes(class_list.names, prompts)
+    others = embedder.embed_others(other_classes, prompts, class_list)
     encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
     origin = Path(shots).absolute() if isinstance(shots, (str, os.PathLike)) else Path.cwd()
@@ -115,6 +120,7 @@ def fit(
         draw=draw,
         created_by=f"trustvlm {__version__}",
         created_at=now(),
+        other_classes=others,
     )
     if select is not None:
         chosen = select_by_holding_out(score, state.evidence_of_shots(), fixed=given)
@@ -123,7 +129,7 @@ def fit(
         state = _select_on(state, embedder, images, progress)
     if finetune:
         state = _finetune(state, encoders.device)
-    _warn_about_shots(state)
+    _warn(state, encoders.vlm)
     return state
 
 
@@ -233,17 +239,23 @@ def finetune_on(
 # What a user should know about the shots of a model.
 
 
-def _warn_about_shots(state: ModelState) -> None:
-    """Warn of unreadable shots, classes that share a name, and those with few shots or none."""
+def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
+    """Warn of unreadable shots, texts that say too little, and classes with few shots or none."""
     counts, wanted = state.bank.counts_, state.shots_per_class or 0
     messages = [f"shot left out: {error}" for _, error in state.unreadable_shots]
-    names = np.asarray(state.classes.labels)
-    shared = names != np.asarray(state.classes.names)
+    names, classes = np.asarray(state.classes.labels), state.classes
+    messages += text_problems(
+        vlm, classes.labels, classes.names, state.prompts, state.text_embeddings
+    )
     few = (counts > 0) & (counts < wanted)
-    if shared.any():
+    if len(classes) == 1:
+        stopped = "unless the out-of-distribution gate stops it"
+        without = (
+            "for there are too few examples to stop any: give 19 or more, or name other classes"
+        )
         messages.append(
-            f"classes that share a name: {_quoted(names[shared])}: the text cannot tell these "
-            "apart, only the examples can"
+            f"'{names[0]}' is the only class: every image gets this label, and it is accepted "
+            f"{stopped if state.gate.active else without}"
         )
     if (counts == 0).any():
         messages.append(

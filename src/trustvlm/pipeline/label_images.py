@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import Source, open_images, read_classes
-from trustvlm.models.prompts import read_prompts
+from trustvlm.models.prompts import read_prompts, text_problems
+from trustvlm.monitoring.ood import looks_mixed
 from trustvlm.pipeline.predict import verdicts_without_shots
 from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encode_images
 from trustvlm.pipeline.verdict import Verdicts, in_order
@@ -30,6 +31,7 @@ def label_images(
     classes: ClassSource | None,
     prompt: PromptSource | None = None,
     correct: bool = False,
+    other_classes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verdicts:
     """Label images as `TrustVLM.label` says.
@@ -49,20 +51,39 @@ def label_images(
     if not len(readable):
         return Verdicts(in_order(encoded, []))
     prompts = read_prompts(vlm.prompt if prompt is None else prompt)
+    texts = embedder.embed_classes(class_list.names, prompts)
+    others = embedder.embed_others(other_classes, prompts, class_list)
     evidence = Evidence.of(
-        logits=zero_shot_logits(
-            readable.image_embeddings,
-            embedder.embed_classes(class_list.names, prompts),
-            logit_scale=vlm.logit_scale,
-        ),
+        logits=zero_shot_logits(readable.image_embeddings, texts, logit_scale=vlm.logit_scale),
         features=readable.features,
         image_embeddings=readable.image_embeddings,
     )
     result = apply("auto_unlabelled_star" if correct else "auto_unlabelled", evidence)
     together = unlabelled_logits(evidence)
+    for problem in text_problems(vlm, class_list.labels, class_list.names, prompts, texts):
+        warnings.warn(problem, TrustVLMWarning, stacklevel=3)
     _warn(evidence, together)
+    # What any text fits, other classes included, is no sign of images that none fits.
+    everything = evidence.logits
+    if others is not None:
+        everything = np.hstack([everything, others.logits(readable.image_embeddings)])
+    if vlm.identity.settings.get("family") == "clip" and looks_mixed(everything):
+        warnings.warn(
+            "the images differ much in how well any class fits them, as batches do that hold "
+            "images of none of the classes (5 % of others look so, too): look at some of the "
+            "accepted ones, and name what else there is with --other-class, or give examples "
+            "(trustvlm fit)",
+            TrustVLMWarning,
+            stacklevel=3,
+        )
     verdicts = verdicts_without_shots(
-        result, evidence.logits, together, readable.paths, class_list.labels
+        result,
+        evidence.logits,
+        together,
+        readable.paths,
+        class_list.labels,
+        others,
+        readable.image_embeddings,
     )
     return Verdicts(in_order(encoded, verdicts))
 
@@ -70,6 +91,13 @@ def label_images(
 def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
     """Say where the images cannot verify each other, or contradict the VLM."""
     n, n_classes = together.shape
+    if n_classes == 1:
+        warnings.warn(
+            "there is one class only: it fits every image, whatever it shows. Name what else "
+            "there may be with --other-class, or give examples (trustvlm fit)",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
     if batch_weight(n, n_classes) < 0.5:
         warnings.warn(
             f"{n} images of {n_classes} classes say little about each other: the labels rest on "

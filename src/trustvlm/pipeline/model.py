@@ -76,6 +76,9 @@ class TrustVLM:
         Threads that decode images; None chooses by the number of cores.
     limits
         Bounds on each image: size, and time for reading and decoding it.
+    other_classes
+        Names of what images of none of the classes may show, such as `something else`: an image
+        that the text likes best as one of these bears its name, and goes to review.
 
     Attributes
     ----------
@@ -127,6 +130,7 @@ class TrustVLM:
         batch_size: int = 32,
         workers: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        other_classes: Sequence[str] = (),
     ) -> None:
         self.vlm = vlm
         self.vision = vision
@@ -143,6 +147,7 @@ class TrustVLM:
         self.batch_size = batch_size
         self.workers = workers
         self.limits = limits
+        self.other_classes = other_classes
         self._learned: ModelState | None = None
 
     @cached_property
@@ -321,6 +326,7 @@ class TrustVLM:
             draw=draw,
             select=select,
             images=select_on,
+            other_classes=self.other_classes,
             progress=progress,
         )
         self._learned = self._named(state)
@@ -434,6 +440,7 @@ class TrustVLM:
             classes=self.classes,
             prompt=self.prompt,
             correct=correct,
+            other_classes=self.other_classes,
             progress=progress,
         )
 
@@ -498,6 +505,7 @@ class TrustVLM:
         calibrator: str = DEFAULT_CALIBRATOR,
         name: str | None = None,
         exclude_shots: bool = False,
+        gate: bool = True,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn P(correct), and certify a threshold for accepting labels unseen.
@@ -535,6 +543,9 @@ class TrustVLM:
             What the artefact calls the images; None takes the folder's or file's name.
         exclude_shots
             Leave out images that are also among the shots, instead of refusing.
+        gate
+            Review what resembles its label less than 95 % of the shots do theirs, whatever its
+            confidence (`decisions.OODGate`), as images of none of the classes do.
         progress
             As in `iter_predict`.
 
@@ -571,6 +582,7 @@ class TrustVLM:
             calibrator,
             name=name,
             exclude_shots=exclude_shots,
+            gate=gate,
             progress=progress,
         )
         return self
@@ -584,6 +596,25 @@ class TrustVLM:
             If the model was not calibrated for this risk.
         """
         self._learned = self._fitted.at_risk(risk)
+        return self
+
+    def use_other_classes(self, names: Sequence[str]) -> TrustVLM:
+        """Let images bear these names instead of a label, as `other_classes` of a new model does.
+
+        Raises
+        ------
+        InputError
+            If the model was calibrated on images, whose certificate does not know of them; or a
+            name is one of the classes.
+        """
+        state = self._fitted
+        if state.calibration is not None and state.calibration.certificate is not None:
+            raise InputError(
+                "This model was calibrated without these other classes, and its guarantee is for "
+                "decisions without them: name them at `fit`, and calibrate then."
+            )
+        others = self.embedder.embed_others(names, state.prompts, state.classes)
+        self._learned = replace(state, other_classes=others)
         return self
 
     def calibrate_on_shots(self, *, calibrator: str = DEFAULT_CALIBRATOR) -> TrustVLM:
@@ -678,6 +709,7 @@ class TrustVLM:
             "protocol": state.protocol,
             "precision": state.precision,
             "draft": state.draft,
+            "other_classes": state.other_classes.names if state.other_classes else (),
         }
         for role, entry in state.encoders.items():
             # Only models that a backend from outside the package runs say so.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Profile, Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageSource
-from trustvlm.monitoring.ood import OODThreshold
+from trustvlm.monitoring.ood import OODGate, OtherClasses, Resemblance
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
@@ -83,7 +83,7 @@ class Predictor:
         self._state.check_calibration()
         self._shots = self._state.evidence_of_shots()
         self._score = prepare(self._state.score, self._shots, **self._state.parameters)
-        self._ood_threshold = OODThreshold.of_shots(self._shots)
+        self._gate = self._state.gate
         self._sets = None
         if prediction_sets is not None:
             self._sets = sets_of(self._state, prediction_sets, set_method)
@@ -121,7 +121,7 @@ class Predictor:
         """
         evidence, state = evidence or self.evidence(images), self._state
         result = self._score(evidence)
-        shown = explain(evidence, result.prediction, self._ood_threshold)
+        shown = explain(evidence, result.prediction, self._gate)
         verdicts = verdicts_with_shots(
             result, shown, images.readable().paths, state.classes.labels, state.calibration, run
         )
@@ -205,10 +205,8 @@ class PredictionEvidence:
         `(n,)` class of the most similar prototype, -1 if there is none at all.
     nearest_score
         `(n,)` its cosine, NaN if there is none.
-    is_ood
-        `(n,)` bool, whether even that is so low that the image is out-of-distribution.
-    ood_threshold
-        Where it becomes so low.
+    resemblance, gate
+        Whether the image resembles the predicted class, or any, enough; and what decides that.
     runner_up
         `(n,)` class to consider instead: the nearest one if it is not the predicted one, else the
         most probable other one; -1 if there is a single class.
@@ -221,15 +219,15 @@ class PredictionEvidence:
     text_choice: NDArray[np.int64]
     nearest: NDArray[np.int64]
     nearest_score: NDArray[np.float64]
-    is_ood: NDArray[np.bool_]
-    ood_threshold: OODThreshold
+    resemblance: Resemblance
+    gate: OODGate
     runner_up: NDArray[np.int64]
     runner_up_text: NDArray[np.float64]
     runner_up_image: NDArray[np.float64]
 
 
 def explain(
-    evidence: Evidence, prediction: NDArray[np.int64], ood_threshold: OODThreshold | None = None
+    evidence: Evidence, prediction: NDArray[np.int64], gate: OODGate | None = None
 ) -> PredictionEvidence:
     """Compare predictions with what the text side and the image side say.
 
@@ -239,8 +237,8 @@ def explain(
         Logits of n images; features and prototypes where there are any.
     prediction
         `(n,)` class indices, from any score.
-    ood_threshold
-        Where an image resembles none of the classes; by default every image resembles one.
+    gate
+        Which images resemble their label too little; by default none does.
 
     Examples
     --------
@@ -248,7 +246,7 @@ def explain(
     >>> shown.text_score.round(3), shown.runner_up, shown.nearest
     (array([0.881]), array([1]), array([-1]))
     """
-    threshold = ood_threshold or OODThreshold()
+    gate = gate or OODGate()
     n, n_classes = evidence.logits.shape
     p = softmax(evidence.logits)
     similarities = np.full((n, n_classes), np.nan)
@@ -268,8 +266,10 @@ def explain(
         text_choice=evidence.logits.argmax(axis=1),
         nearest=nearest,
         nearest_score=nearest_score,
-        is_ood=threshold.is_ood(nearest_score),
-        ood_threshold=threshold,
+        resemblance=gate.judge(
+            similarities, evidence.logits, prediction, evidence.image_embeddings
+        ),
+        gate=gate,
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),
         runner_up_image=_at(similarities, runner_up),
@@ -300,18 +300,76 @@ def reasons(
     sentences = []
     for i, c in enumerate(prediction):
         sentence = _comparison(i, int(c), shown, class_names)
-        if shown.is_ood[i]:
+        if not shown.resemblance.eligible[i]:
             # What it resembles most says little then, but still says why the label is what it is.
-            threshold = shown.ood_threshold
-            cosine = number_beside(shown.nearest_score[i], threshold.below, ".2f")
-            sentence = (
-                "the image resembles none of the classes: even "
-                f"'{class_names[int(shown.nearest[i])]}' only {cosine}, where at most "
-                f"{100 * threshold.false_flags:.1f} % of example images have less than "
-                f"{exact_number(threshold.below)}; {sentence}"
-            )
+            why = _too_unlike(i, int(c), shown, class_names)
+            sentence = why if shown.resemblance.other[i] >= 0 else f"{why}; {sentence}"
         sentences.append(sentence)
     return sentences
+
+
+def _too_unlike(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
+    if shown.gate.others is not None and shown.resemblance.other[i] >= 0:
+        return other_reason(i, c, shown.gate.others, shown.resemblance, names)
+    if np.isnan(shown.resemblance.of_label[i]):
+        threshold, value = shown.gate.nearest, shown.nearest_score[i]
+        what = f"none of the classes: even '{names[int(shown.nearest[i])]}' only"
+        if not threshold.is_ood(value):  # a label without examples of its own
+            return "the image resembles none of the classes that have examples"
+        value = number_beside(value, threshold.below, ".2f")
+        last = ""
+    else:
+        threshold = shown.gate.threshold
+        value = number_beside(shown.resemblance.of_label[i], threshold.below, ".2f")
+        none = shown.resemblance.is_ood[i]
+        what = f"{'none of the classes' if none else 'its label'} enough: '{names[c]}' by"
+        last = " (sum of three similarities, in standard deviations)"
+    return (
+        f"the image resembles {what} {value}, where at most {100 * threshold.false_flags:.1f} % of "
+        f"example images have less than {exact_number(threshold.below)}{last}"
+    )
+
+
+def other_reason(
+    i: int, c: int, others: OtherClasses, resemblance: Resemblance, names: Sequence[str]
+) -> str:
+    """Say that the text prefers another class for image i to all labels, of which c is best."""
+    return (
+        f"the text says '{others.names[resemblance.other[i]]}' "
+        f"({resemblance.other_score[i]:.2f}), which is none of the classes; of these "
+        f"'{names[c]}' is the most likely"
+    )
+
+
+def name_others(
+    verdicts: Sequence[Verdict], others: OtherClasses | None, resemblance: Resemblance
+) -> list[Verdict]:
+    """Give images of other classes their names; the label that they would have is runner-up.
+
+    Parameters
+    ----------
+    verdicts
+        On n images, none of another class accepted.
+    others, resemblance
+        What the gate says of them.
+    """
+    if others is None:
+        return list(verdicts)
+    return [
+        verdict
+        if c < 0
+        else replace(
+            verdict,
+            label=others.names[c],
+            p_correct=math.nan,
+            text_score=float(score),
+            image_score=math.nan,
+            runner_up=verdict.label,
+        )
+        for verdict, c, score in zip(
+            verdicts, resemblance.other, resemblance.other_score, strict=True
+        )
+    ]
 
 
 def with_threshold(
@@ -319,11 +377,11 @@ def with_threshold(
     confidence: NDArray[np.float64],
     threshold: NDArray[np.float64],
     *,
-    is_ood: NDArray[np.bool_] | None = None,
+    stopped: NDArray[np.bool_] | None = None,
 ) -> list[str]:
     """Put before each reason whether the confidence reaches its threshold, NaN for none.
 
-    Out-of-distribution images are reviewed whatever their confidence: their reason says so.
+    Images that the gate stopped are reviewed whatever their confidence: their reason says so.
 
     Examples
     --------
@@ -335,7 +393,7 @@ def with_threshold(
     """
     whole = []
     for i, why in enumerate(reasons):
-        if is_ood is not None and is_ood[i]:
+        if stopped is not None and stopped[i]:
             whole.append(why)
             continue
         c, t = float(confidence[i]), float(threshold[i])
@@ -395,6 +453,7 @@ def reason_without_shots(
     names: Sequence[str],
     *,
     sure: bool,
+    with_others: bool = False,
 ) -> str:
     """Say in one sentence what the text, and the images that one resembles, say of it.
 
@@ -409,7 +468,11 @@ def reason_without_shots(
         Of the C classes.
     sure
         Whether the label is more likely right than wrong.
+    with_others
+        Whether the text could have chosen another class instead.
     """
+    if len(names) == 1 and with_others:
+        return f"the text says '{names[0]}' rather than any other class"
     if len(names) == 1:
         return f"'{names[0]}' is the only class to choose from: there is nothing to compare it with"
     if choice != label:
@@ -441,29 +504,28 @@ def verdicts_with_shots(
 ) -> list[Verdict]:
     """Combine a score's result with what text and example images say into n verdicts.
 
-    A label is accepted if its confidence reaches the threshold of the calibration and the image is
-    not out-of-distribution; without a certified rule as `risk_control.goals.accept_on_agreement`
-    says. Where the threshold follows from the whole `run`, the decision is `pending`.
+    A label is accepted if its confidence reaches the threshold of the calibration and the image
+    resembles it enough; without a certified rule as `risk_control.goals.accept_on_agreement` says.
+    Where the threshold follows from the whole `run`, the decision is `pending`.
     """
     sentences = reasons(result.prediction, shown, class_names)
     thresholds = None if calibration is None else calibration.thresholds(result)
     pending = np.zeros(len(paths), dtype=bool)
+    eligible = shown.resemblance.eligible
     if thresholds is None:
-        accepted = accept_on_agreement(result.prediction, shown.nearest, shown.is_ood)
+        accepted = accept_on_agreement(result.prediction, shown.nearest, ~eligible)
     else:
-        accepted = (result.confidence >= thresholds) & ~shown.is_ood
+        accepted = (result.confidence >= thresholds) & eligible
         if run is not None and run.decides:
-            pending = ~shown.is_ood
+            pending = eligible
         else:
-            sentences = with_threshold(
-                sentences, result.confidence, thresholds, is_ood=shown.is_ood
-            )
+            sentences = with_threshold(sentences, result.confidence, thresholds, stopped=~eligible)
     if run is not None:
-        run.add(result, shown.nearest_score, shown.is_ood, accepted)
+        run.add(result, shown.nearest_score, shown.resemblance, accepted)
     p_correct = np.full(len(paths), math.nan)
     if calibration is not None:
         p_correct = calibration.p_correct(result)
-    return _rows(
+    rows = _rows(
         paths,
         class_names,
         result,
@@ -474,6 +536,7 @@ def verdicts_with_shots(
         runner_up=shown.runner_up,
         sentences=sentences,
     )
+    return name_others(rows, shown.gate.others, shown.resemblance)
 
 
 def verdicts_without_shots(
@@ -482,6 +545,8 @@ def verdicts_without_shots(
     together: NDArray[np.float64],
     paths: Sequence[str],
     class_names: Sequence[str],
+    other_classes: OtherClasses | None = None,
+    image_embeddings: NDArray[Any] | None = None,
 ) -> list[Verdict]:
     """Combine a score's result on n images that verify each other into n verdicts.
 
@@ -496,14 +561,21 @@ def verdicts_without_shots(
         `(n, C)` what the text says, and what it says once the images have been compared.
     paths, class_names
         Of the n images and the C classes.
+    other_classes, image_embeddings
+        What images of none of the classes may show, and the `(n, e)` vectors to compare with it.
     """
     text, several = softmax(logits), len(class_names) > 1
+    resemblance = OODGate(others=other_classes).judge(
+        np.full(logits.shape, np.nan), logits, result.prediction, image_embeddings
+    )
     text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
     others = together.copy()
     np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
     sure = result.confidence > 0
-    agree = (result.prediction == choice) & (choice == text_choice) & several
-    return _rows(
+    # Other classes are something to choose from, too.
+    agree = (result.prediction == choice) & (choice == text_choice)
+    agree &= resemblance.eligible & (several or other_classes is not None)
+    rows = _rows(
         paths,
         class_names,
         result,
@@ -513,17 +585,21 @@ def verdicts_without_shots(
         image_score=np.full(len(paths), math.nan),
         runner_up=others.argmax(axis=1) if several else np.full(len(paths), -1),
         sentences=[
-            reason_without_shots(
+            other_reason(i, int(label), other_classes, resemblance, class_names)
+            if other_classes is not None and resemblance.other[i] >= 0
+            else reason_without_shots(
                 int(label),
                 int(text_choice[i]),
                 int(choice[i]),
                 text[i],
                 class_names,
                 sure=bool(sure[i]),
+                with_others=other_classes is not None,
             )
             for i, label in enumerate(result.prediction)
         ],
     )
+    return name_others(rows, other_classes, resemblance)
 
 
 def _rows(

@@ -23,9 +23,12 @@ from trustvlm.images import (
     LabelledSource,
     Limits,
     find_labelled,
+    read_classes,
 )
+from trustvlm.images.classes import normal_form
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
+from trustvlm.monitoring.ood import OtherClasses
 
 # The two encoders that look at every image, as the protocol wants them.
 
@@ -126,6 +129,30 @@ class Embedder:
             prompts,
             encode=lambda texts: embeddings.encode_texts(vlm, texts, self.store),
         )
+
+    def embed_others(
+        self, names: Sequence[str], prompts: Sequence[str], classes: ClassList
+    ) -> OtherClasses | None:
+        """Embed what images of none of the classes may show; None for no names.
+
+        Raises
+        ------
+        InputError
+            If a name is empty, repeats, or is one of the classes.
+        """
+        if isinstance(names, str):
+            names = [names]
+        if not names:
+            return None
+        others = read_classes([name.strip() for name in names]).names
+        own = {normal_form(name) for name in (*classes.names, *classes.folders)}
+        both = [name for name in others if normal_form(name) in own]
+        if both:
+            raise InputError(
+                f"Expected other classes to be none of the classes, but {both[0]!r} is one."
+            )
+        vectors = self.embed_classes(others, prompts)
+        return OtherClasses(others, vectors, float(self.encoders.vlm.logit_scale))
 
 
 ClassSource: TypeAlias = Sequence[str] | Mapping[str, str] | str | os.PathLike[str]

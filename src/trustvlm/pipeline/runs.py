@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.monitoring.ood import OODThreshold, held_out_typicality
+from trustvlm.monitoring.ood import OODThreshold, Resemblance, held_out_typicality
 from trustvlm.monitoring.shift import RunStatistics, ShiftReference, ShiftTest
 from trustvlm.pipeline.state import Calibration, ModelState
 from trustvlm.pipeline.verdict import RunOutcome
@@ -146,7 +146,7 @@ class Run:
         self,
         result: ScoreResult,
         typicality: NDArray[np.float64],
-        is_ood: NDArray[np.bool_],
+        resemblance: Resemblance,
         accepted: NDArray[np.bool_],
     ) -> None:
         """Take in some images.
@@ -157,18 +157,20 @@ class Run:
             What the model's score says of n images.
         typicality
             `(n,)` cosine to the most similar prototype, NaN without prototypes.
-        is_ood, accepted
-            `(n,)` which are out-of-distribution, and which labels a threshold accepts.
+        resemblance
+            Which labels may be accepted, and which images are out-of-distribution.
+        accepted
+            `(n,)` which labels a threshold accepts.
         """
         streams = {"confidence": result.confidence, "typicality": typicality}
         sums = RunSums(
-            len(is_ood),
-            int(is_ood.sum()),
+            len(accepted),
+            int(resemblance.is_ood.sum()),
             np.bincount(result.prediction[accepted], minlength=len(self._class_names)),
             None
             if self._reference is None
             else self._reference.statistics(streams, result.prediction),
-            self._rule.counts(result.confidence, ~is_ood)
+            self._rule.counts(result.confidence, resemblance.eligible)
             if isinstance(self._rule, ConformalSelection)
             else None,
         )
@@ -236,7 +238,10 @@ class Run:
         if thresholds is None or self.decides or not sums.accepted.any():
             return ""
         accepted = calibration.result.confidence >= thresholds
-        if calibration.typicality is not None:
+        if calibration.eligible is not None:
+            accepted &= calibration.eligible
+        elif calibration.gate == "nearest" and calibration.typicality is not None:
+            # As an older version calibrated it.
             ood = OODThreshold.of_shots(self._state.evidence_of_shots())
             accepted &= ~ood.is_ood(calibration.typicality)
         prediction = calibration.result.prediction[accepted]

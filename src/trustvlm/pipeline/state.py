@@ -19,6 +19,7 @@ from trustvlm import metrics
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
 from trustvlm.exceptions import ArtefactError, InputError
 from trustvlm.images import ClassList
+from trustvlm.monitoring.ood import GATES, OODGate, OtherClasses, gate_statement
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
 from trustvlm.risk_control.certify import Certificate
@@ -43,7 +44,7 @@ FROM_SHOTS = (
     "differ from the shots; no error rate is guaranteed"
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
-_TYPICALITY = "calibration_typicality"
+_TYPICALITY, _ELIGIBLE = "calibration_typicality", "calibration_eligible"
 SET_SCORES = "calibration_set_"
 
 
@@ -74,6 +75,11 @@ class Calibration:
         Paths of labelled images that could not be read.
     typicality
         `(n,)` cosine of each to the most similar prototype; None if it is not on record.
+    gate
+        Of `monitoring.ood.GATES`, which images may be accepted at all: what the certificate holds
+        for.
+    eligible
+        `(n,)` bool, which calibration images it passes; None if it is not on record.
     other_rules
         For other risks, which hold at once with `certificate`; `at_risk` lets one of them decide.
     set_scores
@@ -98,6 +104,8 @@ class Calibration:
     created_at: str
     unreadable: tuple[str, ...] = ()
     typicality: NDArray[np.float64] | None = None
+    gate: str = GATES[0]
+    eligible: NDArray[np.bool_] | None = None
     other_rules: tuple[Rule, ...] = ()
     set_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     looks: int = 1
@@ -162,6 +170,13 @@ class Calibration:
         return replace(self, certificate=chosen, other_rules=others)
 
     @property
+    def gate_statement(self) -> str:
+        """What the gate costs on the calibration images, in words; "" without one."""
+        if self.eligible is None or self.gate == "none":
+            return ""
+        return gate_statement(self.eligible, self.correct)
+
+    @property
     def rule(self) -> str:
         """How decisions are made, in words."""
         if self.certificate is None:
@@ -221,6 +236,7 @@ class Calibration:
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "other_rules": [rule.to_dict() for rule in self.other_rules],
+            "gate": self.gate,
             "statement": self.statement,
             "assumption": None if self.certificate is None else assumption_of(self.certificate),
             "calibrator": {"name": self.calibrator.name, **self.quality()},
@@ -230,9 +246,11 @@ class Calibration:
         """Return the arrays, under the names that they have in an artefact."""
         own = (self.result.confidence, self.correct, self.result.prediction, self.labels)
         typicality = {} if self.typicality is None else {_TYPICALITY: self.typicality}
+        eligible = {} if self.eligible is None else {_ELIGIBLE: self.eligible}
         sets = {f"{SET_SCORES}{method}": scores for method, scores in self.set_scores.items()}
         return {
             **typicality,
+            **eligible,
             **sets,
             **{f"calibration_{name}": array for name, array in zip(_ARRAYS, own, strict=True)},
             **{f"calibrator_{key}": array for key, array in self.calibrator.state_.items()},
@@ -298,6 +316,8 @@ class ModelState:
         was done on besides the shots.
     calibration
         P(correct) and the rule for accepting; None if there is none.
+    other_classes
+        What images of none of the classes may show; None if nothing is named.
     """
 
     classes: ClassList
@@ -325,6 +345,7 @@ class ModelState:
     selection: Selection | None = None
     selection_images: tuple[Mapping[str, Any], ...] = ()
     calibration: Calibration | None = None
+    other_classes: OtherClasses | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -332,6 +353,21 @@ class ModelState:
         selection = self.selection
         fits = selection is not None and selection.score == SELECTABLE.get(self.score)
         return {**(selection.parameters if selection and fits else {}), **self.score_parameters}
+
+    @property
+    def gate(self) -> OODGate:
+        """Which images may have their label accepted at all; the calibration says by what.
+
+        A score that adapts to its batch is for images of another kind than the shots: there only
+        what is unlike every class is stopped.
+        """
+        kind = "nearest" if get(self.score).whole_batch else GATES[0]
+        return self.gate_of(kind if self.calibration is None else self.calibration.gate)
+
+    def gate_of(self, kind: str) -> OODGate:
+        """Return a gate of `monitoring.ood.GATES`, which stops other classes in any case."""
+        gate = OODGate.of_shots(self.evidence_of_shots(), kind)
+        return replace(gate, others=self.other_classes)
 
     def evidence(
         self,
@@ -415,6 +451,7 @@ class ModelState:
             "draft": self.draft,
             "logit_scale": self.logit_scale,
             "classes": list(self.classes.names),
+            "other_classes": [] if self.other_classes is None else list(self.other_classes.names),
             "folders": list(self.classes.folders),
             "prompts": list(self.prompts),
             "score": {
@@ -455,6 +492,11 @@ class ModelState:
             "prototype_sums": self.bank.sums_,
             "prototype_counts": self.bank.counts_,
             "text_embeddings": self.text_embeddings,
+            **(
+                {"other_text_embeddings": self.other_classes.text_embeddings}
+                if self.other_classes
+                else {}
+            ),
             "support_features": self.support_features,
             "support_image_embeddings": self.support_image_embeddings,
             "support_labels": self.support_labels,
@@ -521,6 +563,11 @@ class ModelState:
             if selection is None
             else tuple(image.model_dump() for image in selection.images),
             calibration=None if calibration is None else _restored_calibration(calibration, arrays),
+            other_classes=OtherClasses(
+                manifest.other_classes, arrays["other_text_embeddings"], manifest.logit_scale
+            )
+            if manifest.other_classes
+            else None,
         )
 
 
@@ -545,6 +592,8 @@ def _restored_calibration(
         created_at=entry.created_at,
         unreadable=entry.data.unreadable,
         typicality=arrays.get(_TYPICALITY),
+        gate=entry.gate,
+        eligible=arrays.get(_ELIGIBLE),
         other_rules=tuple(map(rule_from_dict, entry.other_rules)),
         set_scores={
             name.removeprefix(SET_SCORES): array

@@ -128,8 +128,7 @@ def figures_of(evaluation: EvaluationResult) -> list[Figure]:
         figures.append(_risk_coverage(evaluation))
         figures.append(plots.confidence_histogram(confidence, correct, score=evaluation.score))
     if n and evaluation.model.get("calibration"):
-        p = np.array(evaluation.verdicts.column("p_correct"))
-        figures.append(plots.reliability_diagram(p, correct))
+        figures.append(plots.reliability_diagram(*evaluation.probabilities()))
     return figures
 
 

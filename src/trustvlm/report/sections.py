@@ -351,11 +351,10 @@ def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | No
     calibration = evaluation.model.get("calibration")
     if not calibration or not len(evaluation.labels):
         return None
-    p = np.array(evaluation.verdicts.column("p_correct"))
-    correct = evaluation.correct()
+    quality = metrics.probability_quality(*evaluation.probabilities())
     return CalibrationSection(
         guarantee=(*_guarantee(calibration), *_on_these_images(evaluation)),
-        measured=(*_decisions(evaluation), *_qualities(metrics.probability_quality(p, correct))),
+        measured=(*_decisions(evaluation), *_qualities(quality)),
     )
 
 

@@ -207,6 +207,11 @@ class SentenceEncoder:
             row[:] = mean / np.linalg.norm(mean)
         return vectors
 
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return those texts that have more tokens than the model reads."""
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [text for text, e in zip(texts, encodings, strict=True) if e.overflowing]
+
 
 def _feed(ids: list[int]) -> dict[str, NDArray[Any]]:
     tokens = np.array([ids], dtype=np.int64)
@@ -406,6 +411,10 @@ class OfflineVLM:
             If `texts` is one string rather than several, or holds something else than strings.
         """
         return self._bank.centred(self._texts.encode(check_texts(texts)))
+
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return those texts that have more tokens than the model reads."""
+        return self._texts.cut_texts(check_texts(texts))
 
 
 class OfflineVision:
