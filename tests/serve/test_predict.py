@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import math
 
 import pytest
@@ -61,6 +62,8 @@ def as_row(verdict):
     for name in COLUMNS:
         value = verdict[name]
         cells[name] = "" if value is None else f"{value:.9g}" if isinstance(value, float) else value
+        if isinstance(value, bool):
+            cells[name] = json.dumps(value)
     if verdict["confidence"] is not None:
         # It has as many digits as it takes to read the same number.
         cells["confidence"] = exact_number(verdict["confidence"])
@@ -197,9 +200,9 @@ def test_the_model_describes_itself(client, colours):
     facts = client.get("/v1/model").json()
     assert facts["name"] == "colours"
     assert facts["classes"] == ["blue", "green", "red"]
-    # Nothing is certified of it.
-    assert not facts["calibrated"]
-    assert facts["decision_rule"].startswith("not calibrated: review everything; none: ")
+    assert facts["score"] == "auto_star"
+    assert facts["calibrated"]
+    assert facts["decision_rule"].startswith("calibrated: ")
     assert client.get("/v1/models").json() == ["colours"]
     assert client.get("/v1/model?model=other").status_code == 404
 
