@@ -41,7 +41,7 @@ def test_it_is_the_score(name, second):
     X = np.hstack([IMAGES, OTHER]) if second else IMAGES
     features = OTHER if second else IMAGES
     settings = {"correct": name == "trustvlm_star", "weight": 0.7, "logit_scale": 10}
-    model = TrustClassifier(TEXT, score="trustvlm", **settings)
+    model = TrustClassifier(TEXT, method="trustvlm", **settings)
     model.fit(X[:45], NAMES[:45])
     logits = (
         10
@@ -79,16 +79,16 @@ def test_by_default_it_is_the_score_that_weighs_text_and_examples_itself(name, s
     assert (model.predict(X) != labels[logits.argmax(axis=1)]).any() == (name == "auto_star")
 
 
-def test_a_score_that_it_does_not_offer_is_refused():
+def test_a_method_that_it_does_not_offer_is_refused():
     with pytest.raises(InputError, match="auto or trustvlm, but got 'auto_star'"):
-        TrustClassifier(TEXT, score="auto_star").fit(IMAGES, NAMES)
+        TrustClassifier(TEXT, method="auto_star").fit(IMAGES, NAMES)
 
 
 @pytest.mark.parametrize("text", [None, TEXT])
 @pytest.mark.parametrize("correct", [True, False])
-@pytest.mark.parametrize("score", ["auto", "trustvlm"])
-def test_shares_sum_to_one_and_name_the_label(text, correct, score):
-    settings = {"correct": correct, "score": score, "temperature": 0.1, "logit_scale": 5}
+@pytest.mark.parametrize("method", ["auto", "trustvlm"])
+def test_shares_sum_to_one_and_name_the_label(text, correct, method):
+    settings = {"correct": correct, "method": method, "temperature": 0.1, "logit_scale": 5}
     model = TrustClassifier(text, **settings)
     model.fit(IMAGES, NAMES)
     shares = model.predict_proba(IMAGES)
@@ -101,7 +101,7 @@ def test_it_works_within_scikit_learn():
     unit = FunctionTransformer(lambda X: X / np.linalg.norm(X, axis=1, keepdims=True))
     pipeline = make_pipeline(unit, TrustClassifier(temperature=0.1))
     assert pipeline.fit(IMAGES, NAMES).score(IMAGES, NAMES) > 0.8
-    settings = {"score": ["auto", "trustvlm"], "weight": [0.0, 1.0]}
+    settings = {"method": ["auto", "trustvlm"], "weight": [0.0, 1.0]}
     search = GridSearchCV(TrustClassifier(TEXT), settings, cv=3).fit(IMAGES, NAMES)
     assert search.best_params_["weight"] in (0.0, 1.0)
     calibrated = CalibratedClassifierCV(TrustClassifier(), cv=3).fit(IMAGES, NAMES)

@@ -19,7 +19,7 @@ from trustvlm.scores.prototype_scores import prototype_softmax
 
 require("sklearn", extra="sklearn", purpose="trustvlm.adapters.sklearn")
 
-_SCORES = ("auto", "trustvlm")
+_METHODS = ("auto", "trustvlm")
 
 
 class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     correct
         Whether examples may correct the label of the text (`auto_star`, TrustVLM*), or verify it
         only (`auto`, TrustVLM). Without text it makes no difference.
-    score
+    method
         `auto` weighs text and examples by what the examples say, each held out; `trustvlm` is the
         paper's. Without text it makes no difference.
     weight, temperature
@@ -74,14 +74,14 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text_embeddings: ArrayLike | None = None,
         *,
         correct: bool = True,
-        score: str = "auto",
+        method: str = "auto",
         weight: float = 1.0,
         temperature: float = 0.01,
         logit_scale: float = 100.0,
     ) -> None:
         self.text_embeddings = text_embeddings
         self.correct = correct
-        self.score = score
+        self.method = method
         self.weight = weight
         self.temperature = temperature
         self.logit_scale = logit_scale
@@ -92,11 +92,11 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InputError
-            If the text embeddings do not fit the classes or the columns, or the score is another.
+            If the text embeddings do not fit the classes or the columns, or the method is another.
         """
-        if self.score not in _SCORES:
+        if self.method not in _METHODS:
             raise InputError(
-                f"Expected `score` to be {' or '.join(_SCORES)}, but got {self.score!r}: `correct` "
+                f"Expected `method` to be {' or '.join(_METHODS)}, but got {self.method!r}: `correct` "
                 "says whether labels may be corrected."
             )
         rows, target = validate_data(self, X, y, dtype=np.float64)
@@ -170,7 +170,7 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _weighs_itself(self) -> bool:
-        return self.score == "auto" and self.text_embeddings is not None
+        return self.method == "auto" and self.text_embeddings is not None
 
     def _text_logits(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         text = np.asarray(self.text_embeddings)
