@@ -18,6 +18,7 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings.prefetch import MOST_HANGING
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline.verdict import COLUMNS
+from trustvlm.serve.schemas import VerdictAnswer
 from trustvlm.serve.served_model import ServedModel
 from trustvlm.text import exact_number
 from uploads import png
@@ -194,6 +195,15 @@ def test_names_are_shown_and_never_used_as_paths(client):
     names = ["../../etc/passwd", "a\u202eb.png", "x" * 999]
     shown = client.post("/v1/predict", files=as_files([(n, png("red", 1)) for n in names])).json()
     assert [v["path"] for v in shown["verdicts"]] == ["../../etc/passwd", "a b.png", "x" * 255]
+
+
+def test_a_verdict_kept_by_an_older_version_is_still_answered(client):
+    answer = client.post("/v1/predict", files={"images": png("red", 1)}).json()["verdicts"][0]
+    assert answer["vlm_label"] in ("blue", "green", "red")
+    assert answer["corrected"] == (answer["label"] != answer["vlm_label"])
+    older = {k: v for k, v in answer.items() if k not in ("vlm_label", "corrected")}
+    read = VerdictAnswer.model_validate(older)
+    assert (read.label, read.vlm_label, read.corrected) == (answer["label"], "", None)
 
 
 def test_the_model_describes_itself(client, colours):

@@ -96,8 +96,8 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.method not in _METHODS:
             raise InputError(
-                f"Expected `method` to be {' or '.join(_METHODS)}, but got {self.method!r}: `correct` "
-                "says whether labels may be corrected."
+                f"Expected `method` to be {' or '.join(_METHODS)}, but got {self.method!r}: "
+                "`correct` says whether labels may be corrected."
             )
         rows, target = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(target)

@@ -447,7 +447,7 @@ def _row(row: Verdict, folder: Path | None) -> str:
     image = f'<img src="{picture}" alt="">' if picture else ""
     cells = (
         _text(row.path),
-        _text(row.label),
+        _text(f"{row.label} (the VLM said {row.vlm_label})" if row.corrected else row.label),
         _number(row.confidence),
         _number(row.p_correct),
         _text(row.decision),
