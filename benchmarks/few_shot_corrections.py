@@ -4,7 +4,7 @@
 
 ARRAYS are folders with `<set>__train.npz` as `trustvlm bench arrays` reads them. Shots are drawn
 from these, and the other images of the same files are labelled: no test image is looked at.
-`TOO_FEW_SHOTS` in `src/trustvlm/scores/prototype_scores.py` rests on what this prints.
+`FEWEST_SHOTS` in `src/trustvlm/scores/prototype_scores.py` rests on what this prints.
 """
 
 import argparse
