@@ -52,6 +52,7 @@ class LoadProjections:
         model = TrustVLM(
             vlm=Projection(1, 64),
             vision=Projection(2, 48),
+            score="trustvlm",
             store=NullStore(),
             batch_size=self.batch_size,
         )

@@ -109,7 +109,8 @@ def fitted(pair: str, files: list[str], folder: Path) -> TrustVLM:
         if not (folder / "clip").exists():
             save_clip_vit_b16(folder / "clip")
             save_dinov2_base(folder / "dinov2")
-    model = TrustVLM(vlm, vision, ["one", "two"], precision=precision, batch_size=BATCH)
+    options = {"score": "trustvlm", "precision": precision, "batch_size": BATCH}
+    model = TrustVLM(vlm, vision, ["one", "two"], **options)
     model.store = EmbeddingStore.memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustVLMWarning)

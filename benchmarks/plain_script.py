@@ -133,6 +133,7 @@ def with_trustvlm(
         f"hf:{folder / 'clip'}",
         f"hf:{folder / 'dinov2'}",
         names,
+        score="trustvlm",
         precision=precision,
         store=EmbeddingStore.memory(),
         batch_size=BATCH,

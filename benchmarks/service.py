@@ -264,7 +264,7 @@ def main() -> None:
     rng.shuffle(rest)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = TrustVLM(vlm="offline", vision="offline", store=NullStore())
+        model = TrustVLM(vlm="offline", vision="offline", score="trustvlm", store=NullStore())
         model.fit(tuple(zip(*shots, strict=True))).save(folder / "m.trust")
         if options.images:
             throughput(folder / "m.trust", rest[: options.images], folder, options.rounds)

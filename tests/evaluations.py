@@ -80,6 +80,7 @@ def evaluation_of(
     **changes: Any,
 ) -> EvaluationResult:
     own = results[score]
+    vlm = results.get("msp", own).prediction
     n = len(labels)
     nearest = np.where(np.isnan(similarities), -np.inf, similarities).argmax(axis=1)
     accepted = accept_on_agreement(own.prediction, nearest)
@@ -96,6 +97,8 @@ def evaluation_of(
             runner_up=names[nearest[i]],
             reason=f"the image resembles the examples of '{names[nearest[i]]}' most",
             error="",
+            vlm_label=label_of.get(int(vlm[i]), "another class"),
+            corrected=bool(vlm[i] != own.prediction[i]),
         )
         for i in range(n)
     ]

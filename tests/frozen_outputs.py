@@ -336,19 +336,21 @@ def write_whole_way(record: Record, classes: list[str], every: bool) -> None:
     folders = sorted(path.name for path in Path("shots").iterdir())
     write_inputs(folders)
     fitted: dict[str, list[object]] = {
-        "trustvlm": [],
+        "trustvlm": ["--score", "trustvlm"],
         "trustvlm_star": ["--score", "trustvlm_star"],
         "auto": ["--score", "auto"],
         "auto_star": ["--score", "auto_star"],
         "adapt": ["--score", "auto", "--adapt"],
         "knn": ["--score", "knn"],
         "msp": ["--score", "msp"],
-        "weight": ["--set", "weight=0.5"],
-        "loo": ["--select", "loo"],
-        "select_on": ["--select-on", "labelled"],
+        "weight": ["--score", "trustvlm", "--set", "weight=0.5"],
+        "loo": ["--score", "trustvlm", "--select", "loo"],
+        "select_on": ["--score", "trustvlm", "--select-on", "labelled"],
         "drawn": ["--shots", "3", "--draw", "2"],
         "finetune": ["--score", "trustvlm_star_f", "--finetune"],
         "paper": ["--protocol", "paper"],
+        "default": [],
+        "no_correct": ["--no-correct"],
         "prompts": ["--prompt", "a {}.", "--prompt", "a picture of a {}."],
     }
     for name, options in some(fitted, 5):

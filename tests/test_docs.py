@@ -1,5 +1,6 @@
 """Every snippet of the documentation runs, in order, in a folder like the one it speaks of."""
 
+import csv
 import importlib.util
 import re
 import shlex
@@ -70,6 +71,23 @@ def test_snippets_run(page, workplace, capsys, monkeypatch):
     for backend in models.backends():
         if backend not in backends:
             models.unregister_backend(backend.name)
+
+
+def test_the_readmes_model_accepts_what_is_right(workplace, capsys, monkeypatch):
+    """Whoever follows the four commands gets decisions, not a pile of reviews."""
+    run = Command(capsys, monkeypatch)
+    (block,) = [b for kind, b in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "bash"]
+    for arguments in commands(block):
+        assert run(*arguments).code == 0
+    with (workplace / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    accepted = [row for row in rows if row["decision"] == "accept"]
+    assert len(accepted) >= 6
+    assert all(row["label"] == row["path"].split("/")[0] for row in accepted)
+    # The offline VLM alone is wrong on most of them, and the rows say what it said.
+    assert "true" in {row["corrected"] for row in accepted}
+    assert all((row["corrected"] == "true") == (row["label"] != row["vlm_label"]) for row in rows)
 
 
 def tiny_presets(folder, monkeypatch):

@@ -40,7 +40,8 @@ def test_the_package_offers_the_classifier():
 def test_it_is_the_score(name, second):
     X = np.hstack([IMAGES, OTHER]) if second else IMAGES
     features = OTHER if second else IMAGES
-    model = TrustClassifier(TEXT, correct=name == "trustvlm_star", weight=0.7, logit_scale=10)
+    settings = {"correct": name == "trustvlm_star", "weight": 0.7, "logit_scale": 10}
+    model = TrustClassifier(TEXT, method="trustvlm", **settings)
     model.fit(X[:45], NAMES[:45])
     logits = (
         10
@@ -56,10 +57,39 @@ def test_it_is_the_score(name, second):
     assert 0 < (model.predict(X) != NAMES).sum() < 45
 
 
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("name", ["auto", "auto_star"])
+def test_by_default_it_is_the_score_that_weighs_text_and_examples_itself(name, second):
+    X = np.hstack([IMAGES, OTHER]) if second else IMAGES
+    features = OTHER if second else IMAGES
+    model = TrustClassifier(TEXT, correct=name == "auto_star", logit_scale=10)
+    model.fit(X[:45], NAMES[:45])
+    logits = scores.zero_shot_logits(IMAGES, TEXT, logit_scale=10)
+    expected = scores.compute(
+        name,
+        logits=logits,
+        features=features,
+        support_features=features[:45],
+        support_labels=Y[:45],
+        support_logits=logits[:45],
+    )
+    labels = np.array(["ant", "bee", "cat"])
+    assert model.predict(X).tolist() == labels[expected.prediction].tolist()
+    np.testing.assert_allclose(model.score_samples(X), expected.confidence, atol=1e-9)
+    assert (model.predict(X) != labels[logits.argmax(axis=1)]).any() == (name == "auto_star")
+
+
+def test_a_method_that_it_does_not_offer_is_refused():
+    with pytest.raises(InputError, match="auto or trustvlm, but got 'auto_star'"):
+        TrustClassifier(TEXT, method="auto_star").fit(IMAGES, NAMES)
+
+
 @pytest.mark.parametrize("text", [None, TEXT])
 @pytest.mark.parametrize("correct", [True, False])
-def test_shares_sum_to_one_and_name_the_label(text, correct):
-    model = TrustClassifier(text, correct=correct, temperature=0.1, logit_scale=5)
+@pytest.mark.parametrize("method", ["auto", "trustvlm"])
+def test_shares_sum_to_one_and_name_the_label(text, correct, method):
+    settings = {"correct": correct, "method": method, "temperature": 0.1, "logit_scale": 5}
+    model = TrustClassifier(text, **settings)
     model.fit(IMAGES, NAMES)
     shares = model.predict_proba(IMAGES)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
@@ -71,7 +101,8 @@ def test_it_works_within_scikit_learn():
     unit = FunctionTransformer(lambda X: X / np.linalg.norm(X, axis=1, keepdims=True))
     pipeline = make_pipeline(unit, TrustClassifier(temperature=0.1))
     assert pipeline.fit(IMAGES, NAMES).score(IMAGES, NAMES) > 0.8
-    search = GridSearchCV(TrustClassifier(TEXT), {"weight": [0.0, 1.0]}, cv=3).fit(IMAGES, NAMES)
+    settings = {"method": ["auto", "trustvlm"], "weight": [0.0, 1.0]}
+    search = GridSearchCV(TrustClassifier(TEXT), settings, cv=3).fit(IMAGES, NAMES)
     assert search.best_params_["weight"] in (0.0, 1.0)
     calibrated = CalibratedClassifierCV(TrustClassifier(), cv=3).fit(IMAGES, NAMES)
     np.testing.assert_allclose(calibrated.predict_proba(IMAGES[:5]).sum(axis=1), 1)

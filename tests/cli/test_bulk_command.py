@@ -93,6 +93,7 @@ def test_a_score_of_the_whole_batch_is_refused_with_a_way_out(shots, photos, tmp
 
 def test_another_calibration_is_another_model(trustvlm, fitted, shots, photos, tmp_path):
     model = TrustVLM.load(fitted)
+    model.score = "trustvlm"
     model.save(tmp_path / "m.trust")
     predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out")
     model.save(tmp_path / "m.trust")

@@ -94,14 +94,81 @@ def test_label_passes_on_how_to_compute(trustvlm, photos):
     assert (done.code, "Expected `precision` to be float32" in done.err) == (1, True)
 
 
-def test_adapting_is_named_in_the_artefact_and_needs_auto(trustvlm, shots, photos, tmp_path):
-    fit = ["fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", "--adapt"]
-    done = trustvlm(*fit)
+def score_of(model):
+    return json.loads((model / "manifest.json").read_text())["score"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("options", "score"),
+    [
+        ((), "auto_star"),
+        (("--no-correct",), "auto"),
+        (("--adapt",), "auto_adapted_star"),
+        (("--adapt", "--no-correct"), "auto_adapted"),
+        (("--adapt", "--score", "auto"), "auto_adapted"),
+        (("--score", "trustvlm_star"), "trustvlm_star"),
+        (("--score", "trustvlm_star", "--no-correct"), "trustvlm"),
+        (("--score", "msp", "--no-correct"), "msp"),
+    ],
+)
+def test_which_score_the_options_of_fit_name(trustvlm, shots, photos, tmp_path, options, score):
+    model = tmp_path / "m.trust"
+    done = trustvlm("fit", shots, "-o", model, "--vlm", "offline", *options)
+    assert done.code == 0, done.err
+    assert f"score {score}." in done.err
+    assert score_of(model) == score
+    done = trustvlm("predict", model, photos, "--quiet")
+    assert done.code == 0
+    listed = rows(done.out)
+    assert len(listed) == 15
+    if not score.endswith("_star"):
+        assert {row["corrected"] for row in listed} == {"false"}
+        assert all(row["vlm_label"] == row["label"] for row in listed)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--adapt", "--score", "trustvlm"), "leave --score out"),
+        (("--no-correct", "--score", "gda"), "the score gda corrects them: choose auto"),
+        (("--no-correct", "--score", "trustvlm_star_f"), "choose auto or trustvlm"),
+        (("--select", "loo"), "it weighs text and examples by itself"),
+        (("--set", "weight=2"), "Choose one of the scores that do: trustvlm, trustvlm_star"),
+    ],
+)
+def test_options_of_fit_that_do_not_go_together(trustvlm, shots, tmp_path, options, message):
+    done = trustvlm("fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", *options)
     assert done.code == 1
-    assert "--score auto" in done.err
+    assert message in " ".join(done.err.split())
+    assert not (tmp_path / "m.trust").exists()
+
+
+def test_evaluate_names_a_better_score_and_warns_of_choosing_by_it(
+    trustvlm, shots, photos, tmp_path
+):
+    model, report = tmp_path / "m.trust", tmp_path / "report"
+    trustvlm("fit", shots, "-o", model, "--vlm", "offline", "--score", "trustvlm")
+    done = trustvlm("evaluate", model, photos, "--json", tmp_path / "e.json", "--report", report)
+    assert done.code == 0, done.err
+    better = json.loads((tmp_path / "e.json").read_text())["better_score"]
+    assert better["score"] == "auto_star"
+    assert better["own"] == "trustvlm"
+    assert better["high"] < 0
+    assert better["p_value"] <= 0.05
+    said = " ".join(done.err.split())
+    assert "the score auto_star would serve better here than trustvlm: AURC x1000" in said
+    assert "Choose on one labelled set and report on another" in said
+    assert "The score auto_star would serve better here" in (report / "index.html").read_text()
+    trustvlm("fit", shots, "-o", model, "--vlm", "offline")
+    done = trustvlm("evaluate", model, photos, "--json", tmp_path / "e.json")
+    assert "would serve better" not in done.err
+    assert json.loads((tmp_path / "e.json").read_text())["better_score"] is None
+
+
+def test_adapting_is_named_in_the_artefact(trustvlm, shots, photos, tmp_path):
+    fit = ["fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline", "--adapt"]
     assert trustvlm(*fit, "--score", "auto").code == 0
-    manifest = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
-    assert manifest["score"]["name"] == "auto_adapted"
+    assert score_of(tmp_path / "m.trust") == "auto_adapted"
     done = trustvlm("predict", tmp_path / "m.trust", photos, "--quiet")
     assert done.code == 0
     assert len(rows(done.out)) == 15
@@ -110,7 +177,7 @@ def test_adapting_is_named_in_the_artefact_and_needs_auto(trustvlm, shots, photo
 def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_path):
     done = trustvlm("fit", shots, "-o", tmp_path / "m.trust", "--vlm", "offline")
     assert done.code == 0, done.err
-    assert "3 classes, 12 example images, score trustvlm" in done.err
+    assert "3 classes, 12 example images, score auto_star" in done.err
     assert "not CLIP" in done.err
     done = trustvlm("predict", tmp_path / "m.trust", photos, "-o", tmp_path / "out.csv")
     assert done.code == 0, done.err
@@ -147,7 +214,7 @@ def test_crossvalidate_says_whether_fine_tuning_helps(trustvlm, fitted, tmp_path
     assert "not CLIP" in done.err
     listed = json.loads((tmp_path / "cv.json").read_text())
     assert {row["score"] for row in listed["rows"]} == {
-        "trustvlm",
+        "auto_star",
         "trustvlm_star",
         "trustvlm_star_f",
     }
@@ -359,7 +426,7 @@ def test_two_evaluations_are_compared(trustvlm, fitted, photos, tmp_path):
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "paired by content" in done.out
-    assert "trustvlm against msp" in page.read_text("utf-8")
+    assert "auto_star against msp" in page.read_text("utf-8")
     assert (tmp_path / "new" / "figure.svg").read_text("utf-8").strip() in page.read_text("utf-8")
     assert json.loads(numbers.read_text())["n"] == 15
     done = trustvlm("report", "compare", *same, "--score", "nonsense")

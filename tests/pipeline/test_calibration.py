@@ -330,7 +330,8 @@ def test_a_score_in_log_odds_starts_from_its_own_sigmoid(shots, photos):
 
 def test_without_two_shots_of_a_class_the_weak_prior_serves(labelled, tmp_path):
     single = write_class_folders(tmp_path / "single", per_class=1, seed=3)
-    model = new_model(score="trustvlm_star").fit(single)
+    with pytest.warns(TrustVLMWarning, match="1 example image per class"):
+        model = new_model(score="trustvlm_star").fit(single)
     learned = model.calibrate(labelled).calibration_
     weak = decisions.Calibrator().fit(learned.result.confidence, learned.correct)
     x = learned.result.confidence

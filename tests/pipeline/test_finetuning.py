@@ -5,6 +5,7 @@ from pictures import write_class_folders
 from pixel_encoder import PixelEncoder
 from trustvlm import PrototypeBank, TrustVLM
 from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.pipeline.fit import finetune_on
 from trustvlm.scores.finetuning import Recipe, finetune_prototypes
 
@@ -43,8 +44,8 @@ def models(**settings):
 def test_a_finetuned_model_is_stored_as_it_is(tmp_path):
     folder = write_class_folders(tmp_path / "shots")
     photos = write_class_folders(tmp_path / "photos", seed=7)
-    plain = models().fit(folder)
-    tuned = models(finetune=True).fit(folder)
+    plain = models(score="trustvlm").fit(folder)
+    tuned = models(score="trustvlm", finetune=True).fit(folder)
     assert len(tuned.losses_) == 20
     assert tuned.predict(photos).to_csv() != plain.predict(photos).to_csv()
     before = tuned.predict(photos).to_csv()
@@ -54,6 +55,12 @@ def test_a_finetuned_model_is_stored_as_it_is(tmp_path):
     again = TrustVLM.load(tmp_path / "m.trust", **encoders, store=EmbeddingStore.memory())
     assert again.predict(photos).to_csv() == before
     assert again.losses_ == tuned.losses_
+
+
+def test_fine_tuning_for_a_score_that_ignores_prototypes_is_pointed_out(tmp_path):
+    folder = write_class_folders(tmp_path / "shots")
+    with pytest.warns(TrustVLMWarning, match="do not change the score auto_star.*trustvlm_star"):
+        models(finetune=True).fit(folder)
 
 
 def test_star_of_a_finetuned_model_is_the_score_star_f(tmp_path):

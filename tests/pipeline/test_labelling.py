@@ -59,6 +59,9 @@ def test_correcting_follows_the_images(folder):
         assert f"choice of '{before.label}'" in after.reason
         assert f"resembles are '{after.label}'" in before.reason
         assert before.decision == after.decision == "review"
+    assert corrected.column("vlm_label") == kept.column("vlm_label") == kept.column("label")
+    assert not any(kept.column("corrected"))
+    assert sum(corrected.column("corrected")) == len(changed)
 
 
 def test_few_images_are_said_to_be_few(folder, store):

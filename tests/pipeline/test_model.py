@@ -35,7 +35,7 @@ def photos(tmp_path):
 
 
 def test_predictions_equal_the_paper_written_out(shots, photos):
-    model = new_model()
+    model = new_model(score="trustvlm")
     verdicts = model.fit(shots).predict(photos)
     vlm, vision = PixelEncoder(seed=1), PixelEncoder(seed=2, dim=9)
 
@@ -146,7 +146,7 @@ def test_class_names_may_differ_from_folders(shots, photos):
 
 
 def test_evaluation_equals_scores_and_metrics_by_hand(shots, photos):
-    model = new_model().fit(shots)
+    model = new_model(score="trustvlm").fit(shots)
     result = model.evaluate(photos)
     truth = np.repeat([0, 1, 2], 5)
     np.testing.assert_array_equal(result.labels, truth)
@@ -228,8 +228,11 @@ def test_using_an_unfitted_model_is_explained(photos):
 
 
 def test_score_parameters_reach_the_score(shots, photos):
-    plain = new_model(score_parameters={"weight": 0.0}).fit(shots).predict(photos)
+    options = {"score": "trustvlm", "score_parameters": {"weight": 0.0}}
+    plain = new_model(**options).fit(shots).predict(photos)
     assert plain.column("confidence") == plain.column("text_score")
+    with pytest.raises(InputError, match=r"`auto_star` has no parameter `weight`.*trustvlm_star"):
+        new_model(score_parameters={"weight": 0.0}).fit(shots)
 
 
 def test_progress_and_order_of_images(shots, photos):
@@ -300,3 +303,37 @@ def test_a_missing_input_is_said_before_any_model_is_loaded(act, tmp_path):
     model = TrustVLM(vlm="hf:org/not-there", classes=["a", "b"])
     with pytest.raises(InputError, match=r"there is no '.*gone'"):
         getattr(model, act)(tmp_path / "gone")
+
+
+def test_the_default_score_corrects_and_says_what_the_vlm_said(shots, photos):
+    model = new_model().fit(shots)
+    assert model.score == model.state.score == "auto_star"
+    by_vlm = {v.path: v.label for v in new_model(score="auto").fit(shots).predict(photos)}
+    verdicts = model.predict(photos)
+    assert {v.path: v.vlm_label for v in verdicts} == by_vlm
+    assert [v.corrected for v in verdicts] == [v.label != v.vlm_label for v in verdicts]
+    corrected = [v for v in verdicts if v.corrected]
+    # Random encoders: the text is no better than chance, the examples tell colours apart.
+    assert len(corrected) >= 5
+    assert all(v.vlm_label in v.reason for v in corrected)
+    kept = new_model(score="auto").fit(shots).predict(photos)
+    assert [v.corrected for v in kept] == [False] * len(kept)
+
+
+def test_no_readable_example_is_an_error_at_once_for_a_score_that_learns_from_them(tmp_path):
+    for name in COLOURS:
+        (tmp_path / "shots" / name).mkdir(parents=True)
+        (tmp_path / "shots" / name / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"the score auto_star learns from them.*empty.*msp"):
+        new_model().fit(tmp_path / "shots")
+    with pytest.warns(TrustVLMWarning):
+        model = new_model(score="trustvlm").fit(tmp_path / "shots")
+    assert not model.bank_.counts_.any()
+
+
+def test_the_papers_star_is_warned_of_where_it_spoils_labels(tmp_path, shots):
+    few = write_class_folders(tmp_path / "few", per_class=3)
+    with pytest.warns(TrustVLMWarning, match="3 example images per class.*auto_star"):
+        new_model(score="trustvlm_star").fit(few)
+    new_model(score="trustvlm_star").fit(shots)  # four: a warning would be an error
+    new_model().fit(few)

@@ -55,6 +55,11 @@ def test_a_row_says_what_the_verdict_says(tmp_path):
     assert picture["src"].startswith("data:image/jpeg;base64,")
 
 
+def test_a_corrected_label_is_shown_with_what_the_vlm_said():
+    rows = Cells(verdicts(1, vlm_label=HOSTILE, corrected=True)._repr_html_()).rows
+    assert rows[1][2] == f"cat (the VLM said {HOSTILE})"
+
+
 def test_the_size_is_bounded(tmp_path):
     for i in range(30):
         noise = Image.effect_noise((256, 256), 90).convert("RGB")

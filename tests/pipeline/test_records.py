@@ -107,7 +107,7 @@ def test_evaluate_compares_each_verdict_with_the_class_of_its_image(model, label
 
 def test_selection_is_made_with_the_class_of_each_image(shots, labelled):
     with pytest.raises(LeakError, match=r"1 of 37 .*blue/-2_leaked\.png.*--select loo"):
-        new_model().fit(shots, select_on=labelled)
+        new_model(score="trustvlm").fit(shots, select_on=labelled)
     (labelled / "blue" / "-2_leaked.png").unlink()
     model = new_model(score="trustvlm_star").fit(shots, select_on=labelled)
     rows = [row for row in model.predict(labelled) if not row.error]

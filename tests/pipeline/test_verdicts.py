@@ -2,11 +2,19 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from trustvlm.exceptions import InputError
-from trustvlm.pipeline.verdict import COLUMNS, Verdict, Verdicts, check_output, error_verdict
+from trustvlm.pipeline.verdict import (
+    COLUMNS,
+    Verdict,
+    Verdicts,
+    check_output,
+    error_verdict,
+    verdicts_from,
+)
 
 AWKWARD = Verdict(
     path='a, "quoted"\nname.png',
@@ -24,9 +32,13 @@ ROWS = Verdicts([AWKWARD, error_verdict("broken.jpg", OSError("broken.jpg is emp
 
 
 def test_columns_are_the_contract():
+    # New columns come last, so that whoever reads by position goes on reading the same.
     assert ",".join(COLUMNS) == (
-        "path,label,confidence,p_correct,decision,text_score,image_score,runner_up,reason,error"
+        "path,label,confidence,p_correct,decision,text_score,image_score,runner_up,reason,error,"
+        "vlm_label,corrected"
     )
+    with_sets = Verdicts([replace(AWKWARD, prediction_set=("a",))]).columns
+    assert with_sets == (*COLUMNS[:10], "prediction_set", *COLUMNS[10:])
 
 
 def test_csv_round_trip_keeps_every_awkward_character():
@@ -57,6 +69,34 @@ def test_pandas_and_parquet(tmp_path):
     frame = ROWS.to_pandas()
     assert list(frame.columns) == list(COLUMNS)
     assert frame["label"].tolist() == ["naïve café", ""]
+
+
+CORRECTED = replace(AWKWARD, vlm_label='a, "b"', corrected=True)
+
+
+def test_every_format_says_what_the_vlm_said_and_whether_it_was_corrected(tmp_path):
+    rows = Verdicts([CORRECTED, replace(AWKWARD, vlm_label="x", corrected=False), *ROWS[1:]])
+    cells = list(csv.DictReader(io.StringIO(rows.to_csv())))
+    assert [row["vlm_label"] for row in cells] == ['a, "b"', "x", ""]
+    assert [row["corrected"] for row in cells] == ["true", "false", "false"]
+    lines = list(map(json.loads, rows.to_jsonl().splitlines()))
+    assert [line["corrected"] for line in lines] == [True, False, False]
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    table = rows.to_arrow()
+    assert str(table.schema.field("corrected").type) == "bool"
+    assert verdicts_from(table)[0].corrected is True
+    assert verdicts_from(table)[0].vlm_label == 'a, "b"'
+
+
+def test_rows_of_versions_that_did_not_say_so_do_not_claim_that_nothing_was_corrected():
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    older = ROWS.to_arrow().drop_columns(["vlm_label", "corrected"])
+    read = verdicts_from(older)[0]
+    assert (read.label, read.vlm_label, read.corrected) == (AWKWARD.label, "", None)
+    again = Verdicts([read])
+    assert again.to_csv().endswith(",,,\n")
+    assert json.loads(again.to_jsonl())["corrected"] is None
+    assert again.to_arrow().column("corrected").to_pylist() == [None]
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "OUT.CSV"])

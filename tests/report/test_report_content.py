@@ -21,6 +21,25 @@ def acceptances(evaluation):
     }
 
 
+class TestCorrections:
+    def test_they_are_counted_with_what_they_were_worth(self):
+        evaluation = make_evaluation(n=200, score="trustvlm_star")
+        vlm = evaluation.results["msp"].prediction
+        own = evaluation.results["trustvlm_star"].prediction
+        changed, labels = vlm != own, evaluation.labels
+        right, before = (changed & (own == labels)).sum(), (changed & (vlm == labels)).sum()
+        (sentence,) = [s for s in findings(evaluation, acceptances(evaluation)) if "The VLM" in s]
+        assert sentence == (
+            f"The VLM's label of {changed.sum()} images was corrected: {right} of these are right "
+            f"now, {before} were right before."
+        )
+        assert right > before > 0
+
+    def test_nothing_is_said_where_no_label_changes(self):
+        evaluation = make_evaluation(score="trustvlm")
+        assert not [s for s in findings(evaluation, acceptances(evaluation)) if "The VLM" in s]
+
+
 class TestClasses:
     def test_rows_agree_with_a_plain_recount(self):
         evaluation = make_evaluation(n=200)
@@ -70,6 +89,18 @@ class TestGalleries:
         assert all(case.truth != case.label and not case.right for case in errors.cases)
         assert [c.confidence for c in doubted.cases] == np.sort(confidence[correct])[:9].tolist()
         assert all(case.truth == case.label and case.right for case in doubted.cases)
+
+    def test_a_case_says_what_the_vlm_said_where_it_was_corrected(self):
+        evaluation = make_evaluation(n=200, score="trustvlm_star")
+        by_path = {v.path: v for v in evaluation.verdicts}
+        cases = [case for group in galleries(evaluation)[:2] for case in group.cases]
+        expected = [by_path[case.path] for case in cases]
+        assert [case.vlm_label for case in cases] == [
+            v.vlm_label if v.label != v.vlm_label else "" for v in expected
+        ]
+        assert any(case.vlm_label for case in cases)
+        unchanged = galleries(make_evaluation(n=200, score="trustvlm"))
+        assert not any(case.vlm_label for group in unchanged for case in group.cases)
 
     def test_rescued_errors_are_those_that_the_text_trusted(self):
         # Text trusts images 0 and 1, of which 0 is wrong; the own score doubts 0 and 2.

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings.prefetch import MOST_HANGING
 from trustvlm.images import InMemoryImage, Limits
 from trustvlm.pipeline.verdict import COLUMNS
+from trustvlm.serve.schemas import VerdictAnswer
 from trustvlm.serve.served_model import ServedModel
 from trustvlm.text import exact_number
 from uploads import png
@@ -61,6 +63,8 @@ def as_row(verdict):
     for name in COLUMNS:
         value = verdict[name]
         cells[name] = "" if value is None else f"{value:.9g}" if isinstance(value, float) else value
+        if isinstance(value, bool):
+            cells[name] = json.dumps(value)
     if verdict["confidence"] is not None:
         # It has as many digits as it takes to read the same number.
         cells["confidence"] = exact_number(verdict["confidence"])
@@ -193,13 +197,22 @@ def test_names_are_shown_and_never_used_as_paths(client):
     assert [v["path"] for v in shown["verdicts"]] == ["../../etc/passwd", "a b.png", "x" * 255]
 
 
+def test_a_verdict_kept_by_an_older_version_is_still_answered(client):
+    answer = client.post("/v1/predict", files={"images": png("red", 1)}).json()["verdicts"][0]
+    assert answer["vlm_label"] in ("blue", "green", "red")
+    assert answer["corrected"] == (answer["label"] != answer["vlm_label"])
+    older = {k: v for k, v in answer.items() if k not in ("vlm_label", "corrected")}
+    read = VerdictAnswer.model_validate(older)
+    assert (read.label, read.vlm_label, read.corrected) == (answer["label"], "", None)
+
+
 def test_the_model_describes_itself(client, colours):
     facts = client.get("/v1/model").json()
     assert facts["name"] == "colours"
     assert facts["classes"] == ["blue", "green", "red"]
-    # Nothing is certified of it.
-    assert not facts["calibrated"]
-    assert facts["decision_rule"].startswith("not calibrated: review everything; none: ")
+    assert facts["score"] == "auto_star"
+    assert facts["calibrated"]
+    assert facts["decision_rule"].startswith("calibrated: ")
     assert client.get("/v1/models").json() == ["colours"]
     assert client.get("/v1/model?model=other").status_code == 404
 

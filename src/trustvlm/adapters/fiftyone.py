@@ -13,7 +13,10 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
 from trustvlm.pipeline.verdict import Verdict, Verdicts
 
-_ATTRIBUTES = ("p_correct", "decision", "text_score", "image_score", "runner_up", "reason")
+_ATTRIBUTES = (
+    *("p_correct", "decision", "text_score", "image_score", "runner_up", "reason"),
+    *("vlm_label", "corrected"),
+)
 
 
 def write_fiftyone(
@@ -83,5 +86,5 @@ def _attributes(row: Verdict) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if value != "" and not (isinstance(value, float) and math.isnan(value))
+        if value not in ("", None) and not (isinstance(value, float) and math.isnan(value))
     }

@@ -12,11 +12,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, apply
+from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, apply, prepare
 from trustvlm.scores.arrays import softmax, zero_shot_logits
+from trustvlm.scores.auto import auto_logits
 from trustvlm.scores.prototype_scores import prototype_softmax
 
 require("sklearn", extra="sklearn", purpose="trustvlm.adapters.sklearn")
+
+_METHODS = ("auto", "trustvlm")
 
 
 class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -29,10 +32,13 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         image embeddings are the first e columns of X. None: there is no text, and prototypes alone
         decide.
     correct
-        Whether examples may correct the label of the text (TrustVLM*), or verify it only
-        (TrustVLM). Without text it makes no difference.
+        Whether examples may correct the label of the text (`auto_star`, TrustVLM*), or verify it
+        only (`auto`, TrustVLM). Without text it makes no difference.
+    method
+        `auto` weighs text and examples by what the examples say, each held out; `trustvlm` is the
+        paper's. Without text it makes no difference.
     weight, temperature
-        r and T of the scores `trustvlm` and `trustvlm_star`.
+        r and T of the scores `trustvlm` and `trustvlm_star`; without text, T of the prototypes.
     logit_scale
         s of the zero-shot logits; 100 for CLIP.
 
@@ -68,12 +74,14 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text_embeddings: ArrayLike | None = None,
         *,
         correct: bool = True,
+        method: str = "auto",
         weight: float = 1.0,
         temperature: float = 0.01,
         logit_scale: float = 100.0,
     ) -> None:
         self.text_embeddings = text_embeddings
         self.correct = correct
+        self.method = method
         self.weight = weight
         self.temperature = temperature
         self.logit_scale = logit_scale
@@ -84,16 +92,31 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InputError
-            If the text embeddings do not fit the classes or the columns.
+            If the text embeddings do not fit the classes or the columns, or the method is another.
         """
+        if self.method not in _METHODS:
+            raise InputError(
+                f"Expected `method` to be {' or '.join(_METHODS)}, but got {self.method!r}: "
+                "`correct` says whether labels may be corrected."
+            )
         rows, target = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(target)
         self.classes_, indices = np.unique(target, return_inverse=True)
         if self.text_embeddings is not None:
             self._check_text(np.shape(self.text_embeddings))
-        self.bank_ = PrototypeBank().fit(
-            self._features(_without_zeros(rows)), indices, n_classes=len(self.classes_)
-        )
+        rows = _without_zeros(rows)
+        features = self._features(rows)
+        self.bank_ = PrototypeBank().fit(features, indices, n_classes=len(self.classes_))
+        if self._weighs_itself:
+            shots = Evidence.of(
+                logits=np.empty((0, len(self.classes_))),
+                bank=self.bank_,
+                support_features=features,
+                support_labels=indices,
+                support_logits=self._text_logits(rows),
+            )
+            self._shots = shots
+            self._learned = prepare("auto_star" if self.correct else "auto", shots)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -109,6 +132,8 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         a `CalibratedClassifierCV` for these.
         """
         evidence = self._evidence(X)
+        if self.correct and self._weighs_itself:
+            return softmax(auto_logits(evidence, self._learned.learned))
         posterior = softmax(np.asarray(evidence.logits, dtype=np.float64))
         if self.correct and self.text_embeddings is not None:
             bank = self.bank_
@@ -124,6 +149,8 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _result(self, X: ArrayLike) -> ScoreResult:
         evidence = self._evidence(X)
+        if self._weighs_itself:
+            return self._learned(evidence)
         if self.correct and self.text_embeddings is not None:
             settings = {"weight": self.weight, "temperature": self.temperature}
             return apply("trustvlm_star", evidence, **settings)
@@ -135,10 +162,19 @@ class TrustClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features = self._features(rows)
         if self.text_embeddings is None:
             logits = self.bank_.similarities(features) / self.temperature
-        else:
-            text = np.asarray(self.text_embeddings)
-            logits = zero_shot_logits(rows[:, : text.shape[1]], text, logit_scale=self.logit_scale)
+            return Evidence.of(logits=logits, features=features, bank=self.bank_)
+        logits = self._text_logits(rows)
+        if self._weighs_itself:
+            return self._shots.with_images(logits=logits, features=features)
         return Evidence.of(logits=logits, features=features, bank=self.bank_)
+
+    @property
+    def _weighs_itself(self) -> bool:
+        return self.method == "auto" and self.text_embeddings is not None
+
+    def _text_logits(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        text = np.asarray(self.text_embeddings)
+        return zero_shot_logits(rows[:, : text.shape[1]], text, logit_scale=self.logit_scale)
 
     def _features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.text_embeddings is None:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
+from trustvlm.text import counted
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.studies import Study
@@ -58,6 +59,36 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     )
     if any(marks.values()):
         typer.echo("L: may change the label; B: sees all images of a test set at once.")
+
+
+def spoilt_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the scores whose labels are right less often than the VLM's own, by number of shots.
+
+    Parameters
+    ----------
+    rows
+        Of a study, as fractions; the VLM's own labels are those of `msp`.
+
+    Examples
+    --------
+    >>> own = {"dataset": "pets", "shots": 1, "draw": 0}
+    >>> spoilt_labels([{**own, "score": "msp", "accuracy": 0.7},
+    ...                {**own, "score": "trustvlm_star", "accuracy": 0.5}])
+    ['trustvlm_star is right less often than the VLM itself: 20.0 points at 1 shot a class']
+    """
+    sentences = []
+    for score in dict.fromkeys(row["score"] for row in rows):
+        lost = []
+        for shots in sorted({row["shots"] for row in rows}):
+            own, vlm = (
+                _mean([r["accuracy"] for r in rows if (r["score"], r["shots"]) == (name, shots)])
+                for name in (score, "msp")
+            )
+            if own < vlm:
+                lost.append(f"{100 * (vlm - own):.1f} points at {counted(shots, 'shot')} a class")
+        if lost:
+            sentences.append(f"{score} is right less often than the VLM itself: {', '.join(lost)}")
+    return sentences
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -247,6 +278,8 @@ def run(
     for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
         of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
         print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
+        for sentence in spoilt_labels(of_pair):
+            console.note(f"note: {sentence}", quiet=quiet)
     console.remarks(grid.notes, quiet=quiet)
     for message in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
         console.note(message, quiet=quiet)
@@ -333,6 +366,8 @@ def arrays(
             progress=progress,
         )
     print_means(study.rows)
+    for sentence in spoilt_labels(study.rows):
+        console.note(f"note: {sentence}", quiet=quiet)
     rows = {"rows": study.rows, "convention": convention}
     console.write_json(json_file, rows, "rows", quiet=quiet, indent=1)
     if report is not None:

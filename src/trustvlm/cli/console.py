@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from trustvlm.text import counted
+
 if TYPE_CHECKING:
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
@@ -160,9 +162,11 @@ def say_what_came(
     remarks(notes, quiet=quiet)
     counts, run = verdicts.decisions(), verdicts.run
     strange = f", {run.out_of_distribution} out-of-distribution" if run else ""
+    n_corrected = sum(bool(verdict.corrected) for verdict in verdicts)
+    corrected = f", {counted(n_corrected, 'label')} corrected" if n_corrected else ""
     note(
         f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
-        f"{counts['error']} error{strange} ({basis})",
+        f"{counts['error']} error{strange}{corrected} ({basis})",
         quiet=quiet,
     )
     if run and run.invalid:

@@ -40,7 +40,8 @@ def evaluate(
 ) -> None:
     """Measure every score on labelled images that are not among the shots.
 
-    Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first.
+    Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first, and
+    names a score that would serve better than the model's own, where one is significantly better.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
@@ -84,6 +85,8 @@ def show(
         console.note(result.gate_statement(), quiet=quiet)
     if statement is not None:
         console.note(f"guarantee: {statement}", quiet=quiet)
+    if result.better is not None:
+        console.note(f"note: {result.better}.", quiet=quiet)
     if result.near_copies.pairs:
         console.note(f"warning: {result.near_copies.warning()}", quiet=quiet)
     for failure in result.failures:

@@ -39,19 +39,33 @@ def fit(
     prompt: options.Prompt = None,
     other_classes: options.OtherClasses = None,
     score: Annotated[
-        str, typer.Option(help="The confidence score; see `trustvlm scores`.")
-    ] = "trustvlm",
+        str | None,
+        typer.Option(
+            help="The confidence score; see `trustvlm scores`. "
+            "[default: auto_star, or auto with --no-correct]"
+        ),
+    ] = None,
+    no_correct: Annotated[
+        bool,
+        typer.Option(
+            "--no-correct", help="Leave every label as the model gives it; only judge it."
+        ),
+    ] = False,
     adapt: Annotated[
         bool,
         typer.Option(
             "--adapt",
-            help="With --score auto or auto_star: let the images of a run tell in what they differ "
+            help="With auto_star or auto: let the images of a run tell in what they differ "
             "from the examples (drawings, another camera). Verdicts then depend on the run.",
         ),
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the score; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the score, such as weight of trustvlm; repeatable.",
+        ),
     ] = None,
     per_class: Annotated[
         int | None,
@@ -66,7 +80,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="loo",
-            help="Select the score's weight and temperature on the examples, each held out.",
+            help="Select weight and temperature of --score trustvlm or trustvlm_star on the "
+            "examples, each held out; auto_star weighs them so by itself.",
         ),
     ] = None,
     select_on: Annotated[
@@ -78,7 +93,11 @@ def fit(
     ] = None,
     finetune: Annotated[
         bool,
-        typer.Option("--finetune", help="Let the prototypes go on learning from the examples."),
+        typer.Option(
+            "--finetune",
+            help="With --score trustvlm or trustvlm_star: let the prototypes go on learning from "
+            "the examples.",
+        ),
     ] = False,
     protocol: Annotated[
         str,
@@ -94,16 +113,17 @@ def fit(
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
 
-    Nothing is trained, unless you ask for it: each class gets the mean of its examples. A handful
-    per class is enough, 16 is what the paper uses.
+    No network is trained: how far to trust text and examples is learned from the examples
+    themselves, each held out. A handful per class is enough, 16 is what the paper uses. The model
+    may correct labels, and always says what the label was before; --no-correct leaves them as
+    they are.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
 
     options.load_plugins(plugins)
     check_target(output)
-    if adapt:
-        score = _adapted(score)
+    score = _score(score, no_correct=no_correct, adapt=adapt)
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
@@ -138,11 +158,28 @@ def fit(
         raise typer.Exit(3)
 
 
+def _score(given: str | None, *, no_correct: bool, adapt: bool) -> str:
+    """Name the score that is asked for."""
+    from trustvlm.pipeline.state import DEFAULT_SCORE
+    from trustvlm.scores import get, names
+
+    score = DEFAULT_SCORE if given is None else given
+    if no_correct and get(score).corrects:
+        kept = score.removesuffix("_star")
+        if kept not in names() or get(kept).corrects:
+            raise InputError(
+                f"--no-correct leaves labels as they are, but the score {score} corrects them: "
+                "choose auto or trustvlm, or leave --no-correct out."
+            )
+        score = kept
+    return _adapted(score) if adapt else score
+
+
 def _adapted(score: str) -> str:
     adapted = {"auto": "auto_adapted", "auto_star": "auto_adapted_star"}
     if score not in adapted:
         raise InputError(
             f"--adapt is for the scores auto and auto_star, but the score is {score}: "
-            "add --score auto."
+            "leave --score out."
         )
     return adapted[score]

@@ -187,8 +187,9 @@ def predict(
     """Label images and say how far each label can be trusted, whether to accept it, and why.
 
     Columns: path, label, confidence, p_correct, decision, text_score, image_score, runner_up,
-    reason, error. An image that cannot be read is a row with its error, and the exit code is 3.
-    An interrupted run continues where it stopped.
+    reason, error, vlm_label (what the vision-language model itself says), corrected (whether the
+    examples made the label another one). An image that cannot be read is a row with its error, and
+    the exit code is 3. An interrupted run continues where it stopped.
 
     The images of a calibrated model are compared with those it was calibrated on. If they are of
     another kind, or their classes are mixed otherwise, the guarantee does not cover them: that is

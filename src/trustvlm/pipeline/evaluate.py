@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
 from trustvlm.images import LabelledSource
-from trustvlm.metrics import Evaluation
+from trustvlm.metrics import Evaluation, paired_bootstrap
+from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
 from trustvlm.pipeline.cross_validate import measure
 from trustvlm.pipeline.predict import explain, verdicts_with_shots
@@ -80,6 +82,67 @@ class NearCopies:
         )
 
 
+# What a model may be fitted with instead, so that its state and single images suffice.
+_ALTERNATIVES = ("msp", "trustvlm", "trustvlm_star", "auto", "auto_star")
+# The standard deviation over this many resamples is off by 3 %, usually.
+_RESAMPLES, _LEVEL = 500, 0.95
+
+
+@dataclass(frozen=True)
+class BetterScore:
+    """A score with a significantly lower AURC than the model's own, on the evaluated images.
+
+    Attributes
+    ----------
+    score, own
+        Its name, and that of the model's score.
+    aurc, own_aurc
+        Of the two, as fractions, in the `exact` convention.
+    difference, low, high
+        `aurc - own_aurc` with its 95 % interval by the paired bootstrap.
+    p_value
+        Two-sided, after Holm's correction for `compared` scores.
+    compared
+        How many scores were compared with the model's own.
+    accuracy, own_accuracy
+        Share right of the labels of each: they differ where one of them may correct labels.
+    """
+
+    score: str
+    own: str
+    aurc: float
+    own_aurc: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    compared: int
+    accuracy: float
+    own_accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        corrected = f", corrected for {self.compared} comparisons" if self.compared > 1 else ""
+        labels = ""
+        if self.accuracy != self.own_accuracy:
+            labels = (
+                f", and {100 * self.accuracy:.1f} % of the labels right instead of "
+                f"{100 * self.own_accuracy:.1f} %"
+            )
+        return (
+            f"the score {self.score} would serve better here than {self.own}: AURC x1000 "
+            f"{1000 * self.aurc:.1f} instead of {1000 * self.own_aurc:.1f} (difference "
+            f"{1000 * self.difference:+.1f}, 95 % interval {1000 * self.low:+.1f} to "
+            f"{1000 * self.high:+.1f}; {p}{corrected}){labels}. Fit again with it if you like, "
+            "but do not report these figures: a score that was chosen on these images looks too "
+            "good on them. Choose on one labelled set and report on another"
+        )
+
+
 CONTRADICTED_AT = 0.01
 """Level of the test of the guarantee on labelled images."""
 
@@ -131,6 +194,8 @@ class EvaluationResult:
         Of `risk_control.goals.guarantee_p_value`; NaN without a guarantee that can be contradicted.
     eligible
         `(n,)` bool, which images pass the out-of-distribution gate; None if there is none.
+    better
+        The score that would serve better than the model's own, where one is significantly better.
     """
 
     dataset: str
@@ -154,6 +219,7 @@ class EvaluationResult:
     run: RunOutcome | None = None
     guarantee_p_value: float = math.nan
     eligible: NDArray[np.bool_] | None = None
+    better: BetterScore | None = None
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
@@ -244,6 +310,7 @@ class EvaluationResult:
                 "right_to_review": int((~self.eligible & self.correct()).sum()),
                 "wrong_to_review": int((~self.eligible & ~self.correct()).sum()),
             },
+            "better_score": None if self.better is None else self.better.to_dict(),
             "data": data_of(self),
             "model": dict(self.model),
         }
@@ -327,6 +394,80 @@ def evaluate(
         run=outcome,
         guarantee_p_value=p_value,
         eligible=shown.resemblance.eligible if shown.gate.active else None,
+        better=better_score(state.score, results, images.labels),
+    )
+
+
+def better_score(
+    own: str, results: Mapping[str, ScoreResult], labels: NDArray[np.int64]
+) -> BetterScore | None:
+    """Return the score with the lowest AURC among those that are significantly better; else None.
+
+    Compared are `msp`, the paper's scores and the auto scores, as far as they are among the
+    `results`: a model may be fitted with any of them instead. Labels that a score corrects count
+    for it, since they lower its AURC.
+
+    Parameters
+    ----------
+    own
+        Name of the model's score.
+    results
+        Prediction and confidence of each score on n images, its own among them.
+    labels
+        `(n,)` true classes.
+
+    Examples
+    --------
+    >>> labels, prediction = np.zeros(200, dtype=int), np.repeat([0, 1], 100)
+    >>> chance = np.random.default_rng(0).random(200)
+    >>> better = better_score("msp", {
+    ...     "msp": ScoreResult(prediction, chance),
+    ...     "auto": ScoreResult(prediction, np.repeat([1.0, 0.0], 100)),
+    ... }, labels)
+    >>> better.score, better.high < 0
+    ('auto', True)
+    """
+    others = [name for name in _ALTERNATIVES if name in results and name != own]
+    mine, differences = results[own], []
+    right = mine.prediction == labels
+    for name in others:
+        other = results[name]
+        with warnings.catch_warnings():
+            # Few errors make the interval wide, so that nothing is named.
+            warnings.simplefilter("ignore", FewSamplesWarning)
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            differences.append(
+                paired_bootstrap(
+                    other.confidence,
+                    mine.confidence,
+                    other.prediction == labels,
+                    right,
+                    "aurc",
+                    n_resamples=_RESAMPLES,
+                    level=_LEVEL,
+                )
+            )
+    p_values = holm([paired.p_value for paired in differences])
+    better = [
+        (paired.difference, name, float(p), paired)
+        for name, p, paired in zip(others, p_values, differences, strict=True)
+        if paired.difference < 0 and p <= 1 - _LEVEL
+    ]
+    if not better:
+        return None
+    _, name, p, paired = min(better, key=lambda one: one[:2])
+    return BetterScore(
+        score=name,
+        own=own,
+        aurc=paired.a,
+        own_aurc=paired.b,
+        difference=paired.difference,
+        low=paired.low,
+        high=paired.high,
+        p_value=p,
+        compared=len(others),
+        accuracy=float((results[name].prediction == labels).mean()),
+        own_accuracy=float(right.mean()),
     )
 
 

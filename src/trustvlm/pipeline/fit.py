@@ -35,10 +35,11 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import ModelState, now
-from trustvlm.scores import PrototypeBank, check_parameters
+from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, now
+from trustvlm.scores import PrototypeBank, check_parameters, get
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
+from trustvlm.scores.prototype_scores import harm_of_few_shots
 
 
 def fit(
@@ -47,7 +48,7 @@ def fit(
     *,
     classes: ClassSource | None = None,
     prompt: PromptSource | None = None,
-    score: str = "trustvlm",
+    score: str = DEFAULT_SCORE,
     score_parameters: Mapping[str, Any] | None = None,
     finetune: bool = False,
     shots_per_class: int | None = None,
@@ -90,6 +91,12 @@ def fit(
     others = embedder.embed_others(other_classes, prompts, class_list)
     encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
+    if not len(readable) and "support_labels" in get(score).needs:
+        raise InputError(
+            f"No example image can be read, and the score {score} learns from them. "
+            f"{next(filter(None, encoded.errors))} Without examples, `trustvlm label` labels "
+            "images from class names, and the score msp judges labels by the text alone."
+        )
     origin = Path(shots).absolute() if isinstance(shots, (str, os.PathLike)) else Path.cwd()
     state = ModelState(
         classes=class_list,
@@ -266,6 +273,14 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
         messages.append(
             f"fewer than {wanted} example images of {_quoted(names[few])}: all are used"
         )
+    if state.losses and "bank" not in get(state.score).needs:
+        messages.append(
+            f"fine-tuned prototypes do not change the score {state.score}, which learns from the "
+            "examples themselves: choose the score trustvlm or trustvlm_star, or do not fine-tune"
+        )
+    # Classes differ in number: the usual one counts.
+    usual = int(np.median(counts[counts > 0])) if counts.any() else 0
+    messages += filter(None, [harm_of_few_shots(state.score, usual)])
     for message in messages:
         warnings.warn(message, TrustVLMWarning, stacklevel=4)
 

@@ -27,7 +27,7 @@ from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
-from trustvlm.pipeline.state import Calibration, ModelState, check_same_model
+from trustvlm.pipeline.state import DEFAULT_SCORE, Calibration, ModelState, check_same_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD
 from trustvlm.risk_control.goals import GUARANTEES, Goal, several_risks
@@ -57,11 +57,15 @@ class TrustVLM:
     prompt
         Template with `{}`, several templates, a file of them, or None for the model's own.
     score
-        A name of `scores.names()`.
+        A name of `scores.names()`. `auto_star` weighs text and shots by what held-out shots say,
+        and may correct the VLM's label; `auto` does the same and leaves every label as it is.
+        `trustvlm` and `trustvlm_star` are the paper's.
     score_parameters
-        The score's own parameters, such as `{"weight": 0.5}`.
+        The score's own parameters, such as `{"weight": 0.5}` of `trustvlm`; the default score has
+        none.
     finetune
-        Let the prototypes go on learning from the shots: TrustVLM*(F).
+        Let the prototypes go on learning from the shots: TrustVLM*(F). Only scores that compare
+        images with prototypes, such as `trustvlm` and `trustvlm_star`, change by it.
     protocol
         `clean` gives each encoder its own preprocessing; `paper` follows the released script.
     device, precision
@@ -119,7 +123,7 @@ class TrustVLM:
         classes: ClassSource | None = None,
         prompt: PromptSource | None = None,
         *,
-        score: str = "trustvlm",
+        score: str = DEFAULT_SCORE,
         score_parameters: Mapping[str, Any] | None = None,
         finetune: bool = False,
         protocol: str = "clean",
@@ -292,8 +296,9 @@ class TrustVLM:
         draw
             Which draw; 0 is the paper's.
         select
-            `loo` selects weight and temperature of the score on the shots, each of them held out.
-            What `score_parameters` gives is not selected.
+            `loo` selects weight and temperature of `trustvlm` or `trustvlm_star` on the shots, each
+            of them held out. What `score_parameters` gives is not selected. The default score has
+            nothing to select: it always weighs text and shots that way.
         select_on
             Or labelled images to select them on, in any form that `shots` may have; these must be
             neither shots nor images to evaluate on.
@@ -312,7 +317,8 @@ class TrustVLM:
         Warns
         -----
         TrustVLMWarning
-            If shots cannot be read, or classes have fewer shots than asked for, or none.
+            If shots cannot be read, or classes have fewer shots than asked for, or none; or the
+            score gains nothing by fine-tuning, or tends to spoil labels with so few shots.
         """
         state = fit(
             shots,

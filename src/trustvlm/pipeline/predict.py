@@ -409,7 +409,8 @@ def with_threshold(
 def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
     label, runner_up = names[c], int(shown.runner_up[i])
     text, image = shown.text_score[i], shown.image_score[i]
-    nearest = int(shown.nearest[i])
+    nearest, text_choice = int(shown.nearest[i]), int(shown.text_choice[i])
+    instead = f"; the VLM said '{names[text_choice]}'" if text_choice != c else ""
     if np.isnan(image):
         why = f"there are no example images of '{label}', so only the text supports it ({text:.2f})"
         if nearest >= 0:
@@ -417,14 +418,13 @@ def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str])
                 f"; among the classes with examples the image resembles '{names[nearest]}' most "
                 f"({shown.nearest_score[i]:.2f})"
             )
-        return why
+        return f"{why}{instead}"
     if nearest != c:
         return (
             f"the image resembles the examples of '{names[nearest]}' "
             f"({shown.nearest_score[i]:.2f}) more than those of '{label}' ({image:.2f}), "
-            "the predicted class"
+            f"the predicted class{instead}"
         )
-    text_choice = int(shown.text_choice[i])
     if text_choice != c:
         return (
             f"the image resembles the examples of '{label}' most ({image:.2f}), which outweighs "
@@ -535,6 +535,7 @@ def verdicts_with_shots(
         image_score=shown.image_score,
         runner_up=shown.runner_up,
         sentences=sentences,
+        text_choice=shown.text_choice,
     )
     return name_others(rows, shown.gate.others, shown.resemblance)
 
@@ -598,6 +599,7 @@ def verdicts_without_shots(
             )
             for i, label in enumerate(result.prediction)
         ],
+        text_choice=text_choice,
     )
     return name_others(rows, other_classes, resemblance)
 
@@ -613,6 +615,7 @@ def _rows(
     image_score: NDArray[np.float64],
     runner_up: NDArray[np.int64],
     sentences: Sequence[str],
+    text_choice: NDArray[np.int64],
 ) -> list[Verdict]:
     return [
         Verdict(
@@ -626,6 +629,8 @@ def _rows(
             runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",
             reason=sentences[i],
             error="",
+            vlm_label=class_names[text_choice[i]],
+            corrected=bool(result.prediction[i] != text_choice[i]),
         )
         for i, path in enumerate(paths)
     ]

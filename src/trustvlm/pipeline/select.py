@@ -99,9 +99,12 @@ class Selection:
 def check_selectable(score: str) -> None:
     """Raise `InputError` unless a score has something to select."""
     if score not in SELECTABLE:
+        itself = ""
+        if score.startswith("auto") and "support_labels" in get(score).needs:
+            itself = ": it weighs text and examples by itself, on the examples, each held out"
         raise InputError(
-            f"The score `{score}` has no weight and temperature to select; those that do are "
-            f"{', '.join(SELECTABLE)}."
+            f"The score `{score}` has no weight and temperature to select{itself}. Leave the "
+            f"selection out, or choose one of the scores that do: {', '.join(SELECTABLE)}."
         )
 
 

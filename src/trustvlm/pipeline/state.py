@@ -274,6 +274,9 @@ def fingerprint_of(images: Iterable[Mapping[str, Any]], labels: Iterable[int]) -
 
 # Everything that a model has learned.
 
+DEFAULT_SCORE = "auto_star"
+"""The score of a model for which none is named; docs/results.md shows why."""
+
 
 @dataclass(frozen=True)
 class ModelState:

@@ -55,6 +55,12 @@ class Verdict:
     prediction_set
         The labels that the image may have, the most probable first; empty if the image could not
         be read, None if not asked for.
+    vlm_label
+        What the VLM's text side alone says; "" if the image could not be read, or the verdict is
+        from a version that did not say.
+    corrected
+        Whether the examples, or the other images, made `label` another one than `vlm_label`; None
+        if the verdict is from a version that did not say.
     """
 
     path: str
@@ -68,6 +74,8 @@ class Verdict:
     reason: str
     error: str
     prediction_set: tuple[str, ...] | None = None
+    vlm_label: str = ""
+    corrected: bool | None = None
 
     def to_row(self) -> dict[str, Any]:
         """Return the columns in order, None for what does not exist; no set if none was asked."""
@@ -162,7 +170,8 @@ METADATA = "trustvlm.run"
 """Key of what is said of the run in the metadata of a Parquet file: `RunOutcome.to_dict`."""
 
 _SET = "prediction_set"
-COLUMNS = tuple(field.name for field in fields(Verdict) if field.name != _SET)
+_WITH_SETS = tuple(field.name for field in fields(Verdict))
+COLUMNS = tuple(name for name in _WITH_SETS if name != _SET)
 _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
 
 
@@ -182,14 +191,14 @@ class Verdicts(Sequence[Verdict]):
 
     Examples
     --------
-    >>> row = Verdict("cat.png", "cat", 1.5, math.nan, "accept", 0.9, 0.6, "dog", "", "")
+    >>> row = Verdict(
+    ...     "cat.png", "cat", 1.5, math.nan, "accept", 0.9, 0.6, "dog", "", "",
+    ...     vlm_label="cat", corrected=False)
     >>> verdicts = Verdicts([row])
     >>> verdicts[0].label, verdicts.column("confidence")
     ('cat', [1.5])
-    >>> print(verdicts.to_csv())
-    path,label,confidence,p_correct,decision,text_score,image_score,runner_up,reason,error
-    cat.png,cat,1.5,,accept,0.9,0.6,dog,,
-    <BLANKLINE>
+    >>> verdicts.to_csv().splitlines()[1], verdicts.columns[-2:]
+    ('cat.png,cat,1.5,,accept,0.9,0.6,dog,,,cat,false', ('vlm_label', 'corrected'))
     """
 
     def __init__(
@@ -222,7 +231,7 @@ class Verdicts(Sequence[Verdict]):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns: those of prediction sets only if these were asked for."""
         with_sets = any(row.prediction_set is not None for row in self._rows)
-        return (*COLUMNS, _SET) if with_sets else COLUMNS
+        return _WITH_SETS if with_sets else COLUMNS
 
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in input order."""
@@ -244,7 +253,8 @@ class Verdicts(Sequence[Verdict]):
         """Return CSV text (UTF-8) and write it if a path is given.
 
         The confidence has all its digits, so that it compares with a threshold as it does here;
-        other numbers have nine significant ones. A prediction set is a JSON list.
+        other numbers have nine significant ones. A prediction set is a JSON list, and whether a
+        label was corrected is `true` or `false`.
         """
         text, columns = io.StringIO(), self.columns
         writer = csv.writer(text, lineterminator="\n")
@@ -268,6 +278,7 @@ class Verdicts(Sequence[Verdict]):
         pyarrow = require("pyarrow", extra="parquet", purpose="Parquet output")
         kinds = {name: pyarrow.string() for name in self.columns}
         kinds |= dict.fromkeys(_NUMBERS, pyarrow.float64())
+        kinds["corrected"] = pyarrow.bool_()
         if _SET in kinds:
             kinds[_SET] = pyarrow.list_(pyarrow.string())
         columns = {
@@ -317,7 +328,7 @@ def error_verdict(path: str, error: Exception | str) -> Verdict:
     'error'
     """
     nan = math.nan
-    return Verdict(path, "", nan, nan, "error", nan, nan, "", "", str(error))
+    return Verdict(path, "", nan, nan, "error", nan, nan, "", "", str(error), corrected=False)
 
 
 def failures_of(images: EncodedImages[Any]) -> list[Verdict]:
@@ -367,7 +378,7 @@ def _written(text: str, path: str | os.PathLike[str] | None) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if name == _SET:
+    if name == _SET or isinstance(value, bool):
         return json.dumps(value, ensure_ascii=False)
     if name == "confidence" and isinstance(value, float):
         return exact_number(value)
@@ -436,7 +447,7 @@ def _row(row: Verdict, folder: Path | None) -> str:
     image = f'<img src="{picture}" alt="">' if picture else ""
     cells = (
         _text(row.path),
-        _text(row.label),
+        _text(f"{row.label} (the VLM said {row.vlm_label})" if row.corrected else row.label),
         _number(row.confidence),
         _number(row.p_correct),
         _text(row.decision),

@@ -60,6 +60,8 @@ class ImageCase:
         Whether the predicted label is right.
     standing
         How its trust compares with that of the other images, in words.
+    vlm_label
+        What the VLM itself says, where `label` is another one; else "".
     """
 
     file: Path | None
@@ -70,6 +72,7 @@ class ImageCase:
     reason: str
     right: bool
     standing: str
+    vlm_label: str = ""
 
 
 def _image(evaluation: EvaluationResult, index: int, standing: str = "") -> ImageCase:
@@ -86,6 +89,7 @@ def _image(evaluation: EvaluationResult, index: int, standing: str = "") -> Imag
         reason=verdict.reason,
         right=label == truth,
         standing=standing,
+        vlm_label=verdict.vlm_label if verdict.corrected else "",
     )
 
 
@@ -313,7 +317,9 @@ def _rescued(evaluation: EvaluationResult, own: NDArray[np.float64], limit: int)
                 f"by text alone trusted more than {percent(text[i], 0)} of the images, "
                 f"here more than {percent(own[i], 0)}"
             )
-        cases.append(_image(evaluation, i, standing))
+        # The standing says already what the VLM said.
+        case = _image(evaluation, i, standing)
+        cases.append(replace(case, vlm_label="") if right[i] else case)
     meaning = (
         "Wrong labels that the text alone (MSP) trusts, being in the upper half of its order, and "
         "that this score corrects or moves to the lower half. "

@@ -106,12 +106,17 @@ def findings(evaluation: EvaluationResult, acceptances: Mapping[str, Acceptance]
         f"{counted(n, 'image')} of {counted(len(evaluation.class_names), 'class', 'classes')}: "
         f"{percent(right / n)} of the predicted labels are right."
     ]
+    sentences += _corrections(evaluation)
+    better = []
+    if evaluation.better is not None:
+        sentence = str(evaluation.better)
+        better = [f"{sentence[0].upper()}{sentence[1:]}."]
     if right in (0, n):
         every = "right" if right else "wrong"
         sentences.append(
             f"Every label is {every}, so there is nothing that a score could tell apart here."
         )
-        return sentences
+        return sentences + better
     if n >= 10:
         sentences.append(_bought(score, acceptances))
     if not math.isnan(values.auroc):
@@ -129,7 +134,22 @@ def findings(evaluation: EvaluationResult, acceptances: Mapping[str, Acceptance]
             else f"On these images the score {leader} has a lower AURC "
             f"({number(1000 * leading, 1)} against {number(1000 * values.aurc, 1)})."
         )
-    return sentences
+    return sentences + better
+
+
+def _corrections(evaluation: EvaluationResult) -> list[str]:
+    """Say in a sentence how many labels of the VLM were corrected, and how many of them rightly."""
+    corrected = np.array([bool(row.corrected) for row in evaluation.verdicts])
+    if not corrected.any():
+        return []
+    names = np.array(evaluation.class_names, dtype=object)[evaluation.labels]
+    by_vlm = np.array(evaluation.verdicts.column("vlm_label"), dtype=object) == names
+    right = evaluation.correct()
+    return [
+        f"The VLM's label of {counted(int(corrected.sum()), 'image')} was corrected: "
+        f"{int((corrected & right).sum()):,} of these are right now, "
+        f"{int((corrected & by_vlm).sum()):,} were right before."
+    ]
 
 
 def _bought(score: str, acceptances: Mapping[str, Acceptance]) -> str:

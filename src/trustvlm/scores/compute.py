@@ -326,9 +326,11 @@ def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
     accepted = get(name).parameters
     unknown = sorted(set(parameters) - set(accepted))
     if unknown:
+        others = [n for n, other in _REGISTRY.items() if set(unknown) <= set(other.parameters)]
+        remedy = f" Choose one of the scores that do: {', '.join(others)}." if others else ""
         raise InputError(
             f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
-            f"it has {', '.join(f'`{p}`' for p in accepted) or 'none'}."
+            f"it has {', '.join(f'`{p}`' for p in accepted) or 'none'}.{remedy}"
         )
 
 

@@ -14,6 +14,7 @@ from trustvlm.scores.compute import ScoreResult, get, joined, register
 from trustvlm.scores.evidence import Comparison, Evidence, compare
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.text import counted
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
 _register = partial(register, needs=("logits", "features", "bank"), complexity="O(nCd)")
@@ -98,6 +99,42 @@ def verified(comparison: Comparison, weight: float) -> ScoreResult:
     return ScoreResult(prediction, probability + weight * similarity)
 
 
+FEWEST_SHOTS = 4
+"""From how many shots a class on `trustvlm_star` lowered the accuracy on no set.
+
+Measured on images of the train parts that were not drawn, of four sets with real CLIP ViT-B/32 and
+nine with the offline models: accuracy minus the VLM's was down to -12.8 points at one shot, -4.5 at
+two, -0.4 at three, and +0.0 or more from four on (`benchmarks/few_shot_corrections.py`).
+"""
+_HARMED = ("trustvlm_star", "trustvlm_star_f")
+
+
+def harm_of_few_shots(score: str, shots: int) -> str:
+    """Say that a score may spoil more labels than it corrects with so few shots; "" if not.
+
+    Parameters
+    ----------
+    score
+        A name.
+    shots
+        Per class.
+
+    Examples
+    --------
+    >>> harm_of_few_shots("trustvlm_star", 4), harm_of_few_shots("auto_star", 1)
+    ('', '')
+    >>> harm_of_few_shots("trustvlm_star", 1)[:47]
+    'with 1 example image per class the score trustv'
+    """
+    if score not in _HARMED or not 0 < shots < FEWEST_SHOTS:
+        return ""
+    return (
+        f"with {counted(shots, 'example image')} per class the score {score} may spoil more labels "
+        f"than it corrects: with fewer than {FEWEST_SHOTS} it was right less often than the VLM "
+        "itself with real CLIP, by up to 13 points at one. Use auto_star, or more examples"
+    )
+
+
 @_register(
     "trustvlm_star",
     formula="max q + r * cos(E(x), P_yhat), q = softmax(z) + r * softmax(S/T), yhat = argmax q",
@@ -110,7 +147,8 @@ def trustvlm_star(
     """TrustVLM*: the examples also vote on the label, then verify it.
 
     `weight` = 0 gives MSP's predictions and confidences. Classes without shots get no vote from
-    the examples and no image term.
+    the examples and no image term. With fewer than four shots a class it can be right less often
+    than the VLM; `auto_star` is then the better choice.
     """
     return joined(
         [

@@ -49,6 +49,14 @@ class VerdictAnswer(BaseModel):
     error: str = Field(description="What is wrong with the image, and the remedy.")
     image: str = Field(description="SHA-256 of the bytes: the image's name in other requests.")
     kind: str = Field(description="One word for the error; empty if there is none.")
+    vlm_label: str = Field(
+        "", description="What the text side alone says; empty if an older version did not say."
+    )
+    corrected: bool | None = Field(
+        None,
+        description="Whether `label` is another one than `vlm_label`; null if an older version did "
+        "not say.",
+    )
     label_example: ExampleAnswer | None = Field(
         None, description="The most similar example of the label, if asked for."
     )

@@ -51,6 +51,9 @@ export function shownVerdict(verdict, { side = 256, titleId = "" } = {}) {
     { className: "facts" },
     name,
     title,
+    verdict.corrected
+      ? element("p", { className: "vlm", textContent: `the VLM said ${verdict.vlm_label}` })
+      : null,
     element("p", {}, element("span", {
       className: `badge ${verdict.decision}`,
       textContent: verdict.decision,
