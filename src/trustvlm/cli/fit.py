@@ -48,6 +48,16 @@ def fit(
             "from the examples (drawings, another camera). Verdicts then depend on the run.",
         ),
     ] = False,
+    adapt_to: Annotated[
+        str | None,
+        typer.Option(
+            "--adapt-to",
+            metavar="IMAGES",
+            help="Or learn in what they differ once, from unlabelled images like those to come: a "
+            "folder, list, table or archive, of 30 images or more. Verdicts then depend on no run: "
+            "the model can be calibrated, on other images, served, and used in bulk.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the score; repeatable."),
@@ -101,8 +111,12 @@ def fit(
 
     options.load_plugins(plugins)
     check_target(output)
-    if adapt:
-        score = _adapted(score)
+    if adapt and adapt_to is not None:
+        raise InputError(
+            "Expected either --adapt, to every run, or --adapt-to IMAGES, once, but got both."
+        )
+    if adapt or adapt_to is not None:
+        score = _adapted(score, "--adapt" if adapt else "--adapt-to")
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
@@ -121,6 +135,7 @@ def fit(
             draw=draw,
             select=select,
             select_on=select_on,
+            adapt_to=adapt_to,
             progress=progress,
         )
     model.save(output)
@@ -136,11 +151,11 @@ def fit(
         raise typer.Exit(3)
 
 
-def _adapted(score: str) -> str:
+def _adapted(score: str, option: str) -> str:
     adapted = {"auto": "auto_adapted", "auto_star": "auto_adapted_star"}
     if score not in adapted:
         raise InputError(
-            f"--adapt is for the scores auto and auto_star, but the score is {score}: "
+            f"{option} is for the scores auto and auto_star, but the score is {score}: "
             "add --score auto."
         )
     return adapted[score]

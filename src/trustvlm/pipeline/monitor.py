@@ -92,7 +92,7 @@ def watched_score(state: ModelState) -> tuple[str, str, Mapping[str, Any]]:
     A score that adapts to the batch would hide that the batch changed: the text's own confidence
     is then watched.
     """
-    if get(state.score).whole_batch:
+    if state.whole_batch:
         return "text_confidence", "msp", {}
     return "confidence", state.score, state.parameters
 

@@ -6,7 +6,14 @@ array([0.8808])
 """
 
 # These modules, and those that they build on, register their scores.
-from trustvlm.scores import auto, finetuning, gaussians, neighbours, transductive  # noqa: F401
+from trustvlm.scores import (  # noqa: F401
+    adaptation,
+    auto,
+    finetuning,
+    gaussians,
+    neighbours,
+    transductive,
+)
 from trustvlm.scores.arrays import zero_shot_logits
 from trustvlm.scores.compute import (
     PreparedScore,
