@@ -24,7 +24,7 @@ from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.records import encode_in_chunks
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
-from trustvlm.scores import get, prepare
+from trustvlm.scores import prepare
 
 # The two numbers that are watched: a confidence and a typicality per image.
 

@@ -148,11 +148,11 @@ class Adaptation:
         if not self.rounds:
             return start
         directions, copies = self.batch.copy_of(images_in("features", evidence))
-        own = np.flatnonzero(copies >= 0)
+        copied, which = np.unique(copies[copies >= 0], return_inverse=True)
         total = log_softmax_of(start)
         for each in self.rounds:
             terms = each.of_others(self.weights, directions)
-            terms[own] = each.of_own(self.weights, copies[own])
+            terms[copies >= 0] = each.of_own(self.weights, copied)[which]
             total += log_softmax_of(start + terms)
         return np.asarray(total / (ROUNDS + 1))
 
@@ -206,9 +206,7 @@ class AdaptedModel:
         return Adaptation(shift, batch, _WEIGHTS.times(belief)), start
 
 
-def _in_blocks(
-    model: AutoModel, evidence: Evidence, shift: Mapping[FeatureSpace, Array]
-) -> Array:
+def _in_blocks(model: AutoModel, evidence: Evidence, shift: Mapping[FeatureSpace, Array]) -> Array:
     parts = [model.logits(block, shift) for block in evidence.blocks()]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -303,5 +301,3 @@ def auto_adapted_star(evidence: Evidence, learned: AdaptedModel) -> ScoreResult:
     logits = adapted_logits(evidence, learned)
     prediction = logits.argmax(axis=1)
     return ScoreResult(prediction, log_odds(logits, prediction))
-
-

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.arrays import log_softmax, row_blocks, unit_rows
+from trustvlm.scores.arrays import log_softmax, row_blocks
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence
 from trustvlm.scores.held_out import images_in, log_odds, scale_of
@@ -113,7 +113,9 @@ class Batch:
                 break
             group = merged[group]
             distinct = _unit(group_sums(share[:, None] * rows, group, int(merged.max()) + 1))
-        return cls(rows, group, share, distinct, scale, centre, directions, neighbours, _votes(cosines))
+        return cls(
+            rows, group, share, distinct, scale, centre, directions, neighbours, _votes(cosines)
+        )
 
     def mean_of_copies(self, table: Array) -> Array:
         """Average the rows `(n, C)` of copies: `(u, C)`, in the precision of the batch."""
