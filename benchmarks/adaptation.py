@@ -122,9 +122,10 @@ def sizes(counts: list[int], classes: list[int], d: int = 768) -> None:
             processor, clock = time.process_time(), time.perf_counter()
             scores.compute("auto_unlabelled", logits=logits, features=features)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+            tables = peak / (n * n_classes * 4e-6)
             print(
                 f"{n:8} {n_classes:8} {time.process_time() - processor:12.1f} "
-                f"{time.perf_counter() - clock:8.1f} {peak:8.0f} {peak / (n * n_classes * 4e-6):6.1f}",
+                f"{time.perf_counter() - clock:8.1f} {peak:8.0f} {tables:6.1f}",
                 flush=True,
             )
 

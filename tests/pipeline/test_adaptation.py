@@ -5,9 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from pictures import COLOURS
+from pictures import COLOURS, coarse_picture
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
@@ -24,13 +23,12 @@ def new_model(score="auto_adapted_star", **settings):
 
 
 def write_varied(folder, per_class, seed, tint=(0, 0, 0)):
-    """Write pictures so coarse that no two are alike, by colour; a tint makes another domain."""
-    rng = np.random.default_rng(seed)
-    for name, colour in COLOURS.items():
+    """Write pictures that differ much, by colour; a tint makes another domain of them."""
+    for c, (name, colour) in enumerate(COLOURS.items()):
         (folder / name).mkdir(parents=True)
         for i in range(per_class):
-            pixels = rng.normal(scale=70, size=(8, 8, 3)) + colour + np.array(tint)
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            tinted = tuple(map(sum, zip(colour, tint, strict=True)))
+            image = coarse_picture(tinted, seed=1000 * seed + 100 * c + i)
             image.save(folder / name / f"{i:02d}.png")
     return folder
 

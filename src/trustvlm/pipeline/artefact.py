@@ -207,7 +207,8 @@ _REMEDY = "Copy the model again, or fit again with `trustvlm fit`."
 
 def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Check names, kinds, shapes and values of arrays against each other and the manifest."""
-    # C classes, m shots, n calibration images, t images adapted to; d and e are the dimensions of the two encoders.
+    # C classes, m shots, n calibration images, t images adapted to; d and e are the dimensions of
+    # the two encoders.
     sizes = {"C": len(manifest.classes), "m": len(manifest.shots.images)}
     expected = {
         "prototype_sums": ("f", "Cd"),

@@ -295,9 +295,9 @@ class TrustVLM:
             neither shots nor images to evaluate on.
         adapt_to
             Unlabelled images of the target, such as drawings where the shots are photographs, for
-            a score that adapts (`auto_adapted`, `auto_adapted_star`). It learns from them once; each
-            image is then judged by itself, so that the model can be calibrated, served and used
-            in bulk. They must be neither shots nor images to calibrate or evaluate on. Without
+            a score that adapts (`auto_adapted`, `auto_adapted_star`). It learns from them once;
+            each image is then judged by itself, so that the model can be calibrated, served and
+            used in bulk. They must be neither shots nor images to calibrate or evaluate on. Without
             them such a score adapts to each batch that it predicts.
         progress
             Called with images done, images in all, and images that needed no forward pass.

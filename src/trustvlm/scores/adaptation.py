@@ -1,6 +1,10 @@
-"""`auto_adapted`: shots, and unlabelled images of the target, for images that differ from the shots.
+"""Unsupervised domain adaptation: `auto_adapted`, for images that differ from the shots.
 
-The target's images are those of the batch that is scored, or others from which it is learned once.
+It learns from unlabelled images of the target. These are the batch that is scored; or, where the
+evidence has images of the target (`target_logits`, `target_features`, `target_image_embeddings`),
+these alone. Both go by one name, since the score is the same and only where its images are from
+differs: as with the shots, what the evidence holds is learned from once. What was learned so is of
+no batch: each image is judged by itself, can be calibrated for, and streamed.
 """
 
 from __future__ import annotations
@@ -222,7 +226,7 @@ def fit_adapted(evidence: Evidence) -> AdaptedModel:
     return evidence.once("auto_adapted", lambda: _fitted(evidence))
 
 
-def _fitted(evidence: Evidence) -> _Adapted:
+def _fitted(evidence: Evidence) -> AdaptedModel:
     model = fit_auto(evidence)
     column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
     n_present = int(model.present.sum())
