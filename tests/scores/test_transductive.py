@@ -211,7 +211,7 @@ def test_many_images_in_any_order_and_with_copies(name):
     result = scores.compute(name, logits=logits, features=features)
     order = np.random.default_rng(1).permutation(len(truth))
     moved = scores.compute(name, logits=logits[order], features=features[order])
-    np.testing.assert_allclose(moved.confidence, result.confidence[order], rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(moved.confidence, result.confidence[order], rtol=1e-4, atol=1e-4)
     rows = np.concatenate([np.arange(len(truth)), np.full(500, 7)])
     copied = scores.compute(name, logits=logits[rows], features=features[rows])
     assert np.median(np.abs(copied.confidence[: len(truth)] - result.confidence)) < 1e-3
@@ -277,6 +277,21 @@ def test_without_a_shift_shots_and_disagreeing_neighbours_silence_the_batch():
     unlike = adaptation_of(case(2, n=120, per_class=2, signal=0.0)[0])
     assert unlike.shift == {}
     assert unlike.weights.prototypes < 0.75 * weights[2]
+
+
+def test_a_shift_that_may_be_none_counts_in_part():
+    for size in np.linspace(0.1, 1.0, 19):
+        evidence, _ = case(2, n=120, per_class=16, shift=size * np.linspace(-1, 1, 16))
+        checked = scores.Evidence.of(**evidence)
+        learned = fit_adapted(checked)
+        shots, scale = learned.shots["features"], learned.auto.scales["features"]
+        whole = shift_of(unit(evidence["features"]) / scale, shots)
+        part = domain_weight(float(whole @ whole), shots.within)
+        if 0.1 < part < 0.9:
+            adaptation, _ = learned.adapt(checked)
+            np.testing.assert_allclose(adaptation.shift["features"], part * whole, atol=1e-9)
+            return
+    pytest.fail("no shift was between the two")
 
 
 def test_how_surely_it_is_another_domain_grows_with_the_shift():

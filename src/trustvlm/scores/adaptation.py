@@ -118,8 +118,8 @@ def domain_weight(squared_shift: float, within: float) -> float:
 
     Examples
     --------
-    >>> domain_weight(0.1, 20.0), domain_weight(0.4, 20.0), domain_weight(2.0, 20.0)
-    (0.0, 0.5, 1.0)
+    >>> [round(domain_weight(shift, 20.0), 2) for shift in (0.1, 0.4, 2.0)]
+    [0.0, 0.5, 1.0]
     """
     share = squared_shift / within if within > 0 else 0.0
     return float(np.clip((share - _ALIKE) / (_APART - _ALIKE), 0.0, 1.0))

@@ -61,9 +61,9 @@ def nearest_others(directions: NDArray[Any], k: int) -> tuple[NDArray[np.int64],
     >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
     >>> nearest_others(rows, 1)
     (array([[1],
-           [2],
+           [0],
            [1]]), array([[0.8],
-           [0.6],
+           [0.8],
            [0.6]]))
     """
     n = len(directions)
@@ -110,16 +110,14 @@ def nearest_others(directions: NDArray[Any], k: int) -> tuple[NDArray[np.int64],
 def _cells(directions: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Put n unit rows into about sqrt(n) k-means cells: cell of each `(n,)`, and unit centres.
 
-    The rows that the centres begin with, and learn from, are evenly spaced along one fixed
-    direction, so that the order of the rows does not matter.
+    The centres begin with, and learn from, rows that are evenly spaced among the n.
     """
-    n, d = directions.shape
-    k = int(np.sqrt(n))
-    along = directions @ np.random.default_rng(0).normal(size=d).astype(directions.dtype)
-    order = np.argsort(along, kind="stable")
-    spaced = np.linspace(0, n - 1, min(n, k * _SAMPLE_PER_CELL)).astype(np.int64)
-    sample = directions[order[spaced]]
-    centres = directions[order[np.linspace(0, n - 1, k).astype(np.int64)]]
+    n, k = len(directions), int(np.sqrt(len(directions)))
+
+    def spaced(count: int) -> NDArray[Any]:
+        return directions[np.linspace(0, n - 1, min(n, count)).astype(np.int64)]
+
+    sample, centres = spaced(k * _SAMPLE_PER_CELL), spaced(k)
     for _ in range(_ITERATIONS):
         cells = _nearest_centre(sample, centres)
         moved = unit_rows(group_sums(sample, cells, k)).astype(directions.dtype)

@@ -93,6 +93,7 @@ class Batch:
         """Compare unit rows `(n, d)`, n at least 1, with each other, in blocks of memory."""
         rows = np.ascontiguousarray(rows, dtype=precision_for(len(rows)))
         content = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+        # Sorted by content, whatever order they came in, so that it does not matter to the search.
         _, first, group, counts = np.unique(
             content, return_index=True, return_inverse=True, return_counts=True
         )
