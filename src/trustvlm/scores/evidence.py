@@ -233,7 +233,7 @@ class Evidence:
         return replace(self, **{k: v[index] for k, v in parts.items() if v is not None})
 
     @property
-    def target_arrays(self) -> dict[str, Array]:
+    def target_arrays(self) -> dict[str, Any]:
         """The arrays of the target's images, by name; none if no images were passed."""
         arrays = {name: getattr(self, name) for name in EVIDENCE_NAMES if name.startswith("target")}
         return {name: array for name, array in arrays.items() if array is not None}

@@ -178,8 +178,6 @@ def merge_near_duplicates(
             near[block, column] = cosines >= NEAR_DUPLICATE
     if not near.any():
         return None
-    image, column = np.nonzero(near)
-    links = coo_array(
-        (np.ones(len(image), dtype=bool), (image, neighbours[image, column])), shape=(n, n)
-    )
+    image = np.nonzero(near)[0]
+    links = coo_array((np.ones(len(image), dtype=bool), (image, neighbours[near])), shape=(n, n))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)

@@ -177,7 +177,7 @@ def mean_posterior(posterior: Array, neighbours: NDArray[np.int64], weights: Arr
 def _unit(rows: Array) -> Array:
     """Scale each row to length one in its own precision; rows of zeros stay zeros."""
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
 
 
 def _votes(cosines: Array) -> Array:
