@@ -205,6 +205,14 @@ def test_no_cell_is_compared_with_more_than_its_share(monkeypatch):
     assert max(columns for _, columns in sizes) <= 3 * 60
 
 
+def test_cells_without_images_are_no_trouble(monkeypatch):
+    monkeypatch.setattr(neighbour_search, "EXACT", 100)
+    rows = np.repeat(np.eye(3), 300, axis=0)
+    neighbours, cosines = nearest_others(rows, 5)
+    np.testing.assert_array_equal(cosines, 1.0)
+    assert (neighbours // 300 == np.arange(900)[:, None] // 300).all()
+
+
 @pytest.mark.parametrize("name", UNLABELLED)
 def test_many_images_in_any_order_and_with_copies(name):
     features, logits, truth = many(EXACT + 500)

@@ -88,7 +88,8 @@ def nearest_others(directions: NDArray[Any], k: int) -> tuple[NDArray[np.int64],
         search(everything, everything)
         return neighbours, cosines
     cells, centres = _cells(directions)
-    members = np.split(np.argsort(cells, kind="stable"), np.bincount(cells).cumsum()[:-1])
+    counts = np.bincount(cells, minlength=len(centres))
+    members = np.split(np.argsort(cells, kind="stable"), counts.cumsum()[:-1])
     most = int(_CANDIDATES * np.sqrt(n))
     for cell, queries in enumerate(members):
         if not len(queries):
