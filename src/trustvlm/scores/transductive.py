@@ -309,8 +309,9 @@ def rounds_of(start: Array, batch: Batch, weights: Weights) -> Iterator[tuple[Ro
     """
     logits = start
     for _ in range(ROUNDS):
-        here = Round.of(batch, np.exp(log_softmax_of(logits)))
-        logits = np.empty_like(start)
+        posterior = log_softmax_of(logits)
+        np.exp(posterior, out=posterior)
+        here, logits = Round.of(batch, posterior), np.empty_like(start)
         for block in row_blocks(*start.shape):
             own = np.arange(block.start, block.stop)
             logits[block] = start[block] + here.of_own(weights, own)
