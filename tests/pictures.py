@@ -18,6 +18,12 @@ def picture(colour: tuple[int, int, int], seed: int, size: int = 32) -> Image.Im
     return Image.fromarray(np.clip(noise + colour, 0, 255).astype(np.uint8))
 
 
+def coarse_picture(colour: tuple[int, int, int], seed: int) -> Image.Image:
+    """Return a square of few large pixels around one colour: no two are near-duplicates."""
+    pixels = np.random.default_rng(seed).normal(scale=70, size=(8, 8, 3)) + colour
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
 def write_class_folders(
     folder: Path,
     per_class: int = 4,

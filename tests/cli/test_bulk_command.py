@@ -86,7 +86,9 @@ def test_a_score_of_the_whole_batch_is_refused_with_a_way_out(shots, photos, tmp
     pytest.importorskip("onnxruntime")
     model = TrustVLM(vlm="offline", vision="offline", score="auto_adapted").fit(shots)
     model.save(tmp_path / "m.trust")
-    with pytest.raises(ValueError, match=r"judges each image by all the others.*without --adapt"):
+    with pytest.raises(
+        ValueError, match=r"judges each image by all the others.*with --adapt-to IMAGES"
+    ):
         predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ import typer
 
 import trustvlm as package
 from broken_images import write_broken_images
-from pictures import COLOURS, picture
+from pictures import COLOURS, picture, write_class_folders
 from trustvlm.cli.app import app
 from trustvlm.scores import names
 
@@ -172,6 +172,36 @@ def test_adapting_is_named_in_the_artefact(trustvlm, shots, photos, tmp_path):
     done = trustvlm("predict", tmp_path / "m.trust", photos, "--quiet")
     assert done.code == 0
     assert len(rows(done.out)) == 15
+
+
+def test_adapting_once_is_calibrated_and_used_in_bulk(trustvlm, shots, photos, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    target = write_class_folders(tmp_path / "target", per_class=5, seed=3)
+    labelled = write_class_folders(tmp_path / "labelled", per_class=10, seed=5)
+    model = tmp_path / "m.trust"
+    fit = ["fit", shots, "-o", model, "--vlm", "offline", "--score", "auto_star"]
+    both = trustvlm(*fit, "--adapt", "--adapt-to", target)
+    assert (both.code, "either --adapt" in both.err) == (1, True)
+    assert trustvlm(*fit, "--adapt-to", target).code == 0
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert manifest["score"]["name"] == "auto_adapted_star"
+    assert len(manifest["adaptation"]["images"]) == 15
+    leaked = trustvlm("calibrate", model, target, "--risk", "0.3")
+    assert (leaked.code, "among the images adapted to" in leaked.err) == (1, True)
+    assert trustvlm("calibrate", model, labelled, "--risk", "0.3").code == 0
+    done = trustvlm("predict", model, photos, "--quiet")
+    table = rows(done.out)
+    assert (len(table), {row["decision"] for row in table}) == (15, {"accept"})
+    assert trustvlm("predict", model, photos, "-q", "-o", f"{tmp_path}/out/").code == 0
+    bulk = parquet.read_table(tmp_path / "out").to_pylist()
+    expected = {row["path"]: (row["label"], float(row["confidence"])) for row in table}
+    for row in bulk:
+        label, confidence = expected[row["path"]]
+        assert (row["label"], row["confidence"]) == (label, pytest.approx(confidence, rel=1e-5))
+    alone = trustvlm("predict", model, photos / "red" / "00.png", "--quiet")
+    assert float(rows(alone.out)[0]["confidence"]) == pytest.approx(
+        expected["red/00.png"][1], rel=1e-5
+    )
 
 
 def test_fit_then_predict_gives_one_row_per_image(trustvlm, shots, photos, tmp_path):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from pictures import COLOURS, picture
+from pictures import COLOURS, coarse_picture, picture
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
@@ -44,13 +44,16 @@ def test_every_image_has_a_row_in_order_and_broken_ones_an_error(folder, store):
     assert {v.decision for v in good} <= {"accept", "review"}
 
 
-def test_correcting_follows_the_images(folder):
+def test_correcting_follows_the_images(tmp_path):
     """Text that guesses, of colours that are plain to see: the groups outweigh it, by path."""
     encoders = {"vlm": PixelEncoder(seed=7), "vision": PixelEncoder(seed=57, dim=9)}
     model = TrustVLM(**encoders, classes=list(COLOURS), store=EmbeddingStore.memory())
+    for c, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(40):
+            coarse_picture(colour, 100 * c + i).save(tmp_path / f"{name}-{i:02d}.png")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustVLMWarning)
-        kept, corrected = (model.label(folder, correct=correct) for correct in (False, True))
+        kept, corrected = (model.label(tmp_path, correct=correct) for correct in (False, True))
     assert corrected.column("path") == kept.column("path")
     changed = [(a, b) for a, b in zip(kept, corrected, strict=True) if a.label != b.label]
     assert changed
@@ -68,6 +71,15 @@ def test_few_images_are_said_to_be_few(folder, store):
     model = TrustVLM("offline", "offline", classes=list(COLOURS), store=store)
     with pytest.warns(TrustVLMWarning, match="say little about each other"):
         model.label(folder / "red-00.png")
+
+
+def test_copies_do_not_make_few_images_many(folder, tmp_path):
+    for i in range(60):
+        (tmp_path / f"{i}.png").write_bytes((folder / "red-00.png").read_bytes())
+    model = TrustVLM(PixelEncoder(seed=7), PixelEncoder(seed=57), classes=list(COLOURS))
+    with pytest.warns(TrustVLMWarning, match="60 images of 3 classes, 1 of them different, say"):
+        verdicts = model.label(tmp_path)
+    assert len({(v.label, v.confidence) for v in verdicts}) == 1
 
 
 def test_class_names_are_needed(folder, store):

@@ -12,7 +12,6 @@ from trustvlm.scores.arrays import log_odds
 from trustvlm.scores.auto import fit_auto
 from trustvlm.scores.base_scorers import discriminant, prototypes, ridge, scale_of
 from trustvlm.scores.stacking import fit_weights
-from trustvlm.scores.transductive import Batch, ShotSpread, batch_weight, shift_of
 
 seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
@@ -269,60 +268,3 @@ def test_shots_are_needed(name):
 def test_one_image_without_shots_has_the_log_odds_of_its_logits():
     result = scores.compute("auto_unlabelled", logits=[[2.0, 0.0]], features=[[1.0, 0.5]])
     np.testing.assert_allclose(result.confidence, [2.0])
-
-
-def test_few_images_a_class_leave_the_logits_nearly_alone():
-    assert batch_weight(3, 100) < 0.001 < 0.8 < batch_weight(1500, 100)
-    evidence, _ = case(0, n=6, n_classes=4)
-    few = used("auto_unlabelled", evidence)
-    result = scores.compute("auto_unlabelled", **few)
-    plain = log_odds(few["logits"], few["logits"].argmax(axis=1))
-    assert np.corrcoef(result.confidence, plain)[0, 1] > 0.95
-
-
-@given(seeds)
-@settings(max_examples=15)
-def test_batch_prototypes_leave_the_image_itself_out(seed):
-    rng = np.random.default_rng(seed)
-    rows = unit(rng.normal(size=(20, 6)))
-    posterior = softmax(rng.normal(size=(20, 3)) * 2, axis=1)
-    batch = Batch.of(rows)
-    expected = np.empty((20, 3))
-    k = round(0.5 * 20 / 3)
-    k = max(4, min(16, k))
-    for c in range(3):
-        surest = np.argsort(-posterior[:, c], kind="stable")[:k]
-        for i in range(20):
-            others = [j for j in surest if j != i]
-            mean = (posterior[others, c, None] * batch.directions[others]).sum(axis=0)
-            mass = posterior[others, c].sum()
-            expected[i, c] = batch.directions[i] @ mean / np.linalg.norm(mean) * mass / (mass + 1)
-    rest = np.sort(expected, axis=1)[:, :-1]
-    unit_of = (rest - rest.mean(axis=1, keepdims=True)).std()
-    np.testing.assert_allclose(batch.to_prototypes(posterior), expected / unit_of, atol=1e-6)
-
-
-def test_neighbours_are_the_nearest_others():
-    rows = unit(np.random.default_rng(0).normal(size=(60, 5)))
-    batch = Batch.of(rows)
-    cosines = batch.directions @ batch.directions.T
-    np.fill_diagonal(cosines, -np.inf)
-    for i in range(60):
-        assert set(batch.neighbours[i]) == set(np.argsort(-cosines[i])[:10])
-    np.testing.assert_allclose(batch.weights.sum(axis=1), 1.0)
-    np.testing.assert_allclose(batch.around(np.full((60, 2), 0.5)), 0.5)
-
-
-def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
-    shots = ShotSpread(np.zeros(6), np.eye(6)[:, :2], within=0.06, count=100)
-    rng = np.random.default_rng(0)
-    noise = 0.1 * rng.normal(size=(400, 6))
-    away = np.array([0.1, 0.0, 3.0, 0, 0, 0])
-    domain = shift_of(noise + away, shots)
-    np.testing.assert_allclose(domain, away, atol=0.05)
-    other_proportions = shift_of(noise + np.eye(6)[0] * 3, shots)
-    assert np.abs(other_proportions).max() < 0.05
-    evidence, truth = case(7, n=300, d=30, per_class=16, signal=0.7, shift=np.linspace(-3, 3, 30))
-    result = {name: scores.compute(name, **evidence) for name in ("auto_star", "auto_adapted_star")}
-    accuracy = {name: (v.prediction == truth).mean() for name, v in result.items()}
-    assert accuracy["auto_adapted_star"] > accuracy["auto_star"]

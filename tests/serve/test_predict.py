@@ -124,6 +124,17 @@ def test_a_score_of_the_whole_batch_never_mixes_the_images_of_two_clients(shots,
     assert confidences(mixed) != alone[0] + alone[1], "the company would make a difference"
 
 
+def test_a_model_that_adapted_once_answers_each_image_by_itself(shots, tmp_path):
+    path, target = tmp_path / "adapted.trust", write_class_folders(tmp_path / "target", seed=3)
+    model = TrustVLM(vlm="offline", vision="offline", score="auto_adapted")
+    model.fit(shots, adapt_to=target).save(path)
+    served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
+    images = [InMemoryImage(f"{name}.png", png(name, 90)) for name in ("red", "blue")]
+    together = [result.verdict.confidence for result in served.judge([images])[0]]
+    alone = [served.judge([[image]])[0][0].verdict.confidence for image in images]
+    assert together == pytest.approx(alone, rel=1e-6)
+
+
 def test_one_bad_image_fails_alone(client):
     answer = client.post(
         "/v1/predict", files=as_files([("a.png", png("red", 1)), ("b.png", b"no image at all")])

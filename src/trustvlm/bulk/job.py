@@ -247,12 +247,12 @@ def predict_in_bulk(
     """
     manifest, _ = read_artefact(model)
     score = manifest["score"]["name"]
-    if get(score).whole_batch:
+    if get(score).whole_batch and not manifest.get("adaptation"):
         raise InputError(
             f"The score {score!r} judges each image by all the others of the run, and a bulk run "
-            "never sees them at once. Fit with a score that judges images one by one (fit without "
-            "--adapt), or predict batches of a size that you choose into a .csv, .jsonl or "
-            ".parquet file each."
+            "never sees them at once. Fit with a score that judges images one by one (fit with "
+            "--adapt-to IMAGES instead of --adapt), or predict batches of a size that you choose "
+            "into a .csv, .jsonl or .parquet file each."
         )
     settings = {"device": device, "batch_size": batch_size, "limits": limits}
     state = ModelState.load(model)

@@ -59,6 +59,16 @@ def fit(
             "from the examples (drawings, another camera). Verdicts then depend on the run.",
         ),
     ] = False,
+    adapt_to: Annotated[
+        str | None,
+        typer.Option(
+            "--adapt-to",
+            metavar="IMAGES",
+            help="Or learn in what they differ once, from unlabelled images like those to come: a "
+            "folder, list, table or archive, of 30 images or more. Verdicts then depend on no run: "
+            "the model can be calibrated, on other images, served, and used in bulk.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,7 +133,12 @@ def fit(
 
     options.load_plugins(plugins)
     check_target(output)
-    score = _score(score, no_correct=no_correct, adapt=adapt)
+    if adapt and adapt_to is not None:
+        raise InputError(
+            "Expected either --adapt, to every run, or --adapt-to IMAGES, once, but got both."
+        )
+    adapting = "--adapt" if adapt else "--adapt-to" if adapt_to is not None else None
+    score = _score(score, no_correct=no_correct, adapting=adapting)
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
@@ -143,6 +158,7 @@ def fit(
             draw=draw,
             select=select,
             select_on=select_on,
+            adapt_to=adapt_to,
             progress=progress,
         )
     model.save(output)
@@ -158,7 +174,7 @@ def fit(
         raise typer.Exit(3)
 
 
-def _score(given: str | None, *, no_correct: bool, adapt: bool) -> str:
+def _score(given: str | None, *, no_correct: bool, adapting: str | None) -> str:
     """Name the score that is asked for."""
     from trustvlm.pipeline.state import DEFAULT_SCORE
     from trustvlm.scores import get, names
@@ -172,14 +188,14 @@ def _score(given: str | None, *, no_correct: bool, adapt: bool) -> str:
                 "choose auto or trustvlm, or leave --no-correct out."
             )
         score = kept
-    return _adapted(score) if adapt else score
+    return score if adapting is None else _adapted(score, adapting)
 
 
-def _adapted(score: str) -> str:
+def _adapted(score: str, option: str) -> str:
     adapted = {"auto": "auto_adapted", "auto_star": "auto_adapted_star"}
     if score not in adapted:
         raise InputError(
-            f"--adapt is for the scores auto and auto_star, but the score is {score}: "
+            f"{option} is for the scores auto and auto_star, but the score is {score}: "
             "leave --score out."
         )
     return adapted[score]

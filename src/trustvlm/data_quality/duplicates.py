@@ -10,11 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import as_labels, as_matrix, row_blocks, unit_rows
-
-NEAR_DUPLICATE = 0.95
-"""Cosine that a lightly edited copy keeps: stored again as JPEG at quality 60, cropped to 95 % of
-its sides, or brightened by a fifth. With the offline vision encoder nine in ten such copies of 180
-photographs do; of mirrored ones two in three, of grey or strongly cropped ones one in four."""
+from trustvlm.scores.neighbour_search import NEAR_DUPLICATE
 
 # Copies filed under two classes must not raise the bar for themselves, unless there are many.
 _SHARE = 0.9

@@ -153,6 +153,12 @@ class CalibrationEntry(_Entry):
     calibrator: CalibratorEntry
 
 
+class AdaptationEntry(_Entry):
+    """The unlabelled images that the score adapted to."""
+
+    images: tuple[ImageEntry, ...] = Field(min_length=1)
+
+
 class Manifest(_Entry):
     """Everything of a fitted model but its arrays; more fields, for readers, are passed over."""
 
@@ -170,6 +176,7 @@ class Manifest(_Entry):
     score: ScoreEntry
     shots: ShotsEntry
     finetuning: FinetuningEntry | None
+    adaptation: AdaptationEntry | None = None
     calibration: CalibrationEntry | None
 
 
@@ -204,7 +211,8 @@ _REMEDY = "Copy the model again, or fit again with `trustvlm fit`."
 
 def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Check names, kinds, shapes and values of arrays against each other and the manifest."""
-    # C classes, m shots, n calibration images; d and e are the dimensions of the two encoders.
+    # C classes, m shots, n calibration images, t images adapted to; d and e are the dimensions of
+    # the two encoders.
     sizes = {"C": len(manifest.classes), "m": len(manifest.shots.images)}
     expected = {
         "prototype_sums": ("f", "Cd"),
@@ -219,6 +227,9 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         expected["other_text_embeddings"] = ("f", "ke")
     if manifest.finetuning is not None:
         expected["learned_prototypes"] = ("f", "Cd")
+    if manifest.adaptation is not None:
+        sizes["t"] = len(manifest.adaptation.images)
+        expected |= {"target_features": ("f", "td"), "target_image_embeddings": ("f", "te")}
     if manifest.calibration is not None:
         sizes["n"] = manifest.calibration.data.n
         expected |= {

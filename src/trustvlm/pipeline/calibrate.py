@@ -167,10 +167,11 @@ def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration
 
 
 def _check(state: ModelState, calibrator: str) -> None:
-    if get(state.score).whole_batch:
+    if state.whole_batch:
         raise InputError(
             f"With the score `{state.score}` a verdict depends on the other images of its batch: "
-            "what holds on one batch cannot be guaranteed of another. Calibrate another score."
+            "what holds on one batch cannot be guaranteed of another. Adapt once instead, with "
+            "`trustvlm fit --adapt-to IMAGES`, or calibrate another score."
         )
     Calibrator(calibrator).check()
 

@@ -198,6 +198,7 @@ def _split(shots: Evidence, fold: NDArray[np.int64], held_out: int) -> Evidence:
         support_logits=shots.support_logits[kept],
         support_image_embeddings=None if embeddings is None else embeddings[kept],
         text_embeddings=shots.text_embeddings,
+        **shots.target_arrays,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,14 @@ from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import LabelledSource, classes_of, find_labelled
+from trustvlm.images import (
+    ImageSource,
+    LabelledSource,
+    Source,
+    classes_of,
+    find_labelled,
+    open_images,
+)
 from trustvlm.models.base import VisionLanguageModel
 from trustvlm.models.prompts import read_prompts, text_problems
 from trustvlm.pipeline.records import (
@@ -35,11 +42,12 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, now
-from trustvlm.scores import PrototypeBank, check_parameters, get
+from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, now
+from trustvlm.scores import PrototypeBank, check_parameters, get, names
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 from trustvlm.scores.prototype_scores import harm_of_few_shots
+from trustvlm.text import join_names
 
 
 def fit(
@@ -56,6 +64,7 @@ def fit(
     select: str | None = None,
     images: LabelledSource | None = None,
     other_classes: Sequence[str] = (),
+    adapt_to: Source | None = None,
     progress: Progress | None = None,
 ) -> ModelState:
     """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
@@ -68,6 +77,8 @@ def fit(
         Labelled images to select settings on: `select_on` of `TrustVLM.fit`.
     other_classes
         Names of what images of none of the classes may show.
+    adapt_to
+        Unlabelled images of the target.
 
     Raises
     ------
@@ -78,6 +89,13 @@ def fit(
     check_parameters(score, given)
     if select is not None or images is not None:
         _check_selection(score, given, select, images)
+    if adapt_to is not None and not get(score).adapts:
+        adapting = join_names([f"`{name}`" for name in names() if get(name).adapts], "or")
+        raise InputError(
+            f"Expected a score that adapts to images ({adapting}) where `adapt_to` gives some, but "
+            f"got `{score}`."
+        )
+    target = None if adapt_to is None else open_images(adapt_to)
     labelled = find_labelled(shots)
     class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
@@ -134,6 +152,8 @@ def fit(
         state = replace(state, selection=chosen)
     elif images is not None:
         state = _select_on(state, embedder, images, progress)
+    if target is not None:
+        state = _adapt(state, embedder, target, progress)
     if finetune:
         state = _finetune(state, encoders.device)
     _warn(state, encoders.vlm)
@@ -172,6 +192,27 @@ def _select_on(
     evidence = state.evidence(readable.image_embeddings, readable.features)
     chosen = select_on(state.score, evidence, readable.labels, fixed=state.score_parameters)
     return replace(state, selection=chosen, selection_images=readable.contents())
+
+
+def _adapt(
+    state: ModelState, embedder: Embedder, images: Iterable[ImageSource], progress: Progress | None
+) -> ModelState:
+    """Keep what there is on unlabelled images of the target, each content once."""
+    encoded = encode_images(images, embedder, progress)
+    for error in filter(None, encoded.errors):
+        warnings.warn(f"left out of the adaptation: {error}", TrustVLMWarning, stacklevel=4)
+    readable = encoded.readable()
+    if not len(readable):
+        raise InputError("No image to adapt to can be read.")
+    exclude_leaked(
+        readable,
+        state.learned_from(calibrated_on=True),
+        purpose="the model knows their classes, and would take the others for as easy. Adapt to "
+        "images that it has learned nothing from",
+    )
+    different = readable.select(readable.is_first)
+    target = TargetImages(different.features, different.image_embeddings, different.contents())
+    return replace(state, target=target)
 
 
 def _finetune(state: ModelState, device: str) -> ModelState:

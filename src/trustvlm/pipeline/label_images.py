@@ -17,7 +17,7 @@ from trustvlm.pipeline.predict import verdicts_without_shots
 from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encode_images
 from trustvlm.pipeline.verdict import Verdicts, in_order
 from trustvlm.scores import Evidence, apply, zero_shot_logits
-from trustvlm.scores.transductive import batch_weight, unlabelled_logits
+from trustvlm.scores.transductive import batch_of, batch_weight, unlabelled_logits
 
 # Above these shares a person should look first: with the offline models, whose accuracy was at
 # hand, text and groups disagreed on 4 to 46 % of images where the VLM named 40 % or more rightly.
@@ -90,7 +90,7 @@ def label_images(
 
 def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
     """Say where the images cannot verify each other, or contradict the VLM."""
-    n, n_classes = together.shape
+    different, n_classes = len(batch_of(evidence)), together.shape[1]
     if n_classes == 1:
         warnings.warn(
             "there is one class only: it fits every image, whatever it shows. Name what else "
@@ -98,10 +98,11 @@ def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
             TrustVLMWarning,
             stacklevel=4,
         )
-    if batch_weight(n, n_classes) < 0.5:
+    if batch_weight(different, n_classes) < 0.5:
         warnings.warn(
-            f"{n} images of {n_classes} classes say little about each other: the labels rest on "
-            "the text alone, more or less. Label more images at once, or give examples "
+            f"{evidence.n} images of {n_classes} classes, {different} of them different, say "
+            "little about each other: the labels rest on the text alone, more or less. Label more "
+            "images at once, or give examples "
             "(trustvlm fit)",
             TrustVLMWarning,
             stacklevel=4,

@@ -283,6 +283,7 @@ class TrustVLM:
         draw: int = 0,
         select: str | None = None,
         select_on: LabelledSource | None = None,
+        adapt_to: Source | None = None,
         progress: Progress | None = None,
     ) -> TrustVLM:
         """Learn one prototype per class from labelled example images; nothing is trained.
@@ -302,13 +303,19 @@ class TrustVLM:
         select_on
             Or labelled images to select them on, in any form that `shots` may have; these must be
             neither shots nor images to evaluate on.
+        adapt_to
+            Unlabelled images of the target, such as drawings where the shots are photographs, for
+            a score that adapts (`auto_adapted`, `auto_adapted_star`). It learns from them once;
+            each image is then judged by itself, so that the model can be calibrated, served and
+            used in bulk. They must be neither shots nor images to calibrate or evaluate on. Without
+            them such a score adapts to each batch that it predicts.
         progress
             Called with images done, images in all, and images that needed no forward pass.
 
         Raises
         ------
         LeakError
-            If images of `select_on` are also among the shots, by content.
+            If images of `select_on` or `adapt_to` are also among the shots, by content.
         InputError
             For a missing or empty input, unknown classes, or parameters that make no sense.
         ModelUnavailableError, MissingExtraError
@@ -333,6 +340,7 @@ class TrustVLM:
             select=select,
             images=select_on,
             other_classes=self.other_classes,
+            adapt_to=adapt_to,
             progress=progress,
         )
         self._learned = self._named(state)

@@ -24,7 +24,7 @@ from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.records import encode_in_chunks
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
-from trustvlm.scores import get, prepare
+from trustvlm.scores import prepare
 
 # The two numbers that are watched: a confidence and a typicality per image.
 
@@ -92,7 +92,7 @@ def watched_score(state: ModelState) -> tuple[str, str, Mapping[str, Any]]:
     A score that adapts to the batch would hide that the batch changed: the text's own confidence
     is then watched.
     """
-    if get(state.score).whole_batch:
+    if state.whole_batch:
         return "text_confidence", "msp", {}
     return "confidence", state.score, state.parameters
 

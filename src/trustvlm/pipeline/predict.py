@@ -92,7 +92,7 @@ class Predictor:
     @property
     def whole_batch(self) -> bool:
         """Whether a verdict depends on the other images that are judged with it."""
-        return self._score.score.whole_batch
+        return self._score.whole_batch
 
     def encode(self, images: Iterable[ImageSource]) -> EncodedImages[Any]:
         """Encode images at once, as `judge` takes them."""
@@ -151,7 +151,7 @@ class Predictor:
         A score of the whole batch judges all images together, in one chunk. `run` as in `judge`.
         """
         profile = profile or Profile()
-        if self._score.score.whole_batch:
+        if self._score.whole_batch:
             chunks = iter([encode_images(images, self._embedder, progress, profile)])
         else:
             chunks = encode_in_chunks(images, self._embedder, progress, profile)

@@ -251,6 +251,7 @@ class Trial:
             features=images.features[judged],
             image_embeddings=images.image_embeddings[judged],
             text_embeddings=shots.text_embeddings,
+            **shots.target_arrays,
             support_features=and_joined(shots.support_features, images.features),
             support_labels=and_joined(shots.support_labels, images.labels),
             support_logits=and_joined(shots.support_logits, self._logits),

@@ -279,6 +279,23 @@ DEFAULT_SCORE = "auto_star"
 
 
 @dataclass(frozen=True)
+class TargetImages:
+    """t unlabelled images, all different, that a score adapted to: `fit --adapt-to`.
+
+    Attributes
+    ----------
+    features, image_embeddings
+        `(t, d)` and `(t, e)` float32 vectors.
+    images
+        `path` and `sha256` of each.
+    """
+
+    features: NDArray[np.float32]
+    image_embeddings: NDArray[np.float32]
+    images: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class ModelState:
     """A fitted model, without the encoders themselves: what a `.trust` directory holds.
 
@@ -321,6 +338,8 @@ class ModelState:
         P(correct) and the rule for accepting; None if there is none.
     other_classes
         What images of none of the classes may show; None if nothing is named.
+    target
+        Unlabelled images that the score adapted to, once and for all; None if there were none.
     """
 
     classes: ClassList
@@ -349,6 +368,12 @@ class ModelState:
     selection_images: tuple[Mapping[str, Any], ...] = ()
     calibration: Calibration | None = None
     other_classes: OtherClasses | None = None
+    target: TargetImages | None = None
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether a verdict depends on the other images of its batch."""
+        return get(self.score).reads_whole_batch(self.evidence_of_shots())
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -401,7 +426,15 @@ class ModelState:
             support_logits=self._logits(self.support_image_embeddings),
             text_embeddings=self.text_embeddings,
             support_image_embeddings=self.support_image_embeddings,
+            **({} if self.target is None else self._target_arrays(self.target)),
         )
+
+    def _target_arrays(self, target: TargetImages) -> dict[str, NDArray[Any]]:
+        return {
+            "target_logits": self._logits(target.image_embeddings),
+            "target_features": target.features,
+            "target_image_embeddings": target.image_embeddings,
+        }
 
     def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
         return zero_shot_logits(embeddings, self.text_embeddings, logit_scale=self.logit_scale)
@@ -412,6 +445,7 @@ class ModelState:
         used = {
             "the shots": self.shots,
             "the images selected on": self.selection_images,
+            "the images adapted to": () if self.target is None else self.target.images,
             "the images calibrated on": () if calibration is None else calibration.images,
         }
         return {role: {image["sha256"] for image in images} for role, images in used.items()}
@@ -473,6 +507,7 @@ class ModelState:
                 "unreadable": [path for path, _ in self.unreadable_shots],
             },
             "finetuning": {"losses": list(self.losses)} if self.losses else None,
+            "adaptation": None if self.target is None else {"images": list(self.target.images)},
             "calibration": self.calibration.to_manifest(len(self.classes))
             if self.calibration
             else None,
@@ -505,6 +540,9 @@ class ModelState:
             "support_labels": self.support_labels,
             **(self.calibration.to_arrays() if self.calibration else {}),
         }
+        if self.target is not None:
+            arrays["target_features"] = self.target.features
+            arrays["target_image_embeddings"] = self.target.image_embeddings
         write_artefact(path, self.to_manifest(), arrays)
 
     @classmethod
@@ -571,6 +609,13 @@ class ModelState:
             )
             if manifest.other_classes
             else None,
+            target=None
+            if manifest.adaptation is None
+            else TargetImages(
+                arrays["target_features"],
+                arrays["target_image_embeddings"],
+                tuple(image.model_dump() for image in manifest.adaptation.images),
+            ),
         )
 
 

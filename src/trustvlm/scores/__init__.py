@@ -7,6 +7,7 @@ array([0.8808])
 
 # These modules, and those that they build on, register their scores.
 from trustvlm.scores import (  # noqa: F401
+    adaptation,
     auto,
     finetuning,
     gaussians,

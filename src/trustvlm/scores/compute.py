@@ -71,6 +71,9 @@ class Score:
         nothing to learn.
     whole_batch
         True if a verdict depends on the other images of the batch, so blocks are not allowed.
+    adapts
+        True if the score learns once from images of the target (`target_logits` and the like) where
+        the evidence has them, so that verdicts do not depend on the batch.
     log_odds
         True if the confidence estimates the log-odds that the prediction is right, so that its
         sigmoid is a probability.
@@ -87,6 +90,7 @@ class Score:
     optional: tuple[str, ...] = ()
     corrects: bool = False
     whole_batch: bool = False
+    adapts: bool = False
     log_odds: bool = False
     revision: int = 1
     fit: Callable[..., Any] | None = None
@@ -96,6 +100,10 @@ class Score:
     def summary(self) -> str:
         """First line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    def reads_whole_batch(self, evidence: Evidence) -> bool:
+        """Whether a verdict depends on the other images of the batch, given the shots' evidence."""
+        return self.whole_batch and not (self.adapts and evidence.has("target_logits"))
 
     @property
     def sees(self) -> dict[str, str]:
@@ -157,6 +165,7 @@ def register(
     optional: tuple[str, ...] = (),
     corrects: bool = False,
     whole_batch: bool = False,
+    adapts: bool = False,
     log_odds: bool = False,
     revision: int = 1,
     fit: Callable[..., Any] | None = None,
@@ -165,8 +174,8 @@ def register(
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `optional`,
-    `corrects`, `whole_batch`, `log_odds` and `revision` are facts about it; see `Score`. What it
-    sees is added to the function's documentation.
+    `corrects`, `whole_batch`, `adapts`, `log_odds` and `revision` are facts about it; see `Score`.
+    What it sees is added to the documentation of the function.
 
     Raises
     ------
@@ -198,6 +207,7 @@ def register(
             optional=optional,
             corrects=corrects,
             whole_batch=whole_batch,
+            adapts=adapts,
             log_odds=log_odds,
             revision=revision,
             fit=fit,
@@ -271,18 +281,21 @@ class PreparedScore:
         All its parameters, defaults included.
     learned
         What its `fit` returned; None if it has nothing to learn.
+    whole_batch
+        Whether a verdict depends on the other images that are scored with it.
     """
 
     score: Score
     parameters: Mapping[str, Any]
     learned: Any
+    whole_batch: bool = False
 
     def __call__(self, evidence: Evidence) -> ScoreResult:
         """Score n images, in blocks of bounded memory."""
         evidence.demand(self.score.needs, by=self.score.name)
         learned = () if self.score.fit is None else (self.learned,)
         settings = {name: self.parameters[name] for name in keywords(self.score.function)}
-        blocks = [evidence] if self.score.whole_batch else evidence.blocks()
+        blocks = [evidence] if self.whole_batch else evidence.blocks()
         return joined([self.score.function(block, *learned, **settings) for block in blocks])
 
 
@@ -310,7 +323,7 @@ def score_together(
     >>> results["text"].prediction
     array([1])
     """
-    whole = {name for name, score in prepared.items() if score.score.whole_batch}
+    whole = {name for name, score in prepared.items() if score.whole_batch}
     parts: dict[str, list[ScoreResult]] = {name: [] for name in prepared}
     for name in whole:
         parts[name].append(prepared[name](evidence))
@@ -355,7 +368,7 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     learned = None
     if score.fit is not None:
         learned = score.fit(evidence, **{name: settings[name] for name in keywords(score.fit)})
-    return PreparedScore(score, settings, learned)
+    return PreparedScore(score, settings, learned, score.reads_whole_batch(evidence))
 
 
 def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
@@ -381,6 +394,9 @@ def compute(
     image_embeddings: ArrayLike | None = None,
     text_embeddings: ArrayLike | None = None,
     support_image_embeddings: ArrayLike | None = None,
+    target_logits: ArrayLike | None = None,
+    target_features: ArrayLike | None = None,
+    target_image_embeddings: ArrayLike | None = None,
     **parameters: Any,
 ) -> ScoreResult:
     """Compute a score by name from arrays alone.
@@ -399,6 +415,8 @@ def compute(
         The shots: `(m, d)`, `(m,)`, `(m, C)`.
     image_embeddings, text_embeddings, support_image_embeddings
         The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
+    target_logits, target_features, target_image_embeddings
+        t unlabelled images that `auto_adapted` learns from once: `(t, C)`, `(t, d)`, `(t, e)`.
     **parameters
         The score's own parameters, such as `weight` of `trustvlm`.
 
@@ -431,6 +449,9 @@ def compute(
         image_embeddings=image_embeddings,
         text_embeddings=text_embeddings,
         support_image_embeddings=support_image_embeddings,
+        target_logits=target_logits,
+        target_features=target_features,
+        target_image_embeddings=target_image_embeddings,
     )
     return apply(name, evidence, **parameters)
 

@@ -50,6 +50,9 @@ class Evidence:
         The shots themselves: `(m, d)`, `(m,)` class indices, `(m, C)`.
     image_embeddings, text_embeddings, support_image_embeddings
         The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
+    target_logits, target_features, target_image_embeddings
+        `(t, C)`, `(t, d)` and `(t, e)` of t unlabelled images like those to come, from which scores
+        that adapt to the images learn once, instead of from each batch.
     """
 
     logits: Array
@@ -61,6 +64,9 @@ class Evidence:
     image_embeddings: Array | None = None
     text_embeddings: Array | None = None
     support_image_embeddings: Array | None = None
+    target_logits: Array | None = None
+    target_features: Array | None = None
+    target_image_embeddings: Array | None = None
 
     @classmethod
     def of(
@@ -75,6 +81,9 @@ class Evidence:
         image_embeddings: ArrayLike | None = None,
         text_embeddings: ArrayLike | None = None,
         support_image_embeddings: ArrayLike | None = None,
+        target_logits: ArrayLike | None = None,
+        target_features: ArrayLike | None = None,
+        target_image_embeddings: ArrayLike | None = None,
     ) -> Evidence:
         """Check every array against the others; the shots give the bank where none is passed.
 
@@ -98,6 +107,8 @@ class Evidence:
         if support_labels is not None:
             labels = as_labels(support_labels, "support_labels", n_classes=n_classes)
             m = len(labels)
+        target_z = None if target_logits is None else as_matrix(target_logits, "target_logits")
+        t = None if target_z is None else len(target_z)
         checked = cls(
             logits=z,
             features=_rows(features, "features", n, "logits"),
@@ -109,6 +120,11 @@ class Evidence:
             text_embeddings=_rows(text_embeddings, "text_embeddings", n_classes, "logits' columns"),
             support_image_embeddings=_rows(
                 support_image_embeddings, "support_image_embeddings", m, "support_labels"
+            ),
+            target_logits=target_z,
+            target_features=_rows(target_features, "target_features", t, "target_logits"),
+            target_image_embeddings=_rows(
+                target_image_embeddings, "target_image_embeddings", t, "target_logits"
             ),
         )
         if bank is None and checked.support_features is not None and labels is not None:
@@ -217,6 +233,35 @@ class Evidence:
         parts = {name: getattr(self, name) for name in PER_IMAGE}
         return replace(self, **{k: v[index] for k, v in parts.items() if v is not None})
 
+    @property
+    def target_arrays(self) -> dict[str, Any]:
+        """The arrays of the target's images, by name; none if no images were passed."""
+        arrays = {name: getattr(self, name) for name in EVIDENCE_NAMES if name.startswith("target")}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def target(self) -> Evidence | None:
+        """Return the images of the target, with the same shots; None if none were passed.
+
+        Raises
+        ------
+        EvidenceMissingError
+            If they lack the features, or the embeddings, that the shots have.
+        """
+        if self.target_logits is None:
+            return None
+        for name in ("features", "image_embeddings"):
+            if self.has(f"support_{name}"):
+                self.demand([f"target_{name}"], by="the target's images")
+        return replace(
+            self,
+            logits=self.target_logits,
+            features=self.target_features,
+            image_embeddings=self.target_image_embeddings,
+            target_logits=None,
+            target_features=None,
+            target_image_embeddings=None,
+        )
+
     def with_images(
         self,
         *,
@@ -251,6 +296,9 @@ class Evidence:
             ("support_features", "features"),
             ("support_logits", "logits"),
             ("support_image_embeddings", "image_embeddings"),
+            ("target_logits", "logits"),
+            ("target_features", "support_features"),
+            ("target_image_embeddings", "support_image_embeddings"),
             ("text_embeddings", "image_embeddings"),
         )
         for name, other in pairs:
