@@ -179,12 +179,12 @@ def change(value: Sequence[float], scale: float, *, star: bool = False) -> Cell:
     return Cell(signed(scale * value[0], 1, star=star), f"[{low}, {high}]")
 
 
-def shares(found: Mapping[str, float] | None) -> Cell:
+def shares(found: Mapping[str, float] | None, digits: int = 1) -> Cell:
     """Write the share that certified thresholds accept, and what most splits lie between."""
     if found is None:
         return Cell(UNDEFINED)
     low, high = (f"{100 * found[part]:.0f}" for part in ("low", "high"))
-    return Cell(f"{100 * found['coverage']:.1f}", f"({low}–{high})")
+    return Cell(f"{100 * found['coverage']:.{digits}f}", f"({low}–{high})")
 
 
 def mean(values: Iterable[float]) -> float:
@@ -622,8 +622,8 @@ def readme(clip: Measured, standins: Measured, drawn: Figure, picture: str) -> s
         f"SUN397): the paper's TrustVLM has {gains(clip, 'trustvlm')} points of AUROC more than "
         f"the softmax probability alone (MSP), and `auto`, this project's score, which weighs text "
         f"and examples by leave-one-out on the examples, {gains(clip, 'auto')}; neither changes a "
-        "label. `auto_star` may correct it. *Accepted* is the share of new images that a threshold "
-        f"certified with {CERTIFIED_WITH} labelled images lets through, so that at most "
+        "label. `auto_star` (auto\\*) may correct it. *Accepted* is the share of new images that a "
+        f"threshold certified with {CERTIFIED_WITH} labelled images lets through, so that at most "
         f"{100 * study.RISKS[-1]:.0f} % of them are wrong."
     )
     closing = (
@@ -641,34 +641,39 @@ def readme(clip: Measured, standins: Measured, drawn: Figure, picture: str) -> s
     )
     what = f"{study.RISKS[-1]} {CERTIFIED_WITH}"
     lines = [
-        "| test images of | n | right %: VLM | auto_star | AUROC: MSP | TrustVLM | auto "
-        "| accepted %: MSP | TrustVLM | auto | auto_star |",
-        f"|---|{'--:|' * 10}",
+        "| test images of (n) | right %: VLM | auto\\* | AUROC: MSP | TrustVLM | auto "
+        "| accepted %: MSP | TrustVLM | auto\\* |",
+        f"|---|{'--:|' * 8}",
     ]
+    accepting = ("msp", "trustvlm", "auto_star")
     for row in clip.most():
-        cells = [ranged(row["scores"][s][m]) for m, s in columns]
-        cells = [replace(c, aside=c.aside[c.aside.find("[") :]) for c in cells]
-        cells += [shares(row["certified"][score].get(what)) for score in study.PRACTICAL]
-        lines.append(_line(title(row["test"]), row["n"], cells))
+        cells = [_short(row["scores"][s][m]) for m, s in columns]
+        cells += [shares(row["certified"][score].get(what), 0) for score in accepting]
+        lines.append(_line(f"{title(row['test'])} ({row['n']:,})", cells))
     weak = [
-        ranged(
-            standins.over_sets(
-                standins.shots[-1], lambda rows, m=m, s=s: mean(r["scores"][s][m][0] for r in rows)
-            )
+        standins.over_sets(
+            standins.shots[-1], lambda rows, m=m, s=s: mean(r["scores"][s][m][0] for r in rows)
         )
         for m, s in columns
     ]
-    name = f"{len(standins.tests)} splits, stand-ins, **not CLIP**"
     count = sum(row["n"] for row in standins.most())
-    lines.append(_line(name, count, [*weak, *[Cell(UNDEFINED)] * len(study.PRACTICAL)]))
+    name = f"{len(standins.tests)} splits, stand-ins, **not CLIP** ({count:,})"
+    lines.append(_line(name, [*map(_short, weak), *[Cell(UNDEFINED)] * len(accepting)]))
     table = "\n".join(lines)
     image = f"![{drawn.title}]({picture})"
     return "\n\n".join([wrapped(opening), table, image, wrapped(drawn.caption), wrapped(closing)])
 
 
-def _line(name: str, n: int, cells: Sequence[Cell]) -> str:
-    texts = [f"{cell.text} {cell.aside}".strip() for cell in cells]
-    return f"| {name} | {n:,} | {' | '.join(texts)} |"
+def _short(value: Sequence[float]) -> Cell:
+    """Write a percentage and its interval in little room."""
+    shown, _, low, high = (100 * v if v is not None else math.nan for v in value)
+    return Cell(f"{shown:.1f}", f"[{low:.0f}, {high:.0f}]")
+
+
+def _line(name: str, cells: Sequence[Cell]) -> str:
+    # Intervals below the numbers: the columns fit the width of the page.
+    texts = [f"{cell.text}<br>{cell.aside}" if cell.aside else cell.text for cell in cells]
+    return f"| {name} | {' | '.join(texts)} |"
 
 
 def between_markers(text: str, new: str) -> str:
