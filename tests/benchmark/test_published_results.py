@@ -37,8 +37,9 @@ def root(script, tmp_path_factory):
     for folder in ("clip", "standins"):
         (root / folder).mkdir()
     for name, seed in SETS.items():
-        write_arrays(root / f"clip/{name}__train.npz", seed, n=24)
-        write_arrays(root / f"clip/{name}__test.npz", seed + 1, n=240)
+        text = {"text_embeddings": np.random.default_rng(seed).normal(size=(3, 5))}
+        write_arrays(root / f"clip/{name}__train.npz", seed, n=24, **text)
+        write_arrays(root / f"clip/{name}__test.npz", seed + 1, n=240, **text)
     for file, seed in (("a__train", 3), ("a__test", 4), ("b__train", 5), ("b__test_night", 6)):
         write_arrays(root / f"standins/{file}.npz", seed, n=45)
     (root / "README.md").write_text(f"before\n{script.BEGIN}\nold\n{script.END}\nafter\n")
@@ -104,6 +105,13 @@ def test_metrics_are_means_over_draws_beside_intervals(root):
         assert float(row["aurc_sd"]) == pytest.approx(np.std(values, ddof=1), abs=1e-4)
         assert float(row["aurc_low"]) < min(values) <= max(values) < float(row["aurc_high"])
         assert row["draws"] == "2"
+        exact = [
+            metrics.bootstrap(*judged(root, "dtd_clip_vitb32", score, draw), "accuracy")["accuracy"]
+            for draw in (0, 1)
+        ]
+        for end in ("low", "high"):
+            wanted = np.mean([getattr(one, end) for one in exact])
+            assert float(row[f"accuracy_{end}"]) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_where_every_draw_has_the_same_images_there_is_one(script, root):
