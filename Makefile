@@ -38,8 +38,12 @@ format: $(VENV)/.lint ## Put the code into shape.
 extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision) and Ray, apart from the rest.
 	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py
 
-results: $(VENV)/.test ## Make docs/results.md anew (needs the image sets in ../shared/data).
-	$(BIN)/python benchmarks/publish_offline.py
+# Folders of embeddings: of real CLIP models, and of the offline models.
+CLIP ?= ../shared/embeddings_clip
+STANDINS ?= ../shared/embeddings
+
+results: $(VENV)/.test ## Make docs/results.md and the README's table and figure anew, from embeddings.
+	$(BIN)/python benchmarks/publish_results.py $(CLIP) $(STANDINS)
 
 clean: ## Remove environments and outputs.
 	rm -rf $(VENV) $(VENV)-extras demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,6 +40,15 @@ def embeddings_root(data_root: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def clip_embeddings_root(data_root: Path) -> Path:
+    """Folder of ready-made embeddings of real CLIP models."""
+    root = data_root.parent / "embeddings_clip"
+    if not root.is_dir():
+        pytest.skip(f"no embeddings of CLIP at {root}")
+    return root
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests out of the user's cache, and the user's cache out of the tests."""

@@ -1,4 +1,4 @@
-"""On real images with the offline models: the claims of the README, and a plain re-computation."""
+"""The claims of the README on real sets, with CLIP and offline; and a plain re-computation."""
 
 import warnings
 
@@ -112,3 +112,28 @@ def test_arrays_alone_give_the_same_picture(embeddings_root):
             auroc[score] = metrics.auroc(v.confidence, v.prediction == test["labels"])
         better += auroc["trustvlm"] > auroc["msp"]
     assert better >= 7
+
+
+CLIP_SETS = ("dtd_clip_vitb32", "sun397_clip_vitb32", "caltech61_clip_vitb32",
+             "cifar10_openclip_vitb32")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIP_SETS)
+def test_with_clip_auto_ranks_better_than_trustvlm_and_that_better_than_msp(
+    clip_embeddings_root, name
+):
+    from trustvlm import metrics, scores
+    from trustvlm.benchmark import load_arrays
+    from trustvlm.scores.few_shot import draw_shots
+
+    support = load_arrays(clip_embeddings_root / f"{name}__train.npz")
+    test = load_arrays(clip_embeddings_root / f"{name}__test.npz")
+    shots = support.shots(draw_shots(support.labels, support.n_classes, 16).indices)
+    evidence = test.about(shots)
+    auroc = {}
+    for score in ("msp", "trustvlm", "auto"):
+        result = scores.apply(score, evidence)
+        auroc[score] = metrics.auroc(result.confidence, result.prediction == test.labels)
+    assert auroc["msp"] + 0.01 < auroc["trustvlm"] < auroc["auto"] - 0.04
+    star = scores.apply("auto_star", evidence)
+    assert (star.prediction == test.labels).mean() > (test.logits.argmax(1) == test.labels).mean()

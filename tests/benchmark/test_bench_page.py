@@ -117,15 +117,6 @@ def test_every_linked_file_exists(page, folder):
     assert stored == {*files, "index.html"}
 
 
-def test_a_page_alone_links_to_no_file_and_writes_none(results, tmp_path):
-    page = written(results, tmp_path, alone=True, without=["classes"])
-    assert "Each data set" in page.headings
-    assert "Classes that gain and lose" not in page.headings
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
-    assert all(link.startswith(("#", "https:")) for link in page.all("a", "href"))
-    assert "files beside it" not in page.text
-
-
 @pytest.mark.usefixtures("page")
 def test_figures_of_the_page_are_those_of_the_files(folder):
     text = (folder / "index.html").read_text("utf-8")

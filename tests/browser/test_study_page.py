@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     metrics = ["accuracy", "aurc", "auroc"]
-    return write_page(make_results(), folder, alone=True, n_resamples=60, metrics=metrics)
+    return write_page(make_results(), folder, n_resamples=60, metrics=metrics)
 
 
 def test_axe_finds_nothing_to_object_to(open_page, study, width, theme):

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -322,8 +322,6 @@ def write_page(
     studies: Mapping[Setting, Sequence[ReportSection]] | None = None,
     metrics: Sequence[str] = tuple(METRIC_COLUMNS),
     n_resamples: int = 2000,
-    alone: bool = False,
-    without: Collection[str] = (),
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -348,10 +346,6 @@ def write_page(
         Which metrics, in the order of the tables.
     n_resamples
         Of the paired bootstrap; see `analyse`.
-    alone
-        Whether to write the page alone, without the files.
-    without
-        Names of sections to leave out, such as `classes`.
     workers
         Processes that share the drawing of figures; by default this one alone.
     progress
@@ -384,23 +378,18 @@ def write_page(
     analyses = _analyses(parts, metrics, n_resamples, progress)
     main = main_metric(analyses[0])
     shown = {
-        part.settings[0]: [
-            section
-            for section in (*sections(analysis), *(studies or {}).get(part.settings[0], ()))
-            if section.name not in without
-        ]
+        part.settings[0]: [*sections(analysis), *(studies or {}).get(part.settings[0], ())]
         for part, analysis in zip(parts, analyses, strict=True)
     }
     groups = _groups(shown, [findings(analysis, main) for analysis in analyses])
     general = _compare_encoders(results, main)
     failures = score_tables.failure_table(results.failures) if results.failures else None
-    if not alone:
-        for group in groups:
-            write_sections(group.sections, folder, workers)
-        write_sections(general, folder, workers)
-        if failures is not None:
-            write_table(failures, folder)
-        write_statistics(analyses, folder / "statistics.json")
+    for group in groups:
+        write_sections(group.sections, folder, workers)
+    write_sections(general, folder, workers)
+    if failures is not None:
+        write_table(failures, folder)
+    write_statistics(analyses, folder / "statistics.json")
     test = f"bootstrap over images, {n_resamples:,} resamples, seed {SEED}, {100 * LEVEL:g} %"
     return _write_html(
         folder,
@@ -415,7 +404,6 @@ def write_page(
         failures=failures,
         rows_file="statistics.json",
         rows_text="Every mean, test and rank is in",
-        with_files=not alone,
     )
 
 
@@ -509,5 +497,4 @@ def write_study_page(
         failures=None,
         rows_file=f"rows/{next(iter(runner.rows))}/rows.jsonl",
         rows_text="Every number is in the files of rows/, such as",
-        with_files=True,
     )
