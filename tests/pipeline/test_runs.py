@@ -235,7 +235,7 @@ def test_a_batch_never_counts_out_of_distribution_images_as_trusted(fitted, labe
     n = len(calibration.labels)
     is_ood = np.arange(n) % 3 == 0
     run = Run(fitted.state)
-    judged = Resemblance(np.zeros(n), ~is_ood, is_ood)
+    judged = Resemblance(np.zeros(n), ~is_ood, is_ood, np.full(n, -1), np.zeros(n))
     run.add(calibration.result, calibration.typicality, judged, ~is_ood)
     expected = calibration.certificate.counts(calibration.result.confidence, ~is_ood)
     assert run.sums.selection.tolist() == expected.tolist()
