@@ -181,6 +181,51 @@ def test_weights_of_many_shots_are_fitted_on_some_of_them(monkeypatch):
     np.testing.assert_array_equal(same.confidence, whole.confidence)
 
 
+@pytest.mark.parametrize("absent", [(), (1, 5)])
+def test_classes_that_are_out_of_the_question_need_not_be_compared(monkeypatch, absent):
+    evidence, _ = case(5, n=300, n_classes=40, d=30, per_class=6, signal=1.2, absent=absent)
+    rng = np.random.default_rng(0)
+    evidence["image_embeddings"] = rng.normal(size=(300, 5))
+    order = rng.permutation(len(evidence["support_labels"]))
+    evidence["support_image_embeddings"] = rng.normal(size=(len(order), 5))
+    evidence = {k: v[order] if k.startswith("support") else v for k, v in evidence.items()}
+    whole = {name: scores.compute(name, **evidence) for name in ("auto", "auto_star")}
+    monkeypatch.setattr("trustvlm.scores.auto._ALL_COMPARED", 0)
+    monkeypatch.setattr("trustvlm.scores.held_out._MOST_PAIRS", 200)
+    for name, exact in whole.items():
+        result = scores.compute(name, **evidence)
+        assert (result.prediction == exact.prediction).mean() > 0.99
+        off = np.abs(result.confidence - exact.confidence)
+        assert 0 < off.mean() < 0.02
+        assert off.max() < 0.2
+        alone = {k: v if k.startswith("support") else v[7:8] for k, v in evidence.items()}
+        np.testing.assert_allclose(
+            scores.compute(name, **alone).confidence, result.confidence[7:8], atol=1e-9
+        )
+
+
+def test_what_a_stand_in_leaves_out_is_put_in_where_classes_are_compared(monkeypatch):
+    """With a margin that no class is beyond, all are compared, and the answer is the exact one."""
+    evidence, _ = case(6, n=50, n_classes=9, d=12)
+    exact = scores.compute("auto_star", **evidence)
+    monkeypatch.setattr("trustvlm.scores.auto._ALL_COMPARED", 0)
+    monkeypatch.setattr("trustvlm.scores.auto._MARGIN", 1e9)
+    result = scores.compute("auto_star", **evidence)
+    np.testing.assert_allclose(result.confidence, exact.confidence, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", BASE_SCORERS)
+def test_pairs_are_entries_of_the_table(make):
+    rng = np.random.default_rng(1)
+    shots, labels = rng.normal(size=(30, 6)), rng.permutation(np.repeat([0, 1, 1, 3, 4], 6))
+    scorer, _ = make(shots, labels, 5)
+    rows = rng.normal(size=(7, 6))
+    images, classes = np.array([0, 3, 6, 2, 3, 5]), np.array([0, 0, 1, 3, 3, 4])
+    np.testing.assert_allclose(
+        scorer.pairs(scorer.inputs(rows), images, classes), scorer.evidence(rows)[images, classes]
+    )
+
+
 def test_weights_minimise_the_penalised_likelihood():
     rng = np.random.default_rng(0)
     tables, labels = rng.normal(size=(2, 30, 3)), rng.integers(3, size=30)

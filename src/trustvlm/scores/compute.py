@@ -72,6 +72,8 @@ class Score:
     log_odds
         True if the confidence estimates the log-odds that the prediction is right, so that its
         sigmoid is a probability.
+    by_shot
+        True if every image may be compared with every shot at once, so that blocks are smaller.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Score:
     corrects: bool = False
     whole_batch: bool = False
     log_odds: bool = False
+    by_shot: bool = True
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -105,13 +108,14 @@ def register(
     corrects: bool = False,
     whole_batch: bool = False,
     log_odds: bool = False,
+    by_shot: bool = True,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `corrects`,
-    `whole_batch` and `log_odds` are facts about it; see `Score`.
+    `whole_batch`, `log_odds` and `by_shot` are facts about it; see `Score`.
 
     Raises
     ------
@@ -143,6 +147,7 @@ def register(
             corrects=corrects,
             whole_batch=whole_batch,
             log_odds=log_odds,
+            by_shot=by_shot and "support_features" in needs,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )
@@ -224,7 +229,9 @@ class PreparedScore:
         evidence.demand(self.score.needs, by=self.score.name)
         learned = () if self.score.fit is None else (self.learned,)
         settings = {name: self.parameters[name] for name in keywords(self.score.function)}
-        blocks = [evidence] if self.score.whole_batch else evidence.blocks()
+        blocks: Iterable[Evidence] = [evidence]
+        if not self.score.whole_batch:
+            blocks = evidence.blocks(by_shot=self.score.by_shot)
         return joined([self.score.function(block, *learned, **settings) for block in blocks])
 
 
@@ -256,10 +263,15 @@ def score_together(
     parts: dict[str, list[ScoreResult]] = {name: [] for name in prepared}
     for name in whole:
         parts[name].append(prepared[name](evidence))
-    for block in evidence.blocks():
-        for name, score in prepared.items():
-            if name not in whole:
-                parts[name].append(score(block))
+    by_image = [n for n, s in prepared.items() if n not in whole and not s.score.by_shot]
+    by_shot = [n for n, s in prepared.items() if n not in whole and s.score.by_shot]
+    for block in evidence.blocks(by_shot=False):
+        for name in by_image:
+            parts[name].append(prepared[name](block))
+        # What the others share, such as cosines with all shots, is too large for all images here.
+        for part in block.blocks() if by_shot else ():
+            for name in by_shot:
+                parts[name].append(prepared[name](part))
     return {name: joined(results) for name, results in parts.items()}
 
 
@@ -491,4 +503,4 @@ def compute_embedded(
                 evidence = compare_as_stored(evidence, lengths, stored)
         return prepared(evidence)
 
-    return joined(list(map_blocks(score, without_images.slices(n))))
+    return joined(list(map_blocks(score, without_images.slices(n, by_shot=get(name).by_shot))))

@@ -193,21 +193,25 @@ class Evidence:
         """
         return unit_rows(self.piece("features"))
 
-    def blocks(self) -> Iterable[Evidence]:
+    def blocks(self, *, by_shot: bool = True) -> Iterable[Evidence]:
         """Cut the images into blocks of bounded memory; the shots are shared by all.
 
-        Evidence that is small enough is its own only block.
+        Evidence that is small enough is its own only block. `by_shot` as of `slices`.
         """
         n = len(self.logits)
-        for rows in self.slices(n):
+        for rows in self.slices(n, by_shot=by_shot):
             yield self if rows == slice(0, n) else self.rows(rows)
 
-    def slices(self, n: int) -> Iterator[slice]:
-        """Cut n images of this kind into slices of which scores need bounded memory."""
+    def slices(self, n: int, *, by_shot: bool = True) -> Iterator[slice]:
+        """Cut n images of this kind into slices of which scores need bounded memory.
+
+        With `by_shot` they may compare every image with every shot; larger blocks cost less.
+        """
         columns = self.logits.shape[1] + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
-        # Scores may compare every image with every shot.
+        if not by_shot:
+            return row_blocks(n, 2 * columns)
         columns += 0 if self.support_labels is None else len(self.support_labels)
         return row_blocks(n, 4 * columns)
 

@@ -9,12 +9,13 @@ no loop; weights that are fitted on it make up for what its class lacks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dgemm, sgemm
 from scipy.optimize import minimize
 
 from trustvlm.exceptions import EvidenceMissingError
@@ -156,13 +157,25 @@ def scale_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 _SHARPNESS = 10.0
 _PENALTIES = np.geomspace(0.3, 30.0, 5)
+# Cosines of images with shots that are worked on at once.
+_MOST_PAIRS = 2**22
 
 
 class BaseScorer(Protocol):
     """Class evidence for images, as plain arrays."""
 
-    def evidence(self, rows: Array) -> Array:
+    def inputs(self, rows: Array) -> NDArray[Any]:
+        """`(n, d)` rows as the scorer multiplies them."""
+        ...
+
+    def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows; larger speaks for the class, 0 for classes without shots."""
+        ...
+
+    def pairs(
+        self, inputs: NDArray[Any], images: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """`(p,)` evidence of one image for one class with shots each; `classes` ascend."""
         ...
 
 
@@ -175,24 +188,58 @@ class LinearScorer:
     centre
         `(d,)`, taken from the image.
     coefficients
-        `(d, C)`; zeros for classes without shots.
+        `(C, d)`; zeros for classes without shots.
+    intercept
+        `(C,)`; the same.
     unit
         Whether what remains of the image is scaled to length one.
 
     Examples
     --------
-    >>> LinearScorer(np.array([1.0]), np.array([[2.0, -2.0]]), unit=False).evidence(np.eye(1) * 3)
-    array([[ 4., -4.]])
+    >>> scorer = LinearScorer(np.ones(1), np.array([[2.0], [-2.0]]), np.array([0.0, 1.0]), False)
+    >>> scorer.evidence(np.array([[3.0]]))
+    array([[ 4., -3.]])
     """
 
     centre: Array
-    coefficients: Array
+    coefficients: NDArray[Any]
+    intercept: NDArray[Any]
     unit: bool
 
-    def evidence(self, rows: Array) -> Array:
-        """`(n, C)` for `(n, d)` rows."""
+    def in_precision(self, dtype: np.dtype[Any]) -> LinearScorer:
+        """Return the scorer with coefficients of another precision."""
+        return replace(
+            self,
+            coefficients=self.coefficients.astype(dtype),
+            intercept=self.intercept.astype(dtype),
+        )
+
+    def inputs(self, rows: Array) -> NDArray[Any]:
+        """`(n, d)` rows around the centre."""
         around = rows - self.centre
-        return np.asarray((unit_rows(around) if self.unit else around) @ self.coefficients)
+        return (unit_rows(around) if self.unit else around).astype(self.coefficients.dtype)
+
+    def evidence(self, rows: Array) -> NDArray[Any]:
+        """`(n, C)` for `(n, d)` rows."""
+        return np.asarray(self.inputs(rows) @ self.coefficients.T + self.intercept)
+
+    def add(self, inputs: NDArray[Any], weight: float, total: NDArray[Any]) -> None:
+        """Add the evidence, times the weight, to `(n, C)` of the coefficients' precision."""
+        if not total.size:
+            return
+        # Fortran's order of the transposed arrays: nothing is copied.
+        gemm = sgemm if total.dtype == np.float32 else dgemm
+        gemm(weight, self.coefficients.T, inputs.T, 1.0, total.T, trans_a=True, overwrite_c=True)
+        total += weight * self.intercept
+
+    def pairs(
+        self, inputs: NDArray[Any], images: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """`(p,)` evidence of one image for one class each; `classes` ascend."""
+        answers = self.intercept[classes]
+        for c, part in _runs(classes):
+            answers[part] += inputs[images[part]] @ self.coefficients[c]
+        return answers
 
 
 @dataclass(frozen=True)
@@ -201,44 +248,94 @@ class NeighbourScorer:
 
     Attributes
     ----------
-    directions
-        `(m, d)` unit rows of the shots, class after class.
+    shots
+        `(m, d)` rows of the shots, class after class, not to scale.
+    scale
+        `(d,)` of the dimensions, by which rows to judge were divided.
+    lengths
+        `(m,)` Euclidean lengths of the shots to scale.
     counts
         `(C,)` int64, shots of each class.
     """
 
-    directions: Array
+    shots: NDArray[Any]
+    scale: Array
+    lengths: NDArray[Any]
     counts: NDArray[np.int64]
 
-    def evidence(self, rows: Array) -> Array:
+    @classmethod
+    def of(
+        cls, shots: NDArray[Any], labels: NDArray[np.int64], n_classes: int, scale: Array
+    ) -> NeighbourScorer:
+        """Keep `(m, d)` shots, which are copied only where their classes are mixed."""
+        if (np.diff(labels) < 0).any():
+            shots = shots[np.argsort(labels, kind="stable")]
+        lengths = np.empty(len(shots), dtype=shots.dtype)
+        for rows in row_blocks(len(shots), 4 * shots.shape[1]):
+            lengths[rows] = np.linalg.norm(shots[rows] / scale, axis=1)
+        return cls(shots, scale, lengths, np.bincount(labels, minlength=n_classes))
+
+    def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows."""
-        directions, result = unit_rows(rows), np.zeros((len(rows), len(self.counts)))
-        for block in row_blocks(len(rows), 2 * len(self.directions)):
-            self._pool(self._nearness(directions[block]), result[block])
+        queries = self.inputs(rows)
+        result = np.zeros((len(rows), len(self.counts)), dtype=self.shots.dtype)
+        for block in row_blocks(len(rows), 2 * len(self.shots)):
+            self._pool(self._nearness(queries[block]), result[block])
         return result
 
-    def held_out(self, judged: NDArray[np.int64]) -> Array:
-        """`(k, C)` evidence for some of the shots, each without itself."""
+    def pairs(
+        self, inputs: NDArray[Any], images: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """`(p,)` evidence of one image for one class with shots each; `classes` ascend."""
+        sizes, first = self.counts[classes], np.cumsum(self.counts) - self.counts
+        ends = np.cumsum(sizes)
+        if not len(images):
+            return np.empty(0, dtype=self.shots.dtype)
+        if ends[-1] > _MOST_PAIRS and len(images) > 1:
+            half = len(images) // 2
+            halves = (slice(0, half), slice(half, None))
+            return np.concatenate([self.pairs(inputs, images[h], classes[h]) for h in halves])
+        nearness = np.empty(ends[-1], dtype=self.shots.dtype)
+        for c, part in _runs(classes):
+            of_class = slice(first[c], first[c] + self.counts[c])
+            run = nearness[ends[part.start] - self.counts[c] : ends[part.stop - 1]]
+            table = run.reshape(-1, self.counts[c])
+            np.dot(inputs[images[part]], self.shots[of_class].T, out=table)
+            table /= self.lengths[of_class]
+        self._to_nearness(nearness)
+        means = np.add.reduceat(nearness, ends - sizes) / sizes
+        return np.asarray(1.0 + np.log(means) / _SHARPNESS, dtype=self.shots.dtype)
+
+    def held_out(self, judged: NDArray[np.int64]) -> NDArray[Any]:
+        """`(k, C)` evidence for some of the shots, by their place here, each without itself."""
         own = np.repeat(np.arange(len(self.counts)), self.counts)[judged]
         others = self.counts[own] - 1
-        result = np.zeros((len(judged), len(self.counts)))
-        for block in row_blocks(len(judged), 2 * len(self.directions)):
+        result = np.zeros((len(judged), len(self.counts)), dtype=self.shots.dtype)
+        for block in row_blocks(len(judged), 2 * len(self.shots)):
             shots = judged[block]
-            nearness = self._nearness(self.directions[shots])
+            nearness = self._nearness(self.inputs(self.shots[shots] / self.scale))
             nearness[np.arange(len(shots)), shots] = others[block] == 0
             self._pool(nearness, result[block])
         # The mean is that of one shot less.
         result[np.arange(len(own)), own] -= np.log(others.clip(1) / (others + 1)) / _SHARPNESS
         return result
 
-    def _nearness(self, directions: Array) -> Array:
-        """`(n, m)` exp(b (cos - 1)) of unit rows."""
-        nearness = directions @ self.directions.T
-        nearness -= 1.0
-        nearness *= _SHARPNESS
-        return np.asarray(np.exp(nearness, out=nearness))
+    def inputs(self, rows: Array) -> NDArray[Any]:
+        """Divide `(n, d)` unit rows by the scale once more, so that the shots need not be."""
+        return (unit_rows(rows) / self.scale).astype(self.shots.dtype)
 
-    def _pool(self, nearness: Array, result: Array) -> None:
+    def _nearness(self, queries: NDArray[Any]) -> NDArray[Any]:
+        """`(n, m)` exp(b (cos - 1))."""
+        nearness = queries @ self.shots.T
+        nearness /= self.lengths
+        return self._to_nearness(nearness)
+
+    def _to_nearness(self, cosines: NDArray[Any]) -> NDArray[Any]:
+        cosines -= 1.0
+        cosines *= _SHARPNESS
+        return np.asarray(np.exp(cosines, out=cosines))
+
+    def _pool(self, nearness: NDArray[Any], result: NDArray[Any]) -> None:
         """Put the evidence into `(n, C)` zeros."""
         present = self.counts > 0
         counts = self.counts[present]
@@ -248,6 +345,14 @@ class NeighbourScorer:
         means /= _SHARPNESS
         means += 1.0
         result[:, present] = means
+
+
+def _runs(classes: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+    """Each of the ascending classes, and where it stands."""
+    present, starts = np.unique(classes, return_index=True)
+    ends = np.append(starts[1:], len(classes))
+    for c, start, end in zip(present.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield c, slice(start, end)
 
 
 def balanced_subset(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -312,12 +417,17 @@ def prototypes(
     held_out = directions @ means.T
     others = unit_rows(sums[own] - directions)
     held_out[np.arange(len(own)), own] = (directions * others).sum(axis=1)
-    return LinearScorer(centre, means.T, unit=True), held_out
+    return LinearScorer(centre, means, np.zeros(n_classes), unit=True), held_out
 
 
 def neighbours(
-    shots: Array, labels: NDArray[np.int64], n_classes: int, judged: NDArray[np.int64] | None = None
-) -> tuple[NeighbourScorer, Array]:
+    shots: NDArray[Any],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    judged: NDArray[np.int64] | None = None,
+    *,
+    scale: Array | None = None,
+) -> tuple[NeighbourScorer, NDArray[Any]]:
     """Soft maximum over each class's shots of the cosine: (1/b) log mean exp(b cos), b = 10.
 
     Between the nearest shot (b large) and the mean over all (b small), so that a class may have
@@ -327,6 +437,8 @@ def neighbours(
     ----------
     shots, labels, n_classes, judged
         As of `prototypes`.
+    scale
+        `(d,)` by which the shots are still to be divided; the scorer then keeps them as they are.
 
     Returns
     -------
@@ -340,10 +452,10 @@ def neighbours(
     array([1., 0.])
     """
     judged = _all_by_default(judged, labels)
-    order = np.argsort(labels, kind="stable")
-    back = np.argsort(order, kind="stable")
-    scorer = NeighbourScorer(unit_rows(shots[order]), np.bincount(labels, minlength=n_classes))
-    return scorer, scorer.held_out(back[judged])
+    scale = np.ones(shots.shape[1]) if scale is None else scale
+    scorer = NeighbourScorer.of(shots, labels, n_classes, scale)
+    place = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
+    return scorer, scorer.held_out(place[judged])
 
 
 def ridge(
@@ -383,8 +495,8 @@ def ridge(
     held_out *= counts > 0
     coefficients = principal.coefficients(rows, penalty)
     coefficients /= size
-    coefficients *= counts > 0
-    return LinearScorer(centre, coefficients, unit=False), held_out
+    coefficients[counts == 0] = 0.0
+    return LinearScorer(centre, coefficients, np.zeros(n_classes), unit=False), held_out
 
 
 def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Array:
@@ -477,11 +589,11 @@ class _Principal:
         return cls(values, axes, along, shares, of_rows)
 
     def coefficients(self, rows: Array, penalty: float) -> Array:
-        """`(d, C)` of the regression on all rows."""
+        """`(C, d)` of the regression on all rows."""
         damped = self.along / (self.values + penalty)[:, None]
         if self.of_rows:
-            return np.asarray(rows.T @ (self.axes @ damped))
-        return np.asarray(self.axes @ (np.sqrt(self.values)[:, None] * damped))
+            return np.asarray((self.axes @ damped).T @ rows)
+        return np.asarray((np.sqrt(self.values)[:, None] * damped).T @ self.axes.T)
 
     def leave_one_out(
         self,
@@ -618,12 +730,24 @@ def evidence_scale(table: Array, labels: NDArray[np.int64]) -> float:
         return spread if spread > 0 else 1.0
     if not m:
         return 1.0
-    own = (np.arange(m), labels)
-    means = (table.sum(axis=1) - table[own]) / (n_classes - 1)
-    apart = table - means[:, None]
-    apart[own] = 0.0
+    apart = around_wrong(table, labels)
     spread = float(np.sqrt(np.vdot(apart, apart) / (m * (n_classes - 1))))
     return spread if spread > 0 else 1.0
+
+
+def around_wrong(table: NDArray[Any], labels: NDArray[np.int64]) -> Array:
+    """Entries `(m, C)` around the mean of their row's wrong classes; the true classes get 0.
+
+    Examples
+    --------
+    >>> around_wrong(np.array([[9.0, 1.0, 3.0]]), np.array([0]))
+    array([[ 0., -1.,  1.]])
+    """
+    own = (np.arange(len(table)), labels)
+    means = (table.sum(axis=1, dtype=np.float64) - table[own]) / max(table.shape[1] - 1, 1)
+    apart = table - means[:, None]
+    apart[own] = 0.0
+    return np.asarray(apart)
 
 
 def log_odds(logits: Array, prediction: NDArray[np.int64]) -> NDArray[np.float64]:
