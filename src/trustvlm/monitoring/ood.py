@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence
-from trustvlm.scores.held_out import compare_held_out
+from trustvlm.scores.held_out import held_out_similarities
 
 # A flag that fires on more than this share of ordinary images would be noise.
 _AT_MOST = 0.05
@@ -121,7 +121,7 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     Parameters
     ----------
     evidence
-        With the shots' features, labels and logits; images and bank are not looked at.
+        With the shots' features and labels; nothing else is looked at.
 
     Returns
     -------
@@ -140,7 +140,9 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     ...     support_labels=[0, 0], support_logits=[[0.0], [0.0]])).round(2)
     array([0.71, 0.71])
     """
-    comparison = compare_held_out(evidence).comparison
-    if not comparison.present.any():
-        return np.empty(0)
-    return np.asarray(comparison.similarities[:, comparison.present].max(axis=1))
+    features, labels = evidence.piece("support_features"), evidence.piece("support_labels")
+    largest = np.full(len(labels), np.nan)
+    # Not a table of all shots by all classes, which is large where these are thousands.
+    for shots, cosines in held_out_similarities(features, labels, evidence.n_classes):
+        largest[shots] = cosines.max(axis=1)
+    return largest[~np.isnan(largest)]

@@ -150,6 +150,18 @@ class CalibrationEntry(_Entry):
     calibrator: CalibratorEntry
 
 
+class LearnedEntry(_Entry):
+    """What the score has learned from the shots, besides its arrays; see `scores.compute.Storage`.
+
+    Those of another name, version or parameters (`key`) than this trustvlm's are learned anew.
+    """
+
+    name: str
+    version: int
+    key: str
+    values: dict[str, Any]
+
+
 class Manifest(_Entry):
     """Everything of a fitted model but its arrays; more fields, for readers, are passed over."""
 
@@ -167,6 +179,7 @@ class Manifest(_Entry):
     shots: ShotsEntry
     finetuning: FinetuningEntry | None
     calibration: CalibrationEntry | None
+    learned: LearnedEntry | None = None
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, NDArray[Any]]]:

@@ -30,7 +30,17 @@ from trustvlm.risk_control.goals import (
     rule_from_dict,
 )
 from trustvlm.risk_control.tests import check_fraction
-from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, zero_shot_logits
+from trustvlm.scores import (
+    Evidence,
+    PrototypeBank,
+    ScoreResult,
+    get,
+    names,
+    prepare,
+    zero_shot_logits,
+)
+from trustvlm.scores.compute import Packed, Storage, keywords
+from trustvlm.scores.evidence import ShotLogits
 from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
@@ -45,6 +55,8 @@ FROM_SHOTS = (
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 _TYPICALITY = "calibration_typicality"
 SET_SCORES = "calibration_set_"
+_LEARNED = "learned_of_score_"
+_CACHED = "_evidence_of_shots"
 
 
 @dataclass(frozen=True)
@@ -251,6 +263,30 @@ def fingerprint_of(images: Iterable[Mapping[str, Any]], labels: Iterable[int]) -
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a score has learned from the shots, as it is stored.
+
+    Attributes
+    ----------
+    storage, packed
+        How it is stored, and what is.
+    key
+        By which `Evidence.learned` keeps it.
+    of
+        The arrays that it was learned from.
+    """
+
+    storage: Storage
+    packed: Packed
+    key: str
+    of: tuple[Any, ...]
+
+
+def _same(arrays: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return all(one is other for one, other in zip(arrays, others, strict=True))
+
+
+@dataclass(frozen=True)
 class ModelState:
     """A fitted model, without the encoders themselves: what a `.trust` directory holds.
 
@@ -291,6 +327,10 @@ class ModelState:
         was done on besides the shots.
     calibration
         P(correct) and the rule for accepting; None if there is none.
+    learned
+        What the score had learned from the shots when the model was saved; None if it is not on
+        record. It is used for these shots, texts and that score alone: for others, it is learned
+        anew.
     """
 
     classes: ClassList
@@ -318,6 +358,9 @@ class ModelState:
     selection: Selection | None = None
     selection_images: tuple[Mapping[str, Any], ...] = ()
     calibration: Calibration | None = None
+    learned: Learned | None = field(default=None, compare=False, repr=False)
+    # What was derived from the shots stays with a copy of the state that has the same shots.
+    _of_shots: list[tuple[Any, Evidence]] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -347,15 +390,49 @@ class ModelState:
 
     @cached_property
     def _evidence_of_shots(self) -> Evidence:
-        return Evidence.of(
+        arrays = self._arrays_of_shots
+        for of, evidence in self._of_shots:
+            if _same(of, arrays):
+                return evidence
+        evidence = Evidence.of(
             logits=np.empty((0, len(self.classes))),
             bank=self.bank,
             support_features=self.support_features,
             support_labels=self.support_labels,
-            support_logits=self._logits(self.support_image_embeddings),
+            support_logits=ShotLogits(
+                self.support_image_embeddings, self.text_embeddings, self.logit_scale
+            ),
             text_embeddings=self.text_embeddings,
             support_image_embeddings=self.support_image_embeddings,
         )
+        if self.learned is not None and _same(self.learned.of, arrays):
+            model = self.learned.storage.unpack(evidence, self.learned.packed)
+            evidence.learned(self.learned.key, lambda: model)
+        self._of_shots[:] = [(arrays, evidence)]
+        return evidence
+
+    @property
+    def _arrays_of_shots(self) -> tuple[Any, ...]:
+        """All that evidence on the shots is made of."""
+        return (
+            self.bank,
+            self.support_features,
+            self.support_image_embeddings,
+            self.support_labels,
+            self.text_embeddings,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave evidence out of copies and pickles: what they learn is stored in `learned`."""
+        kept = {name: value for name, value in self.__dict__.items() if name != _CACHED}
+        return {**kept, "_of_shots": []}
+
+    def _key_of_learned(self) -> str:
+        """By which name evidence keeps what the score in use learns, if that is stored."""
+        score = get(self.score)
+        settings = {**score.parameters, **self.parameters}
+        given = {name: settings[name] for name in keywords(score.fit)}
+        return "" if score.storage is None else score.storage.key(given)
 
     def _logits(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
         return zero_shot_logits(embeddings, self.text_embeddings, logit_scale=self.logit_scale)
@@ -448,7 +525,18 @@ class ModelState:
             "support_labels": self.support_labels,
             **(self.calibration.to_arrays() if self.calibration else {}),
         }
-        write_artefact(path, self.to_manifest(), arrays)
+        manifest, storage = self.to_manifest(), get(self.score).storage
+        if storage is not None and len(self.support_labels):
+            score = prepare(self.score, self.evidence_of_shots(), **self.parameters)
+            packed = storage.pack(score.learned)
+            arrays |= {f"{_LEARNED}{name}": array for name, array in packed.arrays.items()}
+            manifest["learned"] = {
+                "name": storage.name,
+                "version": storage.version,
+                "key": self._key_of_learned(),
+                "values": dict(packed.values),
+            }
+        write_artefact(path, manifest, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelState:
@@ -463,7 +551,10 @@ class ModelState:
 
         manifest, arrays = read_model(path)
         try:
-            return cls._restored(manifest, arrays)
+            state = cls._restored(manifest, arrays)
+            if state.learned is not None:
+                state.evidence_of_shots()  # what does not fit is said now
+            return state
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
@@ -477,7 +568,7 @@ class ModelState:
             bank = bank.with_prototypes(arrays["learned_prototypes"], unit=True)
         selection, calibration = manifest.score.selection, manifest.calibration
         shots = manifest.shots
-        return cls(
+        state = cls(
             classes=ClassList(manifest.classes, manifest.folders),
             prompts=manifest.prompts,
             encoders=manifest.models.model_dump(),
@@ -510,6 +601,22 @@ class ModelState:
             else tuple(image.model_dump() for image in selection.images),
             calibration=None if calibration is None else _restored_calibration(calibration, arrays),
         )
+        entry = manifest.learned
+        storage = get(state.score).storage if entry and state.score in names() else None
+        # What another version has learned, or with other parameters, is learned anew.
+        if (
+            entry is None
+            or storage is None
+            or (
+                (entry.name, entry.version, entry.key)
+                != (storage.name, storage.version, state._key_of_learned())
+            )
+        ):
+            return state
+        stored = {n.removeprefix(_LEARNED): a for n, a in arrays.items() if n.startswith(_LEARNED)}
+        packed = Packed(stored, entry.values)
+        learned = Learned(storage, packed, entry.key, state._arrays_of_shots)
+        return replace(state, learned=learned)
 
 
 def _restored_calibration(

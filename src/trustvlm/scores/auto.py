@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores import held_out
-from trustvlm.scores.compute import ScoreResult, register
+from trustvlm.scores.compute import Packed, ScoreResult, Storage, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence
 from trustvlm.scores.zero_shot import vlm_prediction
 
@@ -248,7 +248,7 @@ def fit_auto(evidence: Evidence) -> AutoModel:
     InputError
         If there are no shots.
     """
-    return evidence.once("auto", lambda: _fitted(evidence))
+    return evidence.learned(STORAGE.key({}), lambda: _fitted(evidence))
 
 
 def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
@@ -337,6 +337,89 @@ def _fit_mixes(
     return tuple(mixes)
 
 
+# What is learned, as arrays; the neighbours' shots are the evidence's own.
+
+
+def _pack(model: AutoModel) -> Packed:
+    arrays: dict[str, NDArray[Any]] = {
+        "present": model.present,
+        "weights": np.stack([mix.weights for mix in model.mixes]),
+        "text": np.array([mix.text for mix in model.mixes]),
+        "share": np.array([mix.share for mix in model.mixes]),
+        **{f"scale_{space}": scale for space, scale in model.scales.items()},
+    }
+    parts: list[dict[str, Any]] = []
+    for k, part in enumerate(model.parts):
+        scorer, stand_in = part.scorer, part.stand_in
+        entry: dict[str, Any] = {"space": part.space}
+        if isinstance(scorer, held_out.LinearScorer):
+            entry |= {"kind": "linear", "unit": scorer.unit}
+            arrays |= {
+                f"centre_{k}": scorer.centre,
+                f"coefficients_{k}": scorer.coefficients,
+                f"intercept_{k}": scorer.intercept,
+            }
+        else:
+            entry |= {"kind": "neighbours"}
+            arrays[f"lengths_{k}"] = scorer.lengths
+        if stand_in is not None:
+            entry |= {"stand_in": stand_in.part, "slope": stand_in.slope}
+            arrays[f"stand_in_{k}"] = stand_in.intercept
+        parts.append(entry)
+    return Packed(arrays, {"parts": parts})
+
+
+def _unpack(evidence: Evidence, packed: Packed) -> AutoModel:
+    labels, n_classes = evidence.piece("support_labels"), evidence.n_classes
+
+    def array(name: str, *shape: int, kind: str = "f") -> NDArray[Any]:
+        stored = packed.arrays[name]
+        if stored.shape != shape or stored.dtype.kind != kind or not np.isfinite(stored).all():
+            raise InputError(
+                f"Expected `{name}` to be finite, of kind {kind!r} and shape {shape}, but got "
+                f"{stored.dtype} of shape {stored.shape}."
+            )
+        return stored
+
+    entries = packed.values["parts"]
+    parts: list[Part] = []
+    scales: dict[held_out.FeatureSpace, Array] = {}
+    for k, entry in enumerate(entries):
+        if entry["space"] not in held_out.FEATURE_SPACES:
+            raise InputError(f"Expected the space of a part, but got {entry['space']!r}.")
+        space: held_out.FeatureSpace = entry["space"]
+        shots = evidence.piece(f"support_{space}")
+        d = shots.shape[1]
+        scales[space] = array(f"scale_{space}", d)
+        scorer: held_out.LinearScorer | held_out.NeighbourScorer
+        if entry["kind"] == "linear":
+            coefficients = array(f"coefficients_{k}", n_classes, d)
+            intercept = array(f"intercept_{k}", n_classes)
+            scorer = held_out.LinearScorer(
+                array(f"centre_{k}", d), coefficients, intercept, bool(entry["unit"])
+            )
+        else:
+            lengths = array(f"lengths_{k}", len(labels))
+            scorer = held_out.NeighbourScorer.of(shots, labels, n_classes, scales[space], lengths)
+        stand_in = None
+        if "stand_in" in entry:
+            if not 0 <= entry["stand_in"] < k:
+                raise InputError(f"Expected a part before {k}, but got {entry['stand_in']}.")
+            intercept = array(f"stand_in_{k}", n_classes)
+            stand_in = StandIn(entry["stand_in"], float(entry["slope"]), intercept)
+        parts.append(Part(space, scorer, stand_in))
+    n_mixes = len(packed.arrays["share"])
+    numbers = [array(name, n_mixes) for name in ("share", "text")]
+    weights = array("weights", n_mixes, len(parts))
+    mixes = tuple(Mix(float(s), float(t), w) for s, t, w in zip(*numbers, weights, strict=True))
+    present = array("present", n_classes, kind="b")
+    if not (present == (np.bincount(labels, minlength=n_classes) > 0)).all():
+        raise InputError("Expected `present` to be the classes that have shots.")
+    return AutoModel(present, scales, tuple(parts), mixes)
+
+
+STORAGE = Storage("auto", 1, _pack, _unpack)
+
 _register = partial(
     register,
     needs=NEEDS,
@@ -344,6 +427,7 @@ _register = partial(
     complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
     log_odds=True,
     by_shot=False,
+    storage=STORAGE,
     fit=fit_auto,
 )
 

@@ -51,6 +51,42 @@ def joined(results: Sequence[ScoreResult]) -> ScoreResult:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """What a score has learned, as arrays and plain JSON values."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How what a score learns is kept in an artefact, so that it is not learned at every load.
+
+    Attributes
+    ----------
+    name
+        Of what is learned; scores that learn the same share it.
+    version
+        Other versions are not read but learned anew.
+    pack
+        Reduces what was learned to arrays and values. What the evidence on the shots has anyway
+        need not be among them.
+    unpack
+        Puts it together again from the evidence on the shots and a `Packed`; raises `InputError`
+        or `KeyError` where that does not fit.
+    """
+
+    name: str
+    version: int
+    pack: Callable[[Any], Packed]
+    unpack: Callable[[Evidence, Packed], Any]
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """Return the name by which `Evidence.learned` keeps what was learned with parameters."""
+        return " ".join([self.name, *(f"{k}={parameters[k]!r}" for k in sorted(parameters))])
+
+
+@dataclass(frozen=True)
 class Score:
     """A registered score: its function and the facts that tables and docs are rendered from.
 
@@ -74,6 +110,8 @@ class Score:
         sigmoid is a probability.
     by_shot
         True if every image may be compared with every shot at once, so that blocks are smaller.
+    storage
+        How what `fit` learns is stored; None if it is learned anew at every load.
     """
 
     name: str
@@ -86,6 +124,7 @@ class Score:
     whole_batch: bool = False
     log_odds: bool = False
     by_shot: bool = True
+    storage: Storage | None = None
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,13 +148,14 @@ def register(
     whole_batch: bool = False,
     log_odds: bool = False,
     by_shot: bool = True,
+    storage: Storage | None = None,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `corrects`,
-    `whole_batch`, `log_odds` and `by_shot` are facts about it; see `Score`.
+    `whole_batch`, `log_odds`, `by_shot` and `storage` are facts about it; see `Score`.
 
     Raises
     ------
@@ -148,6 +188,7 @@ def register(
             whole_batch=whole_batch,
             log_odds=log_odds,
             by_shot=by_shot and "support_features" in needs,
+            storage=storage,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )
@@ -304,9 +345,13 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     score = get(name)
     evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
     settings = {**score.parameters, **parameters}
-    learned = None
-    if score.fit is not None:
-        learned = score.fit(evidence, **{name: settings[name] for name in keywords(score.fit)})
+    learned, fit = None, score.fit
+    if fit is not None:
+        given = {name: settings[name] for name in keywords(fit)}
+        if score.storage is None:
+            learned = fit(evidence, **given)
+        else:
+            learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
     return PreparedScore(score, settings, learned)
 
 
