@@ -145,4 +145,4 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     # Not a table of all shots by all classes, which is large where these are thousands.
     for shots, cosines in held_out_similarities(features, labels, evidence.n_classes):
         largest[shots] = cosines.max(axis=1)
-    return largest[~np.isnan(largest)]
+    return np.asarray(largest[~np.isnan(largest)])

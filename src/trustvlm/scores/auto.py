@@ -275,20 +275,23 @@ def _fitted(evidence: Evidence) -> AutoModel:
         scales[space] = held_out.scale_of(shots)
         shots /= scales[space]
         for make in held_out.BASE_SCORERS:
-            stand_in = None
             if make is held_out.neighbours:
                 # The scorer keeps the shots that are stored, not a copy to scale.
-                scorer, answers = held_out.neighbours(
+                near, answers = held_out.neighbours(
                     stored[space], labels, len(present), judged, scale=scales[space]
                 )
-                answers = answers[:, present]
+                answers = answers if present.all() else answers[:, present]
+                stand_in = None
                 if len(labels) > _ALL_COMPARED:
                     stand_in = StandIn.of(len(tables) - 1, tables[-1], answers, columns[judged])
                     stand_in = stand_in.among(present)
+                parts.append(Part(space, near, stand_in))
             else:
                 scorer, answers = make(shots, labels, len(present), judged)
-                answers, scorer = answers[:, present], scorer.in_precision(precision)
-            parts.append(Part(space, scorer, stand_in))
+                answers = answers if present.all() else answers[:, present]
+                if isinstance(scorer, held_out.LinearScorer):
+                    scorer = scorer.in_precision(precision)
+                parts.append(Part(space, scorer))
             tables.append(answers)
     z = evidence.piece("support_logits")[judged].astype(np.float64)[:, present]
     mixes = _fit_mixes(z, tables, spaces, columns, counts[labels], judged)

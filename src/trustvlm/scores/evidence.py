@@ -340,13 +340,16 @@ class Evidence:
 
 
 def _rows(
-    value: ArrayLike | None, name: str, n: int | None, other: str, *, zero: bool = False
-) -> Array | None:
+    value: ArrayLike | ShotLogits | None,
+    name: str,
+    n: int | None,
+    other: str,
+    *,
+    zero: bool = False,
+) -> Any:
     if value is None:
         return None
-    array = value
-    if not isinstance(array, ShotLogits):
-        array = as_matrix(array, name, nonzero=not zero)
+    array = value if isinstance(value, ShotLogits) else as_matrix(value, name, nonzero=not zero)
     if n is not None and len(array) != n:
         raise InputError(
             f"Expected `{name}` to have {n} rows like `{other}`, but got {len(array)}."

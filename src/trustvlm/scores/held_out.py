@@ -668,6 +668,7 @@ def _all_by_default(
     return np.arange(len(labels)) if judged is None else judged
 
 
+# `neighbours` comes after `prototypes`, which can stand for it.
 BASE_SCORERS = (prototypes, neighbours, ridge)
 
 
