@@ -4,9 +4,9 @@
 
 Shots are drawn around class means that a few factors make alike, in 512 dimensions of the VLM and
 768 of the vision encoder. Every figure is from a process of its own, versions and scores in turn;
-seconds are medians, by the wall and of the processor, memory is the largest peak. `--before` names a checkout of an
-older version, which is measured beside this one. `--bench N` times `bench arrays` instead, on N
-images, for every score that judges images one by one.
+seconds are medians, by the wall and of the processor, memory is the largest peak. `--before` names
+a checkout of an older version, which is measured beside this one. `--bench N` times `bench arrays`
+instead, on N images, for every score that judges images one by one.
 """
 
 from __future__ import annotations

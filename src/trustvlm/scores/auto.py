@@ -136,10 +136,14 @@ class AutoModel:
         """
         shift = shift or {}
         evidence.demand(self.scales, by="auto")
+        # Of the coefficients; images are in that of the shots, or rounded to it.
+        precision = np.result_type(*(part.scorer.precision for part in self.parts))
         rows = {
-            space: held_out.images_in(space, evidence) / scale - shift.get(space, 0.0)
+            space: held_out.scaled_images(space, evidence, scale, precision)
             for space, scale in self.scales.items()
         }
+        for space, moved in shift.items():
+            rows[space] -= moved.astype(precision)
         # Where all classes have shots, nothing is done to a mix that is not linear: they are one.
         mixes = (self._mean(),) if self.present.all() else self.mixes
         inputs = [part.scorer.inputs(rows[part.space]) for part in self.parts]

@@ -273,7 +273,7 @@ class Evidence:
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
         if not by_shot:
-            return row_blocks(n, 2 * columns)
+            return row_blocks(n, columns)
         columns += 0 if self.support_labels is None else len(self.support_labels)
         return row_blocks(n, 4 * columns)
 

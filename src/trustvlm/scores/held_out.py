@@ -142,6 +142,15 @@ FeatureSpace = Literal["features", "image_embeddings"]
 FEATURE_SPACES: tuple[FeatureSpace, ...] = ("features", "image_embeddings")
 
 
+def scaled_images(
+    space: FeatureSpace, evidence: Evidence, scale: Array, precision: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the images of the evidence as unit rows `(n, d)` of a space, divided by a scale."""
+    rows = _to_unit(evidence.piece(space).astype(precision))
+    rows /= scale.astype(precision)
+    return rows
+
+
 def images_in(space: FeatureSpace, evidence: Evidence) -> NDArray[np.float64]:
     """Return the images of the evidence as unit rows `(n, d)` of a space."""
     return unit_rows(evidence.piece(space))
@@ -223,10 +232,16 @@ class LinearScorer:
     intercept: NDArray[Any]
     unit: bool
 
+    @property
+    def precision(self) -> np.dtype[Any]:
+        """Of the coefficients."""
+        return self.coefficients.dtype
+
     def in_precision(self, dtype: np.dtype[Any]) -> LinearScorer:
-        """Return the scorer with coefficients of another precision."""
+        """Return the scorer with arrays of another precision."""
         return replace(
             self,
+            centre=self.centre.astype(dtype),
             coefficients=self.coefficients.astype(dtype),
             intercept=self.intercept.astype(dtype),
         )
@@ -234,7 +249,7 @@ class LinearScorer:
     def inputs(self, rows: Array) -> NDArray[Any]:
         """`(n, d)` rows around the centre."""
         around = rows - self.centre
-        return (unit_rows(around) if self.unit else around).astype(self.coefficients.dtype)
+        return _to_unit(around) if self.unit else around
 
     def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows."""
@@ -279,6 +294,11 @@ class NeighbourScorer:
     scale: Array
     lengths: NDArray[Any]
     counts: NDArray[np.int64]
+
+    @property
+    def precision(self) -> np.dtype[Any]:
+        """Of the shots."""
+        return self.shots.dtype
 
     @classmethod
     def of(
@@ -348,7 +368,9 @@ class NeighbourScorer:
 
     def inputs(self, rows: Array) -> NDArray[Any]:
         """Divide `(n, d)` unit rows by the scale once more, so that the shots need not be."""
-        return (unit_rows(rows) / self.scale).astype(self.shots.dtype)
+        queries = _to_unit(rows.copy())
+        queries /= self.scale.astype(rows.dtype)
+        return queries.astype(self.shots.dtype, copy=False)
 
     def _nearness(self, queries: NDArray[Any]) -> NDArray[Any]:
         """`(n, m)` exp(b (cos - 1))."""
@@ -371,6 +393,14 @@ class NeighbourScorer:
         means /= _SHARPNESS
         means += 1.0
         result[:, present] = means
+
+
+def _to_unit(rows: NDArray[Any]) -> NDArray[Any]:
+    """Scale each row to length one, in place and in its precision; rows of zeros stay zeros."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    lengths[lengths == 0] = 1.0
+    rows /= lengths
+    return rows
 
 
 def _runs(classes: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
