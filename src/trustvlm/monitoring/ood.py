@@ -18,7 +18,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence, zero_shot_logits
 from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
-from trustvlm.scores.held_out import compare_held_out
+from trustvlm.scores.held_out import compare_held_out, held_out_similarities
 from trustvlm.text import counted, short_percent
 
 # A flag that fires on more than this share of ordinary images would be noise.
@@ -129,7 +129,7 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     Parameters
     ----------
     evidence
-        With the shots' features, labels and logits; images and bank are not looked at.
+        With the shots' features and labels; nothing else is looked at.
 
     Returns
     -------
@@ -148,10 +148,12 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     ...     support_labels=[0, 0], support_logits=[[0.0], [0.0]])).round(2)
     array([0.71, 0.71])
     """
-    comparison = compare_held_out(evidence).comparison
-    if not comparison.present.any():
-        return np.empty(0)
-    return np.asarray(comparison.similarities[:, comparison.present].max(axis=1))
+    features, labels = evidence.piece("support_features"), evidence.piece("support_labels")
+    largest = np.full(len(labels), np.nan)
+    # Not a table of all shots by all classes, which is large where these are thousands.
+    for shots, cosines in held_out_similarities(features, labels, evidence.n_classes):
+        largest[shots] = cosines.max(axis=1)
+    return np.asarray(largest[~np.isnan(largest)])
 
 
 # The gate: resemblance to a label, by its examples and its text.

@@ -159,6 +159,18 @@ class AdaptationEntry(_Entry):
     images: tuple[ImageEntry, ...] = Field(min_length=1)
 
 
+class LearnedEntry(_Entry):
+    """What the score has learned from the shots, besides its arrays; see `scores.compute.Storage`.
+
+    Those of another name, version or parameters (`key`) than this trustvlm's are learned anew.
+    """
+
+    name: str
+    version: int
+    key: str
+    values: dict[str, Any]
+
+
 class Manifest(_Entry):
     """Everything of a fitted model but its arrays; more fields, for readers, are passed over."""
 
@@ -178,6 +190,7 @@ class Manifest(_Entry):
     finetuning: FinetuningEntry | None
     adaptation: AdaptationEntry | None = None
     calibration: CalibrationEntry | None
+    learned: LearnedEntry | None = None
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, NDArray[Any]]]:

@@ -31,7 +31,17 @@ from trustvlm.risk_control.goals import (
     rule_from_dict,
 )
 from trustvlm.risk_control.tests import check_fraction
-from trustvlm.scores import Evidence, PrototypeBank, ScoreResult, get, zero_shot_logits
+from trustvlm.scores import (
+    Evidence,
+    PrototypeBank,
+    ScoreResult,
+    get,
+    names,
+    prepare,
+    zero_shot_logits,
+)
+from trustvlm.scores.compute import Packed, Storage, keywords
+from trustvlm.scores.evidence import ShotLogits
 from trustvlm.text import short_percent
 
 if TYPE_CHECKING:
@@ -46,6 +56,8 @@ FROM_SHOTS = (
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 _TYPICALITY, _ELIGIBLE = "calibration_typicality", "calibration_eligible"
 SET_SCORES = "calibration_set_"
+_LEARNED = "learned_of_score_"
+_CACHED = "_evidence_of_shots"
 
 
 @dataclass(frozen=True)
@@ -296,6 +308,30 @@ class TargetImages:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a score has learned from the shots, as it is stored.
+
+    Attributes
+    ----------
+    storage, packed
+        How it is stored, and what is.
+    key
+        By which `Evidence.learned` keeps it.
+    of
+        The arrays that it was learned from.
+    """
+
+    storage: Storage
+    packed: Packed
+    key: str
+    of: tuple[Any, ...]
+
+
+def _same(arrays: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return all(one is other for one, other in zip(arrays, others, strict=True))
+
+
+@dataclass(frozen=True)
 class ModelState:
     """A fitted model, without the encoders themselves: what a `.trust` directory holds.
 
@@ -340,6 +376,10 @@ class ModelState:
         What images of none of the classes may show; None if nothing is named.
     target
         Unlabelled images that the score adapted to, once and for all; None if there were none.
+    learned
+        What the score had learned from the shots when the model was saved; None if it is not on
+        record. It is used for these shots, texts and that score alone: for others, it is learned
+        anew.
     """
 
     classes: ClassList
@@ -369,6 +409,10 @@ class ModelState:
     calibration: Calibration | None = None
     other_classes: OtherClasses | None = None
     target: TargetImages | None = None
+
+    learned: Learned | None = field(default=None, compare=False, repr=False)
+    # What was derived from the shots stays with a copy of the state that has the same shots.
+    _of_shots: list[tuple[Any, Evidence]] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def whole_batch(self) -> bool:
@@ -418,16 +462,51 @@ class ModelState:
 
     @cached_property
     def _evidence_of_shots(self) -> Evidence:
-        return Evidence.of(
+        arrays = self._arrays_of_shots
+        for of, evidence in self._of_shots:
+            if _same(of, arrays):
+                return evidence
+        evidence = Evidence.of(
             logits=np.empty((0, len(self.classes))),
             bank=self.bank,
             support_features=self.support_features,
             support_labels=self.support_labels,
-            support_logits=self._logits(self.support_image_embeddings),
+            support_logits=ShotLogits(
+                self.support_image_embeddings, self.text_embeddings, self.logit_scale
+            ),
             text_embeddings=self.text_embeddings,
             support_image_embeddings=self.support_image_embeddings,
             **({} if self.target is None else self._target_arrays(self.target)),
         )
+        if self.learned is not None and _same(self.learned.of, arrays):
+            model = self.learned.storage.unpack(evidence, self.learned.packed)
+            evidence.learned(self.learned.key, lambda: model)
+        self._of_shots[:] = [(arrays, evidence)]
+        return evidence
+
+    @property
+    def _arrays_of_shots(self) -> tuple[Any, ...]:
+        """All that evidence on the shots is made of."""
+        return (
+            self.bank,
+            self.support_features,
+            self.support_image_embeddings,
+            self.support_labels,
+            self.text_embeddings,
+            self.target,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave evidence out of copies and pickles: what they learn is stored in `learned`."""
+        kept = {name: value for name, value in self.__dict__.items() if name != _CACHED}
+        return {**kept, "_of_shots": []}
+
+    def _key_of_learned(self) -> str:
+        """By which name evidence keeps what the score in use learns, if that is stored."""
+        score = get(self.score)
+        settings = {**score.parameters, **self.parameters}
+        given = {name: settings[name] for name in keywords(score.fit)}
+        return "" if score.storage is None else score.storage.key(given)
 
     def _target_arrays(self, target: TargetImages) -> dict[str, NDArray[Any]]:
         return {
@@ -543,7 +622,18 @@ class ModelState:
         if self.target is not None:
             arrays["target_features"] = self.target.features
             arrays["target_image_embeddings"] = self.target.image_embeddings
-        write_artefact(path, self.to_manifest(), arrays)
+        manifest, storage = self.to_manifest(), get(self.score).storage
+        if storage is not None and len(self.support_labels):
+            score = prepare(self.score, self.evidence_of_shots(), **self.parameters)
+            packed = storage.pack(score.learned)
+            arrays |= {f"{_LEARNED}{name}": array for name, array in packed.arrays.items()}
+            manifest["learned"] = {
+                "name": storage.name,
+                "version": storage.version,
+                "key": self._key_of_learned(),
+                "values": dict(packed.values),
+            }
+        write_artefact(path, manifest, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelState:
@@ -558,7 +648,10 @@ class ModelState:
 
         manifest, arrays = read_model(path)
         try:
-            return cls._restored(manifest, arrays)
+            state = cls._restored(manifest, arrays)
+            if state.learned is not None:
+                state.evidence_of_shots()  # what does not fit is said now
+            return state
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
@@ -572,7 +665,7 @@ class ModelState:
             bank = bank.with_prototypes(arrays["learned_prototypes"], unit=True)
         selection, calibration = manifest.score.selection, manifest.calibration
         shots = manifest.shots
-        return cls(
+        state = cls(
             classes=ClassList(manifest.classes, manifest.folders),
             prompts=manifest.prompts,
             encoders=manifest.models.model_dump(),
@@ -617,6 +710,22 @@ class ModelState:
                 tuple(image.model_dump() for image in manifest.adaptation.images),
             ),
         )
+        entry = manifest.learned
+        storage = get(state.score).storage if entry and state.score in names() else None
+        # What another version has learned, or with other parameters, is learned anew.
+        if (
+            entry is None
+            or storage is None
+            or (
+                (entry.name, entry.version, entry.key)
+                != (storage.name, storage.version, state._key_of_learned())
+            )
+        ):
+            return state
+        stored = {n.removeprefix(_LEARNED): a for n, a in arrays.items() if n.startswith(_LEARNED)}
+        packed = Packed(stored, entry.values)
+        learned = Learned(storage, packed, entry.key, state._arrays_of_shots)
+        return replace(state, learned=learned)
 
 
 def _restored_calibration(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_odds
-from trustvlm.scores.auto import NEEDS, OPTIONAL, AutoModel, auto_logits, fit_auto
-from trustvlm.scores.compute import ScoreResult, register
+from trustvlm.scores.auto import NEEDS, OPTIONAL, AutoModel, auto_logits, fit_auto, pack, unpack
+from trustvlm.scores.auto import STORAGE as AUTO
+from trustvlm.scores.compute import Packed, ScoreResult, Storage, register
 from trustvlm.scores.evidence import Evidence, FeatureSpace, images_in, shots_in
 from trustvlm.scores.transductive import (
     ROUNDS,
@@ -222,7 +223,7 @@ def fit_adapted(evidence: Evidence) -> AdaptedModel:
     InputError
         If there are no shots.
     """
-    return evidence.once("auto_adapted", lambda: _fitted(evidence))
+    return evidence.learned(STORAGE.key({}), lambda: _fitted(evidence))
 
 
 def _fitted(evidence: Evidence) -> AdaptedModel:
@@ -274,6 +275,15 @@ def _combined(evidence: Evidence, learned: AdaptedModel) -> Array:
     return refine(start.astype(batch.directions.dtype, copy=False), batch, weights)
 
 
+def _unpack(evidence: Evidence, packed: Packed) -> AdaptedModel:
+    """Only what is costly is stored: `auto`; the rest is learned anew from shots and target."""
+    model = unpack(evidence, packed)
+    evidence.learned(AUTO.key({}), lambda: model)
+    return _fitted(evidence)
+
+
+STORAGE = Storage("auto_adapted", 1, lambda model: pack(model.auto), _unpack)
+
 _register_adapted = partial(
     register,
     needs=NEEDS,
@@ -286,6 +296,7 @@ _register_adapted = partial(
     adapts=True,
     log_odds=True,
     revision=2,
+    storage=STORAGE,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from trustvlm.scores.base_scorers import (
     ridge,
     scale_of,
 )
-from trustvlm.scores.compute import ScoreResult, register
+from trustvlm.scores.compute import Packed, ScoreResult, Storage, register
 from trustvlm.scores.evidence import (
     FEATURE_SPACES,
     NO_SHOTS,
@@ -163,7 +163,7 @@ def fit_auto(evidence: Evidence) -> AutoModel:
     InputError
         If there are no shots.
     """
-    return evidence.once("auto", lambda: _fitted(evidence))
+    return evidence.learned(STORAGE.key({}), lambda: _fitted(evidence))
 
 
 def auto_logits(evidence: Evidence, model: AutoModel) -> Array:
@@ -197,16 +197,20 @@ def _fitted(evidence: Evidence) -> AutoModel:
     # By class, and within one by content, so that folds do not depend on the order of the shots.
     order = np.lexsort((*shots["features"].T[3::-1], labels))
     columns = (np.cumsum(present) - 1)[labels[order]]
-    z = evidence.piece("support_logits")[order][:, present].astype(np.float64)
+
+    def text_logits(rows: NDArray[np.int64]) -> Array:
+        # Of some shots only: with thousands of classes the table of all is the largest there is.
+        return evidence.piece("support_logits")[order[rows]][:, present].astype(np.float64)
+
     most = max(1, _TABLE_ENTRIES // n_present)
     folds = stratified_folds(columns, _FOLDS, most)
     judged = np.concatenate([np.empty(0, dtype=np.int64), *(judged for _, judged in folds)])
     # The text has not seen the shots: single ones speak for its scale too.
     shown = np.union1d(judged, np.flatnonzero(counts[labels[order]] == 1))
     shown = shown[np.arange(n := min(len(shown), most)) * len(shown) // max(n, 1)]
-    scale = text_scale(z[shown], columns[shown])
+    scale = text_scale(text_logits(shown), columns[shown])
     text = _TEXT * scale / (1.0 + _TEXT_LESS * (len(labels) / n_present - 1.0))
-    tables, centre, spread = [z[judged]], [text], [_TEXT_SPREAD * scale]
+    tables, centre, spread = [text_logits(judged)], [text], [_TEXT_SPREAD * scale]
     parts: list[tuple[FeatureSpace, LinearScorer]] = []
     units: list[float] = []
     scales = {space: scale_of(rows) for space, rows in shots.items()}
@@ -290,6 +294,54 @@ def _same(features: Array, embeddings: Array) -> bool:
     )
 
 
+# What is learned, as arrays.
+
+
+def pack(model: AutoModel) -> Packed:
+    """Reduce a model to arrays and values."""
+    arrays = {
+        f"{space}_{name}": getattr(part, name)
+        for space, part in model.spaces.items()
+        for name in _ARRAYS
+    }
+    values = {"text": model.text, "spaces": list(model.spaces)}
+    return Packed({"counts": model.counts, **arrays}, values)
+
+
+def unpack(evidence: Evidence, packed: Packed) -> AutoModel:
+    """Return the model of `pack`, checked against the shots that it was learned from.
+
+    Raises
+    ------
+    InputError, KeyError
+        If an array is missing, is not finite, or does not fit the shots.
+    """
+    n_classes = evidence.n_classes
+    counts = np.bincount(evidence.piece("support_labels"), minlength=n_classes)
+    if not np.array_equal(packed.arrays["counts"], counts):
+        raise InputError("Expected `counts` to be those of the shots.")
+    spaces: dict[FeatureSpace, SpaceModel] = {}
+    for space in FEATURE_SPACES:
+        if space not in packed.values["spaces"]:
+            continue
+        d = evidence.piece(f"support_{space}").shape[1]
+        shapes = ((d,), (d,), (d, n_classes), (d, n_classes), (n_classes,))
+        arrays = [packed.arrays[f"{space}_{name}"] for name in _ARRAYS]
+        for name, array, shape in zip(_ARRAYS, arrays, shapes, strict=True):
+            if array.dtype != np.float64 or array.shape != shape or not np.isfinite(array).all():
+                raise InputError(
+                    f"Expected `{space}_{name}` to be finite float64 of shape {shape}, but got "
+                    f"{array.dtype} of shape {array.shape}."
+                )
+        spaces[space] = SpaceModel(*arrays)
+    if "features" not in spaces:
+        raise InputError("Expected what was learned in the space of `features`.")
+    return AutoModel(counts, float(packed.values["text"]), spaces)
+
+
+_ARRAYS = tuple(field.name for field in fields(SpaceModel))
+STORAGE = Storage("auto", 1, pack, unpack)
+
 _register = partial(
     register,
     needs=NEEDS,
@@ -298,6 +350,8 @@ _register = partial(
     complexity="O(nCd), fit O(md^2 + mCd), m shots",
     log_odds=True,
     revision=2,
+    by_shot=False,
+    storage=STORAGE,
     fit=fit_auto,
 )
 

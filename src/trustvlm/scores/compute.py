@@ -51,6 +51,42 @@ def joined(results: Sequence[ScoreResult]) -> ScoreResult:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """What a score has learned, as arrays and plain JSON values."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How what a score learns is kept in an artefact, so that it is not learned at every load.
+
+    Attributes
+    ----------
+    name
+        Of what is learned; scores that learn the same share it.
+    version
+        Other versions are not read but learned anew.
+    pack
+        Reduces what was learned to arrays and values. What the evidence on the shots has anyway
+        need not be among them.
+    unpack
+        Puts it together again from the evidence on the shots and a `Packed`; raises `InputError`
+        or `KeyError` where that does not fit.
+    """
+
+    name: str
+    version: int
+    pack: Callable[[Any], Packed]
+    unpack: Callable[[Evidence, Packed], Any]
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """Return the name by which `Evidence.learned` keeps what was learned with parameters."""
+        return " ".join([self.name, *(f"{k}={parameters[k]!r}" for k in sorted(parameters))])
+
+
+@dataclass(frozen=True)
 class Score:
     """A registered score: its function and the facts that tables and docs are rendered from.
 
@@ -79,6 +115,10 @@ class Score:
         sigmoid is a probability.
     revision
         Raised when the score's values change, so that calibrations of the former are refused.
+    by_shot
+        True if every image may be compared with every shot at once, so that blocks are smaller.
+    storage
+        How what `fit` learns is stored; None if it is learned anew at every load.
     """
 
     name: str
@@ -93,6 +133,8 @@ class Score:
     adapts: bool = False
     log_odds: bool = False
     revision: int = 1
+    by_shot: bool = True
+    storage: Storage | None = None
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -168,14 +210,16 @@ def register(
     adapts: bool = False,
     log_odds: bool = False,
     revision: int = 1,
+    by_shot: bool = True,
+    storage: Storage | None = None,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
     """Register a score: a function of `Evidence` (and of what `fit` learned) and keywords.
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `optional`,
-    `corrects`, `whole_batch`, `adapts`, `log_odds` and `revision` are facts about it; see `Score`.
-    What it sees is added to the documentation of the function.
+    `corrects`, `whole_batch`, `adapts`, `log_odds`, `revision`, `by_shot` and `storage` are facts
+    about it; see `Score`. What it sees is added to the documentation of the function.
 
     Raises
     ------
@@ -210,6 +254,8 @@ def register(
             adapts=adapts,
             log_odds=log_odds,
             revision=revision,
+            by_shot=by_shot and "support_features" in needs,
+            storage=storage,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
         )
@@ -295,7 +341,9 @@ class PreparedScore:
         evidence.demand(self.score.needs, by=self.score.name)
         learned = () if self.score.fit is None else (self.learned,)
         settings = {name: self.parameters[name] for name in keywords(self.score.function)}
-        blocks = [evidence] if self.whole_batch else evidence.blocks()
+        blocks: Iterable[Evidence] = [evidence]
+        if not self.whole_batch:
+            blocks = evidence.blocks(by_shot=self.score.by_shot)
         return joined([self.score.function(block, *learned, **settings) for block in blocks])
 
 
@@ -327,10 +375,15 @@ def score_together(
     parts: dict[str, list[ScoreResult]] = {name: [] for name in prepared}
     for name in whole:
         parts[name].append(prepared[name](evidence))
-    for block in evidence.blocks():
-        for name, score in prepared.items():
-            if name not in whole:
-                parts[name].append(score(block))
+    by_image = [n for n, s in prepared.items() if n not in whole and not s.score.by_shot]
+    by_shot = [n for n, s in prepared.items() if n not in whole and s.score.by_shot]
+    for block in evidence.blocks(by_shot=False):
+        for name in by_image:
+            parts[name].append(prepared[name](block))
+        # What the others share, such as cosines with all shots, is too large for all images here.
+        for part in block.blocks() if by_shot else ():
+            for name in by_shot:
+                parts[name].append(prepared[name](part))
     return {name: joined(results) for name, results in parts.items()}
 
 
@@ -365,9 +418,13 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     score = get(name)
     evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
     settings = {**score.parameters, **parameters}
-    learned = None
-    if score.fit is not None:
-        learned = score.fit(evidence, **{name: settings[name] for name in keywords(score.fit)})
+    learned, fit = None, score.fit
+    if fit is not None:
+        given = {name: settings[name] for name in keywords(fit)}
+        if score.storage is None:
+            learned = fit(evidence, **given)
+        else:
+            learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
     return PreparedScore(score, settings, learned, score.reads_whole_batch(evidence))
 
 
@@ -572,4 +629,4 @@ def compute_embedded(
                 evidence = compare_as_stored(evidence, lengths, stored)
         return prepared(evidence)
 
-    return joined(list(map_blocks(score, without_images.slices(n))))
+    return joined(list(map_blocks(score, without_images.slices(n, by_shot=get(name).by_shot))))

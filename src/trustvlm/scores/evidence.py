@@ -25,6 +25,7 @@ from trustvlm.scores.arrays import (
     softmax,
     top_probability,
     unit_rows,
+    zero_shot_logits,
 )
 from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 
@@ -32,6 +33,41 @@ Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings")
 NO_SHOTS = "Expected at least one shot, but `support_labels` is empty."
+
+
+class ShotLogits:
+    """Zero-shot logits `(m, C)` of shots, of which rows are computed when they are asked for.
+
+    With thousands of classes the table of all would be the largest there is.
+
+    Parameters
+    ----------
+    embeddings, texts, logit_scale
+        As of `zero_shot_logits`.
+
+    Examples
+    --------
+    >>> logits = ShotLogits(np.eye(2), np.eye(2), 100.0)
+    >>> logits.shape, logits[[1]]
+    ((2, 2), array([[  0., 100.]]))
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, embeddings: Array, texts: Array, logit_scale: float) -> None:
+        self._embeddings, self._texts, self._scale = embeddings, texts, logit_scale
+        self.shape = (len(embeddings), len(texts))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float64]:
+        return zero_shot_logits(self._embeddings[rows], self._texts, logit_scale=self._scale)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Compute all rows."""
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,8 @@ class Evidence:
     bank
         Prototypes of the C classes in the vision encoder's space.
     support_features, support_labels, support_logits
-        The shots themselves: `(m, d)`, `(m,)` class indices, `(m, C)`.
+        The shots themselves: `(m, d)`, `(m,)` class indices, `(m, C)`; the last may be
+        `ShotLogits`.
     image_embeddings, text_embeddings, support_image_embeddings
         The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
     target_logits, target_features, target_image_embeddings
@@ -60,7 +97,7 @@ class Evidence:
     bank: PrototypeBank | None = None
     support_features: Array | None = None
     support_labels: Array | None = None
-    support_logits: Array | None = None
+    support_logits: Array | ShotLogits | None = None
     image_embeddings: Array | None = None
     text_embeddings: Array | None = None
     support_image_embeddings: Array | None = None
@@ -77,7 +114,7 @@ class Evidence:
         bank: PrototypeBank | None = None,
         support_features: ArrayLike | None = None,
         support_labels: ArrayLike | None = None,
-        support_logits: ArrayLike | None = None,
+        support_logits: ArrayLike | ShotLogits | None = None,
         image_embeddings: ArrayLike | None = None,
         text_embeddings: ArrayLike | None = None,
         support_image_embeddings: ArrayLike | None = None,
@@ -170,10 +207,11 @@ class Evidence:
         >>> Evidence.of(logits=[[1.0, 2.0]]).piece("logits")
         array([[1., 2.]])
         """
-        array: Array | None = getattr(self, name)
+        array: Any = getattr(self, name)  # `ShotLogits` are indexed as arrays are
         if array is None:
             raise EvidenceMissingError(f"Expected evidence with `{name}`, but it has none.")
-        return array
+        piece: Array = array
+        return piece
 
     def once(self, name: str, compute: Callable[[], _Derived], of: object = None) -> _Derived:
         """Return what several scores derive from this evidence, computed by the first that asks.
@@ -195,6 +233,30 @@ class Evidence:
         derived: _Derived = kept[key][1]
         return derived
 
+    def learned(self, name: str, learn: Callable[[], _Derived]) -> _Derived:
+        """Return what is learned from the shots, by the first that asks, whatever the images.
+
+        It is kept for all evidence that was made of this one with the same shots.
+
+        Examples
+        --------
+        >>> shots = Evidence.of(logits=[[1.0, 2.0]])
+        >>> shots.with_images(logits=[[0.0, 1.0]]).learned("two", lambda: 2)
+        2
+        >>> shots.learned("two", lambda: 1 / 0)
+        2
+        """
+        kept: dict[str, Any] = self.__dict__.setdefault("_learned", {})
+        if name not in kept:
+            kept[name] = learn()
+        learned: _Derived = kept[name]
+        return learned
+
+    def _with_same_shots(self, **images: Any) -> Evidence:
+        other = replace(self, **images)
+        other.__dict__["_learned"] = self.__dict__.setdefault("_learned", {})
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was derived out of copies and pickles: it may hold functions."""
         return {name: getattr(self, name) for name in EVIDENCE_NAMES}
@@ -210,28 +272,32 @@ class Evidence:
         """
         return unit_rows(self.piece("features"))
 
-    def blocks(self) -> Iterable[Evidence]:
+    def blocks(self, *, by_shot: bool = True) -> Iterable[Evidence]:
         """Cut the images into blocks of bounded memory; the shots are shared by all.
 
-        Evidence that is small enough is its own only block.
+        Evidence that is small enough is its own only block. `by_shot` as of `slices`.
         """
         n = len(self.logits)
-        for rows in self.slices(n):
+        for rows in self.slices(n, by_shot=by_shot):
             yield self if rows == slice(0, n) else self.rows(rows)
 
-    def slices(self, n: int) -> Iterator[slice]:
-        """Cut n images of this kind into slices of which scores need bounded memory."""
+    def slices(self, n: int, *, by_shot: bool = True) -> Iterator[slice]:
+        """Cut n images of this kind into slices of which scores need bounded memory.
+
+        With `by_shot` they may compare every image with every shot; larger blocks cost less.
+        """
         columns = self.logits.shape[1] + sum(
             array.shape[1] for array in (self.features, self.image_embeddings) if array is not None
         )
-        # Scores may compare every image with every shot.
+        if not by_shot:
+            return row_blocks(n, columns)
         columns += 0 if self.support_labels is None else len(self.support_labels)
         return row_blocks(n, 4 * columns)
 
     def rows(self, index: Any) -> Evidence:
         """Return the evidence of some of the images, by slice, mask or indices."""
         parts = {name: getattr(self, name) for name in PER_IMAGE}
-        return replace(self, **{k: v[index] for k, v in parts.items() if v is not None})
+        return self._with_same_shots(**{k: v[index] for k, v in parts.items() if v is not None})
 
     @property
     def target_arrays(self) -> dict[str, Any]:
@@ -282,8 +348,7 @@ class Evidence:
             raise InputError(
                 f"Expected `logits` to have {n_classes} columns, but got {z.shape[1]}."
             )
-        fresh = replace(
-            self,
+        fresh = self._with_same_shots(
             logits=z,
             features=_rows(features, "features", len(z), "logits"),
             image_embeddings=_rows(image_embeddings, "image_embeddings", len(z), "logits"),
@@ -324,11 +389,16 @@ class Evidence:
 
 
 def _rows(
-    value: ArrayLike | None, name: str, n: int | None, other: str, *, zero: bool = False
-) -> Array | None:
+    value: ArrayLike | ShotLogits | None,
+    name: str,
+    n: int | None,
+    other: str,
+    *,
+    zero: bool = False,
+) -> Any:
     if value is None:
         return None
-    array = as_matrix(value, name, nonzero=not zero)
+    array = value if isinstance(value, ShotLogits) else as_matrix(value, name, nonzero=not zero)
     if n is not None and len(array) != n:
         raise InputError(
             f"Expected `{name}` to have {n} rows like `{other}`, but got {len(array)}."

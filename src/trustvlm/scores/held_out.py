@@ -7,14 +7,15 @@ class from all other shots, for the search for label errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import EvidenceMissingError
-from trustvlm.scores.arrays import class_sums, unit_rows
+from trustvlm.scores.arrays import class_sums, row_blocks, unit_rows
 from trustvlm.scores.evidence import Comparison, Evidence, Tabulated
 from trustvlm.scores.prototypes import NO_PROTOTYPE
 
@@ -85,7 +86,27 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
         raise EvidenceMissingError(
             "Holding out shots needs `support_features`, `support_labels` and `support_logits`."
         )
-    n_classes = evidence.n_classes
+    similarities = np.full((len(labels), evidence.n_classes), NO_PROTOTYPE)
+    present = np.bincount(labels, minlength=evidence.n_classes) > 0
+    kept = np.zeros(len(labels), dtype=bool)
+    for rows, table in held_out_similarities(features, labels, evidence.n_classes):
+        similarities[rows], kept[rows] = table, True
+    chosen = np.flatnonzero(kept)
+    comparison = Tabulated(logits[chosen], present, similarities[chosen])
+    return HeldOut(comparison, labels[chosen], chosen)
+
+
+def held_out_similarities(
+    features: NDArray[Any], labels: NDArray[np.int64], n_classes: int
+) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """Compare shots with prototypes made without them, as `compare_held_out`, in bounded memory.
+
+    Yields
+    ------
+    shots, cosines
+        `(k,)` indices of some shots, and their `(k, C)` cosines; -1 for classes without shots. Each
+        shot that can be judged is among them once.
+    """
     order = np.argsort(labels, kind="stable")
     vectors, classes = features[order].astype(np.float64), labels[order]
     counts = np.bincount(labels, minlength=n_classes)
@@ -95,22 +116,19 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
     norms = np.linalg.norm(vectors, axis=1)
     lengths = np.bincount(classes, weights=norms, minlength=n_classes)
     several = np.flatnonzero(counts > 1)
-    directions = unit_rows(vectors)
-    similarities = np.full((len(order), n_classes), NO_PROTOTYPE)
-    present = counts > 0
-    kept = counts[classes] > 1
+    absent = counts == 0
     for j in range(int(counts.max(initial=0))):
         rest = sums.copy()
         rest[several] -= vectors[first[several] + j % counts[several]]
         lost = np.linalg.norm(rest, axis=1) <= _NO_DIRECTION * lengths
         rest[lost] = 0.0
-        of_j = rank == j
-        similarities[np.ix_(of_j, present)] = (directions[of_j] @ unit_rows(rest).T)[:, present]
-        kept[of_j] &= ~lost[classes[of_j]]
-    back = np.argsort(order, kind="stable")
-    chosen = np.flatnonzero(kept[back])
-    comparison = Tabulated(logits[chosen], present, similarities[back[chosen]])
-    return HeldOut(comparison, labels[chosen], chosen)
+        prototypes = unit_rows(rest)
+        of_j = np.flatnonzero((rank == j) & (counts[classes] > 1) & ~lost[classes])
+        for block in row_blocks(len(of_j), 2 * n_classes):
+            rows = of_j[block]
+            table = unit_rows(vectors[rows]) @ prototypes.T
+            table[:, absent] = NO_PROTOTYPE
+            yield order[rows], table
 
 
 def held_out_indicators(shots: Array, labels: NDArray[np.int64], n_classes: int) -> Array:
