@@ -249,7 +249,8 @@ class LinearScorer:
     def inputs(self, rows: Array) -> NDArray[Any]:
         """`(n, d)` rows around the centre."""
         around = rows - self.centre
-        return _to_unit(around) if self.unit else around
+        around = _to_unit(around) if self.unit else around
+        return around.astype(self.coefficients.dtype, copy=False)
 
     def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows."""
