@@ -214,11 +214,10 @@ def test_what_a_stand_in_leaves_out_is_put_in_where_classes_are_compared(monkeyp
     np.testing.assert_allclose(result.confidence, exact.confidence, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", BASE_SCORERS)
-def test_pairs_are_entries_of_the_table(make):
+def test_pairs_are_entries_of_the_table():
     rng = np.random.default_rng(1)
     shots, labels = rng.normal(size=(30, 6)), rng.permutation(np.repeat([0, 1, 1, 3, 4], 6))
-    scorer, _ = make(shots, labels, 5)
+    scorer, _ = neighbours(shots, labels, 5)
     rows = rng.normal(size=(7, 6))
     images, classes = np.array([0, 3, 6, 2, 3, 5]), np.array([0, 0, 1, 3, 3, 4])
     np.testing.assert_allclose(

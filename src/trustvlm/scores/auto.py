@@ -147,13 +147,17 @@ class AutoModel:
         # Where all classes have shots, nothing is done to a mix that is not linear: they are one.
         mixes = (self._mean(),) if self.present.all() else self.mixes
         inputs = [part.scorer.inputs(rows[part.space]) for part in self.parts]
-        visual = self._visual(mixes, inputs, rows)
+        # Tables of the parts that others are compared with by their stand-ins.
+        tables: dict[int, NDArray[Any]] = {
+            part.stand_in.part: np.empty(0) for part in self.parts if part.stand_in is not None
+        }
+        visual = self._visual(mixes, inputs, tables)
         total = np.multiply(
             evidence.logits, sum(mix.share * mix.text for mix in mixes), dtype=np.float64
         )
         if any(part.stand_in for part in self.parts):
             about = total + sum(mix.share * table for mix, table in zip(mixes, visual, strict=True))
-            self._compare(mixes, inputs, visual, *_possible(about, evidence, self.present))
+            self._compare(mixes, inputs, visual, tables, *_possible(about, evidence, self.present))
         for mix, table in zip(mixes, visual, strict=True):
             total += mix.share * self._filled(table)
         return total
@@ -169,46 +173,52 @@ class AutoModel:
         self,
         mixes: Sequence[Mix],
         inputs: Sequence[NDArray[Any]],
-        rows: Mapping[held_out.FeatureSpace, Array],
+        tables: dict[int, NDArray[Any]],
     ) -> list[NDArray[Any]]:
-        """Add up the evidence `(n, C)` of each mix, stand-ins in place of their parts."""
+        """Add up the evidence `(n, C)` of each mix, stand-ins in place of their parts.
+
+        That of the parts in `tables` is kept there.
+        """
         shape = (len(inputs[0]), len(self.present))
-        tables = [np.zeros(shape, np.result_type(*inputs)) for _ in mixes]
+        totals = [np.zeros(shape, np.result_type(*inputs)) for _ in mixes]
         weights = [mix.weights.copy() for mix in mixes]
         for k, part in enumerate(self.parts):
             if (stand_in := part.stand_in) is not None:
-                for own, table in zip(weights, tables, strict=True):
+                for own, total in zip(weights, totals, strict=True):
                     own[stand_in.part] += own[k] * stand_in.slope
-                    table += (own[k] * stand_in.intercept).astype(table.dtype)
+                    total += (own[k] * stand_in.intercept).astype(total.dtype)
         for k, part in enumerate(self.parts):
             scorer = part.scorer
-            if isinstance(scorer, held_out.LinearScorer):
-                for own, table in zip(weights, tables, strict=True):
+            if isinstance(scorer, held_out.LinearScorer) and k not in tables:
+                for own, total in zip(weights, totals, strict=True):
                     if own[k]:
-                        scorer.add(inputs[k], float(own[k]), table)
+                        scorer.add(inputs[k], float(own[k]), total)
             elif part.stand_in is None:
-                answers = scorer.evidence(rows[part.space])
-                for own, table in zip(weights, tables, strict=True):
+                answers = scorer.answers(inputs[k])
+                if k in tables:
+                    tables[k] = answers
+                for own, total in zip(weights, totals, strict=True):
                     if own[k]:
-                        table += float(own[k]) * answers
-        return tables
+                        total += float(own[k]) * answers
+        return totals
 
     def _compare(
         self,
         mixes: Sequence[Mix],
         inputs: Sequence[NDArray[Any]],
         visual: Sequence[NDArray[Any]],
+        tables: Mapping[int, NDArray[Any]],
         images: NDArray[np.int64],
         classes: NDArray[np.int64],
     ) -> None:
         """Put what parts say in place of their stand-ins, for some pairs of image and class."""
         n, number = len(inputs[0]), np.bincount(images, minlength=len(inputs[0]))
         for k, part in enumerate(self.parts):
-            stand_in = part.stand_in
-            if stand_in is None or not any(mix.weights[k] for mix in mixes):
+            scorer, stand_in = part.scorer, part.stand_in
+            if stand_in is None or not isinstance(scorer, held_out.NeighbourScorer):
                 continue
-            other = self.parts[stand_in.part].scorer.pairs(inputs[stand_in.part], images, classes)
-            wrong = part.scorer.pairs(inputs[k], images, classes) - (
+            other = tables[stand_in.part][images, classes]
+            wrong = scorer.pairs(inputs[k], images, classes) - (
                 stand_in.slope * other + stand_in.intercept[classes]
             )
             # Classes that are not compared keep their place beside those that are.

@@ -194,14 +194,12 @@ class BaseScorer(Protocol):
         """`(n, d)` rows as the scorer multiplies them."""
         ...
 
-    def evidence(self, rows: Array) -> NDArray[Any]:
-        """`(n, C)` for `(n, d)` rows; larger speaks for the class, 0 for classes without shots."""
+    def answers(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """`(n, C)` evidence for rows as `inputs` returns them."""
         ...
 
-    def pairs(
-        self, inputs: NDArray[Any], images: NDArray[np.int64], classes: NDArray[np.int64]
-    ) -> NDArray[Any]:
-        """`(p,)` evidence of one image for one class with shots each; `classes` ascend."""
+    def evidence(self, rows: Array) -> NDArray[Any]:
+        """`(n, C)` for `(n, d)` rows; larger speaks for the class, 0 for classes without shots."""
         ...
 
 
@@ -254,7 +252,13 @@ class LinearScorer:
 
     def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows."""
-        return np.asarray(self.inputs(rows) @ self.coefficients.T + self.intercept)
+        return self.answers(self.inputs(rows))
+
+    def answers(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """`(n, C)` evidence for rows as `inputs` returns them."""
+        answers = inputs @ self.coefficients.T
+        answers += self.intercept
+        return np.asarray(answers)
 
     def add(self, inputs: NDArray[Any], weight: float, total: NDArray[Any]) -> None:
         """Add the evidence, times the weight, to `(n, C)` of the coefficients' precision."""
@@ -264,15 +268,6 @@ class LinearScorer:
         gemm = sgemm if total.dtype == np.float32 else dgemm
         gemm(weight, self.coefficients.T, inputs.T, 1.0, total.T, trans_a=True, overwrite_c=True)
         total += weight * self.intercept
-
-    def pairs(
-        self, inputs: NDArray[Any], images: NDArray[np.int64], classes: NDArray[np.int64]
-    ) -> NDArray[Any]:
-        """`(p,)` evidence of one image for one class each; `classes` ascend."""
-        answers = self.intercept[classes]
-        for c, part in _runs(classes):
-            answers[part] += inputs[images[part]] @ self.coefficients[c]
-        return answers
 
 
 @dataclass(frozen=True)
@@ -324,10 +319,13 @@ class NeighbourScorer:
 
     def evidence(self, rows: Array) -> NDArray[Any]:
         """`(n, C)` for `(n, d)` rows."""
-        queries = self.inputs(rows)
-        result = np.zeros((len(rows), len(self.counts)), dtype=self.shots.dtype)
-        for block in row_blocks(len(rows), 2 * len(self.shots)):
-            self._pool(self._nearness(queries[block]), result[block])
+        return self.answers(self.inputs(rows))
+
+    def answers(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """`(n, C)` evidence for rows as `inputs` returns them."""
+        result = np.zeros((len(inputs), len(self.counts)), dtype=self.shots.dtype)
+        for block in row_blocks(len(inputs), 2 * len(self.shots)):
+            self._pool(self._nearness(inputs[block]), result[block])
         return result
 
     def pairs(
