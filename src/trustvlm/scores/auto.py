@@ -441,7 +441,7 @@ _register = partial(
     register,
     needs=NEEDS,
     source="this project; docs/research/auto.md",
-    complexity="O(n(m + C)d), fit O(m^3 + m^2 d), m shots",
+    complexity="O(nCd) and O(nmd) up to 4096 shots m, fit O(md min(m, d) + kmd), k held out",
     log_odds=True,
     by_shot=False,
     storage=STORAGE,
