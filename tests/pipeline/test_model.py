@@ -65,13 +65,15 @@ def test_predictions_equal_the_paper_written_out(shots, photos):
     )
 
 
-def test_what_shots_say_is_derived_once_for_each_setting_of_the_score(shots, photos):
+def test_what_shots_say_is_derived_once_for_the_same_shots(shots, photos):
     model = new_model().fit(shots)
     model.predict(photos)
     of_shots = model.evidence_of_shots()
     assert model.evidence_of_shots() is of_shots
     model.score = "msp"
     assert model.state.score == "msp"
+    assert model.evidence_of_shots() is of_shots
+    model.fit(shots)
     assert model.evidence_of_shots() is not of_shots
 
 
