@@ -262,7 +262,7 @@ def test_labels_to_indices():
     assert classes.indices([]).shape == (0,)
     assert classes.indices(["dog"]).dtype == np.int64
     with pytest.raises(InputError, match=r"2 are not: 'fox', 'Dogs'. The classes are 'cat'"):
-        classes.indices(["cat", "fox", "Dog", "fox"])
+        classes.indices(["cat", "fox", "Dogs", "fox"])
     with pytest.raises(InputError, match="as many folders as names"):
         ClassList(("a", "b"), ("x",))
 

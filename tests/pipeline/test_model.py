@@ -264,6 +264,7 @@ def test_classes_that_share_a_name_are_told_apart_by_their_examples(tmp_path):
     model = new_model(classes=classes, score="trustvlm_star", score_parameters={"weight": 100.0})
     with (
         pytest.warns(TrustVLMWarning, match="no example images of"),
+        pytest.warns(TrustVLMWarning, match="nearly the same to the model"),  # in 6 dimensions
         pytest.warns(TrustVLMWarning, match=r"share a name: 'missile \(n03773504\)'"),
     ):
         model.fit(folder)
