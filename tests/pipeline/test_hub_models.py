@@ -17,6 +17,10 @@ from trustvlm.images import decode
 pytestmark = pytest.mark.torch
 
 
+# Random weights tell colours apart by hardly anything.
+pytestmark = pytest.mark.filterwarnings("ignore:classes whose texts are nearly the same")
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")

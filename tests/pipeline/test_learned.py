@@ -53,11 +53,7 @@ def confidence(state, score="auto_star"):
     return prepare(score, state.evidence_of_shots())(evidence).confidence
 
 
-@pytest.mark.parametrize("all_compared", [4096, 0])
-def test_a_loaded_model_judges_to_the_bit_as_before_and_learns_nothing(
-    tmp_path, lessons, monkeypatch, all_compared
-):
-    monkeypatch.setattr(auto, "_ALL_COMPARED", all_compared)
+def test_a_loaded_model_judges_to_the_bit_as_before_and_learns_nothing(tmp_path, lessons):
     model = TrustVLM(**ENCODERS, store=EmbeddingStore.memory(), score="auto_star")
     model.fit(write_class_folders(tmp_path / "shots", per_class=5)).state.save(tmp_path / "m.trust")
     before = {score: confidence(model.state, score) for score in ("auto", "auto_star")}
@@ -136,15 +132,22 @@ def test_what_does_not_fit_the_shots_is_refused(saved):
             with pytest.raises(ArtefactError):
                 ModelState.load(path)
     values = manifest["learned"]["values"]
-    for parts in ([], values["parts"][:-1], [{**values["parts"][0], "space": "elsewhere"}]):
-        learned = {**manifest["learned"], "values": {"parts": parts}}
+    for wrong in ({"spaces": []}, {"spaces": ["elsewhere"]}, {"text": None}, {"text": "much"}):
+        learned = {**manifest["learned"], "values": {**values, **wrong}}
         write_artefact(path, {**manifest, "learned": learned}, arrays)
         with pytest.raises(ArtefactError):
             ModelState.load(path)
-    absent = arrays[prefix + "present"].copy()
-    absent[0] = False
-    write_artefact(path, manifest, {**arrays, prefix + "present": absent})
-    with pytest.raises(ArtefactError, match="classes that have shots"):
+    for name, array in arrays.items():
+        if name.startswith(prefix) and array.dtype == np.float64:
+            wrong = array.copy()
+            wrong.flat[-1] = np.nan
+            write_artefact(path, manifest, {**arrays, name: wrong})
+            with pytest.raises(ArtefactError):
+                ModelState.load(path)
+    counts = arrays[prefix + "counts"].copy()
+    counts[0] += 1
+    write_artefact(path, manifest, {**arrays, prefix + "counts": counts})
+    with pytest.raises(ArtefactError, match="those of the shots"):
         ModelState.load(path)
 
 

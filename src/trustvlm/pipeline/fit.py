@@ -297,12 +297,13 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     )
     few = (counts > 0) & (counts < wanted)
     if len(classes) == 1:
-        stopped = "unless the out-of-distribution gate stops it"
+        stopped = "and only the out-of-distribution gate keeps it from being accepted"
         without = (
-            "for there are too few examples to stop any: give 19 or more, or name other classes"
+            "whatever it shows: with fewer than 19 examples there is no out-of-distribution gate. "
+            "Give more, or name other classes"
         )
         messages.append(
-            f"'{names[0]}' is the only class: every image gets this label, and it is accepted "
+            f"'{names[0]}' is the only class: every image gets this label, "
             f"{stopped if state.gate.active else without}"
         )
     if (counts == 0).any():

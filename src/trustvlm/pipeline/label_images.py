@@ -98,12 +98,12 @@ def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
             TrustVLMWarning,
             stacklevel=4,
         )
+        return
     if batch_weight(different, n_classes) < 0.5:
         warnings.warn(
             f"{evidence.n} images of {n_classes} classes, {different} of them different, say "
             "little about each other: the labels rest on the text alone, more or less. Label more "
-            "images at once, or give examples "
-            "(trustvlm fit)",
+            "images at once, or give examples (trustvlm fit)",
             TrustVLMWarning,
             stacklevel=4,
         )
