@@ -43,6 +43,8 @@ def fitted(hub, folders, vlm="clip", vision="dinov2", **settings):
     return model.fit(folders[0])
 
 
+# The texts of a tiny random SigLIP are all alike, which is warned of.
+@pytest.mark.filterwarnings("ignore:classes whose texts")
 @pytest.mark.parametrize("vlm", ["clip", "siglip"])
 @pytest.mark.parametrize("vision", ["dinov2", "same"])
 def test_fit_predict_save_and_load(hub, folders, tmp_path, vlm, vision):
@@ -95,6 +97,7 @@ def test_the_paper_protocol_in_all_its_pieces(hub, folders):
         np.testing.assert_allclose(model.bank_.prototypes_[c], expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:classes whose texts")
 def test_the_paper_protocol_fixes_siglips_scale(hub, folders):
     clean = fitted(hub, folders, "siglip")
     paper = fitted(hub, folders, "siglip", protocol="paper")

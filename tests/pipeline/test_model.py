@@ -127,6 +127,7 @@ def test_a_class_without_shots_is_said_to_have_none(shots, photos):
     assert model.bank_.present_.tolist() == [True, True, False, True]
 
 
+@pytest.mark.filterwarnings("ignore:'red' is the only class")
 def test_shots_per_class_takes_the_papers_draw(tmp_path):
     shots = write_class_folders(tmp_path / "s", per_class=20, colours={"red": COLOURS["red"]})
     model = new_model().fit(shots, shots_per_class=3)
