@@ -250,7 +250,10 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     few = (counts > 0) & (counts < wanted)
     if len(classes) == 1:
         stopped = "unless the out-of-distribution gate stops it"
-        without = "whatever it shows, since too few examples are there to stop any: give 19 or more, or name other classes"
+        without = (
+            "whatever it shows, since too few examples are there to stop any: give 19 or more, or "
+            "name other classes"
+        )
         messages.append(
             f"'{names[0]}' is the only class: every image gets this label, and it is accepted "
             f"{stopped if state.gate.active else without}"
