@@ -29,9 +29,9 @@ from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.plots.risk_coverage import risk_coverage_panel
 from trustvlm.risk_control.tests import fewest_images
 from trustvlm.scores import get
-from trustvlm.scores.compute import Score
 from trustvlm.tables.markup import render_markdown
 from trustvlm.tables.metrics import columns_of, describe_unit
+from trustvlm.tables.scores import sight_table, signs_of
 from trustvlm.tables.table import UNDEFINED, Cell, Head, Line, Table, signed
 from trustvlm.text import join_names
 
@@ -415,25 +415,13 @@ def outside_table(clip: Measured) -> Table:
 
 
 def sees_table() -> Table:
-    def sees(score: Score) -> tuple[str, ...]:
-        shots = any(need.startswith("support") or need == "bank" for need in score.needs)
-        return "yes" if shots else "–", "yes" if score.whole_batch else "–", score.formula
-
-    return Table(
-        "sees",
-        "What each score sees",
-        "All see the text by the VLM's zero-shot label, most by its logits too. A score that sees "
-        "the batch looks at all unlabelled test images at once: it is transductive. †: may correct "
-        "the label; measures of the order alone (AUROC, FPR95, E-AURC) then judge other labels, so "
-        "that only accuracy and AURC compare with scores without †.",
-        (
-            Head("Score"),
-            *(Head(what, text=True) for what in ("Examples", "Unlabelled batch", "Confidence")),
-        ),
-        tuple(
-            Line(name, tuple(map(Cell, sees(get(name)))), dagger=get(name).corrects)
-            for name in study.published()
-        ),
+    """What the published scores see, and why those that correct are not compared with the rest."""
+    table = sight_table(study.published())
+    return replace(
+        table,
+        caption=f"{table.caption} †: may change the label; measures of the order alone (AUROC, "
+        "FPR95, E-AURC) then judge other labels, so that only accuracy and AURC compare with "
+        "scores without †. ‡: sees the whole batch.",
     )
 
 
@@ -454,7 +442,7 @@ def metric_tables(results: Measured, shots: int) -> Iterator[str]:
                     Line(
                         name,
                         tuple(ranged(values[c.name], c.scale) for c in columns),
-                        dagger=get(name).corrects,
+                        signs=signs_of(name),
                     )
                     for name, values in row["scores"].items()
                 ),
@@ -532,7 +520,7 @@ def ratio_table(results: Measured) -> Table:
         Line(
             name,
             tuple(ranged(results.over_sets(k, _ratio(name)), 1, 2) for k in results.shots),
-            dagger=get(name).corrects,
+            signs=signs_of(name),
         )
         for name in study.published()
         if name not in _PAPER.values()

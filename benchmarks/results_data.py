@@ -29,7 +29,7 @@ from trustvlm.decisions import certify
 from trustvlm.exceptions import FewSamplesWarning, TrustVLMWarning
 from trustvlm.metrics import PairedDifference
 from trustvlm.metrics.intervals import clopper_pearson, metric_interval
-from trustvlm.monitoring import ood
+from trustvlm.monitoring.ood import OODGate
 from trustvlm.pipeline.predict import explain
 from trustvlm.scores import Evidence, get, names, prepare
 from trustvlm.scores.arrays import zero_shot_logits
@@ -322,10 +322,8 @@ def _proportion(of_draws: Sequence[float], n: int) -> list[float]:
 
 def _eligible(evidence: Evidence, prediction: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which labels the out-of-distribution gate of `predict` lets through."""
-    gate: Any = getattr(ood, "OODGate", ood.OODThreshold)
-    shown: Any = explain(evidence, prediction, gate.of_shots(evidence))
-    eligible = shown.resemblance.eligible if hasattr(shown, "resemblance") else ~shown.is_ood
-    return np.asarray(eligible)
+    shown = explain(evidence, prediction, OODGate.of_shots(evidence))
+    return np.asarray(shown.resemblance.eligible)
 
 
 def _joined(test: ArraySet, other: ArraySet) -> ArraySet:

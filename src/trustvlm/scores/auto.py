@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import log_odds, pick, unit_rows
+from trustvlm.scores.arrays import log_odds, pick
 from trustvlm.scores.base_scorers import (
     DISCRIMINANT_STRENGTHS,
     RIDGE_STRENGTHS,
@@ -71,7 +71,7 @@ class SpaceModel:
     centre, scale
         `(d,)` mean of the shots, and the scale of each dimension.
     prototypes
-        `(d, C)`, of rows around the centre, each dimension to scale, of length one.
+        `(d, C)`, of rows around the centre, so long that to scale they have length one.
     linear, offsets
         `(d, C)` and `(C,)`, of rows around the centre.
     """
@@ -88,8 +88,10 @@ class SpaceModel:
         if shift is not None:
             away -= shift * self.scale
         result = away @ self.linear
-        result += unit_rows(away / self.scale) @ self.prototypes
         result += self.offsets
+        lengths = np.linalg.norm(away / self.scale, axis=1, keepdims=True)
+        away /= np.where(lengths > 0, lengths, 1.0)
+        result += away @ self.prototypes
         return np.asarray(result)
 
 
@@ -126,9 +128,13 @@ class AutoModel:
         """
         shift = shift or {}
         evidence.demand(self.spaces, by="auto")
-        visual: Array = np.zeros(evidence.logits.shape)
-        for space, model in self.spaces.items():
-            visual += model.evidence(images_in(space, evidence), shift.get(space))
+        tables = [
+            model.evidence(images_in(space, evidence), shift.get(space))
+            for space, model in self.spaces.items()
+        ]
+        visual = tables[0]
+        for table in tables[1:]:
+            visual += table
         if not self.present.all():
             seen = visual[:, self.present]
             top = seen.max(axis=1, keepdims=True)
@@ -246,8 +252,8 @@ def _space_model(
     (by_prototype, a), (by_ridge, b), (by_density, c) = weighted
     shape = (len(centre), len(present))
     cosines, linear, offsets = np.zeros(shape), np.zeros(shape), np.zeros(len(present))
-    cosines[:, present] = a * by_prototype.coefficients
-    # Ridge is of rows to scale, the discriminant of rows as they are; both are around the mean.
+    # The discriminant is of rows as they are, the others of rows to scale; all are around the mean.
+    cosines[:, present] = a * by_prototype.coefficients / scale[:, None]
     linear[:, present] = b * by_ridge.coefficients / scale[:, None] + c * by_density.coefficients
     offsets[present] = b * by_ridge.offsets + c * by_density.offsets
     return SpaceModel(centre, scale, cosines, linear, offsets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from trustvlm.scores import get, names
 from trustvlm.tables.table import Cell, Head, Line, Table
 
@@ -27,8 +29,8 @@ def signs_of(score: str) -> str:
     return CORRECTS * facts.corrects + WHOLE_BATCH * facts.whole_batch
 
 
-def sight_table() -> Table:
-    """Return what every registered score sees, from what it is registered with.
+def sight_table(scores: Iterable[str] | None = None) -> Table:
+    """Return what scores see, by default all that are registered, from what they are registered with.
 
     Examples
     --------
@@ -38,7 +40,7 @@ def sight_table() -> Table:
     """
     heads = [*get(next(iter(names()))).sees, "label"]
     lines = []
-    for name in names():
+    for name in names() if scores is None else scores:
         score = get(name)
         cells = [*score.sees.values(), "may change" if score.corrects else "the VLM's"]
         shown = ["" if cell == "no" else cell for cell in cells]
