@@ -13,7 +13,6 @@ from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, Log
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import LabelledSource
-from trustvlm.monitoring.ood import GATES
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
@@ -62,7 +61,7 @@ def calibrate(
     evidence = state.evidence(images.image_embeddings, images.features)
     result = apply(state.score, evidence, **state.parameters)
     # What the gate stops is reviewed in any case: the guarantee is about the other images.
-    kind = GATES[0] if gate else "none"
+    kind = state.usual_gate if gate else "none"
     stop = state.gate_of(kind)
     shown = explain(evidence, result.prediction, stop)
     eligible = shown.resemblance.eligible

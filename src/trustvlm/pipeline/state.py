@@ -433,8 +433,16 @@ class ModelState:
         A score that adapts to its batch is for images of another kind than the shots: there only
         what is unlike every class is stopped.
         """
-        kind = "nearest" if get(self.score).whole_batch else GATES[0]
-        return self.gate_of(kind if self.calibration is None else self.calibration.gate)
+        return self.gate_of(self.usual_gate if self.calibration is None else self.calibration.gate)
+
+    @property
+    def usual_gate(self) -> str:
+        """Which of `monitoring.ood.GATES` it has unless one is chosen.
+
+        A score that adapts is for images of another kind than the shots: what resembles these
+        little is then no sign of another class.
+        """
+        return "nearest" if get(self.score).whole_batch else GATES[0]
 
     def gate_of(self, kind: str) -> OODGate:
         """Return a gate of `monitoring.ood.GATES`, which stops other classes in any case."""

@@ -30,7 +30,7 @@ def signs_of(score: str) -> str:
 
 
 def sight_table(scores: Iterable[str] | None = None) -> Table:
-    """Return what scores see, by default all that are registered, from what they are registered with.
+    """Return what scores see, by their registration; by default all that are registered.
 
     Examples
     --------
