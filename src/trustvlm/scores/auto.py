@@ -340,9 +340,16 @@ def unpack(evidence: Evidence, packed: Packed) -> AutoModel:
                     f"{array.dtype} of shape {array.shape}."
                 )
         spaces[space] = SpaceModel(*arrays)
+        if not (spaces[space].scale > 0).all():
+            raise InputError(f"Expected `{space}_scale` to be above 0.")
+    text = float(packed.values["text"])
+    if not 0 <= text < np.inf:
+        raise InputError(
+            f"Expected the weight `text` to be finite and not below 0, but got {text}."
+        )
     if "features" not in spaces:
         raise InputError("Expected what was learned in the space of `features`.")
-    return AutoModel(counts, float(packed.values["text"]), spaces)
+    return AutoModel(counts, text, spaces)
 
 
 _ARRAYS = tuple(field.name for field in fields(SpaceModel))
