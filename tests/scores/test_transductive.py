@@ -266,6 +266,19 @@ def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
     assert accuracy["auto_adapted_star"] > accuracy["auto_star"]
 
 
+def test_what_lies_inside_the_span_of_classes_is_the_domains_where_it_is_small():
+    shots = ShotSpread(np.zeros(3), np.eye(3)[:, :1], within=2.0, count=50)
+    chance = 2.0 * (1 / 50 + 1 / 50)
+    outside = np.sqrt(1.0 + chance)  # so that 1 remains of its square
+    for inside, part in ((0.0, 1.0), (np.sqrt(0.1), 0.5), (np.sqrt(0.2), 0.0), (3.0, 0.0)):
+        images = np.tile([inside, outside, 0.0], (50, 1))
+        np.testing.assert_allclose(
+            shift_of(images, shots),
+            np.array([part * inside, outside, 0.0]) / (1.0 + chance),
+            atol=1e-9,
+        )
+
+
 def adaptation_of(evidence):
     checked = scores.Evidence.of(**evidence)
     return fit_adapted(checked).adapt(checked)[0]
