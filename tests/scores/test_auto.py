@@ -267,6 +267,30 @@ def test_at_one_shot_the_weights_are_those_of_the_prior():
     np.testing.assert_allclose(fit_auto(checked).logits(checked), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", WITH_SHOTS)
+@pytest.mark.parametrize("per_class", [1, 3])
+def test_copies_of_shots_count_once(name, per_class):
+    evidence, _ = case(6, n=60, per_class=per_class)
+    expected = scores.compute(name, **evidence)
+    rng = np.random.default_rng(0)
+    copied = np.arange(len(evidence["support_labels"])).repeat(
+        np.where(evidence["support_labels"] < 2, 20, 1)
+    )
+    rows = rng.permutation(copied)
+    many = {k: v[rows] if k.startswith("support") else v for k, v in evidence.items()}
+    # Stored with other settings, a picture differs a little.
+    many["support_features"] = many["support_features"] + 1e-4 * rng.normal(size=(len(rows), 8))
+    result = scores.compute(name, **many)
+    np.testing.assert_allclose(result.confidence, expected.confidence, atol=0.02)
+    np.testing.assert_array_equal(result.prediction, expected.prediction)
+    # The same picture under another class is no copy: it contradicts the first.
+    other = {
+        k: np.concatenate([v, v[:1]]) if k.startswith("support") else v for k, v in evidence.items()
+    }
+    other["support_labels"][-1] = 1
+    assert np.abs(scores.compute(name, **other).confidence - expected.confidence).max() > 0.02
+
+
 def test_a_class_without_shots_is_as_probable_as_the_others_on_average():
     evidence, _ = case(2, absent=(1,))
     checked = scores.Evidence.of(**evidence)
