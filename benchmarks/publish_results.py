@@ -608,8 +608,8 @@ def readme(clip: Measured, standins: Measured, drawn: Figure, picture: str) -> s
     opening = (
         f"With **real CLIP** ViT-B/32, its own image encoder verifying, and {examples(most)} (8 on "
         f"SUN397): the paper's TrustVLM has {gains(clip, 'trustvlm')} points of AUROC more than "
-        f"the softmax probability alone (MSP), and `auto`, this project's score, which weighs text "
-        f"and examples by leave-one-out on the examples, {gains(clip, 'auto')}; neither changes a "
+        f"the softmax probability alone (MSP), and `auto`, this project's score, which weighs "
+        f"text and examples by cross-validation, {gains(clip, 'auto')}; neither changes a "
         "label. `auto_star` (auto\\*) may correct it. *Accepted* is the share of new images that a "
         f"threshold certified with {CERTIFIED_WITH} labelled images lets through, so that at most "
         f"{100 * study.RISKS[-1]:.0f} % of them are wrong."

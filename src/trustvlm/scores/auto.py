@@ -243,39 +243,37 @@ def _fitted(evidence: Evidence) -> AutoModel:
     scale = text_scale(text_logits(shown), columns[shown])
     text = _TEXT * scale / (1.0 + _TEXT_LESS * (len(labels) / n_present - 1.0))
     tables, centre, spread = [text_logits(judged)], [text], [_TEXT_SPREAD * scale]
-    parts: list[tuple[FeatureSpace, LinearScorer]] = []
+    scorers: dict[FeatureSpace, list[LinearScorer]] = {}
     units: list[float] = []
     scales = {space: scale_of(rows) for space, rows in shots.items()}
     for space, rows in shots.items():
-        rows = rows[order]
+        rows, scorers[space] = rows[order], []
         for fit, strengths in _SCORERS:
             used = rows if fit is discriminant else rows / scales[space]
-            scorer, table, unit = _cross_fitted(fit, strengths, used, columns, folds)
-            parts.append((space, scorer))
+            scorer, table, unit = _cross_fitted(fit, strengths, used, columns, folds, shown)
+            scorers[space].append(scorer)
             units.append(unit)
             tables.append(table / unit)
             centre.append(_VISUAL[space])
             spread.append(_VISUAL[space])
     weights = fit_weights(tables, columns[judged], np.array(centre), np.array(spread))
-    spaces = {}
-    for space, rows in shots.items():
-        of_space = [
-            (scorer, float(weight))
-            for (where, scorer), weight in zip(parts, weights[1:] / units, strict=True)
-            if where == space
-        ]
-        spaces[space] = _space_model(rows.mean(axis=0), scales[space], of_space, present)
+    by_space = (weights[1:] / units).reshape(len(shots), len(_SCORERS))
+    spaces = {
+        space: _space_model(shots[space].mean(axis=0), scales[space], of_space, own, present)
+        for (space, of_space), own in zip(scorers.items(), by_space, strict=True)
+    }
     return AutoModel(counts, float(weights[0]), spaces)
 
 
 def _space_model(
     centre: Array,
     scale: Array,
-    weighted: Sequence[tuple[LinearScorer, float]],
+    scorers: Sequence[LinearScorer],
+    weights: Array,
     present: NDArray[np.bool_],
 ) -> SpaceModel:
     """Add up the scorers of one space, `_SCORERS` in their order, each times its weight."""
-    (by_prototype, a), (by_ridge, b), (by_density, c) = weighted
+    (by_prototype, by_ridge, by_density), (a, b, c) = scorers, weights
     shape = (len(centre), len(present))
     cosines, linear, offsets = np.zeros(shape), np.zeros(shape), np.zeros(len(present))
     # The discriminant is of rows as they are, the others of rows to scale; all are around the mean.
@@ -291,6 +289,7 @@ def _cross_fitted(
     rows: Array,
     labels: NDArray[np.int64],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    shown: NDArray[np.int64],
 ) -> tuple[LinearScorer, Array, float]:
     """Fit a scorer to all shots, with the strength that is best on held-out ones.
 
@@ -299,7 +298,7 @@ def _cross_fitted(
     scorer, table, unit
         The scorer; its evidence `(k, C)` for the shots of all folds, each held out; and the spread
         of that evidence among wrong classes. Where no shot can be held out, the strength is the
-        middle one, and the spread is that of the shots themselves.
+        middle one, and the spread is that of the shots themselves, `shown` of them.
     """
     n_classes = int(labels.max()) + 1
     judged = np.concatenate([np.empty(0, dtype=np.int64), *(judged for _, judged in folds)])
@@ -316,7 +315,7 @@ def _cross_fitted(
     [scorer] = fit(rows, labels, n_classes, strengths[best : best + 1])
     if len(judged):
         return scorer, tables[best], evidence_scale(tables[best], labels[judged])
-    return scorer, tables[best], evidence_scale(scorer.evidence(rows), labels)
+    return scorer, tables[best], evidence_scale(scorer.evidence(rows[shown]), labels[shown])
 
 
 def _same(features: Array, embeddings: Array) -> bool:
