@@ -87,6 +87,28 @@ def test_label_needs_a_folder_and_names_alone(trustvlm, photos, tmp_path):
     assert "not CLIP" in done.err
 
 
+NO_GATE = "there is no out-of-distribution gate"
+
+
+def test_where_no_gate_is_a_user_hears_of_it_once_a_command(trustvlm, shots, photos, tmp_path):
+    model = tmp_path / "m.trust"
+    fit = trustvlm("fit", shots, "-o", model, "--vlm", "offline")
+    assert "m.trust: 3 classes, 12 example images" in fit.err
+    assert fit.err.count(NO_GATE) == 1
+    assert trustvlm("predict", model, photos).err.count(NO_GATE) == 1
+    assert trustvlm("calibrate", model, photos, "--no-gate").code == 0
+    assert NO_GATE not in trustvlm("predict", model, photos).err  # as it was asked for
+    # Of 15 photographs and 12 others enough are given for one.
+    enough = tmp_path / "enough"
+    for source in (shots, photos):
+        for file in source.rglob("*.png"):
+            (enough / file.parent.name).mkdir(parents=True, exist_ok=True)
+            copy = enough / file.parent.name / f"{source.name}-{file.name}"
+            copy.write_bytes(file.read_bytes())
+    done = trustvlm("fit", enough, "-o", tmp_path / "n.trust", "--vlm", "offline")
+    assert (done.code, NO_GATE in done.err) == (0, False)
+
+
 def test_label_passes_on_how_to_compute(trustvlm, photos):
     asked = ("label", photos, "--classes", "red,green", "--vlm", "offline")
     assert trustvlm(*asked, "--draft").out == trustvlm(*asked).out  # these are small PNGs

@@ -134,3 +134,12 @@ def test_a_table_of_other_spellings_is_evaluated_against_the_classes_of_the_mode
     classes = ClassList(("golden retriever", "tabby cat"))
     with pytest.warns(TrustVLMWarning, match="in spelling"):
         assert classes.indices(["Golden_Retriever", "tabby cat"]).tolist() == [0, 1]
+
+
+def test_spellings_that_look_alike_are_told_apart_in_messages():
+    with pytest.raises(InputError, match=r"spellings of one: 'caf\\xe9' and 'cafe\\u0301'\."):
+        read_classes(["caf\u00e9", "cafe\u0301"])
+    with pytest.warns(
+        TrustVLMWarning, match=r"'cafe\\u0301' as 'caf\\xe9', 'Caf\u00c9' as 'caf\u00e9'"
+    ):
+        ClassList(("caf\u00e9",)).indices(["cafe\u0301", "Caf\u00c9", "caf\u00e9"])

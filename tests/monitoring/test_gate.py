@@ -171,6 +171,8 @@ def test_other_classes_take_what_the_text_likes_better():
     assert judged.is_ood.tolist() == [True, True, False, False]
     z = np.exp([8.0, 0.0, 6.0])
     assert judged.other_score[0] == pytest.approx(z[0] / z.sum(), rel=1e-6)
+    as_good = gate.judge(logits * np.nan, 10 * images[:, 1:2], np.zeros(4, dtype=int), images)
+    assert as_good.other.tolist() == [-1, 1, -1, 1], "it has to be liked better, not as well"
 
 
 def test_the_price_is_counted_in_words():
@@ -191,3 +193,4 @@ def test_a_batch_looks_mixed_where_some_images_fit_no_text():
     assert not looks_mixed(clean)
     assert looks_mixed(np.r_[clean, clean[:130] - [7, 0]])
     assert not looks_mixed(np.r_[np.full((15, 2), 30.0), np.full((14, 2), 15.0)])  # too few
+    assert looks_mixed(np.r_[np.full((15, 2), 30.0), np.full((15, 2), 15.0)])

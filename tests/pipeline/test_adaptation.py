@@ -167,6 +167,14 @@ def test_only_scores_that_adapt_take_a_target(shots, target, tmp_path):
         new_model().fit(shots, adapt_to=tmp_path / "broken")
 
 
+def test_few_images_to_adapt_to_are_said_to_be_few(shots, target):
+    some = sorted(target.rglob("*.png"))[:29]
+    with pytest.warns(TrustVLMWarning, match="29 different images to adapt to .* give 30 or more"):
+        new_model().fit(shots, adapt_to=[*some, some[0]])
+    with pytest.warns(TrustVLMWarning, match="1 different image to adapt to"):
+        new_model().fit(shots, adapt_to=some[:1])
+
+
 def test_embeddings_of_the_target_come_from_the_store(shots, target):
     store, counted = EmbeddingStore.memory(), []
     for _ in range(2):

@@ -82,6 +82,19 @@ def test_copies_do_not_make_few_images_many(folder, tmp_path):
     assert len({(v.label, v.confidence) for v in verdicts}) == 1
 
 
+def test_where_nothing_is_to_compare_with_the_reason_says_so(folder, tmp_path):
+    for name in ("a", "copy"):
+        (tmp_path / f"{name}.png").write_bytes((folder / "red-00.png").read_bytes())
+    model = TrustVLM(PixelEncoder(seed=7), PixelEncoder(seed=57), classes=list(COLOURS))
+    for some in (tmp_path / "a.png", tmp_path):
+        with pytest.warns(TrustVLMWarning, match=r"images? of 3 classes, 1 of them different"):
+            verdicts = model.label(some)
+        for verdict in verdicts:
+            assert "there is no other image to compare this one with" in verdict.reason
+            assert "agree" not in verdict.reason
+            assert verdict.label == verdict.vlm_label
+
+
 def test_class_names_are_needed(folder, store):
     with pytest.raises(InputError, match="classes"):
         TrustVLM("offline", "offline", store=store).label(folder)

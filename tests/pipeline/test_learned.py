@@ -132,7 +132,13 @@ def test_what_does_not_fit_the_shots_is_refused(saved):
             with pytest.raises(ArtefactError):
                 ModelState.load(path)
     values = manifest["learned"]["values"]
-    for wrong in ({"spaces": []}, {"spaces": ["elsewhere"]}, {"text": None}, {"text": "much"}):
+    for wrong in (
+        {"spaces": []},
+        {"spaces": ["elsewhere"]},
+        {"text": None},
+        {"text": "much"},
+        {"text": "nan"},
+    ):
         learned = {**manifest["learned"], "values": {**values, **wrong}}
         write_artefact(path, {**manifest, "learned": learned}, arrays)
         with pytest.raises(ArtefactError):
@@ -144,8 +150,12 @@ def test_what_does_not_fit_the_shots_is_refused(saved):
             write_artefact(path, manifest, {**arrays, name: wrong})
             with pytest.raises(ArtefactError):
                 ModelState.load(path)
+    flat = {**arrays, prefix + "features_scale": 0.0 * arrays[prefix + "features_scale"]}
+    write_artefact(path, manifest, flat)
+    with pytest.raises(ArtefactError, match="above 0"):
+        ModelState.load(path)
     counts = arrays[prefix + "counts"].copy()
-    counts[0] += 1
+    counts[0] = 6  # of 5
     write_artefact(path, manifest, {**arrays, prefix + "counts": counts})
     with pytest.raises(ArtefactError, match="those of the shots"):
         ModelState.load(path)

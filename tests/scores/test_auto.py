@@ -11,7 +11,7 @@ from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.arrays import log_odds
 from trustvlm.scores.auto import fit_auto
 from trustvlm.scores.base_scorers import discriminant, prototypes, ridge, scale_of
-from trustvlm.scores.stacking import fit_weights
+from trustvlm.scores.stacking import fit_weights, text_scale
 
 seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
@@ -219,8 +219,11 @@ def test_a_single_shot_corrects_a_label_only_at_odds_of_two():
     assert (ahead >= np.log(2)).any()
     np.testing.assert_array_equal(result.prediction, np.where(ahead >= np.log(2), best, vlm))
     assert (result.confidence[kept] < 0).all()
-    twice, _ = case(6, n=400, per_class=2)
+    twice, _ = case(6, n=400, per_class=2, signal=0.5)
     logits = fit_auto(scores.Evidence.of(**twice)).logits(scores.Evidence.of(**twice))
+    vlm, best = twice["logits"].argmax(axis=1), logits.argmax(axis=1)
+    ahead = logits[np.arange(400), best] - logits[np.arange(400), vlm]
+    assert ((best != vlm) & (ahead < np.log(2))).any()
     np.testing.assert_array_equal(
         scores.compute("auto_star", **twice).prediction, logits.argmax(axis=1)
     )
@@ -235,6 +238,74 @@ def test_a_space_that_is_the_vlms_own_counts_once():
     np.testing.assert_array_equal(
         scores.compute("auto", **evidence, **same).confidence,
         scores.compute("auto", **evidence).confidence,
+    )
+
+
+def test_at_one_shot_the_weights_are_those_of_the_prior():
+    evidence, _ = case(9, n=20, n_classes=5, per_class=1)
+    rng = np.random.default_rng(0)
+    evidence["image_embeddings"] = rng.normal(size=(20, 6))
+    evidence["support_image_embeddings"] = rng.normal(size=(5, 6))
+    z, labels = evidence["support_logits"], evidence["support_labels"]
+    # The text has not seen the shots, so these tell how sharp it is.
+    scale = text_scale(z, labels)
+    assert scale != pytest.approx(0.6, rel=0.01)
+    expected = 0.9 * scale * evidence["logits"]
+    for space, weight in (("features", 0.3), ("image_embeddings", 0.09)):
+        shots, new = unit(evidence[f"support_{space}"]), unit(evidence[space])
+        each = scale_of(shots)
+        for fit, strength, rows, images in (
+            (prototypes, 0.0, shots / each, new / each),
+            (ridge, np.geomspace(0.3, 30, 5)[2], shots / each, new / each),
+            (discriminant, np.geomspace(0.1, 100, 7)[3], shots, new),
+        ):
+            [scorer] = fit(rows, labels, 5, [strength])
+            wrong = scorer.evidence(rows)[~np.eye(5, dtype=bool)].reshape(5, 4)
+            spread = (wrong - wrong.mean(axis=1, keepdims=True)).std()
+            expected += weight * scorer.evidence(images) / spread
+    checked = scores.Evidence.of(**evidence)
+    np.testing.assert_allclose(fit_auto(checked).logits(checked), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITH_SHOTS)
+@pytest.mark.parametrize("per_class", [1, 3])
+def test_copies_of_shots_count_once(name, per_class):
+    evidence, _ = case(6, n=60, per_class=per_class)
+    expected = scores.compute(name, **evidence)
+    rng = np.random.default_rng(0)
+    copied = np.arange(len(evidence["support_labels"])).repeat(
+        np.where(evidence["support_labels"] < 2, 20, 1)
+    )
+    rows = rng.permutation(copied)
+    many = {k: v[rows] if k.startswith("support") else v for k, v in evidence.items()}
+    # Stored with other settings, a picture differs a little.
+    many["support_features"] = many["support_features"] + 1e-4 * rng.normal(size=(len(rows), 8))
+    result = scores.compute(name, **many)
+    np.testing.assert_allclose(result.confidence, expected.confidence, atol=0.02)
+    np.testing.assert_array_equal(result.prediction, expected.prediction)
+    # The same picture under another class is no copy: it contradicts the first.
+    other = {
+        k: np.concatenate([v, v[:1]]) if k.startswith("support") else v for k, v in evidence.items()
+    }
+    other["support_labels"][-1] = 1
+    assert np.abs(scores.compute(name, **other).confidence - expected.confidence).max() > 0.02
+
+
+def test_a_class_without_shots_is_as_probable_as_the_others_on_average():
+    evidence, _ = case(2, absent=(1,))
+    checked = scores.Evidence.of(**evidence)
+    model = fit_auto(checked)
+    visual = model.logits(checked) - model.text * evidence["logits"]
+    others = np.exp(visual[:, [0, 2, 3]]).mean(axis=1)
+    np.testing.assert_allclose(visual[:, 1], np.log(others), atol=1e-9)
+
+
+def test_a_shift_is_in_units_of_the_scale_of_each_dimension():
+    evidence, _ = case(3)
+    model = fit_auto(scores.Evidence.of(**evidence)).spaces["features"]
+    rows, shift = unit(evidence["features"]), np.linspace(-1, 1, 8)
+    np.testing.assert_allclose(
+        model.evidence(rows, shift), model.evidence(rows - shift * model.scale), atol=1e-12
     )
 
 

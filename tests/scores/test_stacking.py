@@ -73,6 +73,14 @@ def test_weights_minimise_the_penalised_likelihood():
     np.testing.assert_array_equal(nothing, centre)
 
 
+def test_what_speaks_against_the_labels_has_no_weight():
+    labels = np.arange(30) % 3
+    tables = np.array([np.eye(3)[labels], -np.eye(3)[labels]])
+    result = fit_weights(tables, labels, np.array([1.0, 1.0]), np.array([1.0, 1.0]))
+    assert result[0] > 1
+    assert result[1] == 0
+
+
 def test_scale_of_evidence_leaves_out_the_true_class():
     assert evidence_scale(np.array([[5.0, 1.0, 3.0], [0.0, 9.0, 2.0]]), np.array([0, 1])) == 1.0
     assert evidence_scale(np.zeros((3, 3)), np.array([0, 1, 2])) == 1.0

@@ -15,7 +15,14 @@ from trustvlm.scores import neighbour_search
 from trustvlm.scores.adaptation import ShotSpread, domain_weight, fit_adapted, shift_of
 from trustvlm.scores.arrays import log_odds
 from trustvlm.scores.neighbour_search import EXACT, nearest_others
-from trustvlm.scores.transductive import Batch, Round, Weights, batch_weight, refine
+from trustvlm.scores.transductive import (
+    Batch,
+    Round,
+    Weights,
+    batch_weight,
+    refine,
+    unlabelled_logits,
+)
 
 seeds = st.integers(0, 5_000)
 ADAPTED = ("auto_adapted", "auto_adapted_star")
@@ -156,6 +163,22 @@ def test_rounds_are_averaged_with_the_start():
     np.testing.assert_allclose(refine(start, batch, weights), total / 4, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [8, 60])
+def test_without_labels_the_batch_counts_by_its_images_a_class(n):
+    """From the weights that the documentation states, by `refine`, which is checked above."""
+    evidence, _ = case(5, n=n)
+    batch, z = Batch.of(unit(evidence["features"])), evidence["logits"]
+    assert len(batch) == n
+    belief = (n / 4) ** 2 / ((n / 4) ** 2 + 12**2)
+    tempered = 0.6**belief * z
+    start = tempered - 0.6 * belief * (tempered.mean(axis=0) - tempered.mean())
+    weights = Weights(belief, belief, 0.25 * belief)
+    own = refine(start, batch, weights)
+    untouched = log_softmax(tempered, axis=1) - log_softmax(start, axis=1)
+    checked = scores.Evidence.of(logits=z, features=evidence["features"])
+    np.testing.assert_allclose(unlabelled_logits(checked), own + untouched / 4, atol=1e-6)
+
+
 def test_neighbours_are_the_nearest_others():
     rows = unit(np.random.default_rng(0).normal(size=(60, 12)))
     batch = Batch.of(rows)
@@ -266,6 +289,19 @@ def test_a_shift_of_domain_is_undone_and_other_proportions_are_not():
     assert accuracy["auto_adapted_star"] > accuracy["auto_star"]
 
 
+def test_what_lies_inside_the_span_of_classes_is_the_domains_where_it_is_small():
+    shots = ShotSpread(np.zeros(3), np.eye(3)[:, :1], within=2.0, count=50)
+    chance = 2.0 * (1 / 50 + 1 / 50)
+    outside = np.sqrt(1.0 + chance)  # so that 1 remains of its square
+    for inside, part in ((0.0, 1.0), (np.sqrt(0.1), 0.5), (np.sqrt(0.2), 0.0), (3.0, 0.0)):
+        images = np.tile([inside, outside, 0.0], (50, 1))
+        np.testing.assert_allclose(
+            shift_of(images, shots),
+            np.array([part * inside, outside, 0.0]) / (1.0 + chance),
+            atol=1e-9,
+        )
+
+
 def adaptation_of(evidence):
     checked = scores.Evidence.of(**evidence)
     return fit_adapted(checked).adapt(checked)[0]
@@ -285,6 +321,12 @@ def test_without_a_shift_shots_and_disagreeing_neighbours_silence_the_batch():
     unlike = adaptation_of(case(2, n=120, per_class=2, signal=0.0)[0])
     assert unlike.shift == {}
     assert unlike.weights.prototypes < 0.75 * weights[2]
+    evidence = scores.Evidence.of(**case(2, n=120, per_class=2, signal=0.0)[0])
+    p = softmax(fit_adapted(evidence).auto.logits(evidence), axis=1)
+    say = min(1.0, unlike.batch.agreement(unlike.batch.mean_of_copies(p)) / 0.4) ** 2
+    say /= 1 + (2 / 4) ** 2
+    assert unlike.weights.prototypes == pytest.approx(0.5 * say * batch_weight(120, 4), rel=1e-6)
+    assert say < 0.79, "or the agreement says nothing here"
 
 
 def test_a_shift_that_may_be_none_counts_in_part():

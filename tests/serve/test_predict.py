@@ -124,6 +124,7 @@ def test_a_score_of_the_whole_batch_never_mixes_the_images_of_two_clients(shots,
     assert confidences(mixed) != alone[0] + alone[1], "the company would make a difference"
 
 
+@pytest.mark.filterwarnings("ignore:12 different images to adapt to")
 def test_a_model_that_adapted_once_answers_each_image_by_itself(shots, tmp_path):
     path, target = tmp_path / "adapted.trust", write_class_folders(tmp_path / "target", seed=3)
     model = TrustVLM(vlm="offline", vision="offline", score="auto_adapted")

@@ -15,6 +15,7 @@ import typer
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
+    from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
 
@@ -33,6 +34,22 @@ def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
     """Print messages about models and results to stderr, unless quiet."""
     for remark in notes:
         note(f"note: {remark}", quiet=quiet)
+
+
+def notes_of(model: TrustVLM) -> list[str]:
+    """Say what a user should know of a model each time: its encoders, and whether a gate is there.
+
+    Nothing is said of a gate that was left out on purpose.
+    """
+    state, notes = model.state, model.encoders.notes()
+    left_out = state.calibration is not None and state.calibration.gate == "none"
+    if not (state.gate.active or left_out):
+        notes.append(
+            "with fewer than 19 examples in classes of two or more there is no out-of-distribution "
+            "gate: images of none of the classes are accepted, too, as far as they resemble one. "
+            "Give more examples, or name what else there may be with --other-class"
+        )
+    return notes
 
 
 def write_json(

@@ -9,6 +9,7 @@ import typer
 
 from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
+from trustvlm.text import counted
 
 EPILOG = (
     "Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
@@ -162,11 +163,12 @@ def fit(
             progress=progress,
         )
     model.save(output)
-    console.remarks(model.encoders.notes(), quiet=quiet)
+    console.remarks(console.notes_of(model), quiet=quiet)
     if model.selection_ is not None:
         console.note(f"settings: {model.selection_}", quiet=quiet)
     console.note(
-        f"{output}: {len(model.classes_)} classes, {len(model.shots_)} example images, "
+        f"{output}: {counted(len(model.classes_), 'class', 'classes')}, "
+        f"{counted(len(model.shots_), 'example image')}, "
         f"score {score}. Next: trustvlm predict {output} PHOTOS -o out.csv",
         quiet=quiet,
     )

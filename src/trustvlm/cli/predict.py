@@ -12,6 +12,7 @@ import typer
 from trustvlm.cli.console import (
     NOT_CALIBRATED,
     note,
+    notes_of,
     progress_bar,
     remarks,
     say_invalid,
@@ -263,7 +264,7 @@ def predict(
     if profiled:
         note("\n".join(profile.lines()))
     basis = _basis(trust.calibration_)
-    say_what_came(verdicts, trust.encoders.notes(), basis=basis, quiet=quiet)
+    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet)
 
 
 def _basis(calibration: Calibration | None) -> str:

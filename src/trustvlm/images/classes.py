@@ -162,7 +162,7 @@ class ClassList:
         else:
             lookup = by_name | by_folder
             self._check_labels(distinct, by_folder, by_name)
-        other = [f"{label!r} as {c!r}" for label, c in spelling.items() if label != c]
+        other = [" as ".join(_quoted([label, c])) for label, c in spelling.items() if label != c]
         if other:
             warnings.warn(
                 "labels that differ from a class only in spelling are read as that class: "
@@ -271,7 +271,7 @@ def _names_alone(names: tuple[str, ...]) -> ClassList:
     spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(normal_form(name), []).append(name)
-    twice = [" and ".join(map(repr, group)) for group in spellings.values() if len(group) > 1]
+    twice = [" and ".join(_quoted(group)) for group in spellings.values() if len(group) > 1]
     if twice:
         raise InputError(
             f"Expected class names to be distinct, but these are spellings of one: "
@@ -323,6 +323,15 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
                 f"({type(value).__name__})."
             )
     return tuple(str(value).strip() for value in values)
+
+
+def _quoted(spellings: Sequence[str]) -> list[str]:
+    """Quote spellings of one name; those that look alike have their signs written out."""
+    seen = Counter(unicodedata.normalize("NFC", spelling) for spelling in spellings)
+    return [
+        ascii(spelling) if seen[unicodedata.normalize("NFC", spelling)] > 1 else repr(spelling)
+        for spelling in spellings
+    ]
 
 
 def _some(values: Sequence[str], most: int = 10, *, quoted: bool = False) -> str:

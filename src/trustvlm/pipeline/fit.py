@@ -47,7 +47,7 @@ from trustvlm.scores import PrototypeBank, check_parameters, get, names
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 from trustvlm.scores.prototype_scores import harm_of_few_shots
-from trustvlm.text import join_names
+from trustvlm.text import counted, join_names
 
 
 def fit(
@@ -194,6 +194,10 @@ def _select_on(
     return replace(state, selection=chosen, selection_images=readable.contents())
 
 
+# The fewest that frozen adaptation was measured with: docs/research/auto.md.
+_FEWEST_TARGET = 30
+
+
 def _adapt(
     state: ModelState, embedder: Embedder, images: Iterable[ImageSource], progress: Progress | None
 ) -> ModelState:
@@ -211,6 +215,13 @@ def _adapt(
         "images that it has learned nothing from",
     )
     different = readable.select(readable.is_first)
+    if len(different) < _FEWEST_TARGET:
+        warnings.warn(
+            f"{counted(len(different), 'different image')} to adapt to hardly show what sets the "
+            f"target apart from the examples: give {_FEWEST_TARGET} or more",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
     target = TargetImages(different.features, different.image_embeddings, different.contents())
     return replace(state, target=target)
 
@@ -299,8 +310,8 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     if len(classes) == 1:
         stopped = "and only the out-of-distribution gate keeps it from being accepted"
         without = (
-            "whatever it shows: with fewer than 19 examples there is no out-of-distribution gate. "
-            "Give more, or name other classes"
+            "whatever it shows. Give 19 examples or more, from which an out-of-distribution gate "
+            "follows, or name other classes"
         )
         messages.append(
             f"'{names[0]}' is the only class: every image gets this label, "

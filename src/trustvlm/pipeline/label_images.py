@@ -18,6 +18,7 @@ from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encod
 from trustvlm.pipeline.verdict import Verdicts, in_order
 from trustvlm.scores import Evidence, apply, zero_shot_logits
 from trustvlm.scores.transductive import batch_of, batch_weight, unlabelled_logits
+from trustvlm.text import counted
 
 # Above these shares a person should look first: with the offline models, whose accuracy was at
 # hand, text and groups disagreed on 4 to 46 % of images where the VLM named 40 % or more rightly.
@@ -84,6 +85,7 @@ def label_images(
         class_list.labels,
         others,
         readable.image_embeddings,
+        compared=len(batch_of(evidence)) > 1,
     )
     return Verdicts(in_order(encoded, verdicts))
 
@@ -101,9 +103,9 @@ def _warn(evidence: Evidence, together: NDArray[np.float64]) -> None:
         return
     if batch_weight(different, n_classes) < 0.5:
         warnings.warn(
-            f"{evidence.n} images of {n_classes} classes, {different} of them different, say "
-            "little about each other: the labels rest on the text alone, more or less. Label more "
-            "images at once, or give examples (trustvlm fit)",
+            f"{counted(evidence.n, 'image')} of {n_classes} classes, {different:,} of them "
+            "different, say little about each other: the labels rest on the text alone, more or "
+            "less. Label more images at once, or give examples (trustvlm fit)",
             TrustVLMWarning,
             stacklevel=4,
         )

@@ -454,6 +454,7 @@ def reason_without_shots(
     *,
     sure: bool,
     with_others: bool = False,
+    compared: bool = True,
 ) -> str:
     """Say in one sentence what the text, and the images that one resembles, say of it.
 
@@ -470,11 +471,19 @@ def reason_without_shots(
         Whether the label is more likely right than wrong.
     with_others
         Whether the text could have chosen another class instead.
+    compared
+        Whether there are other images at all, copies aside.
     """
     if len(names) == 1 and with_others:
         return f"the text says '{names[0]}' rather than any other class"
     if len(names) == 1:
         return f"'{names[0]}' is the only class to choose from: there is nothing to compare it with"
+    if not compared:
+        alone = (
+            f"the text says '{names[label]}' ({text[label]:.2f}), and there is no other image to "
+            "compare this one with"
+        )
+        return alone if sure else f"{alone}; it is less likely right than wrong"
     if choice != label:
         return (
             f"the text says '{names[label]}' ({text[label]:.2f}), but the images that this one "
@@ -548,6 +557,8 @@ def verdicts_without_shots(
     class_names: Sequence[str],
     other_classes: OtherClasses | None = None,
     image_embeddings: NDArray[Any] | None = None,
+    *,
+    compared: bool = True,
 ) -> list[Verdict]:
     """Combine a score's result on n images that verify each other into n verdicts.
 
@@ -564,6 +575,8 @@ def verdicts_without_shots(
         Of the n images and the C classes.
     other_classes, image_embeddings
         What images of none of the classes may show, and the `(n, e)` vectors to compare with it.
+    compared
+        Whether there are several different images among them.
     """
     text, several = softmax(logits), len(class_names) > 1
     resemblance = OODGate(others=other_classes).judge(
@@ -596,6 +609,7 @@ def verdicts_without_shots(
                 class_names,
                 sure=bool(sure[i]),
                 with_others=other_classes is not None,
+                compared=compared,
             )
             for i, label in enumerate(result.prediction)
         ],

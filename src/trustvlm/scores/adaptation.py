@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.scores.arrays import class_sums, log_odds
-from trustvlm.scores.auto import NEEDS, OPTIONAL, AutoModel, auto_logits, fit_auto, pack, unpack
+from trustvlm.scores.auto import (
+    NEEDS,
+    OPTIONAL,
+    AutoModel,
+    auto_logits,
+    different_shots,
+    fit_auto,
+    pack,
+    unpack,
+)
 from trustvlm.scores.auto import STORAGE as AUTO
 from trustvlm.scores.compute import Packed, ScoreResult, Storage, register
 from trustvlm.scores.evidence import Evidence, FeatureSpace, images_in, shots_in
@@ -228,11 +237,12 @@ def fit_adapted(evidence: Evidence) -> AdaptedModel:
 
 def _fitted(evidence: Evidence) -> AdaptedModel:
     model = fit_auto(evidence)
-    column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")]
+    kept = different_shots(evidence)
+    column = (np.cumsum(model.present) - 1)[evidence.piece("support_labels")[kept]]
     n_present = int(model.present.sum())
     shots: dict[FeatureSpace, ShotSpread] = {}
     for space, part in model.spaces.items():
-        rows = shots_in(space, evidence) / part.scale
+        rows = shots_in(space, evidence)[kept] / part.scale
         means = class_sums(rows, column, n_present) / np.bincount(column)[:, None]
         centre = means.mean(axis=0)
         _, sizes, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -242,7 +252,7 @@ def _fitted(evidence: Evidence) -> AdaptedModel:
         residuals = rows - means[column] if freedom else rows - centre
         within = float((residuals**2).sum()) / max(freedom or len(rows) - 1, 1)
         shots[space] = ShotSpread(centre, basis, within, len(rows))
-    learned = AdaptedModel(model, shots, len(evidence.piece("support_labels")) / n_present)
+    learned = AdaptedModel(model, shots, len(kept) / n_present)
     target = evidence.target()
     if target is None or evidence.n_classes < 2:
         return learned
