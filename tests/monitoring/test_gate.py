@@ -194,3 +194,21 @@ def test_a_batch_looks_mixed_where_some_images_fit_no_text():
     assert looks_mixed(np.r_[clean, clean[:130] - [7, 0]])
     assert not looks_mixed(np.r_[np.full((15, 2), 30.0), np.full((14, 2), 15.0)])  # too few
     assert looks_mixed(np.r_[np.full((15, 2), 30.0), np.full((15, 2), 15.0)])
+
+
+def test_copies_of_shots_set_no_stricter_gate():
+    shots, _ = world([6, 6, 6, 6])
+    rows = np.repeat(np.arange(24), 5)
+    names = ("support_features", "support_labels", "support_logits")
+    copied = Evidence.of(
+        logits=np.empty((0, 4)), **{name: getattr(shots, name)[rows] for name in names}
+    )
+    gate, expected = OODGate.of_shots(copied), OODGate.of_shots(shots)
+    assert expected.active
+    assert gate.threshold.below == pytest.approx(expected.threshold.below, abs=1e-6)
+    np.testing.assert_allclose(gate.lengths, expected.lengths, atol=1e-6)
+    few = Evidence.of(
+        logits=np.empty((0, 4)),
+        **{name: getattr(shots, name)[np.repeat(np.arange(0, 24, 6), 20)] for name in names},
+    )
+    assert not OODGate.of_shots(few).active, "one picture a class shows nothing"

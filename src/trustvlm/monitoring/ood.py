@@ -18,6 +18,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence, zero_shot_logits
 from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
+from trustvlm.scores.auto import different_shots
 from trustvlm.scores.held_out import compare_held_out, held_out_similarities
 from trustvlm.text import counted, short_percent
 
@@ -314,6 +315,15 @@ class OODGate:
 
     @classmethod
     def _fitted(cls, evidence: Evidence) -> OODGate:
+        kept = different_shots(evidence)
+        # A copy resembles the others more than any new image does: the gate would stop these.
+        if len(kept) < len(evidence.piece("support_labels")):
+            evidence = Evidence.of(
+                logits=np.empty((0, evidence.n_classes)),
+                support_features=evidence.piece("support_features")[kept],
+                support_labels=evidence.piece("support_labels")[kept],
+                support_logits=evidence.piece("support_logits")[kept],
+            )
         held_out = compare_held_out(evidence)
         if not len(held_out.labels):
             return cls()

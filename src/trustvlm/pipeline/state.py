@@ -660,6 +660,8 @@ class ModelState:
             if state.learned is not None:
                 state.evidence_of_shots()  # what does not fit is said now
             return state
+        except InputError as error:
+            raise ArtefactError(f"{path} does not fit together: {error} Fit again.") from error
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
