@@ -19,7 +19,7 @@ from trustvlm.metrics.inputs import confidence_array
 from trustvlm.scores import Evidence, zero_shot_logits
 from trustvlm.scores.arrays import class_sums, pick, softmax, unit_rows
 from trustvlm.scores.auto import different_shots
-from trustvlm.scores.held_out import compare_held_out, held_out_similarities
+from trustvlm.scores.held_out import held_out_similarities
 from trustvlm.text import counted, short_percent
 
 # A flag that fires on more than this share of ordinary images would be noise.
@@ -315,32 +315,26 @@ class OODGate:
 
     @classmethod
     def _fitted(cls, evidence: Evidence) -> OODGate:
-        kept = different_shots(evidence)
         # A copy resembles the others more than any new image does: the gate would stop these.
-        if len(kept) < len(evidence.piece("support_labels")):
-            evidence = Evidence.of(
-                logits=np.empty((0, evidence.n_classes)),
-                support_features=evidence.piece("support_features")[kept],
-                support_labels=evidence.piece("support_labels")[kept],
-                support_logits=evidence.piece("support_logits")[kept],
-            )
-        held_out = compare_held_out(evidence)
-        if not len(held_out.labels):
-            return cls()
-        labels, n_classes = evidence.piece("support_labels"), evidence.n_classes
+        kept = different_shots(evidence)
+        features = evidence.piece("support_features")[kept]
+        labels, n_classes = evidence.piece("support_labels")[kept], evidence.n_classes
+        logits = evidence.piece("support_logits")
         counts = np.bincount(labels, minlength=n_classes)
-        alike = _mean_cosine_within(evidence.piece("support_features"), labels, n_classes)
-        comparison = held_out.comparison
-        cosines = np.where(comparison.present, comparison.similarities, np.nan)
+        alike = _mean_cosine_within(features, labels, n_classes)
         # Each prototype of several shots was made without one.
-        similarities = cosines * _expected_lengths(np.where(counts > 1, counts - 1, counts), alike)
-        terms = np.column_stack(
-            [
-                similarities[np.arange(len(held_out.labels)), held_out.labels],
-                comparison.logits[np.arange(len(held_out.labels)), held_out.labels],
-                np.nanmax(similarities, axis=1),
-            ]
-        )
+        lengths = _expected_lengths(np.where(counts > 1, counts - 1, counts), alike)
+        terms = np.full((len(labels), 3), np.nan)
+        # Not tables of all shots by all classes, which are large where these are thousands.
+        for shots, cosines in held_out_similarities(features, labels, n_classes):
+            own = (np.arange(len(shots)), labels[shots])
+            similarities = np.where(counts > 0, cosines, np.nan) * lengths
+            terms[shots, 0] = similarities[own]
+            terms[shots, 1] = logits[kept[shots]][own]
+            terms[shots, 2] = np.nanmax(similarities, axis=1)
+        terms = terms[~np.isnan(terms).any(axis=1)]
+        if not len(terms):
+            return cls()
         spread = terms.std(axis=0)
         spread[spread == 0] = 1.0
         own = ((terms - terms.mean(axis=0)) / spread).sum(axis=1)
