@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.sparse import coo_array
 
 from trustvlm.exceptions import InputError
 
@@ -200,18 +201,25 @@ def zero_shot_logits(
 
 
 def class_sums(
-    rows: NDArray[Any], labels: NDArray[np.int64], n_classes: int
-) -> NDArray[np.float64]:
-    """Sum the rows `(m, d)` of each class, `(C, d)` float64; zeros for classes without any.
+    rows: NDArray[Any],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    *,
+    dtype: DTypeLike = np.float64,
+) -> NDArray[Any]:
+    """Sum the rows `(m, d)` of each class, `(C, d)` in a precision; zeros for classes without any.
 
     Examples
     --------
     >>> class_sums(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 0]), 3).tolist()
     [[5.0], [0.0], [2.0]]
     """
-    sums = np.zeros((n_classes, rows.shape[1]))
-    np.add.at(sums, labels, rows.astype(np.float64, copy=False))
-    return sums
+    # A product with the sparse indicators adds row after row, as a loop would.
+    indicators = coo_array(
+        (np.ones(len(rows), dtype=dtype), (labels, np.arange(len(rows)))),
+        shape=(n_classes, len(rows)),
+    )
+    return np.asarray(indicators.tocsr() @ rows.astype(dtype, copy=False))
 
 
 def pick(table: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from trustvlm.scores.arrays import row_blocks, unit_rows
+from trustvlm.scores.arrays import class_sums, row_blocks, unit_rows
 
 NEAR_DUPLICATE = 0.95
 """Cosine that a lightly edited copy keeps: stored again as JPEG at quality 60, cropped to 95 % of
@@ -121,7 +121,7 @@ def _cells(directions: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     sample, centres = spaced(k * _SAMPLE_PER_CELL), spaced(k)
     for _ in range(_ITERATIONS):
         cells = _nearest_centre(sample, centres)
-        moved = unit_rows(group_sums(sample, cells, k)).astype(directions.dtype)
+        moved = unit_rows(class_sums(sample, cells, k, dtype=sample.dtype)).astype(directions.dtype)
         centres = np.where(np.bincount(cells, minlength=k)[:, None] > 0, moved, centres)
     return _nearest_centre(directions, centres), centres
 
@@ -129,20 +129,6 @@ def _cells(directions: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
 def _nearest_centre(rows: NDArray[Any], centres: NDArray[Any]) -> NDArray[np.int64]:
     blocks = row_blocks(len(rows), len(centres))
     return np.concatenate([(rows[block] @ centres.T).argmax(axis=1) for block in blocks])
-
-
-def group_sums(rows: NDArray[Any], group: NDArray[np.int64], n_groups: int) -> NDArray[Any]:
-    """Sum the rows `(n, d)` of each group, `(n_groups, d)` in their precision.
-
-    Examples
-    --------
-    >>> group_sums(np.array([[1.0], [2.0], [4.0]]), np.array([1, 0, 1]), 2)
-    array([[2.],
-           [5.]])
-    """
-    ones = np.ones(len(rows), dtype=rows.dtype)
-    belongs = coo_array((ones, (group, np.arange(len(rows)))), shape=(n_groups, len(rows)))
-    return np.asarray(belongs.tocsr() @ rows)
 
 
 def merge_near_duplicates(

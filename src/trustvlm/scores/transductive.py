@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.scores.arrays import log_odds, log_softmax, row_blocks
+from trustvlm.scores.arrays import class_sums, log_odds, log_softmax, row_blocks
 from trustvlm.scores.base_scorers import scale_of
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import Evidence, images_in
 from trustvlm.scores.neighbour_search import (
     EXACT,
     NEAR_DUPLICATE,
-    group_sums,
     merge_near_duplicates,
     nearest_others,
     precision_for,
@@ -113,7 +112,8 @@ class Batch:
             if merged is None:
                 break
             group = merged[group]
-            distinct = _unit(group_sums(share[:, None] * rows, group, int(merged.max()) + 1))
+            sums = class_sums(share[:, None] * rows, group, int(merged.max()) + 1, dtype=rows.dtype)
+            distinct = _unit(sums)
         return cls(
             rows, group, share, distinct, scale, centre, directions, neighbours, _votes(cosines)
         )
@@ -129,7 +129,7 @@ class Batch:
         total = np.zeros((u, table.shape[1]), dtype=precision)
         for columns in row_blocks(table.shape[1], 2 * len(table)):
             weighted = weights[:, None] * table[:, columns]
-            total[:, columns] = group_sums(weighted.astype(precision), self.group, u)
+            total[:, columns] = class_sums(weighted, self.group, u, dtype=precision)
         return total
 
     def agreement(self, posterior: Array) -> float:
