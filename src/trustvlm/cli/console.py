@@ -41,13 +41,16 @@ def notes_of(model: TrustVLM) -> list[str]:
 
     Nothing is said of a gate that was left out on purpose.
     """
+    from trustvlm.monitoring.ood import FEWEST_SHOTS
+
     state, notes = model.state, model.encoders.notes()
     left_out = state.calibration is not None and state.calibration.gate == "none"
     if not (state.gate.active or left_out):
         notes.append(
-            "with fewer than 19 examples in classes of two or more there is no out-of-distribution "
-            "gate: images of none of the classes are accepted, too, as far as they resemble one. "
-            "Give more examples, or name what else there may be with --other-class"
+            f"with fewer than {FEWEST_SHOTS} examples in classes of two or more there is no "
+            "out-of-distribution gate: images of none of the classes are accepted, too, as far as "
+            "they resemble one. Give more examples, or name what else there may be with "
+            "--other-class"
         )
     return notes
 

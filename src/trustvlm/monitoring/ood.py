@@ -24,6 +24,8 @@ from trustvlm.text import counted, short_percent
 
 # A flag that fires on more than this share of ordinary images would be noise.
 _AT_MOST = 0.05
+FEWEST_SHOTS = math.ceil(1 / _AT_MOST) - 1
+"""With fewer no threshold flags so few: one shot alone is a larger share."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ GATES = ("label", "nearest", "none")
 """What is asked of an image before its label may be accepted: `OODGate`, the former test of the
 most similar prototype (models that an older version calibrated), or nothing."""
 
-_SHARE = 0.05
+_SHARE = _AT_MOST
 # Right labels of images like the shots were stopped at up to 6 %, with four shots a class.
 _DEAR = 0.15
 

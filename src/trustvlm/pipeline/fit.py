@@ -26,11 +26,14 @@ from trustvlm.images import (
 )
 from trustvlm.models.base import VisionLanguageModel
 from trustvlm.models.prompts import read_prompts, text_problems
+from trustvlm.monitoring.ood import FEWEST_SHOTS
 from trustvlm.pipeline.records import (
     ClassSource,
     Embedder,
+    EncodedImages,
     ListedImages,
     PromptSource,
+    S,
     describe,
     encode_images,
     exclude_leaked,
@@ -177,21 +180,30 @@ def _select_on(
     state: ModelState, embedder: Embedder, images: LabelledSource, progress: Progress | None
 ) -> ModelState:
     """Select settings on other images than the shots, with the means as prototypes."""
-    encoded = encode_images(list_labelled(images, state.classes), embedder, progress)
-    for error in filter(None, encoded.errors):
-        warnings.warn(f"left out of the selection: {error}", TrustVLMWarning, stacklevel=4)
-    readable = encoded.readable()
-    if not len(readable):
-        raise InputError("No image to select on can be read.")
-    exclude_leaked(
-        readable,
-        state.learned_from(calibrated_on=True),
+    readable = _none_of_the_shots(
+        state,
+        encode_images(list_labelled(images, state.classes), embedder, progress),
+        "selection",
+        to="select on",
         purpose="the prototypes were fitted on those. Remove them from one of the two, or choose "
         "settings on the shots themselves, each held out, with --select loo (select='loo')",
     )
     evidence = state.evidence(readable.image_embeddings, readable.features)
     chosen = select_on(state.score, evidence, readable.labels, fixed=state.score_parameters)
     return replace(state, selection=chosen, selection_images=readable.contents())
+
+
+def _none_of_the_shots(
+    state: ModelState, encoded: EncodedImages[S], of: str, *, to: str, purpose: str
+) -> EncodedImages[S]:
+    """Return what can be read, warning of the rest, if the model has not learned from any of it."""
+    for error in filter(None, encoded.errors):
+        warnings.warn(f"left out of the {of}: {error}", TrustVLMWarning, stacklevel=5)
+    readable = encoded.readable()
+    if not len(readable):
+        raise InputError(f"No image to {to} can be read.")
+    exclude_leaked(readable, state.learned_from(calibrated_on=True), purpose=purpose)
+    return readable
 
 
 # The fewest that frozen adaptation was measured with: docs/research/auto.md.
@@ -202,15 +214,11 @@ def _adapt(
     state: ModelState, embedder: Embedder, images: Iterable[ImageSource], progress: Progress | None
 ) -> ModelState:
     """Keep what there is on unlabelled images of the target, each content once."""
-    encoded = encode_images(images, embedder, progress)
-    for error in filter(None, encoded.errors):
-        warnings.warn(f"left out of the adaptation: {error}", TrustVLMWarning, stacklevel=4)
-    readable = encoded.readable()
-    if not len(readable):
-        raise InputError("No image to adapt to can be read.")
-    exclude_leaked(
-        readable,
-        state.learned_from(calibrated_on=True),
+    readable = _none_of_the_shots(
+        state,
+        encode_images(images, embedder, progress),
+        "adaptation",
+        to="adapt to",
         purpose="the model knows their classes, and would take the others for as easy. Adapt to "
         "images that it has learned nothing from",
     )
@@ -310,8 +318,8 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     if len(classes) == 1:
         stopped = "and only the out-of-distribution gate keeps it from being accepted"
         without = (
-            "whatever it shows. Give 19 examples or more, from which an out-of-distribution gate "
-            "follows, or name other classes"
+            f"whatever it shows. Give {FEWEST_SHOTS} examples or more, from which an "
+            "out-of-distribution gate follows, or name other classes"
         )
         messages.append(
             f"'{names[0]}' is the only class: every image gets this label, "
