@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from made_evidence import case
 from trustvlm import metrics, scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.arrays import log_odds
@@ -17,29 +18,6 @@ seeds = st.integers(0, 5_000)
 WITH_SHOTS = ("auto", "auto_star", "auto_adapted", "auto_adapted_star")
 OF_THE_BATCH = ("auto_unlabelled", "auto_unlabelled_star")
 ALL = WITH_SHOTS + OF_THE_BATCH
-
-
-def case(seed, n=40, n_classes=4, d=8, per_class=5, absent=(), signal=2.0, shift=0.0):
-    """Classes with means of their own in image space, and logits that know a little of them."""
-    rng = np.random.default_rng(seed)
-    means = rng.normal(size=(n_classes, d))
-    truth = rng.integers(n_classes, size=n)
-    labels = np.array([c for c in np.repeat(np.arange(n_classes), per_class) if c not in absent])
-
-    def seen(classes, moved=0.0):
-        return signal * means[classes] + rng.normal(size=(len(classes), d)) + 0.5 + moved
-
-    def text_logits(classes):
-        return 1.5 * np.eye(n_classes)[classes] + rng.normal(size=(len(classes), n_classes))
-
-    evidence = {
-        "logits": text_logits(truth),
-        "features": seen(truth, shift),
-        "support_features": seen(labels),
-        "support_labels": labels,
-        "support_logits": text_logits(labels),
-    }
-    return evidence, truth
 
 
 def used(name, evidence):

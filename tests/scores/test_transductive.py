@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
+import made_evidence
 from trustvlm import scores
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores import neighbour_search
@@ -30,27 +32,8 @@ UNLABELLED = ("auto_unlabelled", "auto_unlabelled_star")
 NO_SHOTS = ("logits", "features")
 
 
-def case(seed, n=60, n_classes=4, d=16, per_class=5, shift=0.0, signal=1.5):
-    """Classes with means of their own in image space, and logits that know a little of them."""
-    rng = np.random.default_rng(seed)
-    means = rng.normal(size=(n_classes, d))
-    truth = rng.integers(n_classes, size=n)
-    labels = np.repeat(np.arange(n_classes), per_class)
-
-    def seen(classes, moved=0.0):
-        return signal * means[classes] + rng.normal(size=(len(classes), d)) + 0.5 + moved
-
-    def text_logits(classes):
-        return 1.5 * np.eye(n_classes)[classes] + rng.normal(size=(len(classes), n_classes))
-
-    evidence = {
-        "logits": text_logits(truth),
-        "features": seen(truth, shift),
-        "support_features": seen(labels),
-        "support_labels": labels,
-        "support_logits": text_logits(labels),
-    }
-    return evidence, truth
+# Larger than the usual case, so that a batch has something to say.
+case = partial(made_evidence.case, n=60, d=16, signal=1.5)
 
 
 def used(name, evidence):
