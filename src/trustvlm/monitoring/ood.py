@@ -151,12 +151,26 @@ def held_out_typicality(evidence: Evidence) -> NDArray[np.float64]:
     ...     support_labels=[0, 0], support_logits=[[0.0], [0.0]])).round(2)
     array([0.71, 0.71])
     """
+    typicality = typicality_of_shots(evidence)
+    return np.asarray(typicality[~np.isnan(typicality)])
+
+
+def typicality_of_shots(evidence: Evidence) -> NDArray[np.float64]:
+    """Return what `held_out_typicality` does as `(m,)`, NaN for shots that cannot be judged.
+
+    Examples
+    --------
+    >>> typicality_of_shots(Evidence.of(
+    ...     logits=np.empty((0, 2)), support_features=[[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]],
+    ...     support_labels=[0, 0, 1])).round(2)
+    array([0.71, 0.71,  nan])
+    """
     features, labels = evidence.piece("support_features"), evidence.piece("support_labels")
     largest = np.full(len(labels), np.nan)
     # Not a table of all shots by all classes, which is large where these are thousands.
     for shots, cosines in held_out_similarities(features, labels, evidence.n_classes):
         largest[shots] = cosines.max(axis=1)
-    return np.asarray(largest[~np.isnan(largest)])
+    return largest
 
 
 # The gate: resemblance to a label, by its examples and its text.

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.monitoring.ood import OODThreshold, Resemblance, held_out_typicality
+from trustvlm.monitoring.ood import OODThreshold, Resemblance, typicality_of_shots
 from trustvlm.monitoring.shift import RunStatistics, ShiftReference, ShiftTest
 from trustvlm.pipeline.state import Calibration, ModelState
 from trustvlm.pipeline.verdict import RunOutcome
 from trustvlm.risk_control.conformal_selection import ConformalSelection
 from trustvlm.risk_control.per_class import ClassCertificates
 from trustvlm.scores import ScoreResult
-from trustvlm.scores.held_out import compare_held_out
 from trustvlm.text import join_names, short_percent
 
 WHEN_INVALID = ("review", "keep")
@@ -278,8 +277,9 @@ def reference_of(state: ModelState, calibration: Calibration) -> ShiftReference:
         streams = {"confidence": confidence, "typicality": typicality}
         return ShiftReference(streams, prediction, n_classes, mix=mix)
     shots = state.evidence_of_shots()
-    held_out = held_out_typicality(shots)
-    labels = compare_held_out(shots).labels[: len(held_out)]
+    of_shots = typicality_of_shots(shots)
+    judged = ~np.isnan(of_shots)
+    held_out, labels = of_shots[judged], shots.piece("support_labels")[judged]
     streams = {
         "confidence": np.append(confidence, np.full(len(held_out), np.nan)),
         "typicality": np.append(np.full(len(confidence), np.nan), held_out),
