@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import ClassList, find_labelled, read_classes
 
 
@@ -24,11 +24,17 @@ def plant(folder: Path, *names: str) -> Path:
 
 def test_a_folder_of_class_folders(tmp_path):
     plant(
-        tmp_path, "dog/2.jpg", "dog/1.jpg", "cat/in/side/3.png", "cat/z.jpg", "cat/notes.txt",
-        "loose.jpg", "classes.txt", ".trash/9.jpg",
+        tmp_path, "dog/2.jpg", "dog/1.jpg", "cat/in/side/3.png", "cat/z.jpg",
+        "loose.jpg", ".trash/9.jpg",
     )  # fmt: skip
+    for name in ("cat/notes.txt", "classes.txt"):
+        (tmp_path / name).write_text("no image")
     (tmp_path / "empty").mkdir()
-    labelled = find_labelled(tmp_path)
+    with (
+        pytest.warns(TrustVLMWarning, match=r"2 files passed over.*classes\.txt and notes\.txt"),
+        pytest.warns(TrustVLMWarning, match=r"1 image beside the class folders.*loose\.jpg"),
+    ):
+        labelled = find_labelled(tmp_path)
     assert [(ref.path, ref.label) for ref in labelled.refs] == [
         ("cat/in/side/3.png", "cat"), ("cat/z.jpg", "cat"), ("dog/1.jpg", "dog"),
         ("dog/2.jpg", "dog"),
@@ -55,7 +61,8 @@ def test_links_among_class_folders(tmp_path):
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "knot").symlink_to(tmp_path / "data" / "knot")
-    assert find_labelled(tmp_path / "data").counts == {"cat": 1, "dog": 1}
+    with pytest.warns(TrustVLMWarning, match="1 file passed over.*knot"):
+        assert find_labelled(tmp_path / "data").counts == {"cat": 1, "dog": 1}
 
 
 def test_csv_with_labels(tmp_path):
@@ -106,7 +113,8 @@ def test_labelled_urls(tmp_path):
     for name in names:
         memory.pipe_file(f"/{tmp_path.name}/{name}", name.encode())
     # A folder of class folders, as on this machine.
-    folder = find_labelled(base)
+    with pytest.warns(TrustVLMWarning, match="notes.txt|loose.jpg"):
+        folder = find_labelled(base)
     assert [(image.path, image.label) for image in folder.refs] == [
         ("cat/in/side/3.png", "cat"), ("dog/1.jpg", "dog"), ("dog/2.jpg", "dog"),
     ]  # fmt: skip

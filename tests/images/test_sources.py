@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broken_images import encoded, write_broken_images
-from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import ImageList, ImageRef, decode, find_images
+from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
+from trustvlm.images import (
+    ImageList,
+    ImageRef,
+    decode,
+    find_images,
+    find_labelled,
+    open_images,
+)
 
 PICTURE = encoded("PNG", size=(16, 16))
 
@@ -41,14 +48,33 @@ def test_a_folder_is_walked_in_the_order_of_relative_paths(tmp_path):
 
 
 def test_other_files_are_counted_and_hidden_ones_are_not_there(tmp_path):
-    plant(
-        tmp_path, "a.jpg", "notes.txt", "more/notes.TXT", "table.csv", "README",
-        ".hidden.jpg", ".git/a.jpg", "._a.jpg", "Thumbs.db",
-    )  # fmt: skip
+    plant(tmp_path, "a.jpg", ".hidden.jpg", ".git/a.jpg", "._a.jpg")
+    others = ("notes.txt", "more/notes.TXT", "table.csv", "README", "Thumbs.db")
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
     listed = find_images(tmp_path)
     assert paths(listed) == ["a.jpg"]
     assert listed.n_skipped == 5
     assert listed.skipped == {".txt": 2, ".csv": 1, "(none)": 1, ".db": 1}
+    assert sorted(listed.skipped.names) == sorted(others)
+    with pytest.warns(TrustVLMWarning, match=r"5 files passed over.*README"):
+        open_images(tmp_path)
+
+
+def test_images_are_recognised_by_how_they_begin(tmp_path):
+    names = ["a", "a.jpg_large", "a.JPG~", "a.jpg (1)", "a.jpg.1", "a.jpg?w=640", "a.txt"]
+    plant(tmp_path, *names)
+    (tmp_path / "layers").write_bytes(b"8BPS\0\1")
+    (tmp_path / "paper").write_bytes(b"%PDF-1.7")
+    assert sorted(paths(find_images(tmp_path))) == sorted([*names, "layers"])
+
+
+@pytest.mark.parametrize("system", ["__MACOSX", "@eaDir", "#recycle", "$recycle.bin", "a.trust"])
+def test_folders_that_systems_make_are_not_walked(system, tmp_path):
+    plant(tmp_path, "cat/a.jpg", "dog/b.jpg", f"{system}/x.jpg", f"cat/{system}/y.jpg")
+    assert paths(find_images(tmp_path)) == ["cat/a.jpg", "dog/b.jpg"]
+    assert find_labelled(tmp_path).classes == ("cat", "dog")
 
 
 def test_every_broken_file_is_found(tmp_path):
@@ -66,7 +92,8 @@ def test_a_single_file_keeps_the_name_it_was_given(tmp_path, monkeypatch):
 
 
 def test_a_list_is_one_source_after_the_other(tmp_path, monkeypatch):
-    plant(tmp_path, "one/b.jpg", "one/a.jpg", "one/x.txt", "two/a.jpg", "c.jpg")
+    plant(tmp_path, "one/b.jpg", "one/a.jpg", "two/a.jpg", "c.jpg")
+    (tmp_path / "one" / "x.txt").write_text("no image")
     (tmp_path / "two.txt").write_text("two/a.jpg\n")
     monkeypatch.chdir(tmp_path)
     listed = find_images(["c.jpg", "one/", "two", "two.txt", "c.jpg", "gone.jpg"])
@@ -165,7 +192,8 @@ def test_nothing_there(tmp_path):
         find_images([])
     with pytest.raises(InputError, match="there is no"):
         find_images("x" * 5000)
-    plant(tmp_path, "a.txt", "b.txt", "c.json")
+    for name in ("a.txt", "b.txt", "c.json"):
+        (tmp_path / name).write_text("no image")
     with pytest.raises(InputError) as caught:
         find_images(tmp_path)
     assert "3 other files (2 x .txt, 1 x .json)" in str(caught.value)
@@ -218,3 +246,44 @@ def test_many_folders_deep(tmp_path):
     assert paths(find_images(tmp_path)) == [f"{deep}/a.jpg"]
     # Too deep for the recursive removal that pytest does later.
     os.renames(tmp_path / deep / "a.jpg", tmp_path / "a.jpg")
+
+
+def test_lists_name_files_in_the_ways_of_other_systems(tmp_path):
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+    plant(tmp_path, composed, "sub/c.png", "two words.png", "100%25.png")
+    names = [
+        decomposed,
+        "sub\\c.png",
+        f"file://{tmp_path}/sub/c.png",
+        f"FILE://localhost{tmp_path}/two%20words.png",
+        f"file://{tmp_path}/100%25.png",  # what is there as it is written goes first
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("path\n" + "\n".join(names) + "\n")
+    listed = find_images(table)
+    assert paths(listed) == names
+    assert [image.read() for image in listed] == [PICTURE] * len(names)
+    assert [image.file.name for image in listed] == [
+        composed, "c.png", "c.png", "two words.png", "100%25.png",
+    ]  # fmt: skip
+    missing = find_images([table, "no\\where.png"])[-1]
+    with pytest.raises(ImageError, match=r"no\\where\.png: there is no such file"):
+        missing.read()
+
+
+def test_json_lines_are_a_table(tmp_path):
+    plant(tmp_path, "a.png", "1")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"path": "a.png", "label": "cat"}\n\n{"label": 7, "path": "1", "x": []}\n')
+    assert paths(find_images(rows)) == ["a.png", "1"]
+    assert find_labelled(rows).labels == ["cat", "7"]
+    for line, message in (
+        ("[1]", "an object in line 1"),
+        ('{"path": ', "JSON in line 1"),
+        ('{"path": " "}', "'path' in line 1"),
+        ('{"file": "a.png"}', "the keys are 'file'"),
+        ("[" * 100_000, "JSON in line 1"),
+    ):
+        rows.write_text(line + "\n")
+        with pytest.raises(InputError, match=message):
+            find_images(rows)

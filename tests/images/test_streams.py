@@ -118,6 +118,7 @@ def sources(folder: Path):
     yield write_parquet(folder / "p.parquet", {"path": NAMES, "im": [content(n) for n in NAMES]})
 
 
+@pytest.mark.filterwarnings("ignore:.*passed over.*(list|table)")
 def test_every_kind_gives_the_same_images_from_any_position_after_pickling(tmp_path):
     for source in sources(tmp_path):
         assert read_all(source) == EXPECTED, source

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import IO, Any
@@ -304,10 +304,17 @@ class ParquetShard(StreamShard):
         types = _pyarrow().types
 
         def holds_images(kind: Any) -> bool:
+            if types.is_dictionary(kind):
+                return holds_images(kind.value_type)
             if types.is_struct(kind):
                 position = kind.get_field_index("bytes")
                 return position >= 0 and holds_images(kind.field(position).type)
-            return bool(types.is_binary(kind) or types.is_large_binary(kind))
+            return bool(
+                types.is_binary(kind)
+                or types.is_large_binary(kind)
+                or types.is_binary_view(kind)
+                or types.is_fixed_size_binary(kind)
+            )
 
         if self.image_column is not None and self.image_column in schema.names:
             return self.image_column
@@ -328,8 +335,13 @@ class ParquetShard(StreamShard):
         if isinstance(value, str):
             return images_beside(self.location)(value)
         if isinstance(value, Mapping):
-            named = named or value.get("path")
+            stored = value.get("path")
+            named = named or stored
             value = value.get("bytes")
+            if value is None and stored:
+                # Data sets of Hugging Face hold the bytes of an image, or where it is.
+                image = images_beside(self.location)(str(stored))
+                return replace(image, path=self._shown(str(named)))
         path = self._shown(str(named)) if named else f"{self.name}#{row}"
         if not isinstance(value, bytes):
             empty = refusal("empty", path, "the cell is empty", "Leave the row out")

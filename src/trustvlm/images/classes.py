@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images.formats import looks_like_image
 from trustvlm.images.references import LabelledImages
 from trustvlm.images.tables import read_text
+from trustvlm.text import shortened
 
 # Hyphens within words (not signs, as in "A-" or "-1"), underscores and blanks of any kind.
 _SEPARATORS = re.compile(r"(?:(?<=\w)[-\u2010\u2011\u2013](?=\w)|[_\s])+")
@@ -226,6 +230,11 @@ def read_classes(
     spec
         * a text file with one `name` or `folder<TAB>name` a line; blank lines and lines that
           begin with `#` are passed over;
+        * a `.csv` or `.tsv` with a column `name` (or `class`, `label`) and perhaps one `folder`,
+          or without a header: names, or numbers and names;
+        * a `.json` with a list of names, names by number (`{"0": "cat"}`), numbers by name, names
+          by folder, or a list of objects with `id` and `name`;
+        * a `.yaml` with any of these, at the top or under `names`;
         * a comma list such as `"cat,dog"`; a name with a comma stands in quotation marks;
         * a sequence of names;
         * a mapping from folder to name.
@@ -247,7 +256,7 @@ def read_classes(
     if isinstance(spec, (str, os.PathLike)):
         file = _as_file(spec)
         if file is not None:
-            return _from_lines(file)
+            return _from_file(file)
         rows = csv.reader(os.fspath(spec).splitlines(), skipinitialspace=True)
         spec = [cell for row in rows for cell in row]
     if isinstance(spec, Mapping):
@@ -288,9 +297,152 @@ def _as_file(spec: str | os.PathLike[str]) -> Path | None:
             return file
     except (OSError, ValueError):  # a list of names may be too long for a path
         return None
-    if isinstance(spec, os.PathLike) or file.suffix.lower() == ".txt":
-        raise InputError(f"Expected a text file of classes, but there is no file {str(spec)!r}.")
+    if isinstance(spec, os.PathLike) or file.suffix.lower() in (".txt", *_READERS):
+        raise InputError(f"Expected a file of classes, but there is no file {str(spec)!r}.")
     return None
+
+
+def _from_file(file: Path) -> ClassList:
+    suffix = file.suffix.lower()
+    if suffix in _NO_LISTS or looks_like_image(file.name):
+        raise InputError(
+            f"Expected a list of classes as plain text, CSV, JSON or YAML, but got {str(file)!r}. "
+            "Save it as one of these."
+        )
+    reader = _READERS.get(suffix, _from_lines)
+    try:
+        return reader(file)
+    except RecursionError as error:
+        raise InputError(f"Expected {str(file)!r} to list classes, but it is too deep.") from error
+
+
+def _from_csv(file: Path) -> ClassList:
+    text = read_text(file)
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    if delimiter not in text and ";" in text:
+        delimiter = ";"
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    rows = [[cell.strip() for cell in row] for row in reader]
+    rows = [row for row in rows if any(row)]
+    header = [cell.casefold() for cell in rows[0]] if rows else []
+    named = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
+    if named is not None:
+        folder = next((header.index(name) for name in _FOLDER_COLUMNS if name in header), None)
+        rows, columns = rows[1:], [named] if folder is None else [folder, named]
+    else:
+        columns = list(range(min(len(header), 2)))
+    if not rows:
+        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+    if max(columns) >= min(map(len, rows)) or (named is None and len(header) > 2):
+        raise InputError(
+            f"Expected {str(file)!r} to have a column 'name', but its first row is "
+            f"{', '.join(map(repr, rows[0]))}."
+        )
+    cells = [tuple(row[column] for column in columns) for row in rows]
+    if len(columns) == 1:
+        return _names_alone(tuple(name for (name,) in cells))
+    return _from_mapping(dict(_pairs(cells, file)), file)
+
+
+def _pairs(cells: Iterable[tuple[str, ...]], file: Path) -> list[tuple[str, str]]:
+    pairs = [(first, second) for first, second in cells]
+    keys = Counter(key for key, _ in pairs)
+    twice = [key for key, count in keys.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"Expected every class of {str(file)!r} once, but these repeat: {_some(twice)}."
+        )
+    return pairs
+
+
+def _from_json(file: Path) -> ClassList:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        _pairs([(key, "") for key, _ in pairs], file)
+        return dict(pairs)
+
+    try:
+        content = json.loads(read_text(file), object_pairs_hook=unique)
+    except ValueError as error:
+        raise InputError(
+            f"Expected {str(file)!r} to hold JSON, but got: {error}. Repair it, or write one name "
+            "a line into a .txt file."
+        ) from error
+    return _from_content(content, file)
+
+
+def _from_yaml(file: Path) -> ClassList:
+    yaml = require("yaml", extra="yaml", purpose=f"Reading {file.name}")
+    try:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Expected {str(file)!r} to hold YAML, but got: {reason}.") from error
+    return _from_content(content, file)
+
+
+def _from_content(content: object, file: Path) -> ClassList:
+    if isinstance(content, dict):
+        settings = "" if "names" in content else ", ".join(_DATA_SETTINGS & content.keys())
+        if settings:
+            raise InputError(
+                f"Expected {str(file)!r} to list classes under 'names', but it has only {settings}."
+            )
+        content = content.get("names", content.get("categories", content))
+    if isinstance(content, dict):
+        return _from_mapping(content, file)
+    if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
+        # The categories of COCO.
+        content = [item.get("name") for item in content]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise InputError(
+            f"Expected {str(file)!r} to hold a list of names, or names by number, at the top or "
+            f"under 'names', but got {shortened(repr(content), 60)}."
+        )
+    if not content:
+        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+    return _names_alone(_texts(content))
+
+
+def _from_mapping(content: Mapping[object, object], file: Path) -> ClassList:
+    """Read names by number, numbers by name, or names by folder."""
+    if not content:
+        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+    keys, values = list(content), list(content.values())
+    if all(map(_is_number, keys)) and all(isinstance(value, str) for value in values):
+        return _names_alone(_texts(str(content[key]) for key in sorted(keys, key=_number)))
+    if all(map(_is_number, values)) and all(isinstance(key, str) for key in keys):
+        numbered = sorted(content.items(), key=lambda item: _number(item[1]))
+        return _names_alone(_texts(str(name) for name, _ in numbered))
+    if all(isinstance(text, str) for text in (*keys, *values)):
+        return ClassList(_texts(map(str, values)), _texts(map(str, keys)))
+    raise InputError(
+        f"Expected {str(file)!r} to hold names by number, numbers by name or names by folder, but "
+        f"got {shortened(repr(dict(content)), 60)}."
+    )
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().isdecimal()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: object) -> int:
+    return int(str(value))
+
+
+_NAME_COLUMNS = ("name", "class_name", "classname", "class", "label", "names")
+_FOLDER_COLUMNS = ("folder", "wnid", "synset")
+# What files of detection data sets hold besides the names.
+_DATA_SETTINGS = frozenset({"train", "val", "test", "path", "nc", "download"})
+_READERS: Mapping[str, Callable[[Path], ClassList]] = {
+    ".csv": _from_csv,
+    ".tsv": _from_csv,
+    ".json": _from_json,
+    ".yaml": _from_yaml,
+    ".yml": _from_yaml,
+}
+_NO_LISTS = frozenset({".xlsx", ".xls", ".ods", ".pdf", ".docx", ".parquet", ".zip", ".npz"})
 
 
 def _from_lines(file: Path) -> ClassList:

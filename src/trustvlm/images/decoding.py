@@ -136,6 +136,8 @@ def decode(
             f"it is a {image_format.name} image, which this installation of Pillow cannot read",
             "Install a newer Pillow, or convert it to PNG or JPEG",
         )
+    if image_format.name == "PNG":
+        content = _without_texts(content)
     stream = _Content(content)
     try:
         with quiet_pillow():
@@ -148,6 +150,32 @@ def decode(
         ) from error
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         raise _decoding_failed(error, image_format, content, stream, name) from error
+
+
+# Chunks of a PNG that say nothing about its pixels. Pillow refuses a picture whose texts or profile
+# are larger than it thinks sound; profiles are not applied here, and only XMP may tell how to turn.
+_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_XMP = b"XML:com.adobe.xmp\0"
+_LARGEST_XMP = 1 << 19
+
+
+def _without_texts(content: bytes) -> bytes:
+    """Return a PNG without its texts and colour profiles; as it is if it is not laid out as one."""
+    kept, start, position = [], 0, 8
+    while position + 8 <= len(content):
+        size = int.from_bytes(content[position : position + 4], "big")
+        kind = content[position + 4 : position + 8]
+        end = position + 12 + size
+        if end > len(content):
+            break
+        is_xmp = content.startswith(_XMP, position + 8) and size <= _LARGEST_XMP
+        if kind in _TEXTS and not is_xmp:
+            kept.append(content[start:position])
+            start = end
+        if kind == b"IEND":
+            break
+        position = end
+    return b"".join((*kept, content[start:])) if kept else content
 
 
 def _decode(

@@ -127,6 +127,26 @@ def recognise(head: bytes) -> ImageFormat | None:
     )
 
 
+def is_image_content(head: bytes) -> bool:
+    r"""Whether a file begins as an image does, of a format that is opened or of one that is not.
+
+    Documents, archives and videos are no images.
+
+    Examples
+    --------
+    >>> is_image_content(b"GIF89a"), is_image_content(b"8BPS\0\1"), is_image_content(b"%PDF-1.7")
+    (True, True, False)
+    """
+    if recognise(head) is not None:
+        return True
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return True
+    return any(
+        head.startswith(prefix) and kind == "unsupported" and thing not in _DOCUMENTS
+        for prefix, thing, kind, _ in _SIGNATURES
+    )
+
+
 # What a file is that is in no supported format: most often that names the remedy.
 
 _CONVERT = "Convert it to PNG or JPEG"
@@ -157,6 +177,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str, str], ...] = (
     (b"\x7fELF", "a program", "not_image", "Leave it out"),
     (b"version https://git-lfs", "a Git LFS pointer", "not_image", "Run `git lfs pull`"),
 )
+_DOCUMENTS = frozenset({"a PDF document", "a PostScript file", "a FITS file"})
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 

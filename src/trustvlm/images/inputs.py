@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.archives import TAR_EXTENSIONS, ParquetShard, TarShard
-from trustvlm.images.formats import IMAGE_EXTENSIONS
+from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
 from trustvlm.images.references import (
     FileShard,
     ImageList,
@@ -22,13 +23,20 @@ from trustvlm.images.references import (
     LabelledImages,
     Location,
     RemoteImage,
+    Skipped,
     expand,
     file_system,
     image_at,
     images_beside,
+    open_regular,
     shown,
 )
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
+from trustvlm.text import counted, join_names
+
+# How many files that are passed over a message names, and how much of a file says what it is.
+_NAMED = 5
+_HEAD_BYTES = 256
 
 # A path or URL, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -88,10 +96,11 @@ def image_shards(
     source
         One of these, or a list of them, one after the other:
 
-        * a folder of images, at any depth, ordered by relative path; hidden files and files with
-          other extensions are passed over;
-        * a `.csv` or `.tsv` table with a column of paths or URLs, or a `.txt` file with one a line,
-          relative to the file's own folder;
+        * a folder of images, at any depth, ordered by relative path; whatever its name ends in, a
+          file is an image if it begins as one; other files, hidden ones and folders that
+          operating systems and storage boxes make for themselves are passed over;
+        * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, or a `.txt` file with
+          one a line, relative to the file's own folder;
         * a tar archive of images (`.tar`, `.tar.gz`, ...), as WebDataset's shards are;
         * a `.parquet` file with the bytes of images, or with paths;
         * any other file: that one image, whatever its extension;
@@ -107,7 +116,8 @@ def image_shards(
     image_column
         Column of bytes in a Parquet file; see `ParquetShard`.
     skipped
-        Counts the files of folders that are passed over, by extension, as the pieces come.
+        Counts the files of folders that are passed over, by extension, as the pieces come;
+        `Skipped` also keeps some of their names.
 
     Yields
     ------
@@ -161,9 +171,39 @@ def open_images(
     """
     items = _items(source)
     if all(map(has_own_files, items)):
-        return find_images(items, path_column=path_column)
-    shards = image_shards(items, path_column=path_column, image_column=image_column)
-    return chain.from_iterable(shard.images() for shard in shards)
+        images = find_images(items, path_column=path_column)
+        warn_of_skipped(images.skipped)
+        return images
+    return _stream(items, path_column, image_column)
+
+
+def _stream(items: list[str], path_column: str, image_column: str | None) -> Iterator[ImageSource]:
+    skipped = Skipped()
+    for shard in image_shards(
+        items, path_column=path_column, image_column=image_column, skipped=skipped
+    ):
+        yield from shard.images()
+    warn_of_skipped(skipped)
+
+
+def warn_of_skipped(skipped: Counter[str]) -> None:
+    """Warn of files that were passed over, by the names of some.
+
+    Warns
+    -----
+    TrustVLMWarning
+        If there are any.
+    """
+    if not skipped:
+        return
+    names = skipped.names if isinstance(skipped, Skipped) else [f"*{end}" for end in skipped]
+    listed = join_names(names[:_NAMED]) if len(names) <= _NAMED else ", ".join(names[:_NAMED])
+    more = ", ..." if skipped.total() > min(len(names), _NAMED) else ""
+    warnings.warn(
+        f"{counted(skipped.total(), 'file')} passed over, in which no image begins: {listed}{more}",
+        TrustVLMWarning,
+        stacklevel=3,
+    )
 
 
 def find_images(
@@ -198,7 +238,7 @@ def find_images(
     >>> [image.path for image in images], images.n_skipped
     (['a.PNG', 'b.jpg'], 1)
     """
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     shards = image_shards(
         source, path_column=path_column, image_column=image_column, skipped=skipped
     )
@@ -292,15 +332,31 @@ def walk_images(
         return
     here = Path(folder.text)
     for relative in _local_files(here):
-        if _is_image(relative, skipped):
+        if _is_image(relative, skipped, here / relative):
             yield ImageRef(shown(f"{start}{relative}"), here / relative)
 
 
-def _is_image(file: PurePosixPath, skipped: Counter[str] | None) -> bool:
-    suffix = file.suffix.lower()
-    if skipped is not None and suffix not in IMAGE_EXTENSIONS:
+def _is_image(
+    relative: PurePosixPath, skipped: Counter[str] | None, file: Path | None = None
+) -> bool:
+    """Whether a file is an image by its extension or, if it lies here, by how it begins."""
+    suffix = relative.suffix.lower()
+    if suffix in IMAGE_EXTENSIONS or (file is not None and _begins_as_image(file)):
+        return True
+    if skipped is not None:
         skipped[suffix or "(none)"] += 1
-    return suffix in IMAGE_EXTENSIONS
+        if isinstance(skipped, Skipped) and len(skipped.names) <= _NAMED:
+            skipped.names.append(shown(relative))
+    return False
+
+
+def _begins_as_image(file: Path) -> bool:
+    try:
+        with open_regular(file) as stream:
+            return is_image_content(stream.read(_HEAD_BYTES))
+    except OSError:
+        # Nothing is known of it, and its name is not that of an image.
+        return False
 
 
 def _local_files(top: Path) -> Iterator[PurePosixPath]:
@@ -336,6 +392,8 @@ def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
                     is_folder = entry.is_dir()
                 except OSError:  # a link to itself
                     is_folder = False
+                if is_folder and is_system_folder(entry.name):
+                    continue
                 names.append((entry.name, is_folder))
     except OSError as error:
         raise InputError(
@@ -345,10 +403,36 @@ def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
     return (status.st_dev, status.st_ino), sorted(names, reverse=True)
 
 
+# Folders that operating systems, archives, storage boxes and tools make for themselves: previews,
+# deleted files and the like, which are no pictures of the user's and no class.
+_SYSTEM_FOLDERS = frozenset(
+    name.casefold()
+    for name in (
+        "__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found",
+        "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "@tmp",
+        "Network Trash Folder", "Temporary Items", "__pycache__",
+    )
+)  # fmt: skip
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is one that a system made for itself, or a fitted model.
+
+    Examples
+    --------
+    >>> is_system_folder("__MACOSX"), is_system_folder("pets.trust"), is_system_folder("cats")
+    (True, True, False)
+    """
+    lowered = name.casefold()
+    return lowered in _SYSTEM_FOLDERS or lowered.endswith(".trust")
+
+
 def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
     for folder, below, names in files.walk(top):
         # What is left of the list is walked, in its order.
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(
+            name for name in below if not (name.startswith(".") or is_system_folder(name))
+        )
         for name in sorted(names):
             if not name.startswith("."):
                 yield PurePosixPath(f"{folder}/{name}").relative_to(top)
@@ -367,8 +451,8 @@ def find_labelled(
     source
         * a folder of class folders: files at any depth below a class folder belong to it, and
           image files beside the class folders are reported as `loose`;
-        * a `.csv` or `.tsv` table with a column of paths or URLs, relative to its folder, and one
-          of labels;
+        * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, relative to its
+          folder, and one of labels;
         * the URL of either;
         * `(paths, labels)`, two sequences of equal length; the paths may be URLs.
     path_column, label_column
@@ -403,12 +487,16 @@ def find_labelled(
 
 
 def _from_class_folders(folder: Location, name: str) -> LabelledImages:
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     if folder.is_url:
         files, top = file_system(folder.text)
         _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
         entries = [(name, True) for name in folders] + [(name, False) for name in names]
-        entries = [entry for entry in entries if not entry[0].startswith(".")]
+        entries = [
+            (name, is_folder)
+            for name, is_folder in entries
+            if not (name.startswith(".") or (is_folder and is_system_folder(name)))
+        ]
     else:
         path = Path(folder.text)
         # A link to the folder itself is no class.
@@ -421,13 +509,17 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
     loose = sorted(
         name
         for name, is_folder in entries
-        if not is_folder and _is_image(PurePosixPath(name), skipped)
+        if not is_folder
+        and _is_image(
+            PurePosixPath(name), skipped, None if folder.is_url else Path(folder.text) / name
+        )
     )
     if not classes:
         raise InputError(
             f"Expected {name!r} to hold one folder per class with its images inside, but it "
             f"holds no folders ({len(loose)} image files)."
         )
+    _check_splits(folder, classes, name)
     images = tuple(
         LabelledImage(image, shown(label))
         for label in classes
@@ -435,7 +527,37 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
     )
     if not images:
         raise InputError(_no_images(f"the class folders of {name}", skipped))
+    warn_of_skipped(skipped)
+    if loose:
+        more = ", ..." if len(loose) > _NAMED else ""
+        warnings.warn(
+            f"{counted(len(loose), 'image')} beside the class folders of {name}, of no class and "
+            f"left out: {', '.join(map(shown, loose[:_NAMED]))}{more}",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
     return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
+
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+
+
+def _check_splits(folder: Location, classes: Sequence[str], name: str) -> None:
+    """Refuse a folder of splits: all its folders are called so, and hold folders themselves."""
+    if len(classes) < 2 or not {label.casefold() for label in classes} <= _SPLITS:
+        return
+    if folder.is_url:
+        files, top = file_system(folder.text)
+        nested = all(next(files.walk(f"{top}/{c}", maxdepth=1), (top, [], []))[1] for c in classes)
+    else:
+        path = Path(folder.text)
+        nested = all(any(is_dir for _, is_dir in _list(path / label)[1]) for label in classes)
+    if nested:
+        raise InputError(
+            f"Expected {name!r} to hold one folder per class, but its folders "
+            f"{join_names(classes)} are splits of a data set. Name one of them, such as "
+            f"{folder.below(classes[0]).text}."
+        )
 
 
 def _pair(source: Iterable[Iterable[Any]]) -> list[LabelledImage]:

@@ -8,11 +8,13 @@ import os
 import re
 import stat
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Literal, Protocol, cast
+from urllib.parse import unquote
 
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
@@ -266,13 +268,28 @@ class LabelledImage:
 # Several images: a list of all, pieces of it, and those with classes.
 
 
+class Skipped(Counter[str]):
+    """Files that are passed over, counted by extension.
+
+    Attributes
+    ----------
+    names
+        Of the first few, relative to their source.
+    """
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(counts or {})
+        self.names: list[str] = list(getattr(counts, "names", ()))
+
+
 class ImageList(list[ImageSource]):
     """The images of a source, in order, with a count of what was left out.
 
     Attributes
     ----------
     skipped
-        Files passed over because their extension is not an image's, counted by extension.
+        Files passed over because they neither have an image's extension nor begin as an image
+        does, counted by extension.
     n_skipped
         Their total. Hidden files and folders are not counted.
     """
@@ -281,7 +298,7 @@ class ImageList(list[ImageSource]):
         self, images: Iterable[ImageSource] = (), skipped: Mapping[str, int] | None = None
     ) -> None:
         super().__init__(images)
-        self.skipped: Counter[str] = Counter(skipped or {})
+        self.skipped = Skipped(skipped)
 
     @property
     def n_skipped(self) -> int:
@@ -303,7 +320,7 @@ class LabelledImages:
     loose
         Image files beside the class folders, which belong to no class and are left out.
     skipped
-        Files passed over because of their extension, counted by extension.
+        Files passed over because they are no images, counted by extension.
     """
 
     refs: tuple[LabelledImage, ...]
@@ -488,7 +505,43 @@ class RemoteImage:
 def image_at(text: str) -> ImageRef | RemoteImage:
     """Return the image that a path or URL names."""
     name = shown(text)
-    return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, Path(text))
+    if _is_file_url(text):
+        return ImageRef(name, _file_of_url(text))
+    return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, _spelled(text))
+
+
+def _is_file_url(text: str) -> bool:
+    return text[:7].lower() == "file://"
+
+
+def _file_of_url(url: str) -> Path:
+    """Return the file of a `file://` URL, whose signs may be escaped by percent."""
+    path = url[7:]
+    if path.lower().startswith("localhost/"):
+        path = path[len("localhost") :]
+    if re.match(r"/[A-Za-z]:", path):  # a drive of Windows
+        path = path[1:]
+    literal = Path(path)
+    return literal if os.path.lexists(literal) else _spelled(unquote(path))
+
+
+def _spelled(path: str | os.PathLike[str]) -> Path:
+    r"""Return a path as its file is spelled here, if it is not spelled as given.
+
+    Lists come from other systems: with backslashes between folders, or with accents in the other
+    of the two forms that Unicode has of them. The literal name goes first.
+    """
+    text = os.fspath(path)
+    if (text.isascii() and "\\" not in text) or os.path.lexists(text):
+        return Path(text)
+    slashes = text.replace("\\", "/")
+    for candidate in (slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)):
+        if os.path.lexists(candidate):
+            return Path(candidate)
+    return Path(text)
+
+
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]:
@@ -503,12 +556,12 @@ def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]
     remote_folder = location.text.rpartition("/")[0]
 
     def image(text: str) -> ImageRef | RemoteImage:
-        name = shown(text)
         if Location(text).is_url:
-            return RemoteImage(name, text)
+            return image_at(text)
+        name = shown(text)
         if is_remote:
             return RemoteImage(name, f"{remote_folder}/{text.lstrip('/')}")
-        return ImageRef(name, folder / text)
+        return ImageRef(name, _spelled(folder / text))
 
     return image
 

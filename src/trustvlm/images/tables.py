@@ -1,10 +1,11 @@
-"""Read lists of images from text files, row by row: CSV tables, and one path a line."""
+"""Read lists of images from text files, row by row: CSV, JSON Lines, and one path a line."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import TextIO
 from trustvlm.exceptions import InputError
 from trustvlm.images.references import Location, shown
 
-TABLE_EXTENSIONS = frozenset({".csv", ".tsv"})
+_JSON_LINES = frozenset({".jsonl", ".ndjson"})
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv"}) | _JSON_LINES
 _DELIMITERS = (",", ";", "\t", "|")
 # Stands for "no delimiter": a table of one column, whose cells may hold commas.
 _NO_DELIMITER = "\x1f"
@@ -51,15 +53,15 @@ def read_lines(location: Location) -> Iterator[str]:
 
 
 def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield some cells of each row of a CSV file.
+    """Yield some cells of each row of a CSV or JSON Lines file.
 
     Comma, semicolon, tab and bar are recognised as delimiters by the header; quoting is that of
-    spreadsheets. Blank rows are passed over.
+    spreadsheets. JSON Lines hold an object in each line. Blank rows are passed over.
 
     Parameters
     ----------
     location
-        The table; its first row names the columns.
+        The table; the first row of a CSV names the columns.
     columns
         Names of the columns to return, exactly as in the header.
 
@@ -71,6 +73,9 @@ def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str
     """
     name = shown(location.text)
     with _open_text(location) as (head, lines):
+        if location.suffix in _JSON_LINES:
+            yield from _json_rows(lines, columns, name)
+            return
         delimiter, header = _find_header(name, head, columns)
         positions = [header.index(column) for column in columns]
         try:
@@ -82,6 +87,39 @@ def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str
             raise InputError(
                 f"Expected {name!r} to be a CSV table, but got {error}. Check its quotation marks."
             ) from error
+
+
+def _json_rows(
+    lines: Iterable[str], columns: Sequence[str], name: str
+) -> Iterator[tuple[str, ...]]:
+    """Yield the values of some keys of each object, one in a line, as text."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {name!r}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"Expected JSON in {where}, but got: {error}.") from error
+        if not isinstance(record, dict):
+            raise InputError(
+                f"Expected an object in {where}, but got a {type(record).__name__}. Write one "
+                f'{{"{columns[0]}": ...}} a line.'
+            )
+        cells = []
+        for column in columns:
+            value = record.get(column)
+            if isinstance(value, bool) or not isinstance(value, (str, int)):
+                keys = ", ".join(map(repr, record)) or "none"
+                raise InputError(
+                    f"Expected a text under {column!r} in {where}, but got {value!r} (the keys are "
+                    f"{keys})."
+                )
+            cells.append(str(value).strip())
+        if "" in cells:
+            empty = columns[cells.index("")]
+            raise InputError(f"Expected a {empty!r} in {where}, but the text is empty.")
+        yield tuple(cells)
 
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

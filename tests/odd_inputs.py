@@ -1,0 +1,623 @@
+"""Odd inputs as people have them, each with what has to come out: `python tests/odd_inputs.py`.
+
+Every case goes through the command line. No picture may vanish: it is labelled, or a row with an
+error, or counted in a message; and no exception may be one that nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import resource
+import struct
+import sys
+import tarfile
+import tempfile
+import unicodedata
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from broken_images import encoded, grey_tiff, png, png_chunk, tiff
+from pictures import write_class_folders
+
+PNG, JPEG = encoded("PNG"), encoded("JPEG")
+
+BACKEND = '''
+"""Mean colours, for tests that read thousands of images."""
+import hashlib
+import zlib
+
+import numpy as np
+
+from trustvlm.models import ModelIdentity, Preprocessing, register_backend
+
+
+class Squares:
+    note, dim, logit_scale, prompt = "", 12, 100.0, "a photo of a {}."
+
+    def __init__(self):
+        self.preprocessing = Preprocessing(size=(8, 8), resize=8)
+        self.identity = ModelIdentity("", "squares", "", hashlib.sha256(b"squares").hexdigest(), {})
+
+    def encode_pixels(self, pixels):
+        parts = pixels.reshape(len(pixels), 2, 4, 2, 4, 3).mean(axis=(2, 4))
+        return (parts / 255).reshape(len(pixels), 12).astype(np.float32) + 1e-3
+
+    def encode_texts(self, texts):
+        seeds = [zlib.crc32(text.encode()) for text in texts]
+        return np.array([np.random.default_rng(s).random(12) for s in seeds], np.float32)
+
+
+@register_backend("squares", form="<any>", roles=("vlm", "vision"))
+def load(name, options):
+    """Mean colours of four squares."""
+    return Squares()
+'''
+
+
+@dataclass(frozen=True)
+class Case:
+    """One odd input.
+
+    Attributes
+    ----------
+    group, name
+        What it is.
+    build
+        Writes it into an empty folder and returns the arguments of the command, paths relative to
+        that folder.
+    labels, errors
+        Rows with a label, and rows with an error, that have to come out.
+    says
+        What the messages have to say, as a regular expression; "" for nothing in particular.
+    refused
+        What the only error has to say, if there are no rows at all.
+    needs
+        A package without which an error row or a refusal comes out instead.
+    """
+
+    group: str
+    name: str
+    build: Callable[[Path], Iterable[str]]
+    labels: int = 0
+    errors: int = 0
+    says: str = ""
+    refused: str = ""
+    needs: str = ""
+
+
+CASES: list[Case] = []
+
+
+def put(folder: Path, name: str, content: bytes | str = PNG) -> str:
+    """Write a file, with its folders, and return its name."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return name
+
+
+# Pictures: each lies beside an ordinary one, in a folder that is named as a whole.
+
+
+def picture(name: str, content: bytes | Callable[[], bytes], **outcome: object) -> None:
+    """Add a file in a folder beside an ordinary picture."""
+
+    def build(folder: Path) -> list[str]:
+        put(folder, "in/ordinary.png")
+        put(folder, f"in/{name}", content if isinstance(content, bytes) else content())
+        return ["predict", "in"]
+
+    outcome = outcome or {"labels": 2}
+    CASES.append(Case("picture", name, build, **outcome))
+
+
+def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    """Return noise."""
+    return np.random.default_rng(3).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
+    """Return a picture in a format."""
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def with_text(size: int, *, compressed: bool) -> bytes:
+    """Return a PNG with one long comment."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * size, zip=compressed)
+    return saved(Image.fromarray(noise(40, 50, 3)), "PNG", pnginfo=info)
+
+
+def many_chunks(count: int) -> bytes:
+    """Return a PNG with many small comments."""
+    head, rest = PNG[:33], PNG[33:]
+    return head + png_chunk(b"tEXt", b"Comment\0hello") * count + rest
+
+
+def cut_into_chunks() -> bytes:
+    """Return a PNG whose pixels lie in one chunk for each byte."""
+    rows = zlib.compress(b"".join(b"\0" + bytes(range(150)) for _ in range(40)))
+    return png(50, 40, *(png_chunk(b"IDAT", rows[i : i + 1]) for i in range(len(rows))))
+
+
+def multiband_tiff(bands: int) -> bytes:
+    """Return an 8-bit TIFF with any number of bands, the first three of them colours."""
+    data = noise(40, 50, bands).tobytes()
+    sizes = struct.pack(f"<{bands}H", *[8] * bands)
+    extra = struct.pack(f"<{max(bands - 3, 1)}H", *[0] * max(bands - 3, 1))
+    head_size = 8 + 2 + 12 * 11 + 4
+    at_sizes, at_extra = head_size, head_size + len(sizes)
+    at_data = at_extra + len(extra)
+    entries = [
+        (256, 3, 1, struct.pack("<HH", 50, 0)),
+        (257, 3, 1, struct.pack("<HH", 40, 0)),
+        (258, 3, bands, struct.pack("<I", at_sizes)),
+        (259, 3, 1, struct.pack("<HH", 1, 0)),
+        (262, 3, 1, struct.pack("<HH", 2, 0)),
+        (273, 4, 1, struct.pack("<I", at_data)),
+        (277, 3, 1, struct.pack("<HH", bands, 0)),
+        (278, 3, 1, struct.pack("<HH", 40, 0)),
+        (279, 4, 1, struct.pack("<I", len(data))),
+        (284, 3, 1, struct.pack("<HH", 1, 0)),
+        (338, 3, bands - 3, extra.ljust(4, b"\0") if bands < 6 else struct.pack("<I", at_extra)),
+    ]
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, count, value in entries:
+        directory += struct.pack("<HHI", tag, kind, count) + value
+    return b"II*\0\x08\0\0\0" + directory + bytes(4) + sizes + extra + data
+
+
+def turned() -> bytes:
+    """Return a JPEG that lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(Image.fromarray(noise(40, 50, 3)), "JPEG", exif=exif)
+
+
+def animated(file_format: str) -> bytes:
+    """Return three frames."""
+    frames = [Image.fromarray(np.roll(noise(40, 50, 3), i, axis=0)) for i in range(3)]
+    return saved(frames[0], file_format, save_all=True, append_images=frames[1:])
+
+
+for ending in (
+    "no_ending", "photo.jpg_large", "photo.JPG~", "photo.jpg (1)", "photo.jpg.1", "p.jpg?w=640",
+    "photo.jpg.download", "photo.jpeg;v=2", "photo.JPG_original", "photo.bak", "photo.image",
+    "photo.png.crdownload", "photo.", "12345", "photo.dat", "photo.php", "photo.jpg.jpg.tmp",
+):  # fmt: skip
+    picture(ending, JPEG)
+picture("photo.jpg", PNG)
+picture("photo.png", JPEG)
+picture("photo.txt", PNG)
+picture("caf\u00e9.jpg", JPEG)
+picture(unicodedata.normalize("NFD", "caf\u00e9.jpg"), JPEG)
+picture("\u56fe\u7247 \U0001f600.jpg", JPEG)
+picture("two\nlines.jpg", JPEG)
+picture("\x1b[31mred\x1b[0m.jpg", JPEG)
+picture("=cmd|' /C calc'!A0.jpg", JPEG)
+picture("-rf.jpg", JPEG)
+picture("100%.jpg", JPEG)
+picture("a b\tc.jpg", JPEG)
+picture("x" * 240 + ".jpg", JPEG)
+picture(os.fsdecode(b"latin-\xe9.jpg"), JPEG)
+picture("deep/er/and/deep/er/x.jpg", JPEG)
+
+picture("progressive.jpg", lambda: encoded("JPEG", progressive=True))
+picture("grey.jpg", lambda: encoded("JPEG", "L"))
+picture("cmyk.jpg", lambda: encoded("JPEG", "CMYK"))
+picture("turned.jpg", turned)
+picture("trailing.jpg", JPEG + b"trailing bytes of a camera" * 100)
+picture("trailing_zeros.jpg", JPEG + bytes(4096))
+picture("profile.jpg", lambda: encoded("JPEG", icc_profile=noise(200_000).tobytes()))
+picture("no_subsampling.jpg", lambda: encoded("JPEG", subsampling=0))
+picture("mpo.jpg", lambda: animated("MPO"))
+picture("grey16.png", lambda: saved(Image.fromarray(noise(40, 50, dtype=np.uint16)), "PNG"))
+picture("rgba.png", lambda: encoded("PNG", "RGBA"))
+picture("bits.png", lambda: encoded("PNG", "1"))
+picture("palette.png", lambda: encoded("PNG", "P", transparency=3))
+picture("grey_alpha.png", lambda: encoded("PNG", "LA"))
+picture("animated.png", lambda: animated("PNG"))
+picture("text_2MB.png", lambda: with_text(2_000_000, compressed=False))
+picture("text_2MB_deflated.png", lambda: with_text(2_000_000, compressed=True))
+picture("chunks_30000.png", lambda: many_chunks(30_000))
+picture("chunk_a_byte.png", cut_into_chunks)
+picture("profile.png", lambda: encoded("PNG", icc_profile=noise(2_000_000).tobytes()))
+picture("sixteen_bit_colours.png", lambda: png(8, 8, png_chunk(b"IDAT", zlib.compress((b"\0" + noise(48).tobytes()) * 8)), depth=16))  # fmt: skip # noqa: E501
+picture("animated.gif", lambda: animated("GIF"))
+picture("animated.webp", lambda: animated("WEBP"))
+picture("lossless.webp", lambda: encoded("WEBP", lossless=True))
+picture("five_bands.tif", lambda: multiband_tiff(5))
+picture("six_bands.tif", lambda: multiband_tiff(6))
+picture("eight_bands.tif", lambda: multiband_tiff(8))
+picture("pages.tif", lambda: animated("TIFF"))
+picture("lzw.tif", lambda: encoded("TIFF", compression="tiff_lzw"))
+picture("jpeg.tif", lambda: encoded("TIFF", compression="jpeg"))
+picture("fax.tif", lambda: encoded("TIFF", "1", compression="group4"))
+picture("cmyk.tif", lambda: encoded("TIFF", "CMYK"))
+picture("lab.tif", lambda: encoded("TIFF", "LAB"))
+picture("float.tif", lambda: grey_tiff(50, 32, np.linspace(0, 1, 2500, dtype="<f4").tobytes(), sample=3))  # fmt: skip # noqa: E501
+picture("grey16.tif", lambda: grey_tiff(50, 16, noise(2500, dtype=np.uint16).tobytes()))
+picture("big.tif", lambda: saved(Image.fromarray(noise(40, 50, 3)), "TIFF", big_tiff=True))
+picture("bitmap.bmp", lambda: encoded("BMP"))
+picture("palette.bmp", lambda: encoded("BMP", "P"))
+picture("wide.ppm", b"P6 8 8 65535 " + bytes(384))
+picture("plain.pgm", b"P2 8 8 255 " + b"7 " * 64)
+picture("picture.avif", lambda: encoded("AVIF"))
+picture("picture.jp2", lambda: encoded("JPEG2000"))
+
+one_error = {"labels": 1, "errors": 1}
+picture("empty.jpg", b"", **one_error)
+picture("page.jpg", b"<!DOCTYPE html><html>404</html>", **one_error)
+picture("half.jpg", JPEG[: len(JPEG) // 2], **one_error)
+picture("half.png", PNG[: len(PNG) // 2], **one_error)
+picture("half_without_ending", JPEG[: len(JPEG) // 2], **one_error)
+picture("pixel.gif", encoded("GIF", size=(1, 1)), **one_error)
+picture("bomb.png", png(50_000, 50_000, png_chunk(b"IDAT", zlib.compress(bytes(100)))), says="max-pixels", **one_error)  # fmt: skip # noqa: E501
+picture("photoshop.psd", b"8BPS\0\x01" + bytes(100), **one_error)
+picture("photoshop", b"8BPS\0\x01" + bytes(100), **one_error)
+picture("new.jxl", b"\xff\x0a" + bytes(100), **one_error)
+picture("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), **one_error)
+picture("phone", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), **one_error)
+picture("no_compression.tif", tiff((256, 3, 9), (257, 3, 9), (259, 3, 999)), **one_error)
+
+passed = {"labels": 1, "says": r"1 file passed over.*"}
+picture("notes.txt", b"what I saw", labels=1, says=r"1 file passed over.*notes\.txt")
+picture("table.csv", b"path,label\nordinary.png,red\n", labels=1, says=r"passed over.*table\.csv")
+picture("film.mp4", b"\0\0\0\x18ftypisom\0\0\0\0" + bytes(100), labels=1, says=r"film\.mp4")
+picture("more.zip", lambda: zipped({"a.png": PNG}), labels=1, says=r"more\.zip")
+picture("more.tar", lambda: tarred({"a.png": PNG}), labels=1, says=r"more\.tar")
+picture(".DS_Store", bytes(100), labels=1)
+picture("._photo.jpg", b"\0\5\x16\7" + bytes(100), labels=1)
+picture("Thumbs.db", bytes(100), labels=1)
+picture("@eaDir/photo.jpg/SYNO_THUMB.jpg", JPEG, labels=1)
+picture("__MACOSX/._photo.jpg", JPEG, labels=1)
+
+
+# Archives, each named itself.
+
+
+def tarred(members: dict[str, bytes], mode: str = "w", **options: object) -> bytes:
+    """Return a tar archive."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode, **options) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """Return a zip archive."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def special_member(kind: bytes, link: str = "") -> bytes:
+    """Return an archive with a picture and one member of a kind."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        info = tarfile.TarInfo("a.png")
+        info.size = len(PNG)
+        archive.addfile(info, io.BytesIO(PNG))
+        other = tarfile.TarInfo("b.png")
+        other.type, other.linkname = kind, link
+        archive.addfile(other)
+    return stream.getvalue()
+
+
+def archive(name: str, content: bytes | Callable[[], bytes], **outcome: object) -> None:
+    """Add an archive that is named itself."""
+
+    def build(folder: Path) -> list[str]:
+        return ["predict", put(folder, name, content if isinstance(content, bytes) else content())]
+
+    CASES.append(Case("archive", name, build, **outcome))
+
+
+two = {"a.png": PNG, "b/c.jpg": JPEG}
+archive("plain.tar", lambda: tarred(two), labels=2)
+archive("gzip.tar.gz", lambda: tarred(two, "w:gz"), labels=2)
+archive("xz.tar.xz", lambda: tarred(two, "w:xz"), labels=2)
+archive("bzip2.tar.bz2", lambda: tarred(two, "w:bz2"), labels=2)
+archive("gzip_inside.tar", lambda: tarred(two, "w:gz"), labels=2)
+archive("plain_inside.tar.gz", lambda: tarred(two), labels=2)
+archive("archive_without_ending", lambda: tarred(two), labels=2)
+archive("zip_without_ending", lambda: zipped(two), labels=2)
+archive("gzip_without_ending", lambda: gzip.compress(tarred(two)), labels=2)
+archive("xz.bin", lambda: lzma.compress(tarred(two)), labels=2)
+archive("bzip2.bin", lambda: bz2.compress(tarred(two)), labels=2)
+archive("plain.zip", lambda: zipped(two), labels=2)
+archive("deflated.zip", lambda: zipped(two, zipfile.ZIP_DEFLATED), labels=2)
+archive("lzma.zip", lambda: zipped(two, zipfile.ZIP_LZMA), labels=2)
+archive("zip_inside.tar", lambda: zipped(two), labels=2)
+archive("odd_names.tar", lambda: tarred({"a.jpg_large": JPEG, "b": PNG, "c.jpg.1": JPEG}), labels=3)
+archive("odd_names.zip", lambda: zipped({"a.jpg_large": JPEG, "b": PNG, "c.jpg.1": JPEG}), labels=3)
+archive("others.tar", lambda: tarred(two | {"x.json": b"{}", "x.cls": b"3"}), labels=2)
+archive("notes.zip", lambda: zipped(two | {"notes.md": b"x"}), labels=2, says=r"notes\.md")
+archive("macos.zip", lambda: zipped(two | {"__MACOSX/._a.png": b"\0\5\x16\7"}), labels=2)
+archive("hard_link.tar", lambda: special_member(tarfile.LNKTYPE, "a.png"), labels=2)
+archive("symbolic_link.tar", lambda: special_member(tarfile.SYMTYPE, "a.png"), labels=2)
+archive("dangling.tar", lambda: special_member(tarfile.SYMTYPE, "z.png"), labels=1, errors=1)
+archive("outside.tar", lambda: special_member(tarfile.SYMTYPE, "/etc/passwd"), labels=1, errors=1)
+archive("itself.tar", lambda: special_member(tarfile.SYMTYPE, "b.png"), labels=1, errors=1)
+archive("fifo.tar", lambda: special_member(tarfile.FIFOTYPE), labels=1, errors=1)
+archive("concatenated.tar", lambda: tarred({"a.png": PNG}) + tarred({"b.png": PNG}), labels=2)
+archive(
+    "half.tar", lambda: tarred(two)[: 512 + -(-len(PNG) // 512) * 512 + 700], labels=1, errors=1
+)
+archive("half_last.tar.gz", lambda: tarred({"a.png": PNG, "b.png": noise(90_000).tobytes()}, "w:gz")[:-40_000], labels=1, errors=1)  # fmt: skip # noqa: E501
+archive("empty.tar", b"", errors=1)
+archive("no_images.zip", lambda: zipped({"a.txt": b"x"}), refused="image")
+archive("broken.zip", lambda: b"PK\x03\x04" + bytes(100), errors=1)
+archive("absolute.tar", lambda: tarred({"/etc/a.png": PNG, "../../b.png": PNG}), labels=2)
+archive("same_names.tar", lambda: tarred({"a.png": PNG, "./a.png": JPEG}), labels=2)
+archive("text.tar", b"this is no archive at all", errors=1)
+
+
+# Tables and lists of names.
+
+
+def table(
+    name: str, content: str | bytes, arguments: tuple[str, ...] = (), **outcome: object
+) -> None:
+    """Add a list beside a.png, b.png and sub/c.png."""
+
+    def build(folder: Path) -> list[str]:
+        for picture_name in ("a.png", "b.png", "sub/c.png", "caf\u00e9.png", "=1+1.png"):
+            put(folder, picture_name)
+        text = content.decode("latin-1") if isinstance(content, bytes) else content
+        text = text.replace("{here}", folder.as_posix())
+        raw = text.encode("latin-1") if isinstance(content, bytes) else text.encode()
+        return ["predict", put(folder, name, raw), *arguments]
+
+    CASES.append(Case("table", name, build, **outcome))
+
+
+table("plain.csv", "path\na.png\nsub/c.png\n", labels=2)
+table("semicolon.csv", "path;note\na.png;x\nb.png;y\n", labels=2)
+table("tabs.tsv", "path\tnote\na.png\tx\n", labels=1)
+table("bom.csv", "\ufeffpath\na.png\n", labels=1)
+table("crlf.csv", "path,label\r\na.png,red\r\n\r\nb.png,red\r\n", labels=2)
+table("utf16.csv", "path\na.png\n".encode("utf-16").decode("latin-1").encode("latin-1"), labels=1)
+table("quoted.csv", 'path,note\n"a.png","two\nlines"\n"b.png","a ""b"""\n', labels=2)
+table("backslashes.csv", "path\nsub\\c.png\n.\\a.png\n", labels=2)
+table("absolute.csv", "path\n{here}/a.png\n", labels=1)
+table("file_url.csv", "path\nfile://{here}/a.png\nfile://localhost{here}/b.png\n", labels=2)
+table("file_url_escaped.csv", "path\nfile://{here}/caf%C3%A9.png\n", labels=1)
+table("nfd.csv", unicodedata.normalize("NFD", "path\ncaf\u00e9.png\n"), labels=1)
+table("escaped_formula.csv", "path\n'=1+1.png\n", labels=1)
+table("missing.csv", "path\na.png\nnowhere.png\n", labels=1, errors=1)
+table("folder.csv", "path\na.png\nsub\n", labels=1, errors=1)
+table("web.csv", "path\na.png\nhttp://127.0.0.1:9/x.png\n", labels=1, errors=1)
+table("unknown_scheme.csv", "path\na.png\nqqq://x/y.png\n", labels=1, errors=1)
+table("device.csv", "path\na.png\n/dev/zero\nfile:///dev/zero\n", labels=1, errors=2)
+table("column.csv", "file,what\na.png,red\n", ("--path-column", "file"), labels=1)
+table("no_column.csv", "file,what\na.png,red\n", refused="'path'.*'file', 'what'")
+table("empty_cell.csv", "path,n\na.png,1\n,2\n", refused="row 2")
+table("latin1.csv", b"path\ncaf\xe9.png\n", refused="UTF-8")
+table("no_rows.csv", "path\n", refused="image")
+table("nothing.csv", "", refused="empty")
+table("list.txt", "a.png\n\n  b.png  \nsub/c.png\n", labels=3)
+table("rows.jsonl", '{"path": "a.png"}\n{"path": "sub/c.png", "x": 1}\n', labels=2)
+table("dup.csv", "path\na.png\na.png\n", labels=2)
+
+
+def parquet(name: str, rows: Callable[[object], object], **outcome: object) -> None:
+    """Add a Parquet file of what a function makes with pyarrow, beside a.png."""
+
+    def build(folder: Path) -> list[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        put(folder, "a.png")
+        columns = rows(pa)
+        pq.write_table(pa.table(columns), folder / name)
+        return ["predict", name]
+
+    CASES.append(Case("Parquet", name, build, needs="pyarrow", **outcome))
+
+
+parquet("bytes.parquet", lambda pa: {"image": pa.array([PNG, JPEG], pa.binary())}, labels=2)
+parquet("large.parquet", lambda pa: {"image": pa.array([PNG], pa.large_binary())}, labels=1)
+parquet("view.parquet", lambda pa: {"image": pa.array([PNG], pa.binary_view())}, labels=1)
+parquet(
+    "dictionary.parquet", lambda pa: {"image": pa.array([PNG, PNG]).dictionary_encode()}, labels=2
+)
+parquet(
+    "struct.parquet", lambda pa: {"image": pa.array([{"bytes": PNG, "path": "x.png"}])}, labels=1
+)
+parquet(
+    "null_bytes.parquet",
+    lambda pa: {
+        "image": pa.array(
+            [{"bytes": None, "path": "a.png"}, {"bytes": PNG, "path": "b.png"}],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        )
+    },
+    labels=2,
+)
+parquet(
+    "nulls.parquet", lambda pa: {"image": pa.array([PNG, None], pa.binary())}, labels=1, errors=1
+)
+parquet("names.parquet", lambda pa: {"path": ["a.png", "nowhere.png"]}, labels=1, errors=1)
+parquet("same_names.parquet", lambda pa: {"path": ["x", "x"], "image": pa.array([PNG, JPEG], pa.binary())}, labels=2)  # fmt: skip # noqa: E501
+parquet("no_images.parquet", lambda pa: {"n": [1, 2]}, refused="column|image")
+parquet("empty.parquet", lambda pa: {"image": pa.array([], pa.binary())}, refused="image")
+
+
+# Labelled folders and tables: what is a class. `fit` names the classes that came out.
+
+
+def labelled(name: str, files: Iterable[str], *arguments: str, **outcome: object) -> None:
+    """Add a folder of files to fit on; "classes" counts as rows with a label."""
+    listed = list(files)
+
+    def build(folder: Path) -> list[str]:
+        for i, file in enumerate(listed):
+            colour = noise(40, 50, 3)
+            colour[..., i % 3] //= 3
+            put(folder, file, saved(Image.fromarray(np.roll(colour, i, axis=1)), "PNG"))
+        return ["fit", "data", *arguments]
+
+    CASES.append(Case("classes", name, build, **outcome))
+
+
+pair = ["data/cat/1.png", "data/cat/2.png", "data/dog/1.png", "data/dog/2.png"]
+labelled("two classes", pair, labels=2)
+labelled("no ending", ["data/cat/1", "data/cat/2", "data/dog/1.jpg_large"], labels=2)
+for other in (
+    "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+    ".git", ".ipynb_checkpoints", "__pycache__",
+):  # fmt: skip
+    labelled(f"beside {other}", [*pair, f"data/{other}/x.png"], labels=2)
+    labelled(f"inside a class: {other}", [*pair, f"data/cat/{other}/x.png"], labels=2)
+labelled("train and val", [f"data/{s}/{c}/{i}.png" for s in ("train", "val") for c in ("cat", "dog") for i in (1, 2)], refused=r"train.*val")  # fmt: skip # noqa: E501
+labelled("train and test", [f"data/{s}/{c}/{i}.png" for s in ("train", "test") for c in ("cat", "dog") for i in (1, 2)], refused=r"train.*test|test.*train")  # fmt: skip # noqa: E501
+labelled("a class called train", ["data/train/1.png", "data/bus/1.png", "data/car/1.png"], labels=3)
+labelled("a file beside the classes", [*pair, "data/loose.png"], labels=2, says=r"loose|beside")
+
+
+def class_list(name: str, content: str, **outcome: object) -> None:
+    """Add a list of classes for `label`."""
+
+    def build(folder: Path) -> list[str]:
+        put(folder, "a.png")
+        return ["label", "a.png", "--classes", put(folder, name, content)]
+
+    CASES.append(Case("class list", name, build, **outcome))
+
+
+class_list("names.txt", "cat\ndog\n", labels=1)
+class_list("comments.txt", "# mine\ncat\n\ndog\r\n", labels=1)
+class_list("names.csv", "name\ncat\ndog\n", labels=1)
+class_list("headless.csv", "cat\ndog\n", labels=1)
+class_list("ids.csv", "id,name\n0,cat\n1,dog\n", labels=1)
+class_list("names.json", '["cat", "dog"]', labels=1)
+class_list("ids.json", '{"0": "cat", "1": "dog"}', labels=1)
+class_list("to_ids.json", '{"cat": 0, "dog": 1}', labels=1)
+class_list("data.yaml", "nc: 2\nnames: [cat, dog]\n", labels=1)
+class_list("data.yml", "names:\n  0: cat\n  1: dog\n", labels=1)
+class_list("nothing.txt", "", refused="lists none|no class|empty")
+class_list("broken.json", "{", refused="JSON")
+class_list("no_names.yaml", "train: images\n", refused="names")
+class_list("names.xlsx", "PK\x03\x04", refused="xlsx|text|CSV")
+class_list("nowhere/names.png", PNG.decode("latin-1"), refused="class")
+
+
+def run(case: Case, model: Path, plugin: Path, folder: Path) -> tuple[int, int, str]:
+    """Run a case in an empty folder; rows with a label, rows with an error, messages."""
+    from trustvlm.cli import main
+
+    arguments = list(case.build(folder))
+    common = ["--plugin", str(plugin)]
+    match arguments[0]:
+        case "predict":
+            command = ["predict", str(model), *arguments[1:], "-o", "out.csv", *common]
+        case "label":
+            squares = ["--vlm", "squares:1", "--vision", "squares:1"]
+            command = [*arguments, *squares, "-o", "out.csv", *common]
+        case _:
+            command = [*arguments, "-o", "out.trust", "--vlm", "squares:1", "--vision", "squares:1"]
+            command += common
+    messages = io.StringIO()
+    before = sys.argv
+    with contextlib.chdir(folder), contextlib.redirect_stderr(messages), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        sys.argv = ["trustvlm", *command]
+        try:
+            with contextlib.redirect_stdout(messages):
+                main()
+        except SystemExit:
+            pass
+        finally:
+            sys.argv = before
+    text = messages.getvalue()
+    if (folder / "out.trust").is_dir():
+        manifest = json.loads((folder / "out.trust" / "manifest.json").read_text())
+        return len(manifest["classes"]), 0, text
+    if not (folder / "out.csv").is_file():
+        return 0, 0, text
+    with (folder / "out.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    failed = sum(row["decision"] == "error" for row in rows)
+    return len(rows) - failed, failed, text
+
+
+def mismatch(case: Case, outcome: tuple[int, int, str]) -> str:
+    """Say in what an outcome differs from what has to come out; "" for nothing."""
+    labels, errors, text = outcome
+    if "Traceback" in text or "nobody foresaw" in text or "report this as a bug" in text:
+        return "an exception that nobody foresaw"
+    if (labels, errors) != (case.labels, case.errors):
+        return f"expected {case.labels} labels and {case.errors} errors"
+    pattern = case.refused or case.says
+    rows_say = text
+    if pattern and not re.search(pattern, rows_say, re.DOTALL):
+        return f"expected a message with {pattern!r}"
+    return ""
+
+
+def make_model(folder: Path) -> tuple[Path, Path]:
+    """Write the encoder backend and a model fitted with it; return the model and the backend."""
+    from trustvlm import TrustVLM
+    from trustvlm.plugins import load_plugin
+
+    plugin = folder / "squares.py"
+    plugin.write_text(BACKEND)
+    load_plugin(plugin)
+    shots = write_class_folders(folder / "shots", per_class=2)
+    model = TrustVLM(vlm="squares:1", vision="squares:1").fit(shots)
+    model.save(folder / "odd.trust")
+    return folder / "odd.trust", plugin
+
+
+def table_of_outcomes() -> int:
+    """Print a line for each case; return how many are not as they have to be."""
+    # What reads without a bound fails here, before the machine does.
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+    wrong = 0
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["TRUSTVLM_CACHE"] = f"{name}/cache"
+        model, plugin = make_model(Path(name))
+        for i, case in enumerate(CASES):
+            folder = Path(name) / str(i)
+            folder.mkdir()
+            try:
+                outcome = run(case, model, plugin, folder)
+                problem = mismatch(case, outcome)
+            except Exception as error:
+                outcome, problem = (0, 0, ""), f"{type(error).__name__}: {error}"
+            wrong += bool(problem)
+            shown_name = case.name if len(case.name) < 32 else case.name[:28] + "..."
+            rows = f"{outcome[0]:>3} {outcome[1]:>3}"
+            line = f"{case.group:<11}{shown_name!a:<34}{rows}  {problem}"
+            sys.stdout.write(f"{line}\n")
+            if problem or "-v" in sys.argv:
+                sys.stdout.write(f"    {outcome[2][-400:]!a}\n")
+    sys.stdout.write(f"{len(CASES)} odd inputs, {wrong} not as they have to be\n")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(bool(table_of_outcomes()))
