@@ -8,19 +8,24 @@ import io
 import os
 import pickle
 import random
+import stat
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broken_images import encoded
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, references
 from trustvlm.images.archives import BrokenShard, StreamShard, TarShard, prefetch
 from trustvlm.images.inputs import input_kind
-from trustvlm.images.references import Location
+from trustvlm.images.references import Location, UnreadableImage
+
+PICTURE = encoded("PNG", size=(16, 16))
 
 
 @pytest.fixture(autouse=True)
@@ -421,3 +426,60 @@ def test_an_archive_that_is_a_pipe_is_one_image_with_an_error(tmp_path, ending):
     (image,) = open_images(tmp_path / f"images.{ending}")
     with pytest.raises(ImageError, match="pipe, a socket or a device"):
         image.read()
+
+
+def packed(file: Path, *members: tuple[str, bytes, str]) -> Path:
+    """Write a tar archive of (name, type, target of the link); regular files hold a picture."""
+    with tarfile.open(file, "w") as archive:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            content = PICTURE if kind == tarfile.REGTYPE else b""
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file
+
+
+def test_links_in_an_archive_lead_to_their_member(tmp_path):
+    file = packed(
+        tmp_path / "a.tar",
+        ("x/late.png", tarfile.SYMTYPE, "../y/real.png"),
+        ("x/hard.png", tarfile.LNKTYPE, "y/real.png"),
+        ("x/chain.png", tarfile.SYMTYPE, "late.png"),
+        ("x/outside.png", tarfile.SYMTYPE, "../../etc/passwd"),
+        ("x/circle.png", tarfile.SYMTYPE, "circle.png"),
+        ("y/real.png", tarfile.REGTYPE, ""),
+        ("y/device.png", tarfile.CHRTYPE, ""),
+    )
+    (shard,) = image_shards(file)
+    images = list(shard.images())
+    good = ["x/late.png", "x/hard.png", "x/chain.png", "y/real.png"]
+    assert [i.path for i in images if not isinstance(i, UnreadableImage)] == good
+    assert all(i.read() == PICTURE for i in images if i.path in good)
+    kinds = {i.path: i.kind for i in images if isinstance(i, UnreadableImage)}
+    missing = dict.fromkeys(("x/outside.png", "x/circle.png"), "missing")
+    assert kinds == missing | {"y/device.png": "unreadable"}
+    for start in range(len(images)):
+        assert [i.path for i in shard.images(start)] == [i.path for i in images[start:]]
+
+
+def test_members_of_a_zip_fail_alone(tmp_path):
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("a.png", "wrong.png", "secret.png", "b", "__MACOSX/._a.png"):
+            archive.writestr(name, PICTURE)
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "a.png")
+    content = bytearray(file.read_bytes())
+    content[content.index(PICTURE, content.index(b"wrong.png")) + 20] ^= 255
+    entry = content.rindex(b"secret.png") - 46
+    content[entry + 8] |= 1
+    file.write_bytes(content)
+    (shard,) = image_shards(file)
+    images = list(shard.images())
+    assert [i.path for i in images] == ["a.png", "wrong.png", "secret.png", "b", "link.png"]
+    kinds = {i.path: i.kind for i in images if isinstance(i, UnreadableImage)}
+    assert kinds == {"wrong.png": "damaged", "secret.png": "unreadable"}
+    assert images[-1].read() == images[0].read() == PICTURE
+    assert [i.path for i in shard.images(3)] == ["b", "link.png"]

@@ -1,17 +1,21 @@
-"""Images inside one large file: tar archives, as WebDataset's shards are, and Parquet files."""
+"""Images inside one large file: tar archives, as WebDataset's shards are, zip and Parquet files."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import lzma
+import os
+import posixpath
+import stat
 import tarfile
 import threading
+import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from types import ModuleType
@@ -20,7 +24,7 @@ from typing import IO, Any
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, describe_exception, refusal
-from trustvlm.images.formats import looks_like_image
+from trustvlm.images.formats import is_image_content, looks_like_image
 from trustvlm.images.references import (
     LASTING,
     N_RETRIES,
@@ -30,6 +34,7 @@ from trustvlm.images.references import (
     UnreadableImage,
     check_size,
     images_beside,
+    is_system_folder,
     read_error,
     shown,
     wait_to_retry,
@@ -210,59 +215,268 @@ def _size(image: ImageSource) -> int:
 
 # Archives and Parquet files.
 
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-TAR_EXTENSIONS = frozenset({".tar", ".tgz", *(f".tar{ending}" for ending in _OPENERS)})
+# How each compression begins, and what reads it.
+_COMPRESSIONS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+ARCHIVE_EXTENSIONS = frozenset({".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip"})
+_TAR_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+# Bytes of a member that say what it is, and links from link to link that are followed.
+_HEAD_BYTES, _MOST_LINKS = 256, 16
 # Rows of a Parquet file that are in memory at once.
 _ROWS = 64
 
 
-class TarShard(StreamShard):
-    """The images of a tar archive, perhaps compressed: see `TAR_EXTENSIONS`.
+def begins_as_archive(location: Location) -> bool:
+    """Whether a file on this machine begins as an archive, whatever it is called."""
+    head = _head(location)
+    is_compressed = head.startswith((*_ZIP, *_COMPRESSIONS, _ZSTANDARD))
+    return is_compressed or head[257:262] == b"ustar"
 
-    Members with other extensions (`.json`, `.txt`, `.cls`) and hidden ones are passed over.
+
+def archive_shard(name: str, location: Location, prefix: str = "") -> StreamShard:
+    """Return the images of an archive: what it is its content says, of a URL its name."""
+    is_zip = location.suffix == ".zip"
+    if not location.is_url:
+        head = _head(location)
+        is_zip = head.startswith(_ZIP) if head else is_zip
+    return (ZipShard if is_zip else TarShard)(name, location, prefix)
+
+
+def _head(location: Location) -> bytes:
+    try:
+        with location.open() as file:
+            return file.read(_HEAD_BYTES * 2)
+    except OSError:
+        return b""
+
+
+def _is_hidden(name: str) -> bool:
+    parts = [part for part in PurePosixPath(name).parts if part not in (".", "..")]
+    return any(part.startswith(".") for part in parts) or any(map(is_system_folder, parts[:-1]))
+
+
+def _target(name: str, link: str) -> str:
+    """Return the member that a symbolic link names; "" if it leads out of the archive."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+    return "" if target.startswith(("/", "../")) or target == ".." else target
+
+
+def _no_target(path: str) -> UnreadableImage:
+    what = "it is a link to nothing in its archive"
+    remedy = "Pack the archive anew with the files themselves"
+    return UnreadableImage.of(path, refusal("missing", path, what, remedy))
+
+
+class TarShard(StreamShard):
+    """The images of a tar archive, perhaps compressed by gzip, bzip2 or xz.
+
+    A member is an image if it is called so, or begins so. Links lead to the member that they
+    name. Archives that were written one behind the other are read as one. Other members
+    (`.json`, `.txt`, `.cls`) and hidden ones are passed over.
     """
 
     def _damage(self) -> tuple[type[Exception], ...]:
-        return (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+        return _TAR_DAMAGE
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Open the archive, decompressed by what its content says."""
+        with ExitStack() as opened:
+            raw = opened.enter_context(self.location.open())
+            head = raw.read(8)
+            raw.seek(0)
+            if head.startswith(_ZSTANDARD):
+                raise tarfile.ReadError("it is compressed by Zstandard: decompress it first")
+            openers = (opener for magic, opener in _COMPRESSIONS.items() if head.startswith(magic))
+            opener = next(openers, None)
+            yield raw if opener is None else opened.enter_context(opener(raw))
 
     def _read(self, start: int) -> Iterator[ImageSource]:
         position = 0
-        with ExitStack() as opened:
-            raw = opened.enter_context(self.location.open())
-            suffix = self.location.suffix
-            opener = _OPENERS.get(".gz" if suffix == ".tgz" else suffix.removeprefix(".tar"))
-            file = raw if opener is None else opener(raw)
-            archive = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
-            while (member := archive.next()) is not None:
-                # Otherwise the archive remembers every member that it has seen.
-                archive.members = []  # type: ignore[attr-defined]
-                if member.isreg() and _is_image(member.name):
-                    position += 1
-                    if position > start:
-                        yield self._image(archive, member)
-            _check_end(file, archive.offset)
+        with self.opened() as file, _Targets(self) as targets:
+            for archive, member in _members(file):
+                image = self._image(archive, member, targets, wanted=position >= start)
+                position += image is not None
+                if image is not None and position > start:
+                    yield image
 
-    def _image(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> ImageSource:
+    def _image(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, targets: _Targets, *, wanted: bool
+    ) -> ImageSource | None:
+        """Return the image that a member is; None for other members."""
+        if _is_hidden(member.name) or member.isdir():
+            return None
         path = self._shown(member.name)
+        if not member.isreg():
+            if not looks_like_image(member.name):
+                return None
+            if member.islnk() or member.issym():
+                return targets.image(member, path) if wanted else _no_target(path)
+            what = "it is a pipe or a device in its archive"
+            return UnreadableImage.of(path, refusal("unreadable", path, what, "Leave it out"))
+        stream = archive.extractfile(member)
+        if stream is None:
+            return None
+        if not looks_like_image(member.name):
+            head = stream.read(_HEAD_BYTES)
+            if not is_image_content(head):
+                return None
+            stream.seek(0)
+        if not wanted:
+            return InMemoryImage(path, b"")
         try:
             check_size(member.size, DEFAULT_LIMITS, path)
         except ImageError as error:
             return UnreadableImage.of(path, error)
-        stream = archive.extractfile(member)
-        return InMemoryImage(path, stream.read() if stream else b"")
+        return InMemoryImage(path, stream.read())
 
 
-def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return looks_like_image(name) and not any(p.startswith(".") and p != "." for p in parts)
+def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the members of an archive, and of those written behind it in the same file."""
+    while True:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                # Otherwise the archive remembers every member that it has seen.
+                archive.members = []  # type: ignore[attr-defined]
+                yield archive, member
+            end = archive.offset
+        # tarfile takes a damaged header, or the end of the file, for the end of the archive.
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+        if block != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("a header is damaged" if block else "its end is missing")
+        while block and not any(block):
+            block = file.read(tarfile.BLOCKSIZE)
+        if not block:
+            return
+        file.seek(-len(block), os.SEEK_CUR)
 
 
-def _check_end(file: IO[bytes], offset: int) -> None:
-    # tarfile takes a damaged header, or the end of the file, for the end of the archive.
-    file.seek(offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("a header is damaged" if block else "its end is missing")
+class _Targets:
+    """What links in a tar archive lead to; the archive is listed at the first link.
+
+    Parameters
+    ----------
+    shard
+        The archive, which is opened a second time.
+    """
+
+    def __init__(self, shard: TarShard) -> None:
+        self._shard = shard
+        self._opened = ExitStack()
+        self._file: IO[bytes] | None = None
+        # Of each member: where its content begins and its size, or the name that it links to.
+        self._contents: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, str] = {}
+
+    def __enter__(self) -> _Targets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def image(self, link: tarfile.TarInfo, path: str) -> ImageSource:
+        """Return the image that a link leads to, or an error."""
+        if self._file is None:
+            self._list()
+        name = posixpath.normpath(link.name)
+        for _ in range(_MOST_LINKS):
+            if name in self._contents:
+                break
+            name = self._links.get(name, "")
+        if name not in self._contents or self._file is None:
+            return _no_target(path)
+        begin, size = self._contents[name]
+        try:
+            check_size(size, DEFAULT_LIMITS, path)
+        except ImageError as error:
+            return UnreadableImage.of(path, error)
+        self._file.seek(begin)
+        return InMemoryImage(path, self._file.read(size))
+
+    def _list(self) -> None:
+        # What is behind damage cannot be a target; the damage itself is a row elsewhere.
+        with suppress(*_TAR_DAMAGE), self._shard.opened() as file:
+            for _, member in _members(file):
+                name = posixpath.normpath(member.name)
+                if member.isreg():
+                    self._contents[name] = (member.offset_data, member.size)
+                    self._links.pop(name, None)
+                elif member.islnk():
+                    self._links[name] = posixpath.normpath(member.linkname)
+                elif member.issym():
+                    self._links[name] = _target(member.name, member.linkname)
+        self._file = self._opened.enter_context(self._shard.opened())
+
+
+class ZipShard(StreamShard):
+    """The images of a zip archive, in the order of its directory.
+
+    A member is an image if it is called so, or begins so. What cannot be read of one member
+    (encryption, a compression that Python lacks, a wrong checksum) is the error of that image.
+    """
+
+    def _damage(self) -> tuple[type[Exception], ...]:
+        return (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError)
+
+    def _read(self, start: int) -> Iterator[ImageSource]:
+        position = 0
+        with self.location.open() as file, zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if member.is_dir() or _is_hidden(member.filename):
+                    continue
+                is_image = looks_like_image(member.filename)
+                if not is_image:
+                    head = self._content(archive, member, _HEAD_BYTES)
+                    is_image = isinstance(head, bytes) and is_image_content(head)
+                if not is_image:
+                    continue
+                position += 1
+                if position > start:
+                    yield self._image(archive, member)
+
+    def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ImageSource:
+        path = self._shown(member.filename)
+        names = archive.NameToInfo
+        for _ in range(_MOST_LINKS):
+            if not stat.S_ISLNK(member.external_attr >> 16):
+                break
+            link = self._content(archive, member, 4096)
+            name = _target(member.filename, os.fsdecode(link)) if isinstance(link, bytes) else ""
+            if name not in names:
+                return _no_target(path)
+            member = names[name]
+        else:
+            return _no_target(path)
+        try:
+            check_size(member.file_size, DEFAULT_LIMITS, path)
+        except ImageError as error:
+            return UnreadableImage.of(path, error)
+        content = self._content(archive, member, member.file_size)
+        if isinstance(content, bytes):
+            return InMemoryImage(path, content)
+        return UnreadableImage.of(path, refusal(*content[:1], path, *content[1:]))
+
+    def _content(
+        self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int
+    ) -> bytes | tuple[str, str, str]:
+        """Return the first bytes of a member; or the kind of its error, what, and the remedy."""
+        if member.flag_bits & 1:
+            return "unreadable", "it is encrypted in its archive", "Unpack the archive first"
+        try:
+            with archive.open(member) as stream:
+                return stream.read(size)
+        except NotImplementedError:
+            what = "it is compressed in a way that cannot be read"
+            return "unsupported", what, "Unpack the archive first"
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+            what = f"its archive is damaged there ({describe_exception(error)})"
+            return "damaged", what, "Copy the archive again from its source"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images.archives import TAR_EXTENSIONS, ParquetShard, TarShard
+from trustvlm.images.archives import (
+    ARCHIVE_EXTENSIONS,
+    ParquetShard,
+    archive_shard,
+    begins_as_archive,
+)
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
 from trustvlm.images.references import (
     FileShard,
@@ -28,6 +33,7 @@ from trustvlm.images.references import (
     file_system,
     image_at,
     images_beside,
+    is_system_folder,
     open_regular,
     shown,
 )
@@ -58,14 +64,18 @@ def input_kind(location: Location) -> InputKind:
     """
     suffix = location.suffix
     # To ask a distant server about each of ten thousand archives would take minutes.
-    if suffix in TAR_EXTENSIONS | {".parquet"} and (location.is_url or not location.is_folder()):
-        return "archive" if suffix in TAR_EXTENSIONS else "Parquet file"
+    if suffix in ARCHIVE_EXTENSIONS | {".parquet"} and (
+        location.is_url or not location.is_folder()
+    ):
+        return "archive" if suffix in ARCHIVE_EXTENSIONS else "Parquet file"
     if location.is_folder():
         return "folder"
     if suffix in TABLE_EXTENSIONS and location.exists():
         return "table"
     if suffix == ".txt" and location.exists():
         return "text list"
+    if suffix not in IMAGE_EXTENSIONS and not location.is_url and begins_as_archive(location):
+        return "archive"
     return "image"
 
 
@@ -101,7 +111,7 @@ def image_shards(
           operating systems and storage boxes make for themselves are passed over;
         * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, or a `.txt` file with
           one a line, relative to the file's own folder;
-        * a tar archive of images (`.tar`, `.tar.gz`, ...), as WebDataset's shards are;
+        * a tar archive of images, perhaps compressed, as WebDataset's shards are, or a zip archive;
         * a `.parquet` file with the bytes of images, or with paths;
         * any other file: that one image, whatever its extension;
         * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name.
@@ -280,7 +290,7 @@ def _pieces(
         images: Iterator[ImageSource] = iter(())
         match kind:
             case "archive":
-                yield TarShard(name, location, prefix)
+                yield archive_shard(name, location, prefix)
             case "Parquet file":
                 yield ParquetShard(name, location, prefix, path_column, image_column)
             case "folder":
@@ -401,30 +411,6 @@ def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
             f"{error.strerror}. Allow yourself to read it, or leave it out."
         ) from error
     return (status.st_dev, status.st_ino), sorted(names, reverse=True)
-
-
-# Folders that operating systems, archives, storage boxes and tools make for themselves: previews,
-# deleted files and the like, which are no pictures of the user's and no class.
-_SYSTEM_FOLDERS = frozenset(
-    name.casefold()
-    for name in (
-        "__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found",
-        "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "@tmp",
-        "Network Trash Folder", "Temporary Items", "__pycache__",
-    )
-)  # fmt: skip
-
-
-def is_system_folder(name: str) -> bool:
-    """Whether a folder is one that a system made for itself, or a fitted model.
-
-    Examples
-    --------
-    >>> is_system_folder("__MACOSX"), is_system_folder("pets.trust"), is_system_folder("cats")
-    (True, True, False)
-    """
-    lowered = name.casefold()
-    return lowered in _SYSTEM_FOLDERS or lowered.endswith(".trust")
 
 
 def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:

@@ -156,6 +156,30 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+# Folders that operating systems, archives, storage boxes and tools make for themselves: previews,
+# deleted files and the like, which are no pictures of the user's and no class.
+_SYSTEM_FOLDERS = frozenset(
+    name.casefold()
+    for name in (
+        "__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found",
+        "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "@tmp",
+        "Network Trash Folder", "Temporary Items", "__pycache__",
+    )
+)  # fmt: skip
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is one that a system made for itself, or a fitted model.
+
+    Examples
+    --------
+    >>> is_system_folder("__MACOSX"), is_system_folder("pets.trust"), is_system_folder("cats")
+    (True, True, False)
+    """
+    lowered = name.casefold()
+    return lowered in _SYSTEM_FOLDERS or lowered.endswith(".trust")
+
+
 class ImageSource(Protocol):
     """Anything with a name and bytes: a file, an upload, a URL, a member of an archive."""
 
