@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
@@ -23,17 +24,28 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     ray = pytest.importorskip("ray", reason="the engine ray needs the extra ray")
     pytest.importorskip("ray.data")
     from trustvlm.bulk.ray_engine import RayEngine
 
-    with pytest.MonkeyPatch.context() as patch:
+    # A short path, as those of sockets have to be.
+    folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with pytest.MonkeyPatch.context() as patch, folder as temporary:
+        # The machine may belong to a cluster, which is not to be joined.
+        patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Actors import the model of these tests.
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=temporary,
+        )
         try:
             yield partial(RayEngine, actors=(2, 2))
         finally:
@@ -114,3 +126,22 @@ def test_settings_are_checked():
         RayEngine(lambda: None, actors=(3, 2))
     with pytest.raises(InputError, match="negative"):
         RayEngine(lambda: None, gpus=-1)
+
+
+def test_without_an_address_no_recorded_cluster_is_joined(monkeypatch):
+    ray = pytest.importorskip("ray", reason="the engine ray needs the extra ray")
+    from trustvlm.bulk import ray_engine
+
+    joined = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: joined.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for address in (None, "auto", "10.0.0.1:6379"):
+        with ray_engine._connected(address):
+            pass
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    with ray_engine._connected(None):
+        pass
+    # Ray itself reads the variable.
+    assert joined == ["local", "auto", "10.0.0.1:6379", None]

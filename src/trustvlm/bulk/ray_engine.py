@@ -176,8 +176,10 @@ def _connected(address: str | None) -> Iterator[None]:
     started_here = not ray.is_initialized()
     if started_here:
         settings = {} if address else {"include_dashboard": False}
+        # Without an address, Ray would join whatever cluster this machine was last a node of.
+        joined = address or (None if os.environ.get("RAY_ADDRESS") else "local")
         try:
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **settings)
+            ray.init(joined, logging_level=logging.ERROR, log_to_driver=False, **settings)
         except ConnectionError as error:
             raise InputError(
                 f"Expected a Ray cluster at {address!r}, but none answers ({error})."
