@@ -53,9 +53,9 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
-def test_a_private_file_and_its_log_are_for_its_owner_alone(tmp_path):
+def test_a_new_file_and_its_log_are_for_its_owner_alone(tmp_path):
     file = tmp_path / "x.sqlite"
-    with closing(open_database(file, schema=SCHEMA, version=1, private=True)) as connection:
+    with closing(open_database(file, schema=SCHEMA, version=1)) as connection:
         with transaction(connection):
             connection.execute("INSERT INTO t VALUES (1)")
         modes = {part.name: stat.S_IMODE(part.stat().st_mode) for part in tmp_path.iterdir()}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(target: str | os.PathLike[str], *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it onto `target` when the block succeeds.
 
     A reader sees the old file or the complete new one. On an exception the temporary file is
-    removed and the target stays as it was.
+    removed and the target stays as it was. A private file can be read by its owner alone.
 
     Examples
     --------
@@ -36,21 +36,22 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        # mkstemp makes private files; the result should be as readable as any other output.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if not private:
+            # mkstemp makes private files; the result should be as readable as any other output.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes to a file atomically."""
-    with atomic_path(target) as temporary:
+def write_bytes(target: str | os.PathLike[str], content: bytes, *, private: bool = False) -> None:
+    """Write bytes to a file atomically; a private one can be read by its owner alone."""
+    with atomic_path(target, private=private) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(target: str | os.PathLike[str], content: str) -> None:
-    """Write UTF-8 text to a file atomically, with the line ends as given."""
-    write_bytes(target, content.encode("utf-8"))
+def write_text(target: str | os.PathLike[str], content: str, *, private: bool = False) -> None:
+    """Write UTF-8 text to a file atomically, with the line ends as given; see `write_bytes`."""
+    write_bytes(target, content.encode("utf-8"), private=private)

@@ -23,12 +23,11 @@ def open_database(
     schema: Sequence[str],
     version: int,
     settings: Sequence[str] = (),
-    private: bool = False,
 ) -> sqlite3.Connection:
     """Open a database with a write-ahead log, or create it.
 
     The connection begins no transaction by itself (see `transaction`) and may be used by any
-    thread, by one at a time.
+    thread, by one at a time. A new file can be read by its owner alone; its log takes after it.
 
     Parameters
     ----------
@@ -40,8 +39,6 @@ def open_database(
         Of the layout; it is kept in the file as `user_version`.
     settings
         Pragmas such as `"synchronous = FULL"`, set before there is any table.
-    private
-        Create the file so that its owner alone may read it; the log takes after the file.
 
     Raises
     ------
@@ -62,8 +59,7 @@ def open_database(
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if private:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
         ":memory:" if path is None else path,
         timeout=BUSY_SECONDS,

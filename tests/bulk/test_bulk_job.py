@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -58,6 +60,9 @@ def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path)
     journal = out / "_trustvlm" / "done.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     summary = run(photos, out)
+    if os.name != "nt":
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (journal.parent).glob("*.json*")}
+        assert modes["done.jsonl"] == modes["manifest.json"] == 0o600
     assert files(out) == whole
     assert summary.n_images == 47
     assert summary.n_now == 6 + 6 + 5

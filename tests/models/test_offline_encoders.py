@@ -13,11 +13,23 @@ from PIL import Image
 
 from cut_texts import check_cut_texts
 from trustvlm.environment import cache_dir
-from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
+from trustvlm.exceptions import (
+    ArtefactError,
+    InputError,
+    MissingExtraError,
+    ModelUnavailableError,
+)
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.offline import OfflineVision, OfflineVLM, encoders
 from trustvlm.models.offline.encoders import ClassBank, image_vectors, imagenet_names
-from trustvlm.models.offline.weights import WheelFile, derived
+from trustvlm.models.offline.weights import (
+    LITE0_CHECKPOINT,
+    LITE2_CHECKPOINT,
+    MINILM_GRAPH,
+    MINILM_TOKENIZER,
+    WheelFile,
+    derived,
+)
 
 
 def with_threads(load, n: int):
@@ -182,8 +194,26 @@ def test_a_missing_wheel_names_the_extra(monkeypatch, package):
 
 def test_a_wheel_without_its_file_is_a_stated_error():
     with pytest.raises(ModelUnavailableError, match=r"weights\.pth, but it cannot be read"):
-        WheelFile("numpy", "numpy", "weights.pth").read()
-    assert WheelFile("no-such-distribution", "numpy", "").version() == ""
+        WheelFile("numpy", "numpy", "weights.pth", "").read()
+    assert WheelFile("no-such-distribution", "numpy", "", "").version() == ""
+
+
+@pytest.mark.parametrize(
+    "file", [LITE0_CHECKPOINT, LITE2_CHECKPOINT, MINILM_GRAPH, MINILM_TOKENIZER]
+)
+def test_weights_that_were_exchanged_are_not_used(tmp_path, monkeypatch, file):
+    content = bytearray(file.read())
+    content[-1] ^= 1
+    (tmp_path / file.package / file.path).parent.mkdir(parents=True)
+    (tmp_path / file.package / file.path).write_bytes(content)
+    (tmp_path / file.package / "__init__.py").touch()
+    for name in [n for n in sys.modules if n.partition(".")[0] == file.package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ArtefactError, match="was exchanged, and is not used") as got:
+        file.read()
+    assert str(tmp_path / file.package / file.path) in str(got.value)
+    assert f"pip uninstall {file.distribution}" in str(got.value)
 
 
 def test_the_bank_is_centred_and_covers_imagenet(vlm):

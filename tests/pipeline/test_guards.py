@@ -1,6 +1,8 @@
 """The guards on the whole way: out-of-distribution images, near-duplicates, advice and drift."""
 
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -167,6 +169,7 @@ class TestMonitor:
     def test_the_state_goes_on_and_counts_every_image_once(self, model, photos, strange, tmp_path):
         state = tmp_path / "drift.json"
         first = monitor(model, photos, state=state)
+        assert os.name == "nt" or stat.S_IMODE(state.stat().st_mode) == 0o600
         assert (first.new, first.repeated, first.monitor.n) == (30, 0, 30)
         again = monitor(model, photos, state=state)
         assert (again.new, again.repeated, again.monitor.n) == (0, 30, 30)

@@ -86,7 +86,8 @@ def agree_on(
                 f"Expected {str(output)!r} to be new, empty, or a folder of an earlier run, but "
                 f"it holds {others[0]!r}. Choose another folder."
             )
-        write_text(file, json.dumps(job.model_dump(), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(job.model_dump(), indent=2, ensure_ascii=False) + "\n"
+        write_text(file, text, private=True)
         return
     try:
         stored = Manifest.model_validate_json(file.read_bytes())
@@ -232,7 +233,7 @@ class Journal:
     def _write(self, entry: Entry, content: bytes) -> None:
         if content:
             write_bytes(self._output / entry.file, content)
-        with self._file.open("a", encoding="utf-8") as stream:
+        with open(self._file, "a", encoding="utf-8", opener=_open_private) as stream:
             stream.write(json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -259,7 +260,7 @@ class Journal:
         # A line without an end was being written when the run was killed.
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            write_bytes(self._file, whole)
+            write_bytes(self._file, whole, private=True)
         with os.scandir(self._output) as files:
             sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
         done: dict[tuple[int, int], Entry] = {}
@@ -283,6 +284,10 @@ class Journal:
         self.n_images += entry.n_images
         self.decisions.update(entry.decisions)
         self.errors.update(entry.errors)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

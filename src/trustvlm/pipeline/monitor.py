@@ -125,7 +125,7 @@ class MonitorState:
 
 
 def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorState) -> None:
-    """Write the state of the monitor of a model, whole or not at all."""
+    """Write the state of the monitor of a model, whole or not at all, for its owner alone."""
     content = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -135,7 +135,8 @@ def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorS
         "seen": sorted(state.seen),
         "drifted": state.drifted or state.monitor.drifted,
     }
-    write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, private=True)
 
 
 def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState | None:

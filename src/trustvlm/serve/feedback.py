@@ -151,7 +151,7 @@ class FeedbackStore:
         self._turn = threading.RLock()
         try:
             self._connection = open_database(
-                path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS, private=True
+                path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS
             )
             self._connection.row_factory = sqlite3.Row
             query = "SELECT coalesce(sum(length(content)), 0) FROM images"

