@@ -313,17 +313,36 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
     return stream.getvalue()
 
 
-def special_member(kind: bytes, link: str = "") -> bytes:
+def special_member(kind: bytes, link: str = "", name: str = "b.png") -> bytes:
     """Return an archive with a picture and one member of a kind."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         info = tarfile.TarInfo("a.png")
         info.size = len(PNG)
         archive.addfile(info, io.BytesIO(PNG))
-        other = tarfile.TarInfo("b.png")
+        other = tarfile.TarInfo(name)
         other.type, other.linkname = kind, link
         archive.addfile(other)
     return stream.getvalue()
+
+
+def zipped_link(name: str, target: str) -> bytes:
+    """Return a zip archive with a picture and a symbolic link."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.png", PNG)
+        link = zipfile.ZipInfo(name)
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, target)
+    return stream.getvalue()
+
+
+def encrypted(archive: bytes) -> bytes:
+    """Return a zip archive whose directory says that its members are encrypted."""
+    content = bytearray(archive)
+    for match in re.finditer(rb"PK\x01\x02", archive):
+        content[match.start() + 8] |= 1
+    return bytes(content)
 
 
 def archive(name: str, content: bytes | Callable[[], bytes], **outcome: object) -> None:
@@ -354,10 +373,21 @@ archive("zip_inside.tar", lambda: zipped(two), labels=2)
 archive("odd_names.tar", lambda: tarred({"a.jpg_large": JPEG, "b": PNG, "c.jpg.1": JPEG}), labels=3)
 archive("odd_names.zip", lambda: zipped({"a.jpg_large": JPEG, "b": PNG, "c.jpg.1": JPEG}), labels=3)
 archive("others.tar", lambda: tarred(two | {"x.json": b"{}", "x.cls": b"3"}), labels=2)
+archive("notes.tar", lambda: tarred(two | {"notes.md": b"x"}), labels=2, says=r"1 file.*notes\.md")
 archive("notes.zip", lambda: zipped(two | {"notes.md": b"x"}), labels=2, says=r"notes\.md")
 archive("macos.zip", lambda: zipped(two | {"__MACOSX/._a.png": b"\0\5\x16\7"}), labels=2)
 archive("hard_link.tar", lambda: special_member(tarfile.LNKTYPE, "a.png"), labels=2)
 archive("symbolic_link.tar", lambda: special_member(tarfile.SYMTYPE, "a.png"), labels=2)
+archive("link_without_ending.tar", lambda: special_member(tarfile.LNKTYPE, "a.png", "b"), labels=2)
+archive("link_without_ending.zip", lambda: zipped_link("b", "a.png"), labels=2)
+archive("dangling.zip", lambda: zipped_link("b.png", "z.png"), labels=1, errors=1)
+archive(
+    "link_to_nothing.tar",
+    lambda: special_member(tarfile.SYMTYPE, "z", "b"),
+    labels=1,
+    says=r"1 file.*: b",
+)
+archive("encrypted.zip", lambda: encrypted(zipped(two)), errors=2)
 archive("dangling.tar", lambda: special_member(tarfile.SYMTYPE, "z.png"), labels=1, errors=1)
 archive("outside.tar", lambda: special_member(tarfile.SYMTYPE, "/etc/passwd"), labels=1, errors=1)
 archive("itself.tar", lambda: special_member(tarfile.SYMTYPE, "b.png"), labels=1, errors=1)

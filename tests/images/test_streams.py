@@ -23,7 +23,7 @@ from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, references
 from trustvlm.images.archives import BrokenShard, StreamShard, TarShard, prefetch
 from trustvlm.images.inputs import input_kind
-from trustvlm.images.references import Location, UnreadableImage
+from trustvlm.images.references import Location, Skipped, UnreadableImage
 
 PICTURE = encoded("PNG", size=(16, 16))
 
@@ -342,7 +342,8 @@ def test_reading_goes_on_where_a_connection_broke():
     broke = []
 
     class BreakingShard(StreamShard):
-        def _read(self, start):
+        def _read(self, start, skipped):
+            skipped.add("notes.txt")
             for i in range(start, 10):
                 if i in (3, 7) and broke.count(i) < 2:
                     broke.append(i)
@@ -352,9 +353,11 @@ def test_reading_goes_on_where_a_connection_broke():
         def _damage(self):
             return (OSError,)
 
-    shard = BreakingShard("x", Location("memory://x.tar"))
+    passed_over = Skipped()
+    shard = BreakingShard("x", Location("memory://x.tar"), skipped=passed_over)
     assert list(shard.images()) == list(range(10))
     assert broke == [3, 3, 7, 7]
+    assert passed_over == {".txt": 1}, "each attempt passes over the same members"
 
 
 def test_a_huge_member_is_not_read(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ from trustvlm.images.references import (
     ImageSource,
     InMemoryImage,
     Location,
+    Skipped,
     UnreadableImage,
     check_size,
     images_beside,
@@ -61,11 +62,14 @@ class StreamShard(ABC):
         Where it is.
     prefix
         Put before the name of each image, with a slash.
+    skipped
+        Counts the members passed over, once all are read; None counts none.
     """
 
     name: str
     location: Location
     prefix: str = ""
+    skipped: Skipped | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     @property
     def length(self) -> None:
@@ -91,10 +95,13 @@ class StreamShard(ABC):
         """
         failures = 0
         while True:
+            # Every attempt passes over the same members again.
+            skipped = Skipped()
             try:
-                for image in self._read(position):
+                for image in self._read(position, skipped):
                     yield image
                     position, failures = position + 1, 0
+                self._count(skipped)
                 return
             except self._damage() as error:
                 failures += 1
@@ -107,14 +114,19 @@ class StreamShard(ABC):
                         if lasting
                         else refusal("damaged", self.name, what, "Copy it again from its source")
                     )
+                    self._count(skipped)
                     yield BrokenShard(self.name, failure.kind, str(failure))
                     return
             if self.location.is_url:
                 wait_to_retry(failures)
 
+    def _count(self, skipped: Skipped) -> None:
+        if self.skipped is not None:
+            self.skipped.merge(skipped)
+
     @abstractmethod
-    def _read(self, start: int) -> Iterator[ImageSource]:
-        """Yield the images from a position on."""
+    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
+        """Yield the images from a position on; count the members that are none."""
 
     @abstractmethod
     def _damage(self) -> tuple[type[Exception], ...]:
@@ -238,13 +250,15 @@ def begins_as_archive(location: Location) -> bool:
     return is_compressed or head[257:262] == b"ustar"
 
 
-def archive_shard(name: str, location: Location, prefix: str = "") -> StreamShard:
+def archive_shard(
+    name: str, location: Location, prefix: str = "", skipped: Skipped | None = None
+) -> StreamShard:
     """Return the images of an archive: what it is its content says, of a URL its name."""
     is_zip = location.suffix == ".zip"
     if not location.is_url:
         head = _head(location)
         is_zip = head.startswith(_ZIP) if head else is_zip
-    return (ZipShard if is_zip else TarShard)(name, location, prefix)
+    return (ZipShard if is_zip else TarShard)(name, location, prefix, skipped=skipped)
 
 
 def _head(location: Location) -> bytes:
@@ -266,6 +280,10 @@ def _target(name: str, link: str) -> str:
     return "" if target.startswith(("/", "../")) or target == ".." else target
 
 
+def _is_image(image: ImageSource) -> bool:
+    return isinstance(image, InMemoryImage) and is_image_content(image.content[:_HEAD_BYTES])
+
+
 def _no_target(path: str) -> UnreadableImage:
     what = "it is a link to nothing in its archive"
     remedy = "Pack the archive anew with the files themselves"
@@ -277,7 +295,7 @@ class TarShard(StreamShard):
 
     A member is an image if it is called so, or begins so. Links lead to the member that they
     name. Archives that were written one behind the other are read as one. Other members
-    (`.json`, `.txt`, `.cls`) and hidden ones are passed over.
+    (`.json`, `.txt`, `.cls`) are passed over and counted, hidden ones passed over.
     """
 
     def _damage(self) -> tuple[type[Exception], ...]:
@@ -296,27 +314,34 @@ class TarShard(StreamShard):
             opener = next(openers, None)
             yield raw if opener is None else opened.enter_context(opener(raw))
 
-    def _read(self, start: int) -> Iterator[ImageSource]:
+    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
         position = 0
         with self.opened() as file, _Targets(self) as targets:
             for archive, member in _members(file):
+                if _is_hidden(member.name) or member.isdir():
+                    continue
                 image = self._image(archive, member, targets, wanted=position >= start)
-                position += image is not None
-                if image is not None and position > start:
+                if image is None:
+                    skipped.add(self._shown(member.name))
+                    continue
+                position += 1
+                if position > start:
                     yield image
 
     def _image(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, targets: _Targets, *, wanted: bool
     ) -> ImageSource | None:
         """Return the image that a member is; None for other members."""
-        if _is_hidden(member.name) or member.isdir():
-            return None
         path = self._shown(member.name)
         if not member.isreg():
-            if not looks_like_image(member.name):
-                return None
+            is_named = looks_like_image(member.name)
             if member.islnk() or member.issym():
-                return targets.image(member, path) if wanted else _no_target(path)
+                if is_named and not wanted:
+                    return _no_target(path)
+                image = targets.image(member, path)
+                return image if is_named or _is_image(image) else None
+            if not is_named:
+                return None
             what = "it is a pipe or a device in its archive"
             return UnreadableImage.of(path, refusal("unreadable", path, what, "Leave it out"))
         stream = archive.extractfile(member)
@@ -424,35 +449,38 @@ class ZipShard(StreamShard):
     def _damage(self) -> tuple[type[Exception], ...]:
         return (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError)
 
-    def _read(self, start: int) -> Iterator[ImageSource]:
+    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
         position = 0
         with self.location.open() as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 if member.is_dir() or _is_hidden(member.filename):
                     continue
+                target = self._follow(archive, member)
                 is_image = looks_like_image(member.filename)
-                if not is_image:
-                    head = self._content(archive, member, _HEAD_BYTES)
+                if not is_image and target is not None:
+                    head = self._content(archive, target, _HEAD_BYTES)
                     is_image = isinstance(head, bytes) and is_image_content(head)
                 if not is_image:
+                    skipped.add(self._shown(member.filename))
                     continue
                 position += 1
                 if position > start:
-                    yield self._image(archive, member)
+                    path = self._shown(member.filename)
+                    yield _no_target(path) if target is None else self._image(archive, target, path)
 
-    def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ImageSource:
-        path = self._shown(member.filename)
-        names = archive.NameToInfo
+    def _follow(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> zipfile.ZipInfo | None:
+        """Return the member that a link leads to, or the member itself; None if there is none."""
         for _ in range(_MOST_LINKS):
             if not stat.S_ISLNK(member.external_attr >> 16):
-                break
+                return member
             link = self._content(archive, member, 4096)
             name = _target(member.filename, os.fsdecode(link)) if isinstance(link, bytes) else ""
-            if name not in names:
-                return _no_target(path)
-            member = names[name]
-        else:
-            return _no_target(path)
+            if name not in archive.NameToInfo:
+                break
+            member = archive.NameToInfo[name]
+        return None
+
+    def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> ImageSource:
         try:
             check_size(member.file_size, DEFAULT_LIMITS, path)
         except ImageError as error:
@@ -499,7 +527,7 @@ class ParquetShard(StreamShard):
     def _damage(self) -> tuple[type[Exception], ...]:
         return (OSError, _pyarrow().ArrowException)
 
-    def _read(self, start: int) -> Iterator[ImageSource]:
+    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:  # noqa: ARG002
         parquet = _pyarrow("pyarrow.parquet")
         with ExitStack() as opened:
             stream = opened.enter_context(self.location.open())

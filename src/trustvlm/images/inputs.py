@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from trustvlm.images.archives import (
 )
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
 from trustvlm.images.references import (
+    NAMED,
     FileShard,
     ImageList,
     ImageRef,
@@ -40,8 +40,7 @@ from trustvlm.images.references import (
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 from trustvlm.text import counted, join_names
 
-# How many files that are passed over a message names, and how much of a file says what it is.
-_NAMED = 5
+# How much of a file says what it is.
 _HEAD_BYTES = 256
 
 # A path or URL, or several; and the same with the classes of the images.
@@ -94,7 +93,7 @@ def image_shards(
     size: int = 4096,
     path_column: str = "path",
     image_column: str | None = None,
-    skipped: Counter[str] | None = None,
+    skipped: Skipped | None = None,
 ) -> Iterator[ImageShard]:
     """Yield the pieces of a source one by one, always in the same order.
 
@@ -126,8 +125,8 @@ def image_shards(
     image_column
         Column of bytes in a Parquet file; see `ParquetShard`.
     skipped
-        Counts the files of folders that are passed over, by extension, as the pieces come;
-        `Skipped` also keeps some of their names.
+        Counts the files of folders that are passed over, as the pieces come, and the members of
+        an archive, once its images are read.
 
     Yields
     ------
@@ -148,7 +147,7 @@ def image_shards(
     >>> [[image.path for image in shard.images()] for shard in image_shards(folder, size=2)]
     [['a.jpg', 'b.jpg'], ['c.jpg']]
     """
-    skipped = Counter() if skipped is None else skipped
+    skipped = Skipped() if skipped is None else skipped
     items = [url for item in _items(source) for url in expand(item)]
     if items and not any(Location(item).exists() for item in items):
         others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
@@ -196,7 +195,7 @@ def _stream(items: list[str], path_column: str, image_column: str | None) -> Ite
     warn_of_skipped(skipped)
 
 
-def warn_of_skipped(skipped: Counter[str]) -> None:
+def warn_of_skipped(skipped: Skipped) -> None:
     """Warn of files that were passed over, by the names of some.
 
     Warns
@@ -206,9 +205,9 @@ def warn_of_skipped(skipped: Counter[str]) -> None:
     """
     if not skipped:
         return
-    names = skipped.names if isinstance(skipped, Skipped) else [f"*{end}" for end in skipped]
-    listed = join_names(names[:_NAMED]) if len(names) <= _NAMED else ", ".join(names[:_NAMED])
-    more = ", ..." if skipped.total() > min(len(names), _NAMED) else ""
+    names = skipped.names
+    listed = join_names(names[:NAMED]) if len(names) <= NAMED else ", ".join(names[:NAMED])
+    more = ", ..." if skipped.total() > min(len(names), NAMED) else ""
     warnings.warn(
         f"{counted(skipped.total(), 'file')} passed over, in which no image begins: {listed}{more}",
         TrustVLMWarning,
@@ -272,7 +271,7 @@ def _pieces(
     size: int,
     path_column: str,
     image_column: str | None,
-    skipped: Counter[str],
+    skipped: Skipped,
 ) -> Iterator[ImageShard]:
     alone: list[ImageSource] = []
     for item in items:
@@ -290,7 +289,7 @@ def _pieces(
         images: Iterator[ImageSource] = iter(())
         match kind:
             case "archive":
-                yield archive_shard(name, location, prefix)
+                yield archive_shard(name, location, prefix, skipped)
             case "Parquet file":
                 yield ParquetShard(name, location, prefix, path_column, image_column)
             case "folder":
@@ -310,7 +309,7 @@ def _pieces(
 
 
 def walk_images(
-    folder: Location, *, prefix: str = "", skipped: Counter[str] | None = None
+    folder: Location, *, prefix: str = "", skipped: Skipped | None = None
 ) -> Iterator[ImageSource]:
     """Yield the image files in a folder and below it, in the memory of the largest single folder.
 
@@ -346,17 +345,13 @@ def walk_images(
             yield ImageRef(shown(f"{start}{relative}"), here / relative)
 
 
-def _is_image(
-    relative: PurePosixPath, skipped: Counter[str] | None, file: Path | None = None
-) -> bool:
+def _is_image(relative: PurePosixPath, skipped: Skipped | None, file: Path | None = None) -> bool:
     """Whether a file is an image by its extension or, if it lies here, by how it begins."""
     suffix = relative.suffix.lower()
     if suffix in IMAGE_EXTENSIONS or (file is not None and _begins_as_image(file)):
         return True
     if skipped is not None:
-        skipped[suffix or "(none)"] += 1
-        if isinstance(skipped, Skipped) and len(skipped.names) <= _NAMED:
-            skipped.names.append(shown(relative))
+        skipped.add(str(relative))
     return False
 
 
@@ -515,10 +510,10 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
         raise InputError(_no_images(f"the class folders of {name}", skipped))
     warn_of_skipped(skipped)
     if loose:
-        more = ", ..." if len(loose) > _NAMED else ""
+        more = ", ..." if len(loose) > NAMED else ""
         warnings.warn(
             f"{counted(len(loose), 'image')} beside the class folders of {name}, of no class and "
-            f"left out: {', '.join(map(shown, loose[:_NAMED]))}{more}",
+            f"left out: {', '.join(map(shown, loose[:NAMED]))}{more}",
             TrustVLMWarning,
             stacklevel=2,
         )
@@ -577,7 +572,7 @@ def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImage
     return LabelledImages(images, tuple(sorted({image.label for image in images})))
 
 
-def _no_images(name: str, skipped: Counter[str]) -> str:
+def _no_images(name: str, skipped: Skipped) -> str:
     """Say that a source holds no images, and what it holds instead, by extension."""
     others = ""
     if skipped:

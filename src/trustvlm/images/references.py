@@ -292,6 +292,10 @@ class LabelledImage:
 # Several images: a list of all, pieces of it, and those with classes.
 
 
+# How many files that are passed over a message names.
+NAMED = 5
+
+
 class Skipped(Counter[str]):
     """Files that are passed over, counted by extension.
 
@@ -304,6 +308,25 @@ class Skipped(Counter[str]):
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         super().__init__(counts or {})
         self.names: list[str] = list(getattr(counts, "names", ()))
+
+    def add(self, name: str) -> None:
+        """Count one more file.
+
+        Examples
+        --------
+        >>> skipped = Skipped()
+        >>> skipped.add("docs/Notes.TXT")
+        >>> dict(skipped), skipped.names
+        ({'.txt': 1}, ['docs/Notes.TXT'])
+        """
+        self[PurePosixPath(name).suffix.lower() or "(none)"] += 1
+        if len(self.names) <= NAMED:
+            self.names.append(shown(name))
+
+    def merge(self, others: Skipped) -> None:
+        """Add what another source passed over."""
+        self.update(others)
+        self.names += others.names[: NAMED + 1 - len(self.names)]
 
 
 class ImageList(list[ImageSource]):
