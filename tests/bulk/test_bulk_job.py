@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import socket
 import stat
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
-from bulk_models import IDENTITY, LoadTiny, files, rows
-from trustvlm.exceptions import InputError
+from bulk_models import IDENTITY, LoadTiny, OwnProcess, files, rows
+from trustvlm.bulk import journal
+from trustvlm.bulk.job import LocalEngine
+from trustvlm.exceptions import BulkError, InputError
 from trustvlm.images import image_shards
 
 
+@pytest.fixture
+def run(run):
+    return partial(run, engine=OwnProcess)
+
+
 def test_rows_are_those_of_predict(run, photos, shots, tmp_path):
-    summary = run(photos, tmp_path / "out")
+    summary = run(photos, tmp_path / "out", engine=LocalEngine)
     model = LoadTiny(shots)()
     # Each part is batched by itself.
     expected = []
@@ -120,10 +133,102 @@ def test_folders_of_other_things_are_left_alone(run, photos, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_two_runs_at_once_are_refused(run, photos, tmp_path):
-    from trustvlm.bulk.journal import locked
+def test_two_runs_at_once_are_refused_and_the_other_is_named(run, photos, tmp_path):
+    out = tmp_path / "out"
+    other = rf"Another run .*process {os.getpid()} on {socket.gethostname()}\)"
+    with journal.locked(out), pytest.raises(InputError, match=other):
+        run(photos, out)
+    assert not (out / "_trustvlm" / "lock.json").exists()
+    with journal.locked(out):
+        pass
 
-    with locked(tmp_path / "out"), pytest.raises(InputError, match="Another run writes"):
+
+HOLD = """
+import sys
+from filelock import SoftFileLock
+lock = SoftFileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_where_a_file_system_has_no_locks_a_file_stands_for_one(monkeypatch, tmp_path):
+    class NoLock(journal.FileLock):
+        def acquire(self, *_, **__):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(journal, "FileLock", NoLock)
+    other = pytest.raises(InputError, match=r"Another run.* remove .*lock\.held")
+    with journal.locked(tmp_path), other, journal.locked(tmp_path):
+        pass
+    file = tmp_path / "_trustvlm" / "lock.held"
+    assert not file.exists()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD, file], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout.readline()
+        with pytest.raises(InputError, match="Another run"), journal.locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+    with journal.locked(tmp_path):
+        assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room"),
+        (errno.EDQUOT, "Make room"),
+        (errno.EROFS, "permission"),
+        (errno.EIO, "Check the disk"),
+    ],
+)
+def test_a_disk_that_fails_ends_a_run_that_goes_on_later(
+    run, photos, tmp_path, monkeypatch, number, remedy
+):
+    out, n_written = tmp_path / "out", []
+    write = journal.write_bytes
+
+    def failing(file, content):
+        n_written.append(file)
+        if len(n_written) == 3:
+            raise OSError(number, os.strerror(number))
+        write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "write_bytes", failing)
+        with pytest.raises(BulkError, match=rf"out.*{os.strerror(number)}.*{remedy}.*run the same"):
+            run(photos, out)
+    assert len(rows(out)) == 12
+    summary = run(photos, out)
+    assert (summary.n_images, summary.n_now) == (47, 35)
+    paths = [row["path"] for row in rows(out)]
+    assert len(set(paths)) == len(paths) == 47
+
+
+def test_a_folder_that_vanishes_is_not_made_anew_for_what_is_left(run, photos, tmp_path):
+    out = tmp_path / "out"
+
+    class Vanishing(OwnProcess):
+        def run(self, work):
+            for i, each in enumerate(super().run(work)):
+                if i == 2:
+                    shutil.rmtree(out)
+                yield each
+
+    with pytest.raises(BulkError, match="No such file or directory"):
+        run(photos, out, engine=Vanishing)
+    assert not out.exists()
+    assert run(photos, out).n_now == 47
+
+
+def test_where_nothing_can_be_written_that_is_said_at_once(run, photos, tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(journal.Path, "mkdir", read_only)
+    with pytest.raises(BulkError, match=r"Read-only file system.*permission"):
         run(photos, tmp_path / "out")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from trustvlm.bulk.journal import FOLDER, Journal, agree_on, identify, locked
+from trustvlm.bulk.journal import FOLDER, Journal, agree_on, identify, locked, writing
 from trustvlm.bulk.parts import SUMS, FinishedPart, Part, part_content
 from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
@@ -241,7 +241,8 @@ def predict_in_bulk(
         If there are no images; if the model's score needs to see all images at once; or if the
         folder was begun with another model, other inputs or other settings.
     BulkError
-        If the worker dies of images that none of them explains.
+        If the worker dies of images that none of them explains; or if the folder cannot be written
+        to, as where the disk is full. The same call goes on from there.
     MissingExtraError
         If the extra `parquet` is not installed.
     """
@@ -327,20 +328,21 @@ def run_job(
     # Before anything is written: is there something to predict on?
     next(_first_parts(inputs, settings))
     with locked(output):
-        agree_on(output, inputs, identity, settings)
-        journal = Journal(output)
+        with writing(output):
+            agree_on(output, inputs, identity, settings)
+            journal = Journal(output)
         n_before = journal.n_images
         _check_done(journal, inputs, settings)
         work = (Work(part, journal.done(part.number)) for part in _first_parts(inputs, settings))
         for part, finished in engine.run(work):
-            with profile.stage("writing"):
+            with profile.stage("writing"), writing(output):
                 journal.add(part, finished)
             for stage, seconds in finished.seconds.items():
                 profile.add(stage, seconds)
             profile.n_images += finished.n_images
             if progress is not None:
                 progress(journal.n_images)
-        with profile.stage("writing"):
+        with profile.stage("writing"), writing(output):
             outcome = _decide(journal, output, run, settings.get("when_invalid", "review"))
         summary = BulkSummary(
             output=output,
@@ -353,7 +355,8 @@ def run_job(
             run=outcome,
         )
         text = json.dumps(summary.to_dict(), indent=2) + "\n"
-        write_text(output / FOLDER / "summary.json", text)
+        with writing(output):
+            write_text(output / FOLDER / "summary.json", text)
     return summary
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import socket
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trustvlm._version import __version__
 from trustvlm.bulk.parts import FinishedPart, Part
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import BulkError, InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images import ImageShard
 from trustvlm.serialization import first_invalid
@@ -231,9 +234,10 @@ class Journal:
         self._write(self._done[entry.number][entry.start], content)
 
     def _write(self, entry: Entry, content: bytes) -> None:
-        if content:
-            write_bytes(self._output / entry.file, content)
+        # Opened first: if the folder has vanished, it is not made again for a lone file.
         with open(self._file, "a", encoding="utf-8", opener=_open_private) as stream:
+            if content:
+                write_bytes(self._output / entry.file, content)
             stream.write(json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -291,24 +295,93 @@ def _open_private(path: str, flags: int) -> int:
 
 
 @contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Say what is wrong with the folder of a job where it cannot be written or read.
+
+    Raises
+    ------
+    BulkError
+        If the disk is full, the folder may not be written to or has vanished.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "Check the disk"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Make room"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "Give yourself permission to write there"
+        raise BulkError(
+            f"Verdicts cannot be written to {str(output)!r} ({error.strerror or error}). What is "
+            f"done so far is kept as far as it is still there. {remedy}, and run the same again."
+        ) from error
+
+
+# What a file system says that has no locks, as some have that lie on other machines.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
+
+
+@contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Keep other runs out of the folder of a job; the system ends this when a process dies.
+
+    Where a file system has no locks, a file stands for one; that of a dead process of this
+    machine is taken over.
 
     Raises
     ------
     InputError
-        If another run writes there.
+        If another run writes there; the message says on which machine.
+    BulkError
+        If the folder cannot be written to.
     """
     folder = output / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
+    holder = folder / "lock.json"
+    with writing(output):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = _acquire(folder)
+        except Timeout as error:
+            raise InputError(
+                f"Another run writes to {str(output)!r}{_describe_holder(holder)}. Wait for it, or "
+                f"choose another folder. If it is no more, remove {error.lock_file!r}."
+            ) from error
+        except BaseException:
+            with suppress(OSError):
+                folder.rmdir()
+            raise
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"Another run writes to {str(output)!r}. Wait for it, or choose another folder."
-        ) from error
-    try:
+        with writing(output):
+            owner = {"host": socket.gethostname(), "pid": os.getpid()}
+            holder.write_text(json.dumps(owner) + "\n", encoding="utf-8")
         yield
     finally:
-        lock.release()
+        with suppress(OSError):
+            holder.unlink()
+        with suppress(OSError):
+            lock.release()
+
+
+def _acquire(folder: Path) -> BaseFileLock:
+    lock: BaseFileLock = FileLock(folder / "lock", blocking=False)
+    try:
+        with warnings.catch_warnings():
+            # Some versions of the library themselves take a file for a lock where need be.
+            warnings.simplefilter("ignore")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, Timeout) or (
+            isinstance(error, OSError) and error.errno not in _NO_LOCKS
+        ):
+            raise
+        lock = SoftFileLock(folder / "lock.held", blocking=False)
+        lock.acquire()
+    return lock
+
+
+def _describe_holder(file: Path) -> str:
+    try:
+        owner = json.loads(file.read_bytes())
+        return f" (process {owner['pid']} on {owner['host']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
