@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from broken_images import encoded, png, png_chunk, write_broken_images
+from hostile import many_scans
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import KINDS, Limits, decode
 
@@ -297,3 +298,10 @@ def test_warning_filters_are_as_before_when_many_threads_are_done():
     assert list(warnings.filters) == before
     with pytest.warns(UserWarning, match="APNG"), Image.open(io.BytesIO(odd)) as image:
         image.load()
+
+
+def test_a_jpeg_of_far_too_many_scans_is_refused_before_it_is_decoded():
+    assert decode(many_scans(8, side=64)).size == (64, 64)
+    with pytest.raises(ImageError, match="10,001 scans") as caught:
+        decode(many_scans(10_000, side=64))
+    assert caught.value.kind == "damaged"

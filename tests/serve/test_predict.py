@@ -32,7 +32,12 @@ def pool(tmp_path_factory):
     good = {f"{name}-{seed}.png": png(name, seed) for name, seed in GOOD}
     folder = tmp_path_factory.mktemp("broken")
     kinds = write_broken_images(folder)
-    files = {name: folder / name for name in kinds if (folder / name).is_file()}
+    # Formats that are opened from the command line alone are another test's.
+    files = {
+        name: folder / name
+        for name in kinds
+        if (folder / name).is_file() and "jpeg2000" not in name and "ppm" not in name
+    }
     return {**good, **{name: file.read_bytes() for name, file in files.items()}}
 
 
@@ -170,6 +175,7 @@ def test_base64_that_is_none_fails_alone(client):
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad_form"),
         ({"files": {"pictures": b"x"}}, 422, "no_images"),
         ({"files": as_files([("a", b"x")] * 65)}, 413, "too_many_images"),
+        ({"json": {"images": [{"data": "eA=="}] * 65}}, 413, "too_many_images"),
         ({"params": {"model": "other"}, "files": {"images": b"x"}}, 404, "no_such_model"),
     ],
 )

@@ -28,6 +28,10 @@ from trustvlm.images.references import check_size, read_bytes
 _LARGE = 25_000_000
 
 
+# Scans of a JPEG. Programs write ten or so; the standard would allow some hundred.
+_MOST_SCANS = 500
+
+
 class _OneAtATime:
     """A lock that is lost by a holder that keeps it beyond the time limit."""
 
@@ -135,6 +139,22 @@ def decode(
             name,
             f"it is a {image_format.name} image, which this installation of Pillow cannot read",
             "Install a newer Pillow, or convert it to PNG or JPEG",
+        )
+    if limits.formats is not None and image_format.name not in limits.formats:
+        raise refusal(
+            "unsupported",
+            name,
+            f"it is a {image_format.name} image, which is not opened here",
+            "Convert it to PNG or JPEG",
+        )
+    # Each scan of a progressive JPEG goes over all of its pixels, however few bytes it has.
+    n_scans = content.count(b"\xff\xda") if image_format.name == "JPEG" else 0
+    if n_scans > _MOST_SCANS:
+        raise refusal(
+            "damaged",
+            name,
+            f"it has {n_scans:,} scans, and no camera or program writes more than a few",
+            "Save it anew with an image program",
         )
     if image_format.name == "PNG":
         content = _without_texts(content)

@@ -89,6 +89,9 @@ class Limits:
         Time for reading and decoding one image. Whoever runs images through encoders watches it
         (`embeddings`); `decode` alone does not. A decoder that hangs cannot be stopped, so its
         thread is left behind and the rest goes on without it.
+    formats
+        Names of the formats that are decoded, as `images.formats.FORMATS` has them; None for all.
+        A service decodes only those whose decoders are written in C and widely attacked.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class Limits:
     max_bytes: int = 256 * 2**20
     min_side: int = 8
     seconds: float = 60.0
+    formats: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes", "min_side"):

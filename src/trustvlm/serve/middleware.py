@@ -119,6 +119,11 @@ class AccessMiddleware:
 # Request bodies: limited in size, in time, and in what all of them hold together.
 
 
+# Bytes of a body without images, such as an answer of a person. Such a body is parsed at once, on
+# the thread that serves all connections.
+_WITHOUT_IMAGES = 2**16
+
+
 @dataclass(eq=False)
 class BodyLimitMiddleware:
     """ASGI middleware that reads a body whole before anyone looks at it, or refuses it.
@@ -128,7 +133,8 @@ class BodyLimitMiddleware:
     app
         Who gets the request.
     max_bytes
-        Of one body: 413 beyond it.
+        Of one body: 413 beyond it. What is sent elsewhere than to `/v1/predict` holds no images and
+        may have 64 KiB at most.
     max_total
         Of all bodies that are held at a time: 429 beyond it.
     seconds
@@ -170,16 +176,18 @@ class BodyLimitMiddleware:
     async def _read_into(self, body: bytearray, scope: Scope, receive: Receive) -> bool:
         """Read a body piece by piece; False if the client went away before its end."""
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced[:20]) > self.max_bytes:
-            raise self._too_large()
+        holds_images = scope["path"].endswith("/v1/predict")
+        max_bytes = self.max_bytes if holds_images else min(self.max_bytes, _WITHOUT_IMAGES)
+        if announced.isdecimal() and int(announced[:20]) > max_bytes:
+            raise _too_large(max_bytes)
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return False
             piece = message.get("body", b"")
-            if len(body) + len(piece) > self.max_bytes:
-                raise self._too_large()
+            if len(body) + len(piece) > max_bytes:
+                raise _too_large(max_bytes)
             if self.held + len(piece) > self.max_total:
                 raise overloaded("memory", "Too many request bodies are held at the moment.")
             self.held += len(piece)
@@ -187,13 +195,14 @@ class BodyLimitMiddleware:
             more = message.get("more_body", False)
         return True
 
-    def _too_large(self) -> ServiceError:
-        return ServiceError(
-            413,
-            "body_too_large",
-            f"A request body may have at most {self.max_bytes:,} bytes: send fewer or smaller "
-            "images at a time.",
-        )
+
+def _too_large(max_bytes: int) -> ServiceError:
+    return ServiceError(
+        413,
+        "body_too_large",
+        f"A request body may have at most {max_bytes:,} bytes here: send fewer or smaller images "
+        "at a time.",
+    )
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trustvlm.exceptions import InputError
 from trustvlm.images import InMemoryImage, Limits
+from trustvlm.images.formats import SERVED_FORMATS
 from trustvlm.serve.batching import Batcher
 from trustvlm.serve.responses import ServiceError
 from trustvlm.serve.served_model import ServedModel, UploadResult
@@ -130,6 +131,7 @@ class ModelRegistry:
                 max_pixels=settings.max_pixels,
                 max_bytes=settings.max_body_mib * 2**20,
                 seconds=settings.image_seconds,
+                formats=SERVED_FORMATS,
             ),
             batch_images=settings.batch_images,
             remember=settings.remember_images,

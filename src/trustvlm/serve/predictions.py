@@ -8,7 +8,7 @@ import binascii
 import io
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from trustvlm.images import InMemoryImage
 from trustvlm.pipeline.verdict import error_verdict
@@ -60,10 +60,12 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
         holds too many (413).
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    # Off the thread that serves all connections, which a large body would hold up.
+    body = await request.body()
     if kind == "multipart/form-data":
-        uploads = await _from_form(request, max_images)
+        uploads = await asyncio.to_thread(_from_form, request.headers, body, max_images)
     elif kind == "application/json":
-        uploads = _from_json(await request.body())
+        uploads = await asyncio.to_thread(_from_json, body, max_images)
     else:
         raise ServiceError(
             415,
@@ -98,27 +100,43 @@ def shown_name(name: str | None, position: int) -> str:
     return _UNSHOWABLE.sub(" ", name or "")[:_LONGEST_NAME].strip() or f"image-{position + 1}"
 
 
-async def _from_form(request: Request, max_images: int) -> list[Upload]:
-    try:
+def _from_form(headers: Headers, body: bytes, max_images: int) -> list[Upload]:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    async def parse() -> list[Upload]:
         # One more than allowed tells "too many" from a form that is merely odd.
-        form = await request.form(max_files=max_images + 1, max_fields=16, max_part_size=2**16)
-    except HTTPException as error:
-        if "Too many files" in str(error.detail):
+        parser = MultiPartParser(
+            headers, whole(), max_files=max_images + 1, max_fields=16, max_part_size=2**16
+        )
+        # The body is in memory already: a file on a disk that may be full gains nothing.
+        parser.spool_max_size = len(body) + 1
+        form = await parser.parse()
+        try:
+            files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+            return [
+                Upload(InMemoryImage(shown_name(file.filename, i), await file.read()))
+                for i, file in enumerate(files)
+            ]
+        finally:
+            await form.close()
+
+    try:
+        return asyncio.run(parse())
+    except MultiPartException as error:
+        if "Too many files" in error.message:
             raise too_many(max_images) from error
-        raise ServiceError(400, "bad_form", f"The form cannot be read: {error.detail}") from error
+        raise ServiceError(400, "bad_form", f"The form cannot be read: {error.message}") from error
     except Exception as error:  # the parser raises much on damaged forms
         raise ServiceError(400, "bad_form", "The form cannot be read.") from error
-    try:
-        files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
-        return [
-            Upload(InMemoryImage(shown_name(file.filename, i), await file.read()))
-            for i, file in enumerate(files)
-        ]
-    finally:
-        await form.close()
 
 
-def _from_json(body: bytes) -> list[Upload]:
+# Bytes that are looked at in one go, so that other threads have their turn.
+_PIECE = 2**18
+
+
+def _from_json(body: bytes, max_images: int) -> list[Upload]:
+    _bound_values(body, max_images)
     try:
         parsed = schemas.PredictRequest.model_validate_json(body)
     except ValidationError as error:
@@ -127,6 +145,23 @@ def _from_json(body: bytes) -> list[Upload]:
         message = f"The JSON body is not as expected{where}: {fault}."
         raise ServiceError(422, "bad_json", message) from error
     return [_decoded(item.data, shown_name(item.name, i)) for i, item in enumerate(parsed.images)]
+
+
+def _bound_values(body: bytes, max_images: int) -> None:
+    """Refuse JSON of more values than so many images need, before anything is made of them.
+
+    A value takes a byte or two as JSON and hundreds once it is parsed, and whatever is wrong with
+    it as much again. Every value but the first follows one of four characters, none of which is in
+    base64.
+    """
+    left = 32 * max_images + 1024
+    for start in range(0, len(body), _PIECE):
+        left -= sum(body.count(mark, start, start + _PIECE) for mark in (b"{", b"[", b",", b":"))
+        if left < 0:
+            if body.count(b'"data"', 0, start + _PIECE) > max_images:
+                raise too_many(max_images)
+            message = f"The JSON body has far more values than {max_images} images need."
+            raise ServiceError(422, "bad_json", message)
 
 
 def _decoded(data: str, name: str) -> Upload:
