@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
+
+from trustvlm.text import UNSAFE
 
 
 def nan_to_null(value: Any) -> Any:
@@ -21,6 +24,26 @@ def nan_to_null(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def json_text(value: Any, **options: Any) -> str:
+    r"""Write JSON in which signs stand as themselves, but those that a terminal would obey.
+
+    Parameters
+    ----------
+    value
+        Without NaN, see `nan_to_null`.
+    options
+        Of `json.dumps`.
+
+    Examples
+    --------
+    >>> print(json_text(["caf\u00e9", "gpj.\u202etxt"]))
+    ["café", "gpj.\u202etxt"]
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    # Line ends between values are no part of a text; inside texts json has escaped them.
+    return UNSAFE.sub(lambda sign: sign[0] if sign[0] < " " else f"\\u{ord(sign[0]):04x}", text)
 
 
 def first_invalid(error: Any) -> tuple[str, str]:

@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+# Control characters, line separators, marks that turn the direction of writing, lone surrogates.
+UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Write out what a terminal would obey instead of showing it; `keep` names what stays.
+
+    Names of files can hold anything but a slash. The escapes are those of JSON where JSON has any.
+
+    Examples
+    --------
+    >>> print(printable("red\x1b[31m.jpg"), printable("two\nlines.jpg"), printable("gpj.\u202etxt"))
+    red\x1b[31m.jpg two\nlines.jpg gpj.\u202etxt
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        sign = match[0]
+        if sign in keep:
+            return sign
+        short = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(sign)
+        return short or (f"\\x{ord(sign):02x}" if sign < " " else f"\\u{ord(sign):04x}")
+
+    return UNSAFE.sub(escaped, text)
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from trustvlm.csv_cells import from_cell
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.verdict import (
     COLUMNS,
@@ -43,7 +44,7 @@ def test_columns_are_the_contract():
 
 def test_csv_round_trip_keeps_every_awkward_character():
     rows = list(csv.DictReader(io.StringIO(ROWS.to_csv())))
-    assert rows[0]["path"] == AWKWARD.path
+    assert from_cell(rows[0]["path"]) == AWKWARD.path
     assert rows[0]["label"] == "naïve café"
     assert rows[0]["p_correct"] == ""
     assert float(rows[0]["confidence"]) == pytest.approx(1 / 3, abs=1e-9)

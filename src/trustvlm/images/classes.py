@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.csv_cells import from_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.formats import looks_like_image
@@ -322,7 +323,7 @@ def _from_csv(file: Path) -> ClassList:
     if delimiter not in text and ";" in text:
         delimiter = ";"
     reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    rows = [[cell.strip() for cell in row] for row in reader]
+    rows = [[from_cell(cell.strip()) for cell in row] for row in reader]
     rows = [row for row in rows if any(row)]
     header = [cell.casefold() for cell in rows[0]] if rows else []
     named = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)

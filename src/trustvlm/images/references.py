@@ -148,12 +148,24 @@ def wait_to_retry(n_failures: int) -> None:
 def shown(path: str | os.PathLike[str]) -> str:
     r"""Return a path as text that can be written as UTF-8, even if its bytes are not UTF-8.
 
+    Such bytes are written out, and lists may name the file so.
+
     Examples
     --------
-    >>> shown("caf\udce9.jpg")
-    'caf�.jpg'
+    >>> print(shown("caf\udce9.jpg"))
+    caf\xe9.jpg
     """
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _NOT_UTF8.sub(_byte_written, os.fspath(path))
+
+
+# What Python makes of a byte that is not UTF-8, and other halves of characters, which no UTF-8 has.
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+_WRITTEN_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+
+
+def _byte_written(sign: re.Match[str]) -> str:
+    number = ord(sign[0])
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
 # Folders that operating systems, archives, storage boxes and tools make for themselves: previews,
@@ -576,13 +588,19 @@ def _spelled(path: str | os.PathLike[str]) -> Path:
     r"""Return a path as its file is spelled here, if it is not spelled as given.
 
     Lists come from other systems: with backslashes between folders, or with accents in the other
-    of the two forms that Unicode has of them. The literal name goes first.
+    of the two forms that Unicode has of them. Names that are not UTF-8 are written as `shown` does.
+    The literal name goes first.
     """
     text = os.fspath(path)
     if (text.isascii() and "\\" not in text) or os.path.lexists(text):
         return Path(text)
     slashes = text.replace("\\", "/")
-    for candidate in (slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)):
+    as_bytes = _WRITTEN_BYTE.sub(lambda digits: chr(0xDC00 + int(digits[1], 16)), text)
+    for candidate in (
+        as_bytes,
+        slashes,
+        *(unicodedata.normalize(form, slashes) for form in _FORMS),
+    ):
         if os.path.lexists(candidate):
             return Path(candidate)
     return Path(text)

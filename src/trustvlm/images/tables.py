@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from trustvlm.csv_cells import from_cell
 from trustvlm.exceptions import InputError
 from trustvlm.images.references import Location, shown
 
@@ -56,7 +57,8 @@ def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str
     """Yield some cells of each row of a CSV or JSON Lines file.
 
     Comma, semicolon, tab and bar are recognised as delimiters by the header; quoting is that of
-    spreadsheets. JSON Lines hold an object in each line. Blank rows are passed over.
+    spreadsheets, and what `to_cell` did to cells is undone. JSON Lines hold an object in each line.
+    Blank rows are passed over.
 
     Parameters
     ----------
@@ -115,10 +117,10 @@ def _json_rows(
                     f"Expected a text under {column!r} in {where}, but got {value!r} (the keys are "
                     f"{keys})."
                 )
-            cells.append(str(value).strip())
-        if "" in cells:
-            empty = columns[cells.index("")]
-            raise InputError(f"Expected a {empty!r} in {where}, but the text is empty.")
+            if not str(value).strip():
+                raise InputError(f"Expected a {column!r} in {where}, but the text is empty.")
+            # Blanks in JSON are meant: they may begin a file's name.
+            cells.append(str(value))
         yield tuple(cells)
 
 
@@ -139,7 +141,7 @@ def _pick(cells: list[str], header: list[str], positions: list[int], where: str)
             f"Expected {len(header)} cells in {where}, but got {len(cells)}. "
             "Put cells that hold the delimiter in quotation marks."
         )
-    chosen = tuple(cells[i].strip() if i < len(cells) else "" for i in positions)
+    chosen = tuple(from_cell(cells[i].strip()) if i < len(cells) else "" for i in positions)
     for position, cell in zip(positions, chosen, strict=True):
         if not cell:
             raise InputError(f"Expected a {header[position]!r} in {where}, but the cell is empty.")

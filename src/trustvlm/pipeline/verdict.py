@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from trustvlm.csv_cells import to_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
@@ -21,7 +22,7 @@ from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
-from trustvlm.serialization import nan_to_null
+from trustvlm.serialization import json_text, nan_to_null
 from trustvlm.text import exact_number
 
 
@@ -254,7 +255,8 @@ class Verdicts(Sequence[Verdict]):
 
         The confidence has all its digits, so that it compares with a threshold as it does here;
         other numbers have nine significant ones. A prediction set is a JSON list, and whether a
-        label was corrected is `true` or `false`.
+        label was corrected is `true` or `false`. Texts that a spreadsheet would run, and control
+        characters, are made harmless; `trustvlm` reads them as they were.
         """
         text, columns = io.StringIO(), self.columns
         writer = csv.writer(text, lineterminator="\n")
@@ -267,10 +269,7 @@ class Verdicts(Sequence[Verdict]):
     def to_jsonl(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return JSON Lines, null for what does not exist, and write it if a path is given."""
         columns, rows = self.columns, [row.to_row() for row in self._rows]
-        lines = [
-            json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False) + "\n"
-            for row in rows
-        ]
+        lines = [json_text({name: row.get(name) for name in columns}) + "\n" for row in rows]
         return _written("".join(lines), path)
 
     def to_arrow(self) -> Any:
@@ -379,10 +378,10 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
     if name == _SET or isinstance(value, bool):
-        return json.dumps(value, ensure_ascii=False)
+        return json_text(value)
     if name == "confidence" and isinstance(value, float):
         return exact_number(value)
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else to_cell(str(value))
 
 
 # Verdicts as a table with pictures, for notebooks.

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trustvlm.csv_cells import to_cell
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images.formats import recognise
@@ -300,7 +301,10 @@ def answers_csv(rows: Iterable[StoredAnswer]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(StoredAnswer.__annotations__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {key: to_cell(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    )
     return text.getvalue()
 
 
@@ -352,7 +356,7 @@ def write_labelled(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label"])
-    writer.writerows((str(path.absolute()), label) for path, label in shots)
+    writer.writerows((to_cell(str(path.absolute())), to_cell(label)) for path, label in shots)
     written = 0
     for row in rows:
         kept = store.kept(row["image"], row["model"])
@@ -363,7 +367,7 @@ def write_labelled(
         # The digest names the file: what a client called it is never a path.
         name = f"images/{row['image']}.{suffix}"
         write_bytes(folder / name, kept.content)
-        writer.writerow([name, row["folder"]])
+        writer.writerow([name, to_cell(row["folder"])])
         written += 1
     if not written:
         raise InputError(
