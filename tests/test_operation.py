@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from trustvlm.cli.app import app
-from trustvlm.serve.settings import Settings
+from trustvlm.exceptions import InputError
+from trustvlm.serve.settings import Keys, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "operate.md").read_text("utf-8")
@@ -162,6 +163,25 @@ class TestKubernetes:
         assert writable == {"/var/lib/trustvlm", "/var/cache/trustvlm", "/tmp"}
         stop = Settings.model_fields["shutdown_seconds"].default
         assert pod["terminationGracePeriodSeconds"] > stop
+
+
+def settings_of(text):
+    """The settings that a page gives, as `NAME=value` or as `NAME, value: ...`."""
+    pairs = re.findall(r"TRUSTVLM_SERVE_(\w+)(?:=|, value: )\"?([^\s\"}]+)", text)
+    return {name.lower(): value for name, value in pairs}
+
+
+@pytest.mark.parametrize("language", ["", "ini", "yaml"])
+def test_wherever_others_reach_it_the_service_has_keys_and_names(language):
+    shown = settings_of(block(language))
+    assert "keys" in shown.pop("keys_file")
+    image = settings_of((ROOT / "Dockerfile").read_text())
+    settings = Settings(**({} if language == "ini" else image), **shown)
+    if language:
+        assert settings.hosts
+    else:
+        with pytest.raises(InputError, match="--no-auth"):
+            settings.require_keys(Keys([]))
 
 
 def test_every_setting_and_command_exists():

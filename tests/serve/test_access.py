@@ -11,9 +11,10 @@ from pictures import write_class_folders
 from service import client_of
 from trustvlm import TrustVLM
 from trustvlm.exceptions import InputError
+from trustvlm.serve.hosts import parse_host
 from trustvlm.serve.model_registry import models_by_name
 from trustvlm.serve.served_model import DriftWatch
-from trustvlm.serve.settings import read_keys
+from trustvlm.serve.settings import Keys, Settings, read_keys
 from uploads import png
 
 KEY = "a-key-of-some-length"
@@ -23,6 +24,13 @@ RED = {"images": ("a.png", png("red", 1))}
 @pytest.fixture(scope="module")
 def locked(colours):
     with client_of(colours, keys=[KEY, "another-key-of-some-length"]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def public(colours):
+    hosts = "pets.example.org, *.cluster.local, bücher.example"
+    with client_of(colours, host="0.0.0.0", hosts=hosts) as client:
         yield client
 
 
@@ -56,14 +64,14 @@ def test_each_key_fits_in_both_forms(locked):
         assert locked.post("/v1/predict", files=RED, headers=headers).status_code == 200
 
 
-def test_with_keys_every_name_is_answered(locked):
-    headers = {"X-API-Key": KEY, "Host": "pets.example.org"}
-    assert locked.get("/v1/model", headers=headers).status_code == 200
-
-
 def test_health_needs_no_key(locked):
     assert locked.get("/healthz").status_code == 200
     assert locked.get("/readyz").status_code == 200
+
+
+def test_health_needs_no_name_either(client):
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 421), ("/", 421)):
+        assert client.get(path, headers={"Host": "pets.example.org"}).status_code == status
 
 
 def test_keys_come_from_the_environment_and_a_file(tmp_path):
@@ -102,14 +110,86 @@ def test_the_service_s_own_page_may(client, site):
     assert client.post("/v1/predict", files=RED, headers=headers).status_code == 200
 
 
-def test_a_service_of_this_machine_has_its_names_alone(client):
-    assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 403
-    for host in ("127.0.0.1:8000", "LOCALHOST", "[::1]:80"):
-        assert client.get("/v1/model", headers={"Host": host}).status_code == 200
+@pytest.mark.parametrize("service", ["client", "public", "locked"])
+def test_only_names_that_are_listed_are_answered_on_every_address(service, request):
+    # A name of another site may point here (DNS rebinding); an IP address is nobody's name.
+    asked = request.getfixturevalue(service)
+
+    def status(name):
+        headers = {"Host": name, "X-API-Key": KEY}
+        return asked.get("/v1/model", headers=headers).status_code
+
+    for name in ("127.0.0.1:8000", "LOCALHOST", "localhost.", "[::1]:80", "10.1.2.3", "[fd::7]"):
+        assert status(name) == 200
+    for name in ("pets.example.org", "Pets.Example.org.:8000", "a.b.cluster.local"):
+        assert status(name) == (200 if service == "public" else 421)
+    for name in (
+        "evil.example.org",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "pets.example.org.evil.example",
+        "evilpets.example.org",
+        "cluster.local",
+        "evilcluster.local",
+        "user@localhost",
+        "localhost:80:80",
+        "2130706433",
+        "0x7f.1",
+        "",
+    ):
+        assert status(name) == 421, name
+
+
+def test_a_name_to_listen_on_is_a_name_of_the_service():
+    assert Settings(host="pets.internal").allowed_hosts.answer(parse_host("pets.internal:8000"))
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8000", "http://localhost:8000", 200),
+        ("LOCALHOST:8000", "http://localhost:8000", 200),
+        ("localhost", "http://localhost", 200),
+        # A proxy with TLS in front; the usual port is named or not.
+        ("pets.example.org", "https://pets.example.org", 200),
+        ("pets.example.org:443", "https://pets.example.org", 200),
+        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("10.1.2.3:8000", "http://10.1.2.3:8000", 200),
+        ("bücher.example", "https://xn--bcher-kva.example", 200),
+        ("localhost:8000", None, 200),
+        ("localhost:8000", "http://localhost:9000", 403),
+        ("localhost:8000", "http://localhost", 403),
+        ("localhost:8000", "http://127.0.0.1:8000", 403),
+        ("pets.example.org", "https://evil.example", 403),
+        ("pets.example.org", "https://pets.example.org.evil.example", 403),
+        ("pets.example.org", "https://evil@pets.example.org", 403),
+        ("10.1.2.3:8000", "http://evil.example:8000", 403),
+        ("localhost:8000", "null", 403),
+        ("localhost:8000", "", 403),
+        ("localhost:8000", "file://", 403),
+        ("localhost:8000", "chrome-extension://abcdef", 403),
+    ],
+)
+def test_what_changes_something_is_of_the_service_s_own_origin(public, host, origin, status):
+    # Browsers send `Sec-Fetch-Site` to https and localhost alone, and `Origin` everywhere.
+    sent = {"Host": host.encode("idna").decode(), "Origin": origin}
+    headers = {name: value for name, value in sent.items() if value is not None}
+    for method, path in (
+        ("POST", "/v1/reload"),
+        ("POST", "/v1/feedback"),
+        ("DELETE", "/v1/feedback/1"),
+        ("DELETE", f"/v1/images/{'0' * 64}"),
+        ("PUT", "/v1/reload"),
+        ("PATCH", "/v1/reload"),
+    ):
+        answer = public.request(method, path, headers=headers)
+        assert (answer.status_code == 403) == (status == 403), (method, path, answer.text)
+    assert public.post("/v1/predict", files=RED, headers=headers).status_code == status
+    assert public.get("/v1/model", headers=headers).status_code == 200
 
 
 def test_origins_that_are_named_may(colours):
-    with client_of(colours, cors="https://example.org", hosts="pets.example.org") as client:
+    with client_of(colours, cors="https://Example.org:443/", hosts="pets.example.org") as client:
         assert client.get("/v1/model", headers={"Host": "pets.example.org"}).status_code == 200
         headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
         answer = client.post("/v1/predict", files=RED, headers=headers)
@@ -117,6 +197,59 @@ def test_origins_that_are_named_may(colours):
         assert answer.headers["Access-Control-Allow-Origin"] == "https://example.org"
         headers["Origin"] = "https://example.com"
         assert client.post("/v1/predict", files=RED, headers=headers).status_code == 403
+
+
+def test_every_origin_may_where_all_are_named(colours):
+    with client_of(colours, cors="*", keys=[KEY]) as client:
+        headers = {"Origin": "https://example.com"}
+        assert client.post("/v1/predict", files=RED, headers=headers).status_code == 401
+        headers["X-API-Key"] = KEY
+        answer = client.post("/v1/predict", files=RED, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hosts": "https://pets.example.org"},
+        {"hosts": "pets.example.org:8000"},
+        {"hosts": "pets.*.org"},
+        {"cors": "pets.example.org"},
+        {"cors": "https://pets.example.org/page"},
+        {"cors": "null"},
+    ],
+)
+def test_what_is_no_name_or_origin_is_refused(values):
+    ((name, _),) = values.items()
+    with pytest.raises(InputError, match=f"Expected `{name}` to be"):
+        Settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "open_to"),
+    [
+        ({}, None),
+        ({"host": "localhost"}, None),
+        ({"host": "::1"}, None),
+        ({"host": "127.1.2.3"}, None),
+        ({"host": "0.0.0.0"}, "`host` 0.0.0.0"),
+        ({"host": "::"}, "`host` ::"),
+        ({"host": ""}, "`host`"),
+        ({"host": "192.168.1.2"}, "`host` 192.168.1.2"),
+        ({"host": "pets.internal"}, "`host` pets.internal"),
+        ({"cors": "*"}, "`cors`"),
+        ({"hosts": "*"}, "`hosts`"),
+    ],
+)
+def test_nobody_lets_everyone_in_without_saying_so(values, open_to):
+    Settings(**values, no_auth=True).require_keys(Keys([]))
+    Settings(**values).require_keys(Keys([KEY]))
+    if open_to is None:
+        Settings(**values).require_keys(Keys([]))
+    else:
+        with pytest.raises(InputError, match=f"{open_to}.*TRUSTVLM_SERVE_KEYS.*--no-auth"):
+            Settings(**values).require_keys(Keys([]))
 
 
 def test_several_models_side_by_side(colours, tmp_path):

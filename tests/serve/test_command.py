@@ -88,6 +88,25 @@ def test_a_model_that_is_none_is_refused(trustvlm, tmp_path):
     assert "is not a .trust directory" in done.err
 
 
+def test_a_public_address_without_keys_is_refused(trustvlm, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUSTVLM_SERVE_HOST", "0.0.0.0")
+    done = trustvlm("serve", tmp_path / "none.trust")
+    assert done.code == 1
+    assert "`host` 0.0.0.0 is reached from other machines" in done.err
+    assert "TRUSTVLM_SERVE_KEYS" in done.err
+    assert "--no-auth" in done.err
+    for flags, environment in (
+        (["--no-auth"], {}),
+        ([], {"TRUSTVLM_SERVE_NO_AUTH": "true"}),
+        ([], {"TRUSTVLM_SERVE_KEYS": "a-key-of-some-length"}),
+    ):
+        with monkeypatch.context() as context:
+            for name, value in environment.items():
+                context.setenv(name, value)
+            done = trustvlm("serve", tmp_path / "none.trust", *flags)
+        assert "is not a .trust directory" in done.err
+
+
 def test_help_has_every_setting(trustvlm):
     done = trustvlm("serve", "--help")
     assert done.code == 0
@@ -105,7 +124,7 @@ def test_the_environment_sets_what_no_flag_does(trustvlm, colours, monkeypatch):
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_setting_has_its_variable(name, monkeypatch):
-    value = {"when_invalid": "keep"}.get(name)
+    value = {"when_invalid": "keep", "no_auth": True, "cors": "http://x"}.get(name)
     value = value or ("x" if Settings.model_fields[name].annotation is str else 250)
     monkeypatch.setenv(f"TRUSTVLM_SERVE_{name.upper()}", str(value))
     others = {"queue_images": 250, "max_bodies_mib": 250}

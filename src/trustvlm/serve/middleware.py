@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trustvlm.serve.context import Context
+from trustvlm.serve.hosts import is_foreign, parse_host
 from trustvlm.serve.responses import ServiceError, error_body, overloaded
 
 _DRAIN_SECONDS = 1.0
@@ -51,11 +51,12 @@ async def _refuse(
     await response(scope, receive, send)
 
 
-# Who may ask: with a key, under a name of the service, and from no other site.
+# Who may ask: with a key, under a name of the service, and from no page of another origin.
 
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-_PORT = re.compile(r":\d*$")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+# Load balancers ask by whatever name they have, and learn nothing that a page could use.
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AccessMiddleware:
@@ -72,10 +73,8 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app = app
         self.context = context
-        # A page of another site may call this machine by a name of its own and so pass for the
-        # service's page. Where everyone may ask, only names of this machine are answered.
-        local = context.settings.host in _LOOPBACK and not context.keys
-        self.hosts = _LOOPBACK | context.settings.names if local else None
+        self.hosts = context.settings.allowed_hosts
+        self.origins = context.settings.origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -87,18 +86,22 @@ class AccessMiddleware:
 
     def _refusal(self, scope: Scope) -> ServiceError | None:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
-        host = _PORT.sub("", headers.get("host", "").lower())
-        if self.hosts is not None and host not in self.hosts:
+        host = parse_host(headers.get("host", ""))
+        if path not in _HEALTH_PATHS and not self.hosts.answer(host):
             return ServiceError(
-                403, "host", "The service is not known by this name; see --hosts and --host."
+                421,
+                "host",
+                "The service does not answer under this name: ask by its IP address, or start it "
+                "with --hosts NAME.",
             )
-        if (
-            method not in ("GET", "HEAD", "OPTIONS")
-            and headers.get("sec-fetch-site") in ("cross-site", "same-site")
-            and headers.get("origin", "") not in self.context.settings.origins
+        if method not in _SAFE_METHODS and is_foreign(
+            headers.get("origin"), host, headers.get("sec-fetch-site", ""), self.origins
         ):
             return ServiceError(
-                403, "other_site", "Pages of other sites may not do this; see --cors."
+                403,
+                "other_site",
+                "Pages of other origins may not do this. Start the service with --cors ORIGIN to "
+                "let them, also where a proxy replaces the Host header.",
             )
         # Health, the page without any data, and a browser's question before its request.
         open_to_all = path in _OPEN_PATHS or path.startswith("/static/") or method == "OPTIONS"
@@ -321,7 +324,8 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": browsers would then call the page's own origin `null` in some requests.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

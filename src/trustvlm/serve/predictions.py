@@ -174,7 +174,7 @@ def _decoded(data: str, name: str) -> Upload:
 
 # `/v1/predict` and `/v1/model`.
 
-router = APIRouter()
+router = APIRouter(responses=error_responses(421))
 ModelName = Annotated[
     str | None, Query(description="Which model; the first one by default.", max_length=255)
 ]
@@ -183,7 +183,7 @@ ModelName = Annotated[
 @router.post(
     "/v1/predict",
     response_model=schemas.PredictAnswer,
-    responses=error_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    responses=error_responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": schemas.predict_body()},
 )
 async def predict(
@@ -298,7 +298,7 @@ async def ready(request: Request) -> dict[str, Any]:
     return last[1]
 
 
-@health_router.get("/metrics", response_class=Response, responses=error_responses(401))
+@health_router.get("/metrics", response_class=Response, responses=error_responses(401, 421))
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     context = context_of(request)

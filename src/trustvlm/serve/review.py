@@ -63,7 +63,7 @@ def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
 
 # Reviewing: the queue, answers, their export, and pictures to look at.
 
-router = APIRouter()
+router = APIRouter(responses=error_responses(421))
 Service = Annotated[Context, Depends(context_of)]
 Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
 _JPEG: dict[int | str, dict[str, Any]] = {

@@ -74,7 +74,7 @@ def create_app(context: Context) -> FastAPI:
     if context.settings.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(context.settings.origins),
+            allow_origins=sorted(context.settings.origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "Content-Type"],
         )
@@ -162,9 +162,10 @@ def run(models: Sequence[Path], settings: Settings) -> None:
     Raises
     ------
     InputError, ArtefactError
-        As `open_context`, or if the API keys are no good.
+        As `open_context`, or if the API keys are no good or missing where they are needed.
     """
     keys, log = read_keys(settings.keys_file), Log()
+    settings.require_keys(keys)
     context = open_context(models, settings, keys, log)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trustvlm.exceptions import InputError
+from trustvlm.serve.hosts import AllowedHosts, is_loopback, read_origins
+from trustvlm.text import join_names
 
 
 class Settings(BaseSettings):
@@ -108,11 +110,16 @@ class Settings(BaseSettings):
     keys_file: str = Field(
         "", description="File of API keys, one a line; without any key everyone may ask."
     )
+    no_auth: bool = Field(
+        False,
+        description="Start without API keys on an address that other machines reach: everyone "
+        "there may ask.",
+    )
     cors: str = Field("", description="Origins whose pages may ask, separated by commas.")
     hosts: str = Field(
         "",
-        description="Names under which a proxy reaches a service of this machine alone, separated "
-        "by commas; with API keys every name is answered.",
+        description="Names under which the service answers, separated by commas, such as "
+        "pets.example.org or *.example.org; IP addresses and localhost need not be named.",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -120,9 +127,11 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            wanted = {"int_parsing": "a whole number", "float_parsing": "a number"}.get(
-                first["type"], f"valid ({first['msg']})"
-            )
+            wanted = {
+                "int_parsing": "a whole number",
+                "float_parsing": "a number",
+                "bool_parsing": "true or false",
+            }.get(first["type"], f"valid ({first['msg']})")
             if first["type"] == "literal_error":
                 wanted = first["ctx"]["expected"]
             if first["type"] == "greater_than_equal":
@@ -141,15 +150,38 @@ class Settings(BaseSettings):
                 f"so that every allowed body fits, but got {self.max_bodies_mib}."
             )
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of `hosts`, in lower case."""
-        return frozenset(_split(self.hosts.lower()))
+        _ = self.allowed_hosts, self.origins  # both say what is wrong with them
 
     @property
-    def origins(self) -> tuple[str, ...]:
-        """The origins of `cors`."""
-        return tuple(origin.rstrip("/") for origin in _split(self.cors))
+    def allowed_hosts(self) -> AllowedHosts:
+        """The names of `hosts`, and `host` where it is a name."""
+        return AllowedHosts([*_split(self.hosts), *_split(self.host)])
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of `cors`, as browsers write them."""
+        return read_origins(_split(self.cors))
+
+    def require_keys(self, keys: Keys) -> None:
+        """Make sure that nobody lets everyone in without saying so.
+
+        Raises
+        ------
+        InputError
+            If there is no key, and other machines or pages of every site could ask.
+        """
+        reasons = {
+            f"`host` {self.host} is reached from other machines": not is_loopback(self.host),
+            "`cors` lets the pages of every site ask": "*" in self.origins,
+            "`hosts` lets every name stand for the service": self.allowed_hosts.every,
+        }
+        if keys or self.no_auth or not any(reasons.values()):
+            return
+        raise InputError(
+            f"Expected API keys, since {join_names([r for r, holds in reasons.items() if holds])}, "
+            "but there are none. Put them into TRUSTVLM_SERVE_KEYS or a --keys-file, or say "
+            "--no-auth if everyone may ask."
+        )
 
 
 def _split(text: str) -> list[str]:
