@@ -27,6 +27,7 @@ from pydantic import (
 from trustvlm import datasets, metrics
 from trustvlm.benchmark.dataset import PRESETS
 from trustvlm.exceptions import InputError
+from trustvlm.images import Columns
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import check_parameters, get
@@ -103,6 +104,8 @@ class FolderSet(_Table):
         The same, to select settings on; `val` in the file; None if there is none.
     classes
         File of class names; None takes the folder names.
+    path_column, label_column, image_column
+        What the columns of tables are called, as `images.Columns` has them.
     name
         For tables; by default the name of the folder that holds `train`.
     """
@@ -113,6 +116,9 @@ class FolderSet(_Table):
     )
     validation: _ExistingPath | None = Field(None, alias="val")
     classes: _ExistingPath | None = None
+    path_column: StrictStr = "path"
+    label_column: StrictStr = "label"
+    image_column: StrictStr | None = None
     name: StrictStr = Field(
         default_factory=lambda table: table["train"].parent.name or table["train"].name
     )
@@ -121,6 +127,15 @@ class FolderSet(_Table):
     def splits(self) -> tuple[str, ...]:
         """Names of the test splits."""
         return tuple(self.tests)
+
+    @property
+    def columns(self) -> Columns:
+        """The names of the columns."""
+        return {
+            "path_column": self.path_column,
+            "label_column": self.label_column,
+            "image_column": self.image_column,
+        }
 
 
 class CatalogueSet(_Table):

@@ -76,14 +76,18 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
             {"test": records.ListedImages(test.refs, test.labels)},
             None if val is None else records.ListedImages(val.refs, val.labels),
         )
-    train = find_labelled(dataset.train)
+    columns = dataset.columns
+    train = find_labelled(dataset.train, **columns)
     classes = classes_of(train, dataset.classes)
     selected_on = dataset.validation if validation else None
     return ListedSet(
         tuple(classes.names),
         records.ListedImages(train.refs, classes.indices(train.labels)),
-        {split: records.list_labelled(path, classes) for split, path in dataset.tests.items()},
-        None if selected_on is None else records.list_labelled(selected_on, classes),
+        {
+            split: records.list_labelled(path, classes, **columns)
+            for split, path in dataset.tests.items()
+        },
+        None if selected_on is None else records.list_labelled(selected_on, classes, **columns),
     )
 
 

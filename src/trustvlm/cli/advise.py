@@ -22,12 +22,7 @@ EPILOG = "Example:  trustvlm advise pets.trust labelled/ --risk 0.02"
 def advise(
     model: options.ModelPath,
     labelled: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="LABELLED",
-            help="Labelled images beside the examples: a folder of class folders, or a CSV.",
-            show_default=False,
-        ),
+        str | None, options.labelled_argument(more=": images beside the examples")
     ] = None,
     risk: Annotated[
         float, typer.Option(help="Share of errors to bear among accepted images.")
@@ -36,6 +31,9 @@ def advise(
         int, typer.Option(min=1, help="How many more examples of a class to try.")
     ] = 8,
     json_file: Annotated[Path | None, options.json_option("Write all findings as JSON.")] = None,
+    path_column: options.PathColumn = "path",
+    label_column: options.LabelColumn = "label",
+    image_column: options.ImageColumn = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
@@ -53,7 +51,13 @@ def advise(
     with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
         advised = find(
-            trust, labelled, risk=risk, examples=examples, progress=progress, on_trial=on_trial
+            trust,
+            labelled,
+            risk=risk,
+            examples=examples,
+            progress=progress,
+            on_trial=on_trial,
+            **options.columns(path_column, image_column, label_column),
         )
     console.remarks(trust.encoders.notes(), quiet=quiet)
     typer.echo("\n".join(_lines(advised)))

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, write_json
-from trustvlm.cli.options import Device, ExcludeShots, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli.options import (
+    Device,
+    ExcludeShots,
+    ImageColumn,
+    LabelColumn,
+    ModelPath,
+    PathColumn,
+    Plugins,
+    Quiet,
+    columns,
+    labelled_argument,
+    load_plugins,
+)
 from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +33,8 @@ EPILOG = "Example:  trustvlm calibrate pets.trust labelled/ --risk 0.02 --confid
 def calibrate(
     model: ModelPath,
     labelled: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="LABELLED",
-            help="Folder of class folders, or CSV with the columns path and label: images like "
-            "those to come, and not among the examples.",
-        ),
+        str | None,
+        labelled_argument(more=": images like those to come, and not among the examples"),
     ] = None,
     risk: Annotated[
         str,
@@ -99,6 +107,9 @@ def calibrate(
         typer.Option("--json", metavar="FILE", help="Write what was certified as JSON."),
     ] = None,
     exclude_shots: ExcludeShots = False,
+    path_column: PathColumn = "path",
+    label_column: LabelColumn = "label",
+    image_column: ImageColumn = None,
     no_gate: Annotated[
         bool,
         typer.Option(
@@ -146,6 +157,7 @@ def calibrate(
                 exclude_shots=exclude_shots,
                 gate=not no_gate,
                 progress=progress,
+                **columns(path_column, image_column, label_column),
             )
     calibration = trust.calibration_
     assert calibration is not None  # noqa: S101 -- it has just been made

@@ -52,6 +52,9 @@ def corrections(
             metavar="SHOTS", help="List these examples as well, so that `fit` sees old and new."
         ),
     ] = None,
+    path_column: options.PathColumn = "path",
+    label_column: options.LabelColumn = "label",
+    image_column: options.ImageColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Turn answers into labelled images, which `fit` and `calibrate` read.
@@ -66,7 +69,8 @@ def corrections(
     if not database.is_file():
         raise InputError(f"There is no feedback database {database}; see `trustvlm serve`.")
     examples = []
-    for image in find_labelled(shots).refs if shots is not None else ():
+    columns = options.columns(path_column, image_column, label_column)
+    for image in find_labelled(shots, **columns).refs if shots is not None else ():
         if image.file is None:
             raise InputError(f"Expected --shots to be files on this machine, but got {image.path}.")
         examples.append((image.file, image.label))

@@ -19,7 +19,7 @@ EPILOG = "Example:  trustvlm evaluate pets.trust labelled/ --report report/ --js
 
 def evaluate(
     model: options.ModelPath,
-    labelled: options.Labelled,
+    labelled: Annotated[str, options.labelled_argument()],
     report: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +34,9 @@ def evaluate(
     ] = None,
     convention: options.Convention = "exact",
     exclude_shots: options.ExcludeShots = False,
+    path_column: options.PathColumn = "path",
+    label_column: options.LabelColumn = "label",
+    image_column: options.ImageColumn = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
@@ -55,6 +58,7 @@ def evaluate(
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,
+            **options.columns(path_column, image_column, label_column),
         )
     console.remarks(trust.encoders.notes(), quiet=quiet)
     if report is not None:

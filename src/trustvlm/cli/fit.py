@@ -18,13 +18,7 @@ EPILOG = (
 
 
 def fit(
-    shots: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SHOTS",
-            help="Folder of class folders, or CSV with the columns path and label.",
-        ),
-    ],
+    shots: Annotated[str, options.labelled_argument("SHOTS")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
@@ -96,7 +90,7 @@ def fit(
         ),
     ] = None,
     select_on: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="LABELLED",
             help="Or on other labelled images, which are then neither examples nor to evaluate on.",
@@ -116,6 +110,9 @@ def fit(
             help="clean: each encoder has its own preprocessing; paper: as the released script."
         ),
     ] = "clean",
+    path_column: options.PathColumn = "path",
+    label_column: options.LabelColumn = "label",
+    image_column: options.ImageColumn = None,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
@@ -161,6 +158,7 @@ def fit(
             select_on=select_on,
             adapt_to=adapt_to,
             progress=progress,
+            **options.columns(path_column, image_column, label_column),
         )
     model.save(output)
     console.remarks(console.notes_of(model), quiet=quiet)

@@ -38,6 +38,8 @@ def label(
         bool,
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
     ] = False,
+    path_column: options.PathColumn = "path",
+    image_column: options.ImageColumn = None,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
@@ -65,7 +67,8 @@ def label(
         draft=draft,
     )
     with console.progress_bar("images", quiet=quiet) as progress:
-        verdicts = model.label(inputs, correct=correct, progress=progress)
+        columns = options.columns(path_column, image_column)
+        verdicts = model.label(inputs, correct=correct, progress=progress, **columns)
     console.write_verdicts(verdicts, output)
     unlike = "images of none of the classes are accepted, too, as far as they resemble one"
     if other_classes is None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, write_json
-from trustvlm.cli.options import Device, ModelPath, Plugins, Quiet, load_plugins
+from trustvlm.cli.options import (
+    Device,
+    ImageColumn,
+    ModelPath,
+    PathColumn,
+    Plugins,
+    Quiet,
+    columns,
+    load_plugins,
+)
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.monitor import DriftReport
@@ -50,6 +59,8 @@ def monitor(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
     ] = None,
+    path_column: PathColumn = "path",
+    image_column: ImageColumn = None,
     device: Device = "auto",
     plugins: Plugins = None,
     quiet: Quiet = False,
@@ -71,6 +82,7 @@ def monitor(
             reference=reference or None,
             false_alarm=false_alarm,
             progress=progress,
+            **columns(path_column, image_column),
         )
     remarks(trust.encoders.notes(), quiet=quiet)
     _show(drift, quiet=quiet)

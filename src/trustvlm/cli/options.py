@@ -12,6 +12,7 @@ from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
+    from trustvlm.images import Columns
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -23,13 +24,31 @@ Draft = Annotated[
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
-Labelled = Annotated[
-    Path,
-    typer.Argument(
-        metavar="LABELLED",
-        help="Folder of class folders, or CSV with the columns path and label.",
+PathColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of paths or URLs, in tables and Parquet files.")
+]
+LabelColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of classes, in tables and Parquet files.")
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of images, in Parquet files. [default: the only one with bytes]",
     ),
 ]
+
+
+def labelled_argument(metavar: str = "LABELLED", more: str = "") -> Any:
+    """Make the argument of labelled images: a path, or a URL, which no `Path` holds."""
+    return typer.Argument(
+        metavar=metavar,
+        help="Folder of class folders, or a CSV, JSON Lines or Parquet file with the columns path "
+        f"(or the bytes of images) and label{more}.",
+        show_default=False,
+    )
+
+
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -86,6 +105,17 @@ def vision_option(what_it_does: str) -> Any:
 def json_option(help: str) -> Any:
     """Make the option `--json FILE`, for what a command can write as JSON."""
     return typer.Option("--json", metavar="FILE", help=help)
+
+
+def columns(path: str, image: str | None, label: str = "label") -> Columns:
+    """Name the columns of tables as the API takes them.
+
+    Examples
+    --------
+    >>> columns("file", None)
+    {'path_column': 'file', 'label_column': 'label', 'image_column': None}
+    """
+    return {"path_column": path, "label_column": label, "image_column": image}
 
 
 def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from trustvlm.cli.console import (
 )
 from trustvlm.cli.options import (
     Device,
+    ImageColumn,
     Inputs,
     ModelPath,
     OtherClasses,
+    PathColumn,
     Plugins,
     Quiet,
     load_plugins,
@@ -130,11 +132,8 @@ def predict(
     ] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
-    path_column: Annotated[str, typer.Option(help="Column of paths, in tables.")] = "path",
-    image_column: Annotated[
-        str | None,
-        typer.Option(help="Column of images, in Parquet files. [default: the only one with bytes]"),
-    ] = None,
+    path_column: PathColumn = "path",
+    image_column: ImageColumn = None,
     part_size: Annotated[
         int, typer.Option(min=1, help="Images in each file of a folder, at most.")
     ] = 2048,

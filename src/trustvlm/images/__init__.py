@@ -5,6 +5,7 @@ from trustvlm.images.decoding import decode
 from trustvlm.images.errors import DEFAULT_LIMITS, KINDS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS
 from trustvlm.images.inputs import (
+    Columns,
     LabelledSource,
     Source,
     find_images,
@@ -29,6 +30,7 @@ __all__ = [
     "IMAGE_EXTENSIONS",
     "KINDS",
     "ClassList",
+    "Columns",
     "ImageList",
     "ImageRef",
     "ImageShard",

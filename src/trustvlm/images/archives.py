@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import posixpath
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -30,6 +31,7 @@ from trustvlm.images.references import (
     N_RETRIES,
     ImageSource,
     InMemoryImage,
+    LabelledImage,
     Location,
     Skipped,
     UnreadableImage,
@@ -519,10 +521,14 @@ class ParquetShard(StreamShard):
     image_column
         Bytes, or a struct with `bytes` and `path` as Hugging Face's data sets have; None takes
         the only such column. `InputError` if there is no column of images, or several.
+    label_column
+        Texts or numbers, for `labelled`; numbers stand for the names that Hugging Face's data sets
+        give them, if there are any.
     """
 
     path_column: str = "path"
     image_column: str | None = None
+    label_column: str | None = None
 
     def _damage(self) -> tuple[type[Exception], ...]:
         return (OSError, _pyarrow().ArrowException)
@@ -533,14 +539,57 @@ class ParquetShard(StreamShard):
             stream = opened.enter_context(self.location.open())
             file = opened.enter_context(parquet.ParquetFile(stream))
             column = self._column(file.schema_arrow)
-            names = {column, self.path_column} & set(file.schema_arrow.names)
+            wanted = {column, self.path_column, self.label_column}
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            label_of = self._label_of(file.schema_arrow)
             row, groups = _from_row(start, file.metadata)
-            batches = file.iter_batches(_ROWS, row_groups=groups, columns=sorted(names))
+            batches = file.iter_batches(_ROWS, row_groups=groups, columns=names)
             for batch in batches if groups else ():
                 for cells in batch.to_pylist():
                     if row >= start:
-                        yield self._image(cells, column, row)
+                        image = self._image(cells, column, row)
+                        yield image if label_of is None else LabelledImage(image, label_of(cells))
                     row += 1
+
+    def labelled(self) -> Iterator[LabelledImage]:
+        """Yield all images with their labels.
+
+        Raises
+        ------
+        InputError
+            If there is no such column, a row has no label, or the file cannot be read.
+        """
+        for image in self.images():
+            if isinstance(image, LabelledImage):
+                yield image
+            elif isinstance(image, UnreadableImage):  # the end of a file that is damaged
+                raise InputError(image.message)
+
+    def _label_of(self, schema: Any) -> Callable[[Mapping[str, Any]], str] | None:
+        """Return what makes the label of a row; None where labels are not asked for."""
+        column = self.label_column
+        if column is None:
+            return None
+        if column not in schema.names:
+            raise InputError(
+                f"Expected {self.name!r} to have a column {column!r}, but its columns are "
+                f"{', '.join(map(repr, schema.names))}. Say which to use (--label-column)."
+            )
+        names = _class_names(schema, column)
+
+        def label_of(cells: Mapping[str, Any]) -> str:
+            value = cells[column]
+            if names and isinstance(value, int) and 0 <= value < len(names):
+                return names[value]
+            is_label = isinstance(value, str) or (isinstance(value, int) and not names)
+            if not is_label or isinstance(value, bool) or not str(value).strip():
+                raise InputError(
+                    f"Expected a label in every row of {column!r} of {self.name!r}, but got "
+                    f"{value!r}. Leave such rows out, or name another column (--label-column)."
+                )
+            return str(value).strip()
+
+        return label_of
 
     def _column(self, schema: Any) -> str:
         types = _pyarrow().types
@@ -589,6 +638,15 @@ class ParquetShard(StreamShard):
             empty = refusal("empty", path, "the cell is empty", "Leave the row out")
             return UnreadableImage.of(path, empty)
         return InMemoryImage(path, value)
+
+
+def _class_names(schema: Any, column: str) -> list[str]:
+    """Return the names of numbered classes, as Hugging Face's data sets store them; [] for none."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _from_row(start: int, metadata: Any) -> tuple[int, list[int]]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.archives import (
@@ -47,6 +47,25 @@ _HEAD_BYTES = 256
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = PathLike | Iterable[PathLike]
 LabelledSource: TypeAlias = PathLike | tuple[Iterable[PathLike], Iterable[str]]
+
+
+class Columns(TypedDict, total=False):
+    """What the columns of tables and Parquet files are called.
+
+    Attributes
+    ----------
+    path_column
+        Paths or URLs; `path` by default.
+    label_column
+        The classes of labelled images; `label` by default.
+    image_column
+        The bytes of images in a Parquet file; the only such column by default.
+    """
+
+    path_column: str
+    label_column: str
+    image_column: str | None
+
 
 InputKind: TypeAlias = Literal["folder", "table", "text list", "archive", "Parquet file", "image"]
 
@@ -163,15 +182,15 @@ def image_shards(
         raise InputError(_no_images(name, skipped))
 
 
-def open_images(
-    source: Source, *, path_column: str = "path", image_column: str | None = None
-) -> Iterable[ImageSource]:
+def open_images(source: Source, **columns: Unpack[Columns]) -> Iterable[ImageSource]:
     """Return the images of a source: a list where all are files here, otherwise a stream.
 
     Parameters
     ----------
-    source, path_column, image_column
+    source
         As in `image_shards`.
+    **columns
+        As in `Columns`; labels are left aside.
 
     Raises
     ------
@@ -179,6 +198,7 @@ def open_images(
         As `image_shards`; of a stream when it is read.
     """
     items = _items(source)
+    path_column, image_column = columns.get("path_column", "path"), columns.get("image_column")
     if all(map(has_own_files, items)):
         images = find_images(items, path_column=path_column)
         warn_of_skipped(images.skipped)
@@ -423,7 +443,11 @@ def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
 
 
 def find_labelled(
-    source: LabelledSource, *, path_column: str = "path", label_column: str = "label"
+    source: LabelledSource,
+    *,
+    path_column: str = "path",
+    label_column: str = "label",
+    image_column: str | None = None,
 ) -> LabelledImages:
     """List the images of a source together with their classes; files are not opened.
 
@@ -434,10 +458,12 @@ def find_labelled(
           image files beside the class folders are reported as `loose`;
         * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, relative to its
           folder, and one of labels;
-        * the URL of either;
-        * `(paths, labels)`, two sequences of equal length; the paths may be URLs.
-    path_column, label_column
-        Names of the two columns in a table.
+        * a `.parquet` file with the bytes of images, or with paths, and a column of labels; its
+          images are held in memory;
+        * the URL of any of these;
+        * `(paths, labels)`, two of equal length; the paths may be URLs.
+    path_column, label_column, image_column
+        As in `Columns`.
 
     Raises
     ------
@@ -461,9 +487,13 @@ def find_labelled(
             image_of = images_beside(location)
             images = (LabelledImage(image_of(path), label) for path, label in rows)
             return _with_classes(images, name)
+        case "Parquet file":
+            shard = ParquetShard(name, location, "", path_column, image_column, label_column)
+            return _with_classes(shard.labelled(), name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
     raise InputError(
-        f"Expected a folder of class folders or a CSV with paths and labels, but {problem}."
+        f"Expected a folder of class folders, or a table or Parquet file with labels, but "
+        f"{problem}."
     )
 
 

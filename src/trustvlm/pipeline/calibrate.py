@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, LogisticPrior
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import LabelledSource
+from trustvlm.images import Columns, LabelledSource
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
@@ -45,6 +45,7 @@ def calibrate(
     exclude_shots: bool = False,
     gate: bool = True,
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> ModelState:
     """Learn P(correct) and a rule for accepting, as `TrustVLM.calibrate` says.
 
@@ -56,7 +57,8 @@ def calibrate(
     state = model.state
     goal.check()
     _check(state, calibrator)
-    encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
+    listed = list_labelled(labelled, state.classes, **columns)
+    encoded = encode_images(listed, model.embedder, progress)
     images = _usable(state, encoded, exclude_shots)
     evidence = state.evidence(images.image_embeddings, images.features)
     result = apply(state.score, evidence, **state.parameters)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from trustvlm import metrics
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
-from trustvlm.images import LabelledSource
+from trustvlm.images import Columns, LabelledSource
 from trustvlm.metrics import Evaluation, paired_bootstrap
 from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
@@ -334,6 +334,7 @@ def evaluate(
     convention: str = "exact",
     exclude_shots: bool = False,
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> EvaluationResult:
     """Measure a fitted model's score, and others, on labelled images, as `TrustVLM` says.
 
@@ -348,7 +349,8 @@ def evaluate(
     state = model.state
     state.check_calibration()
     class_names = state.classes.labels
-    encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
+    listed = list_labelled(labelled, state.classes, **columns)
+    encoded = encode_images(listed, model.embedder, progress)
     images, leaked = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=True),

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,9 @@ from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import (
+    Columns,
     ImageSource,
+    LabelledImage,
     LabelledSource,
     Source,
     classes_of,
@@ -46,6 +48,7 @@ from trustvlm.pipeline.select import (
     select_on,
 )
 from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, now
+from trustvlm.pipeline.verdict import folder_of
 from trustvlm.scores import PrototypeBank, check_parameters, get, names
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
@@ -69,6 +72,7 @@ def fit(
     other_classes: Sequence[str] = (),
     adapt_to: Source | None = None,
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> ModelState:
     """Learn what a model learns from labelled example images, as `TrustVLM.fit` says.
 
@@ -82,6 +86,8 @@ def fit(
         Names of what images of none of the classes may show.
     adapt_to
         Unlabelled images of the target.
+    **columns
+        Of tables of any of these.
 
     Raises
     ------
@@ -98,8 +104,8 @@ def fit(
             f"Expected a score that adapts to images ({adapting}) where `adapt_to` gives some, but "
             f"got `{score}`."
         )
-    target = None if adapt_to is None else open_images(adapt_to)
-    labelled = find_labelled(shots)
+    target = None if adapt_to is None else open_images(adapt_to, **columns)
+    labelled = find_labelled(shots, **columns)
     class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
     if shots_per_class is not None:
@@ -118,7 +124,7 @@ def fit(
             f"{next(filter(None, encoded.errors))} Without examples, `trustvlm label` labels "
             "images from class names, and the score msp judges labels by the text alone."
         )
-    origin = Path(shots).absolute() if isinstance(shots, (str, os.PathLike)) else Path.cwd()
+    folder = folder_of(shots) if isinstance(shots, (str, os.PathLike)) else None
     state = ModelState(
         classes=class_list,
         prompts=prompts,
@@ -138,7 +144,7 @@ def fit(
             {**content, "class": int(label)}
             for content, label in zip(readable.contents(), readable.labels, strict=True)
         ),
-        shots_folder=str(origin if origin.is_dir() else origin.parent),
+        shots_folder=str((folder or Path()).absolute()),
         unreadable_shots=tuple(
             (ref.path, str(error))
             for ref, error in zip(encoded.refs, encoded.errors, strict=True)
@@ -154,7 +160,7 @@ def fit(
         chosen = select_by_holding_out(score, state.evidence_of_shots(), fixed=given)
         state = replace(state, selection=chosen)
     elif images is not None:
-        state = _select_on(state, embedder, images, progress)
+        state = _select_on(state, embedder, list_labelled(images, class_list, **columns), progress)
     if target is not None:
         state = _adapt(state, embedder, target, progress)
     if finetune:
@@ -177,12 +183,15 @@ def _check_selection(score: str, given: Mapping[str, Any], select: str | None, i
 
 
 def _select_on(
-    state: ModelState, embedder: Embedder, images: LabelledSource, progress: Progress | None
+    state: ModelState,
+    embedder: Embedder,
+    images: ListedImages[LabelledImage],
+    progress: Progress | None,
 ) -> ModelState:
     """Select settings on other images than the shots, with the means as prototypes."""
     readable = _none_of_the_shots(
         state,
-        encode_images(list_labelled(images, state.classes), embedder, progress),
+        encode_images(images, embedder, progress),
         "selection",
         to="select on",
         purpose="the prototypes were fitted on those. Remove them from one of the two, or choose "

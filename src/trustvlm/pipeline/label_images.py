@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import Source, open_images, read_classes
+from trustvlm.images import Columns, Source, open_images, read_classes
 from trustvlm.models.prompts import read_prompts, text_problems
 from trustvlm.monitoring.ood import looks_mixed
 from trustvlm.pipeline.predict import verdicts_without_shots
@@ -34,6 +35,7 @@ def label_images(
     correct: bool = False,
     other_classes: Sequence[str] = (),
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> Verdicts:
     """Label images as `TrustVLM.label` says.
 
@@ -44,7 +46,7 @@ def label_images(
     """
     if classes is None:
         raise InputError("Expected `classes` to name what to look for: there are no shots here.")
-    class_list, listed = read_classes(classes), open_images(images)
+    class_list, listed = read_classes(classes), open_images(images, **columns)
     embedder = load_embedder()
     vlm = embedder.encoders.vlm
     encoded = encode_images(listed, embedder, progress)

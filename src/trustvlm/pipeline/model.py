@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
 from trustvlm.exceptions import InputError
-from trustvlm.images import DEFAULT_LIMITS, ClassList, LabelledSource, Limits, Source, open_images
+from trustvlm.images import (
+    DEFAULT_LIMITS,
+    ClassList,
+    Columns,
+    LabelledSource,
+    Limits,
+    Source,
+    open_images,
+)
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
 from trustvlm.models.registry import check_plugin, plugin_of
@@ -285,6 +293,7 @@ class TrustVLM:
         select_on: LabelledSource | None = None,
         adapt_to: Source | None = None,
         progress: Progress | None = None,
+        **columns: Unpack[Columns],
     ) -> TrustVLM:
         """Learn one prototype per class from labelled example images; nothing is trained.
 
@@ -311,6 +320,9 @@ class TrustVLM:
             them such a score adapts to each batch that it predicts.
         progress
             Called with images done, images in all, and images that needed no forward pass.
+        **columns
+            Of tables and Parquet files, in any of these: `path_column`, `label_column`,
+            `image_column`; see `images.Columns`.
 
         Raises
         ------
@@ -342,6 +354,7 @@ class TrustVLM:
             other_classes=self.other_classes,
             adapt_to=adapt_to,
             progress=progress,
+            **columns,
         )
         self._learned = self._named(state)
         return self
@@ -425,7 +438,12 @@ class TrustVLM:
         return Verdicts(outcome.decide(rows), folder=folder_of(images), run=outcome)
 
     def label(
-        self, images: Source, *, correct: bool = False, progress: Progress | None = None
+        self,
+        images: Source,
+        *,
+        correct: bool = False,
+        progress: Progress | None = None,
+        **columns: Unpack[Columns],
     ) -> Verdicts:
         """Label images from `classes` alone, without shots; nothing needs to be fitted.
 
@@ -437,6 +455,8 @@ class TrustVLM:
             As `iter_predict`.
         correct
             Let the images correct the VLM's labels, too (`auto_unlabelled_star`).
+        **columns
+            As in `fit`.
 
         Raises
         ------
@@ -456,6 +476,7 @@ class TrustVLM:
             correct=correct,
             other_classes=self.other_classes,
             progress=progress,
+            **columns,
         )
 
     def evaluate(
@@ -467,6 +488,7 @@ class TrustVLM:
         convention: str = "exact",
         exclude_shots: bool = False,
         progress: Progress | None = None,
+        **columns: Unpack[Columns],
     ) -> EvaluationResult:
         """Measure the model's score, and every other one, on labelled images.
 
@@ -484,6 +506,8 @@ class TrustVLM:
             Leave out images that are also among the shots, instead of refusing.
         progress
             As in `iter_predict`.
+        **columns
+            As in `fit`.
 
         Raises
         ------
@@ -501,6 +525,7 @@ class TrustVLM:
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,
+            **columns,
         )
 
     def calibrate(
@@ -521,6 +546,7 @@ class TrustVLM:
         exclude_shots: bool = False,
         gate: bool = True,
         progress: Progress | None = None,
+        **columns: Unpack[Columns],
     ) -> TrustVLM:
         """Learn P(correct), and certify a threshold for accepting labels unseen.
 
@@ -562,6 +588,8 @@ class TrustVLM:
             confidence (`decisions.OODGate`), as images of none of the classes do.
         progress
             As in `iter_predict`.
+        **columns
+            As in `fit`.
 
         Raises
         ------
@@ -598,6 +626,7 @@ class TrustVLM:
             exclude_shots=exclude_shots,
             gate=gate,
             progress=progress,
+            **columns,
         )
         return self
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
-from trustvlm.images import Source, open_images
+from trustvlm.images import Columns, Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
@@ -55,7 +55,11 @@ class WatchedNumbers:
 
 
 def watched_numbers(
-    model: FittedModel, images: Source, seen: Collection[str], progress: Progress | None = None
+    model: FittedModel,
+    images: Source,
+    seen: Collection[str],
+    progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> WatchedNumbers:
     """Reduce images to two numbers each; each content counts once."""
     state = model.state
@@ -66,7 +70,7 @@ def watched_numbers(
     typicality: list[NDArray[np.float64]] = [np.empty(0)]
     fresh: set[str] = set()
     repeated, failures = 0, []
-    for encoded in encode_in_chunks(open_images(images), model.embedder, progress):
+    for encoded in encode_in_chunks(open_images(images, **columns), model.embedder, progress):
         failures += failures_of(encoded)
         readable = encoded.readable()
         keep = np.zeros(len(readable), dtype=bool)
@@ -260,6 +264,7 @@ def monitor(
     reference: Source | None = None,
     false_alarm: float = 1e-4,
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> DriftReport:
     """Watch incoming images for drift, going on from where the last run stopped.
 
@@ -287,6 +292,8 @@ def monitor(
         exchangeable, in (0, 1).
     progress
         As in `TrustVLM.iter_predict`.
+    **columns
+        Of tables, incoming or reference: `path_column`, `image_column`; see `images.Columns`.
 
     Raises
     ------
@@ -297,7 +304,7 @@ def monitor(
     fitted = model.state
     stored = None if state is None else read_state(state, fitted)
     if stored is None:
-        watching, calibrated_on = start_monitor(model, reference, false_alarm, progress)
+        watching, calibrated_on = start_monitor(model, reference, false_alarm, progress, **columns)
         seen: set[str] = set()
     else:
         if reference is not None:
@@ -310,7 +317,7 @@ def monitor(
                 f"{state} was started with a false-alarm bound of {watching.false_alarm}, but got "
                 f"{false_alarm}: name another state file."
             )
-    numbers = watched_numbers(model, images, seen, progress)
+    numbers = watched_numbers(model, images, seen, progress, **columns)
     watching = watching.after({name: numbers.streams[name] for name in watching.streams})
     if state is not None:
         write_state(
@@ -334,12 +341,13 @@ def start_monitor(
     reference: Source | None,
     false_alarm: float,
     progress: Progress | None = None,
+    **columns: Unpack[Columns],
 ) -> tuple[DriftMonitor, str]:
     """Return a monitor that has seen nothing yet, and what it compares with, in words.
 
     Parameters
     ----------
-    model, reference, false_alarm, progress
+    model, reference, false_alarm, progress, **columns
         As `monitor`.
 
     Raises
@@ -349,7 +357,7 @@ def start_monitor(
     """
     if reference is None:
         return _start_from_model(model.state, false_alarm)
-    numbers = watched_numbers(model, reference, frozenset(), progress)
+    numbers = watched_numbers(model, reference, frozenset(), progress, **columns)
     streams = {name: values for name, values in numbers.streams.items() if len(values)}
     if not streams:
         raise InputError("None of the reference images can be read.")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from trustvlm.exceptions import ImageError, InputError, LeakError
 from trustvlm.images import (
     DEFAULT_LIMITS,
     ClassList,
+    Columns,
     ImageSource,
     LabelledImage,
     LabelledSource,
@@ -176,15 +177,24 @@ class ListedImages(Generic[S]):
         return ListedImages([self.refs[i] for i in chosen], self.labels[chosen])
 
 
-def list_labelled(source: LabelledSource, classes: ClassList) -> ListedImages[LabelledImage]:
+def list_labelled(
+    source: LabelledSource, classes: ClassList, **columns: Unpack[Columns]
+) -> ListedImages[LabelledImage]:
     """List labelled images of given classes: a folder, a table, or `(paths, labels)`.
+
+    Parameters
+    ----------
+    source, **columns
+        As in `find_labelled`.
+    classes
+        What labels mean.
 
     Raises
     ------
     InputError
         If the source does not exist or holds no images, or labels are not among the classes.
     """
-    listing = find_labelled(source)
+    listing = find_labelled(source, **columns)
     return ListedImages(listing.refs, classes.indices(listing.labels))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
-from trustvlm.images import LabelledSource, content_hash, read_bytes
+from trustvlm.images import Columns, LabelledSource, content_hash, read_bytes
 from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
 from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdicts, failures_of
@@ -176,6 +176,7 @@ def advise(
     examples: int = 8,
     progress: Progress | None = None,
     on_trial: Callable[[int, int], None] | None = None,
+    **columns: Unpack[Columns],
 ) -> ShotAdvice:
     """Look after the shots of a fitted model, and find the classes of which more shots help most.
 
@@ -194,6 +195,8 @@ def advise(
         Called with images done, images in all, and images that needed no forward pass.
     on_trial
         Called with trials done and the most that can be needed.
+    **columns
+        Of tables: `path_column`, `label_column`, `image_column`; see `images.Columns`.
 
     Raises
     ------
@@ -210,7 +213,8 @@ def advise(
     shots = examine(state)
     if labelled is None:
         return ShotAdvice(shots, None, (), Verdicts([]))
-    encoded = encode_images(list_labelled(labelled, state.classes), model.embedder, progress)
+    listed = list_labelled(labelled, state.classes, **columns)
+    encoded = encode_images(listed, model.embedder, progress)
     images, excluded = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=False),
