@@ -361,7 +361,7 @@ def test_progress_counts_images_done_and_spared(photos, tmp_path):
 def assert_no_threads() -> None:
     gc.collect()
     deadline = time.monotonic() + 10
-    while any(t.name.startswith("trustvlm-decode") for t in threading.enumerate()):
+    while any(t.name.startswith("trustvlm-") for t in threading.enumerate()):
         assert time.monotonic() < deadline, "threads are left behind"
         time.sleep(0.01)
 
@@ -470,6 +470,64 @@ def test_a_chunk_repeats_an_image_that_an_earlier_one_has_just_stored(photos):
     got = encode_all(refs, {"e": encoder}, EmbeddingStore.memory(), batch_size=2, workers=4)
     assert encoder.batches == [2, 1]
     np.testing.assert_array_equal(got.embeddings["e"], expected_rows(refs, encoder))
+
+
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_the_store_is_asked_and_written_by_chunks_where_images_are_small(
+    photos, tmp_path, monkeypatch, small
+):
+    monkeypatch.setattr(prefetch, "_SMALL", small)
+    work, tasks = EmbeddingStore._run, []
+    monkeypatch.setattr(EmbeddingStore, "_run", lambda *a: tasks.append(1) or work(*a))
+    encoders = {"a": PixelEncoder(seed=1), "b": PixelEncoder(seed=2, dim=9)}
+    for _ in range(2):
+        tasks.clear()
+        with EmbeddingStore(tmp_path / "e.sqlite") as store:
+            chunk = encode_all(photos, encoders, store, batch_size=10)
+        lookups = 2 * (3 if small else N)
+        # Opening is one, and the first run asks for what became known late and stores, by chunks.
+        assert lookups + 1 <= len(tasks) <= lookups + 1 + 3 * 3
+    for name, encoder in encoders.items():
+        np.testing.assert_array_equal(chunk.embeddings[name], expected_rows(photos, encoder))
+
+
+class SlowStore(EmbeddingStore):
+    """Stores nothing before it is let go."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.go, self.commits = threading.Event(), []
+
+    def put_all(self, new):
+        assert self.go.wait(20)
+        new = list(new)
+        self.commits.append(len(new))
+        super().put_all(new)
+
+
+def test_encoders_do_not_wait_for_the_disk_and_no_copy_is_encoded_meanwhile(photos, tmp_path):
+    encoder = PixelEncoder()
+    with SlowStore(tmp_path / "e.sqlite") as store:
+        chunks = encode_images([*photos, *photos], {"e": encoder}, store, batch_size=4)
+        first = [next(chunks) for _ in range(8)]
+        assert encoder.n_encoded == N
+        assert store.commits == []
+        store.go.set()
+        rows = np.concatenate([chunk.embeddings["e"] for chunk in (*first, *chunks)])
+        assert sum(store.commits) == 6
+        assert len(store.commits) <= 2, "what waits is committed at once"
+        assert store.stats().entries == N
+    np.testing.assert_array_equal(rows, np.tile(expected_rows(photos, encoder), (2, 1)))
+
+
+def test_what_goes_wrong_while_storing_is_raised(photos, tmp_path):
+    class Failing(EmbeddingStore):
+        def put_all(self, new):
+            raise RuntimeError("no such luck")
+
+    with Failing(tmp_path / "e.sqlite") as store, pytest.raises(RuntimeError, match="luck"):
+        encode_all(photos, {"e": PixelEncoder()}, store, batch_size=4)
+    assert_no_threads()
 
 
 def test_a_damaged_row_is_computed_again(photos, tmp_path):

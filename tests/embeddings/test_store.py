@@ -19,7 +19,9 @@ from hypothesis.extra import numpy as hnp
 from trustvlm import sqlite
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.embeddings import store as store_module
+from trustvlm.embeddings.store import NewVectors
 from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.images import content_hash
 
 
 def vector(value: float, dim: int = 4) -> np.ndarray:
@@ -84,6 +86,38 @@ def test_more_keys_than_one_statement_takes():
     got = store.get_many("f", map(str, range(-5, 1605)))
     assert len(got) == 1600
     assert all((row == float(key)).all() for key, row in got.items())
+
+
+def test_digests_are_kept_short_and_long_ones_of_older_versions_are_used(path, monkeypatch):
+    old, new = content_hash(b"old"), content_hash(b"new")
+    with EmbeddingStore(path) as store, monkeypatch.context() as former:
+        former.setattr(store_module, "stored_key", lambda key: key)
+        store.put_many("f", {old: vector(1)})
+    with EmbeddingStore(path) as store:
+        assert list(store.get_many("f", [new, old])) == [old]
+        store.put_many("f", {new: vector(2), "no digest": vector(3)})
+        got = store.get_many("f", [new, old, "no digest"])
+        assert {key: row[0] for key, row in got.items()} == {old: 1, new: 2, "no digest": 3}
+        assert store.stats().entries == 3
+    with closing(sqlite3.connect(path)) as connection:
+        contents = {content for (content,) in connection.execute("SELECT content FROM embeddings")}
+    assert contents == {old, bytes.fromhex(new[:32]), "no digest"}
+
+
+def test_a_digest_that_begins_like_a_stored_one_is_another_image():
+    store, digest = EmbeddingStore.memory(), content_hash(b"image")
+    store.put_many("f", {digest: vector(1)})
+    assert store.get_many("f", [digest[:32] + "0" * 32]) == {}
+
+
+def test_vectors_of_several_encoders_are_stored_together_or_not_at_all(path):
+    with EmbeddingStore(path) as store:
+        good = NewVectors("f1", "one", {"a": vector(1)})
+        with pytest.raises(InputError, match="finite float32"):
+            store.put_all([good, NewVectors("f2", "two", {"a": vector(np.nan)})])
+        assert store.stats().entries == 0
+        store.put_all([good, NewVectors("f2", "two", {"a": vector(2)})])
+        assert {encoder.spec for encoder in store.stats().encoders} == {"one", "two"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +19,7 @@ from trustvlm.embeddings.prefetch import (
     Profile,
     prefetch_chunks,
 )
-from trustvlm.embeddings.store import EmbeddingStore
+from trustvlm.embeddings.store import EmbeddingStore, NewVectors
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
@@ -73,8 +75,8 @@ def encode_images(
     """Encode images chunk by chunk, computing only what the store does not have.
 
     Images are taken in chunks of `batch_size` by position, and what a chunk lacks is one batch of
-    each encoder, committed before the next. A run that was killed therefore repeats the very
-    batches that were lost, and its result equals that of an undisturbed run to the last bit.
+    each encoder, committed as a whole. A run that was killed therefore repeats the very batches
+    that were lost, the last few, and its result equals that of an undisturbed run to the last bit.
     Threads prefetch (read and decode) a few chunks; encoders run in the caller's thread.
 
     Parameters
@@ -129,6 +131,7 @@ def encode_images(
     size = min(batch_size, total or batch_size)
     settings = PrefetchSettings(distinct, store, limits, profile)
     prepared_chunks = prefetch_chunks(parts, settings, workers, chunk_size=size)
+    writer = StoreWriter(store, profile)
     done = cached = 0
     try:
         while True:
@@ -136,9 +139,10 @@ def encode_images(
                 part, prepared = next(prepared_chunks, ((), []))
             if not part:
                 return
-            batch = Batch(part, prepared, store, profile)
+            batch = Batch(part, prepared, writer, profile)
             for fingerprint, encoder in distinct.items():
                 batch.complete(fingerprint, encoder, names[fingerprint])
+            batch.store()
             profile.n_images += len(part)
             done += len(part)
             cached += batch.n_cached
@@ -147,6 +151,7 @@ def encode_images(
             yield batch.chunk(encoders, fingerprints)
     finally:
         prepared_chunks.close()
+        writer.close()
 
 
 def encode_all(
@@ -187,6 +192,97 @@ def encode_all(
     )
 
 
+# How many chunks may wait to be stored; with those that are being stored, a kill loses as many.
+_MOST_WAITING = 16
+_WRITER = "trustvlm-store"
+
+
+class StoreWriter:
+    """Stores the vectors of whole chunks in a thread, so that no encoder waits for the disk.
+
+    Whatever waits when a commit begins goes into it: one chunk where encoders are slow, several
+    where the disk is, which then has fewer pages to write.
+
+    Parameters
+    ----------
+    store
+        Where the vectors go.
+    profile
+        Measures where the time goes.
+    """
+
+    def __init__(self, store: EmbeddingStore, profile: Profile) -> None:
+        self._store = store
+        self._profile = profile
+        self._changed = threading.Condition()
+        self._waiting: list[list[NewVectors]] = []
+        self._committing: list[list[NewVectors]] = []
+        self._error: BaseException | None = None
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Look up vectors, those on their way to the store included."""
+        missing, vectors = set(keys), {}
+        with self._changed:
+            chunks = [*self._committing, *self._waiting]
+        for new in (new for chunk in chunks for new in chunk if new.fingerprint == fingerprint):
+            for key in missing & new.vectors.keys():
+                vectors[key] = new.vectors[key]
+        return vectors | self._store.get_many(fingerprint, missing - vectors.keys())
+
+    def put(self, chunk: Sequence[NewVectors]) -> None:
+        """Have a chunk stored, as a whole or not at all; wait if too many wait already."""
+        chunk = [new for new in chunk if new.vectors]
+        if not chunk:
+            return
+        if self._store.path is None:
+            for new in chunk:
+                self._store.put_many(new.fingerprint, new.vectors, spec=new.spec)
+            return
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=_WRITER, daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+            self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING or self._error)
+            self._waiting.append(list(chunk))
+            self._changed.notify_all()
+        self._raise()
+
+    def close(self) -> None:
+        """Wait until everything is stored, and end the thread."""
+        atexit.unregister(self.close)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        # The garbage collector may close a run in this thread, which cannot wait for itself.
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._raise()
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self._committing, self._waiting = self._waiting, []
+                self._changed.notify_all()
+            try:
+                with self._profile.stage("committing"):
+                    self._store.put_all([new for chunk in self._committing for new in chunk])
+            except BaseException as error:
+                self._error = error
+            with self._changed:
+                self._committing = []
+
+
 class Batch(Generic[S]):
     """The prepared images of a chunk; images with the same bytes are encoded once.
 
@@ -194,8 +290,8 @@ class Batch(Generic[S]):
     ----------
     refs, prepared
         The n images, and what became of each.
-    store
-        Where computed vectors are kept.
+    writer
+        Keeps computed vectors.
     profile
         Measures where the time goes.
     """
@@ -204,12 +300,12 @@ class Batch(Generic[S]):
         self,
         refs: Sequence[S],
         prepared: Sequence[PreparedImage],
-        store: EmbeddingStore,
+        writer: StoreWriter,
         profile: Profile,
     ) -> None:
         self._refs = refs
         self._prepared = prepared
-        self._store = store
+        self._writer = writer
         self._profile = profile
         owners = {item.digest: item for item in prepared if item.digest and item.owner}
         # The order must not depend on which of two equal images a thread came to first.
@@ -218,6 +314,7 @@ class Batch(Generic[S]):
         self._errors = {d: item.error for d, item in self._images.items() if item.error}
         self._vectors: dict[str, dict[str, NDArray[np.float32]]] = {}
         self._computed: set[str] = set()
+        self._new: list[NewVectors] = []
 
     @property
     def n_cached(self) -> int:
@@ -226,7 +323,7 @@ class Batch(Generic[S]):
         return sum(item.digest in spared for item in self._prepared)
 
     def complete(self, fingerprint: str, encoder: ImageEncoder, name: str) -> None:
-        """Compute and store what this encoder lacks, in one batch; `name` is for the profile."""
+        """Compute what this encoder lacks, in one batch; `name` is for the profile."""
         vectors = self._vectors[fingerprint] = {
             digest: item.stored[fingerprint]
             for digest, item in self._images.items()
@@ -234,9 +331,9 @@ class Batch(Generic[S]):
         }
         missing = [d for d in self._images if d not in vectors and d not in self._errors]
         if missing:
-            # A chunk before this one may have stored some of them after they were looked up.
+            # A chunk before this one may have computed some of them after they were looked up.
             with self._profile.stage("storing"):
-                late = self._store.get_many(fingerprint, missing)
+                late = self._writer.get_many(fingerprint, missing)
             vectors.update((d, v) for d, v in late.items() if v.shape == (encoder.dim,))
             missing = [digest for digest in missing if digest not in vectors]
         if not missing:
@@ -252,8 +349,7 @@ class Batch(Generic[S]):
             )
         finite = np.asarray(np.isfinite(computed).all(axis=1))
         fresh = {digest: computed[i] for i, digest in enumerate(missing) if finite[i]}
-        with self._profile.stage("storing"):
-            self._store.put_many(fingerprint, fresh, spec=encoder.identity.spec)
+        self._new.append(NewVectors(fingerprint, encoder.identity.spec, fresh))
         vectors.update(fresh)
         for digest in missing:
             if digest not in fresh:
@@ -263,6 +359,11 @@ class Batch(Generic[S]):
                     f"the encoder {encoder.identity.spec!r} gives NaN or infinity for it",
                     "Leave it out, or run the encoder in float32",
                 )
+
+    def store(self) -> None:
+        """Store what was computed, of all encoders at once."""
+        with self._profile.stage("storing"):
+            self._writer.put(self._new)
 
     def chunk(
         self, encoders: Mapping[str, ImageEncoder], fingerprints: Mapping[str, str]

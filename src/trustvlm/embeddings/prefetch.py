@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ T = TypeVar("T")
 # Where the time of a run went.
 
 # Stages that run in threads, while the encoders work; all others follow one another.
-_THREADED = ("reading", "looking up", "decoding", "resizing")
+_THREADED = ("reading", "looking up", "decoding", "resizing", "committing")
 # How the stages of forward passes begin, before the encoder's name.
 FORWARD = "encoder "
 
@@ -169,14 +169,18 @@ class ThreadPool:
         self._tasks.put(task)
         return task
 
-    def results(self, tasks: Sequence[Task]) -> list[PreparedImage]:
-        """Wait for tasks, which must be those submitted first of all that were not waited for."""
-        if self._threads and tasks:
+    def results(self, tasks: Sequence[Task | PreparedImage]) -> list[PreparedImage]:
+        """Wait for tasks; what is prepared already stays as it is."""
+        waited_for = [item for item in tasks if isinstance(item, Task)]
+        if self._threads and waited_for:
             # Mostly the last one ends last: to wake up once is cheaper than for each of them.
             with suppress(TimeoutError):
-                tasks[-1].future.exception(self._seconds)
+                waited_for[-1].future.exception(self._seconds)
         results = []
         for task in tasks:
+            if not isinstance(task, Task):
+                results.append(task)
+                continue
             while not task.future.done():
                 left = self._seconds - task.stopwatch.seconds
                 if left <= 0:
@@ -270,6 +274,9 @@ def _count(change: int) -> None:
 # From images to pixels for the encoders that have no stored vector of them.
 
 S = TypeVar("S", bound=ImageSource)
+# Bytes up to which the content of an image waits in memory until the others of its chunk are read,
+# so that the store is asked for all at once. For larger ones, decoding costs far more than asking.
+_SMALL = 2**17
 
 
 @dataclass(frozen=True)
@@ -284,6 +291,8 @@ class PreparedImage:
         SHA-256 of its bytes; "" if it could not be read.
     owner
         False if another image of the chunk has the same bytes and was prepared for both.
+    unfinished
+        The work on an image that was read, until the store was asked for it.
     error
         Why it cannot be encoded.
     stored
@@ -295,6 +304,7 @@ class PreparedImage:
     path: str
     digest: str = ""
     owner: bool = True
+    unfinished: Preparation | None = None
     error: ImageError | None = None
     stored: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     pixels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
@@ -332,20 +342,65 @@ def prefetch_chunks(
     # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
     n_ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
     pool = ThreadPool(workers, settings.limits.seconds)
-    running: deque[tuple[Sequence[S], list[Task]]] = deque()
+    # Small images wait here until all of their chunk are read, to be looked up in one go.
+    reading: deque[tuple[Sequence[S], list[Task]]] = deque()
+    decoding: deque[tuple[Sequence[S], list[PreparedImage | Task]]] = deque()
+
+    def look_up(*, wait: bool) -> None:
+        while reading and (wait or all(task.future.done() for task in reading[0][1])):
+            chunk, tasks = reading.popleft()
+            decoding.append((chunk, _look_up(pool.results(tasks), settings, pool)))
+            wait = False
+
     todo = iter(chunks)
     try:
         while True:
-            while len(running) <= n_ahead and (chunk := next(todo, None)) is not None:
+            while (
+                len(reading) + len(decoding) <= n_ahead and (chunk := next(todo, None)) is not None
+            ):
                 claims = _Claims()
                 tasks = (pool.submit(Preparation(ref, claims, settings)) for ref in chunk)
-                running.append((chunk, list(tasks)))
-            if not running:
+                reading.append((chunk, list(tasks)))
+            look_up(wait=not decoding)
+            if not decoding:
                 return
+            pool.results([task for task in decoding[0][1] if isinstance(task, Task)])
+            # So that the threads are busy while the encoders are.
+            look_up(wait=False)
             # No name may keep the tasks, and with them the pixels, until the next chunk is due.
-            yield running[0][0], pool.results(running.popleft()[1])
+            yield decoding[0][0], pool.results(decoding.popleft()[1])
     finally:
         pool.close()
+
+
+def _look_up(
+    images: Sequence[PreparedImage], settings: PrefetchSettings, pool: ThreadPool
+) -> list[PreparedImage | Task]:
+    """Ask the store for the images of a chunk, and have those decoded that it lacks."""
+    works = [image.unfinished for image in images if image.unfinished is not None]
+    look_up(works, settings)
+    return [
+        image
+        if (work := image.unfinished) is None
+        else (pool.submit(work) if work.missing else work.prepared())
+        for image in images
+    ]
+
+
+def look_up(works: Sequence[Preparation], settings: PrefetchSettings) -> None:
+    """Ask the store for images that were read."""
+    if not works:
+        return
+    digests = [work.digest for work in works]
+    for fingerprint, encoder in settings.encoders.items():
+        with settings.profile.stage("looking up"):
+            vectors = settings.store.get_many(fingerprint, digests)
+        for work in works:
+            vector = vectors.get(work.digest)
+            if vector is not None and vector.shape == (encoder.dim,):
+                work.stored[fingerprint] = vector
+            else:
+                work.missing[fingerprint] = encoder.preprocessing
 
 
 @dataclass(frozen=True)
@@ -377,41 +432,51 @@ class Preparation:
     _ref: ImageSource
     _claims: _Claims
     _settings: PrefetchSettings
-    _reading: bool = True
+    digest: str = ""
+    stored: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    missing: dict[str, Preprocessing] = field(default_factory=dict)
+    _content: bytes | None = None
 
     def run(self, stopwatch: Stopwatch) -> PreparedImage:
-        """Read the image, look it up, and decode it for the encoders that lack it."""
+        """Read the image, look it up, and decode it for the encoders that lack it.
+
+        A small image is left unfinished when it was read; once looked up, this goes on with it.
+        """
+        if self._content is None:
+            ref, settings = self._ref, self._settings
+            with settings.profile.stage("reading"), stopwatch:
+                content = _guarded(ref, lambda: ref.read(settings.limits))
+                if isinstance(content, ImageError):
+                    return PreparedImage(ref.path, error=content)
+                digest = content_hash(content)
+            self.digest, self._content = digest, content
+            if not self._claims.take(digest, self):
+                return PreparedImage(ref.path, digest, owner=False)
+            if len(content) <= _SMALL:
+                return PreparedImage(ref.path, digest, unfinished=self)
+            look_up([self], settings)
+        return self._decode(stopwatch) if self.missing else self.prepared()
+
+    def prepared(self, **parts: Any) -> PreparedImage:
+        """Return the image with what the store has of it, and with an error or pixels."""
+        return PreparedImage(self._ref.path, self.digest, stored=self.stored, **parts)
+
+    def _decode(self, stopwatch: Stopwatch) -> PreparedImage:
         ref, settings = self._ref, self._settings
-        with settings.profile.stage("reading"), stopwatch:
-            content = _guarded(ref, lambda: ref.read(settings.limits))
-            if isinstance(content, ImageError):
-                return PreparedImage(ref.path, error=content)
-            digest = content_hash(content)
-        self._reading = False
-        if not self._claims.take(digest, self):
-            return PreparedImage(ref.path, digest, owner=False)
-        stored: dict[str, NDArray[np.float32]] = {}
-        missing: dict[str, Preprocessing] = {}
-        for fingerprint, encoder in settings.encoders.items():
-            with settings.profile.stage("looking up"):
-                vector = settings.store.get_many(fingerprint, [digest]).get(digest)
-            if vector is not None and vector.shape == (encoder.dim,):
-                stored[fingerprint] = vector
-            else:
-                missing[fingerprint] = encoder.preprocessing
-        if not missing:
-            return PreparedImage(ref.path, digest, stored=stored)
+        content, self._content = self._content or b"", b""
         with stopwatch:
-            pixels = _guarded(ref, lambda: _pixels(content, ref.path, missing, settings, stopwatch))
+            pixels = _guarded(
+                ref, lambda: _pixels(content, ref.path, self.missing, settings, stopwatch)
+            )
         if isinstance(pixels, ImageError):
-            return PreparedImage(ref.path, digest, error=pixels, stored=stored)
-        return PreparedImage(ref.path, digest, stored=stored, pixels=pixels)
+            return self.prepared(error=pixels)
+        return self.prepared(pixels=pixels)
 
     def given_up(self) -> PreparedImage:
         """Say that the image takes too long."""
         digest, path = self._claims.give_up(self), self._ref.path
         doing, remedy = "decoding", "Leave it out, or save it anew with an image program"
-        if self._reading:
+        if not self.digest:
             doing, remedy = "reading", "Check the disk or the network"
         what = f"{doing} took longer than {self._settings.limits.seconds:g} s"
         note = "Or raise `Limits(seconds=...)`."
@@ -421,9 +486,8 @@ class Preparation:
         """Say that other images left no thread for this one."""
         what = f"it was not tried, because {n_hanging()} images before it hang in their decoders"
         remedy = "Leave those out, and start the program again"
-        return PreparedImage(
-            self._ref.path, error=refusal("not_tried", self._ref.path, what, remedy)
-        )
+        error = refusal("not_tried", self._ref.path, what, remedy)
+        return PreparedImage(self._ref.path, self._claims.give_up(self), error=error)
 
 
 def _pixels(
