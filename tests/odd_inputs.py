@@ -408,13 +408,17 @@ archive("text.tar", b"this is no archive at all", errors=1)
 # Tables and lists of names.
 
 
+# A folder in one form of Unicode, and a file in the other.
+MIXED = "\u00e9t\u00e9/cafe\u0301.png"
+
+
 def table(
     name: str, content: str | bytes, arguments: tuple[str, ...] = (), **outcome: object
 ) -> None:
     """Add a list beside a.png, b.png and sub/c.png."""
 
     def build(folder: Path) -> list[str]:
-        for picture_name in ("a.png", "b.png", "sub/c.png", "caf\u00e9.png", "=1+1.png"):
+        for picture_name in ("a.png", "b.png", "sub/c.png", "caf\u00e9.png", "=1+1.png", MIXED):
             put(folder, picture_name)
         text = content.decode("latin-1") if isinstance(content, bytes) else content
         text = text.replace("{here}", folder.as_posix())
@@ -439,6 +443,13 @@ table("nfd.csv", unicodedata.normalize("NFD", "path\ncaf\u00e9.png\n"), labels=1
 table("escaped_formula.csv", "path\n'=1+1.png\n", labels=1)
 table("missing.csv", "path\na.png\nnowhere.png\n", labels=1, errors=1)
 table("folder.csv", "path\na.png\nsub\n", labels=1, errors=1)
+table("file_url_short.csv", "path\nfile:{here}/a.png\nFILE://{here}/b.png\n", labels=2)
+table("file_url_host.csv", "path\na.png\nfile://server/share/a.png\n", labels=1, errors=1)
+table(
+    "windows.csv", "path\na.png\nC:\\photos\\a.png\n\\\\server\\share\\a.png\n", labels=1, errors=2
+)
+table("home.csv", "path\n~/a.png\n~\\sub\\c.png\n", labels=2)
+table("both_forms.csv", "path\ne\u0301te\u0301/caf\u00e9.png\n", labels=1)
 table("web.csv", "path\na.png\nhttp://127.0.0.1:9/x.png\n", labels=1, errors=1)
 table("unknown_scheme.csv", "path\na.png\nqqq://x/y.png\n", labels=1, errors=1)
 table("device.csv", "path\na.png\n/dev/zero\nfile:///dev/zero\n", labels=1, errors=2)
@@ -494,6 +505,31 @@ parquet("names.parquet", lambda pa: {"path": ["a.png", "nowhere.png"]}, labels=1
 parquet("same_names.parquet", lambda pa: {"path": ["x", "x"], "image": pa.array([PNG, JPEG], pa.binary())}, labels=2)  # fmt: skip # noqa: E501
 parquet("no_images.parquet", lambda pa: {"n": [1, 2]}, refused="column|image")
 parquet("empty.parquet", lambda pa: {"image": pa.array([], pa.binary())}, refused="image")
+
+
+# What is named itself.
+
+
+def named(name: str, *sources: str, **outcome: object) -> None:
+    """Name inputs as they are, beside a folder of two pictures and a list, and an archive."""
+
+    def build(folder: Path) -> list[str]:
+        put(folder, "caf\u00e9/a.png"), put(folder, "caf\u00e9/b c.png")
+        put(folder, "caf\u00e9/list.txt", "a.png\n"), put(folder, "x.zip", zipped(two))
+        return ["predict", *(source.replace("{here}", folder.as_posix()) for source in sources)]
+
+    CASES.append(Case("named", name, build, **outcome))
+
+
+named("a folder by file URL", "file://{here}/caf%C3%A9", labels=2)
+named("a folder at home", "~/caf\u00e9", labels=2)
+named("a folder in the other form", unicodedata.normalize("NFD", "caf\u00e9"), labels=2)
+named("a list by file URL", "file://{here}/caf%C3%A9/list.txt", labels=1)
+named("an archive by file URL", "file:{here}/x.zip", labels=2)
+named("an image by file URL", "file://{here}/caf%C3%A9/b%20c.png", labels=1)
+named("backslashes", "caf\u00e9\\a.png", labels=1)
+named("several", "file://{here}/x.zip", "caf\u00e9", "nowhere.png", labels=4, errors=1)
+named("nothing", "file://{here}/nowhere", refused="there is no 'file://")
 
 
 # Labelled folders and tables: what is a class. `fit` names the classes that came out.
@@ -571,17 +607,17 @@ def run(case: Case, model: Path, plugin: Path, folder: Path) -> tuple[int, int, 
             command = [*arguments, "-o", "out.trust", "--vlm", "squares:1", "--vision", "squares:1"]
             command += common
     messages = io.StringIO()
-    before = sys.argv
+    before, home = sys.argv, os.environ.get("HOME", "")
     with contextlib.chdir(folder), contextlib.redirect_stderr(messages), warnings.catch_warnings():
         warnings.simplefilter("default")
-        sys.argv = ["trustvlm", *command]
+        sys.argv, os.environ["HOME"] = ["trustvlm", *command], str(folder)
         try:
             with contextlib.redirect_stdout(messages):
                 main()
         except SystemExit:
             pass
         finally:
-            sys.argv = before
+            sys.argv, os.environ["HOME"] = before, home
     text = messages.getvalue()
     if (folder / "out.trust").is_dir():
         manifest = json.loads((folder / "out.trust" / "manifest.json").read_text())

@@ -486,3 +486,20 @@ def test_members_of_a_zip_fail_alone(tmp_path):
     assert kinds == {"wrong.png": "damaged", "secret.png": "unreadable"}
     assert images[-1].read() == images[0].read() == PICTURE
     assert [i.path for i in shard.images(3)] == ["b", "link.png"]
+
+
+def test_iterators_are_read_as_they_go(tmp_path):
+    write_folder(tmp_path)
+
+    def for_ever():
+        while True:
+            yield from (str(tmp_path / name) for name in NAMES)
+
+    images = iter(open_images(for_ever()))
+    assert [next(images).read() for _ in EXPECTED] == [content for _, content in EXPECTED]
+    names = iter([str(tmp_path / NAMES[0]), "no/such.jpg"])
+    assert [Path(image.path).name for image in open_images(names)] == [NAMES[0], "such.jpg"]
+    with pytest.raises(InputError, match="there is no 'no/such.jpg'"):
+        open_images(iter(["no/such.jpg"]))
+    with pytest.raises(InputError, match="found none"):
+        open_images(iter([]))

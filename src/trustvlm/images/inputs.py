@@ -40,8 +40,8 @@ from trustvlm.images.references import (
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 from trustvlm.text import counted, join_names
 
-# How much of a file says what it is.
-_HEAD_BYTES = 256
+# How much of a file says what it is, and of an iterator whether there is anything.
+_HEAD_BYTES, _HEAD_ITEMS = 256, 1000
 
 # A path or URL, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -99,7 +99,7 @@ def input_kind(location: Location) -> InputKind:
 
 def has_own_files(item: PathLike) -> bool:
     """Whether the images of an input are files on this machine, which can be listed at once."""
-    location = Location(os.fspath(item))
+    location = Location.of(item)
     return not location.is_url and input_kind(location) not in ("archive", "Parquet file")
 
 
@@ -134,9 +134,9 @@ def image_shards(
         * any other file: that one image, whatever its extension;
         * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name.
 
-        With several, images are shown with their folder or archive in front. A path in a list, a
-        table or a text file that does not exist is kept: it becomes an image with an error, not a
-        missing row.
+        An iterator is read as the pieces are taken, and may go on for ever. With several, images
+        are shown with their folder or archive in front. A path in a list, a table or a text file
+        that does not exist is kept: it becomes an image with an error, not a missing row.
     size
         Images in a piece of a folder or list, at most. An archive or a Parquet file is one piece.
     path_column
@@ -167,18 +167,22 @@ def image_shards(
     [['a.jpg', 'b.jpg'], ['c.jpg']]
     """
     skipped = Skipped() if skipped is None else skipped
-    items = [url for item in _items(source) for url in expand(item)]
-    if items and not any(Location(item).exists() for item in items):
-        others = f" (nor any of the {len(items) - 1} others)" if len(items) > 1 else ""
+    items = chain.from_iterable(map(expand, _items(source)))
+    # An iterator may go on for ever: only its beginning is looked at before it is read.
+    head = list(islice(items, _HEAD_ITEMS if isinstance(source, Iterator) else None))
+    is_all = len(head) < _HEAD_ITEMS or not isinstance(source, Iterator)
+    if head and is_all and not any(Location.of(item).exists() for item in head):
+        others = f" (nor any of the {len(head) - 1} others)" if len(head) > 1 else ""
         raise InputError(
             f"Expected images, folders, tables, archives or URLs, but there is no "
-            f"{shown(items[0])!r}{others}."
+            f"{shown(head[0])!r}{others}."
         )
     shard = None
-    for shard in _pieces(items, size, path_column, image_column, skipped):
+    several = len(head) > 1
+    for shard in _pieces(chain(head, items), several, size, path_column, image_column, skipped):
         yield shard
     if shard is None:
-        name = shown(items[0]) if len(items) == 1 else "the given list"
+        name = shown(head[0]) if len(head) == 1 else "the given list"
         raise InputError(_no_images(name, skipped))
 
 
@@ -197,8 +201,10 @@ def open_images(source: Source, **columns: Unpack[Columns]) -> Iterable[ImageSou
     InputError
         As `image_shards`; of a stream when it is read.
     """
-    items = _items(source)
     path_column, image_column = columns.get("path_column", "path"), columns.get("image_column")
+    items = list(islice(_items(source), _HEAD_ITEMS if isinstance(source, Iterator) else None))
+    if isinstance(source, Iterator) and len(items) == _HEAD_ITEMS:
+        return _stream(chain(items, source), path_column, image_column)
     if all(map(has_own_files, items)):
         images = find_images(items, path_column=path_column)
         warn_of_skipped(images.skipped)
@@ -206,10 +212,10 @@ def open_images(source: Source, **columns: Unpack[Columns]) -> Iterable[ImageSou
     return _stream(items, path_column, image_column)
 
 
-def _stream(items: list[str], path_column: str, image_column: str | None) -> Iterator[ImageSource]:
+def _stream(source: Source, path_column: str, image_column: str | None) -> Iterator[ImageSource]:
     skipped = Skipped()
     for shard in image_shards(
-        items, path_column=path_column, image_column=image_column, skipped=skipped
+        source, path_column=path_column, image_column=image_column, skipped=skipped
     ):
         yield from shard.images()
     warn_of_skipped(skipped)
@@ -275,19 +281,19 @@ def find_images(
     return ImageList(images, skipped)
 
 
-def _items(source: Source) -> list[str]:
-    items = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    for item in items:
+def _items(source: Source) -> Iterator[str]:
+    for item in [source] if isinstance(source, (str, os.PathLike)) else source:
         if not isinstance(item, (str, os.PathLike)):
             raise InputError(
                 f"Expected every input to be named by a path or URL, but got a "
                 f"{type(item).__name__}."
             )
-    return [os.fspath(item) for item in items]
+        yield os.fspath(item)
 
 
 def _pieces(
-    items: list[str],
+    items: Iterable[str],
+    several: bool,
     size: int,
     path_column: str,
     image_column: str | None,
@@ -295,9 +301,9 @@ def _pieces(
 ) -> Iterator[ImageShard]:
     alone: list[ImageSource] = []
     for item in items:
-        location, name = Location(item), shown(item)
+        location, name = Location.of(item), shown(item)
         # With one source, the names inside it suffice; several have to differ.
-        prefix = name if len(items) > 1 else ""
+        prefix = name if several else ""
         kind = input_kind(location)
         if kind == "image":
             alone.append(image_at(item))
@@ -478,7 +484,7 @@ def find_labelled(
     """
     if not isinstance(source, (str, os.PathLike)):
         return _with_classes(_pair(source), "the given list")
-    location, name = Location(os.fspath(source)), shown(source)
+    location, name = Location.of(source), shown(source)
     match input_kind(location):
         case "folder":
             return _from_class_folders(location, name)

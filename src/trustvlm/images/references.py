@@ -478,6 +478,23 @@ class Location:
 
     text: str
 
+    @classmethod
+    def of(cls, item: str | os.PathLike[str]) -> Location:
+        """Return where a path or URL leads, as a user writes it.
+
+        `~` is the user's folder, and `file://` this machine; backslashes and the other form of
+        letters with accents are what the file is called here.
+
+        Examples
+        --------
+        >>> Location.of("file:///data/my%20photos").text, Location.of("s3://bucket/a%20b").text
+        ('/data/my photos', 's3://bucket/a%20b')
+        """
+        text = os.fspath(item)
+        if _is_file_url(text):
+            return cls(os.fspath(_file_of_url(text)))
+        return cls(text if cls(text).is_url else os.fspath(_spelled(text)))
+
     @property
     def suffix(self) -> str:
         """The ending of the name, in lower case; the last two for a compressed archive."""
@@ -569,41 +586,43 @@ def image_at(text: str) -> ImageRef | RemoteImage:
     return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, _spelled(text))
 
 
+# `file:///x`, `file://localhost/x` and `file:/x` are one, as RFC 8089 has it.
+_FILE_URL = re.compile(r"file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
+
+
 def _is_file_url(text: str) -> bool:
-    return text[:7].lower() == "file://"
+    return _FILE_URL.match(text) is not None
 
 
 def _file_of_url(url: str) -> Path:
     """Return the file of a `file://` URL, whose signs may be escaped by percent."""
-    path = url[7:]
-    if path.lower().startswith("localhost/"):
-        path = path[len("localhost") :]
+    path = _FILE_URL.sub("", url, count=1)
     if re.match(r"/[A-Za-z]:", path):  # a drive of Windows
         path = path[1:]
+    elif not path.startswith("/"):  # a folder that another machine shares
+        path = f"//{path}"
     literal = Path(path)
     return literal if os.path.lexists(literal) else _spelled(unquote(path))
 
 
-def _spelled(path: str | os.PathLike[str]) -> Path:
-    r"""Return a path as its file is spelled here, if it is not spelled as given.
+def _spelled(text: str, folder: Path | None = None) -> Path:
+    r"""Return a path in a folder as its file is spelled here, if it is not spelled as given.
 
-    Lists come from other systems: with backslashes between folders, or with accents in the other
-    of the two forms that Unicode has of them. Names that are not UTF-8 are written as `shown` does.
-    The literal name goes first.
+    Lists come from other systems: with backslashes between folders, with accents in the other of
+    the two forms that Unicode has of them, or with `~`. The literal name goes first.
     """
-    text = os.fspath(path)
-    if (text.isascii() and "\\" not in text) or os.path.lexists(text):
-        return Path(text)
+    literal = Path(text) if folder is None else folder / text
+    if text.isascii() and "\\" not in text and not text.startswith("~"):
+        return literal
+    if os.path.lexists(literal):
+        return literal
     slashes = text.replace("\\", "/")
-    as_bytes = _WRITTEN_BYTE.sub(lambda digits: chr(0xDC00 + int(digits[1], 16)), text)
-    for candidate in (
-        as_bytes,
-        slashes,
-        *(unicodedata.normalize(form, slashes) for form in _FORMS),
-    ):
-        if os.path.lexists(candidate):
-            return Path(candidate)
-    return Path(text)
+    full = os.path.expanduser(slashes) if text.startswith("~") else slashes  # noqa: PTH111
+    path = Path() if folder is None else folder
+    for part in PurePosixPath(full).parts:
+        spellings = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
+        path = next((path / s for s in spellings if os.path.lexists(path / s)), path / part)
+    return path if os.path.lexists(path) or full != slashes else literal
 
 
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
@@ -621,12 +640,13 @@ def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]
     remote_folder = location.text.rpartition("/")[0]
 
     def image(text: str) -> ImageRef | RemoteImage:
-        if Location(text).is_url:
+        if Location(text).is_url or _is_file_url(text):
             return image_at(text)
         name = shown(text)
         if is_remote:
-            return RemoteImage(name, f"{remote_folder}/{text.lstrip('/')}")
-        return ImageRef(name, _spelled(folder / text))
+            path = text.replace("\\", "/").lstrip("/")
+            return RemoteImage(name, f"{remote_folder}/{path}")
+        return ImageRef(name, _spelled(text, folder))
 
     return image
 

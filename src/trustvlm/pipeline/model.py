@@ -146,8 +146,9 @@ class TrustVLM:
     ) -> None:
         self.vlm = vlm
         self.vision = vision
-        self.classes = classes
-        self.prompt = prompt
+        # An iterator could be read once only, and each fit reads them.
+        self.classes = list(classes) if isinstance(classes, Iterator) else classes
+        self.prompt = list(prompt) if isinstance(prompt, Iterator) else prompt
         self.score = score
         self.score_parameters = score_parameters
         self.finetune = finetune
@@ -159,7 +160,8 @@ class TrustVLM:
         self.batch_size = batch_size
         self.workers = workers
         self.limits = limits
-        self.other_classes = other_classes
+        is_iterator = isinstance(other_classes, Iterator)
+        self.other_classes = list(other_classes) if is_iterator else other_classes
         self._learned: ModelState | None = None
 
     @cached_property

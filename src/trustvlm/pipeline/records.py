@@ -27,6 +27,7 @@ from trustvlm.images import (
     read_classes,
 )
 from trustvlm.images.classes import normal_form
+from trustvlm.images.references import Location
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses
@@ -208,7 +209,7 @@ def name_of(labelled: LabelledSource) -> str:
     """
     if not isinstance(labelled, (str, os.PathLike)):
         return "labelled"
-    path = Path(labelled).resolve()
+    path = Path(Location.of(labelled).text).resolve()
     name = path.name if path.is_dir() else path.stem
     return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
 

@@ -19,6 +19,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
+from trustvlm.images.references import Location
 from trustvlm.images.tables import TABLE_EXTENSIONS
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
@@ -431,7 +432,7 @@ def folder_of(source: Source) -> Path | None:
         return None if any(_is_no_file(item) for item in items) else Path()
     if _is_no_file(source):
         return None
-    path = Path(source)
+    path = Path(Location.of(source).text)
     if path.is_dir():
         return path
     return path.parent if path.suffix.lower() in TABLE_EXTENSIONS | {".txt"} else Path()
