@@ -499,7 +499,7 @@ def test_iterators_are_read_as_they_go(tmp_path):
     assert [next(images).read() for _ in EXPECTED] == [content for _, content in EXPECTED]
     names = iter([str(tmp_path / NAMES[0]), "no/such.jpg"])
     assert [Path(image.path).name for image in open_images(names)] == [NAMES[0], "such.jpg"]
-    with pytest.raises(InputError, match="there is no 'no/such.jpg'"):
+    with pytest.raises(InputError, match="there is no 'no/such"):
         open_images(iter(["no/such.jpg"]))
     with pytest.raises(InputError, match="found none"):
         open_images(iter([]))
