@@ -1,9 +1,14 @@
 """`trustvlm serve` as a process: starting, answering, stopping."""
 
 import contextlib
+import errno
 import http.client
+import io
 import json
+import logging
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,7 +24,9 @@ import pytest
 from command import Command
 from pictures import COLOURS, picture
 from service import events, service_of
+from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.serve.settings import Settings
+from trustvlm.serve.telemetry import Log, logged_as_json
 
 
 def flag(name):
@@ -194,6 +202,63 @@ def test_what_was_acknowledged_outlives_a_killed_service(colours, tmp_path):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(acknowledged) >= 20
     assert set(acknowledged) <= stored
+
+
+def test_every_line_of_the_log_is_json_also_where_the_server_complains(colours, tmp_path):
+    log = tmp_path / "log"
+    with service_of(colours, "--feedback", tmp_path / "f", log=log) as (process, address):
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"\xff\r\n\r\n")
+            assert b"400" in connection.makefile("rb").readline()
+        words = [sys.executable, "-m", "trustvlm", "serve", colours, "--port", port]
+        words += ["--feedback", tmp_path / "g"]
+        second = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(600) == 0
+    assert second.returncode != 0
+    assert any("already in use" in str(one.get("message")) for one in events(second.stderr))
+    logged = events(log.read_text())
+    assert any("Invalid HTTP request" in str(one.get("message")) for one in logged)
+
+
+def test_a_traceback_is_one_line(capsys):
+    stream = io.StringIO()
+    own = logging.getLogger("a.library")
+    own.addHandler(logging.StreamHandler())
+    own.propagate = False
+
+    def fail():
+        raise ValueError("two\nlines \u2028 \x9b")
+
+    with logged_as_json(Log(stream)):
+        try:
+            fail()
+        except ValueError:
+            own.exception("it failed: %s", "in vain")
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        warnings.simplefilter("always")
+        warnings.warn("mind this", TrustVLMWarning, stacklevel=1)
+    lines = stream.getvalue().splitlines()
+    logged = [json.loads(line) for line in lines]
+    messages = [one["message"] for one in logged]
+    assert messages == ["it failed: in vain", "An exception was not caught.", "mind this"]
+    assert all("in fail" in one["traceback"] for one in logged[:2])
+    assert not re.search(r"[^ -~\n]", stream.getvalue())
+    assert capsys.readouterr().err == ""
+    assert own.handlers
+    assert not own.propagate
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer(client, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(client.context.log, "_stream", Full())
+    assert client.get("/v1/model").status_code == 200
 
 
 def test_other_commands_import_nothing_of_it():

@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -51,6 +51,50 @@ async def _refuse(
     await response(scope, receive, send)
 
 
+# As what a request is routed: below which prefix, and `HEAD` as `GET` without the body.
+
+
+@dataclass(eq=False)
+class RoutingMiddleware:
+    """ASGI middleware for a service behind a prefix, which a proxy may strip or keep.
+
+    Parameters
+    ----------
+    app
+        Who gets the request.
+    prefix
+        Such as `/trust`; "" for none.
+    """
+
+    app: ASGIApp
+    _: KW_ONLY
+    prefix: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        routed, path = {**scope, "root_path": self.prefix}, scope["path"]
+        if self.prefix and path == self.prefix:
+            # Without the slash the page's relative addresses would be those of the level above.
+            await RedirectResponse(f"{self.prefix}/", 308)(scope, receive, send)
+            return
+        if not path.startswith(f"{self.prefix}/"):
+            routed["path"] = self.prefix + path
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        head = scope["method"] == "HEAD"
+        if head:
+            routed["method"] = "GET"
+        try:
+            await self.app(routed, receive, send_head if head else send)
+        finally:
+            scope["route"] = routed.get("route")  # for the metrics
+
+
 # Who may ask: with a key, under a name of the service, and from no page of another origin.
 
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
@@ -85,7 +129,8 @@ class AccessMiddleware:
             await _refuse(error, scope, receive, send, failed=self.context.telemetry.failed)
 
     def _refusal(self, scope: Scope) -> ServiceError | None:
-        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        headers, method = Headers(scope=scope), scope["method"]
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         host = parse_host(headers.get("host", ""))
         if path not in _HEALTH_PATHS and not self.hosts.answer(host):
             return ServiceError(

@@ -24,7 +24,7 @@ from trustvlm.serve.feedback import FeedbackStore
 from trustvlm.serve.model_registry import ModelRegistry, models_by_name
 from trustvlm.serve.responses import ServiceError, error_body
 from trustvlm.serve.settings import Keys, Settings, read_keys
-from trustvlm.serve.telemetry import Log, Telemetry
+from trustvlm.serve.telemetry import Log, Telemetry, logged_as_json
 
 # The page on which people review: static files of this package, and nothing from elsewhere.
 _PAGE = Path(__file__).with_name("static")
@@ -78,6 +78,7 @@ def create_app(context: Context) -> FastAPI:
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "Content-Type"],
         )
+    app.add_middleware(middleware.RoutingMiddleware, prefix=context.settings.prefix)
     app.add_middleware(middleware.MetricsMiddleware, context=context)
     return app
 
@@ -166,7 +167,15 @@ def run(models: Sequence[Path], settings: Settings) -> None:
     """
     keys, log = read_keys(settings.keys_file), Log()
     settings.require_keys(keys)
-    context = open_context(models, settings, keys, log)
+    with logged_as_json(log):
+        context = open_context(models, settings, keys, log)
+        # Once more: libraries that came with the models have given their loggers handlers.
+        with logged_as_json(log):
+            _serve(context)
+
+
+def _serve(context: Context) -> None:
+    settings, log = context.settings, context.log
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(context),
@@ -178,7 +187,7 @@ def run(models: Sequence[Path], settings: Settings) -> None:
             ws="none",
             host=settings.host,
             port=settings.port,
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
@@ -194,7 +203,7 @@ def run(models: Sequence[Path], settings: Settings) -> None:
         models=list(context.models.names),
         host=settings.host,
         port=settings.port,
-        keys=bool(keys),
+        keys=bool(context.keys),
         feedback=str(context.feedback.path),
     )
     server.run()

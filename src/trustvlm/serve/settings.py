@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,11 @@ class Settings(BaseSettings):
         description="Names under which the service answers, separated by commas, such as "
         "pets.example.org or *.example.org; IP addresses and localhost need not be named.",
     )
+    root_path: str = Field(
+        "",
+        description="Prefix of the addresses under which a proxy publishes the service, such as "
+        "/trust; the proxy may strip it or keep it.",
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -151,6 +157,11 @@ class Settings(BaseSettings):
             )
 
         _ = self.allowed_hosts, self.origins  # both say what is wrong with them
+        if not re.fullmatch(r"(/[\w.~-]+)*", self.prefix, re.ASCII) or ".." in self.prefix:
+            raise InputError(
+                "Expected `root_path` to be a path of letters, digits, dots and hyphens, such as "
+                f"/trust, but got {self.root_path!r}."
+            )
 
     @property
     def allowed_hosts(self) -> AllowedHosts:
@@ -161,6 +172,12 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `cors`, as browsers write them."""
         return read_origins(_split(self.cors))
+
+    @property
+    def prefix(self) -> str:
+        """`root_path` with a slash before it and none behind; "" for none."""
+        path = self.root_path.strip("/")
+        return f"/{path}" if path else ""
 
     def require_keys(self, keys: Keys) -> None:
         """Make sure that nobody lets everyone in without saying so.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from trustvlm.exceptions import TrustVLMWarning
 from trustvlm.serve.served_model import UploadResult
 
 
@@ -37,10 +43,66 @@ class Log:
     def event(self, event: str, **facts: Any) -> None:
         """Write one event."""
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": moment, "event": event, **facts}, ensure_ascii=False)
+        # As ASCII, since a name may hold what a terminal or a reader of lines takes for a command.
+        line = json.dumps({"time": moment, "event": event, **facts}, default=str)
         stream = self._stream or sys.stderr
-        stream.write(f"{line}\n")
-        stream.flush()
+        # A log on a full disk costs the line and not the answer.
+        with suppress(OSError):
+            stream.write(f"{line}\n")
+            stream.flush()
+
+
+class _JsonHandler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level, logger = record.levelname.lower(), record.name
+        facts = {"level": level, "logger": logger, "message": record.getMessage()}
+        if record.exc_info and record.exc_info[0] is not None:
+            facts["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        self._log.event("log", **facts)
+
+
+@contextmanager
+def logged_as_json(log: Log) -> Iterator[None]:
+    """Write what anyone else would write to standard error to a log, one line each.
+
+    That is what libraries log, the server among them, warnings, and exceptions that no
+    thread caught. What a library logs has no handler of its own as long as this lasts.
+    """
+    handler, root, logger = _JsonHandler(log), logging.getLogger(), logging.getLogger("trustvlm")
+    loggers = [root, *(one for one in root.manager.loggerDict.values() if _has_handlers(one))]
+    before = [(one, one.handlers, one.propagate) for one in loggers]
+    level, hooks = root.level, (threading.excepthook, sys.unraisablehook)
+
+    def uncaught(args: Any) -> None:
+        error = (args.exc_type, args.exc_value, args.exc_traceback)
+        logger.critical("An exception was not caught.", exc_info=error)
+
+    def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, TrustVLMWarning):
+            log.event("log", level="warning", logger="trustvlm", message=str(message))
+
+    for one in loggers:
+        one.handlers, one.propagate = [], True
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    threading.excepthook = sys.unraisablehook = uncaught
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            yield
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
+        root.setLevel(level)
+        for one, handlers, propagate in before:
+            one.handlers, one.propagate = handlers, propagate
+
+
+def _has_handlers(logger: object) -> TypeGuard[logging.Logger]:
+    return isinstance(logger, logging.Logger) and bool(logger.handlers)
 
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -1,4 +1,5 @@
-// Requests to the service that this page came from, and to no other.
+// Requests to the service that this page came from, and to no other. Their addresses are relative to
+// the page, so that it works behind any prefix.
 
 import { byId } from "./dom.js";
 
@@ -57,18 +58,18 @@ export const ask = async (path, options) => (await send(path, options)).json();
 export const fetchText = async (path) => (await send(path)).text();
 
 export const answerImage = (image, action, label = null) =>
-  ask("/v1/feedback", {
+  ask("v1/feedback", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ image, action, label, model: model || null }),
   });
 
-export const undoAnswer = (id) => ask(`/v1/feedback/${id}`, { method: "DELETE" });
+export const undoAnswer = (id) => ask(`v1/feedback/${id}`, { method: "DELETE" });
 
 export function predict(files) {
   const form = new FormData();
   for (const file of files) form.append("images", file);
-  return ask("/v1/predict", { method: "POST", body: form, query: { keep: true } });
+  return ask("v1/predict", { method: "POST", body: form, query: { keep: true } });
 }
 
 // The address of a picture within this page, or null if there is none at hand. A picture may need

@@ -23,7 +23,7 @@ function show() {
 
 async function useChosen(name) {
   useModel(name);
-  const facts = await ask("/v1/model");
+  const facts = await ask("v1/model");
   review.useClasses(facts.name, facts.classes);
   byId("about").textContent =
     `${facts.name}: ${facts.classes.length} classes, score ${facts.score}, ` +
@@ -37,7 +37,7 @@ async function useChosen(name) {
 
 async function start() {
   try {
-    const names = await ask("/v1/models");
+    const names = await ask("v1/models");
     byId("key-form").hidden = true;
     byId("model").replaceChildren(...names.map((name) => element("option", { textContent: name })));
     byId("model-choice").hidden = names.length < 2;

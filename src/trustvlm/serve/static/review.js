@@ -28,7 +28,7 @@ function show() {
   item.replaceChildren(shownVerdict(current.verdict, { side: 768, titleId: "item-title" }));
   byId("right").value = current.verdict.runner_up || current.verdict.label;
   const next = waiting[1];
-  if (next) pictureUrl(`/v1/images/${next.image}`, 768);
+  if (next) pictureUrl(`v1/images/${next.image}`, 768);
 }
 
 export async function refresh(first = null) {
@@ -36,7 +36,7 @@ export async function refresh(first = null) {
     const query = { limit: AHEAD };
     // Who does not look at the queue takes nothing from it.
     if (!byId("review").hidden) query.reviewer = reviewer();
-    const answer = await ask("/v1/queue", { query });
+    const answer = await ask("v1/queue", { query });
     [waiting, open] = [answer.images, answer.open];
     const at = waiting.findIndex((one) => one.image === first);
     if (at > 0) waiting.unshift(...waiting.splice(at, 1));
@@ -86,7 +86,7 @@ const undo = () =>
 
 async function download() {
   try {
-    const text = await fetchText("/v1/feedback.csv");
+    const text = await fetchText("v1/feedback.csv");
     const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     element("a", { href: url, download: "feedback.csv" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
@@ -102,7 +102,7 @@ export function useClasses(name, classes) {
   byId("commands").textContent =
     `trustvlm corrections ${name}.feedback.sqlite -o corrected/ --shots shots/\n` +
     `trustvlm fit corrected/labels.csv -o ${name}.trust\n` +
-    `curl -X POST ${location.origin}/v1/reload?model=${encodeURIComponent(name)}`;
+    `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(name)}`;
 }
 
 export function setUp() {

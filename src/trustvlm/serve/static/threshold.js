@@ -76,7 +76,7 @@ function move() {
 
 export async function refresh() {
   try {
-    curve = await ask("/v1/curve");
+    curve = await ask("v1/curve");
   } catch (error) {
     say(error.message, true);
     return;

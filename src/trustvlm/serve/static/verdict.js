@@ -21,7 +21,7 @@ function example(found, label, role) {
   return element(
     "figure",
     {},
-    picture(`/v1/examples/${found.shot}`, 192, `Example of ${label}`),
+    picture(`v1/examples/${found.shot}`, 192, `Example of ${label}`),
     element("figcaption", {
       textContent: `${role}: ${label}, similarity ${number(found.similarity)}`,
     })
@@ -75,7 +75,7 @@ export function shownVerdict(verdict, { side = 256, titleId = "" } = {}) {
     )
   );
   const main = verdict.kept
-    ? picture(`/v1/images/${verdict.image}`, side, `The image ${verdict.path}`, "main")
+    ? picture(`v1/images/${verdict.image}`, side, `The image ${verdict.path}`, "main")
     : element("p", { className: "picture nothing", textContent: "not kept: no room" });
   return element("div", { className: "verdict" }, main, facts);
 }
