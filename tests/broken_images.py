@@ -77,6 +77,86 @@ def grey_tiff(
     )  # fmt: skip
 
 
+def multiband_tiff(
+    values: np.ndarray,
+    *,
+    planar: bool = False,
+    predictor: int = 1,
+    compress: bool = False,
+    tile: tuple[int, int] | None = None,
+    big: bool = False,
+    photometric: int = 2,
+    alpha: bool = False,
+) -> bytes:
+    """Return a TIFF of `(height, width, bands)`, in the byte order of the values.
+
+    `tile` is the height and width of tiles; without it there are strips of 7 rows.
+    """
+    height, width, n_bands = values.shape
+    rows, columns = tile or (7, width)
+    order = ">" if values.dtype.byteorder == ">" else "<"
+    blocks = []
+    for part in np.moveaxis(values, 2, 0)[..., None] if planar else [values]:
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                block = part[top : top + rows, left : left + columns]
+                if tile:
+                    spare = rows - block.shape[0], columns - block.shape[1]
+                    block = np.pad(block, ((0, spare[0]), (0, spare[1]), (0, 0)))
+                content = _predicted(block, predictor, order)
+                blocks.append(zlib.compress(content) if compress else content)
+    n_extra = n_bands - (3 if photometric == 2 else 1)
+    entries: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]), 257: ("I", [height]),
+        258: ("H", [8 * values.dtype.itemsize] * n_bands), 259: ("H", [8 if compress else 1]),
+        262: ("H", [photometric]), 277: ("H", [n_bands]), 284: ("H", [2 if planar else 1]),
+        317: ("H", [predictor]), 338: ("H", [2 if alpha else 0] * n_extra),
+        339: ("H", [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * n_bands),
+        324 if tile else 273: ("I", []), 325 if tile else 279: ("I", [len(b) for b in blocks]),
+    }  # fmt: skip
+    entries |= (
+        {322: ("I", [columns]), 323: ("I", [rows])} if tile else {278: ("I", [min(rows, height)])}
+    )
+    entries = {tag: entry for tag, entry in sorted(entries.items()) if tag != 338 or n_extra > 0}
+    start, width_of_number, room = (16, "Q", 8) if big else (8, "I", 4)
+    at = start + (8 if big else 2) + len(entries) * (20 if big else 12) + room
+    data = b"".join(blocks)
+    offsets = [at + sum(len(block) for block in blocks[:i]) for i in range(len(blocks))]
+    entries[324 if tile else 273] = ("I", offsets)
+    directory, long = b"", b""
+    for tag, (kind, numbers) in entries.items():
+        packed = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        count = struct.pack(
+            f"{order}HH{width_of_number}", tag, 3 if kind == "H" else 4, len(numbers)
+        )
+        if len(packed) > room:
+            packed, long = (
+                struct.pack(order + width_of_number, at + len(data) + len(long)),
+                long + packed,
+            )
+        directory += count + packed.ljust(room, b"\0")
+    head = b"II" if order == "<" else b"MM"
+    head += struct.pack(
+        f"{order}HHHQ" if big else f"{order}HI", *((43, 8, 0, 16) if big else (42, 8))
+    )
+    head += struct.pack(f"{order}{'Q' if big else 'H'}", len(entries))
+    return head + directory + bytes(room) + data + long
+
+
+def _predicted(block: np.ndarray, predictor: int, order: str) -> bytes:
+    size, n_bands = block.dtype.itemsize, block.shape[2]
+    if predictor == 2:
+        whole = np.ascontiguousarray(block).view(f"{order}u{size}").astype(f"u{size}")
+        return np.diff(whole, axis=1, prepend=whole[:, :1] * 0).astype(f"{order}u{size}").tobytes()
+    if predictor == 3:
+        big = np.ascontiguousarray(block.astype(block.dtype.newbyteorder(">"))).view(np.uint8)
+        planes = (
+            big.reshape(len(block), -1, size).transpose(0, 2, 1).reshape(len(block), -1, n_bands)
+        )
+        return np.diff(planes, axis=1, prepend=planes[:, :1] * 0).tobytes()
+    return block.tobytes()
+
+
 def _broken() -> Iterator[tuple[str, str, bytes]]:
     yield from _foreign()
     yield from _cut_short()
@@ -161,7 +241,7 @@ def _damaged() -> Iterator[tuple[str, str, bytes]]:
     yield "gif_no_frame.gif", "damaged", b"GIF89a\x32\0\x28\0\0\0\0;"
     yield "tiff_no_directory.tif", "truncated", b"II*\0" + struct.pack("<I", 5000) + bytes(100)
     yield "tiff_compression.tif", "unsupported", grey_tiff(50, 8, bytes(2500), compression=999)
-    yield "tiff_half_floats.tif", "unsupported", grey_tiff(50, 16, bytes(5000), sample=3)
+    yield "tiff_24_bits.tif", "unsupported", grey_tiff(50, 24, bytes(7500), sample=3)
     for name, bad in (("nan", np.nan), ("infinite", np.inf)):
         values = np.linspace(0, 1, 2500, dtype="<f4")
         values[77] = bad

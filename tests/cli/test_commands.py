@@ -13,6 +13,7 @@ import trustvlm as package
 from broken_images import write_broken_images
 from pictures import COLOURS, picture, write_class_folders
 from trustvlm.cli.app import app
+from trustvlm.images import Limits
 from trustvlm.scores import names
 
 COMMANDS = [
@@ -317,6 +318,20 @@ def test_broken_files_are_rows_and_the_exit_code_says_so(trustvlm, fitted, tmp_p
     for name in good:
         assert listed[name]["decision"] != "error"
         assert listed[name]["confidence"]
+
+
+def test_the_limit_on_pixels_is_an_option_wherever_images_are_read(trustvlm, fitted, photos):
+    commands = typer.main.get_command(app).commands
+    takes = {
+        name: next((p for p in command.params if p.name == "max_pixels"), None)
+        for name, command in commands.items()
+    }
+    reading = {"label", "fit", "calibrate", "predict", "evaluate", "advise", "monitor"}
+    assert {name for name, option in takes.items() if option is not None} == reading
+    assert {takes[name].default for name in reading} == {Limits().max_pixels}
+    done = trustvlm("predict", fitted, photos, "--max-pixels", 100)
+    assert done.code == 3
+    assert all("--max-pixels" in row["error"] for row in rows(done.out))
 
 
 def test_evaluate_writes_table_json_and_page(trustvlm, fitted, photos, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images import decode
+from trustvlm.images import Limits, decode
 from trustvlm.models import Preprocessing
 
 # Smooth and large; a photograph of many pixels is smooth, too.
@@ -76,3 +76,25 @@ def test_settings_from_before_it_mean_the_same_as_ever() -> None:
     assert "draft" not in Preprocessing().to_dict()
     for preprocessing in (Preprocessing(), Preprocessing(draft=True)):
         assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+
+
+def test_the_limit_on_pixels_is_for_what_is_decoded() -> None:
+    content, limits = saved(PHOTO), Limits(max_pixels=800 * 600)
+    assert decode(content, limits, enough=512).size == (800, 600)
+    for more in (content, saved(PHOTO.convert("L")), saved(PHOTO, "PNG")):
+        with pytest.raises(ImageError, match=r"1600 x 1200 pixels.*--max-pixels"):
+            decode(more, limits, enough=512 if more[:4] == b"\x89PNG" else None)
+    assert decode(saved(PHOTO.convert("L")), limits, enough=512).size == (800, 600)
+
+
+def test_a_jpeg_of_several_scans_is_held_whole_and_counts_so() -> None:
+    progressive = saved(PHOTO, progressive=True)
+    with pytest.raises(ImageError, match="1600 x 1200 pixels"):
+        decode(progressive, Limits(max_pixels=800 * 600), enough=512)
+    assert decode(progressive, Limits(max_pixels=1600 * 1200), enough=512).size == (800, 600)
+    # One scan for each colour: the first names one component of three.
+    content = saved(PHOTO)
+    at = content.index(b"\xff\xda")
+    alone = content[:at] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + content[at + 14 :]
+    with pytest.raises(ImageError, match="1600 x 1200 pixels"):
+        decode(alone, Limits(max_pixels=800 * 600), enough=512)

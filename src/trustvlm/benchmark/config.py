@@ -27,7 +27,7 @@ from pydantic import (
 from trustvlm import datasets, metrics
 from trustvlm.benchmark.dataset import PRESETS
 from trustvlm.exceptions import InputError
-from trustvlm.images import Columns
+from trustvlm.images import DEFAULT_LIMITS, Columns
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import check_parameters, get
@@ -227,6 +227,10 @@ class BenchConfig(_Table):
         images.
     convention
         Of the metrics.
+    device, precision
+        Where and how the encoders run.
+    max_pixels
+        Width times height of one image, at most.
     studies
         Names of further studies on the same images (`trustvlm bench study`), None for all of them;
         each is shown where the data sets and the scores allow it.
@@ -259,6 +263,7 @@ class BenchConfig(_Table):
     ] = None
     device: StrictStr = "auto"
     precision: StrictStr = "float32"
+    max_pixels: _Count = DEFAULT_LIMITS.max_pixels
 
     @model_validator(mode="after")
     def _check_validation(self) -> Self:

@@ -28,7 +28,7 @@ from trustvlm.benchmark.studies.study import StudyRunner
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
 from trustvlm.files import atomic_path
-from trustvlm.images import classes_of, find_labelled
+from trustvlm.images import Limits, classes_of, find_labelled
 from trustvlm.models import read_prompts
 from trustvlm.pipeline import records
 from trustvlm.scores import zero_shot_logits
@@ -168,7 +168,7 @@ def encode_dataset(
     listed = list_set(dataset, validation=config.preset == "validation")
     n_classes, labels = len(listed.class_names), listed.train.labels
     prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
-    embedder = records.Embedder(encoders, store)
+    embedder = records.Embedder(encoders, store, limits=Limits(max_pixels=config.max_pixels))
     texts = embedder.embed_classes(listed.class_names, prompts)
     left_out: list[str] = []
 

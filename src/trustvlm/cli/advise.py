@@ -35,6 +35,7 @@ def advise(
     label_column: options.LabelColumn = "label",
     image_column: options.ImageColumn = None,
     device: options.Device = "auto",
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,7 +48,7 @@ def advise(
     from trustvlm.pipeline import advise as find
 
     options.load_plugins(plugins)
-    trust = TrustVLM.load(model, device=device)
+    trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
         advised = find(

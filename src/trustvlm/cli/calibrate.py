@@ -9,16 +9,19 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, write_json
 from trustvlm.cli.options import (
+    MAX_PIXELS,
     Device,
     ExcludeShots,
     ImageColumn,
     LabelColumn,
+    MaxPixels,
     ModelPath,
     PathColumn,
     Plugins,
     Quiet,
     columns,
     labelled_argument,
+    limits,
     load_plugins,
 )
 from trustvlm.exceptions import InputError
@@ -118,6 +121,7 @@ def calibrate(
         ),
     ] = False,
     device: Device = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -136,7 +140,7 @@ def calibrate(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     _risks(risk), _class_risks(class_risk or [])
-    trust = TrustVLM.load(model, device=device)
+    trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
     check_target(output or model)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)

@@ -38,6 +38,7 @@ def evaluate(
     label_column: options.LabelColumn = "label",
     image_column: options.ImageColumn = None,
     device: options.Device = "auto",
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,7 +51,7 @@ def evaluate(
     from trustvlm.pipeline.shot_quality import examine
 
     options.load_plugins(plugins)
-    trust = TrustVLM.load(model, device=device)
+    trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,

@@ -116,6 +116,7 @@ def fit(
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -148,6 +149,7 @@ def fit(
         device=device,
         precision=precision,
         draft=draft,
+        limits=options.limits(max_pixels),
     )
     with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(

@@ -43,6 +43,7 @@ def label(
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -65,6 +66,7 @@ def label(
         device=device,
         precision=precision,
         draft=draft,
+        limits=options.limits(max_pixels),
     )
     with console.progress_bar("images", quiet=quiet) as progress:
         columns = options.columns(path_column, image_column)

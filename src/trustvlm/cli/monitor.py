@@ -9,13 +9,16 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, write_json
 from trustvlm.cli.options import (
+    MAX_PIXELS,
     Device,
     ImageColumn,
+    MaxPixels,
     ModelPath,
     PathColumn,
     Plugins,
     Quiet,
     columns,
+    limits,
     load_plugins,
 )
 
@@ -62,6 +65,7 @@ def monitor(
     path_column: PathColumn = "path",
     image_column: ImageColumn = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -73,7 +77,7 @@ def monitor(
     from trustvlm.pipeline import monitor as watch
 
     load_plugins(plugins)
-    trust = TrustVLM.load(model, device=device)
+    trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
     with progress_bar("images", quiet=quiet) as progress:
         drift = watch(
             trust,

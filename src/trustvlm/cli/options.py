@@ -12,7 +12,7 @@ from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
-    from trustvlm.images import Columns
+    from trustvlm.images import Columns, Limits
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -21,6 +21,15 @@ Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Draft = Annotated[
     bool, typer.Option("--draft", help="Decode large JPEGs at a reduced size, for speed.")
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        min=64,
+        help="Width times height of one image, at most; with --draft, of a JPEG as decoded.",
+    ),
+]
+# As `Limits` has it, which is not imported for every `--help`.
+MAX_PIXELS = 100_000_000
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
@@ -131,6 +140,19 @@ def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> 
         "vision": vision or ("offline" if vlm == "offline" else "dinov2-base"),
         "prompt": prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
     }
+
+
+def limits(max_pixels: int) -> Limits:
+    """Return the bounds on an image.
+
+    Examples
+    --------
+    >>> limits(1_000_000).max_pixels
+    1000000
+    """
+    from trustvlm.images import Limits
+
+    return Limits(max_pixels=max_pixels)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -20,14 +20,17 @@ from trustvlm.cli.console import (
     write_verdicts,
 )
 from trustvlm.cli.options import (
+    MAX_PIXELS,
     Device,
     ImageColumn,
     Inputs,
+    MaxPixels,
     ModelPath,
     OtherClasses,
     PathColumn,
     Plugins,
     Quiet,
+    limits,
     load_plugins,
 )
 from trustvlm.exceptions import InputError
@@ -131,6 +134,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
     path_column: PathColumn = "path",
     image_column: ImageColumn = None,
@@ -212,6 +216,7 @@ def predict(
             output,
             device=device,
             batch_size=batch_size,
+            limits=limits(max_pixels),
             path_column=path_column,
             image_column=image_column,
             part_size=part_size,
@@ -241,7 +246,7 @@ def predict(
                 f"folder, but got {output!r}."
             )
         check_output(output)
-    trust = TrustVLM.load(model, device=device, batch_size=batch_size)
+    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=limits(max_pixels))
     if risk is not None:
         trust.use_risk(risk)
     if other_classes:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.environment import usable_cores
-from trustvlm.exceptions import ImageError
+from trustvlm.exceptions import ImageError, TrustVLMError
 from trustvlm.images import ImageSource, Limits, content_hash, decode
 from trustvlm.images.errors import Stopwatch, refusal
 from trustvlm.models.base import ImageEncoder, Preprocessing
@@ -516,6 +516,8 @@ def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:
         return work()
     except ImageError as error:
         return error
+    except TrustVLMError as error:  # a package is missing, or a URL's scheme is none
+        return ImageError("unreadable", f"{ref.path}: {error}")
     except MemoryError:
         what, remedy = "there is not enough memory to decode it", "Make the image smaller"
         return refusal("memory", ref.path, what, remedy)

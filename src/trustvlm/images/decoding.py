@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, describe_exception, refusal
 from trustvlm.images.formats import ImageFormat, recognise, unsupported_format
 from trustvlm.images.references import check_size, read_bytes
+from trustvlm.images.tiff import BandLayout, read_layout
 
 # Images above this many pixels are decoded one at a time, so that a folder of panoramas needs the
 # memory of one of them and not of one per thread.
@@ -101,7 +102,8 @@ def decode(
     enough
         Let libjpeg decode a JPEG at a half, a quarter or an eighth, the smallest that leaves this
         many pixels to the shorter side: seven times faster for large photographs that are then
-        resized, and nearly the same. None decodes every pixel. Other formats ignore it.
+        resized, and nearly the same. None decodes every pixel. Other formats ignore it. The limit
+        on pixels is for what is decoded, which of a progressive JPEG is all of it.
     stopwatch
         Stopped while a large image waits for another one.
 
@@ -206,12 +208,22 @@ def _decode(
     enough: int | None,
     stopwatch: Stopwatch,
 ) -> Image.Image:
-    image = image_format.open(stream)
-    _check_sides(image.size, limits, name)
+    layout = read_layout(stream.getvalue()) if image_format.name == "TIFF" else None
+    try:
+        image = image_format.open(stream)
+    except Exception:
+        if layout is None:
+            raise
+        return _decode_bands(layout, stream, limits, name, stopwatch)
+    if layout is not None and layout.is_misread:
+        return _decode_bands(layout, stream, limits, name, stopwatch)
+    size, n_pixels = image.size, image.width * image.height
     if enough is not None:
         image.draft(None, (enough, enough))
-    large = image.width * image.height > _LARGE
-    with _large_images.taken(limits.seconds, stopwatch) if large else nullcontext():
+        if _is_in_one_scan(image, stream):
+            n_pixels = image.width * image.height
+    _check_sides(size, n_pixels, limits, name)
+    with _turn(n_pixels, limits, stopwatch):
         stream.ran_out = False
         image.load()
         _check_whole(stream, image_format, name)
@@ -220,14 +232,45 @@ def _decode(
     return rgb if orientation is None else rgb.transpose(orientation)
 
 
-def _check_sides(size: tuple[int, int], limits: Limits, name: str) -> None:
+def _decode_bands(
+    layout: BandLayout, stream: _Content, limits: Limits, name: str, stopwatch: Stopwatch
+) -> Image.Image:
+    _check_sides((layout.width, layout.height), layout.n_pixels, limits, name)
+    with _turn(layout.n_pixels, limits, stopwatch):
+        rgb = bands_to_rgb(layout.read(stream.getvalue()), layout, name)
+    orientation = _TRANSPOSES.get(layout.orientation)
+    return rgb if orientation is None else rgb.transpose(orientation)
+
+
+def _turn(n_pixels: float, limits: Limits, stopwatch: Stopwatch) -> AbstractContextManager[None]:
+    large = n_pixels > _LARGE
+    return _large_images.taken(limits.seconds, stopwatch) if large else nullcontext()
+
+
+def _is_in_one_scan(image: Image.Image, stream: _Content) -> bool:
+    """Whether a JPEG can be decoded at a reduced size in the memory of that size.
+
+    One of several scans, as progressive ones are, is held whole. The header of the first scan has
+    just been read; it names all components if there is no other.
+    """
+    if image.format != "JPEG" or "progressive" in image.info:
+        return False
+    n = len(image.getbands())
+    header = b"\xff\xda" + (6 + 2 * n).to_bytes(2, "big") + bytes([n])
+    return stream.getvalue().startswith(header, stream.tell() - (8 + 2 * n))
+
+
+def _check_sides(size: tuple[int, int], n_pixels: float, limits: Limits, name: str) -> None:
+    """Refuse a picture by its sides, and by how many pixels of it would be decoded."""
     width, height = size
-    if width * height > limits.max_pixels:
+    if n_pixels > limits.max_pixels:
+        more = f" and many bands, as much as {n_pixels:,.0f} pixels"
         raise refusal(
             "too_large",
             name,
-            f"it has {width} x {height} pixels, and at most {limits.max_pixels:,} are decoded",
-            "Make it smaller",
+            f"it has {width} x {height} pixels{more if n_pixels > width * height else ''}, and at "
+            f"most {limits.max_pixels:,} are decoded",
+            "Make it smaller, or allow more with --max-pixels",
             note="Or raise `Limits(max_pixels=...)`.",
         )
     if min(width, height) < limits.min_side:
@@ -370,6 +413,11 @@ def exif_orientation(image: Image.Image) -> Image.Transpose | None:
 # grey of 32 bits, signed, or float      these have no range of their own: the least value of the
 #                                        image is black, its largest white; NaN or infinity is an
 #                                        error; an image of one value is black
+# colours of 16 bits                     the upper 8 bits
+# two bands, or more than four           the first, or the first three as red, green, blue. 8 bits
+#                                        stay as they are; others, of more than four bands, have no
+#                                        range of their own: the least value of the three bands is
+#                                        black, their largest white
 # =====================================  =========================================================
 #
 # The full-range rule does not look at the other pixels, so that an 8-bit image widened to 16 bits
@@ -398,7 +446,8 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_IN_32):
         return _from_sixteen_bits(image)
     if image.mode in ("I", "F"):
-        return _stretched(image, name)
+        white_is_zero = image.mode == "F" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
+        return _stretched(np.asarray(image), name, white_is_zero=white_is_zero)
     if image.has_transparency_data:
         return _over_white(image)
     return image.convert("RGB")
@@ -421,8 +470,22 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _stretched(image: Image.Image, name: str) -> Image.Image:
-    values: NDArray[np.float64] = np.asarray(image).astype(np.float64)
+def bands_to_rgb(values: NDArray[Any], layout: BandLayout, name: str) -> Image.Image:
+    """Convert the values of one band, or of three, by the table above."""
+    if values.shape[2] == 1:
+        values = values[..., 0]
+    dtype = layout.dtype
+    if dtype.kind == "u" and dtype.itemsize == 1:
+        eight = values.astype(np.uint8)
+    elif dtype.kind == "u" and dtype.itemsize == 2 and layout.n_bands <= 4:
+        eight = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    else:
+        return _stretched(values, name, white_is_zero=layout.white_is_zero)
+    return Image.fromarray(255 - eight if layout.white_is_zero else eight).convert("RGB")
+
+
+def _stretched(values: NDArray[Any], name: str, *, white_is_zero: bool) -> Image.Image:
+    values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise refusal(
             "non_finite",
@@ -434,7 +497,7 @@ def _stretched(image: Image.Image, name: str) -> Image.Image:
     span = high - low
     scaled = (values - low) * (255.0 / span) if span > 0 else np.zeros_like(values)
     grey = np.rint(scaled).astype(np.uint8)
-    if image.mode == "F" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+    if white_is_zero:
         grey = 255 - grey
     return Image.fromarray(grey).convert("RGB")
 
