@@ -480,6 +480,8 @@ parquet(
 )
 parquet("names.parquet", lambda pa: {"path": ["a.png", "nowhere.png"]}, labels=1, errors=1)
 parquet("same_names.parquet", lambda pa: {"path": ["x", "x"], "image": pa.array([PNG, JPEG], pa.binary())}, labels=2)  # fmt: skip # noqa: E501
+parquet("path_structs.parquet", lambda pa: {"image": pa.array([{"path": "a.png"}])}, labels=1)
+parquet("lists.parquet", lambda pa: {"images": pa.array([[PNG, PNG]])}, refused="images.*list")
 parquet("no_images.parquet", lambda pa: {"n": [1, 2]}, refused="column|image")
 parquet("empty.parquet", lambda pa: {"image": pa.array([], pa.binary())}, refused="image")
 

@@ -100,6 +100,87 @@ def test_a_parquet_file_without_a_column_of_images_names_those_it_has(tmp_path):
         read_all(two)
 
 
+def arrow(values: list, kind: str) -> object:
+    """An array of a type that is written as Arrow does."""
+    pyarrow = pytest.importorskip("pyarrow")
+    types = {
+        "large": pyarrow.large_binary(), "view": pyarrow.binary_view(), "fixed": pyarrow.binary(5),
+        "path": pyarrow.struct([("path", pyarrow.large_string())]),
+        "struct": pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
+        "view struct": pyarrow.struct(
+            [("bytes", pyarrow.binary_view()), ("path", pyarrow.string_view())]
+        ),
+        "null bytes": pyarrow.struct([("bytes", pyarrow.null()), ("path", pyarrow.string())]),
+    }  # fmt: skip
+    if kind == "dictionary":
+        return pyarrow.array(values).dictionary_encode()
+    return pyarrow.array(values, types[kind])
+
+
+@pytest.mark.parametrize("kind", ["large", "view", "fixed", "dictionary"])
+def test_bytes_of_every_arrow_type_are_images(tmp_path, kind):
+    images = [b"12345", b"abcde", b"12345"]
+    file = write_parquet(tmp_path / "p.parquet", {"image": arrow(images, kind)}, group=2)
+    assert [content for _, content in read_all(file)] == images
+
+
+@pytest.mark.parametrize("kind", ["path", "struct", "view struct", "null bytes"])
+def test_a_struct_with_a_path_alone_is_the_file_beside_the_table(tmp_path, kind):
+    write_folder(tmp_path, NAMES[:2])
+    rows = [{"bytes": None, "path": name} for name in NAMES[:2]]
+    if kind == "path":
+        rows = [{"path": name} for name in NAMES[:2]]
+    file = write_parquet(tmp_path / "p.parquet", {"image": arrow(rows, kind)})
+    assert read_all(file) == EXPECTED[:2]
+
+
+@pytest.mark.parametrize("kind", ["column", "struct"])
+def test_rows_that_share_a_path_are_told_apart_by_their_row(tmp_path, kind):
+    paths = ["x.png", "y.png", "x.png", None, "z.png#2", "x.png"]
+    images = [bytes([i + 1]) for i in range(6)]
+    columns = {"path": paths, "image": images}
+    if kind == "struct":
+        rows = [{"bytes": b, "path": p} for p, b in zip(paths, images, strict=True)]
+        columns = {"image": arrow(rows, "struct")}
+    file = write_parquet(tmp_path / "p.parquet", columns, group=2)
+    names = ["x.png#0", "y.png", "x.png#2", f"{file}#3", "z.png#2#4", "x.png#5"]
+    assert [name for name, _ in read_all(file)] == names
+    # A part of a bulk run begins anywhere.
+    (shard,) = image_shards(file)
+    assert [image.path for image in shard.images(3)] == names[3:]
+
+
+def test_rows_of_one_path_without_bytes_are_one_file(tmp_path):
+    write_folder(tmp_path, NAMES[:1])
+    assert read_all(write_parquet(tmp_path / "p.parquet", {"path": NAMES[:1] * 2})) == [
+        EXPECTED[0], EXPECTED[0],
+    ]  # fmt: skip
+
+
+def test_a_column_of_lists_is_refused_by_name(tmp_path):
+    file = write_parquet(tmp_path / "p.parquet", {"images": [[b"1", b"2"]], "n": [1]})
+    with pytest.raises(InputError, match=r"'images' \(list<.*binary>\)"):
+        read_all(file)
+    for column in ("images", "n"):
+        with pytest.raises(InputError, match=f"'{column}'.*one image in each row.*--image-column"):
+            read_all(file, image_column=column)
+
+
+def test_names_behind_damage_do_not_cost_the_images_before_it(tmp_path):
+    columns = {"path": list(map(str, range(128))), "image": [b"1"] * 128}
+    file = write_parquet(tmp_path / "p.parquet", columns, group=64)
+    whole = file.read_bytes()
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = parquet.ParquetFile(file).metadata.row_group(1).column(0)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    file.write_bytes(whole[:begin] + b"\xff" * 8 + whole[begin + 8 :])
+    (shard,) = image_shards(file)
+    *good, broken = shard.images()
+    assert [image.path for image in good] == columns["path"][:64]
+    with pytest.raises(ImageError, match="first 64 images"):
+        broken.read()
+
+
 def test_an_empty_cell_is_an_image_with_an_error(tmp_path):
     file = write_parquet(tmp_path / "p.parquet", {"path": ["a", "b"], "image": [None, b"x"]})
     first, second = (i for shard in image_shards(file) for i in shard.images())

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import posixpath
+import re
 import stat
 import tarfile
 import threading
@@ -517,10 +518,12 @@ class ParquetShard(StreamShard):
     ----------
     path_column
         Text: what an image is called; where no column holds bytes, the paths or URLs of images,
-        relative to the file. Without it an image is called `<name>#<row>`.
+        relative to the file. Without it an image is called `<name>#<row>`, and where rows with
+        bytes share a name, each of them `<path>#<row>`.
     image_column
-        Bytes, or a struct with `bytes` and `path` as Hugging Face's data sets have; None takes
-        the only such column. `InputError` if there is no column of images, or several.
+        Bytes, or a struct with `bytes` and `path` as Hugging Face's data sets have, of which one
+        may be null, or paths; None takes the only column of the first two kinds. `InputError` if
+        there is no column of images, or several, or it holds something else, such as lists.
     label_column
         Texts or numbers, for `labelled`; numbers stand for the names that Hugging Face's data sets
         give them, if there are any.
@@ -542,12 +545,13 @@ class ParquetShard(StreamShard):
             wanted = {column, self.path_column, self.label_column}
             names = [name for name in file.schema_arrow.names if name in wanted]
             label_of = self._label_of(file.schema_arrow)
+            repeated = self._repeated_names(file, column)
             row, groups = _from_row(start, file.metadata)
             batches = file.iter_batches(_ROWS, row_groups=groups, columns=names)
             for batch in batches if groups else ():
                 for cells in batch.to_pylist():
                     if row >= start:
-                        image = self._image(cells, column, row)
+                        image = self._image(cells, column, row, repeated)
                         yield image if label_of is None else LabelledImage(image, label_of(cells))
                     row += 1
 
@@ -592,52 +596,113 @@ class ParquetShard(StreamShard):
         return label_of
 
     def _column(self, schema: Any) -> str:
-        types = _pyarrow().types
-
-        def holds_images(kind: Any) -> bool:
-            if types.is_dictionary(kind):
-                return holds_images(kind.value_type)
-            if types.is_struct(kind):
-                position = kind.get_field_index("bytes")
-                return position >= 0 and holds_images(kind.field(position).type)
-            return bool(
-                types.is_binary(kind)
-                or types.is_large_binary(kind)
-                or types.is_binary_view(kind)
-                or types.is_fixed_size_binary(kind)
-            )
-
+        """Return the name of the column of images."""
+        columns = [field.name for field in schema if _holds_images(field.type)]
         if self.image_column is not None and self.image_column in schema.names:
+            kind = schema.field(self.image_column).type
+            if self.image_column not in columns and not _holds_text(kind):
+                raise InputError(
+                    f"Expected the column {self.image_column!r} of {self.name!r} to hold the bytes "
+                    f"or the path of one image in each row, but it holds {kind}. Write a row for "
+                    "each image, or name another column (--image-column)."
+                )
             return self.image_column
-        columns = [field.name for field in schema if holds_images(field.type)]
         if len(columns) == 1 and self.image_column is None:
             return str(columns[0])
         if self.path_column in schema.names and self.image_column is None and not columns:
             return self.path_column
+        nested = _pyarrow().types.is_nested
+        listed = (f"{f.name!r}{f' ({f.type})' if nested(f.type) else ''}" for f in schema)
         raise InputError(
             f"Expected {self.name!r} to have one column with the bytes of images or a column "
             f"{self.image_column or self.path_column!r}, but its columns are "
-            f"{', '.join(map(repr, schema.names))}. Say which to use (--image-column)."
+            f"{', '.join(listed)}. Say which to use (--image-column)."
         )
 
-    def _image(self, cells: Mapping[str, Any], column: str, row: int) -> ImageSource:
-        value = cells[column]
+    def _name_of(self, cells: Mapping[str, Any], column: str) -> str:
+        """Return what a row calls its image; "" for nothing."""
+        value = cells.get(column)
         named = cells.get(self.path_column)
+        if not named and isinstance(value, Mapping):
+            named = value.get("path")
+        return str(named) if named else ""
+
+    def _repeated_names(self, file: Any, column: str) -> set[str]:
+        """Return the names that several rows with bytes have; the bytes are not read."""
+        fields = file.schema_arrow
+        if _holds_text(fields.field(column).type):
+            return set()
+        wanted = {self.path_column} & set(fields.names)
+        if _is_struct_with(fields.field(column).type, "path", _holds_text):
+            wanted.add(f"{column}.path")
+        seen: set[str] = set()
+        repeated: set[str] = set()
+        for group in range(file.metadata.num_row_groups) if wanted else ():
+            # What is damaged becomes an error when its images are read.
+            with suppress(*self._damage()):
+                rows = file.read_row_group(group, columns=sorted(wanted)).to_pylist()
+                for name in (self._name_of(cells, column) for cells in rows):
+                    (repeated if name in seen else seen).add(name)
+        return repeated
+
+    def _image(
+        self, cells: Mapping[str, Any], column: str, row: int, repeated: set[str]
+    ) -> ImageSource:
+        value = cells[column]
+        named = self._name_of(cells, column)
         if isinstance(value, str):
             return images_beside(self.location)(value)
         if isinstance(value, Mapping):
-            stored = value.get("path")
-            named = named or stored
-            value = value.get("bytes")
+            stored, value = value.get("path"), value.get("bytes")
             if value is None and stored:
                 # Data sets of Hugging Face hold the bytes of an image, or where it is.
                 image = images_beside(self.location)(str(stored))
-                return replace(image, path=self._shown(str(named)))
-        path = self._shown(str(named)) if named else f"{self.name}#{row}"
+                return replace(image, path=self._shown(named))
+        if repeated and (named in repeated or _ROW.search(named)):
+            named = f"{named}#{row}"
+        path = self._shown(named) if named else f"{self.name}#{row}"
         if not isinstance(value, bytes):
             empty = refusal("empty", path, "the cell is empty", "Leave the row out")
             return UnreadableImage.of(path, empty)
         return InMemoryImage(path, value)
+
+
+# How a name ends that was given to one of several rows with the same path.
+_ROW = re.compile(r"#\d+$")
+
+
+def _holds_text(kind: Any) -> bool:
+    types = _pyarrow().types
+    if types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _holds_bytes(kind: Any) -> bool:
+    types = _pyarrow().types
+    if types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def _holds_images(kind: Any) -> bool:
+    """Whether a column holds bytes, or structs of bytes or a path."""
+    if _is_struct_with(kind, "bytes", _holds_bytes):
+        return True
+    return _holds_bytes(kind) or _is_struct_with(kind, "path", _holds_text)
+
+
+def _is_struct_with(kind: Any, name: str, holds: Callable[[Any], bool]) -> bool:
+    types = _pyarrow().types
+    if not types.is_struct(kind):
+        return False
+    position = kind.get_field_index(name)
+    return position >= 0 and holds(kind.field(position).type)
 
 
 def _class_names(schema: Any, column: str) -> list[str]:
