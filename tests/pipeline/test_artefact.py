@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,32 @@ def change_manifest(**changes):
     return change
 
 
+def deep(levels):
+    return [deep(levels - 1)] if levels else 1
+
+
+def pipe(name):
+    def put(path):
+        (path / name).unlink()
+        os.mkfifo(path / name)
+
+    return put
+
+
+def header(text, data=b"x"):
+    return len(text).to_bytes(8, "little") + text.encode() + data
+
+
+def arrays_are(content):
+    """Put other arrays there, with the manifest's SHA-256 of them."""
+
+    def put(path):
+        (path / "arrays.safetensors").write_bytes(content)
+        change_manifest(arrays={"sha256": hashlib.sha256(content).hexdigest()})(path)
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -69,6 +97,22 @@ def change_manifest(**changes):
         (change_manifest(format="other"), "not the manifest of a trustvlm model"),
         (lambda path: (path / "manifest.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "manifest.json").write_text("[]"), "not the manifest"),
+        (lambda path: (path / "manifest.json").write_text("[" * 10**5), "nested too deeply"),
+        (change_manifest(nested=deep(40)), "nested too deeply"),
+        (change_manifest(value=float("nan")), "NaN, which is no JSON"),
+        (lambda path: (path / "manifest.json").write_text('{"a": 1e999}'), "beyond all bounds"),
+        (lambda path: (path / "manifest.json").write_text("9" * 5000), "cannot be read"),
+        (lambda path: (path / "manifest.json").write_bytes(b"\xff"), "cannot be read"),
+        (change_manifest(arrays=[]), "not the file that the manifest describes"),
+        (change_manifest(arrays={"file": "../x"}), "not the file that the manifest describes"),
+        (pipe("manifest.json"), "manifest.json is not an ordinary file"),
+        (pipe("arrays.safetensors"), "arrays.safetensors is not an ordinary file"),
+        (arrays_are(b""), "cannot be read"),
+        (arrays_are(b"\xff" * 20), "cannot be read"),
+        (
+            arrays_are(header('{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}')),
+            "cannot be read",
+        ),
         (lambda path: (path / "arrays.safetensors").unlink(), "arrays.safetensors is missing"),
     ],
 )
@@ -78,6 +122,37 @@ def test_damage_is_named(tmp_path, damage, message):
     damage(path)
     with pytest.raises(ArtefactError, match=message):
         read_artefact(path)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_manifest_that_was_changed_is_named(tmp_path, hashed):
+    path = tmp_path / "m.trust"
+    write_artefact(path, {"value": 1}, ARRAYS)
+    changed = json.loads((path / "manifest.json").read_text()) | {"value": 2}
+    if not hashed:
+        changed.pop("manifest_sha256")
+    (path / "manifest.json").write_text(json.dumps(changed))
+    with pytest.raises(ArtefactError, match=r"manifest\.json was changed .*fit again"):
+        read_artefact(path)
+
+
+def test_other_layout_of_the_same_manifest_is_no_change(tmp_path):
+    path = tmp_path / "m.trust"
+    write_artefact(path, {"value": 0.1, "name": "\u00e9"}, ARRAYS)
+    manifest = json.loads((path / "manifest.json").read_text())
+    text = json.dumps(dict(reversed(manifest.items())))
+    (path / "manifest.json").write_text(text)
+    assert read_artefact(path)[0] == manifest
+
+
+def test_manifest_and_arrays_of_different_models_do_not_mix(tmp_path):
+    for value in (1, 2):
+        write_artefact(tmp_path / f"{value}.trust", {"value": value}, {"a": np.arange(value)})
+    for name in ("manifest.json", "arrays.safetensors"):
+        write_artefact(tmp_path / "m.trust", {"value": 1}, {"a": np.arange(1)})
+        (tmp_path / "m.trust" / name).write_bytes((tmp_path / "2.trust" / name).read_bytes())
+        with pytest.raises(ArtefactError, match="damaged or mixed up"):
+            read_artefact(tmp_path / "m.trust")
 
 
 def test_a_missing_artefact_says_how_to_make_one(tmp_path):
@@ -184,13 +259,13 @@ def test_a_folder_that_nobody_may_write_to_is_named():
 def test_what_comes_into_the_older_folder_meanwhile_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "m.trust"
     write_artefact(path, {"value": 1}, ARRAYS)
-    put = artefact._put
+    exchange = artefact._exchange
 
-    def late(fresh, path, older):
+    def late(fresh, path):
         (path / "late.txt").write_text("precious")
-        put(fresh, path, older)
+        return exchange(fresh, path)
 
-    monkeypatch.setattr(artefact, "_put", late)
+    monkeypatch.setattr(artefact, "_exchange", late)
     with pytest.warns(TrustVLMWarning, match="left over from the model that was replaced"):
         write_artefact(path, {"value": 2}, ARRAYS)
     assert read_artefact(path)[0]["value"] == 2
@@ -198,25 +273,97 @@ def test_what_comes_into_the_older_folder_meanwhile_is_kept(tmp_path, monkeypatc
     assert kept.read_text() == "precious"
 
 
-def test_where_folders_cannot_change_places_a_failure_puts_the_older_one_back(
-    tmp_path, monkeypatch
-):
+def test_where_folders_cannot_change_places_the_manifest_is_what_is_replaced(tmp_path, monkeypatch):
     path = tmp_path / "m.trust"
     monkeypatch.setattr(artefact, "_exchange", lambda *_: False)
-    for value in (1, 2):
-        write_artefact(path, {"value": value}, ARRAYS)
-    rename = Path.rename
+    for value in (1, 2, 3):
+        write_artefact(path, {"value": value}, {"a": np.arange(value)})
+        manifest, arrays = read_artefact(path)
+        assert (manifest["value"], len(arrays["a"])) == (value, value)
+        assert len(list(path.iterdir())) == 2, "the older arrays are removed"
+    replace = Path.replace
 
     def failing(self, target):
-        if self.name == "new":
+        if self.name == "manifest.json":
             raise OSError(28, "No space left on device")
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(ArtefactError, match="No space left on device"):
-        write_artefact(path, {"value": 3}, ARRAYS)
-    assert read_artefact(path)[0]["value"] == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", failing)
+        with pytest.raises(ArtefactError, match="No space left on device"):
+            write_artefact(path, {"value": 4}, {"a": np.arange(4)})
+    assert read_artefact(path)[0]["value"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["m.trust"]
+    # The arrays that no manifest names go after an hour.
+    for file in path.iterdir():
+        os.utime(file, (0, 0))
+    write_artefact(path, {"value": 5}, {"a": np.arange(5)})
+    assert read_artefact(path)[0]["value"] == 5
+    assert len(list(path.iterdir())) == 2
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "m.trust"
+    write_artefact(path, {"value": 1}, {"a": np.arange(1)})
+    read = artefact._read
+
+    def overtaken(file, most=0):
+        content = read(file, most)
+        if file.name == "manifest.json" and b'"value": 1' in content:
+            write_artefact(path, {"value": 2}, {"a": np.arange(2)})
+        return content
+
+    monkeypatch.setattr(artefact, "_read", overtaken)
+    manifest, arrays = read_artefact(path)
+    assert (manifest["value"], len(arrays["a"])) == (2, 2)
+
+
+CALIBRATION = {
+    "data": {"n": 300, "name": "checked", "images": [{}]},
+    "statement": "accept at confidence >= 0.8; at most 5 % is wrong",
+}
+
+
+def test_a_calibrated_model_is_replaced_only_if_that_is_wanted(tmp_path):
+    path = tmp_path / "m.trust"
+    assert check_target(path) == ""
+    write_artefact(path, {"value": 1, "calibration": None}, ARRAYS)
+    assert check_target(path) == ""
+    write_artefact(path, {"value": 2, "calibration": CALIBRATION}, ARRAYS)
+    # With the same calibration nothing is lost.
+    write_artefact(path, {"value": 3, "calibration": CALIBRATION}, ARRAYS)
+    lost = r"calibrated model \(on 300 images of checked: accept at .* 5 % is wrong\)"
+    for write in (
+        lambda: check_target(path),
+        lambda: write_artefact(path, {"calibration": None}, ARRAYS),
+        lambda: write_artefact(path, {"calibration": {**CALIBRATION, "looks": 2}}, ARRAYS),
+    ):
+        with pytest.raises(ArtefactError, match=f"{lost}.*would lose that.*--overwrite") as refused:
+            write()
+        assert str(path) in str(refused.value)
+    assert read_artefact(path)[0]["value"] == 3
+    assert "m.trust was a calibrated model (on 300 images" in check_target(path, overwrite=True)
+    write_artefact(path, {"value": 4}, ARRAYS, overwrite=True)
+    assert read_artefact(path)[0]["value"] == 4
+
+
+@pytest.mark.parametrize("entry", [True, "x", 5, [], {}, {"data": 7}, {"data": {"n": None}}])
+def test_any_calibration_at_all_is_kept(tmp_path, entry):
+    write_artefact(tmp_path / "m.trust", {"calibration": entry}, ARRAYS)
+    with pytest.raises(ArtefactError, match="--overwrite"):
+        check_target(tmp_path / "m.trust")
+
+
+def test_what_killed_writers_left_behind_is_removed_after_an_hour(tmp_path):
+    for name, age in (("aaaaaaaa", 7200), ("bbbbbbbb", 10), ("cccccccc", 7200)):
+        write_artefact(tmp_path / f".m.trust.{name}" / "new", {}, ARRAYS)
+        if name == "cccccccc":
+            (tmp_path / f".m.trust.{name}" / "precious.txt").touch()
+        then = time.time() - age
+        os.utime(tmp_path / f".m.trust.{name}", (then, then))
+    write_artefact(tmp_path / "m.trust", {}, ARRAYS)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == [".m.trust.bbbbbbbb", ".m.trust.cccccccc", "m.trust"]
 
 
 KILLED = """
@@ -225,12 +372,12 @@ from pathlib import Path
 import numpy as np
 from trustvlm.pipeline import artefact
 
-if sys.argv[2] == "renames":
+if sys.argv[2] == "within":
     artefact._exchange = lambda *_: False
-arrays = {"a": np.arange(3)}
+older, newer = {"a": np.arange(3)}, {"a": np.arange(4)}
 for step in range(1, 100):
     path = Path(sys.argv[1]) / str(step) / "m.trust"
-    artefact.write_artefact(path, {"value": 1}, arrays)
+    artefact.write_artefact(path, {"value": 1}, older)
     child = os.fork()
     if not child:
         steps = 0
@@ -242,7 +389,7 @@ for step in range(1, 100):
                 os.kill(os.getpid(), 9)
 
         sys.addaudithook(die)
-        artefact.write_artefact(path, {"value": 2}, arrays)
+        artefact.write_artefact(path, {"value": 2}, newer)
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         sys.exit(0)
@@ -251,19 +398,10 @@ sys.exit("there are more than 100 steps")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("way", ["exchange", "renames"])
+@pytest.mark.parametrize("way", ["exchange", "within"])
 def test_killed_at_any_step_the_older_or_the_new_one_is_there(tmp_path, way):
     with running(KILLED, tmp_path, way) as process:
         assert finished(process) == (0, "")
-    seen = set()
-    for path in tmp_path.glob("*/m.trust"):
-        seen.add(read_artefact(path)[0]["value"])
-    without = [p for p in tmp_path.iterdir() if not (p / "m.trust").exists()]
-    for folder in without:
-        with pytest.raises(ArtefactError, match="rename it back") as missing:
-            read_artefact(folder / "m.trust")
-        (older,) = folder.glob(".m.trust.*/old")
-        assert str(older) in str(missing.value)
-        assert read_artefact(older)[0]["value"] == 1
-    assert seen == {1, 2}
-    assert len(without) == (way == "renames")
+    read = [read_artefact(path) for path in tmp_path.glob("*/m.trust")]
+    assert len(read) == len(list(tmp_path.iterdir()))
+    assert {(manifest["value"], len(arrays["a"])) for manifest, arrays in read} == {(1, 3), (2, 4)}

@@ -16,6 +16,7 @@ from trustvlm.cli.options import (
     LabelColumn,
     MaxPixels,
     ModelPath,
+    Overwrite,
     PathColumn,
     Plugins,
     Quiet,
@@ -123,6 +124,7 @@ def calibrate(
     device: Device = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
     plugins: Plugins = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn on labelled images which labels can be accepted unseen, and how likely each is right.
@@ -141,7 +143,7 @@ def calibrate(
         )
     _risks(risk), _class_risks(class_risk or [])
     trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
-    check_target(output or model)
+    lost = check_target(output or model, overwrite=overwrite)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)
     else:
@@ -165,7 +167,8 @@ def calibrate(
             )
     calibration = trust.calibration_
     assert calibration is not None  # noqa: S101 -- it has just been made
-    trust.save(output or model)
+    trust.save(output or model, overwrite=overwrite)
+    remarks(filter(None, [lost]), quiet=quiet)
     _show(calibration, quiet=quiet)
     remarks(trust.encoders.notes(), quiet=quiet)
     certificate = calibration.to_manifest(len(trust.classes_))

@@ -22,6 +22,7 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where pictures and results go.")
     ] = Path("demo-output"),
+    overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Do the whole job once, on built-in photographs: no network, no data needed.
@@ -37,7 +38,7 @@ def demo(
     from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.shot_quality import examine
 
-    check_target(out / "demo.trust")
+    lost = check_target(out / "demo.trust", overwrite=overwrite)
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
     console.note(
@@ -48,7 +49,8 @@ def demo(
     model = TrustVLM(vlm="offline", vision="offline", classes=pictures.classes)
     with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(pictures.shots, progress=progress)
-    model.save(out / "demo.trust")
+    model.save(out / "demo.trust", overwrite=overwrite)
+    console.remarks(filter(None, [lost]), quiet=quiet)
     console.note(f"2. fitted: {out / 'demo.trust'}", quiet=quiet)
     with console.progress_bar("photos", quiet=quiet) as progress:
         verdicts = model.predict(pictures.photos, progress=progress)

@@ -118,6 +118,7 @@ def fit(
     draft: options.Draft = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
+    overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Learn from labelled example images; writes a MODEL.trust directory.
@@ -131,7 +132,7 @@ def fit(
     from trustvlm.pipeline.artefact import check_target
 
     options.load_plugins(plugins)
-    check_target(output)
+    lost = check_target(output, overwrite=overwrite)
     if adapt and adapt_to is not None:
         raise InputError(
             "Expected either --adapt, to every run, or --adapt-to IMAGES, once, but got both."
@@ -162,7 +163,8 @@ def fit(
             progress=progress,
             **options.columns(path_column, image_column, label_column),
         )
-    model.save(output)
+    model.save(output, overwrite=overwrite)
+    console.remarks(filter(None, [lost]), quiet=quiet)
     console.remarks(console.notes_of(model), quiet=quiet)
     if model.selection_ is not None:
         console.note(f"settings: {model.selection_}", quiet=quiet)

@@ -86,6 +86,12 @@ OtherClasses = Annotated[
 Convention = Annotated[
     str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace a model that is calibrated; its calibration is then lost."
+    ),
+]
 ExcludeShots = Annotated[
     bool,
     typer.Option(

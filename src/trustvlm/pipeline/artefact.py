@@ -11,9 +11,13 @@ import ctypes
 import glob
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,6 +37,13 @@ from trustvlm.serialization import first_invalid
 FORMAT_VERSION = 1
 _FORMAT = "trustvlm.model"
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
+# Where folders cannot change places, a second name keeps new arrays apart from older ones.
+_ARRAYS_NAME = re.compile(r"arrays(-[0-9a-f]{16})?\.safetensors")
+_HASHED = "manifest_sha256"
+# The largest manifests, with the paths of 10^6 images, have 200 MB; none is nested more than 10.
+_MOST_JSON, _MOST_DEPTH = 2**30, 32
+# No model is written for so long.
+_ABANDONED_SECONDS = 3600.0
 
 
 # What a manifest must hold. Fields with a default are those that artefacts of older versions lack.
@@ -295,20 +306,34 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
 # The directory.
 
 
-def check_target(path: str | os.PathLike[str]) -> None:
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> str:
     """Raise `ArtefactError` unless an artefact can be written there without harm to other files.
 
     Only a folder is ever replaced in which every file is this tool's own: the manifest of a
     trustvlm model and its arrays, and nothing else. Long work asks this before it begins.
 
+    Parameters
+    ----------
+    path
+        Where to write.
+    overwrite
+        Whether a calibrated model may be replaced.
+
+    Returns
+    -------
+    str
+        What is lost if it is replaced, as a sentence; "" if nothing is calibrated there.
+
     Raises
     ------
     ArtefactError
-        If something else stands at that path, or nothing can be written beside it.
+        If something else stands at that path, or a calibrated model that may not be replaced, or
+        nothing can be written beside it.
 
     Examples
     --------
     >>> check_target("new.trust")
+    ''
     """
     path = Path(path)
     if path.is_symlink():
@@ -316,8 +341,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
             f"Expected {str(path)!r} to be a folder, or new, but it is a symbolic link. Name the "
             "folder that it leads to, or remove the link."
         )
-    if path.exists():
-        _check_own(path)
+    lost = _check_own(path, overwrite=overwrite) if path.exists() else ""
     parent = path.absolute().parent
     while not os.path.lexists(parent):
         parent = parent.parent
@@ -325,18 +349,21 @@ def check_target(path: str | os.PathLike[str]) -> None:
         tempfile.TemporaryDirectory(prefix=_workspace_prefix(path), dir=parent).cleanup()
     except OSError as error:
         raise _not_written(path, error) from error
+    return lost
 
 
-def _check_own(path: Path) -> None:
+def _check_own(path: Path, *, overwrite: bool, instead: Any = None) -> str:
+    """Return what is lost with the model at a path; `instead` is the calibration that follows."""
     remedy = "It is not overwritten: name another folder, or move it away first."
     if not path.is_dir():
         raise ArtefactError(f"{path} exists and is not a folder. {remedy}")
+    manifest: Any = None
     try:
         with os.scandir(path) as entries:
             files = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-        foreign = sorted(n for n, own in files.items() if not own or n not in (_MANIFEST, _ARRAYS))
+        foreign = sorted(n for n, own in files.items() if not (own and _is_own(n)))
         if not foreign and _MANIFEST in files:
-            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = _parse((path / _MANIFEST).read_bytes())
             if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
                 foreign = [_MANIFEST]
     except ValueError:
@@ -352,6 +379,30 @@ def _check_own(path: Path) -> None:
         raise ArtefactError(
             f"{path} exists and is not a .trust directory: it has no {_MANIFEST}. {remedy}"
         )
+    calibration = manifest.get("calibration")
+    if calibration is None or calibration == instead:
+        return ""
+    lost = _describe_calibration(calibration)
+    if not overwrite:
+        raise ArtefactError(
+            f"{path} is a calibrated model ({lost}), and replacing it would lose that. Name "
+            "another folder, or say --overwrite (in Python, overwrite=True)."
+        )
+    return f"{path} was a calibrated model ({lost}), and is replaced."
+
+
+def _describe_calibration(entry: Any) -> str:
+    """Say what a calibration rests on, and what it guarantees; whatever the entry lacks."""
+    data = entry.get("data") if isinstance(entry, dict) else None
+    data = data if isinstance(data, dict) else {}
+    n, name = data.get("n", "unknown"), data.get("name")
+    of = f" of {name}" if name and data.get("images") else ""
+    statement = entry.get("statement") if isinstance(entry, dict) else None
+    return f"on {n} images{of}" + (f": {statement}" if statement else "")
+
+
+def _is_own(name: str) -> bool:
+    return name == _MANIFEST or _ARRAYS_NAME.fullmatch(name) is not None
 
 
 def _not_written(path: Path, error: OSError) -> ArtefactError:
@@ -365,30 +416,49 @@ def write_artefact(
     path: str | os.PathLike[str],
     manifest: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a `.trust` directory, whole or not at all; an older one of that name is replaced.
 
-    Whenever the process is killed, the older artefact or the new one stands there: both change
-    places in one step, where the file system can do that (Linux and macOS, on local disks). Where
-    it cannot, the older one has another name for a moment, which reading then tells.
+    Whenever the process is killed, or the power fails, the older artefact or the new one stands
+    there whole. Both change places in one step, where the file system can do that (Linux and macOS,
+    on local disks). Where it cannot, the new arrays are put beside the older ones, under a name of
+    their own, and the new manifest, which names them, replaces the older one in one step.
+
+    Parameters
+    ----------
+    path
+        Where to write.
+    manifest, arrays
+        As in `Manifest` and `read_model`.
+    overwrite
+        Whether a model with another calibration may be replaced.
 
     Raises
     ------
     ArtefactError
-        If something else than a `.trust` directory stands at that path, or nothing can be written.
+        As `check_target`.
     """
     path = Path(path)
-    check_target(path)
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    check_target(path, overwrite=True)
+    content = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+        metadata={_HASHED: "sha256"},
+    )
     full = {
+        **_without_hash(manifest),
         "format": _FORMAT,
         "format_version": FORMAT_VERSION,
-        **manifest,
         "arrays": {"file": _ARRAYS, "sha256": hashlib.sha256(content).hexdigest()},
     }
-    text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False)
+    text = _manifest_text(full)
+    if path.exists():
+        instead = json.loads(text).get("calibration")
+        _check_own(path, overwrite=overwrite, instead=instead)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(path)
         workspace = Path(tempfile.mkdtemp(prefix=_workspace_prefix(path), dir=path.parent))
     except OSError as error:
         raise _not_written(path, error) from error
@@ -396,12 +466,32 @@ def write_artefact(
         fresh = workspace / "new"
         fresh.mkdir()
         _write_through(fresh / _ARRAYS, content)
-        _write_through(fresh / _MANIFEST, (text + "\n").encode())
-        _put(fresh, path, workspace / "old")
+        _write_through(fresh / _MANIFEST, text)
+        _sync_folder(fresh)
+        if not path.exists():
+            fresh.rename(path)
+        elif not _exchange(fresh, path):
+            _replace_within(fresh, path, full)
+        _sync_folder(path.parent)
     except OSError as error:
         raise _not_written(path, error) from error
     finally:
         _clear(workspace)
+
+
+def _manifest_text(full: Mapping[str, Any]) -> bytes:
+    """Return a manifest as it is written, with the SHA-256 of all that it says."""
+    hashed = {**full, _HASHED: _hash_of(full)}
+    return (json.dumps(hashed, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _hash_of(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(_without_hash(manifest), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_hash(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name != _HASHED}
 
 
 def _write_through(file: Path, content: bytes) -> None:
@@ -411,19 +501,14 @@ def _write_through(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _put(fresh: Path, path: Path, older: Path) -> None:
-    """Let `fresh` stand at `path`; what stood there is then `fresh` or `older`."""
-    if not path.exists():
-        fresh.rename(path)
-        return
-    if _exchange(fresh, path):
-        return
-    path.rename(older)
-    try:
-        fresh.rename(path)
-    except BaseException:
-        older.rename(path)
-        raise
+def _sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlast a power failure, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -437,24 +522,57 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
+def _replace_within(fresh: Path, path: Path, full: Mapping[str, Any]) -> None:
+    """Replace the model in a folder by the one in `fresh`; the step is that of its manifest."""
+    older = _arrays_of(_parse((path / _MANIFEST).read_bytes()))
+    digest = full["arrays"]["sha256"]
+    newer = _ARRAYS.replace(".", f"-{digest[:16]}.")
+    _write_through(
+        fresh / _MANIFEST,
+        _manifest_text({**full, "arrays": {"file": newer, "sha256": digest}}),
+    )
+    (fresh / _ARRAYS).replace(path / newer)
+    _sync_folder(path)
+    (fresh / _MANIFEST).replace(path / _MANIFEST)
+    _sync_folder(path)
+    # Those of another writer, who may be about to name them, stay for an hour.
+    past = time.time() - _ABANDONED_SECONDS
+    for file in path.iterdir():
+        if file.name != newer and _ARRAYS_NAME.fullmatch(file.name):
+            with suppress(OSError):
+                if file.name == older or file.stat().st_mtime < past:
+                    file.unlink()
+
+
 def _clear(workspace: Path) -> None:
     """Remove the folder that was written in; of an older artefact, only this tool's own files."""
-    for folder in (workspace / "new", workspace / "old"):
-        for name in (_MANIFEST, _ARRAYS):
-            with suppress(OSError):
-                (folder / name).unlink()
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            warnings.warn(
-                f"{folder} is left over from the model that was replaced: {error.strerror}",
-                TrustVLMWarning,
-                stacklevel=2,
-            )
+    folder = workspace / "new"
+    with suppress(OSError):
+        for file in list(folder.iterdir()):
+            if _is_own(file.name):
+                file.unlink()
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        warnings.warn(
+            f"{folder} is left over from the model that was replaced: {error.strerror}",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
     with suppress(OSError):
         workspace.rmdir()
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Remove what writers that were killed have left beside a path."""
+    past = time.time() - _ABANDONED_SECONDS
+    for workspace in path.parent.glob(f"{glob.escape(_workspace_prefix(path))}????????"):
+        with suppress(OSError):
+            own = {entry.name for entry in workspace.iterdir()} <= {"new"}
+            if own and workspace.stat().st_mtime < past:
+                _clear(workspace)
 
 
 def _workspace_prefix(path: Path) -> str:
@@ -466,25 +584,89 @@ def read_artefact(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read the manifest and the arrays of a `.trust` directory, checked against each other.
 
+    Where another process replaces it meanwhile, one of both is read whole.
+
     Raises
     ------
     ArtefactError
         If the directory is missing, incomplete, damaged, or of another format version.
     """
     path = Path(path)
+    stated: bytes | None = None
+    while True:
+        last, stated = stated, _read(path / _MANIFEST, _MOST_JSON)
+        try:
+            return _read_as_stated(path, stated)
+        except ArtefactError:
+            # A manifest that is still the same is not being replaced: its fault is its own.
+            if stated == last:
+                raise
+
+
+def _read(file: Path, most: int = 0) -> bytes:
+    """Return the content of an ordinary file of at most so many bytes, where that is not 0."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        content = (path / _ARRAYS).read_bytes()
-    except FileNotFoundError as error:
-        remedy = "Make one with `trustvlm fit`."
-        older = next(path.parent.glob(f"{glob.escape(_workspace_prefix(path))}*/old"), None)
-        if older is not None and not path.exists():
-            remedy = f"Replacing it was interrupted; the older one is {older}: rename it back."
+        with open(file, "rb", opener=_open_at_once) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ArtefactError(f"{file} is not an ordinary file. {_REMEDY}")
+            content = stream.read(most + 1 if most else -1)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtefactError(
-            f"{path} is not a .trust directory: {Path(error.filename).name} is missing. {remedy}"
+            f"{file.parent} is not a .trust directory: {file.name} is missing. Make one with "
+            "`trustvlm fit`."
         ) from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ArtefactError(f"{file.parent} cannot be read: {error}") from error
+    if most and len(content) > most:
+        raise ArtefactError(f"{file} has more than {most >> 20} MiB, as no manifest has. {_REMEDY}")
+    return content
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    # A pipe without a writer would be waited for.
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _parse(content: bytes) -> Any:
+    """Read JSON of finite numbers and bounded depth; raises `ValueError` for anything else."""
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"it holds {constant}, which is no JSON")
+
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        if not level:
+            return value
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError("it holds a number beyond all bounds")
+        level = inner
+    raise ValueError("it is nested too deeply")
+
+
+def _arrays_of(manifest: Any) -> str:
+    """Return the name of the file of arrays; one that is none of this tool's is not opened."""
+    entry = manifest.get("arrays")
+    name = entry.get("file", _ARRAYS) if isinstance(entry, dict) else _ARRAYS
+    return name if isinstance(name, str) and _ARRAYS_NAME.fullmatch(name) else _ARRAYS
+
+
+def _read_as_stated(path: Path, stated: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read what a manifest describes."""
+    try:
+        manifest = _parse(stated)
+    except ValueError as error:
+        raise ArtefactError(f"{path / _MANIFEST} cannot be read: {error}. {_REMEDY}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise ArtefactError(f"{path / _MANIFEST} is not the manifest of a trustvlm model.")
     version = manifest.get("format_version")
@@ -494,14 +676,27 @@ def read_artefact(
             f"{FORMAT_VERSION}: it was made by {manifest.get('created_by', 'an unknown version')}. "
             "Install that version, or fit again."
         )
+    file, entry = path / _arrays_of(manifest), manifest.get("arrays")
+    content = _read(file)
     digest = hashlib.sha256(content).hexdigest()
-    expected = manifest.get("arrays", {}).get("sha256")
+    expected = entry.get("sha256") if isinstance(entry, dict) else None
     if digest != expected:
         raise ArtefactError(
-            f"{path / _ARRAYS} is not the file that the manifest describes (SHA-256 {digest[:12]}, "
+            f"{file} is not the file that the manifest describes (SHA-256 {digest[:12]}, "
             f"expected {str(expected)[:12]}): the copy is damaged or mixed up. Copy it again."
         )
     try:
-        return manifest, load(content)
-    except SafetensorError as error:
-        raise ArtefactError(f"{path / _ARRAYS} cannot be read: {error}") from error
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    # Kinds of numbers that NumPy lacks are KeyErrors.
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtefactError(f"{file} cannot be read: {error}. {_REMEDY}") from error
+    # Artefacts of older versions have no hash of the manifest; arrays say of newer ones that they
+    # have it, so that it cannot be left out.
+    hashed = _HASHED in (header.get("__metadata__") or {}) or _HASHED in manifest
+    if hashed and manifest.get(_HASHED) != _hash_of(manifest):
+        raise ArtefactError(
+            f"{path / _MANIFEST} was changed after it was written: its SHA-256 is not the one "
+            f"that it states. {_REMEDY}"
+        )
+    return manifest, arrays

@@ -699,15 +699,23 @@ class TrustVLM:
             convention=convention,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to a `.trust` directory, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Where to write; a model that stands there is replaced in one step.
+        overwrite
+            Replace it even if it has a calibration that this model lacks, which is then lost.
 
         Raises
         ------
         InputError
             If the model is not fitted, or uses encoder objects that no name can load again.
         ArtefactError
-            If something else than a `.trust` directory stands at that path.
+            If something else than a `.trust` directory stands at that path, or a model with
+            another calibration, and not `overwrite`.
         """
         state = self.state
         state.check_calibration()
@@ -717,7 +725,7 @@ class TrustVLM:
                     f"The {role} was passed as an object, which no other process could load again: "
                     "name it by a preset, `hf:<directory>` or another spec to save the model."
                 )
-        self._named(state).save(path)
+        self._named(state).save(path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> TrustVLM:

@@ -601,14 +601,14 @@ class ModelState:
             "decision_rule": self.calibration.rule if self.calibration else UNCALIBRATED_RULE,
         }
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.trust` directory, whole or not at all.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a `.trust` directory, whole or not at all; see `artefact.write_artefact`.
 
         Raises
         ------
         ArtefactError
-            If something else than a `.trust` directory stands at that path, or nothing can be
-            written.
+            If something else than a `.trust` directory stands at that path, or a model with
+            another calibration and not `overwrite`, or nothing can be written.
         """
         from trustvlm.pipeline.artefact import write_artefact  # pydantic takes its time
 
@@ -641,7 +641,7 @@ class ModelState:
                 "key": self._key_of_learned(),
                 "values": dict(packed.values),
             }
-        write_artefact(path, manifest, arrays)
+        write_artefact(path, manifest, arrays, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelState:
