@@ -57,8 +57,13 @@ def test_calibrate_says_loudly_that_nothing_is_certified(trustvlm, model, labell
     predicted = trustvlm("predict", model, photos)
     assert "15 images: 0 accept, 15 review" in predicted.err
     assert "nothing is certified, so everything is reviewed" in predicted.err
-    again = trustvlm("calibrate", model, labelled, "--risk", "0.3", "--confidence", "0.9")
+    another = ("calibrate", model, labelled, "--risk", "0.3", "--confidence", "0.9")
+    refused = trustvlm(*another)
+    assert refused.code == 1
+    assert "holds a calibration on 36 images of labelled: none" in refused.err
+    again = trustvlm(*another, "--overwrite")
     assert again.code == 0
+    assert "held a calibration on 36 images of labelled: none" in again.err
     assert "36 of the 36 images were calibrated on before: 2 calibrations" in again.err
     assert again.err.rstrip().endswith("calibrated")
 
@@ -98,6 +103,23 @@ def test_calibrate_can_write_elsewhere(trustvlm, model, labelled, tmp_path):
     assert (model / "manifest.json").read_bytes() == before
     assert "calibrated" not in done.err
     assert (tmp_path / "other.trust" / "manifest.json").is_file()
+
+
+def test_a_calibrated_model_is_not_replaced_by_the_way(trustvlm, model, labelled, shots, tmp_path):
+    other = tmp_path / "other.trust"
+    assert trustvlm("calibrate", model, labelled, "--risk", "0.3", "-o", other).code == 0
+    before = (other / "manifest.json").read_bytes()
+    offline = ("--vlm", "offline", "--vision", "offline")
+    for words in (("fit", shots, *offline), ("calibrate", model, "--from-shots")):
+        refused = trustvlm(*words, "-o", other)
+        assert refused.code == 1
+        assert "would lose that: name another folder, or say --overwrite" in refused.err
+        assert "accept at confidence >= " in refused.err
+        assert (other / "manifest.json").read_bytes() == before
+    done = trustvlm("fit", shots, *offline, "-o", other, "--overwrite")
+    assert done.code == 0, done.err
+    assert "held a calibration on 36 images of labelled: accept at" in done.err
+    assert json.loads((other / "manifest.json").read_text())["calibration"] is None
 
 
 def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):

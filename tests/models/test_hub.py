@@ -147,20 +147,24 @@ def test_other_formats_beside_the_weights_do_not_count(clip: Path, spoilt: Path)
     assert identity(spoilt).weights == identity(clip).weights
 
 
-def test_a_file_of_the_hubs_cache_is_not_hashed_again(tmp_path: Path) -> None:
-    blob = tmp_path / "blobs" / ("ab" * 32)
+def test_the_name_of_a_file_in_the_hubs_cache_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = tmp_path / "blobs" / hashlib.sha256(b"weights").hexdigest()
     blob.parent.mkdir()
     blob.write_bytes(b"weights")
     snapshot = tmp_path / "snapshots" / "commit"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to(blob)
-    assert ModelFiles("a/b", snapshot, "commit").weights() == "ab" * 32
-    elsewhere = tmp_path / ("cd" * 32)
-    elsewhere.write_bytes(b"weights")
-    (snapshot / "model.safetensors").unlink()
-    (snapshot / "model.safetensors").symlink_to(elsewhere)
-    expected = hashlib.sha256(b"weights").hexdigest()
-    assert ModelFiles("a/b", snapshot, "commit").weights() == expected
+    assert ModelFiles("a/b", snapshot, "commit").weights() == blob.name
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)
+        assert ModelFiles("a/b", snapshot, "commit").weights() == blob.name, "read once"
+    status = blob.stat()
+    blob.write_bytes(b"swapped")
+    os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
+    swapped = hashlib.sha256(b"swapped").hexdigest()
+    assert ModelFiles("a/b", snapshot, "commit").weights() == swapped
 
 
 def test_bin_weights_are_read(clip: Path, spoilt: Path) -> None:

@@ -332,7 +332,7 @@ def test_a_calibrated_model_is_replaced_only_if_that_is_wanted(tmp_path):
     write_artefact(path, {"value": 2, "calibration": CALIBRATION}, ARRAYS)
     # With the same calibration nothing is lost.
     write_artefact(path, {"value": 3, "calibration": CALIBRATION}, ARRAYS)
-    lost = r"calibrated model \(on 300 images of checked: accept at .* 5 % is wrong\)"
+    lost = r"holds a calibration on 300 images of checked: accept at .* 5 % is wrong"
     for write in (
         lambda: check_target(path),
         lambda: write_artefact(path, {"calibration": None}, ARRAYS),
@@ -342,7 +342,7 @@ def test_a_calibrated_model_is_replaced_only_if_that_is_wanted(tmp_path):
             write()
         assert str(path) in str(refused.value)
     assert read_artefact(path)[0]["value"] == 3
-    assert "m.trust was a calibrated model (on 300 images" in check_target(path, overwrite=True)
+    assert "m.trust held a calibration on 300 images" in check_target(path, overwrite=True)
     write_artefact(path, {"value": 4}, ARRAYS, overwrite=True)
     assert read_artefact(path)[0]["value"] == 4
 

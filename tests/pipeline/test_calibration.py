@@ -172,7 +172,7 @@ def test_a_calibration_of_what_a_score_was_before_is_refused(shots, labelled, ph
     manifest, arrays = read_artefact(tmp_path / "m.trust")
     stored = manifest["calibration"]["score"]
     assert stored.pop("revision") == 2  # as older versions wrote it
-    write_artefact(tmp_path / "m.trust", manifest, arrays)
+    write_artefact(tmp_path / "m.trust", manifest, arrays, overwrite=True)
     old = TrustVLM.load(tmp_path / "m.trust", **ENCODERS)
     for act in (old.predict, old.evaluate):
         with pytest.raises(InputError, match="in which `trine` had other values: calibrate again"):

@@ -430,6 +430,46 @@ def predict_venn_abers(state: State, confidence: NDArray[np.float64]) -> NDArray
     return merged
 
 
+# What a stored calibrator may hold.
+
+
+def _misstated(name: str, state: State) -> str | None:
+    """Return the first array that no calibrator of this name can have learned; None if all fit."""
+    m = state["confidence"].size if "confidence" in state else 0
+    empty = name == "logistic" and state["images"].size == 1 and state["images"][0] == 0
+    curves = len(state["weights"]) if name == "logistic" and state["weights"].ndim == 2 else 1
+    shapes = {
+        "weights": (curves, 2) if name == "logistic" else (2,),
+        "shares": (curves,),
+        "prior": (len(fields(LogisticPrior)) - 1,),
+        "beta": (3,),
+        "confidence": (m,),
+        "probability": (m,),
+        "low": (2 * m + 1,),
+        "high": (2 * m + 1,),
+    }
+
+    def fits(key: str, array: NDArray[np.float64]) -> bool:
+        if array.shape != shapes.get(key, (1,)) or not np.isfinite(array).all():
+            return False
+        if key == "confidence":
+            return bool((m > 0 or empty) and (np.diff(array) > 0).all())
+        if key in ("probability", "low", "high", "shares"):
+            inside = ((array >= 0) & (array <= 1)).all()
+            summed = np.isclose(array.sum(), 1) if key == "shares" else (np.diff(array) >= 0).all()
+            return bool(inside and (summed or not array.size))
+        if key in ("weights", "beta"):
+            # A slope below 0 would trust the less the higher the confidence.
+            return bool((array.T[: 2 if key == "beta" else 1] >= 0).all())
+        return bool(key != "scale" or array[0] > 0) and bool(key != "images" or array[0] >= 0)
+
+    wrong = [key for key in _KINDS[name].keys if not fits(key, state[key])]
+    if not wrong and "low" in state and (state["low"] > state["high"]).any():
+        wrong = ["low"]
+    deep = [key for key in state if key.startswith(2 * _OF_SHOTS)]
+    return next(iter(wrong + deep), None)
+
+
 # P(correct): from a score to the probability that the label is right.
 
 DEFAULT_CALIBRATOR = "logistic"
@@ -570,7 +610,7 @@ isotonic, smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean plat
         Raises
         ------
         InputError
-            If the name is unknown or the state is not complete.
+            If the name is unknown, or the state is not complete or none that `fit` could give.
 
         Examples
         --------
@@ -585,6 +625,11 @@ isotonic, smoothed_isotonic, beta, venn_abers, but got 'plat': did you mean plat
         if missing:
             raise InputError(
                 f"The stored calibrator `{calibrator.name}` lacks {', '.join(missing)}."
+            )
+        if (wrong := _misstated(calibrator.name, state)) is not None:
+            raise InputError(
+                f"The array `{wrong}` of the stored calibrator `{calibrator.name}` is none that "
+                "fitting gives."
             )
         if calibrator._kind().takes_prior and not state["own_prior"][0]:
             calibrator.prior = _prior_of(state)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,13 @@ def first_line(error: BaseException) -> str:
 
 # Hashes that tell weights apart.
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 def files_hash(files: Sequence[Path]) -> str:
-    """SHA-256 of one file in hex; of several, the SHA-256 over their names and hashes."""
+    """SHA-256 of one file in hex; of several, the SHA-256 over their names and hashes.
+
+    The bytes are read, whatever the name says: the hub's cache names large files by their SHA-256,
+    and what lies there may have been exchanged.
+    """
     if len(files) == 1:
         return _file_hash(files[0])
     lines = [f"{file.name} {_file_hash(file)}\n" for file in files]
@@ -101,10 +103,15 @@ def files_hash(files: Sequence[Path]) -> str:
 
 
 def _file_hash(file: Path) -> str:
-    # The hub's cache names large files by their SHA-256 already.
     target = file.resolve()
-    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
-        return target.name
+    status = target.stat()
+    changes = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return _hash_of(target, *changes)
+
+
+@cache
+def _hash_of(file: Path, *_status: int) -> str:
+    # Gigabytes take seconds: a file that has not changed is read once in a process.
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -93,7 +93,7 @@ class SelectionEntry(_Entry):
 
     by: str
     score: str
-    n: int
+    n: int = Field(ge=0)
     aurc: float | None
     untuned_aurc: float | None
     parameters: dict[str, float]
@@ -112,8 +112,8 @@ class ScoreEntry(_Entry):
 class ShotsEntry(_Entry):
     """The shots, how they were drawn, how many each class has, and which were unreadable."""
 
-    per_class: int | None
-    draw: int
+    per_class: int | None = Field(ge=1)
+    draw: int = Field(ge=0)
     counts: tuple[int, ...] | None = None
     folder: str = ""
     images: tuple[ShotEntry, ...]
@@ -138,7 +138,7 @@ class CalibrationData(_Entry):
     """The n images that a calibration rests on; none are listed where they are the shots."""
 
     name: str
-    n: int
+    n: int = Field(ge=0)
     images: tuple[ImageEntry, ...]
     unreadable: tuple[str, ...]
     looks: int = Field(default=1, ge=1)
@@ -188,10 +188,10 @@ class Manifest(_Entry):
     created_by: str
     created_at: str
     models: EncoderEntries
-    protocol: str
+    protocol: Literal["clean", "paper"]
     precision: str
     draft: bool = False
-    logit_scale: float
+    logit_scale: float = Field(gt=0, le=1e6)
     classes: tuple[str, ...] = Field(min_length=1)
     folders: tuple[str, ...] = Field(min_length=1)
     other_classes: tuple[str, ...] = ()
@@ -290,12 +290,30 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         labels = arrays.get(name, np.empty(0))
         if len(labels) and not 0 <= labels.min() <= labels.max() < sizes["C"]:
             raise refuse(name, f"names classes that the {sizes['C']} of the manifest lack")
+    for name in {"text_embeddings", "other_text_embeddings", "learned_prototypes"} & set(arrays):
+        lengths = np.linalg.norm(arrays[name].astype(np.float64), axis=1)
+        if name == "learned_prototypes":
+            lengths = lengths[arrays["prototype_counts"] > 0]
+        if not np.isclose(lengths, 1, atol=1e-3).all():
+            raise refuse(name, "is expected to hold rows of length 1")
+    if "calibration_correct" in arrays:
+        right = arrays["calibration_prediction"] == arrays["calibration_label"]
+        if (arrays["calibration_correct"] != right).any():
+            raise refuse("calibration_correct", "differs from predictions and labels")
+    typicality = arrays.get("calibration_typicality", np.empty(0))
+    if (np.abs(typicality) > 1 + 1e-3).any():
+        raise refuse("calibration_typicality", "is expected to hold cosines")
     if [shot.label for shot in manifest.shots.images] != arrays["support_labels"].tolist():
         raise refuse("support_labels", "differs from the classes that the manifest gives the shots")
     counts = np.bincount(arrays["support_labels"], minlength=sizes["C"]).tolist()
     stated = manifest.shots.counts or tuple(counts)
     if not counts == list(stated) == arrays["prototype_counts"].tolist():
         raise refuse("prototype_counts", "differs from the numbers of shots")
+    sums, features = arrays["prototype_sums"].astype(np.float64), arrays["support_features"]
+    expected_sums = np.zeros_like(sums)
+    np.add.at(expected_sums, arrays["support_labels"], features.astype(np.float64))
+    if not np.allclose(sums, expected_sums, rtol=0, atol=1e-3 * np.abs(sums).max(initial=1e-9)):
+        raise refuse("prototype_sums", "differs from the sums of the shots' features")
     if len(manifest.folders) != sizes["C"]:
         raise ArtefactError(
             f"{path / _MANIFEST} names {sizes['C']} `classes`, but {len(manifest.folders)} "
@@ -385,10 +403,10 @@ def _check_own(path: Path, *, overwrite: bool, instead: Any = None) -> str:
     lost = _describe_calibration(calibration)
     if not overwrite:
         raise ArtefactError(
-            f"{path} is a calibrated model ({lost}), and replacing it would lose that. Name "
-            "another folder, or say --overwrite (in Python, overwrite=True)."
+            f"{path} holds a calibration {lost}. Replacing it would lose that: name another "
+            "folder, or say --overwrite (in Python, overwrite=True)."
         )
-    return f"{path} was a calibrated model ({lost}), and is replaced."
+    return f"{path} held a calibration {lost}. It is replaced"
 
 
 def _describe_calibration(entry: Any) -> str:

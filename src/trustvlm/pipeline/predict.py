@@ -520,7 +520,11 @@ def verdicts_with_shots(
     sentences = reasons(result.prediction, shown, class_names)
     thresholds = None if calibration is None else calibration.thresholds(result)
     pending = np.zeros(len(paths), dtype=bool)
-    eligible = shown.resemblance.eligible
+    # What is no finite number says nothing, and is accepted by no rule.
+    finite = np.isfinite(result.confidence)
+    if not finite.all():
+        result = replace(result, confidence=np.where(finite, result.confidence, math.nan))
+    eligible = shown.resemblance.eligible & finite
     if thresholds is None:
         accepted = accept_on_agreement(result.prediction, shown.nearest, ~eligible)
     else:
@@ -585,7 +589,7 @@ def verdicts_without_shots(
     text_choice, choice = logits.argmax(axis=1), together.argmax(axis=1)
     others = together.copy()
     np.put_along_axis(others, result.prediction[:, None], -np.inf, axis=1)
-    sure = result.confidence > 0
+    sure = (result.confidence > 0) & np.isfinite(result.confidence)
     # Other classes are something to choose from, too.
     agree = (result.prediction == choice) & (choice == text_choice)
     agree &= resemblance.eligible & (several or other_classes is not None)

@@ -27,6 +27,7 @@ from trustvlm.risk_control.goals import (
     UNCALIBRATED_RULE,
     Rule,
     assumption_of,
+    check_rule,
     looks_statement,
     rule_from_dict,
 )
@@ -35,6 +36,7 @@ from trustvlm.scores import (
     Evidence,
     PrototypeBank,
     ScoreResult,
+    check_parameters,
     get,
     names,
     prepare,
@@ -657,15 +659,28 @@ class ModelState:
         manifest, arrays = read_model(path)
         try:
             state = cls._restored(manifest, arrays)
+            state._check()
             if state.learned is not None:
                 state.evidence_of_shots()  # what does not fit is said now
             return state
         except InputError as error:
             raise ArtefactError(f"{path} does not fit together: {error} Fit again.") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
             ) from error
+
+    def _check(self) -> None:
+        """Raise `InputError` unless parameters, and what is certified, fit the rest."""
+        if self.score in names():  # others come with a plugin
+            check_parameters(self.score, self.parameters)
+        of = self.calibration
+        rules = () if of is None or of.certificate is None else (of.certificate, *of.other_rules)
+        for rule in rules:
+            assert of is not None  # noqa: S101 -- it has rules
+            every = np.ones(len(of.labels), dtype=bool)
+            eligible = every if of.gate == "none" else of.eligible
+            check_rule(rule, of.result, of.correct, len(self.classes), eligible)
 
     @classmethod
     def _restored(cls, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> ModelState:

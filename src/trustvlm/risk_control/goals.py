@@ -18,6 +18,7 @@ from trustvlm.risk_control.conformal_selection import ConformalSelection, select
 from trustvlm.risk_control.costs import CostThreshold, cheapest
 from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
 from trustvlm.risk_control.tests import check_fraction
+from trustvlm.scores.compute import ScoreResult
 
 # The smallest risk that can be certified while accepting at least a given share of new images.
 
@@ -191,7 +192,7 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
     InputError
         If there is no such kind of rule.
     KeyError, TypeError, ValueError
-        If something is missing, or no number where one has to be.
+        If something is missing, no number where one has to be, or beyond its range.
 
     Examples
     --------
@@ -209,12 +210,102 @@ def rule_from_dict(stored: Mapping[str, Any]) -> Rule:
         raise InputError(f"There is no rule of the kind {stored['kind']!r}.")
     rule = kinds[stored["kind"]].from_dict(stored)
     for part in (rule, *getattr(rule, "certificates", ())):
-        for field in fields(part):
-            value = getattr(part, field.name)
-            if field.type in ("int", "float") and not isinstance(value, int | float):
-                raise TypeError(f"`{field.name}`, which is {value!r}")
+        _check_ranges(part)
     restored: Rule = rule
     return restored
+
+
+# Probabilities and shares, each in [0, 1]; 0 and 1 ask for nothing that could be certified.
+_ASKED = ("risk", "confidence_level")
+_SHARES = ("risk_bound", "coverage", "coverage_bound", "wanted_coverage")
+
+
+def _check_ranges(part: Any) -> None:
+    """Raise unless the numbers of a rule are such as calibrating can give."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    for field in fields(part):
+        value = values[field.name]
+        wrong = isinstance(value, bool) or not isinstance(value, int | float)
+        if field.type == "int":
+            wrong = wrong or not isinstance(value, int) or value < 0
+        elif field.type == "float":
+            # NaN says that there is none; infinitely many images are needed where none help.
+            wrong = wrong or (math.isinf(value) and field.name != "n_needed")
+            wrong = wrong or (field.name in _ASKED and (value <= 0 or value >= 1))
+            wrong = wrong or (field.name in _SHARES and (value < 0 or value > 1))
+            wrong = wrong or (field.name not in ("threshold", *_ASKED) and value < 0)
+        elif field.type == "bool":
+            wrong = not isinstance(value, bool)
+        else:
+            continue
+        if wrong:
+            raise TypeError(f"`{field.name}`, which is {value!r}")
+    if isinstance(part, ClassCertificates):
+        return
+    if not values["errors"] <= values["accepted"] <= values["n"]:
+        raise ValueError("`accepted`, which fits neither `errors` nor `n`")
+    if not math.isnan(part.threshold) and not part.accepted:
+        raise ValueError("`threshold`, which no calibration image reaches")
+    if isinstance(part, Certificate):
+        check_fraction(part.confidence_level, "confidence_level")
+        if part.certified and math.isnan(part.risk_bound):
+            raise ValueError("`risk_bound`, without which nothing is certified")
+    elif isinstance(part, ConformalSelection):
+        check_fraction(part.risk, "risk")
+        if not all(map(math.isfinite, part.wrong)) or len(part.wrong) > part.n:
+            raise ValueError("`wrong`, which are no confidences of calibration images")
+
+
+def check_rule(
+    rule: Rule,
+    result: ScoreResult,
+    correct: NDArray[np.bool_],
+    n_classes: int,
+    eligible: NDArray[np.bool_] | None = None,
+) -> None:
+    """Raise `InputError` unless a rule accepts those calibration images that it says it does.
+
+    Parameters
+    ----------
+    rule
+        As it was stored.
+    result, correct
+        Prediction and confidence of the n calibration images, and `(n,)` which are right.
+    n_classes
+        Number of classes.
+    eligible
+        `(n,)` which of them may be accepted at all; None if that is not on record.
+
+    Examples
+    --------
+    >>> confidence, correct = np.linspace(1, 0, 1000), np.arange(1000) < 700
+    >>> result = ScoreResult(np.zeros(1000, dtype=np.int64), confidence)
+    >>> check_rule(certify(confidence, correct), result, correct, 1)
+    """
+    n: int = rule.n  # type: ignore[attr-defined]
+    parts: Sequence[Any] = getattr(rule, "certificates", (rule,))
+    if n != len(correct) or (isinstance(rule, ClassCertificates) and len(parts) != n_classes):
+        raise InputError("Its rule for accepting is of other images or classes.")
+    for label, part in enumerate(parts):
+        own = np.ones(n, dtype=bool)
+        if isinstance(rule, ClassCertificates):
+            own = result.prediction == label
+        if part.threshold < result.confidence[own].min(initial=math.inf):
+            raise InputError(
+                f"Its threshold {part.threshold!r} is below all confidences that it was learned on."
+            )
+        reached = (result.confidence >= part.threshold) & own
+        judged = reached if eligible is None else reached & eligible
+        accepted = int(judged.sum())
+        errors = int((judged & ~correct).sum())
+        # Without a record of what a gate stopped, fewer may have been accepted.
+        fits = (accepted, errors) == (part.accepted, part.errors)
+        if not (fits or (eligible is None and accepted > part.accepted)):
+            raise InputError(
+                f"Its rule says that {part.accepted} of the calibration images are accepted, "
+                f"{part.errors} of them wrong, but the threshold accepts {accepted}, of which "
+                f"{errors} are wrong."
+            )
 
 
 def guarantee_p_value(

@@ -6,6 +6,8 @@ To compute a score is to learn from the shots once, then to score images in bloc
 from __future__ import annotations
 
 import inspect
+import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -388,7 +390,7 @@ def score_together(
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless the score exists and has all these parameters."""
+    """Raise `InputError` unless the score exists and has all these parameters, as numbers."""
     accepted = get(name).parameters
     unknown = sorted(set(parameters) - set(accepted))
     if unknown:
@@ -398,6 +400,24 @@ def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
             f"The score `{name}` has no parameter {', '.join(f'`{p}`' for p in unknown)}; "
             f"it has {', '.join(f'`{p}`' for p in accepted) or 'none'}.{remedy}"
         )
+    for parameter, value in parameters.items():
+        default = accepted[parameter]
+        if isinstance(default, bool) or not isinstance(default, int | float):
+            continue
+        whole = isinstance(default, int)
+        kind = numbers.Integral if whole else numbers.Real
+        fits = not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value)
+        if not fits or (parameter in _ABOVE_0 and not value > 0):
+            what = "a whole number" if whole else "a finite number"
+            more = " above 0" if parameter in _ABOVE_0 else ""
+            raise InputError(
+                f"Expected `{parameter}` of the score `{name}` to be {what}{more}, but got "
+                f"{value!r}."
+            )
+
+
+# Parameters that divide, or scale what is exponentiated.
+_ABOVE_0 = ("temperature", "logit_scale")
 
 
 def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
