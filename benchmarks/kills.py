@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import trustvlm.cli.app
-import trustvlm.pipeline.predict  # noqa: F401 -- imported once, before the forks
+import trustvlm.pipeline.predict  # imported once, before the forks
 from pictures import write_class_folders
 from trustvlm.pipeline import artefact
 from trustvlm.pipeline.state import ModelState

@@ -57,8 +57,9 @@ ENVIRONMENT = {
 }
 # What differs from run to run, by the key in JSON.
 UNSTABLE_KEYS = {
-    "created_at", "created_by", "kept_at", "undone_at", "seconds", "images_per_second", "used", "manifest_sha256",
+    "created_at", "created_by", "kept_at", "undone_at", "seconds", "images_per_second", "used",
     "version", "versions", "started_at", "finished_at", "environment", "stamp",
+    "manifest_sha256",
 }  # fmt: skip
 
 

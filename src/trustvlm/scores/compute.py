@@ -406,13 +406,13 @@ def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
             continue
         whole = isinstance(default, int)
         kind = numbers.Integral if whole else numbers.Real
+        what = "a whole number" if whole else "a finite number"
         fits = not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(value)
-        if not fits or (parameter in _ABOVE_0 and not value > 0):
-            what = "a whole number" if whole else "a finite number"
-            more = " above 0" if parameter in _ABOVE_0 else ""
+        if fits and parameter in _ABOVE_0:
+            fits, what = value > 0, "above 0"
+        if not fits:
             raise InputError(
-                f"Expected `{parameter}` of the score `{name}` to be {what}{more}, but got "
-                f"{value!r}."
+                f"Expected `{parameter}` to be {what}, but the score `{name}` got {value!r}."
             )
 
 
