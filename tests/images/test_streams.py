@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 
 from broken_images import encoded
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import InMemoryImage, find_images, image_shards, open_images, references
+from trustvlm.images import (
+    InMemoryImage,
+    Limits,
+    find_images,
+    image_shards,
+    open_images,
+    references,
+)
 from trustvlm.images.archives import BrokenShard, StreamShard, TarShard, prefetch
 from trustvlm.images.inputs import input_kind
 from trustvlm.images.references import Location, Skipped, UnreadableImage
@@ -441,11 +448,9 @@ def test_reading_goes_on_where_a_connection_broke():
     assert passed_over == {".txt": 1}, "each attempt passes over the same members"
 
 
-def test_a_huge_member_is_not_read(tmp_path, monkeypatch):
-    from trustvlm.images import Limits, archives
-
-    monkeypatch.setattr(archives, "DEFAULT_LIMITS", Limits(max_bytes=100))
-    (image, *_) = TarShard("a", Location(str(write_tar(tmp_path / "a.tar", NAMES)))).images()
+def test_a_huge_member_is_not_read(tmp_path):
+    location = Location(str(write_tar(tmp_path / "a.tar", NAMES)))
+    (image, *_) = TarShard("a", location, limits=Limits(max_bytes=100)).images()
     with pytest.raises(ImageError, match="at most 100 are read"):
         image.read()
 

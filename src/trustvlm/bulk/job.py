@@ -221,7 +221,7 @@ def predict_in_bulk(
     path_column, image_column
         As in `image_shards`.
     limits
-        Bounds on each image.
+        Bounds on each image, and on archives.
     keep_embeddings
         Look vectors up in the store and keep them there: about 5 kB an image and two encoders.
     when_invalid
@@ -282,6 +282,7 @@ def predict_in_bulk(
             **{name: value for name, value in chosen.items() if value is not None},
         },
         run=Run(state),
+        limits=limits,
         progress=progress,
         profile=profile,
     )
@@ -297,6 +298,7 @@ def run_job(
     identity: dict[str, str],
     settings: dict[str, Any],
     run: Run | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
 ) -> BulkSummary:
@@ -314,6 +316,8 @@ def run_job(
         `part_size`, `path_column`, `image_column`, and others that must not change.
     run
         Says what holds for all images together; None says nothing.
+    limits
+        Bounds on archives.
     """
     require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
     size = settings["part_size"]
@@ -326,14 +330,16 @@ def run_job(
     if output.exists() and not output.is_dir():
         raise InputError(f"Expected {str(output)!r} to be a folder, but it is a file.")
     # Before anything is written: is there something to predict on?
-    next(_first_parts(inputs, settings))
+    next(_first_parts(inputs, settings, limits))
     with locked(output):
         with writing(output):
             agree_on(output, inputs, identity, settings)
             journal = Journal(output)
         n_before = journal.n_images
-        _check_done(journal, inputs, settings)
-        work = (Work(part, journal.done(part.number)) for part in _first_parts(inputs, settings))
+        _check_done(journal, inputs, settings, limits)
+        work = (
+            Work(part, journal.done(part.number)) for part in _first_parts(inputs, settings, limits)
+        )
         for part, finished in engine.run(work):
             with profile.stage("writing"), writing(output):
                 journal.add(part, finished)
@@ -389,23 +395,26 @@ def _decide(
     return outcome
 
 
-def _first_parts(inputs: list[str], settings: dict[str, Any]) -> Iterator[Part]:
+def _first_parts(inputs: list[str], settings: dict[str, Any], limits: Limits) -> Iterator[Part]:
     size = settings["part_size"]
     shards = image_shards(
         inputs[0] if len(inputs) == 1 else inputs,
         size=size,
         path_column=settings["path_column"],
         image_column=settings["image_column"],
+        limits=limits,
     )
     return (Part(number, shard, 0, size) for number, shard in enumerate(shards))
 
 
-def _check_done(journal: Journal, inputs: list[str], settings: dict[str, Any]) -> None:
+def _check_done(
+    journal: Journal, inputs: list[str], settings: dict[str, Any], limits: Limits
+) -> None:
     """Refuse to go on with inputs that are not those of the parts that are done."""
     n_done = journal.n_shards
     if not n_done:
         return
-    for part in _first_parts(inputs, settings):
+    for part in _first_parts(inputs, settings, limits):
         if part.number >= n_done:
             return
         journal.check(part.number, part.shard)

@@ -30,6 +30,17 @@ MaxPixels = Annotated[
 ]
 # As `Limits` has it, which is not imported for every `--help`.
 MAX_PIXELS = 100_000_000
+ImageSeconds = Annotated[
+    float, typer.Option(min=0.001, help="Time for reading and decoding one image.")
+]
+MaxArchiveBytes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="What an archive may expand to. [default: 100 times its size, and at least 4 GiB]",
+    ),
+]
+MaxArchiveMembers = Annotated[int, typer.Option(min=1, help="Files in one archive, at most.")]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
@@ -148,8 +159,8 @@ def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> 
     }
 
 
-def limits(max_pixels: int) -> Limits:
-    """Return the bounds on an image.
+def limits(max_pixels: int, **bounds: Any) -> Limits:
+    """Return the bounds on an image; `bounds` are others of `Limits`.
 
     Examples
     --------
@@ -158,7 +169,7 @@ def limits(max_pixels: int) -> Limits:
     """
     from trustvlm.images import Limits
 
-    return Limits(max_pixels=max_pixels)
+    return Limits(max_pixels=max_pixels, **bounds)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -23,7 +23,10 @@ from trustvlm.cli.options import (
     MAX_PIXELS,
     Device,
     ImageColumn,
+    ImageSeconds,
     Inputs,
+    MaxArchiveBytes,
+    MaxArchiveMembers,
     MaxPixels,
     ModelPath,
     OtherClasses,
@@ -184,6 +187,9 @@ def predict(
             "was calibrated on: review or keep."
         ),
     ] = "review",
+    image_seconds: ImageSeconds = 60.0,
+    max_archive_bytes: MaxArchiveBytes = None,
+    max_archive_members: MaxArchiveMembers = 2_000_000,
     other_classes: OtherClasses = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
@@ -207,6 +213,12 @@ def predict(
     from trustvlm.pipeline.verdict import check_output
 
     load_plugins(plugins)
+    bounds = limits(
+        max_pixels,
+        seconds=image_seconds,
+        max_archive_bytes=max_archive_bytes,
+        max_archive_members=max_archive_members,
+    )
     if output is not None and is_folder(output):
         if other_classes:
             raise InputError("For a folder name other classes at fit: trustvlm fit --other-class.")
@@ -216,9 +228,9 @@ def predict(
             output,
             device=device,
             batch_size=batch_size,
-            limits=limits(max_pixels),
             path_column=path_column,
             image_column=image_column,
+            limits=bounds,
             part_size=part_size,
             retries=retries,
             keep_embeddings=keep_embeddings,
@@ -246,7 +258,7 @@ def predict(
                 f"folder, but got {output!r}."
             )
         check_output(output)
-    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=limits(max_pixels))
+    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=bounds)
     if risk is not None:
         trust.use_risk(risk)
     if other_classes:

@@ -475,7 +475,8 @@ class Preparation:
     def given_up(self) -> PreparedImage:
         """Say that the image takes too long."""
         digest, path = self._claims.give_up(self), self._ref.path
-        doing, remedy = "decoding", "Leave it out, or save it anew with an image program"
+        doing = "decoding"
+        remedy = "Leave it out, save it anew, or allow more time with --image-seconds"
         if not self.digest:
             doing, remedy = "reading", "Check the disk or the network"
         what = f"{doing} took longer than {self._settings.limits.seconds:g} s"

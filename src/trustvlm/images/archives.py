@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
 import json
 import lzma
 import os
 import posixpath
 import re
 import stat
+import struct
+import sys
 import tarfile
 import threading
 import zipfile
@@ -18,14 +21,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images.errors import DEFAULT_LIMITS, describe_exception, refusal
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
 from trustvlm.images.formats import is_image_content, looks_like_image
 from trustvlm.images.references import (
     LASTING,
@@ -67,12 +71,15 @@ class StreamShard(ABC):
         Put before the name of each image, with a slash.
     skipped
         Counts the members passed over, once all are read; None counts none.
+    limits
+        Bounds on each image, and on what the file may expand to.
     """
 
     name: str
     location: Location
     prefix: str = ""
     skipped: Skipped | None = field(default=None, kw_only=True, compare=False, repr=False)
+    limits: Limits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False)
 
     @property
     def length(self) -> None:
@@ -106,6 +113,12 @@ class StreamShard(ABC):
                     position, failures = position + 1, 0
                 self._count(skipped)
                 return
+            except _ExpansionError as error:
+                self._count(skipped)
+                what = f"nothing after its first {position} images is read, because {error}"
+                remedy = f"Unpack it yourself, or allow more with {error.option}"
+                yield BrokenShard.of(self.name, refusal("too_large", self.name, what, remedy))
+                return
             except self._damage() as error:
                 failures += 1
                 lasting = isinstance(error, LASTING)
@@ -118,7 +131,7 @@ class StreamShard(ABC):
                         else refusal("damaged", self.name, what, "Copy it again from its source")
                     )
                     self._count(skipped)
-                    yield BrokenShard(self.name, failure.kind, str(failure))
+                    yield BrokenShard.of(self.name, failure)
                     return
             if self.location.is_url:
                 wait_to_retry(failures)
@@ -230,18 +243,38 @@ def _size(image: ImageSource) -> int:
 
 # Archives and Parquet files.
 
+
+def _open_zstandard(raw: IO[bytes]) -> Any:
+    for module in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return importlib.import_module(module).open(raw)
+    raise tarfile.ReadError(
+        "it is compressed by Zstandard, for which Python below 3.14 needs pip install "
+        "'trustvlm[zstd]'"
+    )
+
+
 # How each compression begins, and what reads it.
-_COMPRESSIONS: dict[bytes, Any] = {
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": _open_zstandard,
 }
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
-ARCHIVE_EXTENSIONS = frozenset({".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip"})
-_TAR_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+ARCHIVE_EXTENSIONS = frozenset(
+    {".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst", ".zip"}
+)
+# What damaged archives raise, down in the libraries, beside errors of their own.
+_DAMAGE = (
+    EOFError, OSError, ValueError, OverflowError, RecursionError, MemoryError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+_TAR_DAMAGE = (tarfile.TarError, *_DAMAGE)
 # Bytes of a member that say what it is, and links from link to link that are followed.
 _HEAD_BYTES, _MOST_LINKS = 256, 16
+# Compressions of zip that expand as much at a time as is asked for.
+_STREAMED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Rows of a Parquet file that are in memory at once.
 _ROWS = 64
 
@@ -249,19 +282,24 @@ _ROWS = 64
 def begins_as_archive(location: Location) -> bool:
     """Whether a file on this machine begins as an archive, whatever it is called."""
     head = _head(location)
-    is_compressed = head.startswith((*_ZIP, *_COMPRESSIONS, _ZSTANDARD))
+    is_compressed = head.startswith((*_ZIP, *_COMPRESSIONS))
     return is_compressed or head[257:262] == b"ustar"
 
 
 def archive_shard(
-    name: str, location: Location, prefix: str = "", skipped: Skipped | None = None
+    name: str,
+    location: Location,
+    prefix: str = "",
+    skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> StreamShard:
     """Return the images of an archive: what it is its content says, of a URL its name."""
     is_zip = location.suffix == ".zip"
     if not location.is_url:
         head = _head(location)
         is_zip = head.startswith(_ZIP) if head else is_zip
-    return (ZipShard if is_zip else TarShard)(name, location, prefix, skipped=skipped)
+    kind = ZipShard if is_zip else TarShard
+    return kind(name, location, prefix, skipped=skipped, limits=limits)
 
 
 def _head(location: Location) -> bytes:
@@ -293,8 +331,145 @@ def _no_target(path: str) -> UnreadableImage:
     return UnreadableImage.of(path, refusal("missing", path, what, remedy))
 
 
+# A few kilobytes can expand to terabytes: by compression, by holes in sparse members, by links and
+# by overlapping members. So what is expanded is counted, and so are the members.
+
+# Of what precedes the content of a member: names, holes of sparse files, metadata.
+_HEADER_BYTES = 256 * 1024
+# Of fields that hold for all members of a tar archive.
+_MOST_SHARED = 256
+# Digits in a row by which some versions of tarfile would search for minutes.
+_MANY_DIGITS = re.compile(rb"\d{200}")
+# How much that was expanded is kept, so that a step back does not begin anew.
+_KEPT_BYTES = 64 * 1024
+# Bytes in the directory of a zip archive for each member that is allowed, and bytes of the names of
+# members that links may lead to.
+_DIRECTORY_BYTES, _NAME_BYTES = 64, 2**28
+
+
+class _ExpansionError(Exception):
+    """An archive goes beyond a limit; `option` raises it."""
+
+    def __init__(self, what: str, option: str = "--max-archive-bytes") -> None:
+        super().__init__(what)
+        self.option = option
+
+
+@dataclass
+class _Allowance:
+    """What may be expanded of an archive of a size, and what has been."""
+
+    limits: Limits
+    size: int
+    n_bytes: int = 0
+    n_members: int = 0
+
+    def take(self, n_bytes: int) -> None:
+        """Count some bytes."""
+        self.n_bytes += n_bytes
+        most = self.limits.archive_bytes(self.size)
+        if self.n_bytes > most:
+            raise _ExpansionError(f"it expands to more than {most:,} bytes")
+
+    def take_member(self) -> None:
+        """Count a member."""
+        self.n_members += 1
+        self.check_members(self.n_members)
+
+    def check_members(self, n_members: int) -> None:
+        """Refuse too many members."""
+        most = self.limits.max_archive_members
+        if n_members > most:
+            raise _ExpansionError(f"it has more than {most:,} members", "--max-archive-members")
+
+
+class _BoundedFile:
+    """An open archive that is expanded step by step, no further than allowed.
+
+    Parameters
+    ----------
+    file
+        What reads it.
+    allowance
+        Counts the bytes of a compressed file, those passed over too.
+    compressed
+        Whether going back means to begin anew.
+    """
+
+    def __init__(self, file: IO[bytes], allowance: _Allowance, *, compressed: bool = False) -> None:
+        self._file = file
+        self.allowance = allowance
+        self._compressed = compressed
+        self._position = 0
+        # The last bytes that were expanded, and how many of them are to be given again.
+        self._kept, self._again = b"", 0
+        # How much may be read before the content of a member; None while that is read.
+        self.header_left: int | None = None
+
+    def seekable(self) -> bool:
+        """Whether `seek` works: yes."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some bytes."""
+        left = self.header_left
+        if left is None:
+            return self._next(size)
+        content = self._next(size if 0 <= size <= left else left + 1)
+        self.header_left = left - len(content)
+        if self.header_left < 0:
+            raise _ExpansionError(f"what describes a member has more than {left:,} bytes")
+        if size > tarfile.BLOCKSIZE and _MANY_DIGITS.search(content):
+            raise tarfile.ReadError("a header is damaged")
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position."""
+        if whence == os.SEEK_CUR:
+            offset += self._position
+        if not self._compressed:
+            whence = os.SEEK_SET if whence == os.SEEK_CUR else whence
+            self._position = self._file.seek(offset, whence)
+            return self._position
+        back = self._position - offset
+        if 0 <= back <= len(self._kept) - self._again:
+            self._position, self._again = offset, self._again + back
+        elif back > 0:
+            self._position = self._file.seek(offset)
+            self._kept, self._again = b"", 0
+        while self._position < offset and self._next(min(2**20, offset - self._position)):
+            pass
+        return self._position
+
+    def _next(self, size: int) -> bytes:
+        if not self._compressed:
+            # Memory for as much as is asked for would be set aside.
+            size = min(size, self.allowance.size)
+        begin = len(self._kept) - self._again
+        content = self._kept[begin:][: size if size >= 0 else None]
+        self._again -= len(content)
+        if len(content) < size or size < 0:
+            more = self._file.read(size - len(content) if size >= 0 else -1)
+            if self._compressed:
+                self.allowance.take(len(more))
+                self._kept = (self._kept + more)[-_KEPT_BYTES:]
+            content += more
+        self._position += len(content)
+        return content
+
+
+def _size_of(file: IO[bytes]) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
 class TarShard(StreamShard):
-    """The images of a tar archive, perhaps compressed by gzip, bzip2 or xz.
+    """The images of a tar archive, perhaps compressed by gzip, bzip2, xz or Zstandard.
 
     A member is an image if it is called so, or begins so. Links lead to the member that they
     name. Archives that were written one behind the other are read as one. Other members
@@ -305,17 +480,19 @@ class TarShard(StreamShard):
         return _TAR_DAMAGE
 
     @contextmanager
-    def opened(self) -> Iterator[IO[bytes]]:
+    def opened(self, *, unbounded: bool = False) -> Iterator[_BoundedFile]:
         """Open the archive, decompressed by what its content says."""
         with ExitStack() as opened:
             raw = opened.enter_context(self.location.open())
+            size = _size_of(raw)
             head = raw.read(8)
             raw.seek(0)
-            if head.startswith(_ZSTANDARD):
-                raise tarfile.ReadError("it is compressed by Zstandard: decompress it first")
+            limits = replace(self.limits, max_archive_bytes=2**62) if unbounded else self.limits
+            allowance = _Allowance(limits, size)
             openers = (opener for magic, opener in _COMPRESSIONS.items() if head.startswith(magic))
             opener = next(openers, None)
-            yield raw if opener is None else opened.enter_context(opener(raw))
+            file = raw if opener is None else opened.enter_context(opener(raw))
+            yield _BoundedFile(file, allowance, compressed=opener is not None)
 
     def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
         position = 0
@@ -323,7 +500,12 @@ class TarShard(StreamShard):
             for archive, member in _members(file):
                 if _is_hidden(member.name) or member.isdir():
                     continue
-                image = self._image(archive, member, targets, wanted=position >= start)
+                if member.issparse():
+                    # Its holes are bytes that the file does not have.
+                    file.allowance.take(min(member.size, self.limits.max_bytes))
+                image = self._image(
+                    archive, member, targets, file.allowance, wanted=position >= start
+                )
                 if image is None:
                     skipped.add(self._shown(member.name))
                     continue
@@ -332,16 +514,20 @@ class TarShard(StreamShard):
                     yield image
 
     def _image(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo, targets: _Targets, *, wanted: bool
+        self,
+        archive: tarfile.TarFile,
+        member: tarfile.TarInfo,
+        targets: _Targets,
+        allowance: _Allowance,
+        *,
+        wanted: bool,
     ) -> ImageSource | None:
         """Return the image that a member is; None for other members."""
         path = self._shown(member.name)
         if not member.isreg():
             is_named = looks_like_image(member.name)
             if member.islnk() or member.issym():
-                if is_named and not wanted:
-                    return _no_target(path)
-                image = targets.image(member, path)
+                image = targets.image(member, path, allowance)
                 return image if is_named or _is_image(image) else None
             if not is_named:
                 return None
@@ -350,29 +536,41 @@ class TarShard(StreamShard):
         stream = archive.extractfile(member)
         if stream is None:
             return None
+        head = b""
         if not looks_like_image(member.name):
             head = stream.read(_HEAD_BYTES)
             if not is_image_content(head):
                 return None
-            stream.seek(0)
         if not wanted:
             return InMemoryImage(path, b"")
         try:
-            check_size(member.size, DEFAULT_LIMITS, path)
+            check_size(member.size, self.limits, path)
         except ImageError as error:
             return UnreadableImage.of(path, error)
-        return InMemoryImage(path, stream.read())
+        return InMemoryImage(path, head + stream.read())
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(file: _BoundedFile) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield the members of an archive, and of those written behind it in the same file."""
     while True:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        file.header_left = _HEADER_BYTES
+        with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as archive:
+            before = -1
             while (member := archive.next()) is not None:
+                file.header_left = None
+                if archive.offset <= before:
+                    raise tarfile.ReadError("a header is damaged")
+                before = archive.offset
+                file.allowance.take_member()
+                shared = archive.pax_headers
+                if len(shared) > _MOST_SHARED or sum(map(len, shared.values())) > _HEADER_BYTES:
+                    raise _ExpansionError("what describes all its members is too long")
                 # Otherwise the archive remembers every member that it has seen.
                 archive.members = []  # type: ignore[attr-defined]
                 yield archive, member
+                file.header_left = _HEADER_BYTES
             end = archive.offset
+        file.header_left = None
         # tarfile takes a damaged header, or the end of the file, for the end of the archive.
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
@@ -397,7 +595,7 @@ class _Targets:
     def __init__(self, shard: TarShard) -> None:
         self._shard = shard
         self._opened = ExitStack()
-        self._file: IO[bytes] | None = None
+        self._file: _BoundedFile | None = None
         # Of each member: where its content begins and its size, or the name that it links to.
         self._contents: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
@@ -408,8 +606,8 @@ class _Targets:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def image(self, link: tarfile.TarInfo, path: str) -> ImageSource:
-        """Return the image that a link leads to, or an error."""
+    def image(self, link: tarfile.TarInfo, path: str, allowance: _Allowance) -> ImageSource:
+        """Return the image that a link leads to, or an error; its bytes are counted once more."""
         if self._file is None:
             self._list()
         name = posixpath.normpath(link.name)
@@ -421,17 +619,22 @@ class _Targets:
             return _no_target(path)
         begin, size = self._contents[name]
         try:
-            check_size(size, DEFAULT_LIMITS, path)
+            check_size(size, self._shard.limits, path)
         except ImageError as error:
             return UnreadableImage.of(path, error)
+        allowance.take(size)
         self._file.seek(begin)
         return InMemoryImage(path, self._file.read(size))
 
     def _list(self) -> None:
         # What is behind damage cannot be a target; the damage itself is a row elsewhere.
-        with suppress(*_TAR_DAMAGE), self._shard.opened() as file:
+        n_left = _NAME_BYTES
+        with suppress(_ExpansionError, *_TAR_DAMAGE), self._shard.opened() as file:
             for _, member in _members(file):
                 name = posixpath.normpath(member.name)
+                n_left -= len(name) + len(member.linkname)
+                if n_left < 0:
+                    break
                 if member.isreg():
                     self._contents[name] = (member.offset_data, member.size)
                     self._links.pop(name, None)
@@ -439,7 +642,7 @@ class _Targets:
                     self._links[name] = posixpath.normpath(member.linkname)
                 elif member.issym():
                     self._links[name] = _target(member.name, member.linkname)
-        self._file = self._opened.enter_context(self._shard.opened())
+        self._file = self._opened.enter_context(self._shard.opened(unbounded=True))
 
 
 class ZipShard(StreamShard):
@@ -450,14 +653,16 @@ class ZipShard(StreamShard):
     """
 
     def _damage(self) -> tuple[type[Exception], ...]:
-        return (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError)
+        return (zipfile.BadZipFile, NotImplementedError, *_DAMAGE)
 
     def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
         position = 0
-        with self.location.open() as file, zipfile.ZipFile(file) as archive:
+        with self._opened() as (archive, allowance):
             for member in archive.infolist():
                 if member.is_dir() or _is_hidden(member.filename):
                     continue
+                if member.compress_type not in _STREAMED:
+                    allowance.take(_KEPT_BYTES)
                 target = self._follow(archive, member)
                 is_image = looks_like_image(member.filename)
                 if not is_image and target is not None:
@@ -467,9 +672,29 @@ class ZipShard(StreamShard):
                     skipped.add(self._shown(member.filename))
                     continue
                 position += 1
+                if target is not None and target.file_size <= self.limits.max_bytes:
+                    # Also where it is not wanted, so that every run ends at the same one.
+                    allowance.take(target.file_size)
                 if position > start:
                     path = self._shown(member.filename)
                     yield _no_target(path) if target is None else self._image(archive, target, path)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, _Allowance]]:
+        with self.location.open() as file:
+            allowance = _Allowance(self.limits, _size_of(file))
+            bounded = _BoundedFile(file, allowance)
+            # The directory is read whole, and each member in it is an object.
+            bounded.header_left = _HEADER_BYTES + _DIRECTORY_BYTES * self.limits.max_archive_members
+            try:
+                archive = zipfile.ZipFile(cast("IO[bytes]", bounded))
+            except _ExpansionError:
+                allowance.check_members(sys.maxsize)
+                raise
+            bounded.header_left = None
+            with archive:
+                allowance.check_members(len(archive.filelist))
+                yield archive, allowance
 
     def _follow(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> zipfile.ZipInfo | None:
         """Return the member that a link leads to, or the member itself; None if there is none."""
@@ -485,7 +710,7 @@ class ZipShard(StreamShard):
 
     def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> ImageSource:
         try:
-            check_size(member.file_size, DEFAULT_LIMITS, path)
+            check_size(member.file_size, self.limits, path)
         except ImageError as error:
             return UnreadableImage.of(path, error)
         content = self._content(archive, member, member.file_size)
@@ -500,6 +725,8 @@ class ZipShard(StreamShard):
         if member.flag_bits & 1:
             return "unreadable", "it is encrypted in its archive", "Unpack the archive first"
         try:
+            if member.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+                return _expand(archive, member, size)
             with archive.open(member) as stream:
                 return stream.read(size)
         except NotImplementedError:
@@ -508,6 +735,30 @@ class ZipShard(StreamShard):
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
             what = f"its archive is damaged there ({describe_exception(error)})"
             return "damaged", what, "Copy the archive again from its source"
+
+
+def _expand(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> bytes:
+    """Return the first bytes of a member that zipfile would expand piece by piece of its input."""
+    raw = copy(member)
+    raw.compress_type, raw.file_size = zipfile.ZIP_STORED, member.compress_size
+    raw.CRC = cast("int", None)
+    content = bytearray()
+    with archive.open(raw) as stream:
+        decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor = bz2.BZ2Decompressor()
+        head = b""
+        if member.compress_type == zipfile.ZIP_LZMA:
+            decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=2**30)
+            # Without the version, and with a size that is not known.
+            head = stream.read(9)[4:] + b"\xff" * 8
+        while len(content) < size and not decompressor.eof:
+            piece = head + stream.read(2**16) if decompressor.needs_input else b""
+            if decompressor.needs_input and not piece:
+                break
+            content += decompressor.decompress(piece, size - len(content))
+            head = b""
+    if len(content) == member.file_size and zlib.crc32(content) != member.CRC:
+        raise zipfile.BadZipFile("its checksum is another")
+    return bytes(content)
 
 
 @dataclass(frozen=True)
@@ -547,11 +798,13 @@ class ParquetShard(StreamShard):
             label_of = self._label_of(file.schema_arrow)
             repeated = self._repeated_names(file, column)
             row, groups = _from_row(start, file.metadata)
+            allowance = _Allowance(self.limits, _size_of(stream))
             batches = file.iter_batches(_ROWS, row_groups=groups, columns=names)
             for batch in batches if groups else ():
                 for cells in batch.to_pylist():
                     if row >= start:
                         image = self._image(cells, column, row, repeated)
+                        allowance.take(_size(image))
                         yield image if label_of is None else LabelledImage(image, label_of(cells))
                     row += 1
 

@@ -69,6 +69,10 @@ def describe_exception(error: Exception) -> str:
 # How large or small an image may be before it is refused, and how long it may take.
 
 
+# Scans of text are compressed by 100; what is made to do harm, by 1000 and more.
+_EXPANSION, _LEAST_EXPANSION = 100, 4 * 2**30
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds that an image must keep; all but the time are checked before any pixel is decoded.
@@ -85,6 +89,9 @@ class Limits:
         recognise: such files are tracking pixels, spacers and failed thumbnails, and a model
         would nevertheless give them a confident label. CIFAR's 32 and the 8 of scikit-learn's
         digits pass.
+    max_archive_bytes, max_archive_members
+        What an archive may expand to, and how many members it may have: a few kilobytes can
+        expand to terabytes. None for 100 times the size of the archive, and at least 4 GiB.
     seconds
         Time for reading and decoding one image. Whoever runs images through encoders watches it
         (`embeddings`); `decode` alone does not. A decoder that hangs cannot be stopped, so its
@@ -107,11 +114,14 @@ class Limits:
     max_pixels: int = 100_000_000
     max_bytes: int = 256 * 2**20
     min_side: int = 8
+    max_archive_bytes: int | None = None
+    max_archive_members: int = 2_000_000
     seconds: float = 60.0
     formats: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_pixels", "max_bytes", "min_side"):
+        names = ["max_pixels", "max_bytes", "min_side", "max_archive_members"]
+        for name in [*names, "max_archive_bytes"] if self.max_archive_bytes is not None else names:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(
@@ -121,6 +131,17 @@ class Limits:
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not (number and 0 < seconds < math.inf):
             raise InputError(f"Expected `seconds` to be a positive number, but got {seconds!r}.")
+
+    def archive_bytes(self, size: int) -> int:
+        """Return how many bytes an archive of a size in bytes may expand to.
+
+        Examples
+        --------
+        >>> Limits().archive_bytes(1000) == 4 * 2**30, Limits().archive_bytes(10**9)
+        (True, 100000000000)
+        """
+        most = self.max_archive_bytes
+        return max(_LEAST_EXPANSION, _EXPANSION * size) if most is None else most
 
 
 DEFAULT_LIMITS = Limits()

@@ -16,6 +16,7 @@ from trustvlm.images.archives import (
     archive_shard,
     begins_as_archive,
 )
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
 from trustvlm.images.references import (
     NAMED,
@@ -113,6 +114,7 @@ def image_shards(
     path_column: str = "path",
     image_column: str | None = None,
     skipped: Skipped | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[ImageShard]:
     """Yield the pieces of a source one by one, always in the same order.
 
@@ -146,6 +148,8 @@ def image_shards(
     skipped
         Counts the files of folders that are passed over, as the pieces come, and the members of
         an archive, once its images are read.
+    limits
+        Bounds on archives and what is in them.
 
     Yields
     ------
@@ -179,19 +183,22 @@ def image_shards(
         )
     shard = None
     several = len(head) > 1
-    for shard in _pieces(chain(head, items), several, size, path_column, image_column, skipped):
+    pieces = _pieces(chain(head, items), several, size, path_column, image_column, skipped, limits)
+    for shard in pieces:
         yield shard
     if shard is None:
         name = shown(head[0]) if len(head) == 1 else "the given list"
         raise InputError(_no_images(name, skipped))
 
 
-def open_images(source: Source, **columns: Unpack[Columns]) -> Iterable[ImageSource]:
+def open_images(
+    source: Source, *, limits: Limits = DEFAULT_LIMITS, **columns: Unpack[Columns]
+) -> Iterable[ImageSource]:
     """Return the images of a source: a list where all are files here, otherwise a stream.
 
     Parameters
     ----------
-    source
+    source, limits
         As in `image_shards`.
     **columns
         As in `Columns`; labels are left aside.
@@ -204,18 +211,20 @@ def open_images(source: Source, **columns: Unpack[Columns]) -> Iterable[ImageSou
     path_column, image_column = columns.get("path_column", "path"), columns.get("image_column")
     items = list(islice(_items(source), _HEAD_ITEMS if isinstance(source, Iterator) else None))
     if isinstance(source, Iterator) and len(items) == _HEAD_ITEMS:
-        return _stream(chain(items, source), path_column, image_column)
+        return _stream(chain(items, source), path_column, image_column, limits)
     if all(map(has_own_files, items)):
         images = find_images(items, path_column=path_column)
         warn_of_skipped(images.skipped)
         return images
-    return _stream(items, path_column, image_column)
+    return _stream(items, path_column, image_column, limits)
 
 
-def _stream(source: Source, path_column: str, image_column: str | None) -> Iterator[ImageSource]:
+def _stream(
+    source: Source, path_column: str, image_column: str | None, limits: Limits
+) -> Iterator[ImageSource]:
     skipped = Skipped()
     for shard in image_shards(
-        source, path_column=path_column, image_column=image_column, skipped=skipped
+        source, path_column=path_column, image_column=image_column, skipped=skipped, limits=limits
     ):
         yield from shard.images()
     warn_of_skipped(skipped)
@@ -298,6 +307,7 @@ def _pieces(
     path_column: str,
     image_column: str | None,
     skipped: Skipped,
+    limits: Limits,
 ) -> Iterator[ImageShard]:
     alone: list[ImageSource] = []
     for item in items:
@@ -315,9 +325,9 @@ def _pieces(
         images: Iterator[ImageSource] = iter(())
         match kind:
             case "archive":
-                yield archive_shard(name, location, prefix, skipped)
+                yield archive_shard(name, location, prefix, skipped, limits)
             case "Parquet file":
-                yield ParquetShard(name, location, prefix, path_column, image_column)
+                yield ParquetShard(name, location, prefix, path_column, image_column, limits=limits)
             case "folder":
                 # Images in the folder one is in need no name in front.
                 start = prefix if location.is_url else Path(prefix).as_posix()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Protocol, cast
+from typing import IO, Any, Literal, Protocol, Self, cast
 from urllib.parse import unquote
 
 from trustvlm.environment import require
@@ -262,7 +262,7 @@ class UnreadableImage:
     message: str
 
     @classmethod
-    def of(cls, path: str, error: ImageError) -> UnreadableImage:
+    def of(cls, path: str, error: ImageError) -> Self:
         """Keep an error for later."""
         return cls(path, error.kind, str(error))
 

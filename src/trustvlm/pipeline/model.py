@@ -390,7 +390,9 @@ class TrustVLM:
             Learns where the time goes; `profile.lines()` tells it.
         """
         predictor = Predictor(self)
-        sources = open_images(images, path_column=path_column, image_column=image_column)
+        sources = open_images(
+            images, path_column=path_column, image_column=image_column, limits=self.limits
+        )
         for _, verdicts in predictor.chunks(sources, progress, profile):
             yield from verdicts
 
@@ -431,7 +433,9 @@ class TrustVLM:
         """
         check_when_invalid(when_invalid)
         predictor = Predictor(self, prediction_sets, set_method)
-        sources = open_images(images, path_column=path_column, image_column=image_column)
+        sources = open_images(
+            images, path_column=path_column, image_column=image_column, limits=self.limits
+        )
         run = predictor.run()
         rows: list[Verdict] = []
         for _, verdicts in predictor.chunks(sources, progress, profile, run):

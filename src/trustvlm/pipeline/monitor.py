@@ -70,7 +70,8 @@ def watched_numbers(
     typicality: list[NDArray[np.float64]] = [np.empty(0)]
     fresh: set[str] = set()
     repeated, failures = 0, []
-    for encoded in encode_in_chunks(open_images(images, **columns), model.embedder, progress):
+    sources = open_images(images, limits=model.embedder.limits, **columns)
+    for encoded in encode_in_chunks(sources, model.embedder, progress):
         failures += failures_of(encoded)
         readable = encoded.readable()
         keep = np.zeros(len(readable), dtype=bool)
