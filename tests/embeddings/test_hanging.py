@@ -57,8 +57,8 @@ def test_a_decoder_that_hangs_costs_its_image_alone(photos, workers, batch_size)
         assert n_hanging() == 2
     messages = [str(error) for error in got.errors if error]
     assert messages[0] == (
-        "05-hangs.png: decoding took longer than 0.5 s. Leave it out, or save it anew with an "
-        "image program."
+        "05-hangs.png: decoding took longer than 0.5 s. Leave it out, save it anew, or allow "
+        "more time with --image-seconds."
     )
     rows = dict(
         zip([ref.path for ref in undisturbed.refs], undisturbed.embeddings["e"], strict=True)

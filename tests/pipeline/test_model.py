@@ -294,8 +294,8 @@ def test_an_image_that_never_decodes_is_a_row_in_its_place(shots, photos):
         verdicts = model.predict(photos)
     wrong = {v.path: v.error for v in verdicts if v.decision == "error"}
     assert wrong == {
-        "green/hangs.png": "green/hangs.png: decoding took longer than 0.5 s. Leave it out, or "
-        "save it anew with an image program."
+        "green/hangs.png": "green/hangs.png: decoding took longer than 0.5 s. Leave it out, "
+        "save it anew, or allow more time with --image-seconds."
     }
     good = [v for v in verdicts if not v.error]
     assert [v.to_row() for v in good] == [expected[v.path].to_row() for v in good]
