@@ -284,6 +284,35 @@ def test_exif_orientation_of_sixteen_bits_and_alpha():
     assert decode(clear).size == (40, 50)
 
 
+@pytest.mark.parametrize(
+    ("mode", "file_format", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("P", "PNG", {"transparency": 3}),
+        ("I;16", "PNG", {}),
+        ("F", "TIFF", {}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "JPEG", {"exif": 6}),
+    ],
+)
+def test_plain_rgb_is_what_pillow_converts_and_nothing_else(mode, file_format, options):
+    noise = np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    image = Image.fromarray(noise, "RGBA").convert("L" if mode in ("I;16", "F") else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 200)
+    elif mode == "F":
+        image = Image.fromarray(np.asarray(image).astype(np.float32) * 2 - 100)
+    if "exif" in options:
+        options = {"exif": with_orientation(options["exif"])}
+    content = save(image, file_format, **options)
+    with Image.open(io.BytesIO(content)) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    np.testing.assert_array_equal(array(content, plain_rgb=True), expected)
+    if mode not in ("CMYK",):
+        assert not np.array_equal(array(content), expected)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
 def test_impossible_orientations_are_ignored(orientation):
     content = save(Image.fromarray(NOISE), "PNG", exif=with_orientation(orientation))

@@ -1,15 +1,17 @@
+import io
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hanging import decoders_that_hang_on
 from pictures import COLOURS, picture, write_class_folders
 from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, datasets, metrics, scores
-from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings import EmbeddingStore, encode_images
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
-from trustvlm.images import Limits
+from trustvlm.images import InMemoryImage, Limits
 from trustvlm.models.base import Preprocessing
 from trustvlm.scores.arrays import zero_shot_logits
 
@@ -188,6 +190,28 @@ def test_the_paper_protocol_shares_the_vlms_tensor(shots):
     assert vision.preprocessing is own, "the caller's encoder is left alone"
     with pytest.raises(InputError, match="clean or paper"):
         new_model(protocol="papper").fit(shots)
+
+
+def test_the_paper_protocol_reads_images_as_the_script_does_and_mixes_no_embeddings(shots):
+    store = EmbeddingStore.memory()
+    models = [new_model(protocol=p, store=store).fit(shots) for p in ("clean", "paper")]
+    clean, paper = (m.encoders.vlm.preprocessing for m in models)
+    assert (clean.plain_rgb, paper.plain_rgb) == (False, True)
+    assert "plain_rgb" not in clean.to_dict(), "fingerprints from before stay valid"
+    assert Preprocessing.from_dict(paper.to_dict()) == paper
+    clear = Image.fromarray(np.full((20, 20, 4), 60, np.uint8), "RGBA")
+    stream = io.BytesIO()
+    clear.save(stream, "PNG")
+    vectors = []
+    for model in models:
+        (chunk,) = encode_images(
+            [InMemoryImage("clear.png", stream.getvalue())], {"vlm": model.encoders.vlm}, store
+        )
+        vectors.append(chunk.embeddings["vlm"][0])
+    pixels = np.asarray(clear.convert("RGB"))
+    expected = models[1].encoders.vlm.encode_pixels(paper.pixels(Image.fromarray(pixels))[None])[0]
+    np.testing.assert_array_equal(vectors[1], expected)
+    assert not np.array_equal(vectors[0], vectors[1])
 
 
 def test_saving_needs_names_and_loading_checks_the_models(shots, photos, tmp_path):

@@ -1,5 +1,7 @@
 """Whatever fitting and calibrating record is still there after loading and saving again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,23 @@ CASES = {
     "nothing certified": {"calibrate": {"risk": 0.001, "calibrator": "venn_abers"}},
     "calibrated on shots": {"shots": "broken", "from_shots": True},
 }
+
+
+def test_a_model_of_the_papers_protocol_from_before_reads_images_as_it_did(
+    folders, store, tmp_path
+):
+    fitted = TrustVLM("offline", "offline", store=store, protocol="paper").fit(folders / "shots")
+    fitted.save(tmp_path / "new.trust")
+    assert TrustVLM.load(tmp_path / "new.trust").encoders.vision.preprocessing.plain_rgb
+    for encoder in (fitted.encoders.vlm, fitted.encoders.vision):
+        encoder.preprocessing = replace(encoder.preprocessing, plain_rgb=False)
+    fitted.fit(folders / "shots").save(tmp_path / "old.trust")
+    manifest, _ = read_artefact(tmp_path / "old.trust")
+    assert "plain_rgb" not in manifest["models"]["vlm"]["preprocessing"]
+    loaded = TrustVLM.load(tmp_path / "old.trust", store=store)
+    assert not loaded.encoders.vlm.preprocessing.plain_rgb
+    loaded.save(tmp_path / "again.trust")
+    assert read_artefact(tmp_path / "again.trust")[0] == manifest
 
 
 @pytest.mark.filterwarnings("ignore::trustvlm.exceptions.TrustVLMWarning")

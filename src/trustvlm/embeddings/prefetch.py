@@ -498,16 +498,21 @@ def _pixels(
     settings: PrefetchSettings,
     stopwatch: Stopwatch,
 ) -> dict[str, NDArray[np.uint8]]:
-    images: dict[int | None, Image.Image] = {}
-    for enough in {preprocessing.enough for preprocessing in needed.values()}:
+    images: dict[tuple[int | None, bool], Image.Image] = {}
+    for enough, plain_rgb in {(p.enough, p.plain_rgb) for p in needed.values()}:
         with settings.profile.stage("decoding"):
-            images[enough] = decode(
-                content, settings.limits, name=name, enough=enough, stopwatch=stopwatch
+            images[enough, plain_rgb] = decode(
+                content,
+                settings.limits,
+                name=name,
+                enough=enough,
+                plain_rgb=plain_rgb,
+                stopwatch=stopwatch,
             )
     with settings.profile.stage("resizing"):
         # Mean and deviation do not decide on the pixels: what differs in them alone shares.
         same = {key: replace(p, mean=(0, 0, 0), std=(1, 1, 1)) for key, p in needed.items()}
-        pixels = {wished: wished.pixels(images[wished.enough]) for wished in set(same.values())}
+        pixels = {p: p.pixels(images[p.enough, p.plain_rgb]) for p in set(same.values())}
         return {key: pixels[wished] for key, wished in same.items()}
 
 

@@ -81,6 +81,7 @@ def decode(
     *,
     name: str | None = None,
     enough: int | None = None,
+    plain_rgb: bool = False,
     stopwatch: Stopwatch | None = None,
 ) -> Image.Image:
     """Decode one image to 8-bit RGB, upright, whatever its format and pixel type.
@@ -104,6 +105,10 @@ def decode(
         many pixels to the shorter side: seven times faster for large photographs that are then
         resized, and nearly the same. None decodes every pixel. Other formats ignore it. The limit
         on pixels is for what is decoded, which of a progressive JPEG is all of it.
+    plain_rgb
+        Take Pillow's `convert("RGB")` for all of what is said above: alpha is dropped, what has
+        more than 8 bits is cut off, and no EXIF orientation is applied. So did the script that the
+        paper's authors released. What Pillow does not open is read as ever.
     stopwatch
         Stopped while a large image waits for another one.
 
@@ -163,7 +168,15 @@ def decode(
     stream = _Content(content)
     try:
         with quiet_pillow():
-            return _decode(stream, image_format, limits, name, enough, stopwatch or Stopwatch())
+            return _decode(
+                stream,
+                image_format,
+                limits,
+                name,
+                enough,
+                stopwatch or Stopwatch(),
+                plain_rgb=plain_rgb,
+            )
     except ImageError:
         raise
     except MemoryError as error:
@@ -207,6 +220,8 @@ def _decode(
     name: str,
     enough: int | None,
     stopwatch: Stopwatch,
+    *,
+    plain_rgb: bool,
 ) -> Image.Image:
     layout = read_layout(stream.getvalue()) if image_format.name == "TIFF" else None
     try:
@@ -215,7 +230,7 @@ def _decode(
         if layout is None:
             raise
         return _decode_bands(layout, stream, limits, name, stopwatch)
-    if layout is not None and layout.is_misread:
+    if layout is not None and layout.is_misread and not plain_rgb:
         return _decode_bands(layout, stream, limits, name, stopwatch)
     size, n_pixels = image.size, image.width * image.height
     if enough is not None:
@@ -227,6 +242,8 @@ def _decode(
         stream.ran_out = False
         image.load()
         _check_whole(stream, image_format, name)
+        if plain_rgb:
+            return image.convert("RGB")
         orientation = exif_orientation(image)
         rgb = to_rgb(image, name)
     return rgb if orientation is None else rgb.transpose(orientation)

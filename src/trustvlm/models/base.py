@@ -56,6 +56,9 @@ class Preprocessing:
         the smaller, as transformers does; `even` rounds half to even, as torchvision does.
     draft
         Whether decoding may leave out detail that the resize would average away; see `enough`.
+    plain_rgb
+        Whether images are neither turned upright nor composited over white, as `images.decode` has
+        it.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class Preprocessing:
     std: tuple[float, float, float] = CLIP_STD
     rounding: str = "down"
     draft: bool = False
+    plain_rgb: bool = False
 
     def __post_init__(self) -> None:
         for name, names in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
@@ -158,8 +162,9 @@ class Preprocessing:
             for key, value in asdict(self).items()
         }
         # Left out where it changes nothing, so that fingerprints from before it stay valid.
-        if not self.draft:
-            del settings["draft"]
+        for name in ("draft", "plain_rgb"):
+            if not settings[name]:
+                del settings[name]
         return settings
 
     @classmethod
@@ -173,6 +178,7 @@ class Preprocessing:
             std=tuple(settings["std"]),
             rounding=settings["rounding"],
             draft=settings.get("draft", False),
+            plain_rgb=settings.get("plain_rgb", False),
         )
 
 

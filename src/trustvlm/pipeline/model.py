@@ -773,6 +773,11 @@ class TrustVLM:
             if role not in settings and "plugin" in entry:
                 check_plugin(entry["spec"], entry["plugin"])
         model = cls(**{**options, **settings})
+        for role, entry in state.encoders.items() if state.protocol == "paper" else ():
+            encoder = getattr(model.encoders, role)
+            # In older models the paper's protocol read images as the clean one does.
+            if "plain_rgb" not in entry["preprocessing"]:
+                encoder.preprocessing = replace(encoder.preprocessing, plain_rgb=False)
         check_same_model("VLM", state.encoders["vlm"], describe(model.encoders.vlm))
         check_same_model(
             "vision encoder", state.encoders["vision"], describe(model.encoders.vision)

@@ -64,7 +64,8 @@ class Encoders:
         `protocol="clean"` gives each encoder its own preprocessing. `protocol="paper"` does what
         the released script did: the vision encoder receives the VLM's pixels, normalised with the
         VLM's mean and standard deviation, and SigLIP's logit scale is 100. Crops are placed as
-        torchvision places them, which the script is taken to use. `draft=True` lets both decode
+        torchvision places them, which the script is taken to use. Images are not turned upright,
+        nor composited over white. `draft=True` lets both decode
         large JPEGs at a reduced size.
 
         Raises
@@ -88,7 +89,7 @@ class Encoders:
         if protocol == "paper" or draft:  # encoders that were passed stay as they are
             loaded, verifier = copy.copy(loaded), copy.copy(verifier)
         if protocol == "paper":
-            loaded.preprocessing = replace(loaded.preprocessing, rounding="even")
+            loaded.preprocessing = replace(loaded.preprocessing, rounding="even", plain_rgb=True)
             verifier.preprocessing = loaded.preprocessing
             if loaded.identity.settings.get("family") == "siglip":
                 loaded.logit_scale = 100.0
