@@ -122,3 +122,16 @@ def test_an_error_reaches_every_request_of_its_batch_and_ends_nothing(recorder):
         batcher.submit([1], timeout=LONG).result(LONG)
     assert batcher.submit([2], timeout=LONG).result(LONG) == [4]
     batcher.close()
+
+
+def test_clients_take_turns_and_the_one_with_most_makes_room(batcher, recorder):
+    first = occupied(batcher, recorder)
+    many = [batcher.submit([i, i, i], timeout=LONG, client="many") for i in range(3)]
+    one = batcher.submit([7, 8], timeout=LONG, client="one")
+    with pytest.raises(ServiceError) as refused:
+        many[2].result(LONG)
+    assert (refused.value.status, refused.value.kind) == (429, "queue_full")
+    recorder.may_go.set()
+    assert one.result(LONG) == [14, 16]
+    assert [a.result(LONG) for a in (first, *many[:2])] == [[0], [0, 0, 0], [2, 2, 2]]
+    assert recorder.batches == [[[0]], [[0, 0, 0]], [[7, 8]], [[1, 1, 1]]]

@@ -10,7 +10,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +31,7 @@ from PIL import Image
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.environment import usable_cores
 from trustvlm.exceptions import ImageError, TrustVLMError
-from trustvlm.images import ImageSource, Limits, content_hash, decode
+from trustvlm.images import ImageSource, InMemoryImage, Limits, content_hash, decode
 from trustvlm.images.errors import Stopwatch, refusal
 from trustvlm.models.base import ImageEncoder, Preprocessing
 
@@ -445,7 +453,7 @@ class Preparation:
         if self._content is None:
             ref, settings = self._ref, self._settings
             with settings.profile.stage("reading"), stopwatch:
-                content = _guarded(ref, lambda: ref.read(settings.limits))
+                content = guarded(ref.path, lambda: ref.read(settings.limits))
                 if isinstance(content, ImageError):
                     return PreparedImage(ref.path, error=content)
                 digest = content_hash(content)
@@ -465,8 +473,8 @@ class Preparation:
         ref, settings = self._ref, self._settings
         content, self._content = self._content or b"", b""
         with stopwatch:
-            pixels = _guarded(
-                ref, lambda: _pixels(content, ref.path, self.missing, settings, stopwatch)
+            pixels = guarded(
+                ref.path, lambda: _pixels(content, ref, self.missing, settings, stopwatch)
             )
         if isinstance(pixels, ImageError):
             return self.prepared(error=pixels)
@@ -493,40 +501,90 @@ class Preparation:
 
 def _pixels(
     content: bytes,
-    name: str,
+    ref: ImageSource,
     needed: Mapping[str, Preprocessing],
     settings: PrefetchSettings,
     stopwatch: Stopwatch,
 ) -> dict[str, NDArray[np.uint8]]:
+    same = {key: without_normalisation(preprocessing) for key, preprocessing in needed.items()}
+    pixels = dict(ref.pixels) if isinstance(ref, DecodedImage) else {}
+    missing = set(same.values()) - pixels.keys()
+    pixels |= decode_pixels(
+        content, ref.path, missing, settings.limits, stopwatch, settings.profile
+    )
+    return {key: pixels[wished] for key, wished in same.items()}
+
+
+@dataclass(frozen=True)
+class DecodedImage(InMemoryImage):
+    """An image that was decoded elsewhere, by preprocessings `without_normalisation`."""
+
+    pixels: Mapping[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+
+def without_normalisation(preprocessing: Preprocessing) -> Preprocessing:
+    """Return what decides on the pixels: those that differ in mean and deviation alone share."""
+    return replace(preprocessing, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def decode_pixels(
+    content: bytes,
+    name: str,
+    wanted: Collection[Preprocessing],
+    limits: Limits,
+    stopwatch: Stopwatch | None = None,
+    profile: Profile | None = None,
+) -> dict[Preprocessing, NDArray[np.uint8]]:
+    """Decode an image once for all encoders, as far as that is possible.
+
+    Parameters
+    ----------
+    content, name
+        The bytes of the file, and what to call it.
+    wanted
+        What the encoders need.
+    limits, stopwatch
+        As in `decode`.
+    profile
+        Measures where the time goes.
+
+    Returns
+    -------
+    dict
+        `(height, width, 3)` uint8 by preprocessing.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be decoded.
+    """
+    profile = profile or Profile()
     images: dict[tuple[int | None, bool], Image.Image] = {}
-    for enough, plain_rgb in {(p.enough, p.plain_rgb) for p in needed.values()}:
-        with settings.profile.stage("decoding"):
+    for enough, plain_rgb in {(p.enough, p.plain_rgb) for p in wanted}:
+        with profile.stage("decoding"):
             images[enough, plain_rgb] = decode(
                 content,
-                settings.limits,
+                limits,
                 name=name,
                 enough=enough,
                 plain_rgb=plain_rgb,
                 stopwatch=stopwatch,
             )
-    with settings.profile.stage("resizing"):
-        # Mean and deviation do not decide on the pixels: what differs in them alone shares.
-        same = {key: replace(p, mean=(0, 0, 0), std=(1, 1, 1)) for key, p in needed.items()}
-        pixels = {p: p.pixels(images[p.enough, p.plain_rgb]) for p in set(same.values())}
-        return {key: pixels[wished] for key, wished in same.items()}
+    with profile.stage("resizing"):
+        return {p: p.pixels(images[p.enough, p.plain_rgb]) for p in wanted}
 
 
-def _guarded(ref: ImageSource, work: Callable[[], T]) -> T | ImageError:
+def guarded(name: str, work: Callable[[], T]) -> T | ImageError:
     """Turn whatever goes wrong with one image into that image's error."""
     try:
         return work()
     except ImageError as error:
         return error
     except TrustVLMError as error:  # a package is missing, or a URL's scheme is none
-        return ImageError("unreadable", f"{ref.path}: {error}")
+        return ImageError("unreadable", f"{name}: {error}")
     except MemoryError:
         what, remedy = "there is not enough memory to decode it", "Make the image smaller"
-        return refusal("memory", ref.path, what, remedy)
+        return refusal("memory", name, what, remedy)
     except Exception as error:
         what = f"it failed with {type(error).__name__} ({error})"
-        return refusal("unexpected", ref.path, what, "Leave it out, and report this as a bug")
+        return refusal("unexpected", name, what, "Leave it out, and report this as a bug")

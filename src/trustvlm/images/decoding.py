@@ -544,10 +544,24 @@ def thumbnail(source: Path | None, side: int = 128) -> str:
     if source is None:
         return ""
     try:
-        picture = decode(source)
+        picture = small_jpeg(source, side, quality=82, optimize=True)
     except ImageError:
         return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def small_jpeg(
+    source: Path | bytes, side: int, limits: Limits = DEFAULT_LIMITS, **options: Any
+) -> bytes:
+    """Return an upright JPEG of at most `side` pixels; `options` are Pillow's for writing it.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be decoded.
+    """
+    picture = decode(source, limits)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     stream = BytesIO()
-    picture.save(stream, format="JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    picture.save(stream, format="JPEG", **options)
+    return stream.getvalue()

@@ -26,7 +26,7 @@ KINDS = {
     "too_small": "the shorter side has too few pixels",
     "too_large": "there are too many pixels or bytes",
     "too_slow": "reading and decoding it did not end in time",
-    "not_tried": "too many images before it hang in their decoders",
+    "not_tried": "no thread or process was left to decode it",
     "memory": "there was not enough memory to decode it",
     "unexpected": "decoding failed in a way nobody foresaw",
     "fatal": "it stopped the process that read it, again and again",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from trustvlm.serve.responses import out_of_time, overloaded
+from trustvlm.embeddings.decoding_pool import FairQueue
+from trustvlm.serve.responses import ServiceError, out_of_time, overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,11 +26,22 @@ class _Job(Generic[T, R]):
     future: Future[list[R]] = field(default_factory=Future)
 
 
+def queue_full(waiting: int, capacity: float, rate: float = 20.0) -> ServiceError:
+    """Return the refusal of images for which there is no room; `rate` is in images per second."""
+    return overloaded(
+        "queue_full",
+        f"{waiting} images wait already, and at most {capacity:g} may. Send the request again "
+        "later.",
+        seconds=waiting / rate,
+    )
+
+
 class Batcher(Generic[T, R]):
     """Collects the items of several requests and hands them to one function, in one thread.
 
-    A batch begins with the request that waits longest. Others join until there are `size` items,
-    or `seconds` have passed since the thread became free for the first; a request is never split.
+    A batch begins with the request whose turn it is: clients take turns, and so do the requests of
+    one client in the order in which they came. Others join until there are `size` items, or
+    `seconds` have passed since the thread became free for the first; a request is never split.
     While a batch is computed the next one gathers by itself.
 
     Parameters
@@ -63,9 +75,7 @@ class Batcher(Generic[T, R]):
         self._compute = compute
         self._size = size
         self._seconds = seconds
-        self._capacity = capacity
-        self._jobs: deque[_Job[T, R]] = deque()
-        self._waiting = 0
+        self._jobs: FairQueue[_Job[T, R]] = FairQueue(capacity)
         self._rate = 20.0
         self._closing = False
         self._changed = threading.Condition()
@@ -75,12 +85,13 @@ class Batcher(Generic[T, R]):
     @property
     def waiting(self) -> int:
         """Items that wait for their batch."""
-        return self._waiting
+        return len(self._jobs)
 
-    def submit(self, items: Sequence[T], *, timeout: float) -> Future[list[R]]:
+    def submit(self, items: Sequence[T], *, timeout: float, client: str = "") -> Future[list[R]]:
         """Queue the items of one request; the future holds one result per item.
 
         A request whose future is cancelled, or that waits longer than `timeout`, is not computed.
+        Where the queue is full, the client with most in it loses its last request.
 
         Raises
         ------
@@ -91,16 +102,15 @@ class Batcher(Generic[T, R]):
         with self._changed:
             if self._closing:
                 raise overloaded("stopping", "The service is stopping.", status=503, seconds=5)
-            if self._waiting + len(items) > self._capacity:
-                raise overloaded(
-                    "queue_full",
-                    f"{self._waiting} images wait already, and at most {self._capacity} may. "
-                    "Send the request again later.",
-                    seconds=self._waiting / self._rate,
-                )
-            self._jobs.append(job)
-            self._waiting += len(items)
+            full = queue_full(self.waiting, self._jobs.capacity, self._rate)
+            try:
+                evicted = self._jobs.put(client, job, len(items))
+            except queue.Full:
+                raise full from None
             self._changed.notify_all()
+        for other in evicted:
+            if other.future.set_running_or_notify_cancel():
+                other.future.set_exception(full)
         return job.future
 
     def close(self) -> None:
@@ -122,23 +132,21 @@ class Batcher(Generic[T, R]):
 
     def _next_batch(self) -> list[_Job[T, R]]:
         with self._changed:
-            while not self._jobs:
+            while not len(self._jobs):
                 if self._closing:
                     return []
                 self._changed.wait()
             until = time.monotonic() + self._seconds
-            while self._waiting < self._size and not self._closing:
+            while self.waiting < self._size and not self._closing:
                 left = until - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
             batch: list[_Job[T, R]] = []
             total = 0
-            while self._jobs and (not batch or total + len(self._jobs[0].items) <= self._size):
-                job = self._jobs.popleft()
-                batch.append(job)
-                total += len(job.items)
-            self._waiting -= total
+            while len(self._jobs) and (not batch or total + self._jobs.peek()[1] <= self._size):
+                batch.append(self._jobs.get())
+                total += len(batch[-1].items)
             return batch
 
     def _finish(self, jobs: list[_Job[T, R]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -87,6 +89,16 @@ class Context:
     keys: Keys
     feedback: FeedbackStore
     leases: Leases = field(default_factory=Leases)
+
+
+def client_of(request: Request) -> str:
+    """Return whose turn a request takes: one address, or one network of IPv6, is one client."""
+    host = request.client.host if request.client else ""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if address.version == 6:
+            return str(ipaddress.ip_network((address, 64), strict=False))
+    return host
 
 
 def context_of(request: Request) -> Context:

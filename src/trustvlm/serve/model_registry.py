@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from trustvlm.embeddings.decoding_pool import DecodingPool
 from trustvlm.exceptions import InputError
-from trustvlm.images import InMemoryImage, Limits
+from trustvlm.images import ImageSource, Limits
 from trustvlm.images.formats import SERVED_FORMATS
 from trustvlm.serve.batching import Batcher
 from trustvlm.serve.responses import ServiceError
@@ -66,6 +67,7 @@ class ModelRegistry:
     ) -> None:
         self._settings, self._folder = settings, folder
         self._telemetry = telemetry
+        self.decoders = DecodingPool(capacity=settings.queue_images)
         self._models = {name: self._load(name, path) for name, path in paths.items()}
         self._batchers = {name: self._batcher(name) for name in paths}
         self._turn = threading.Lock()
@@ -78,7 +80,8 @@ class ModelRegistry:
     @property
     def waiting(self) -> int:
         """Images that wait, for all models together."""
-        return sum(batcher.waiting for batcher in self._batchers.values())
+        of_models = sum(batcher.waiting for batcher in self._batchers.values())
+        return of_models + self.decoders.waiting
 
     def __getitem__(self, name: str | None) -> ServedModel:
         """Return a model by name.
@@ -96,10 +99,10 @@ class ModelRegistry:
         return model
 
     def submit(
-        self, name: str, images: Sequence[InMemoryImage], *, timeout: float
+        self, name: str, images: Sequence[ImageSource], *, timeout: float, client: str = ""
     ) -> Future[list[UploadResult]]:
-        """Queue the images of one request; see `Batcher.submit`."""
-        return self._batchers[name].submit(images, timeout=timeout)
+        """Queue the images of one request, decoded by `decoders`; see `Batcher.submit`."""
+        return self._batchers[name].submit(images, timeout=timeout, client=client)
 
     def reload(self, name: str) -> ServedModel:
         """Read a model's artefact again; requests go to the old one until the new one is ready.
@@ -119,6 +122,7 @@ class ModelRegistry:
         """Finish what was accepted."""
         for batcher in self._batchers.values():
             batcher.close()
+        self.decoders.close()
         for model in self._models.values():
             model.drift.save()
 
@@ -141,8 +145,8 @@ class ModelRegistry:
             when_invalid=settings.when_invalid,
         )
 
-    def _batcher(self, name: str) -> Batcher[InMemoryImage, UploadResult]:
-        def compute(requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
+    def _batcher(self, name: str) -> Batcher[ImageSource, UploadResult]:
+        def compute(requests: Sequence[Sequence[ImageSource]]) -> list[list[UploadResult]]:
             self._telemetry.batches.observe(sum(map(len, requests)))
             # Looked up for each batch: a model that was reloaded answers from the next one on.
             model = self._models[name]

@@ -6,9 +6,11 @@ import asyncio
 import base64
 import binascii
 import io
+import queue
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -19,14 +21,20 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from trustvlm.images import InMemoryImage
+from trustvlm.embeddings.decoding_pool import PixelsTask
+from trustvlm.embeddings.prefetch import DecodedImage
+from trustvlm.exceptions import ImageError
+from trustvlm.images import ImageSource, InMemoryImage, content_hash
+from trustvlm.images.references import UnreadableImage
+from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline.verdict import error_verdict
 from trustvlm.serialization import first_invalid
 from trustvlm.serve import schemas
-from trustvlm.serve.context import Context, context_of
+from trustvlm.serve.batching import queue_full
+from trustvlm.serve.context import Context, client_of, context_of
 from trustvlm.serve.feedback import KeptImage
 from trustvlm.serve.responses import ServiceError, error_responses, out_of_time
-from trustvlm.serve.served_model import UploadResult
+from trustvlm.serve.served_model import ServedModel, UploadResult
 
 # From the body of a request to images: multipart files, or JSON with base64.
 
@@ -200,7 +208,7 @@ async def predict(
     context = context_of(request)
     name = context.models[model].name
     uploads = await read_uploads(request, max_images=context.settings.max_images)
-    results = await judge_uploads(context, name, uploads)
+    results = await judge_uploads(context, name, uploads, client=client_of(request))
     verdicts = [verdict_answer(result, explain=explain or keep) for result in results]
     if keep:
         await asyncio.to_thread(_keep, context, name, uploads, verdicts)
@@ -222,9 +230,12 @@ async def model_names(request: Request) -> list[str]:
 
 
 async def judge_uploads(
-    context: Context, name: str, uploads: Sequence[Upload]
+    context: Context, name: str, uploads: Sequence[Upload], *, client: str = ""
 ) -> list[UploadResult]:
     """Judge uploads in one batch with those of others; what could not be read has its error.
+
+    They are decoded before they join a batch, so that an image that takes its time delays nobody
+    else's. Where images wait, clients take turns.
 
     Raises
     ------
@@ -235,13 +246,62 @@ async def judge_uploads(
     seconds = context.settings.request_seconds
     results: list[UploadResult] = []
     if images:
-        future = context.models.submit(name, images, timeout=seconds)
+        end = time.monotonic() + seconds
         try:
-            results = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            async with asyncio.timeout(seconds):
+                decoded = await _decode(context, name, images, client=client, seconds=seconds)
+                future = context.models.submit(
+                    name, decoded, client=client, timeout=end - time.monotonic()
+                )
+                results = await asyncio.wrap_future(future)
         except TimeoutError:
             raise out_of_time() from None
     of_images = iter(results)
     return [_not_base64(context, upload) if upload.error else next(of_images) for upload in uploads]
+
+
+async def _decode(
+    context: Context, name: str, images: Sequence[InMemoryImage], *, client: str, seconds: float
+) -> list[ImageSource]:
+    model = context.models[name]
+    wanted = await asyncio.to_thread(_wanted, model, images)
+    tasks = {
+        digest: PixelsTask(image.content, image.path, model.limits, preprocessings)
+        for image, (digest, preprocessings) in zip(images, wanted, strict=True)
+        if preprocessings
+    }
+    outcomes: dict[str, Any] = {}
+    futures: dict[str, Future[Any]] = {}
+    try:
+        for digest, task in tasks.items():
+            futures[digest] = context.models.decoders.submit(task, client, seconds)
+        for digest, future in futures.items():
+            try:
+                outcomes[digest] = await asyncio.wrap_future(future)
+            except ImageError as error:
+                outcomes[digest] = error
+    except queue.Full:
+        raise queue_full(context.models.waiting, context.settings.queue_images) from None
+    finally:
+        for future in futures.values():
+            future.cancel()
+    decoded: list[ImageSource] = []
+    for image, (digest, _) in zip(images, wanted, strict=True):
+        outcome = outcomes.get(digest, {})
+        if isinstance(outcome, ImageError):
+            # The message begins with the name of the one image of several with the same bytes.
+            message = str(outcome).removeprefix(tasks[digest].name)
+            decoded.append(UnreadableImage(image.path, outcome.kind, f"{image.path}{message}"))
+        else:
+            decoded.append(DecodedImage(image.path, image.content, outcome))
+    return decoded
+
+
+def _wanted(
+    model: ServedModel, images: Sequence[InMemoryImage]
+) -> list[tuple[str, tuple[Preprocessing, ...]]]:
+    digests = [content_hash(image.content) for image in images]
+    return [(digest, model.wanted(digest)) for digest in digests]
 
 
 def _not_base64(context: Context, upload: Upload) -> UploadResult:

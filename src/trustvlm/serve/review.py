@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
+from queue import Full
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from trustvlm import metrics
-from trustvlm.exceptions import TrustVLMError
+from trustvlm.embeddings.decoding_pool import PreviewTask
+from trustvlm.exceptions import ImageError, TrustVLMError
 from trustvlm.pipeline.state import Calibration
 from trustvlm.serve import schemas
-from trustvlm.serve.context import Context, context_of
+from trustvlm.serve.batching import queue_full
+from trustvlm.serve.context import Context, client_of, context_of
 from trustvlm.serve.feedback import Answer, answers_csv
 from trustvlm.serve.predictions import ModelName
 from trustvlm.serve.responses import ServiceError, error_responses
-from trustvlm.serve.served_model import ServedModel, preview
+from trustvlm.serve.served_model import ServedModel
 
 _MOST_POINTS = 400
 
@@ -65,6 +69,7 @@ def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
 
 router = APIRouter(responses=error_responses(421))
 Service = Annotated[Context, Depends(context_of)]
+Client = Annotated[str, Depends(client_of)]
 Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}
@@ -164,10 +169,11 @@ async def queue(
 @router.get(
     "/v1/images/{image}",
     response_class=Response,
-    responses={**_JPEG, **error_responses(401, 404, 422)},
+    responses={**_JPEG, **error_responses(401, 404, 422, 429)},
 )
 async def picture(
     context: Service,
+    client: Client,
     image: Annotated[str, Path(pattern=schemas.DIGEST)],
     model: ModelName = None,
     side: Side = 512,
@@ -175,10 +181,7 @@ async def picture(
     """Return a kept image as a JPEG, decoded and encoded anew."""
     served = context.models[model]
     kept = await asyncio.to_thread(context.feedback.kept, image, served.name)
-    content = None
-    if kept is not None:
-        content = await asyncio.to_thread(preview, kept.content, side, served.limits)
-    return _jpeg(content)
+    return await _jpeg(context, served, kept.content if kept else None, side, client)
 
 
 @router.delete(
@@ -199,17 +202,19 @@ async def forget(
 @router.get(
     "/v1/examples/{shot}",
     response_class=Response,
-    responses={**_JPEG, **error_responses(401, 404, 422)},
+    responses={**_JPEG, **error_responses(401, 404, 422, 429)},
 )
 async def example(
     context: Service,
+    client: Client,
     shot: Annotated[int, Path(ge=0, le=2**31)],
     model: ModelName = None,
     side: Side = 192,
 ) -> Response:
     """Return an example image of the model as a JPEG, if its file is still what it was."""
     served = context.models[model]
-    return _jpeg(await asyncio.to_thread(served.examples.preview, shot, side, served.limits))
+    content = await asyncio.to_thread(served.examples.content, shot, served.limits)
+    return await _jpeg(context, served, content, side, client)
 
 
 @router.get(
@@ -265,7 +270,17 @@ def _folder(served: ServedModel, label: str) -> str:
     return classes.folders[classes.labels.index(label)]
 
 
-def _jpeg(content: bytes | None) -> Response:
-    if content is None:
-        raise ServiceError(404, "no_such_image", "There is no such image at hand.")
-    return Response(content, media_type="image/jpeg")
+async def _jpeg(
+    context: Context, served: ServedModel, content: bytes | None, side: int, client: str
+) -> Response:
+    """Return pixels alone: no file is ever sent back as it came."""
+    if content is not None:
+        task = PreviewTask(content, "the image", served.limits, side)
+        with suppress(ImageError):
+            try:
+                future = context.models.decoders.submit(task, client)
+                picture = await asyncio.wrap_future(future)
+            except Full:
+                raise queue_full(context.models.waiting, context.settings.queue_images) from None
+            return Response(picture, media_type="image/jpeg")
+    raise ServiceError(404, "no_such_image", "There is no such image at hand.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 import warnings
@@ -15,11 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings.prefetch import without_normalisation
 from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
-from trustvlm.images import InMemoryImage, Limits, content_hash, decode, read_bytes
+from trustvlm.images import ImageSource, Limits, content_hash, read_bytes
+from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline import TrustVLM
 from trustvlm.pipeline.monitor import (
     DIGITS,
@@ -243,8 +243,8 @@ class Examples:
             for i in range(len(features))
         ]
 
-    def preview(self, shot: int, side: int, limits: Limits) -> bytes | None:
-        """Return a small JPEG of an example; None if its file is not at hand or has changed."""
+    def content(self, shot: int, limits: Limits) -> bytes | None:
+        """Return the file of an example; None if it is not at hand or has changed."""
         if not 0 <= shot < len(self._shots):
             return None
         recorded = self._shots[shot]
@@ -255,22 +255,7 @@ class Examples:
         # Only what the model was fitted on is ever shown, whatever stands at that path by now.
         if content_hash(content) != recorded["sha256"]:
             return None
-        return preview(content, side, limits)
-
-
-def preview(content: bytes, side: int, limits: Limits) -> bytes | None:
-    """Return a JPEG of at most `side` pixels; None if the image cannot be decoded.
-
-    An upload is never sent back as it came, so nothing but pixels reaches a browser.
-    """
-    try:
-        picture = decode(content, limits)
-    except ImageError:
-        return None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
-    return stream.getvalue()
+        return content
 
 
 # The model itself.
@@ -352,6 +337,11 @@ class ServedModel:
         self.model: TrustVLM = TrustVLM.load(
             path, store=store, batch_size=batch_images, limits=limits, **shared
         )
+        self._store = store
+        self._encoders = {
+            encoder.identity.fingerprint(encoder.preprocessing): encoder.preprocessing
+            for encoder in (self.model.encoders.vlm, self.model.encoders.vision)
+        }
         self._predictor = Predictor(self.model)
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
@@ -362,7 +352,16 @@ class ServedModel:
         self._guaranteed = rule is not None and not np.isnan(rule.thresholds(every_class)).all()
         self._when_invalid = when_invalid
 
-    def judge(self, requests: Sequence[Sequence[InMemoryImage]]) -> list[list[UploadResult]]:
+    def wanted(self, digest: str) -> tuple[Preprocessing, ...]:
+        """Return what has to be decoded of an image: nothing if its embeddings are remembered."""
+        missing = (
+            preprocessing
+            for fingerprint, preprocessing in self._encoders.items()
+            if not self._store.get_many(fingerprint, [digest])
+        )
+        return tuple(dict.fromkeys(map(without_normalisation, missing)))
+
+    def judge(self, requests: Sequence[Sequence[ImageSource]]) -> list[list[UploadResult]]:
         """Judge the images of several requests; they share forward passes and nothing else.
 
         A score that looks at the whole batch sees one request at a time, so that no client's
@@ -398,7 +397,7 @@ class ServedModel:
             **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 
-    def _judge_batch(self, images: Sequence[InMemoryImage]) -> list[UploadResult]:
+    def _judge_batch(self, images: Sequence[ImageSource]) -> list[UploadResult]:
         encoded = self._predictor.encode(images)
         evidence = self._predictor.evidence(encoded)
         verdicts = self.outcome.decide(self._predictor.judge(encoded, evidence))
