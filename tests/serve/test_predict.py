@@ -201,7 +201,7 @@ def test_bodies_and_pixels_are_bounded(colours):
         answer = client.post("/v1/predict", files={"images": png("red", 1, size=80)})
         (large,) = answer.json()["verdicts"]
         assert large["kind"] == "too_large"
-        assert large["error"].endswith("at most 5,000 are decoded. Make it smaller.")
+        assert "at most 5,000 are decoded. Make it smaller" in large["error"]
         answer = client.post("/v1/predict", files={"images": png("red", 1, size=4)})
         (small,) = answer.json()["verdicts"]
         assert small["kind"] == "too_small"
