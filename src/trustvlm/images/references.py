@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+import textwrap
 import time
 import unicodedata
 from collections import Counter
@@ -81,11 +82,15 @@ def open_regular(file: Path) -> IO[bytes]:
     OSError
         Also for a pipe, a socket or a device: reading those could wait for ever.
     """
+    _check_regular(file)
+    return file.open("rb")
+
+
+def _check_regular(file: Path) -> None:
     mode = file.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         what = "it is a pipe, a socket or a device; copy it to a regular file"
         raise OSError(errno.EINVAL, what, os.fspath(file))
-    return file.open("rb")
 
 
 def check_size(size: int, limits: Limits, name: str) -> None:
@@ -116,7 +121,8 @@ def read_error(error: Exception, name: str, *, address: str = "path") -> ImageEr
             "permission", name, "the file may not be read", "Give yourself permission to read it"
         )
     if address == "URL":
-        reason, remedy = f"{type(error).__name__}: {error}", "Check the network"
+        said = textwrap.shorten(str(error), 200) or "nothing more is said"
+        reason, remedy = f"{type(error).__name__}: {said}", "Check the network"
     elif isinstance(error, ValueError):  # a null byte inside the path
         return refusal("missing", name, "this cannot be a path", check)
     elif isinstance(error, OSError) and error.errno == errno.ELOOP:
@@ -544,6 +550,10 @@ class Location:
         return f"{status.st_size}-{status.st_mtime_ns}"
 
 
+# Bytes that are fetched at a time.
+_PIECE = 2**18
+
+
 @dataclass(frozen=True)
 class RemoteImage:
     """One image that a URL names.
@@ -560,22 +570,50 @@ class RemoteImage:
     url: str
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """Return the bytes or raise `ImageError`; what may pass is tried three times."""
-        failures = 0
+        """Return the bytes or raise `ImageError`; what may pass is tried three times.
+
+        No more than `limits.max_bytes` are fetched, whatever the server says of their number, and
+        for no longer than `limits.seconds` in all.
+        """
+        failures, deadline = 0, time.monotonic() + limits.seconds
         while True:
             try:
-                files, path = file_system(self.url)
-                content = bytes(files.cat_file(path))
+                content = self._fetch(limits, deadline)
             except (MissingExtraError, InputError, ImageError):
                 raise
             except Exception as error:  # every service has errors of its own
                 failures += 1
+                if time.monotonic() >= deadline:
+                    what = f"fetching it took longer than {limits.seconds:g} s"
+                    remedy = "Check the network, or allow more time with --image-seconds"
+                    raise refusal("too_slow", self.path, what, remedy) from error
                 if failures > N_RETRIES or isinstance(error, LASTING):
                     raise read_error(error, self.path, address="URL") from error
             else:
                 check_size(len(content), limits, self.path)
                 return content
             wait_to_retry(failures)
+
+    def _fetch(self, limits: Limits, deadline: float) -> bytes:
+        files, path = file_system(self.url)
+        if not self.url.lower().startswith(("http://", "https://")):
+            return bytes(files.cat_file(path, 0, limits.max_bytes + 1))
+        aiohttp = require("aiohttp", extra="remote", purpose=f"Reading {self.url}")
+        seconds = max(deadline - time.monotonic(), 0.001)
+        content = bytearray()
+        # One request: with a size, fsspec does not ask for it; without blocks, it streams. Where
+        # the server leads elsewhere than to http or https, aiohttp does not follow.
+        with files.open(
+            path, "rb", block_size=0, size=1, timeout=aiohttp.ClientTimeout(total=seconds)
+        ) as stream:
+            while piece := stream.read(_PIECE):
+                content += piece
+                if len(content) > limits.max_bytes:
+                    what = f"its server sends more than {limits.max_bytes:,} bytes"
+                    raise refusal("too_large", self.path, what, "Make it smaller")
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+        return bytes(content)
 
 
 def image_at(text: str) -> ImageRef | RemoteImage:
@@ -586,8 +624,8 @@ def image_at(text: str) -> ImageRef | RemoteImage:
     return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, _spelled(text))
 
 
-# `file:///x`, `file://localhost/x` and `file:/x` are one, as RFC 8089 has it.
-_FILE_URL = re.compile(r"file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
+# `file:///x`, `file://localhost/x` and `file:/x` are one, as RFC 8089 has it; fsspec says `local`, too.
+_FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
 
 
 def _is_file_url(text: str) -> bool:
@@ -675,6 +713,8 @@ def file_system(url: str) -> tuple[Any, str]:
     ------
     MissingExtraError, InputError
         If a package for the scheme is missing, or the scheme unknown.
+    OSError
+        If it leads to a pipe, a socket or a device of this machine.
     """
     fsspec = require("fsspec", extra="remote", purpose=f"Reading {url}")
     try:
@@ -688,4 +728,9 @@ def file_system(url: str) -> tuple[Any, str]:
         raise InputError(f"Expected {url!r} to be a URL that can be read, but got: {error}.") from (
             error
         )
+    for part in url.split("::"):
+        if part.lower().startswith(("file://", "local://")):
+            file = Path(part.partition("://")[2])
+            if os.path.lexists(file):
+                _check_regular(file)
     return files, str(path)
