@@ -624,7 +624,7 @@ def image_at(text: str) -> ImageRef | RemoteImage:
     return RemoteImage(name, text) if Location(text).is_url else ImageRef(name, _spelled(text))
 
 
-# `file:///x`, `file://localhost/x` and `file:/x` are one, as RFC 8089 has it; fsspec says `local`, too.
+# `file:///x`, `file://localhost/x` and `file:/x` are one, by RFC 8089; fsspec also says `local`.
 _FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
 
 
