@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import console, options
+from trustvlm.text import printable
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.shot_quality import ShotAdvice
@@ -61,7 +62,7 @@ def advise(
             **options.columns(path_column, image_column, label_column),
         )
     console.remarks(trust.encoders.notes(), quiet=quiet)
-    typer.echo("\n".join(_lines(advised)))
+    console.say("\n".join(_lines(advised)))
     if advised.excluded:
         console.note(
             f"{len(advised.excluded)} labelled images left out: they are shots", quiet=quiet
@@ -82,7 +83,7 @@ def _lines(advised: ShotAdvice) -> list[str]:
     for group in shot_groups(shots):
         lines += ["", group.title, f"  {group.meaning}"]
         for case in group.cases[:_SHOWN]:
-            where = " and ".join(shots.paths[shot] for shot in case.shots)
+            where = " and ".join(printable(shots.paths[shot]) for shot in case.shots)
             lines.append(f"  - {where}: {case.text}" if where else f"  - {case.text}")
         if len(group.cases) > _SHOWN:
             lines.append(f"  ... and {len(group.cases) - _SHOWN} more; --json lists all")

@@ -1,10 +1,7 @@
-"""The command `trustvlm`: its sub-commands, and where errors become exit codes."""
+"""The command `trustvlm` and its sub-commands."""
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
 from typing import Annotated
 
 import typer
@@ -27,8 +24,7 @@ from trustvlm.cli import (
     report,
     serve,
 )
-from trustvlm.cli.console import print_error, show_warnings_plainly
-from trustvlm.exceptions import TrustVLMError
+from trustvlm.cli.console import say
 
 app = typer.Typer(
     name="trustvlm",
@@ -79,7 +75,7 @@ app.add_typer(cache.app, name="cache")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"trustvlm {__version__}")
+        say(f"trustvlm {__version__}")
         raise typer.Exit
 
 
@@ -93,31 +89,3 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Run the command line; every error ends as one message and an exit code."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments or bool(os.environ.get("TRUSTVLM_DEBUG"))
-    show_warnings_plainly()
-    try:
-        app([argument for argument in arguments if argument != "--debug"])
-    except TrustVLMError as error:
-        if debug:
-            traceback.print_exc()
-        print_error(str(error))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print_error(
-            "interrupted. What has been embedded so far is kept: run the same command again and "
-            "it continues from there."
-        )
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        print_error(
-            f"something unexpected went wrong ({type(error).__name__}: {error}). "
-            "Run again with --debug to see where, and please report it."
-        )
-        sys.exit(1)

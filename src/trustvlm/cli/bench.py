@@ -58,7 +58,7 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
         title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
     )
     if any(marks.values()):
-        typer.echo("L: may change the label; B: sees all images of a test set at once.")
+        console.say("L: may change the label; B: sees all images of a test set at once.")
 
 
 def spoilt_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:

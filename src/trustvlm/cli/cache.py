@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trustvlm.cli.console import say
 from trustvlm.exceptions import InputError
 
 app = typer.Typer(
@@ -27,10 +28,10 @@ def show() -> None:
 
     with EmbeddingStore() as store:
         stats = store.stats()
-    typer.echo(f"{stats.path}: {stats.entries} embeddings, {_bytes(stats.file_bytes)} on disk")
+    say(f"{stats.path}: {stats.entries} embeddings, {_bytes(stats.file_bytes)} on disk")
     for encoder in stats.encoders:
         day = datetime.fromtimestamp(encoder.last_used, UTC).date()
-        typer.echo(
+        say(
             f"  {encoder.fingerprint[:12]}  {encoder.spec}: {encoder.entries} embeddings, "
             f"{_bytes(encoder.bytes)}, last used {day}"
         )
@@ -60,7 +61,7 @@ def prune(
             max_bytes=None if max_size is None else parse_size(max_size),
             encoder=encoder,
         )
-    typer.echo(f"{removed} embeddings removed")
+    say(f"{removed} embeddings removed")
 
 
 @app.command(epilog="Example:  trustvlm cache clear --yes")
@@ -73,7 +74,7 @@ def clear(
     with EmbeddingStore() as store:
         if not yes:
             typer.confirm(f"Remove all {store.stats().entries} embeddings?", abort=True)
-        typer.echo(f"{store.clear()} embeddings removed")
+        say(f"{store.clear()} embeddings removed")
 
 
 def parse_age(text: str) -> timedelta:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks, write_json
+from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
     MAX_PIXELS,
     Device,
@@ -227,13 +227,13 @@ def _show(calibration: Calibration, *, quiet: bool) -> None:
         if calibration.certificate is None
         else f"labelled images of {calibration.dataset}"
     )
-    typer.echo(f"{n} {what}: {right} of the labels are right.")
-    typer.echo(calibration.statement)
-    typer.echo(calibrator_statement(calibration.quality()))
+    say(f"{n} {what}: {right} of the labels are right.")
+    say(calibration.statement)
+    say(calibrator_statement(calibration.quality()))
     if calibration.certificate is None:
         return
     if calibration.gate_statement:
-        typer.echo(calibration.gate_statement)
+        say(calibration.gate_statement)
     if calibration.certificate.certified:
         note(assumption_of(calibration.certificate), quiet=quiet)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trustvlm.cli.console import print_table
+from trustvlm.cli.console import print_table, say
 from trustvlm.cli.options import Plugins, load_plugins
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EPILOGS = {
 
 
 def _print_json(rows: list[dict[str, Any]], default: Callable[[Any], str] | None = None) -> None:
-    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=default))
+    say(json.dumps(rows, indent=2, ensure_ascii=False, default=default))
 
 
 # `trustvlm models`: every model that has a short name.
@@ -60,7 +60,7 @@ def models(
         elif backend.form:
             patterns.setdefault(role, []).append(backend.pattern)
     print_table(["name", "for", "what", "needs"], rows)
-    typer.echo(
+    say(
         f"\nBesides: {', '.join(patterns['both'])}, and for --vision also "
         f"{', '.join(patterns['vision'])}; #cls after a vision model takes its class token instead "
         "of the mean over all tokens."
@@ -116,7 +116,7 @@ def _print_classes(name: str) -> None:
 
     classes = imagenet_class_list(name)
     for pair in zip(classes.folders, classes.names, strict=True):
-        typer.echo("\t".join(pair))
+        say("\t".join(pair))
 
 
 def _print_catalogue(as_json: bool) -> None:
@@ -139,7 +139,7 @@ def _print_catalogue(as_json: bool) -> None:
     print_table(
         ["set", "classes", *_SPLITS, "folder", "splits"], rows, numbers=range(1, 5), pipe_width=200
     )
-    typer.echo("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
+    say("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
 
 
 def _folder(spec: DatasetSpec) -> str:
@@ -175,11 +175,11 @@ def _print_status(root: Path, splits: Path | None, as_json: bool) -> None:
     print_table(["set", "state", *_SPLITS, "folder"], rows, numbers=range(2, 5), pipe_width=200)
     for entry in statuses:
         if entry.state in ("partial", "counts differ"):
-            typer.echo(f"\n{entry.name}: {entry.state}")
+            say(f"\n{entry.name}: {entry.state}")
             for detail in entry.details:
-                typer.echo(f"    {detail}")
+                say(f"    {detail}")
     n_complete = sum(entry.state == "complete" for entry in statuses)
-    typer.echo(f"\n{n_complete} of {len(statuses)} sets are complete.")
+    say(f"\n{n_complete} of {len(statuses)} sets are complete.")
 
 
 def _count(entry: DatasetStatus, split: Split) -> str:
@@ -223,12 +223,12 @@ def scores(
         from trustvlm.tables.markup import render_markdown
         from trustvlm.tables.scores import sight_table
 
-        typer.echo(render_markdown(sight_table()))
+        say(render_markdown(sight_table()))
         return
     for s in entries:
         settings = ", ".join(f"{k}={v!r}" for k, v in s.parameters.items())
-        typer.echo(f"{s.name}" + (f" ({settings})" if settings else ""))
-        typer.echo(f"    {s.summary}")
-        typer.echo(f"    {s.formula}")
-        typer.echo(f"    {s.sight}")
-        typer.echo(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")
+        say(f"{s.name}" + (f" ({settings})" if settings else ""))
+        say(f"    {s.summary}")
+        say(f"    {s.formula}")
+        say(f"    {s.sight}")
+        say(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")

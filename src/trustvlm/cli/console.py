@@ -12,22 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trustvlm.text import counted
+from trustvlm.text import counted, printable
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
 
-def print_error(message: str) -> None:
-    """Print an error to stderr, in one style."""
-    sys.stderr.write(f"error: {message}\n")
+# Names of files and classes come from anywhere: a terminal shows them, and obeys none of them.
+
+
+def say(text: str) -> None:
+    """Print a line or several to stdout."""
+    typer.echo(printable(text, keep="\n\t"))
 
 
 def note(message: str, *, quiet: bool = False) -> None:
     """Print a remark to stderr, unless quiet."""
     if not quiet:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message, keep=chr(10))}\n")
 
 
 def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
@@ -94,7 +97,7 @@ def print_table(
             no_wrap=not folds,
         )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell, keep="\n")) for cell in row))
     console = Console()
     (console if console.is_terminal else Console(width=pipe_width)).print(table)
 
@@ -106,7 +109,7 @@ def show_warnings_plainly() -> None:
         from trustvlm.exceptions import TrustVLMWarning
 
         if issubclass(category, TrustVLMWarning):
-            sys.stderr.write(f"warning: {message}\n")
+            note(f"warning: {message}")
 
     warnings.showwarning = show
 

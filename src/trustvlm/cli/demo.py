@@ -59,14 +59,14 @@ def demo(
     result = replace(model.evaluate(pictures.labels, name="demo"), health=examine(model.state))
     console.note("4. compared with the true labels:", quiet=quiet)
     show(result, report=out / "report", json_file=out / "metrics.json", quiet=quiet)
-    typer.echo(_right_and_wrong(result, _spoilt(pictures.labels)))
+    console.say(_right_and_wrong(result, _spoilt(pictures.labels)))
     console.remarks(model.encoders.notes(), quiet=quiet)
     console.note(
         "note: these are crops of a few photographs, chosen for show: no benchmark. Their sources: "
         f"{out / 'pictures' / 'CREDITS.txt'}",
         quiet=quiet,
     )
-    typer.echo(f"Open {out / 'report' / 'index.html'} in a browser.")
+    console.say(f"Open {out / 'report' / 'index.html'} in a browser.")
 
 
 def _spoilt(labels: Path) -> dict[str, str]:

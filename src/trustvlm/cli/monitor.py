@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks, write_json
+from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
     MAX_PIXELS,
     Device,
@@ -100,7 +100,7 @@ def monitor(
 def _show(drift: DriftReport, *, quiet: bool) -> None:
     from trustvlm.report.terminal import drift_caution, drift_sentence
 
-    typer.echo(drift_sentence(drift))
+    say(drift_sentence(drift))
     caution = drift_caution(drift)
     if caution:
         note(f"note: {caution}", quiet=quiet)

@@ -60,7 +60,7 @@ def compare(
     )
     Console().print(pages.comparison_table(comparison))
     for sentence in pages.comparison_findings(comparison):
-        typer.echo(sentence)
+        console.say(sentence)
     for caution in pages.comparison_cautions(comparison):
         console.note(f"note: {caution}", quiet=quiet)
     console.write_json(json_file, comparison.to_dict(), "numbers", quiet=quiet)

@@ -24,6 +24,7 @@ from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
+from trustvlm.text import printable
 
 S = TypeVar("S", bound=ImageSource)
 # Called with images done, images in all (0 if unknown), and those done without a forward pass.
@@ -374,8 +375,8 @@ class Batch(Generic[S]):
             error = item.error or self._errors.get(item.digest)
             if error is not None and not item.owner:
                 # The message begins with the name of the image that was decoded for this one too.
-                message = str(error).removeprefix(self._images[item.digest].path)
-                error = ImageError(error.kind, f"{ref.path}{message}")
+                message = str(error).removeprefix(printable(self._images[item.digest].path))
+                error = ImageError(error.kind, f"{printable(ref.path)}{message}")
             errors.append(error)
         embeddings = {}
         for name, encoder in encoders.items():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trustvlm.exceptions import ImageError, InputError
+from trustvlm.text import printable
 
 # The ways in which one image can be unusable: one word for tables, one sentence for people.
 
@@ -55,7 +56,7 @@ def refusal(kind: str, name: str, what: str, remedy: str, *, note: str = "") -> 
     ('empty', 'cat.jpg: the file is empty. Copy it again.')
     """
     assert kind in KINDS, kind  # noqa: S101
-    error = ImageError(kind, f"{name}: {what}. {remedy}.")
+    error = ImageError(kind, f"{printable(name)}: {what}. {remedy}.")
     if note:
         error.add_note(note)
     return error

@@ -39,7 +39,7 @@ from trustvlm.images.references import (
     shown,
 )
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
-from trustvlm.text import counted, join_names
+from trustvlm.text import counted, join_names, printable
 
 # How much of a file says what it is, and of an iterator whether there is anything.
 _HEAD_BYTES, _HEAD_ITEMS = 256, 1000
@@ -240,7 +240,7 @@ def warn_of_skipped(skipped: Skipped) -> None:
     """
     if not skipped:
         return
-    names = skipped.names
+    names = list(map(printable, skipped.names))
     listed = join_names(names[:NAMED]) if len(names) <= NAMED else ", ".join(names[:NAMED])
     more = ", ..." if skipped.total() > min(len(names), NAMED) else ""
     warnings.warn(
@@ -559,7 +559,7 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
         more = ", ..." if len(loose) > NAMED else ""
         warnings.warn(
             f"{counted(len(loose), 'image')} beside the class folders of {name}, of no class and "
-            f"left out: {', '.join(map(shown, loose[:NAMED]))}{more}",
+            f"left out: {', '.join(printable(shown(n)) for n in loose[:NAMED])}{more}",
             TrustVLMWarning,
             stacklevel=2,
         )

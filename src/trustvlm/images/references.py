@@ -161,17 +161,16 @@ def shown(path: str | os.PathLike[str]) -> str:
     >>> print(shown("caf\udce9.jpg"))
     caf\xe9.jpg
     """
-    return _NOT_UTF8.sub(_byte_written, os.fspath(path))
+    text = os.fspath(path)
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, as names on Windows may have
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-# What Python makes of a byte that is not UTF-8, and other halves of characters, which no UTF-8 has.
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _WRITTEN_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
-
-
-def _byte_written(sign: re.Match[str]) -> str:
-    number = ord(sign[0])
-    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
 # Folders that operating systems, archives, storage boxes and tools make for themselves: previews,

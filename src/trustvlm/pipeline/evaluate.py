@@ -38,7 +38,7 @@ from trustvlm.pipeline.verdict import RunOutcome, Verdicts, failures_of
 from trustvlm.risk_control.goals import guarantee_p_value
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import counted, exact_number, number_beside, short_percent
+from trustvlm.text import counted, exact_number, number_beside, printable, short_percent
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class NearCopies:
             return ""
         n = len(self.pairs)
         first = "; ".join(
-            f"{c.path} and {c.shot} ({number_beside(c.cosine, self.threshold, '.3f')})"
+            f"{printable(c.path)} and {printable(c.shot)} "
+            f"({number_beside(c.cosine, self.threshold, '.3f')})"
             for c in self.pairs[:most]
         )
         more = "; ..." if n > most else ""

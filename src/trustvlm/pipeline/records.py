@@ -31,6 +31,7 @@ from trustvlm.images.references import Location
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses
+from trustvlm.text import printable
 
 # The two encoders that look at every image, as the protocol wants them.
 
@@ -371,9 +372,10 @@ def exclude_leaked(
     new = np.array([digest not in learned_from for digest in images.hashes], dtype=bool)
     leaked = tuple(images.select(~new).paths)
     if leaked and not exclude:
+        first = ", ".join(map(printable, leaked[:3]))
         raise LeakError(
             f"{len(leaked)} of {len(images)} images are also among {' and '.join(roles)}, by "
-            f"content ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): {purpose}."
+            f"content ({first}{', ...' if len(leaked) > 3 else ''}): {purpose}."
         )
     return images.select(new), leaked
 

@@ -27,7 +27,7 @@ from trustvlm.report.summary import Acceptance
 from trustvlm.report.terminal import empty_table
 from trustvlm.serialization import nan_to_null
 from trustvlm.tables.metrics import COLUMNS, METRIC_COLUMNS, number
-from trustvlm.text import counted, percent, shortened
+from trustvlm.text import counted, percent, printable, shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -632,7 +632,7 @@ def comparison_table(comparison: RunComparison) -> Table:
     )
     table.add_column("Metric", no_wrap=True, min_width=12)
     for name in (comparison.a.name, comparison.b.name):
-        heading = Text(shortened(name, 10))
+        heading = Text(shortened(printable(name), 10))
         table.add_column(heading, justify="right", no_wrap=True, min_width=7)
     table.add_column("Difference", justify="right", no_wrap=True, min_width=26)
     table.add_column("p", justify="right", no_wrap=True, min_width=6)
@@ -645,7 +645,7 @@ def comparison_table(comparison: RunComparison) -> Table:
             row["b"].replace("undefined", "-"),
             Text("-" if row["difference"] == "undefined" else interval),
             row["p"].replace("under ", "<").replace("undefined", "-"),
-            Text(shortened(row["better"], 14)),
+            Text(shortened(printable(row["better"]), 14)),
         )
     return table
 

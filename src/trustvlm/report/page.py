@@ -23,7 +23,7 @@ from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
 from trustvlm.tables.markup import environment_of
 from trustvlm.tables.metrics import COLUMNS, by_aurc, number
 from trustvlm.tables.scores import SIGNS, signs_of
-from trustvlm.text import counted, percent, shortened
+from trustvlm.text import counted, percent, printable, shortened
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -237,7 +237,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         ],
         # The message begins with the path, which stands in a column of its own.
         failures=[
-            (row.path, row.error.removeprefix(f"{row.path}: "))
+            (row.path, row.error.removeprefix(f"{printable(row.path)}: "))
             for row in evaluation.failures[:_MAX_FILES]
         ],
         excluded=evaluation.excluded[:_MAX_FILES],

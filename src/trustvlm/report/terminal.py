@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trustvlm.monitoring.drift import ENOUGH_TO_WATCH
 from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
-from trustvlm.text import counted, percent
+from trustvlm.text import counted, percent, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,8 +68,8 @@ def empty_table(title: str, caption: str) -> Table:
     from rich.text import Text
 
     return Table(
-        title=Text(title, style="bold"),
-        caption=Text(caption),
+        title=Text(printable(title), style="bold"),
+        caption=Text(printable(caption, keep="\n")),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
