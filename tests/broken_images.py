@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, WebPImagePlugin
+
+# What is wrong with a HEIC image of nothing but a header, with the extra `heic` and without it.
+HEIC_KIND = "damaged" if importlib.util.find_spec("pillow_heif") else "unsupported"
 
 
 def write_broken_images(folder: Path) -> dict[str, str]:
@@ -190,8 +194,8 @@ def _foreign() -> Iterator[tuple[str, str, bytes]]:
         b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
     )
     yield "drawing.png", "unsupported", b"<svg/>"
-    yield "phone.jpg", "unsupported", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
-    yield "phone.heic", "unsupported", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100)
+    yield "phone.jpg", HEIC_KIND, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    yield "phone.heic", HEIC_KIND, b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100)
     yield "layers.psd", "unsupported", b"8BPS\0\x01" + bytes(100)
     yield "favicon.ico", "unsupported", b"\0\0\x01\0\x01\0" + bytes(100)
     yield "new.jxl", "unsupported", b"\xff\x0a" + bytes(100)

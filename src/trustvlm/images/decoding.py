@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
+from trustvlm.environment import pip_install
 from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, Stopwatch, describe_exception, refusal
 from trustvlm.images.formats import ImageFormat, recognise, unsupported_format
@@ -140,6 +142,14 @@ def decode(
     image_format = recognise(content)
     if image_format is None:
         raise unsupported_format(content, name)
+    if image_format.extra and not image_format.available():
+        raise refusal(
+            "unsupported",
+            name,
+            f"it is a {image_format.name} image, and the extra `{image_format.extra}` that reads "
+            "them is not installed",
+            f"Install it with: {pip_install(image_format.extra)}, or convert it to PNG or JPEG",
+        )
     if not image_format.available():
         raise refusal(
             "unsupported",
@@ -309,6 +319,9 @@ def _check_whole(stream: _Content, image_format: ImageFormat, name: str) -> None
     if image_format.name == "PNG" and ImageFile.LOAD_TRUNCATED_IMAGES:
         stream.seek(0)
         image_format.open(stream).verify()
+    if image_format.name == "HEIC" and ImageFile.LOAD_TRUNCATED_IMAGES:
+        stream.seek(0)
+        importlib.import_module(image_format.plugin).read_heif(stream)
 
 
 def _truncated(name: str) -> ImageError:

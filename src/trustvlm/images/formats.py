@@ -20,16 +20,23 @@ from trustvlm.images.errors import refusal
 class ImageFormat:
     """A format that is opened: its name, Pillow's plugin for it, and how its files begin.
 
-    `needs` is the optional part of Pillow that decodes it; "" where it is always there.
+    `needs` is the optional part of Pillow that decodes it; "" where it is always there. `extra` is
+    the extra that brings the plugin, where it is none of Pillow's.
     """
 
     name: str
     plugin: str
     matches: Callable[[bytes], bool]
     needs: str = ""
+    extra: str = ""
 
     def available(self) -> bool:
-        """Whether this installation of Pillow can decode the format."""
+        """Whether this installation can decode the format."""
+        if self.extra:
+            try:
+                importlib.import_module(self.plugin)
+            except ImportError:
+                return False
         if not self.needs:
             return True
         try:
@@ -43,6 +50,8 @@ class ImageFormat:
         Pillow's class is called directly: `Image.open` would also apply the process-wide
         `MAX_IMAGE_PIXELS`, which belongs to the application and not to this package.
         """
+        if self.extra:
+            return cast("Image.Image", importlib.import_module(self.plugin).HeifImageFile(stream))
         module = importlib.import_module(f"PIL.{self.plugin}ImagePlugin")
         return cast("Image.Image", getattr(module, f"{self.plugin}ImageFile")(stream, ""))
 
@@ -61,6 +70,13 @@ def _is_avif(head: bytes) -> bool:
         return False
     brands = head[8 : int.from_bytes(head[:4], "big")]
     return any(brands[i : i + 4] in (b"avif", b"avis") for i in range(0, len(brands), 4))
+
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
 def _is_bmp(head: bytes) -> bool:
@@ -95,6 +111,7 @@ FORMATS = (
         "jpg_2000",
     ),
     ImageFormat("PPM", "Ppm", _is_ppm),
+    ImageFormat("HEIC", "pillow_heif", _is_heif, extra="heic"),
 )
 
 # What a service opens that anyone may send to: the formats that people have pictures in, and of
@@ -103,11 +120,11 @@ SERVED_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP",
 
 _OPENED = (
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .tif .tiff .bmp .dib .avif "
-    ".jp2 .j2k .jpc .jpx .jpf .j2c .pbm .pgm .ppm .pnm .pfm"
+    ".jp2 .j2k .jpc .jpx .jpf .j2c .pbm .pgm .ppm .pnm .pfm .heic .heif .hif"
 )
 # Formats that are not opened stand here too where cameras and design programs write them: such a
 # file in a folder becomes a row that says so, rather than a picture that nobody missed.
-_OTHERS = ".heic .heif .jxl .psd .svg .ico .tga .cr2 .cr3 .nef .arw .dng .orf .raf .rw2"
+_OTHERS = ".jxl .psd .svg .ico .tga .cr2 .cr3 .nef .arw .dng .orf .raf .rw2"
 IMAGE_EXTENSIONS = frozenset(_OPENED.split() + _OTHERS.split())
 
 
@@ -149,8 +166,6 @@ def is_image_content(head: bytes) -> bool:
     """
     if recognise(head) is not None:
         return True
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return True
     return any(
         head.startswith(prefix) and kind == "unsupported" and thing not in _DOCUMENTS
         for prefix, thing, kind, _ in _SIGNATURES
@@ -188,7 +203,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "not_image", "Run `git lfs pull`"),
 )
 _DOCUMENTS = frozenset({"a PDF document", "a PostScript file", "a FITS file"})
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 def unsupported_format(content: bytes, name: str) -> ImageError:
@@ -205,8 +219,6 @@ def unsupported_format(content: bytes, name: str) -> ImageError:
         if content.startswith(prefix):
             return _error(kind, name, thing, remedy)
     if content[4:8] == b"ftyp":
-        if content[8:12] in _HEIF_BRANDS:
-            return _error("unsupported", name, "a HEIC image", _CONVERT)
         if content[8:11] == b"crx":
             return _error("unsupported", name, "a camera's raw file", _CONVERT)
         return _error("not_image", name, "a video", "Extract its frames first")
