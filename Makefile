@@ -2,18 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(INSTALL) -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
+# All that the demo installs, with hashes; `make demo LOCK=` installs by constraints.txt instead.
+LOCK ?= requirements-demo.txt
 # Files of tests on every core; tests of a file share what they set up.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
-.PHONY: help demo test browser lint types format coverage extras results clean
+.PHONY: help demo lock test browser lint types format coverage extras results clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no torch).
 	$(BIN)/trustvlm demo --out demo-output
+
+lock: $(BIN)/python ## Renew requirements-demo.txt, the versions and hashes of all that the demo installs.
+	$(PIP) uv
+	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --extra demo -c constraints.txt \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --upgrade --quiet \
+		--custom-compile-command 'make lock' --output-file requirements-demo.txt
 
 test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
@@ -53,8 +62,12 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trustvlm needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(SOURCES) | $(BIN)/python
-	$(PIP) -e '.[demo]'
+# The hashes are for CPython 3.11 to 3.13, on any system. The project is built by what they cover, too.
+$(VENV)/.demo: $(SOURCES) $(LOCK) | $(BIN)/python
+	if [ -n "$(LOCK)" ] && $(BIN)/python -c 'import sys; sys.exit(sys.implementation.name != "cpython" or sys.version_info >= (3, 14))'; then \
+		$(INSTALL) --require-hashes -r $(LOCK) && $(INSTALL) --no-deps --no-build-isolation -e . || \
+		{ echo "Installing by the hashes of $(LOCK) failed. Without them: make demo LOCK="; exit 1; }; \
+	else $(PIP) -e '.[demo]'; fi
 	touch $@
 
 $(VENV)/.test: $(SOURCES) | $(BIN)/python

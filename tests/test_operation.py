@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -192,3 +193,25 @@ def test_every_setting_and_command_exists():
     assert {"serve", "monitor"} <= commands
     for flag in re.findall(r"`--([\w-]+?)(?: \d+)?`", PAGE):
         assert f"TRUSTVLM_SERVE_{flag.replace('-', '_').upper()}" in VARIABLES, flag
+
+
+def test_the_lock_of_the_demo_is_complete_hashed_and_as_tested():
+    text = (ROOT / "requirements-demo.txt").read_text()
+    assert "://" not in text
+    locked = {}
+    for entry in re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines():
+        requirement, *hashes = entry.split("--hash=")
+        name, version = re.fullmatch(r"([a-z0-9-]+)==([^ ;]+)( ; .*)?", requirement.strip()).group(
+            1, 2
+        )
+        assert hashes, name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one.strip()) for one in hashes), name
+        locked.setdefault(name, set()).add(version)
+    for name, version in PINS.items():
+        assert locked.get(name.lower().replace("_", "-"), {version}) == {version}, "make lock"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["offline"] + extras["demo"]
+    names = {re.match(r"[A-Za-z0-9_-]+", one)[0].lower() for one in wanted} - {"trustvlm"}
+    assert names | {"hatchling", "editables"} <= locked.keys(), "make lock"
+    assert "torch" not in locked
