@@ -42,7 +42,7 @@ from trustvlm.scores.transductive import (
     refine,
     rounds_of,
 )
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.zero_shot import judged_labels
 
 Array = NDArray[Any]
 
@@ -317,7 +317,7 @@ def auto_adapted(evidence: Evidence, learned: AdaptedModel) -> ScoreResult:
     For images of another kind than the shots: drawings, another camera. A verdict then depends on
     the other images of the batch.
     """
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     return ScoreResult(prediction, log_odds(adapted_logits(evidence, learned), prediction))
 
 
@@ -325,5 +325,5 @@ def auto_adapted(evidence: Evidence, learned: AdaptedModel) -> ScoreResult:
 def auto_adapted_star(evidence: Evidence, learned: AdaptedModel) -> ScoreResult:
     """As `auto_adapted`, but the prediction is the class that text, shots and batch favour."""
     logits = adapted_logits(evidence, learned)
-    prediction = learned.auto.best(logits, vlm_prediction(evidence))
+    prediction = learned.auto.best(logits, judged_labels(evidence))
     return ScoreResult(prediction, log_odds(logits, prediction))

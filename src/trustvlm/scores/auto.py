@@ -35,7 +35,7 @@ from trustvlm.scores.stacking import (
     stratified_folds,
     text_scale,
 )
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.zero_shot import judged_labels
 
 Array = NDArray[np.float64]
 NEEDS = ("logits", "features", "support_features", "support_labels", "support_logits")
@@ -396,17 +396,54 @@ _register = partial(
 )
 
 
-@_register("auto", formula=_FORMULA)
+# What a labeller's own log-odds weigh beside those of text and shots: more with a single shot.
+_GIVEN_CONFIDENCE, _GIVEN_CONFIDENCE_OF_ONE_SHOT = 0.5, 1.0
+# Probabilities that labellers give are read as no nearer to 0 and 1 than this: many say 1.
+_SUREST = 1e-3
+
+
+def labeller_log_odds(confidence: Array, shots: int) -> Array:
+    """Weigh the probabilities `(n,)` of whoever gave the labels as log-odds; NaN counts as 1/2.
+
+    Parameters
+    ----------
+    confidence
+        From 0 to 1, or NaN. Those nearer to 0 or 1 than 0.001 count as that far.
+    shots
+        The median number of a class.
+
+    Examples
+    --------
+    >>> labeller_log_odds(np.array([0.5, np.nan, 0.9]), shots=1).round(3)
+    array([0.   , 0.   , 2.197])
+    """
+    p = np.clip(np.where(np.isnan(confidence), 0.5, confidence), _SUREST, 1.0 - _SUREST)
+    weight = _GIVEN_CONFIDENCE if shots > 1 else _GIVEN_CONFIDENCE_OF_ONE_SHOT
+    return np.asarray(weight * np.log(p / (1.0 - p)))
+
+
+@_register(
+    "auto",
+    formula=_FORMULA,
+    optional=(*OPTIONAL, "label_confidence"),
+    judges_given=True,
+    without_text=True,
+)
 def auto(evidence: Evidence, model: AutoModel) -> ScoreResult:
     """Log-odds of the VLM's prediction, given text and shots; no knob to turn. 0 is even odds.
 
     A log-linear mix of the logits and of what prototypes, ridge regression and a linear
     discriminant say in the vision encoder's space, and in the VLM's own where those vectors are
     passed. The weights maximise the likelihood of the shots, each held out in cross-validation. A
-    class without shots is judged by its text against an average image.
+    class without shots is judged by its text against an average image. To the log-odds of a given
+    label those of the probability that came with it are added, at half their weight.
     """
-    prediction = vlm_prediction(evidence)
-    return ScoreResult(prediction, log_odds(auto_logits(evidence, model), prediction))
+    prediction = judged_labels(evidence)
+    confidence = log_odds(auto_logits(evidence, model), prediction)
+    if evidence.label_confidence is not None:
+        shots = int(np.median(model.counts[model.present]))
+        confidence = confidence + labeller_log_odds(evidence.label_confidence, shots)
+    return ScoreResult(prediction, confidence)
 
 
 @_register("auto_star", formula=_FORMULA.replace("yhat", "the best class"), corrects=True)
@@ -416,5 +453,5 @@ def auto_star(evidence: Evidence, model: AutoModel) -> ScoreResult:
     A class with a single shot takes over the VLM's label only at odds of at least 2 against it.
     """
     logits = auto_logits(evidence, model)
-    prediction = model.best(logits, vlm_prediction(evidence))
+    prediction = model.best(logits, judged_labels(evidence))
     return ScoreResult(prediction, log_odds(logits, prediction))

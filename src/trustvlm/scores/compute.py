@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.plugins import Registry
 from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
-from trustvlm.scores.evidence import EVIDENCE_NAMES, PER_IMAGE, Evidence, compare_as_stored
+from trustvlm.scores.evidence import EVIDENCE_NAMES, OF_TEXT, PER_IMAGE, Evidence, compare_as_stored
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.text import did_you_mean
 
@@ -119,6 +119,10 @@ class Score:
         Raised when the score's values change, so that calibrations of the former are refused.
     by_shot
         True if every image may be compared with every shot at once, so that blocks are smaller.
+    judges_given
+        True if the confidence in a label from elsewhere can be asked for.
+    without_text
+        True if that needs no text, so that there may be no logits.
     storage
         How what `fit` learns is stored; None if it is learned anew at every load.
     """
@@ -136,6 +140,8 @@ class Score:
     log_odds: bool = False
     revision: int = 1
     by_shot: bool = True
+    judges_given: bool = False
+    without_text: bool = False
     storage: Storage | None = None
     fit: Callable[..., Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -144,6 +150,29 @@ class Score:
     def summary(self) -> str:
         """First line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    def needs_of(self, evidence: Evidence) -> tuple[str, ...]:
+        """Return what the score needs of this evidence: of given labels, maybe no text.
+
+        Raises
+        ------
+        InputError
+            If labels are given and the score cannot judge them, or makes no use of their
+            probabilities.
+        """
+        if evidence.given_labels is not None and not self.judges_given:
+            raise InputError(
+                f"The score `{self.name}` judges its own label and cannot judge given ones: "
+                f"use {', '.join(judging_given(evidence.has_text))}."
+            )
+        if evidence.label_confidence is not None and "label_confidence" not in self.optional:
+            raise InputError(
+                f"The score `{self.name}` makes no use of `label_confidence`: use auto, or leave "
+                "it out."
+            )
+        if self.without_text and not evidence.has_text:
+            return tuple(need for need in self.needs if need not in OF_TEXT)
+        return self.needs
 
     def reads_whole_batch(self, evidence: Evidence) -> bool:
         """Whether a verdict depends on the other images of the batch, given the shots' evidence."""
@@ -213,6 +242,8 @@ def register(
     log_odds: bool = False,
     revision: int = 1,
     by_shot: bool = True,
+    judges_given: bool = False,
+    without_text: bool = False,
     storage: Storage | None = None,
     fit: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., ScoreResult]], Callable[..., ScoreResult]]:
@@ -220,8 +251,9 @@ def register(
 
     `fit(evidence, **keywords)` learns from the shots once; what it returns is the second argument
     of the function. The score's parameters are the keyword-only ones of both. `optional`,
-    `corrects`, `whole_batch`, `adapts`, `log_odds`, `revision`, `by_shot` and `storage` are facts
-    about it; see `Score`. What it sees is added to the documentation of the function.
+    `corrects`, `whole_batch`, `adapts`, `log_odds`, `revision`, `by_shot`, `judges_given`,
+    `without_text` and `storage` are facts about it; see `Score`. What it sees is added to the
+    documentation of the function.
 
     Raises
     ------
@@ -257,6 +289,8 @@ def register(
             log_odds=log_odds,
             revision=revision,
             by_shot=by_shot and "support_features" in needs,
+            judges_given=judges_given,
+            without_text=without_text,
             storage=storage,
             fit=fit,
             parameters={**keywords(fit), **keywords(function)},
@@ -283,6 +317,21 @@ def names() -> dict[str, tuple[str, ...]]:
     ('logits',)
     """
     return {name: score.needs for name, score in _REGISTRY.items()}
+
+
+def judging_given(text: bool = True) -> list[str]:
+    """Return the scores that can judge labels from elsewhere, with or without text.
+
+    Examples
+    --------
+    >>> "auto" in judging_given(text=False), "msp" in judging_given(text=False)
+    (True, False)
+    """
+    return [
+        name
+        for name, score in _REGISTRY.items()
+        if score.judges_given and (text or score.without_text)
+    ]
 
 
 def get(name: str) -> Score:
@@ -340,7 +389,7 @@ class PreparedScore:
 
     def __call__(self, evidence: Evidence) -> ScoreResult:
         """Score n images, in blocks of bounded memory."""
-        evidence.demand(self.score.needs, by=self.score.name)
+        evidence.demand(self.score.needs_of(evidence), by=self.score.name)
         learned = () if self.score.fit is None else (self.learned,)
         settings = {name: self.parameters[name] for name in keywords(self.score.function)}
         blocks: Iterable[Evidence] = [evidence]
@@ -436,7 +485,7 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     """
     check_parameters(name, parameters)
     score = get(name)
-    evidence.demand([need for need in score.needs if need not in PER_IMAGE], by=name)
+    evidence.demand([need for need in score.needs_of(evidence) if need not in PER_IMAGE], by=name)
     settings = {**score.parameters, **parameters}
     learned, fit = None, score.fit
     if fit is not None:
@@ -462,7 +511,7 @@ def apply(name: str, evidence: Evidence, **parameters: Any) -> ScoreResult:
 def compute(
     name: str,
     *,
-    logits: ArrayLike,
+    logits: ArrayLike | None = None,
     features: ArrayLike | None = None,
     bank: PrototypeBank | None = None,
     support_features: ArrayLike | None = None,
@@ -474,6 +523,8 @@ def compute(
     target_logits: ArrayLike | None = None,
     target_features: ArrayLike | None = None,
     target_image_embeddings: ArrayLike | None = None,
+    given_labels: ArrayLike | None = None,
+    label_confidence: ArrayLike | None = None,
     **parameters: Any,
 ) -> ScoreResult:
     """Compute a score by name from arrays alone.
@@ -483,7 +534,8 @@ def compute(
     name
         One of `names()`.
     logits
-        `(n, C)` zero-shot logits, scaled.
+        `(n, C)` zero-shot logits, scaled. None, and no `support_logits`, where there is no VLM:
+        only given labels can be judged then.
     features
         `(n, d)` un-normalised features of the vision encoder.
     bank
@@ -494,6 +546,9 @@ def compute(
         The VLM's own space: `(n, e)`, `(C, e)`, `(m, e)`.
     target_logits, target_features, target_image_embeddings
         t unlabelled images that `auto_adapted` learns from once: `(t, C)`, `(t, d)`, `(t, e)`.
+    given_labels, label_confidence
+        `(n,)` class indices of labels from elsewhere, which are judged instead of the VLM's, and
+        `(n,)` probabilities that came with them, NaN where there is none.
     **parameters
         The score's own parameters, such as `weight` of `trustvlm`.
 
@@ -515,6 +570,11 @@ def compute(
     >>> v = compute("trustvlm", logits=[[0.0, 0.0]], features=[[1.0, 0.0]], bank=bank)
     >>> v.prediction, v.confidence
     (array([0]), array([1.5]))
+
+    A label from elsewhere, without any text:
+
+    >>> compute("image_similarity", features=[[1.0, 0.0]], bank=bank, given_labels=[1]).confidence
+    array([0.])
     """
     evidence = Evidence.of(
         logits=logits,
@@ -529,6 +589,8 @@ def compute(
         target_logits=target_logits,
         target_features=target_features,
         target_image_embeddings=target_image_embeddings,
+        given_labels=given_labels,
+        label_confidence=label_confidence,
     )
     return apply(name, evidence, **parameters)
 

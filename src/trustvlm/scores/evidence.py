@@ -31,7 +31,8 @@ from trustvlm.scores.prototypes import NO_PROTOTYPE, PrototypeBank
 
 Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
-PER_IMAGE = ("logits", "features", "image_embeddings")
+PER_IMAGE = ("logits", "features", "image_embeddings", "given_labels", "label_confidence")
+OF_TEXT = ("logits", "support_logits")
 NO_SHOTS = "Expected at least one shot, but `support_labels` is empty."
 
 
@@ -72,7 +73,10 @@ class ShotLogits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is about n images of C classes; only `logits` is always there.
+    """What there is about n images of C classes.
+
+    Without a VLM there is no text: `logits` and `support_logits` are then zeros, which favour no
+    class, and `has` says that they are not there. Only labels from elsewhere can be judged so.
 
     Attributes
     ----------
@@ -90,6 +94,11 @@ class Evidence:
     target_logits, target_features, target_image_embeddings
         `(t, C)`, `(t, d)` and `(t, e)` of t unlabelled images like those to come, from which scores
         that adapt to the images learn once, instead of from each batch.
+    given_labels, label_confidence
+        `(n,)` class indices of labels from elsewhere, which are judged instead of the VLM's; and
+        `(n,)` probabilities that whoever gave them gave them, NaN where there is none.
+    has_text
+        Whether there are logits.
     """
 
     logits: Array
@@ -104,12 +113,15 @@ class Evidence:
     target_logits: Array | None = None
     target_features: Array | None = None
     target_image_embeddings: Array | None = None
+    given_labels: NDArray[np.int64] | None = None
+    label_confidence: NDArray[np.float64] | None = None
+    has_text: bool = True
 
     @classmethod
     def of(
         cls,
         *,
-        logits: ArrayLike,
+        logits: ArrayLike | None = None,
         features: ArrayLike | None = None,
         bank: PrototypeBank | None = None,
         support_features: ArrayLike | None = None,
@@ -121,13 +133,18 @@ class Evidence:
         target_logits: ArrayLike | None = None,
         target_features: ArrayLike | None = None,
         target_image_embeddings: ArrayLike | None = None,
+        given_labels: ArrayLike | None = None,
+        label_confidence: ArrayLike | None = None,
     ) -> Evidence:
         """Check every array against the others; the shots give the bank where none is passed.
+
+        Without logits there are as many classes as the bank has, or the shots name.
 
         Raises
         ------
         InputError
-            For shapes that do not fit, NaN, infinity, rows of zeros, or labels out of range.
+            For shapes that do not fit, NaN, infinity, rows of zeros, labels out of range, or if
+            neither logits nor features are passed.
 
         Examples
         --------
@@ -136,7 +153,11 @@ class Evidence:
         >>> evidence.bank.counts_
         array([0, 1])
         """
-        z = as_matrix(logits, "logits")
+        z = (
+            _no_text(features, _classes_of(bank, support_labels))
+            if logits is None
+            else as_matrix(logits, "logits")
+        )
         n, n_classes = z.shape
         if n_classes < 1:
             raise InputError("Expected `logits` to have at least one column (class), but got none.")
@@ -163,7 +184,11 @@ class Evidence:
             target_image_embeddings=_rows(
                 target_image_embeddings, "target_image_embeddings", t, "target_logits"
             ),
+            has_text=logits is not None,
+            **_given(given_labels, label_confidence, n, n_classes),
         )
+        if logits is None and m is not None:
+            checked = replace(checked, support_logits=np.broadcast_to(0.0, (m, n_classes)))
         if bank is None and checked.support_features is not None and labels is not None:
             fitted = PrototypeBank().fit(checked.support_features, labels, n_classes=n_classes)
             checked = replace(checked, bank=fitted)
@@ -182,11 +207,11 @@ class Evidence:
 
     def has(self, name: str) -> bool:
         """Tell whether a piece of evidence is there."""
-        return getattr(self, name) is not None
+        return getattr(self, name) is not None and (self.has_text or name not in OF_TEXT)
 
     def demand(self, names: Iterable[str], *, by: str) -> None:
         """Raise `EvidenceMissingError` unless every named piece is there."""
-        missing = [name for name in names if getattr(self, name) is None]
+        missing = [name for name in names if not self.has(name)]
         if missing:
             raise EvidenceMissingError(
                 f"The score `{by}` needs {', '.join(f'`{name}`' for name in missing)}: "
@@ -259,7 +284,7 @@ class Evidence:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was derived out of copies and pickles: it may hold functions."""
-        return {name: getattr(self, name) for name in EVIDENCE_NAMES}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def directions(self) -> NDArray[np.float64]:
@@ -326,24 +351,33 @@ class Evidence:
             target_logits=None,
             target_features=None,
             target_image_embeddings=None,
+            given_labels=None,
+            label_confidence=None,
         )
 
     def with_images(
         self,
         *,
-        logits: ArrayLike,
+        logits: ArrayLike | None = None,
         features: ArrayLike | None = None,
         image_embeddings: ArrayLike | None = None,
+        given_labels: ArrayLike | None = None,
+        label_confidence: ArrayLike | None = None,
     ) -> Evidence:
         """Return evidence on other images with the same shots, which are not checked again.
 
         Raises
         ------
         InputError
-            As `of`, for the arrays passed here.
+            As `of`, for the arrays passed here; or for logits where the shots have none.
         """
-        z = as_matrix(logits, "logits")
         n_classes = self.logits.shape[1]
+        if (logits is not None) != self.has_text:
+            raise InputError(
+                f"Expected {'logits, as' if self.has_text else 'no logits, as there are none'} "
+                "of the shots."
+            )
+        z = _no_text(features, n_classes) if logits is None else as_matrix(logits, "logits")
         if z.shape[1] != n_classes:
             raise InputError(
                 f"Expected `logits` to have {n_classes} columns, but got {z.shape[1]}."
@@ -352,6 +386,7 @@ class Evidence:
             logits=z,
             features=_rows(features, "features", len(z), "logits"),
             image_embeddings=_rows(image_embeddings, "image_embeddings", len(z), "logits"),
+            **_given(given_labels, label_confidence, len(z), n_classes),
         )
         fresh._check_columns()
         return fresh
@@ -406,7 +441,66 @@ def _rows(
     return array
 
 
-EVIDENCE_NAMES = tuple(field.name for field in fields(Evidence))
+_NEITHER = "Expected `logits`; or, without a VLM, `features` and shots (or a bank)."
+
+
+def _classes_of(bank: PrototypeBank | None, support_labels: ArrayLike | None) -> int:
+    """Return how many classes there are where no logits say it."""
+    if bank is not None:
+        return bank.shape[0]
+    if support_labels is None:
+        raise InputError(_NEITHER)
+    labels = as_labels(support_labels, "support_labels", n_classes=np.iinfo(np.int64).max)
+    return int(labels.max(initial=-1)) + 1
+
+
+def _no_text(features: ArrayLike | None, n_classes: int) -> NDArray[np.float64]:
+    """Zeros `(n, C)` in the memory of one, instead of logits."""
+    if features is None:
+        raise InputError(_NEITHER)
+    return np.broadcast_to(0.0, (len(as_matrix(features, "features")), n_classes))
+
+
+def _given(
+    labels: ArrayLike | None, confidence: ArrayLike | None, n: int, n_classes: int
+) -> dict[str, Any]:
+    """Check labels from elsewhere, and the probabilities that came with them."""
+    if labels is None:
+        if confidence is not None:
+            raise InputError("Expected `given_labels` with `label_confidence`, but got none.")
+        return {"given_labels": None, "label_confidence": None}
+    given = as_labels(labels, "given_labels", n_classes=n_classes)
+    if len(given) != n:
+        raise InputError(f"Expected `given_labels` to have {n} entries, but got {len(given)}.")
+    if confidence is None:
+        return {"given_labels": given, "label_confidence": None}
+    p = np.asarray(confidence, dtype=np.float64)
+    if p.shape != (n,):
+        raise InputError(f"Expected `label_confidence` of shape ({n},), but got {p.shape}.")
+    if not ((p >= 0) & (p <= 1) | np.isnan(p)).all():
+        raise InputError(
+            "Expected `label_confidence` to be probabilities from 0 to 1, or NaN where there are "
+            f"none, but they range from {np.nanmin(p):g} to {np.nanmax(p):g}."
+        )
+    return {"given_labels": given, "label_confidence": p}
+
+
+EVIDENCE_NAMES = tuple(field.name for field in fields(Evidence) if field.name != "has_text")
+
+
+def labels_and_probabilities(
+    logits: Array, given: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return `(n,)` labels, given ones or else the most probable, and their softmax probabilities.
+
+    Examples
+    --------
+    >>> labels_and_probabilities(np.zeros((1, 2)), np.array([1]))
+    (array([1]), array([0.5]))
+    """
+    if given is None:
+        return top_probability(logits)
+    return given, np.asarray(pick(softmax(logits), given), dtype=np.float64)
 
 
 # Images beside the prototypes: cosines that all scores of one batch share.
@@ -422,15 +516,18 @@ class Comparison(ABC):
         `(n, C)` zero-shot logits, scaled.
     present
         `(C,)` bool, which classes have a prototype.
+    given
+        `(n,)` labels from elsewhere that are judged; None for the VLM's.
     """
 
     logits: NDArray[Any]
     present: NDArray[np.bool_]
+    given: NDArray[np.int64] | None
 
     @cached_property
-    def top(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """`(n,)` the VLM's prediction, and its probability."""
-        return top_probability(self.logits)
+    def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """`(n,)` labels that are judged, the VLM's or given ones, and their probabilities."""
+        return labels_and_probabilities(self.logits, self.given)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
@@ -455,7 +552,8 @@ class Comparison(ABC):
         """Yield the images, at least once, in slices whose tables stay in the processor's cache."""
         for start in range(0, max(1, len(self.logits)), CACHED_ROWS):
             rows = slice(start, start + CACHED_ROWS)
-            yield Tabulated(self.logits[rows], self.present, self.table[rows])
+            given = None if self.given is None else self.given[rows]
+            yield Tabulated(self.logits[rows], self.present, given, self.table[rows])
 
 
 @dataclass(frozen=True)
@@ -523,7 +621,9 @@ def compare(evidence: Evidence, bank: PrototypeBank | None = None) -> Comparison
     # A bank that has been given more shots since has other prototypes.
     return evidence.once(
         "comparison",
-        lambda: _OfVectors(evidence.logits, bank.present_, evidence.directions, prototypes),
+        lambda: _OfVectors(
+            evidence.logits, bank.present_, evidence.given_labels, evidence.directions, prototypes
+        ),
         of=prototypes,
     )
 
@@ -571,7 +671,9 @@ def compare_as_stored(
     features, bank = evidence.features, evidence.bank
     if features is None or bank is None:
         raise EvidenceMissingError("Expected evidence with `features` and `bank`.")
-    comparison = _OfVectors(evidence.logits, bank.present_, features, prototypes, lengths)
+    comparison = _OfVectors(
+        evidence.logits, bank.present_, evidence.given_labels, features, prototypes, lengths
+    )
     evidence.once("comparison", lambda: comparison, of=bank.prototypes_)
     return evidence
 

@@ -13,8 +13,15 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import class_sums, log_odds, pick, softmax
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import NO_SHOTS, Evidence, FeatureSpace, images_in, shots_in
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.evidence import (
+    NO_SHOTS,
+    Evidence,
+    FeatureSpace,
+    images_in,
+    labels_and_probabilities,
+    shots_in,
+)
+from trustvlm.scores.zero_shot import judged_labels
 
 _register = partial(register, needs=("logits", "features", "support_features", "support_labels"))
 
@@ -72,6 +79,8 @@ def _fit_mahalanobis(evidence: Evidence) -> _Distances:
     formula="-(x - mu_yhat)' S^-1 (x - mu_yhat), S shared and shrunk",
     source="Lee et al. 2018 (arXiv 1807.03888); shrinkage of Ledoit & Wolf 2004",
     complexity="O(nd(C + m)), m shots",
+    judges_given=True,
+    without_text=True,
     fit=_fit_mahalanobis,
 )
 def mahalanobis(evidence: Evidence, fitted: _Distances) -> ScoreResult:
@@ -79,7 +88,7 @@ def mahalanobis(evidence: Evidence, fitted: _Distances) -> ScoreResult:
 
     Features are scaled to length one. A class without shots counts as far as the farthest class.
     """
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     x = evidence.directions
     own = (x * fitted.covariance.solve(x)).sum(axis=1)[:, None]
     distances = own - 2.0 * x @ fitted.precise_means.T
@@ -210,6 +219,7 @@ _register_icpe = partial(
     formula="(max_c p_c + softmax_c(log N(x; mu_c, S_c + r I))_yhat) / 2, in the shots' PCA "
     "subspace",
     source="Lin et al. 2025 (arXiv 2511.22019)",
+    judges_given=True,
     complexity="O(ndk + nmk), m shots, k components",
 )
 
@@ -246,14 +256,13 @@ def icpe_vision(evidence: Evidence, fitted: _Subspace) -> ScoreResult:
 
 
 def _with_density(evidence: Evidence, fitted: _Subspace, space: FeatureSpace) -> ScoreResult:
-    prediction = vlm_prediction(evidence)
+    prediction, probability = labels_and_probabilities(evidence.logits, evidence.given_labels)
     table = np.zeros((evidence.n, evidence.n_classes))
     if fitted.densities:
         x = (images_in(space, evidence) - fitted.centre) @ fitted.axes.T
         densities = np.stack([density.logarithm(x) for density in fitted.densities], axis=1)
         table[:, fitted.present] = softmax(densities)
-    confidence = (softmax(evidence.logits).max(axis=1) + pick(table, prediction)) / 2.0
-    return ScoreResult(prediction, confidence)
+    return ScoreResult(prediction, (probability + pick(table, prediction)) / 2.0)
 
 
 # Covariances of few rows in many dimensions, never written out as a matrix.

@@ -92,7 +92,7 @@ def compare_held_out(evidence: Evidence) -> HeldOut:
     for rows, table in held_out_similarities(features, labels, evidence.n_classes):
         similarities[rows], kept[rows] = table, True
     chosen = np.flatnonzero(kept)
-    comparison = Tabulated(logits[chosen], present, similarities[chosen])
+    comparison = Tabulated(logits[chosen], present, None, similarities[chosen])
     return HeldOut(comparison, labels[chosen], chosen)
 
 

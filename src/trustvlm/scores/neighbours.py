@@ -13,7 +13,7 @@ from trustvlm.scores.arrays import log_odds, pick, softmax, unit_rows
 from trustvlm.scores.compute import ScoreResult, register
 from trustvlm.scores.evidence import NO_SHOTS, Evidence, FeatureSpace, images_in
 from trustvlm.scores.prototypes import NO_PROTOTYPE
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.zero_shot import judged_labels
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def nearest_columns(
     "knn",
     formula="sum of exp(cos / T) over the k nearest shots of yhat / the same over the k nearest",
     source="Wu et al. 2018 (arXiv 1805.01978)",
+    judges_given=True,
+    without_text=True,
 )
 def knn(
     evidence: Evidence, shots: _Shots, *, k: int = 20, temperature: float = 0.07
@@ -114,7 +116,7 @@ def knn(
     """
     if not temperature > 0:
         raise InputError(f"Expected `temperature` to be above 0, but got {temperature}.")
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     nearest, columns = nearest_columns(_similarities(evidence, shots), k)
     votes = softmax(nearest / temperature)
     agrees = shots.labels[columns] == prediction[:, None]
@@ -125,6 +127,8 @@ def knn(
     "trust_score",
     formula="d(x, nearest shot of another class) / d(x, nearest shot of yhat)",
     source="Jiang et al. 2018 (arXiv 1805.11783)",
+    judges_given=True,
+    without_text=True,
 )
 def trust_score(evidence: Evidence, shots: _Shots) -> ScoreResult:
     """Ratio of the distances to the nearest other class and to the predicted one, 0 or more.
@@ -133,7 +137,7 @@ def trust_score(evidence: Evidence, shots: _Shots) -> ScoreResult:
     there are few shots. A class without shots lies infinitely far: confidence 0. If only the
     predicted class has shots, the others count as at distance 2.
     """
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     nearest = _per_class(
         _similarities(evidence, shots), shots, evidence.n_classes, np.maximum, NO_PROTOTYPE
     )
@@ -201,6 +205,7 @@ _register_trine = partial(
     "exp(-a r) (1 + cos(x, x_r)) / 2 (1 + cos(t_yhat, t_{y_r})) / 2, r = 0..k-1",
     source="TRINE 2026 (github.com/sgchr273/TRINE)",
     complexity="O(nm(d + e)), m shots",
+    judges_given=True,
 )
 
 
@@ -245,7 +250,7 @@ def trine_vision(
 def _supported(
     evidence: Evidence, shots: _Shots, space: FeatureSpace, k: int, decay: float
 ) -> ScoreResult:
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     nearest, columns = nearest_columns(_similarities(evidence, shots, space), k)
     labels = shots.labels[columns]
     texts = unit_rows(evidence.piece("text_embeddings"))

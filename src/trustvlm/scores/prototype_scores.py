@@ -13,7 +13,7 @@ from trustvlm.scores.arrays import pick, softmax
 from trustvlm.scores.compute import ScoreResult, get, joined, register
 from trustvlm.scores.evidence import Comparison, Evidence, compare
 from trustvlm.scores.prototypes import NO_PROTOTYPE
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.zero_shot import judged_labels
 from trustvlm.text import counted
 
 _PAPER = "Dong et al. 2025 (arXiv 2505.23745)"
@@ -40,14 +40,20 @@ def prototype_softmax(
     return posterior
 
 
-@_register("image_similarity", formula="S_ii = cos(E(x), P_yhat)", source=_PAPER)
+@_register(
+    "image_similarity",
+    formula="S_ii = cos(E(x), P_yhat)",
+    source=_PAPER,
+    judges_given=True,
+    without_text=True,
+)
 def image_similarity(evidence: Evidence) -> ScoreResult:
     """Cosine of the image with the prototype of the predicted class, in [-1, 1].
 
     A class without shots cannot be verified: its confidence is -1, the lowest there is.
     """
     comparison = compare(evidence)
-    prediction, _ = comparison.top
+    prediction, _ = comparison.judged
     return ScoreResult(prediction, comparison.similarity_to(prediction))
 
 
@@ -55,6 +61,8 @@ def image_similarity(evidence: Evidence) -> ScoreResult:
     "prototype_margin",
     formula="cos(E(x), P_yhat) - max over c != yhat of cos(E(x), P_c)",
     source="a nearest-prototype margin",
+    judges_given=True,
+    without_text=True,
 )
 def prototype_margin(evidence: Evidence) -> ScoreResult:
     """How much nearer the predicted class's prototype is than any other, in [-2, 2].
@@ -62,7 +70,7 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
     Above 0 the examples agree with the prediction. A missing prototype counts as cosine -1.
     """
     comparison = compare(evidence)
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     table = comparison.similarities.copy()
     own = pick(table, prediction)
     np.put_along_axis(table, prediction[:, None], NO_PROTOTYPE, axis=1)
@@ -73,16 +81,23 @@ def prototype_margin(evidence: Evidence) -> ScoreResult:
     "prototype_posterior",
     formula="softmax(S / T)_yhat",
     source="Snell et al. 2017 (arXiv 1703.05175)",
+    judges_given=True,
+    without_text=True,
 )
 def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> ScoreResult:
     """Softmax of the prototype cosines at the predicted class, in [0, 1]; 0 without shots."""
     comparison = compare(evidence)
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     posterior = prototype_softmax(comparison.similarities, comparison.present, temperature)
     return ScoreResult(prediction, pick(posterior, prediction))
 
 
-@_register("trustvlm", formula="max_c p_c + r * cos(E(x), P_yhat)", source=_PAPER)
+@_register(
+    "trustvlm",
+    formula="max_c p_c + r * cos(E(x), P_yhat)",
+    source=_PAPER,
+    judges_given=True,
+)
 def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
     """TrustVLM: maximum softmax probability plus `weight` times the image similarity.
 
@@ -94,7 +109,7 @@ def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
 
 def verified(comparison: Comparison, weight: float) -> ScoreResult:
     """Score images by `trustvlm`, from a comparison with any prototypes."""
-    prediction, probability = comparison.top
+    prediction, probability = comparison.judged
     similarity = np.where(comparison.present[prediction], comparison.similarity_to(prediction), 0.0)
     return ScoreResult(prediction, probability + weight * similarity)
 
@@ -162,7 +177,7 @@ def voted(comparison: Comparison, votes: NDArray[np.float64], weight: float) -> 
     """Score images by `trustvlm_star`, from a comparison and its `(n, C)` prototype softmax."""
     if not weight or not comparison.present.any():
         # Softmax can round distinct logits to equal values; without image votes the logits decide.
-        return ScoreResult(*comparison.top)
+        return ScoreResult(*comparison.judged)
     q = weight * votes
     q += comparison.probabilities
     prediction = q.argmax(axis=1)

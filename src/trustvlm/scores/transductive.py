@@ -21,7 +21,7 @@ from trustvlm.scores.neighbour_search import (
     nearest_others,
     precision_for,
 )
-from trustvlm.scores.zero_shot import vlm_prediction
+from trustvlm.scores.zero_shot import judged_labels
 
 # What the images of one batch say about each other, without any label.
 
@@ -406,7 +406,7 @@ def auto_unlabelled(evidence: Evidence) -> ScoreResult:
 
     A verdict depends on the other images of the batch. A single image has the log-odds of MSP.
     """
-    prediction = vlm_prediction(evidence)
+    prediction = judged_labels(evidence)
     return ScoreResult(prediction, log_odds(unlabelled_logits(evidence), prediction))
 
 

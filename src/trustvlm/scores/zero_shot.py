@@ -5,32 +5,65 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
-from trustvlm.scores.arrays import log_softmax, softmax, top_probability, unit_rows
+from trustvlm.exceptions import EvidenceMissingError, InputError
+from trustvlm.scores.arrays import log_softmax, pick, softmax, top_probability, unit_rows
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import Evidence
+from trustvlm.scores.evidence import Evidence, labels_and_probabilities
 
 
-def vlm_prediction(evidence: Evidence) -> NDArray[np.int64]:
-    """`(n,)` argmax of the logits, the first class where several are equal."""
+def judged_labels(evidence: Evidence) -> NDArray[np.int64]:
+    """`(n,)` labels that are judged: given ones, else the argmax of the logits, ties to the first.
+
+    Raises
+    ------
+    EvidenceMissingError
+        If there are neither.
+
+    Examples
+    --------
+    >>> judged_labels(Evidence.of(logits=[[0.0, 2.0]]))
+    array([1])
+    >>> judged_labels(Evidence.of(logits=[[0.0, 2.0]], given_labels=[0]))
+    array([0])
+    """
+    if evidence.given_labels is not None:
+        return evidence.given_labels
+    if not evidence.has_text:
+        raise EvidenceMissingError("Expected `given_labels` to judge, as there are no logits.")
     prediction: NDArray[np.int64] = evidence.logits.argmax(axis=1)
     return prediction
 
 
 def _keep(evidence: Evidence, confidence: NDArray[np.float64]) -> ScoreResult:
-    return ScoreResult(vlm_prediction(evidence), confidence)
+    return ScoreResult(judged_labels(evidence), confidence)
 
 
-@register("msp", formula="max_c p_c", source="Hendrycks & Gimpel 2017 (arXiv 1610.02136)")
+@register(
+    "msp",
+    formula="max_c p_c",
+    source="Hendrycks & Gimpel 2017 (arXiv 1610.02136)",
+    judges_given=True,
+)
 def msp(evidence: Evidence) -> ScoreResult:
     """Maximum softmax probability, in (0, 1]: the paper's image-to-text score S_it."""
-    return ScoreResult(*evidence.once("top", lambda: top_probability(evidence.logits)))
+    return ScoreResult(
+        *evidence.once(
+            "judged",
+            lambda: labels_and_probabilities(evidence.logits, evidence.given_labels),
+        )
+    )
 
 
-@register("maxlogit", formula="max_c z_c", source="Hendrycks et al. 2022 (arXiv 1911.11132)")
+@register(
+    "maxlogit",
+    formula="max_c z_c",
+    source="Hendrycks et al. 2022 (arXiv 1911.11132)",
+    judges_given=True,
+)
 def maxlogit(evidence: Evidence) -> ScoreResult:
     """Largest logit, in logit units."""
-    return _keep(evidence, evidence.logits.max(axis=1).astype(np.float64))
+    prediction = judged_labels(evidence)
+    return ScoreResult(prediction, pick(evidence.logits, prediction).astype(np.float64))
 
 
 @register("energy", formula="log sum_c exp(z_c)", source="Liu et al. 2020 (arXiv 2010.03759)")
@@ -48,14 +81,19 @@ def entropy(evidence: Evidence) -> ScoreResult:
     return _keep(evidence, (np.exp(log_p) * log_p).sum(axis=1))
 
 
-@register("margin", formula="p_(1) - p_(2)", source="Scheffer et al. 2001")
+@register("margin", formula="p_(1) - p_(2)", source="Scheffer et al. 2001", judges_given=True)
 def margin(evidence: Evidence) -> ScoreResult:
-    """Difference of the two largest probabilities, in [0, 1]; 1 if there is a single class."""
+    """Difference of the two largest probabilities, in [0, 1]; 1 if there is a single class.
+
+    Of a given label: its probability less the largest of another class, in [-1, 1].
+    """
     p = softmax(evidence.logits)
+    prediction = judged_labels(evidence)
     if p.shape[1] == 1:
-        return _keep(evidence, np.ones(len(p)))
-    top = np.partition(p, -2, axis=1)[:, -2:]
-    return _keep(evidence, top[:, 1] - top[:, 0])
+        return ScoreResult(prediction, np.ones(len(p)))
+    own = pick(p, prediction)
+    np.put_along_axis(p, prediction[:, None], -np.inf, axis=1)
+    return ScoreResult(prediction, own - p.max(axis=1))
 
 
 def _text_cosines(evidence: Evidence, logit_scale: float) -> NDArray[np.float64]:
