@@ -320,15 +320,17 @@ def test_broken_files_are_rows_and_the_exit_code_says_so(trustvlm, fitted, tmp_p
         assert listed[name]["confidence"]
 
 
-def test_the_limit_on_pixels_is_an_option_wherever_images_are_read(trustvlm, fitted, photos):
+def test_the_limit_on_pixels_is_an_option_wherever_images_are_read(trustvlm, fitted, tmp_path):
     commands = typer.main.get_command(app).commands
     takes = {
         name: next((p for p in command.params if p.name == "max_pixels"), None)
         for name, command in commands.items()
     }
-    reading = {"label", "fit", "calibrate", "predict", "evaluate", "advise", "monitor"}
+    reading = {"label", "fit", "calibrate", "predict", "verify", "evaluate", "advise", "monitor"}
     assert {name for name, option in takes.items() if option is not None} == reading
     assert {takes[name].default for name in reading} == {Limits().max_pixels}
+    # What another test has put into the store is not decoded again.
+    photos = write_class_folders(tmp_path / "new", per_class=1, seed=77)
     done = trustvlm("predict", fitted, photos, "--max-pixels", 100)
     assert done.code == 3
     assert all("--max-pixels" in row["error"] for row in rows(done.out))

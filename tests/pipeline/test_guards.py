@@ -14,6 +14,7 @@ from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline import advise, monitor
+from trustvlm.pipeline.artefact import read_artefact, write_artefact
 from trustvlm.pipeline.records import encode_images, list_labelled
 from trustvlm.pipeline.shot_quality import Trial, examine
 
@@ -117,9 +118,9 @@ def test_the_folder_of_the_shots_survives_saving(shots, model, tmp_path):
     same = {"vlm": PixelEncoder(seed=1), "vision": PixelEncoder(seed=2, dim=9)}
     loaded = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
     assert examine(loaded.state).file(0) == shots / "blue" / "00.png"
-    manifest = json.loads((tmp_path / "m.trust" / "manifest.json").read_text())
+    manifest, arrays = read_artefact(tmp_path / "m.trust")
     del manifest["shots"]["folder"]
-    (tmp_path / "m.trust" / "manifest.json").write_text(json.dumps(manifest))
+    write_artefact(tmp_path / "m.trust", manifest, arrays)
     older = TrustVLM.load(tmp_path / "m.trust", **same, store=EmbeddingStore.memory())
     assert examine(older.state).file(0) is None
 

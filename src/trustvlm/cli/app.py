@@ -23,6 +23,7 @@ from trustvlm.cli import (
     predict,
     report,
     serve,
+    verify,
 )
 from trustvlm.cli.console import say
 
@@ -53,6 +54,7 @@ for module in (
     fit,
     calibrate,
     predict,
+    verify,
     evaluate,
     crossvalidate,
     advise,

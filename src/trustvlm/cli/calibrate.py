@@ -20,10 +20,12 @@ from trustvlm.cli.options import (
     PathColumn,
     Plugins,
     Quiet,
+    Synonyms,
     columns,
     labelled_argument,
     limits,
     load_plugins,
+    read_synonyms,
 )
 from trustvlm.exceptions import InputError
 
@@ -114,6 +116,15 @@ def calibrate(
     path_column: PathColumn = "path",
     label_column: LabelColumn = "label",
     image_column: ImageColumn = None,
+    given_labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Labels from elsewhere of the same images, as `trustvlm verify` takes them: the "
+            "guarantee is then one on that labeller.",
+        ),
+    ] = None,
+    synonyms: Synonyms = None,
     no_gate: Annotated[
         bool,
         typer.Option(
@@ -162,6 +173,8 @@ def calibrate(
                 calibrator=calibrator,
                 exclude_shots=exclude_shots,
                 gate=not no_gate,
+                given_labels=given_labels,
+                synonyms=read_synonyms(synonyms),
                 progress=progress,
                 **columns(path_column, image_column, label_column),
             )

@@ -16,6 +16,7 @@ from trustvlm.text import counted, printable
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.state import Calibration
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
 
@@ -165,6 +166,16 @@ def counting_bar(
 # Write verdicts where the user wants them, and say what they came to.
 
 NOT_CALIBRATED = "decisions are uncalibrated: no error rate is guaranteed"
+
+
+def basis_of(calibration: Calibration | None) -> str:
+    """Say what the decisions rest on."""
+    if calibration is None:
+        return NOT_CALIBRATED
+    rule = calibration.certificate
+    if rule is not None and not rule.certified:
+        return "nothing is certified, so everything is reviewed; see trustvlm calibrate"
+    return calibration.statement
 
 
 def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:

@@ -168,10 +168,15 @@ def fit(
     console.remarks(console.notes_of(model), quiet=quiet)
     if model.selection_ is not None:
         console.note(f"settings: {model.selection_}", quiet=quiet)
+    following = (
+        f"trustvlm predict {output} PHOTOS -o out.csv"
+        if model.state.has_vlm
+        else f"trustvlm verify {output} LABELS -o out.csv"
+    )
     console.note(
         f"{output}: {counted(len(model.classes_), 'class', 'classes')}, "
         f"{counted(len(model.shots_), 'example image')}, "
-        f"score {score}. Next: trustvlm predict {output} PHOTOS -o out.csv",
+        f"score {model.state.score}. Next: {following}",
         quiet=quiet,
     )
     if model.shot_failures_:

@@ -77,7 +77,13 @@ Inputs = Annotated[
         "archives, Parquet files with images, or URLs of these.",
     ),
 ]
-Vlm = Annotated[str, typer.Option(help="The model that predicts; see `trustvlm models`.")]
+Vlm = Annotated[
+    str,
+    typer.Option(
+        help="The model that predicts; see `trustvlm models`. With `none`, labels from elsewhere "
+        "are judged: `trustvlm verify`."
+    ),
+]
 Prompt = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,6 +124,38 @@ Plugins = Annotated[
         help="A Python file that registers scores or encoder backends; it is executed. Repeatable.",
     ),
 ]
+
+
+Synonyms = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Other words for classes: a CSV or JSON Lines file with the columns label and class.",
+    ),
+]
+
+
+def read_synonyms(file: Path | None) -> dict[str, str] | None:
+    """Read which class each other word means; None without a file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has no such columns, or gives one word two meanings.
+    """
+    if file is None:
+        return None
+    from trustvlm.images.references import Location
+    from trustvlm.images.tables import read_table
+
+    synonyms: dict[str, str] = {}
+    for label, name in read_table(Location(str(file)), ("label", "class")):
+        if synonyms.setdefault(label, name) != name:
+            raise InputError(
+                f"Expected {str(file)!r} to give each label one class, but {label!r} has "
+                f"{synonyms[label]!r} and {name!r}."
+            )
+    return synonyms
 
 
 def vision_option(what_it_does: str) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from trustvlm.cli.console import (
-    NOT_CALIBRATED,
+    basis_of,
     note,
     notes_of,
     progress_bar,
@@ -37,9 +37,6 @@ from trustvlm.cli.options import (
     load_plugins,
 )
 from trustvlm.exceptions import InputError
-
-if TYPE_CHECKING:
-    from trustvlm.pipeline.state import Calibration
 
 
 def is_folder(output: str | None) -> bool:
@@ -279,15 +276,5 @@ def predict(
         write_verdicts(verdicts, output)
     if profiled:
         note("\n".join(profile.lines()))
-    basis = _basis(trust.calibration_)
+    basis = basis_of(trust.calibration_)
     say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet)
-
-
-def _basis(calibration: Calibration | None) -> str:
-    """Say what the decisions rest on."""
-    if calibration is None:
-        return NOT_CALIBRATED
-    rule = calibration.certificate
-    if rule is not None and not rule.certified:
-        return "nothing is certified, so everything is reviewed; see trustvlm calibrate"
-    return calibration.statement

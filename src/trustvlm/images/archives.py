@@ -44,6 +44,7 @@ from trustvlm.images.references import (
     images_beside,
     is_system_folder,
     read_error,
+    read_probability,
     shown,
     wait_to_retry,
 )
@@ -778,11 +779,14 @@ class ParquetShard(StreamShard):
     label_column
         Texts or numbers, for `labelled`; numbers stand for the names that Hugging Face's data sets
         give them, if there are any.
+    confidence_column
+        Probabilities that came with the labels; the column may be missing, and cells be null.
     """
 
     path_column: str = "path"
     image_column: str | None = None
     label_column: str | None = None
+    confidence_column: str | None = None
 
     def _damage(self) -> tuple[type[Exception], ...]:
         return (OSError, _pyarrow().ArrowException)
@@ -793,7 +797,7 @@ class ParquetShard(StreamShard):
             stream = opened.enter_context(self.location.open())
             file = opened.enter_context(parquet.ParquetFile(stream))
             column = self._column(file.schema_arrow)
-            wanted = {column, self.path_column, self.label_column}
+            wanted = {column, self.path_column, self.label_column, self.confidence_column}
             names = [name for name in file.schema_arrow.names if name in wanted]
             label_of = self._label_of(file.schema_arrow)
             repeated = self._repeated_names(file, column)
@@ -805,7 +809,10 @@ class ParquetShard(StreamShard):
                     if row >= start:
                         image = self._image(cells, column, row, repeated)
                         allowance.take(_size(image))
-                        yield image if label_of is None else LabelledImage(image, label_of(cells))
+                        if label_of is not None:
+                            p = read_probability(cells.get(self.confidence_column), image.path)
+                            image = LabelledImage(image, label_of(cells), p)
+                        yield image
                     row += 1
 
     def labelled(self) -> Iterator[LabelledImage]:

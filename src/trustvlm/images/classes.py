@@ -177,6 +177,19 @@ class ClassList:
             )
         return np.array([lookup[spelling[label]] for label in labels], dtype=np.int64)
 
+    def unknown(self, labels: Iterable[str]) -> list[str]:
+        """Return the distinct labels that are no class, in any spelling, in order of appearance.
+
+        Examples
+        --------
+        >>> ClassList(("house cat", "dog")).unknown(["Dog", "cow", "house_cat", "cow"])
+        ['cow']
+        """
+        by_folder = {folder: i for i, folder in enumerate(self.folders)}
+        by_name = {label: i for i, label in enumerate(self.labels)}
+        spelling = self._spellings(dict.fromkeys(labels), by_folder, by_name)
+        return [label for label, c in spelling.items() if c not in by_folder and c not in by_name]
+
     def _spellings(
         self, labels: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
     ) -> dict[str, str]:

@@ -36,6 +36,7 @@ from trustvlm.images.references import (
     images_beside,
     is_system_folder,
     open_regular,
+    read_probability,
     shown,
 )
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
@@ -464,6 +465,7 @@ def find_labelled(
     path_column: str = "path",
     label_column: str = "label",
     image_column: str | None = None,
+    confidence_column: str | None = None,
 ) -> LabelledImages:
     """List the images of a source together with their classes; files are not opened.
 
@@ -480,11 +482,15 @@ def find_labelled(
         * `(paths, labels)`, two of equal length; the paths may be URLs.
     path_column, label_column, image_column
         As in `Columns`.
+    confidence_column
+        Probabilities that came with labels from elsewhere. The column may be missing, and its cells
+        may be empty; None reads none.
 
     Raises
     ------
     InputError
-        If there is no such path, no class folder, no image, or an image without a label.
+        If there is no such path, no class folder, no image, an image without a label, or a
+        probability that is none.
 
     Examples
     --------
@@ -499,12 +505,17 @@ def find_labelled(
         case "folder":
             return _from_class_folders(location, name)
         case "table":
-            rows = read_table(location, (path_column, label_column))
+            rows = read_table(location, (path_column, label_column), (confidence_column or "",))
             image_of = images_beside(location)
-            images = (LabelledImage(image_of(path), label) for path, label in rows)
+            images = (
+                LabelledImage(image_of(path), label, read_probability(p, path))
+                for path, label, p in rows
+            )
             return _with_classes(images, name)
         case "Parquet file":
-            shard = ParquetShard(name, location, "", path_column, image_column, label_column)
+            shard = ParquetShard(
+                name, location, "", path_column, image_column, label_column, confidence_column
+            )
             return _with_classes(shard.labelled(), name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
     raise InputError(

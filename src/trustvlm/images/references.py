@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import stat
@@ -286,10 +287,13 @@ class LabelledImage:
         The image.
     label
         Its class folder, or the label beside it.
+    confidence
+        Probability that whoever gave the label gave with it; NaN where there is none.
     """
 
     source: ImageSource
     label: str
+    confidence: float = math.nan
 
     @property
     def path(self) -> str:
@@ -304,6 +308,33 @@ class LabelledImage:
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """Return the encoded image or raise `ImageError`."""
         return self.source.read(limits)
+
+
+def read_probability(cell: Any, path: str) -> float:
+    """Return what a table says of the probability of a label; NaN for an empty cell or None.
+
+    Raises
+    ------
+    InputError
+        If it is no number from 0 to 1.
+
+    Examples
+    --------
+    >>> read_probability("0.9", "1.jpg"), read_probability("", "1.jpg")
+    (0.9, nan)
+    """
+    if cell is None or cell == "":
+        return math.nan
+    try:
+        p = float(cell)
+    except (TypeError, ValueError):
+        p = math.inf
+    if not (0 <= p <= 1 or math.isnan(p)):
+        raise InputError(
+            f"Expected the label of {shown(path)!r} to have a probability from 0 to 1, or none, "
+            f"but got {cell!r}. Name the column of probabilities with --confidence-column."
+        )
+    return p
 
 
 # Several images: a list of all, pieces of it, and those with classes.

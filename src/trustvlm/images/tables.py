@@ -53,7 +53,9 @@ def read_lines(location: Location) -> Iterator[str]:
                 yield stripped
 
 
-def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def read_table(
+    location: Location, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[str, ...]]:
     """Yield some cells of each row of a CSV or JSON Lines file.
 
     Comma, semicolon, tab and bar are recognised as delimiters by the header; quoting is that of
@@ -66,25 +68,30 @@ def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str
         The table; the first row of a CSV names the columns.
     columns
         Names of the columns to return, exactly as in the header.
+    optional
+        More of them, which may be missing, and cells of which may be empty: then "".
 
     Raises
     ------
     InputError
-        If a column is missing (the message lists those there are), a cell is empty, a row has
-        more cells than the header, or as `read_text`.
+        If one of `columns` is missing (the message lists those there are), a cell of one is
+        empty, a row has more cells than the header, or as `read_text`.
     """
     name = shown(location.text)
     with _open_text(location) as (head, lines):
         if location.suffix in _JSON_LINES:
-            yield from _json_rows(lines, columns, name)
+            yield from _json_rows(lines, columns, optional, name)
             return
         delimiter, header = _find_header(name, head, columns)
         positions = [header.index(column) for column in columns]
+        others = [header.index(column) if column in header else -1 for column in optional]
         try:
             for number, (line, cells) in enumerate(_rows(lines, delimiter)):
                 if number:  # the first is the header
                     where = f"row {number} (line {line}) of {name!r}"
-                    yield _pick(cells, header, positions, where)
+                    yield _pick(cells, header, positions, where) + tuple(
+                        cells[i].strip() if 0 <= i < len(cells) else "" for i in others
+                    )
         except csv.Error as error:
             raise InputError(
                 f"Expected {name!r} to be a CSV table, but got {error}. Check its quotation marks."
@@ -92,7 +99,7 @@ def read_table(location: Location, columns: Sequence[str]) -> Iterator[tuple[str
 
 
 def _json_rows(
-    lines: Iterable[str], columns: Sequence[str], name: str
+    lines: Iterable[str], columns: Sequence[str], optional: Sequence[str], name: str
 ) -> Iterator[tuple[str, ...]]:
     """Yield the values of some keys of each object, one in a line, as text."""
     for number, line in enumerate(lines, start=1):
@@ -121,7 +128,8 @@ def _json_rows(
                 raise InputError(f"Expected a {column!r} in {where}, but the text is empty.")
             # Blanks in JSON are meant: they may begin a file's name.
             cells.append(str(value))
-        yield tuple(cells)
+        others = (record.get(column) for column in optional)
+        yield (*cells, *("" if value is None else str(value).strip() for value in others))
 
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -303,6 +303,38 @@ class VisionLanguageModel(ImageEncoder, Protocol):
         ...
 
 
+NO_VLM = "none"
+"""The name of no model, where labels from elsewhere are judged by examples alone."""
+
+
+@dataclass
+class NoVLM:
+    """Stands for a vision-language model where there is none: its vectors have no dimensions.
+
+    Examples
+    --------
+    >>> NoVLM().encode_texts(["a cat", "a dog"]).shape
+    (2, 0)
+    """
+
+    identity: ModelIdentity = field(
+        default_factory=lambda: ModelIdentity(NO_VLM, NO_VLM, revision="", weights="")
+    )
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    dim: int = 0
+    note: str = ""
+    logit_scale: float = 1.0
+    prompt: str = "{}"
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return `(n, 0)`."""
+        return np.empty((len(pixels), 0), dtype=np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return `(m, 0)`."""
+        return np.empty((len(texts), 0), dtype=np.float32)
+
+
 # Check what callers hand to an encoder.
 
 

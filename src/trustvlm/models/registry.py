@@ -13,7 +13,7 @@ from inspect import getdoc
 from typing import cast
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.models.base import ImageEncoder, VisionLanguageModel
+from trustvlm.models.base import NO_VLM, ImageEncoder, NoVLM, VisionLanguageModel
 from trustvlm.plugins import Registry, load_installed, origin
 from trustvlm.text import did_you_mean
 
@@ -252,7 +252,7 @@ def load_vlm(
     ----------
     spec
         A preset, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `offline`, or whatever
-        another registered backend takes.
+        another registered backend takes; `none` for no model at all.
     device
         `auto`, `cpu` or `cuda`.
     precision
@@ -271,6 +271,8 @@ def load_vlm(
     ModelUnavailableError
         If the weights cannot be had.
     """
+    if spec == NO_VLM:
+        return NoVLM()
     options = LoadOptions(VLM, device, precision, revision)
     return cast(VisionLanguageModel, _load(spec, spec, options))
 
@@ -306,7 +308,7 @@ def load_vision(
     options = LoadOptions(VISION, device, precision, revision, pooling)
     if named == "same":
         _check_options(named, options)
-        if vlm is None:
+        if vlm is None or not vlm.dim:
             raise InputError("`same` is the VLM's own image tower: pass the VLM as `vlm`.")
         return vlm
     return _load(named, spec, options)

@@ -143,6 +143,7 @@ class CalibrationData(_Entry):
     unreadable: tuple[str, ...]
     looks: int = Field(default=1, ge=1)
     earlier: tuple[str, ...] = ()
+    given_labels: bool = False
 
 
 class CalibratorEntry(_Entry):
@@ -294,7 +295,8 @@ def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
         lengths = np.linalg.norm(arrays[name].astype(np.float64), axis=1)
         if name == "learned_prototypes":
             lengths = lengths[arrays["prototype_counts"] > 0]
-        if not np.isclose(lengths, 1, atol=1e-3).all():
+        # Without a vision-language model texts have no dimensions.
+        if arrays[name].shape[1] and not np.isclose(lengths, 1, atol=1e-3).all():
             raise refuse(name, "is expected to hold rows of length 1")
     if "calibration_correct" in arrays:
         right = arrays["calibration_prediction"] == arrays["calibration_label"]

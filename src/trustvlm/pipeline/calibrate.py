@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, LogisticPrior
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import Columns, LabelledSource
+from trustvlm.images import Columns, LabelledImage, LabelledSource
 from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.pipeline.given_labels import GivenLabels, by_image, image_key
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
+    ListedImages,
     encode_images,
     exclude_leaked,
     list_labelled,
@@ -33,6 +36,7 @@ from trustvlm.pipeline.verdict import failures_of
 from trustvlm.risk_control.goals import Goal, looks_statement
 from trustvlm.risk_control.prediction_sets import true_label_scores
 from trustvlm.scores import ScoreResult, apply, get
+from trustvlm.text import counted
 
 
 def calibrate(
@@ -44,23 +48,35 @@ def calibrate(
     name: str | None = None,
     exclude_shots: bool = False,
     gate: bool = True,
+    given: Sequence[LabelledImage] | None = None,
+    synonyms: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> ModelState:
     """Learn P(correct) and a rule for accepting, as `TrustVLM.calibrate` says.
+
+    With `given`, of labels from elsewhere instead of the model's own: of those that the same images
+    have there. Images without one, or whose label is no class, are left out.
 
     Raises
     ------
     LeakError, InputError
         As there.
     """
-    state = model.state
+    fitted = model.state
+    state = fitted.for_own_labels() if given is None else fitted.for_given_labels()
     goal.check()
     _check(state, calibrator)
     listed = list_labelled(labelled, state.classes, **columns)
+    theirs = None if given is None else by_image(given)
+    if theirs is not None:
+        listed = _with_given(listed, theirs)
     encoded = encode_images(listed, model.embedder, progress)
     images = _usable(state, encoded, exclude_shots)
-    evidence = state.evidence(images.image_embeddings, images.features)
+    judged: dict[str, Any] = {}
+    if theirs is not None:
+        judged, images = _given_of(images, theirs, state, synonyms)
+    evidence = state.evidence(images.image_embeddings, images.features, **judged)
     result = apply(state.score, evidence, **state.parameters)
     # What the gate stops is reviewed in any case: the guarantee is about the other images.
     kind = state.usual_gate if gate else "none"
@@ -74,7 +90,9 @@ def calibrate(
     )
     calibration = Calibration(
         certificate=rule,
-        calibrator=_learner(state, calibrator).fit(result.confidence, correct),
+        calibrator=_learner(state, calibrator, given=given is not None).fit(
+            result.confidence, correct
+        ),
         result=result,
         labels=images.labels,
         images=images.contents(),
@@ -88,8 +106,56 @@ def calibrate(
         eligible=eligible if stop.active else None,
         other_rules=tuple(other_rules),
         set_scores=true_label_scores(ClassProbabilities(state)(evidence), images.labels),
+        given=given is not None,
     )
-    return replace(state, calibration=_after(state.calibration, calibration))
+    return replace(fitted, calibration=_after(state.calibration, calibration))
+
+
+def _with_given(
+    listed: ListedImages[LabelledImage], theirs: Mapping[str, LabelledImage]
+) -> ListedImages[LabelledImage]:
+    """Return the labelled images that have a label from elsewhere."""
+    rows = np.array([image_key(image) in theirs for image in listed.refs], dtype=bool)
+    if not rows.any():
+        raise InputError(
+            f"None of the {len(rows)} labelled images has a given label: the images are matched by "
+            "their files, so both lists have to name the same ones."
+        )
+    if not rows.all():
+        warnings.warn(
+            f"left out: {counted(int((~rows).sum()), 'labelled image')} without a given label",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+    return listed.select(rows)
+
+
+def _given_of(
+    images: EncodedImages[Any],
+    theirs: Mapping[str, LabelledImage],
+    state: ModelState,
+    synonyms: Mapping[str, str] | None,
+) -> tuple[dict[str, Any], EncodedImages[Any]]:
+    """Return what evidence takes of the given labels, and the images whose label is a class."""
+    own = [theirs[image_key(image)] for image in images.refs]
+    given = GivenLabels(state.classes, own, synonyms=synonyms)
+    indices = given.indices(own)
+    known = indices >= 0
+    if not known.any():
+        raise InputError(
+            f"No given label is a class of the model: '{given.unknown[0]}', for one, is none."
+        )
+    if not known.all():
+        warnings.warn(
+            f"left out: {counted(int((~known).sum()), 'image')} whose given label is no class of "
+            f"the model, such as '{given.unknown[0]}'. `verify` reviews or refuses such labels",
+            TrustVLMWarning,
+            stacklevel=4,
+        )
+    reads = "label_confidence" in get(state.score).optional
+    p = given.confidence([image for image, k in zip(own, known, strict=True) if k])
+    judged = {"given_labels": indices[known], "label_confidence": p if reads else None}
+    return judged, images.select(known)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
@@ -100,7 +166,7 @@ def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
     InputError
         If no class has two shots.
     """
-    _check(state, calibrator)
+    _check(state.for_own_labels(), calibrator)
     shots = _held_out_shots(state)
     learner = _learner(state, calibrator, shots)
     if learner.prior is None:
@@ -177,17 +243,24 @@ def _check(state: ModelState, calibrator: str) -> None:
     Calibrator(calibrator).check()
 
 
-def _learner(state: ModelState, calibrator: str, shots: _HeldOutShots | None = None) -> Calibrator:
+def _learner(
+    state: ModelState,
+    calibrator: str,
+    shots: _HeldOutShots | None = None,
+    *,
+    given: bool = False,
+) -> Calibrator:
     """Return a calibrator that begins with what is known without labelled images, if it can.
 
-    That is the log-odds that the score itself estimates, or what the held-out shots say. Where no
-    class has two shots nothing is known of another score.
+    That is the log-odds that the score itself estimates, or what the held-out shots say of the
+    VLM's labels. Where no class has two shots, or the labels are given, nothing is known of another
+    score.
     """
     if calibrator != DEFAULT_CALIBRATOR:
         return Calibrator(calibrator)
     if get(state.score).log_odds:
         return Calibrator(calibrator, LogisticPrior())
-    if shots is None and not (np.bincount(state.support_labels) > 1).any():
+    if given or (shots is None and not (np.bincount(state.support_labels) > 1).any()):
         return Calibrator(calibrator)
     shots = shots or _held_out_shots(state)
     return Calibrator(calibrator, LogisticPrior.of_held_out(shots.result.confidence, shots.correct))

@@ -348,7 +348,7 @@ def evaluate(
         If no labelled image is left, or a label is not among the model's classes.
     """
     state = model.state
-    state.check_calibration()
+    state.for_own_labels().check_calibration()
     class_names = state.classes.labels
     listed = list_labelled(labelled, state.classes, **columns)
     encoded = encode_images(listed, model.embedder, progress)

@@ -47,7 +47,7 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
-from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, now
+from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, keeping_labels, now
 from trustvlm.pipeline.verdict import folder_of
 from trustvlm.scores import PrototypeBank, check_parameters, get, names
 from trustvlm.scores.few_shot import draw_shots
@@ -113,11 +113,20 @@ def fit(
         listed = listed.select(drawn.indices)
     embedder = load_embedder()
     encoders = embedder.encoders
+    has_vlm = encoders.vlm.dim > 0
+    if not has_vlm:
+        # Of the labels that it judges none is its own, so there is nothing to correct.
+        score = keeping_labels(score, text=False)
+        check_parameters(score, given)
     prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
-    text_embeddings = embedder.embed_classes(class_list.names, prompts)
+    text_embeddings = np.empty((len(class_list), 0), dtype=np.float32)
+    if has_vlm:
+        text_embeddings = embedder.embed_classes(class_list.names, prompts)
     others = embedder.embed_others(other_classes, prompts, class_list)
     encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
+    if not has_vlm:
+        _check_every_class(class_list.labels, readable.labels)
     if not len(readable) and "support_labels" in get(score).needs:
         raise InputError(
             f"No example image can be read, and the score {score} learns from them. "
@@ -167,6 +176,15 @@ def fit(
         state = _finetune(state, encoders.device)
     _warn(state, encoders.vlm)
     return state
+
+
+def _check_every_class(names: Sequence[str], labels: NDArray[np.int64]) -> None:
+    missing = sorted(set(range(len(names))) - set(labels.tolist()))
+    if missing:
+        raise InputError(
+            f"Expected examples of every class where there is no vision-language model, but there "
+            f"are none of {_quoted(np.asarray(names)[missing])}."
+        )
 
 
 def _check_selection(score: str, given: Mapping[str, Any], select: str | None, images: Any) -> None:
@@ -320,9 +338,10 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     counts, wanted = state.bank.counts_, state.shots_per_class or 0
     messages = [f"shot left out: {error}" for _, error in state.unreadable_shots]
     names, classes = np.asarray(state.classes.labels), state.classes
-    messages += text_problems(
-        vlm, classes.labels, classes.names, state.prompts, state.text_embeddings
-    )
+    if state.has_vlm:
+        messages += text_problems(
+            vlm, classes.labels, classes.names, state.prompts, state.text_embeddings
+        )
     few = (counts > 0) & (counts < wanted)
     if len(classes) == 1:
         stopped = "and only the out-of-distribution gate keeps it from being accepted"

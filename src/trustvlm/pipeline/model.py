@@ -21,6 +21,7 @@ from trustvlm.images import (
     LabelledSource,
     Limits,
     Source,
+    find_labelled,
     open_images,
 )
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
@@ -30,12 +31,24 @@ from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
 from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
 from trustvlm.pipeline.fit import fit
+from trustvlm.pipeline.given_labels import (
+    LABEL_CONFIDENCE,
+    UNKNOWN_LABELS,
+    GivenLabels,
+    with_confidence,
+)
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
-from trustvlm.pipeline.state import DEFAULT_SCORE, Calibration, ModelState, check_same_model
+from trustvlm.pipeline.state import (
+    DEFAULT_SCORE,
+    Calibration,
+    ModelState,
+    check_same_model,
+    keeping_labels,
+)
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD
 from trustvlm.risk_control.goals import GUARANTEES, Goal, several_risks
@@ -56,7 +69,8 @@ class TrustVLM:
     Parameters
     ----------
     vlm
-        Preset, `hf:...`, `openclip:...`, `offline` or an encoder object: the model that predicts.
+        Preset, `hf:...`, `openclip:...`, `offline` or an encoder object: the model that predicts;
+        `none` where only labels from elsewhere are judged (`verify`).
     vision
         Preset, `same`, `timm:...`, `onnx:...`, `offline` or an encoder object: the encoder that
         compares the image with the examples.
@@ -203,10 +217,11 @@ class TrustVLM:
             If nothing was learned yet, or the score or its parameters make no sense.
         """
         learned, given = self._fitted, dict(self.score_parameters or {})
-        check_parameters(self.score, given)
-        if (learned.score, learned.score_parameters) == (self.score, given):
+        score = self.score if learned.has_vlm else keeping_labels(self.score, text=False)
+        check_parameters(score, given)
+        if (learned.score, learned.score_parameters) == (score, given):
             return learned  # and with it what has been derived from its shots
-        return replace(learned, score=self.score, score_parameters=given)
+        return replace(learned, score=score, score_parameters=given)
 
     def _named(self, state: ModelState) -> ModelState:
         """Name encoders as the user does: `same` is not the name of the tower that it became."""
@@ -443,6 +458,69 @@ class TrustVLM:
         outcome = run.outcome(when_invalid=when_invalid)
         return Verdicts(outcome.decide(rows), folder=folder_of(images), run=outcome)
 
+    def verify(
+        self,
+        images: LabelledSource | Sequence[str | os.PathLike[str]],
+        labels: Sequence[str] | None = None,
+        label_confidence: Sequence[float] | None = None,
+        *,
+        synonyms: Mapping[str, str] | None = None,
+        unknown_labels: str = UNKNOWN_LABELS[0],
+        when_invalid: str = "review",
+        progress: Progress | None = None,
+        profile: Profile | None = None,
+        confidence_column: str = LABEL_CONFIDENCE,
+        **columns: Unpack[Columns],
+    ) -> Verdicts:
+        """Say of labels from elsewhere how far each can be trusted; return one verdict per image.
+
+        The labels may be of a language model, a vendor, people. The examples judge them, and the
+        VLM's text where the model has one; `auto_star` then judges as `auto`. Nothing is guaranteed
+        until the model is calibrated for this labeller: `calibrate(..., given_labels=)`.
+
+        Parameters
+        ----------
+        images
+            Folder of class folders, or a CSV, JSON Lines or Parquet file with labels; or paths,
+            beside `labels`.
+        labels
+            A label of each path.
+        label_confidence
+            The probability that came with each label; NaN where there is none.
+        synonyms
+            Classes by other words for them, such as `{"puppy": "dog"}`.
+        unknown_labels
+            What becomes of an image whose label is no class: `review`, or `error`.
+        when_invalid, progress, profile
+            As in `predict`.
+        confidence_column
+            Where tables have these probabilities; it may be missing, and its cells may be empty.
+        **columns
+            As of `images.find_labelled`.
+
+        Raises
+        ------
+        InputError
+            If the input does not exist or holds no images, the lists differ in length, or the
+            model's score chooses labels itself.
+        """
+        check_when_invalid(when_invalid)
+        source: Any = images
+        if labels is not None:
+            source = ([images] if isinstance(images, str | os.PathLike) else list(images), labels)
+        listed = find_labelled(source, confidence_column=confidence_column, **columns)
+        refs = with_confidence(listed.refs, label_confidence)
+        state = self.state
+        given = GivenLabels(state.classes, refs, synonyms=synonyms, unknown=unknown_labels)
+        predictor = Predictor(self, given=given)
+        run = predictor.run()
+        rows: list[Verdict] = []
+        for _, verdicts in predictor.chunks(refs, progress, profile, run):
+            rows += verdicts
+        outcome = run.outcome(when_invalid=when_invalid)
+        folder = folder_of(source if isinstance(source, str | os.PathLike) else source[0])
+        return Verdicts(outcome.decide(rows), folder=folder, run=outcome)
+
     def label(
         self,
         images: Source,
@@ -551,6 +629,8 @@ class TrustVLM:
         name: str | None = None,
         exclude_shots: bool = False,
         gate: bool = True,
+        given_labels: LabelledSource | None = None,
+        synonyms: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> TrustVLM:
@@ -592,6 +672,9 @@ class TrustVLM:
         gate
             Review what resembles its label less than 95 % of the shots do theirs, whatever its
             confidence (`decisions.OODGate`), as images of none of the classes do.
+        given_labels, synonyms
+            Labels from elsewhere of the same images, as `verify` takes them: the guarantee is then
+            one on that labeller, and the true classes come from `labelled` as ever.
         progress
             As in `iter_predict`.
         **columns
@@ -631,6 +714,10 @@ class TrustVLM:
             name=name,
             exclude_shots=exclude_shots,
             gate=gate,
+            given=None
+            if given_labels is None
+            else find_labelled(given_labels, confidence_column=LABEL_CONFIDENCE).refs,
+            synonyms=synonyms,
             progress=progress,
             **columns,
         )

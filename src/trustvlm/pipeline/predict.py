@@ -17,6 +17,7 @@ from trustvlm.embeddings import Profile, Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODGate, OtherClasses, Resemblance
+from trustvlm.pipeline.given_labels import GivenLabels, NotJudgedError
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
@@ -65,12 +66,16 @@ class Predictor:
         Fitted; changes to it later have no effect.
     prediction_sets, set_method
         As in `TrustVLM.predict`.
+    given
+        Labels from elsewhere, which are judged instead of the model's own. The images then have
+        to be the labelled ones that it was made of.
 
     Raises
     ------
     InputError
-        If the model is not fitted, or was calibrated for another score; or prediction sets are
-        wanted, but it was not calibrated on images.
+        If the model is not fitted, or was calibrated for another score, or for labels from
+        elsewhere where its own are judged; or prediction sets are wanted, but it was not calibrated
+        on images.
     """
 
     def __init__(
@@ -78,16 +83,20 @@ class Predictor:
         model: FittedModel,
         prediction_sets: float | None = None,
         set_method: str = SET_METHODS[0],
+        given: GivenLabels | None = None,
     ) -> None:
-        self._state, self._embedder = model.state, model.embedder
-        self._state.check_calibration()
+        state, self._embedder, self._given = model.state, model.embedder, given
+        state.check_calibration()
+        self._state = state.for_own_labels() if given is None else state.for_given_labels()
         self._shots = self._state.evidence_of_shots()
         self._score = prepare(self._state.score, self._shots, **self._state.parameters)
         self._gate = self._state.gate
         self._sets = None
         if prediction_sets is not None:
             self._sets = sets_of(self._state, prediction_sets, set_method)
+        if prediction_sets is not None or given is not None:
             self._probabilities = ClassProbabilities(self._state)
+        self._examples = frozenset(shot["sha256"] for shot in self._state.shots)
 
     @property
     def whole_batch(self) -> bool:
@@ -101,7 +110,20 @@ class Predictor:
     def evidence(self, images: EncodedImages[Any]) -> Evidence:
         """Return the evidence of the readable images."""
         readable = images.readable()
-        return self._state.evidence(readable.image_embeddings, readable.features, shots=self._shots)
+        given = confidence = None
+        if self._given is not None:
+            given = readable.labels
+            if "label_confidence" in self._score.score.optional:
+                confidence = self._given.confidence(readable.refs)
+        return self._state.evidence(
+            readable.image_embeddings,
+            readable.features,
+            shots=self._shots,
+            given_labels=given,
+            label_confidence=confidence
+            if "label_confidence" in self._score.score.optional
+            else None,
+        )
 
     def run(self) -> Run:
         """Begin a run, whose images `judge` and `chunks` then put in."""
@@ -119,9 +141,13 @@ class Predictor:
         of a `run` are put into it, and where it alone says what is accepted, their decision is
         `pending` until `RunOutcome.decide`.
         """
+        if self._given is not None:
+            images = self._given.checked(images, self._examples)
         evidence, state = evidence or self.evidence(images), self._state
         result = self._score(evidence)
         shown = explain(evidence, result.prediction, self._gate)
+        if self._given is not None:
+            shown = replace(shown, runner_up=_best_other(self._probabilities(evidence), result))
         verdicts = verdicts_with_shots(
             result, shown, images.readable().paths, state.classes.labels, state.calibration, run
         )
@@ -134,10 +160,26 @@ class Predictor:
                 for verdict, order, members in zip(verdicts, orders, inside, strict=True)
             ]
         merged = in_order(images, verdicts)
+        if self._given is not None:
+            merged = self._with_not_judged(images, merged)
         if self._sets is None:
             return merged
         # A set all the same, so that every part of a run has the same columns.
         return [replace(v, prediction_set=()) if v.decision == "error" else v for v in merged]
+
+    def _with_not_judged(
+        self, images: EncodedImages[Any], verdicts: list[Verdict]
+    ) -> list[Verdict]:
+        """Put in the verdicts on images whose given label cannot be judged."""
+        problems = {i: e for i, e in enumerate(images.errors) if isinstance(e, NotJudgedError)}
+        if self._given is None or not problems:
+            return verdicts
+        chosen = images.select(np.array(list(problems)))
+        evidence = self._state.evidence(chosen.image_embeddings, chosen.features, shots=self._shots)
+        best = self._probabilities(evidence).argmax(axis=1)
+        for (i, problem), ref, c in zip(problems.items(), chosen.refs, best, strict=True):
+            verdicts[i] = self._given.not_judged(ref, problem, self._state.classes.labels[c])
+        return verdicts
 
     def chunks(
         self,
@@ -159,6 +201,14 @@ class Predictor:
             with profile.stage("scores"):
                 verdicts = self.judge(encoded, run=run)
             yield encoded, verdicts
+
+
+def _best_other(probabilities: NDArray[np.float64], result: ScoreResult) -> NDArray[np.int64]:
+    """`(n,)` most probable class besides the label; -1 if there is a single class."""
+    others = probabilities.copy()
+    np.put_along_axis(others, result.prediction[:, None], -1.0, axis=1)
+    n, n_classes = others.shape
+    return others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
 
 
 def sets_of(state: ModelState, level: float, method: str) -> PredictionSets:
@@ -200,7 +250,7 @@ class PredictionEvidence:
     image_score
         `(n,)` cosine with the prototype of the predicted class, NaN if it has none.
     text_choice
-        `(n,)` class that the text side alone would choose.
+        `(n,)` class that the text side alone would choose; -1 without a VLM.
     nearest
         `(n,)` class of the most similar prototype, -1 if there is none at all.
     nearest_score
@@ -212,6 +262,8 @@ class PredictionEvidence:
         most probable other one; -1 if there is a single class.
     runner_up_text, runner_up_image
         `(n,)` its probability and cosine, NaN where there is none.
+    given
+        Whether the predictions are labels from elsewhere.
     """
 
     text_score: NDArray[np.float64]
@@ -224,6 +276,7 @@ class PredictionEvidence:
     runner_up: NDArray[np.int64]
     runner_up_text: NDArray[np.float64]
     runner_up_image: NDArray[np.float64]
+    given: bool = False
 
 
 def explain(
@@ -260,10 +313,11 @@ def explain(
     by_text = others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
     runner_up = np.where(comparable & (nearest != prediction), nearest, by_text)
     nearest_score = _at(similarities, nearest)
+    has_text = evidence.has_text
     return PredictionEvidence(
-        text_score=_at(p, prediction),
+        text_score=_at(p, prediction) if has_text else np.full(n, np.nan),
         image_score=_at(similarities, prediction),
-        text_choice=evidence.logits.argmax(axis=1),
+        text_choice=evidence.logits.argmax(axis=1) if has_text else np.full(n, -1),
         nearest=nearest,
         nearest_score=nearest_score,
         resemblance=gate.judge(
@@ -273,6 +327,7 @@ def explain(
         runner_up=runner_up,
         runner_up_text=_at(p, runner_up),
         runner_up_image=_at(similarities, runner_up),
+        given=evidence.given_labels is not None,
     )
 
 
@@ -410,6 +465,8 @@ def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str])
     label, runner_up = names[c], int(shown.runner_up[i])
     text, image = shown.text_score[i], shown.image_score[i]
     nearest, text_choice = int(shown.nearest[i]), int(shown.text_choice[i])
+    if shown.given:
+        return _on_given_label(i, c, shown, names)
     instead = f"; the VLM said '{names[text_choice]}'" if text_choice != c else ""
     if np.isnan(image):
         why = f"there are no example images of '{label}', so only the text supports it ({text:.2f})"
@@ -440,6 +497,25 @@ def _comparison(i: int, c: int, shown: PredictionEvidence, names: Sequence[str])
             f"; the text alone is unsure ({text:.2f}, '{other}' {shown.runner_up_text[i]:.2f})"
         )
     return agreement
+
+
+def _on_given_label(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
+    """Say of a label from elsewhere what the examples, and the VLM if there is one, say of it."""
+    label, nearest, image = names[c], int(shown.nearest[i]), shown.image_score[i]
+    vlm = int(shown.text_choice[i])
+    says = "" if vlm < 0 else f"; the VLM says '{names[vlm]}'" + (" too" if vlm == c else "")
+    if np.isnan(image):
+        most = "" if nearest < 0 else f"; the image resembles those of '{names[nearest]}' most"
+        return f"there are no example images of '{label}'{most}{says}"
+    if nearest != c:
+        return (
+            f"the image resembles the examples of '{names[nearest]}' "
+            f"({shown.nearest_score[i]:.2f}) more than those of '{label}' ({image:.2f}), the given "
+            f"label{says}"
+        )
+    return (
+        f"the image resembles the examples of '{label}', the given label, most ({image:.2f}){says}"
+    )
 
 
 # The same where there are no shots, and images are compared with each other.
@@ -549,6 +625,7 @@ def verdicts_with_shots(
         runner_up=shown.runner_up,
         sentences=sentences,
         text_choice=shown.text_choice,
+        corrects=not shown.given,
     )
     return name_others(rows, shown.gate.others, shown.resemblance)
 
@@ -634,6 +711,7 @@ def _rows(
     runner_up: NDArray[np.int64],
     sentences: Sequence[str],
     text_choice: NDArray[np.int64],
+    corrects: bool = True,
 ) -> list[Verdict]:
     return [
         Verdict(
@@ -647,8 +725,8 @@ def _rows(
             runner_up=class_names[runner_up[i]] if runner_up[i] >= 0 else "",
             reason=sentences[i],
             error="",
-            vlm_label=class_names[text_choice[i]],
-            corrected=bool(result.prediction[i] != text_choice[i]),
+            vlm_label=class_names[text_choice[i]] if text_choice[i] >= 0 else "",
+            corrected=corrects and bool(result.prediction[i] != text_choice[i]),
         )
         for i, path in enumerate(paths)
     ]

@@ -127,6 +127,11 @@ class Embedder:
     def embed_classes(self, names: Sequence[str], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit row per class name, `(C, e)`, each text encoded once and stored."""
         vlm = self.encoders.vlm
+        if not vlm.dim:
+            raise InputError(
+                "Expected a vision-language model, which the names of classes are for, but got "
+                "none: without one labels from elsewhere can be judged, by `fit` and `verify`."
+            )
         return class_embeddings(
             vlm,
             names,
@@ -315,8 +320,9 @@ def encode_in_chunks(
 
 
 def _options(embedder: Embedder) -> dict[str, Any]:
+    encoders = {"vlm": embedder.encoders.vlm, "vision": embedder.encoders.vision}
     return {
-        "encoders": {"vlm": embedder.encoders.vlm, "vision": embedder.encoders.vision},
+        "encoders": {role: encoder for role, encoder in encoders.items() if encoder.dim},
         "store": embedder.store,
         "batch_size": embedder.batch_size,
         "workers": embedder.workers,
@@ -330,7 +336,7 @@ def _records(chunk: Chunk[S], labels: NDArray[np.int64] | None = None) -> Encode
         labels=np.full(len(chunk), -1) if labels is None else labels,
         hashes=chunk.hashes,
         errors=chunk.errors,
-        image_embeddings=chunk.embeddings["vlm"],
+        image_embeddings=chunk.embeddings.get("vlm", np.empty((len(chunk), 0), np.float32)),
         features=chunk.embeddings["vision"],
     )
 

@@ -42,9 +42,9 @@ from trustvlm.scores import (
     prepare,
     zero_shot_logits,
 )
-from trustvlm.scores.compute import Packed, Storage, keywords
+from trustvlm.scores.compute import Packed, Storage, judging_given, keywords
 from trustvlm.scores.evidence import ShotLogits
-from trustvlm.text import short_percent
+from trustvlm.text import join_names, short_percent
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.artefact import CalibrationEntry, Manifest
@@ -105,6 +105,8 @@ class Calibration:
         SHA-256 of images of earlier calibrations of this model that are not among `images`.
     revision
         Of the score, as in the file that it was read from; None if it was calibrated just now.
+    given
+        Whether labels from elsewhere were judged, not the model's own.
     """
 
     certificate: Rule | None
@@ -125,6 +127,7 @@ class Calibration:
     looks: int = 1
     earlier: tuple[str, ...] = ()
     revision: int | None = None
+    given: bool = False
 
     @property
     def certified(self) -> bool:
@@ -247,6 +250,7 @@ class Calibration:
                 "unreadable": list(self.unreadable),
                 "looks": self.looks,
                 "earlier": list(self.earlier),
+                "given_labels": self.given,
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "other_rules": [rule.to_dict() for rule in self.other_rules],
@@ -287,6 +291,40 @@ def fingerprint_of(images: Iterable[Mapping[str, Any]], labels: Iterable[int]) -
 
 
 # Everything that a model has learned.
+
+# How labels from elsewhere are judged where the score would correct them.
+_KEEPING_LABELS = {"auto_star": "auto"}
+
+
+def keeping_labels(score: str, *, text: bool) -> str:
+    """Return the score that judges labels from elsewhere where `score` is the model's.
+
+    Parameters
+    ----------
+    score
+        A name.
+    text
+        Whether there is a VLM.
+
+    Raises
+    ------
+    InputError
+        If the score chooses labels itself, or needs text that is not there.
+
+    Examples
+    --------
+    >>> keeping_labels("auto_star", text=False), keeping_labels("knn", text=False)
+    ('auto', 'knn')
+    """
+    name = _KEEPING_LABELS.get(score, score)
+    if name not in judging_given(text):
+        without = "" if text else " without a vision-language model"
+        raise InputError(
+            f"The score `{score}` cannot judge labels from elsewhere{without}: fit with --score "
+            f"{join_names(judging_given(text), 'or')}."
+        )
+    return name
+
 
 DEFAULT_SCORE = "auto_star"
 """The score of a model for which none is named; docs/results.md shows why."""
@@ -457,13 +495,20 @@ class ModelState:
         features: NDArray[Any],
         *,
         shots: Evidence | None = None,
+        given_labels: NDArray[np.int64] | None = None,
+        label_confidence: NDArray[np.float64] | None = None,
     ) -> Evidence:
         """Gather everything there is on n images, from their `(n, e)` and `(n, d)` vectors.
 
-        `shots` is `evidence_of_shots()`, for callers with many batches.
+        `shots` is `evidence_of_shots()`, for callers with many batches. `given_labels` and
+        `label_confidence` are those of `Evidence`.
         """
         return (shots or self.evidence_of_shots()).with_images(
-            logits=self._logits(embeddings), features=features, image_embeddings=embeddings
+            logits=self._logits(embeddings) if self.has_vlm else None,
+            features=features,
+            image_embeddings=embeddings if self.has_vlm else None,
+            given_labels=given_labels,
+            label_confidence=label_confidence,
         )
 
     def evidence_of_shots(self) -> Evidence:
@@ -476,16 +521,21 @@ class ModelState:
         for of, evidence in self._of_shots:
             if _same(of, arrays):
                 return evidence
+        of_vlm: dict[str, Any] = {"features": self.support_features[:0]}
+        if self.has_vlm:
+            of_vlm = {
+                "logits": np.empty((0, len(self.classes))),
+                "support_logits": ShotLogits(
+                    self.support_image_embeddings, self.text_embeddings, self.logit_scale
+                ),
+                "text_embeddings": self.text_embeddings,
+                "support_image_embeddings": self.support_image_embeddings,
+            }
         evidence = Evidence.of(
-            logits=np.empty((0, len(self.classes))),
             bank=self.bank,
             support_features=self.support_features,
             support_labels=self.support_labels,
-            support_logits=ShotLogits(
-                self.support_image_embeddings, self.text_embeddings, self.logit_scale
-            ),
-            text_embeddings=self.text_embeddings,
-            support_image_embeddings=self.support_image_embeddings,
+            **of_vlm,
             **({} if self.target is None else self._target_arrays(self.target)),
         )
         if self.learned is not None and _same(self.learned.of, arrays):
@@ -551,14 +601,49 @@ class ModelState:
             raise InputError("This model was not calibrated for any risk: calibrate it first.")
         return replace(self, calibration=self.calibration.at_risk(risk))
 
+    @property
+    def has_vlm(self) -> bool:
+        """Whether there is a vision-language model, which gives labels of its own."""
+        return bool(self.text_embeddings.shape[1])
+
+    def for_given_labels(self) -> ModelState:
+        """Return the model as it judges labels from elsewhere: by a score that keeps them.
+
+        That of `auto_star` is `auto`. A calibration for the model's own labels is left out.
+
+        Raises
+        ------
+        InputError
+            If its score chooses labels itself.
+        """
+        name = keeping_labels(self.score, text=self.has_vlm)
+        of = self.calibration
+        calibration = of if of is not None and of.given else None
+        return replace(self, score=name, calibration=calibration)
+
+    def for_own_labels(self) -> ModelState:
+        """Return the model; raises `InputError` if it is for labels from elsewhere only."""
+        if not self.has_vlm:
+            raise InputError(
+                "This model was fitted without a vision-language model, so it gives no labels: "
+                "`trustvlm verify` judges labels from elsewhere with it."
+            )
+        if self.calibration is not None and self.calibration.given:
+            raise InputError(
+                "This model was calibrated for labels from elsewhere, which `trustvlm verify` "
+                "judges: for its own labels, calibrate it without --given-labels."
+            )
+        return self
+
     def check_calibration(self) -> None:
         """Raise `InputError` if the calibration is of another score than the one in use."""
         of = self.calibration
-        if of and (of.score, dict(of.parameters)) != (self.score, self.parameters):
+        used = self.for_given_labels() if of and of.given else self
+        if of and (of.score, dict(of.parameters)) != (used.score, used.parameters):
             raise InputError(
                 f"This TrustVLM was calibrated for the score `{of.score}` with parameters "
-                f"{dict(of.parameters)}, but its score is now `{self.score}` with "
-                f"{self.parameters}: calibrate again."
+                f"{dict(of.parameters)}, but its score is now `{used.score}` with "
+                f"{used.parameters}: calibrate again."
             )
         if of and (of.revision or get(of.score).revision) != get(of.score).revision:
             raise InputError(
@@ -785,6 +870,7 @@ def _restored_calibration(
         looks=entry.data.looks,
         earlier=entry.data.earlier,
         revision=entry.score.revision,
+        given=entry.data.given_labels,
     )
 
 

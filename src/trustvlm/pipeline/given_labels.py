@@ -1,0 +1,194 @@
+"""Labels that a model did not give: of a language model, a vendor, an old classifier, people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import ImageError, InputError
+from trustvlm.images import ClassList, LabelledImage
+from trustvlm.images.references import read_probability
+from trustvlm.pipeline.records import EncodedImages
+from trustvlm.pipeline.verdict import Verdict, error_verdict
+
+LABEL_CONFIDENCE = "label_confidence"
+"""The column of the probabilities that came with labels, so that they do not pass for ours."""
+
+UNKNOWN_LABELS = ("review", "error")
+"""What becomes of an image whose label is no class of the model."""
+
+
+class NotJudgedError(ImageError):
+    """The label of an image cannot be judged: it is no class, or the image is an example."""
+
+
+class GivenLabels:
+    """The classes that labels from elsewhere mean, each read off the image that it came with.
+
+    Parameters
+    ----------
+    classes
+        Of the model.
+    images
+        The labelled images; their distinct labels are looked up once.
+    synonyms
+        Classes by other words for them, such as `{"puppy": "dog"}`.
+    unknown
+        Of `UNKNOWN_LABELS`: what becomes of an image whose label is no class.
+
+    Raises
+    ------
+    InputError
+        If synonyms stand for what is no class, or `unknown` is something else.
+
+    Examples
+    --------
+    >>> from trustvlm.images import find_labelled
+    >>> images = find_labelled((["1.jpg", "2.jpg", "3.jpg"], ["puppy", "cat", "cow"])).refs
+    >>> labels = GivenLabels(ClassList(("cat", "dog")), images, synonyms={"puppy": "dog"})
+    >>> labels.indices(images), labels.unknown
+    (array([ 1,  0, -1]), ('cow',))
+    """
+
+    def __init__(
+        self,
+        classes: ClassList,
+        images: Iterable[LabelledImage],
+        *,
+        synonyms: Mapping[str, str] | None = None,
+        unknown: str = "review",
+    ) -> None:
+        if unknown not in UNKNOWN_LABELS:
+            raise InputError(
+                f"Expected unknown labels to be {' or '.join(UNKNOWN_LABELS)}, but got {unknown!r}."
+            )
+        synonyms = synonyms or {}
+        if none := classes.unknown(synonyms.values()):
+            raise InputError(
+                f"Expected synonyms of classes of the model, but {none[0]!r} is none: the classes "
+                f"are {', '.join(classes.labels[:10])}{', ...' if len(classes) > 10 else ''}."
+            )
+        self.is_error = unknown == "error"
+        self._classes = classes
+        labels = list(dict.fromkeys(image.label for image in images))
+        meant = {label: synonyms.get(label, label) for label in labels}
+        missing = set(classes.unknown(meant.values()))
+        self.unknown = tuple(label for label in labels if meant[label] in missing)
+        known = [label for label in labels if meant[label] not in missing]
+        indices = classes.indices(meant[label] for label in known)
+        self._index = dict(zip(known, indices.tolist(), strict=True))
+
+    def indices(self, images: Sequence[Any]) -> NDArray[np.int64]:
+        """`(n,)` class index of the label of each image; -1 where it is no class."""
+        return np.array([self._index.get(image.label, -1) for image in images], dtype=np.int64)
+
+    def checked(self, images: EncodedImages[Any], examples: Collection[str]) -> EncodedImages[Any]:
+        """Return images with their labels, and with an error where these cannot be judged.
+
+        Parameters
+        ----------
+        images
+            The labelled ones that this was made of.
+        examples
+            SHA-256 of the shots: their own label would be among those that they are judged by.
+        """
+        labels = self.indices(images.refs)
+        errors = list(images.errors)
+        for i, (ref, label, digest) in enumerate(
+            zip(images.refs, labels, images.hashes, strict=True)
+        ):
+            if errors[i] is None and label < 0:
+                problem = f"the label '{ref.label}' is no class of the model"
+                errors[i] = NotJudgedError("label", problem)
+            elif errors[i] is None and digest in examples:
+                problem = "this image is among the examples, by which no label of its own is judged"
+                errors[i] = NotJudgedError("example", problem)
+        return replace(images, labels=labels, errors=errors)
+
+    def confidence(self, images: Sequence[Any]) -> NDArray[np.float64] | None:
+        """`(n,)` probabilities that came with the labels; None if none did."""
+        p = np.array([image.confidence for image in images], dtype=np.float64)
+        return None if np.isnan(p).all() else p
+
+    def not_judged(self, image: LabelledImage, error: NotJudgedError, best: str) -> Verdict:
+        """Return the verdict on an image whose label cannot be judged.
+
+        Parameters
+        ----------
+        image
+            With its label.
+        error
+            Why.
+        best
+            The class that text and examples favour.
+        """
+        is_label = error.kind == "label"
+        if is_label and self.is_error:
+            return error_verdict(image.path, error)
+        nan = math.nan
+        return Verdict(
+            path=image.path,
+            label=image.label,
+            confidence=nan,
+            p_correct=nan,
+            decision="review",
+            text_score=nan,
+            image_score=nan,
+            runner_up=best if is_label else "",
+            reason=f"{error}; of its classes '{best}' fits the image best"
+            if is_label
+            else str(error),
+            error="",
+            corrected=False,
+        )
+
+
+def by_image(images: Iterable[LabelledImage]) -> dict[str, LabelledImage]:
+    """Return labelled images by what `image_key` says of each.
+
+    Raises
+    ------
+    InputError
+        If one image has two different labels.
+    """
+    result: dict[str, LabelledImage] = {}
+    for image in images:
+        other = result.setdefault(image_key(image), image)
+        if other.label != image.label:
+            raise InputError(
+                f"Expected one label of each image, but {image.path!r} has '{other.label}' and "
+                f"'{image.label}': give one labeller at a time."
+            )
+    return result
+
+
+def image_key(image: LabelledImage) -> str:
+    """Return what is the same of one image in two lists: its file, or else its name."""
+    file: Path | None = image.file
+    return image.path if file is None else str(file.resolve())
+
+
+def with_confidence(
+    images: Sequence[LabelledImage], confidence: Sequence[float] | None
+) -> list[LabelledImage]:
+    """Return labelled images with the probability that came with each label.
+
+    Raises
+    ------
+    InputError
+        If they differ in number, or one is no probability.
+    """
+    if confidence is None:
+        return list(images)
+    if len(confidence) != len(images):
+        raise InputError(
+            f"Expected a probability for each of {len(images)} labels, but got {len(confidence)}."
+        )
+    pairs = zip(images, confidence, strict=True)
+    return [replace(image, confidence=read_probability(p, image.path)) for image, p in pairs]

@@ -1,0 +1,77 @@
+"""`trustvlm verify`, and what goes with it."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from pictures import write_class_folders
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    """A table of labels of which every fourth is wrong, and the folder of their images."""
+    pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+    folder = tmp_path_factory.mktemp("verify")
+    photos = write_class_folders(folder / "checked", per_class=12, seed=9)
+    files = sorted(photos.rglob("*.png"))
+    names = ["blue", "green", "red"]
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "said", "label_confidence"])
+        for i, file in enumerate(files):
+            label = names[(names.index(file.parent.name) + (i % 4 == 0)) % 3]
+            writer.writerow([file.relative_to(folder), label, 0.9])
+        writer.writerow([files[0].relative_to(folder).with_name("gone.png"), "red", ""])
+        writer.writerow([files[1].relative_to(folder), "lime", ""])
+    return folder
+
+
+def test_from_examples_to_verdicts_without_a_vlm(trustvlm, shots, labels, tmp_path) -> None:
+    model, certified, out = (tmp_path / name for name in ("m.trust", "c.trust", "out.csv"))
+    fitted = trustvlm("fit", shots, "-o", model, "--vlm", "none", "--vision", "offline")
+    assert fitted.code == 0, fitted.err
+    assert f"score auto. Next: trustvlm verify {model} LABELS" in fitted.err
+    columns = ("--path-column", "file", "--label-column", "said")
+    done = trustvlm("verify", model, labels / "labels.csv", *columns, "-o", out)
+    assert done.code == 3, done.err  # one picture is missing
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["decision"] for row in rows[-2:]] == ["error", "review"]
+    assert "no class of the model" in rows[-1]["reason"]
+    wrong = [row for i, row in enumerate(rows[:-2]) if i % 4 == 0]
+    assert sum(row["runner_up"] == row["path"].split("/")[-2] for row in wrong) >= 7
+    assert "decisions are uncalibrated" in done.err
+
+    (tmp_path / "words.csv").write_text("label,class\nlime,green\n")
+    done = trustvlm(
+        *("verify", model, labels / "labels.csv", *columns, "-o", out),
+        *("--synonyms", tmp_path / "words.csv", "--unknown-labels", "error"),
+    )
+    assert list(csv.DictReader(out.read_text().splitlines()))[-1]["label"] == "green"
+
+    (tmp_path / "given.csv").write_text(
+        "path,label\n" + "".join(f"{labels / row['path']},{row['label']}\n" for row in rows[:-2])
+    )
+    done = trustvlm(
+        *("calibrate", model, labels / "checked", "--given-labels", tmp_path / "given.csv"),
+        *("--risk", "0.2", "--confidence", "0.8", "--no-gate", "-o", certified),
+    )
+    assert done.code == 0, done.err
+    assert "36 labelled images of checked: 27 of the labels are right." in done.out
+    done = trustvlm("verify", certified, tmp_path / "given.csv", "-o", out)
+    assert done.code == 0, done.err
+    assert "at most 20 % of what is accepted is wrong" in done.err
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert {row["decision"] for row in rows} == {"accept", "review"}
+    refused = trustvlm("predict", model, labels / "checked")
+    assert refused.code == 1
+    assert "trustvlm verify" in refused.err
+
+
+def test_what_needs_a_vlm_says_so(trustvlm, photos) -> None:
+    done = trustvlm(
+        *("label", photos, "--classes", "red,green", "--vlm", "none", "--vision", "offline")
+    )
+    assert done.code == 1
+    assert "Expected a vision-language model" in done.err
