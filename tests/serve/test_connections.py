@@ -145,6 +145,17 @@ def test_a_body_may_take_longer_than_a_head(address, connect):
     assert counted(address, "slow_head") == before
 
 
+def test_who_has_said_nothing_for_longest_makes_room(address, connect):
+    counted(address, "slow_head")
+    silent = [connect() for _ in range(2 * MOST)]
+    asking = connect()
+    asking.sendall(HEALTH)
+    assert answer(asking)[0] == 200
+    for one in silent:
+        one.close()
+    asking.close()
+
+
 def test_beyond_the_most_there_is_a_stated_no_until_one_closes(address, connect):
     before = counted(address, "connections")
     held = []

@@ -237,11 +237,11 @@ def test_the_model_describes_itself(client, colours):
 def test_only_a_model_with_a_certified_threshold_is_called_calibrated(shots, tmp_path):
     model = TrustVLM(vlm="offline", vision="offline", score="trustvlm_star").fit(shots)
     labelled = write_class_folders(tmp_path / "labelled", per_class=12, seed=9)
-    path = tmp_path / "m.trust"
     for learn, certified in (
         (lambda: model.calibrate_on_shots(), False),
         (lambda: model.calibrate(labelled, risk=0.3), True),
     ):
+        path = tmp_path / f"{certified}.trust"
         learn().save(path)
         served = ServedModel("m", path, limits=Limits(), batch_images=32, remember=0)
         assert served.describe()["calibrated"] is certified

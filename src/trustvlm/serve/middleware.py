@@ -284,7 +284,8 @@ def bounded_connections(
         In which the head of a request has to arrive, from the connecting or, on a connection that
         is used again, from the first byte; then the connection is closed.
     max_connections
-        Open at a time: one beyond them is answered with 503 and closed.
+        Open at a time. One beyond them takes the place of the one that has been open for longest
+        without any request, and if there is none, it is answered with 503 and closed.
     failed
         Called with the kind of every refusal: `slow_head` or `connections`.
 
@@ -310,16 +311,38 @@ class _BoundedConnection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._refused = False
+        self._silent_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.max_connections:
+        if len(self.connections) >= self.max_connections and not self._make_room():
             self._refused = True
             self.failed("connections")
             transport.write(_too_many_connections())
             transport.close()
             return
         super().connection_made(transport)
+        self._silent_since = self.loop.time()
         self._await_head()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has said nothing for longest; False if all are at work.
+
+        What is closed counts as closed at once, since whoever waits for it is here already.
+        """
+        others = (other for other in self.connections if isinstance(other, _BoundedConnection))
+        silent = [other for other in others if other.silent_since is not None]
+        if not silent:
+            return False
+        longest = min(silent, key=lambda other: other.silent_since or 0.0)
+        self.failed("slow_head")
+        longest.transport.close()
+        self.connections.discard(longest)
+        return True
+
+    @property
+    def silent_since(self) -> float | None:
+        """When it began to wait for its first request; None if one has come."""
+        return self._silent_since if self.cycle is None else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
