@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broken_images import encoded
-from hostile import flat_png, many_scans
+from broken_images import encoded, png, png_chunk
+from hostile import flat_png, many_scans, run_length_bitmap
 from trustvlm.embeddings.decoding_pool import DecodingPool, FairQueue, PixelsTask, PreviewTask
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Limits, decode
@@ -139,6 +139,19 @@ def test_large_images_wait_for_one_another_and_for_nobody_else(pool, monkeypatch
         error = future.exception(LONG)
         assert error is None or "while others waited" in str(error)
     assert pool.submit(pixels(flat_png(4001, colour=0))).result(LONG)
+
+
+def test_what_is_refused_anyway_waits_for_no_turn(pool):
+    slow = [pool.submit(Sleep(limits=Limits(seconds=2)), "bad") for _ in range(2)]
+    formats = frozenset({"JPEG", "PNG"})
+    for content, words in (
+        (many_scans(10_000, 64), "10,001 scans"),
+        (run_length_bitmap(6000), "not opened here"),
+        (png(60_000, 60_000, png_chunk(b"IDAT", b"")), "60000 x 60000"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            pool.submit(pixels(content, formats=formats), "good").result(LONG)
+    assert slow[1].exception(LONG) is not None
 
 
 def test_who_comes_too_late_is_not_decoded(pool):

@@ -103,7 +103,7 @@ def test_and_who_goes_on_with_a_body_that_nobody_waits_for(address, connect):
     sending.sendall(
         b"POST /v1/predict HTTP/1.1\r\nHost: example.org\r\nContent-Length: 100000\r\n\r\n"
     )
-    assert answer(sending)[0] == 403  # before any of the body
+    assert answer(sending)[0] == 421  # before any of the body
     assert stops_listening(sending, b"x" * 2000)
 
 

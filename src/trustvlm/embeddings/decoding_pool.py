@@ -30,7 +30,7 @@ from trustvlm.embeddings.prefetch import decode_pixels, guarded
 from trustvlm.environment import usable_cores
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Limits
-from trustvlm.images.decoding import small_jpeg
+from trustvlm.images.decoding import MOST_SCANS, small_jpeg
 from trustvlm.images.errors import refusal
 from trustvlm.images.formats import recognise
 from trustvlm.models.base import Preprocessing
@@ -157,16 +157,21 @@ def _let_system_end_it(seconds: float) -> None:
 
 
 def _is_heavy(task: DecodingTask[Any]) -> bool:
-    image_format = recognise(task.content)
+    image_format, formats = recognise(task.content), task.limits.formats
+    # What is refused at once need not wait for a turn.
     if image_format is None or not image_format.available():
         return False
-    if image_format.name == "JPEG" and task.content.count(b"\xff\xda") > _HEAVY_SCANS:
-        return True
+    if formats is not None and image_format.name not in formats:
+        return False
+    if image_format.name == "JPEG":
+        n_scans = task.content.count(b"\xff\xda")
+        if n_scans > _HEAVY_SCANS:
+            return n_scans <= MOST_SCANS
     try:
         width, height = image_format.open(BytesIO(task.content)).size
     except Exception:  # decoding says what is wrong with it
         return False
-    return width * height > _HEAVY_PIXELS
+    return _HEAVY_PIXELS < width * height <= task.limits.max_pixels
 
 
 def _memory_limiter() -> Any:

@@ -32,7 +32,7 @@ _LARGE = 25_000_000
 
 
 # Scans of a JPEG. Programs write ten or so; the standard would allow some hundred.
-_MOST_SCANS = 500
+MOST_SCANS = 500
 
 
 class _OneAtATime:
@@ -166,7 +166,7 @@ def decode(
         )
     # Each scan of a progressive JPEG goes over all of its pixels, however few bytes it has.
     n_scans = content.count(b"\xff\xda") if image_format.name == "JPEG" else 0
-    if n_scans > _MOST_SCANS:
+    if n_scans > MOST_SCANS:
         raise refusal(
             "damaged",
             name,
