@@ -87,6 +87,17 @@ def test_grey_bilevel_and_palette(mode):
     np.testing.assert_array_equal(array(save(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"iCCP", b"tEXt", b"iTXt", b"acTL", b"fcTL", b"tIME"],
+)
+def test_damage_beside_the_pixels_of_a_png_does_not_cost_the_picture(kind):
+    good = encoded("PNG")
+    short = png_chunk(kind, b"x")
+    for chunk in (short, short[:-4] + b"\0\0\0\0", png_chunk(kind, bytes(2_000_000))):
+        np.testing.assert_array_equal(array(good[:33] + chunk + good[33:]), array(good))
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
 def test_alpha_is_composited_over_white(file_format):
     alpha = RNG.integers(0, 256, (40, 50), dtype=np.uint8)

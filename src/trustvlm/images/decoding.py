@@ -174,7 +174,7 @@ def decode(
             "Save it anew with an image program",
         )
     if image_format.name == "PNG":
-        content = _without_texts(content)
+        content = _without_ancillary(content)
     stream = _Content(content)
     try:
         with quiet_pillow():
@@ -197,15 +197,16 @@ def decode(
         raise _decoding_failed(error, image_format, content, stream, name) from error
 
 
-# Chunks of a PNG that say nothing about its pixels. Pillow refuses a picture whose texts or profile
-# are larger than it thinks sound; profiles are not applied here, and only XMP may tell how to turn.
-_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+# Of the chunks of a PNG that may be there or not, those that change pixels. Pillow refuses a
+# picture for damage in any other: texts or profiles larger than it thinks sound, a wrong checksum
+# of a gamma value. None of them is applied here, and of the texts only XMP may tell how to turn.
+_OF_PIXELS = frozenset({b"tRNS", b"eXIf"})
 _XMP = b"XML:com.adobe.xmp\0"
 _LARGEST_XMP = 1 << 19
 
 
-def _without_texts(content: bytes) -> bytes:
-    """Return a PNG without its texts and colour profiles; as it is if it is not laid out as one."""
+def _without_ancillary(content: bytes) -> bytes:
+    """Return a PNG without chunks that say nothing of its pixels; as it is if it is damaged."""
     kept, start, position = [], 0, 8
     while position + 8 <= len(content):
         size = int.from_bytes(content[position : position + 4], "big")
@@ -214,7 +215,8 @@ def _without_texts(content: bytes) -> bytes:
         if end > len(content):
             break
         is_xmp = content.startswith(_XMP, position + 8) and size <= _LARGEST_XMP
-        if kind in _TEXTS and not is_xmp:
+        # The first letter is small in names of chunks that a reader may pass over.
+        if kind[:1].islower() and kind not in _OF_PIXELS and not is_xmp:
             kept.append(content[start:position])
             start = end
         if kind == b"IEND":
