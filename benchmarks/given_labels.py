@@ -1,0 +1,156 @@
+"""Labels from elsewhere, judged by a few examples alone, on ready-made embeddings of real sets.
+
+    python benchmarks/given_labels.py FOLDER [FOLDER ...] [--sets a,b] [--shots 4] [--draws 5]
+        [--splits 200] [--risk 0.05]
+
+Every FOLDER holds `<set>__train.npz` and `<set>__test.npz` as `trustvlm bench arrays` takes them.
+Labellers of the test images: the set's own zero-shot model (`vlm`); the truth of which 10 % are
+replaced by any other class (`uniform`), by the class with the most similar text (`look-alike`), or
+by the wrong class that the zero-shot model likes best for the image (`by-text`). No logits are
+shown to the score. For each the table has the AUROC of right against wrong; the share of all labels
+that a certificate accepts, calibrated on half as many images drawn with replacement; and the share
+of these draws after which more than the risk of what is accepted was wrong, which may be 5 %. Where
+cleanlab is installed it ranks the same labels with probabilities of a logistic regression on the
+judged images themselves and all their labels, in five folds, as is its usual pipeline: average
+precision and recall at a precision of one half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from trustvlm import decisions, scores
+from trustvlm.scores.arrays import unit_rows
+
+SCORES = ("auto", "image_similarity", "prototype_margin", "knn")
+
+
+def labellers(test: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    truth, n_classes = test["labels"], len(test["class_names"])
+    n = len(truth)
+    wrong = rng.random(n) < 0.1
+    given = {
+        "vlm": test["logits"].argmax(axis=1),
+        "uniform": np.where(wrong, (truth + rng.integers(1, n_classes, n)) % n_classes, truth),
+    }
+    if "text_embeddings" in test:
+        texts = unit_rows(test["text_embeddings"].astype(np.float64))
+        alike = (texts @ texts.T - 3.0 * np.eye(n_classes)).argmax(axis=1)
+        given["look-alike"] = np.where(wrong, alike[truth], truth)
+    others = test["logits"].astype(np.float64)
+    others[np.arange(n), truth] = -np.inf
+    given["by-text"] = np.where(wrong, others.argmax(axis=1), truth)
+    return given
+
+
+def certified(
+    confidence: np.ndarray, right: np.ndarray, risk: float, splits: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the mean share accepted of all, and how often it held too many errors."""
+    shares, exceeded, n = [], [], len(right)
+    for _ in range(splits):
+        own = rng.integers(0, n, n // 2)
+        accepted = confidence >= decisions.certify(confidence[own], right[own], risk).threshold
+        shares.append(accepted.mean())
+        exceeded.append(accepted.any() and (~right[accepted]).mean() > risk)
+    return float(np.mean(shares)), float(np.mean(exceeded))
+
+
+def found_at_half(doubt: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
+    """Return the average precision, and the recall at a precision of one half."""
+    precision, recall, _ = precision_recall_curve(wrong, doubt)
+    return float(average_precision_score(wrong, doubt)), float(recall[precision >= 0.5].max())
+
+
+def cleanlab_doubt(features: np.ndarray, given: np.ndarray) -> np.ndarray | None:
+    if find_spec("cleanlab") is None:
+        return None
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    _, columns = np.unique(given, return_inverse=True)
+    rare = np.bincount(columns).min() < 5
+    folds = StratifiedKFold(2 if rare else 5, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        p = cross_val_predict(
+            LogisticRegression(C=10.0, max_iter=300),
+            unit_rows(features.astype(np.float64)) * 10,
+            columns,
+            cv=folds,
+            method="predict_proba",
+        )
+    return -np.asarray(get_label_quality_scores(columns, p))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--sets", default="")
+    parser.add_argument("--shots", type=int, default=4)
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--risk", type=float, default=0.05)
+    arguments = parser.parse_args()
+    wanted = set(filter(None, arguments.sets.split(",")))
+    print("set | labeller | right | score | AUROC | certified | exceeded | AP | recall at .5")
+    print("--- | --- | --- | --- | --- | --- | --- | --- | ---")
+    files = [f for folder in arguments.folders for f in sorted(folder.glob("*__test.npz"))]
+    for file in files:
+        name = file.name.removesuffix("__test.npz")
+        if wanted and name not in wanted:
+            continue
+        test = dict(np.load(file, allow_pickle=False))
+        train = dict(np.load(file.with_name(f"{name}__train.npz"), allow_pickle=False))
+        rows: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+        for draw in range(arguments.draws):
+            rng = np.random.default_rng(draw)
+            classes = len(test["class_names"])
+            shots = scores.draw_shots(train["labels"], classes, arguments.shots, draw=draw).indices
+            for labeller, given in labellers(test, rng).items():
+                right = given == test["labels"]
+                if right.all():
+                    continue
+                for score in SCORES:
+                    confidence = scores.compute(
+                        score,
+                        features=test["features"],
+                        support_features=train["features"][shots],
+                        support_labels=train["labels"][shots],
+                        given_labels=given,
+                    ).confidence
+                    splits = arguments.splits if score == "auto" else 1
+                    share, exceeded = certified(confidence, right, arguments.risk, splits, rng)
+                    rows[labeller, score].append(
+                        [
+                            right.mean(),
+                            roc_auc_score(right, confidence),
+                            share,
+                            exceeded if score == "auto" else np.nan,
+                            *found_at_half(-confidence, ~right),
+                        ]
+                    )
+                doubt = cleanlab_doubt(test["features"], given) if draw == 0 else None
+                if doubt is not None:
+                    auroc = roc_auc_score(~right, doubt)
+                    both = found_at_half(doubt, ~right)
+                    rows[labeller, "cleanlab"].append([right.mean(), auroc, np.nan, np.nan, *both])
+        for (labeller, score), values in rows.items():
+            right, auroc, share, exceeded, ap, recall = np.mean(values, axis=0)
+            print(
+                f"{name} | {labeller} | {right:.3f} | {score} | {100 * auroc:.1f} | "
+                f"{100 * share:.0f} % | {100 * exceeded:.1f} % | {ap:.3f} | {recall:.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
