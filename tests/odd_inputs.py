@@ -514,6 +514,9 @@ named("nothing", "file://{here}/nowhere", refused="there is no 'file://")
 # Labelled folders and tables: what is a class. `fit` names the classes that came out.
 
 
+REPORT = b'<!DOCTYPE html><head><meta name="generator" content="trustvlm 1.0">'
+
+
 def labelled(name: str, files: Iterable[str], *arguments: str, **outcome: object) -> None:
     """Add a folder of files to fit on; "classes" counts as rows with a label."""
     listed = list(files)
@@ -522,7 +525,8 @@ def labelled(name: str, files: Iterable[str], *arguments: str, **outcome: object
         for i, file in enumerate(listed):
             colour = noise(40, 50, 3)
             colour[..., i % 3] //= 3
-            put(folder, file, saved(Image.fromarray(np.roll(colour, i, axis=1)), "PNG"))
+            picture = saved(Image.fromarray(np.roll(colour, i, axis=1)), "PNG")
+            put(folder, file, REPORT if file.endswith(".html") else picture)
         return ["fit", "data", *arguments]
 
     CASES.append(Case("classes", name, build, **outcome))
@@ -533,12 +537,33 @@ labelled("two classes", pair, labels=2)
 labelled("no ending", ["data/cat/1", "data/cat/2", "data/dog/1.jpg_large"], labels=2)
 for other in (
     "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
-    ".git", ".ipynb_checkpoints", "__pycache__",
+    ".git", ".ipynb_checkpoints", "__pycache__", "LOST+FOUND", "$Recycle.Bin", ".thumbnails",
+    ".Trash-1000", "#snapshot", "@Recycle", "old.trust", "Previews.lrdata", "found.000",
 ):  # fmt: skip
     labelled(f"beside {other}", [*pair, f"data/{other}/x.png"], labels=2)
     labelled(f"inside a class: {other}", [*pair, f"data/cat/{other}/x.png"], labels=2)
-labelled("train and val", [f"data/{s}/{c}/{i}.png" for s in ("train", "val") for c in ("cat", "dog") for i in (1, 2)], refused=r"train.*val")  # fmt: skip # noqa: E501
-labelled("train and test", [f"data/{s}/{c}/{i}.png" for s in ("train", "test") for c in ("cat", "dog") for i in (1, 2)], refused=r"train.*test|test.*train")  # fmt: skip # noqa: E501
+labelled("beside verdicts", [*pair, "data/out/_trustvlm/manifest.json", "data/out/x.png"], labels=2)
+labelled("beside a report", [*pair, "data/report/index.html", "data/report/x.png"], labels=2)
+labelled("beside a page", [*pair, "data/page/index.html.png"], labels=3)
+
+
+def splits(*names: str, beside: Iterable[str] = (), **outcome: object) -> None:
+    """Add a folder of splits, each with class folders."""
+    files = [f"data/{s}/{c}/{i}.png" for s in names for c in ("cat", "dog") for i in (1, 2)]
+    labelled(" ".join([*names, *beside]), [*files, *beside], **outcome)
+
+
+splits("train", "val", refused=r"train and val.*data/train")
+splits("train", "test", refused=r"test and train")
+splits("TRAIN", "Valid", refused=r"TRAIN and Valid.*data/TRAIN")
+splits("training", "validation", "testing", refused=r"testing, training and validation")
+splits("train2017", "val2017", refused=r"train2017 and val2017")
+splits("train", refused=r"folder train is a split.*data/train")
+splits("train", "val", beside=["data/docs/1.png"], refused=r"train and val")
+splits("train", "val", beside=["data/__MACOSX/x/1.png"], refused=r"train and val")
+labelled("flat splits", ["data/train/1.png", "data/test/2.png"], refused=r"test and train.*one folder per class")  # fmt: skip # noqa: E501
+labelled("one split of them", ["data/train/1.png", "data/dog/1.png", "data/cat/1.png"], labels=3)
+labelled("nested classes", ["data/train/old/1.png", "data/bus/old/1.png"], labels=2)
 labelled("a class called train", ["data/train/1.png", "data/bus/1.png", "data/car/1.png"], labels=3)
 labelled("a file beside the classes", [*pair, "data/loose.png"], labels=2, says=r"loose|beside")
 

@@ -139,7 +139,105 @@ def test_a_table_of_other_spellings_is_evaluated_against_the_classes_of_the_mode
 def test_spellings_that_look_alike_are_told_apart_in_messages():
     with pytest.raises(InputError, match=r"spellings of one: 'caf\\xe9' and 'cafe\\u0301'\."):
         read_classes(["caf\u00e9", "cafe\u0301"])
-    with pytest.warns(
-        TrustVLMWarning, match=r"'cafe\\u0301' as 'caf\\xe9', 'Caf\u00c9' as 'caf\u00e9'"
-    ):
+    with pytest.warns(TrustVLMWarning, match="class: 'Caf\u00c9' as 'caf\u00e9'$"):
         ClassList(("caf\u00e9",)).indices(["cafe\u0301", "Caf\u00c9", "caf\u00e9"])
+
+
+CAFE, ECAF = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [ClassList((CAFE, "bar")), ClassList((ECAF, "bar")), ClassList(("x", "y"), (ECAF, "bar"))],
+)
+def test_both_forms_of_a_letter_and_outer_blanks_are_one_name_without_a_word(classes):
+    names, folders = classes.names, classes.folders
+    assert classes.indices([CAFE, f" {ECAF}\u00a0", "bar"]).tolist() == [0, 0, 1]
+    assert (classes.names, classes.folders) == (names, folders), "the list keeps its spelling"
+    label = classes.labels[0]
+    assert classes.label_of(label.replace(CAFE, ECAF) + " ") == label
+    assert classes.label_of("tiger") is None
+    with pytest.raises(InputError, match="class folders to be distinct"):
+        ClassList(("one", "two"), (CAFE, ECAF))
+    with pytest.raises(InputError, match="number 2 is"):
+        ClassList(("one", " "))
+
+
+def test_class_folders_in_both_forms(tmp_path):
+    for folder in (CAFE, ECAF, "bar"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").write_bytes(b"x")
+    labelled = find_labelled(tmp_path)
+    classes = classes_of(labelled)
+    assert len(classes) == 2
+    assert np.bincount(classes.indices(labelled.labels)).tolist() == [1, 2]
+
+
+NAMES = ("salt, pepper", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.txt", "salt, pepper\ndog\n"),
+        ("x.names", "# mine\n\nsalt, pepper \r\ndog"),
+        ("x", '"salt, pepper", dog'),
+        ("x.csv", '"salt, pepper"\ndog\n'),
+        ("x.csv", 'id;name\n0;"salt, pepper"\n1;dog\n'),
+        ("x.csv", 'number,class_name\n0,"salt, pepper"\n1,dog\n'),
+        ("x.tsv", "salt, pepper\ndog\n"),
+        ("x.json", '["salt, pepper", "dog"]'),
+        ("x.json", '{"1": "dog", "0": "salt, pepper"}'),
+        ("x.json", '{"dog": 1, "salt, pepper": 0}'),
+        ("config.json", '{"model_type": "vit", "id2label": {"0": "salt, pepper", "1": "dog"}}'),
+        ("x.json", '{"categories": [{"id": 7, "name": "salt, pepper"}, {"id": 9, "name": "dog"}]}'),
+        ("x.txt", '["salt, pepper", "dog"]'),
+        ("x.yaml", "train: a\nnames: ['salt, pepper', dog]"),
+        ("x.yml", "names:\n  0: salt, pepper\n  1: dog\n"),
+        ("x.txt", "names:\n- salt, pepper\n- dog\n"),
+    ],
+)
+def test_lists_of_classes(name, content, tmp_path):
+    if "names:" in content:
+        pytest.importorskip("yaml")
+    file = tmp_path / name
+    file.write_text(content)
+    for spec in (file, str(file), f"file://{file}"):
+        assert read_classes(spec).names == NAMES
+    assert read_classes(name for name in NAMES).names == NAMES
+    assert read_classes('"salt, pepper",dog').names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.txt", b"\x89PNG\r\n\x1a\n\0\0"),
+        ("x.txt", b"\xff\xd8\xff"),
+        ("x.txt", b"<!DOCTYPE html><html>404</html>"),
+        ("x.txt", b""),
+        ("x.txt", b"# nothing\n"),
+        ("x.csv", b"name\n"),
+        ("x.csv", b""),
+        ("x.csv", b"a,b,c\nd,e,f\n"),
+        ("x.json", b"{}"),
+        ("x.json", b"[1, 2]"),
+        ("x.json", b'{"0": "cat", "0": "dog"}'),
+        ("x.txt", b"['cat', 'dog']"),
+        ("x.html", b"cat"),
+        ("x.png", b"cat"),
+        ("x.txt", "caf\u00e9\ncafe\u0301\n".encode()),
+        ("x.txt", b"cat\ncat\n"),
+    ],
+)
+def test_what_is_no_list_of_classes_is_refused_by_name(name, content, tmp_path, monkeypatch):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"(?s)x\.|spellings|repeat"):
+        read_classes(file)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match="'photos' is a folder"):
+        read_classes("photos")
+    assert read_classes('"photos"').names == ("photos",)
+    with pytest.raises(InputError, match=r"no file 'y\.names'"):
+        read_classes("y.names")

@@ -26,10 +26,7 @@ def fit(
     vision: Annotated[str | None, options.vision_option("verifies")] = None,
     classes: Annotated[
         str | None,
-        typer.Option(
-            help='Names "a,b,c", or a file with a name, or folder, tab and name, on each line. '
-            "[default: the folder names]",
-        ),
+        options.classes_option("[default: the folder names]"),
     ] = None,
     prompt: options.Prompt = None,
     other_classes: options.OtherClasses = None,

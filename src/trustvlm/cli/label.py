@@ -17,10 +17,7 @@ EPILOG = (
 
 def label(
     inputs: options.Inputs,
-    classes: Annotated[
-        str,
-        typer.Option(help='Names "a,b,c", or a file with a name on each line.'),
-    ],
+    classes: Annotated[str, options.classes_option()],
     output: Annotated[
         Path | None,
         typer.Option(

@@ -166,6 +166,14 @@ def vision_option(what_it_does: str) -> Any:
     )
 
 
+def classes_option(default: str = "") -> Any:
+    """Make the option of the names of classes."""
+    return typer.Option(
+        help='Names "a,b,c", one with a comma in quotation marks; or a file with a name, or '
+        f"folder, tab and name, on each line, or as CSV, JSON or YAML. {default}".rstrip()
+    )
+
+
 def json_option(help: str) -> Any:
     """Make the option `--json FILE`, for what a command can write as JSON."""
     return typer.Option("--json", metavar="FILE", help=help)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from trustvlm.csv_cells import from_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.formats import looks_like_image
-from trustvlm.images.references import LabelledImages
+from trustvlm.images.references import LabelledImages, Location
 from trustvlm.images.tables import read_text
 from trustvlm.text import shortened
 
@@ -47,6 +46,17 @@ def normal_form(name: str) -> str:
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Cf").replace("\u2019", "'")
     return _SEPARATORS.sub(" ", text).strip() or name.strip()
+
+
+def canonical(name: str) -> str:
+    r"""Return a name as names are compared: in one form of Unicode (NFC), without outer blanks.
+
+    Examples
+    --------
+    >>> canonical("cafe\u0301 ") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name).strip()
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,13 @@ class ClassList:
                 f"{len(self.names)}."
             )
         for what, values in (("class names", self.names), ("class folders", self.folders)):
-            if "" in values:
-                raise InputError(
-                    f"Expected {what} not to be empty, but number {values.index('') + 1} is."
-                )
+            blank = next((i for i, value in enumerate(values, 1) if not value.strip()), None)
+            if blank is not None:
+                raise InputError(f"Expected {what} not to be empty, but number {blank} is.")
         folders = "class names" if self.names == self.folders else "class folders"
         for what, values in ((folders, self.folders), ("class names", self.labels)):
-            twice = [value for value, count in Counter(values).items() if count > 1]
+            counts = Counter(map(canonical, values))
+            twice = [value for value, count in counts.items() if count > 1]
             if twice:
                 raise InputError(
                     f"Expected {what} to be distinct, but these repeat: {_some(twice)}."
@@ -112,6 +122,20 @@ class ClassList:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def label_of(self, label: str) -> str | None:
+        r"""Return how this list spells a label of its own; None if it has no such label.
+
+        Examples
+        --------
+        >>> ClassList(("caf\u00e9", "bar")).label_of(" cafe\u0301") == "caf\u00e9"
+        True
+        """
+        return self._canonical_labels.get(canonical(label))
+
+    @cached_property
+    def _canonical_labels(self) -> dict[str, str]:
+        return {canonical(label): label for label in self.labels}
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], classes: Iterable[str] = ()) -> ClassList:
@@ -141,9 +165,9 @@ class ClassList:
     def indices(self, labels: Iterable[str]) -> NDArray[np.int64]:
         """Return the class index of each label.
 
-        Labels are compared exactly, with the folders if those explain every label, else with the
-        names (of classes that share one, `labels`) if those do, else with both. What then is no
-        class, but another spelling of one (`normal_form`), means that one.
+        Labels are compared by their letters (`canonical`), with the folders if those explain every
+        label, else with the names (of classes that share one, `labels`) if those do, else with
+        both. What then is no class, but another spelling of one (`normal_form`), means that one.
 
         Raises
         ------
@@ -156,8 +180,10 @@ class ClassList:
             If labels are other spellings of a class.
         """
         labels = list(labels)
-        by_folder = {folder: i for i, folder in enumerate(self.folders)}
-        by_name = {label: i for i, label in enumerate(self.labels)}
+        forms = {label: canonical(label) for label in dict.fromkeys(labels)}
+        labels = [forms[label] for label in labels]
+        by_folder = {canonical(folder): i for i, folder in enumerate(self.folders)}
+        by_name = {canonical(label): i for i, label in enumerate(self.labels)}
         spelling = self._spellings(dict.fromkeys(labels), by_folder, by_name)
         distinct = dict.fromkeys(spelling.values())
         if distinct.keys() <= by_folder.keys():
@@ -195,12 +221,13 @@ class ClassList:
     ) -> dict[str, str]:
         """Return the folder or name that each label means, or itself if there is none."""
         meant: dict[str, dict[int, str]] = {}
+        names = set(map(canonical, self.names))
         for known in (by_folder, by_name):
             for spelled, i in known.items():
                 meant.setdefault(normal_form(spelled), {}).setdefault(i, spelled)
         spelling = {}
         for label in labels:
-            exact = label in by_folder or label in by_name or label in self.names
+            exact = label in by_folder or label in by_name or label in names
             classes = {} if exact else meant.get(normal_form(label), {})
             if len(classes) > 1:
                 raise InputError(
@@ -214,7 +241,7 @@ class ClassList:
         self, distinct: Iterable[str], by_folder: dict[str, int], by_name: dict[str, int]
     ) -> None:
         unknown = [label for label in distinct if label not in by_folder and label not in by_name]
-        shared = [label for label in unknown if label in self.names]
+        shared = [label for label in unknown if label in set(map(canonical, self.names))]
         if shared:
             raise InputError(
                 f"Expected every label to mean one class, but {_some(shared)} "
@@ -243,20 +270,24 @@ def read_classes(
     ----------
     spec
         * a text file with one `name` or `folder<TAB>name` a line; blank lines and lines that
-          begin with `#` are passed over;
+          begin with `#` are passed over; a single line may be a comma list;
         * a `.csv` or `.tsv` with a column `name` (or `class`, `label`) and perhaps one `folder`,
           or without a header: names, or numbers and names;
         * a `.json` with a list of names, names by number (`{"0": "cat"}`), numbers by name, names
-          by folder, or a list of objects with `id` and `name`;
-        * a `.yaml` with any of these, at the top or under `names`;
-        * a comma list such as `"cat,dog"`; a name with a comma stands in quotation marks;
+          by folder, or a list of objects with `id` and `name`; at the top, or under `names`,
+          `classes`, `categories`, `id2label` or `label2id`;
+        * a `.yaml` with any of these;
+        * the URL of any of these;
+        * a comma list such as `"cat,dog"`; a name with a comma stands in quotation marks, as in
+          `'"salt, pepper",dog'`;
         * a sequence of names;
         * a mapping from folder to name.
 
     Raises
     ------
     InputError
-        As `ClassList`; and for several spellings of one name, where there are no folders.
+        As `ClassList`; for several spellings of one name, where there are no folders; for a folder,
+        a file that is not there, and one that is no list of names.
 
     Examples
     --------
@@ -290,49 +321,60 @@ def classes_of(
 
 def _names_alone(names: tuple[str, ...]) -> ClassList:
     """Refuse several spellings of one name, where nothing but the name tells classes apart."""
-    classes = ClassList(names)
-    spellings: dict[str, list[str]] = {}
+    spellings: dict[str, dict[str, None]] = {}
     for name in names:
-        spellings.setdefault(normal_form(name), []).append(name)
-    twice = [" and ".join(_quoted(group)) for group in spellings.values() if len(group) > 1]
+        spellings.setdefault(normal_form(name), {})[name] = None
+    twice = [" and ".join(_quoted(list(group))) for group in spellings.values() if len(group) > 1]
     if twice:
         raise InputError(
             f"Expected class names to be distinct, but these are spellings of one: "
             f"{_some(twice, quoted=True)}. Keep one of them, or give each class a name of its own: "
             "a file with `folder<TAB>name` lines, or a mapping from folder to name."
         )
-    return classes
+    return ClassList(names)
 
 
-def _as_file(spec: str | os.PathLike[str]) -> Path | None:
-    try:
-        file = Path(spec)
-        if file.is_file():
-            return file
-    except (OSError, ValueError):  # a list of names may be too long for a path
+def _as_file(spec: str | os.PathLike[str]) -> Location | None:
+    """Return the file of classes that is named; None for a list of names."""
+    if isinstance(spec, str) and ("\n" in spec or not spec.strip()):
         return None
-    if isinstance(spec, os.PathLike) or file.suffix.lower() in (".txt", *_READERS):
+    file = Location.of(spec)
+    if not file.is_url:
+        if file.is_folder():
+            raise InputError(
+                f"Expected a file of classes or a list of names, but {str(spec)!r} is a folder. "
+                "Name a file with a name on each line, or put a name in quotation marks."
+            )
+        if file.exists():
+            return file
+    elif file.exists():
+        return file
+    named = isinstance(spec, os.PathLike) or file.is_url
+    if named or file.suffix in _FILE_ENDINGS or str(spec).startswith(("/", "./", "../", "~/")):
         raise InputError(f"Expected a file of classes, but there is no file {str(spec)!r}.")
     return None
 
 
-def _from_file(file: Path) -> ClassList:
-    suffix = file.suffix.lower()
-    if suffix in _NO_LISTS or looks_like_image(file.name):
-        raise InputError(
-            f"Expected a list of classes as plain text, CSV, JSON or YAML, but got {str(file)!r}. "
-            "Save it as one of these."
-        )
-    reader = _READERS.get(suffix, _from_lines)
+def _from_file(file: Location) -> ClassList:
+    if file.suffix in _NO_LISTS or looks_like_image(file.text):
+        raise _no_list(file, "a file of another kind")
+    reader = _READERS.get(file.suffix, _from_lines)
     try:
         return reader(file)
     except RecursionError as error:
-        raise InputError(f"Expected {str(file)!r} to list classes, but it is too deep.") from error
+        raise _no_list(file, "one that is too deep") from error
 
 
-def _from_csv(file: Path) -> ClassList:
+def _no_list(file: Location, what: str) -> InputError:
+    return InputError(
+        f"Expected a list of classes as plain text, CSV, JSON or YAML, but {file.text!r} is "
+        f"{what}. Write one name a line into a .txt file."
+    )
+
+
+def _from_csv(file: Location) -> ClassList:
     text = read_text(file)
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    delimiter = "\t" if file.suffix == ".tsv" else ","
     if delimiter not in text and ";" in text:
         delimiter = ";"
     reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
@@ -346,10 +388,10 @@ def _from_csv(file: Path) -> ClassList:
     else:
         columns = list(range(min(len(header), 2)))
     if not rows:
-        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+        raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
     if max(columns) >= min(map(len, rows)) or (named is None and len(header) > 2):
         raise InputError(
-            f"Expected {str(file)!r} to have a column 'name', but its first row is "
+            f"Expected {file.text!r} to have a column 'name', but its first row is "
             f"{', '.join(map(repr, rows[0]))}."
         )
     cells = [tuple(row[column] for column in columns) for row in rows]
@@ -358,18 +400,18 @@ def _from_csv(file: Path) -> ClassList:
     return _from_mapping(dict(_pairs(cells, file)), file)
 
 
-def _pairs(cells: Iterable[tuple[str, ...]], file: Path) -> list[tuple[str, str]]:
+def _pairs(cells: Iterable[tuple[str, ...]], file: Location) -> list[tuple[str, str]]:
     pairs = [(first, second) for first, second in cells]
     keys = Counter(key for key, _ in pairs)
     twice = [key for key, count in keys.items() if count > 1]
     if twice:
         raise InputError(
-            f"Expected every class of {str(file)!r} once, but these repeat: {_some(twice)}."
+            f"Expected every class of {file.text!r} once, but these repeat: {_some(twice)}."
         )
     return pairs
 
 
-def _from_json(file: Path) -> ClassList:
+def _from_json(file: Location) -> ClassList:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         _pairs([(key, "") for key, _ in pairs], file)
         return dict(pairs)
@@ -378,30 +420,31 @@ def _from_json(file: Path) -> ClassList:
         content = json.loads(read_text(file), object_pairs_hook=unique)
     except ValueError as error:
         raise InputError(
-            f"Expected {str(file)!r} to hold JSON, but got: {error}. Repair it, or write one name "
+            f"Expected {file.text!r} to hold JSON, but got: {error}. Repair it, or write one name "
             "a line into a .txt file."
         ) from error
     return _from_content(content, file)
 
 
-def _from_yaml(file: Path) -> ClassList:
-    yaml = require("yaml", extra="yaml", purpose=f"Reading {file.name}")
+def _from_yaml(file: Location) -> ClassList:
+    yaml = require("yaml", extra="yaml", purpose=f"Reading {file.text}")
     try:
         content = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"Expected {str(file)!r} to hold YAML, but got: {reason}.") from error
+        raise InputError(f"Expected {file.text!r} to hold YAML, but got: {reason}.") from error
     return _from_content(content, file)
 
 
-def _from_content(content: object, file: Path) -> ClassList:
+def _from_content(content: object, file: Location) -> ClassList:
     if isinstance(content, dict):
-        settings = "" if "names" in content else ", ".join(_DATA_SETTINGS & content.keys())
+        listed = next((content[k] for k in _LISTS if isinstance(content.get(k), dict | list)), None)
+        settings = "" if listed is not None else ", ".join(_DATA_SETTINGS & content.keys())
         if settings:
             raise InputError(
-                f"Expected {str(file)!r} to list classes under 'names', but it has only {settings}."
+                f"Expected {file.text!r} to list classes under 'names', but it has only {settings}."
             )
-        content = content.get("names", content.get("categories", content))
+        content = content if listed is None else listed
     if isinstance(content, dict):
         return _from_mapping(content, file)
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
@@ -409,18 +452,18 @@ def _from_content(content: object, file: Path) -> ClassList:
         content = [item.get("name") for item in content]
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise InputError(
-            f"Expected {str(file)!r} to hold a list of names, or names by number, at the top or "
+            f"Expected {file.text!r} to hold a list of names, or names by number, at the top or "
             f"under 'names', but got {shortened(repr(content), 60)}."
         )
     if not content:
-        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+        raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
     return _names_alone(_texts(content))
 
 
-def _from_mapping(content: Mapping[object, object], file: Path) -> ClassList:
+def _from_mapping(content: Mapping[object, object], file: Location) -> ClassList:
     """Read names by number, numbers by name, or names by folder."""
     if not content:
-        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+        raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
     keys, values = list(content), list(content.values())
     if all(map(_is_number, keys)) and all(isinstance(value, str) for value in values):
         return _names_alone(_texts(str(content[key]) for key in sorted(keys, key=_number)))
@@ -430,7 +473,7 @@ def _from_mapping(content: Mapping[object, object], file: Path) -> ClassList:
     if all(isinstance(text, str) for text in (*keys, *values)):
         return ClassList(_texts(map(str, values)), _texts(map(str, keys)))
     raise InputError(
-        f"Expected {str(file)!r} to hold names by number, numbers by name or names by folder, but "
+        f"Expected {file.text!r} to hold names by number, numbers by name or names by folder, but "
         f"got {shortened(repr(dict(content)), 60)}."
     )
 
@@ -447,34 +490,51 @@ def _number(value: object) -> int:
 
 _NAME_COLUMNS = ("name", "class_name", "classname", "class", "label", "names")
 _FOLDER_COLUMNS = ("folder", "wnid", "synset")
-# What files of detection data sets hold besides the names.
+# Where files of data sets and models have the names, and what those of detection hold besides.
+_LISTS = ("names", "categories", "id2label", "label2id", "classes", "class_names", "labels")
 _DATA_SETTINGS = frozenset({"train", "val", "test", "path", "nc", "download"})
-_READERS: Mapping[str, Callable[[Path], ClassList]] = {
+_READERS: Mapping[str, Callable[[Location], ClassList]] = {
     ".csv": _from_csv,
     ".tsv": _from_csv,
     ".json": _from_json,
     ".yaml": _from_yaml,
     ".yml": _from_yaml,
 }
-_NO_LISTS = frozenset({".xlsx", ".xls", ".ods", ".pdf", ".docx", ".parquet", ".zip", ".npz"})
+_OTHERS = (
+    ".xlsx .xls .ods .pdf .doc .docx .odt .rtf .parquet .zip .tar .gz .npz .npy .pt .pth .pkl "
+    ".sqlite .xml .html .htm .toml .py .ipynb .safetensors .onnx"
+)
+_NO_LISTS = frozenset(_OTHERS.split())
+_FILE_ENDINGS = _NO_LISTS | {".txt", ".text", ".names", ".lst", ".list", ".tab", *_READERS}
 
 
-def _from_lines(file: Path) -> ClassList:
+def _from_lines(file: Location) -> ClassList:
+    text = read_text(file)
+    begins = text.lstrip()[:200].casefold()
+    if begins.startswith(("<!doctype", "<html", "<?xml", "<svg", "{\\rtf", "%pdf")):
+        raise _no_list(file, "a page or a document")
+    # JSON and YAML under another name are read as what they are.
+    if begins.startswith(("[", "{")) and text.rstrip()[-1] in "]}":
+        return _from_json(file)
+    if re.search(r"^names\s*:", text, re.MULTILINE):
+        return _from_yaml(file)
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in lines if not line.startswith("#")]
+    if len(lines) == 1 and "\t" not in lines[0][1] and "," in lines[0][1]:
+        return read_classes(next(csv.reader([lines[0][1]], skipinitialspace=True)))
     folders: list[str] = []
     names: list[str] = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in lines:
         parts = [part.strip() for part in line.split("\t")]
         if len(parts) > 2 or not all(parts):
             raise InputError(
-                f"Expected `name` or `folder<TAB>name` in line {number} of {str(file)!r}, "
+                f"Expected `name` or `folder<TAB>name` in line {number} of {file.text!r}, "
                 f"but got {line!r}."
             )
         folders.append(parts[0])
         names.append(parts[-1])
     if not names:
-        raise InputError(f"Expected {str(file)!r} to list classes, but it lists none.")
+        raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
     if names == folders:
         return _names_alone(tuple(names))
     return ClassList(tuple(names), tuple(folders))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -34,6 +35,7 @@ from trustvlm.images.references import (
     file_system,
     image_at,
     images_beside,
+    is_output_folder,
     is_system_folder,
     open_regular,
     read_probability,
@@ -434,7 +436,9 @@ def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
                     is_folder = entry.is_dir()
                 except OSError:  # a link to itself
                     is_folder = False
-                if is_folder and is_system_folder(entry.name):
+                if is_folder and (
+                    is_system_folder(entry.name) or is_output_folder(Path(entry.path))
+                ):
                     continue
                 names.append((entry.name, is_folder))
     except OSError as error:
@@ -577,25 +581,41 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
     return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
 
 
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+# What parts of a data set are called, such as `train`, `Validation`, `val2017`, `test_images`.
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|dev|eval|test|testing)([-_ ]?(set|data|images|\d+))?"
+)
 
 
 def _check_splits(folder: Location, classes: Sequence[str], name: str) -> None:
-    """Refuse a folder of splits: all its folders are called so, and hold folders themselves."""
-    if len(classes) < 2 or not {label.casefold() for label in classes} <= _SPLITS:
+    """Refuse a folder of splits: two at least are called so, or all there are, and hold folders."""
+    splits = [label for label in classes if _SPLIT.fullmatch(label.strip().casefold())]
+    others = len(classes) - len(splits)
+    if not splits or (others and len(splits) == 1):
         return
+    below = [_folders_in(folder.below(label)) for label in splits]
+    # Without folders inside they may be classes, but hardly if there is nothing else.
+    if not (all(below) or (not others and len(splits) > 1)):
+        return
+    nested = folder.below(next((s for s, b in zip(splits, below, strict=True) if b), splits[0]))
+    remedy = (
+        f"Name one of them, such as {nested.text}"
+        if any(below)
+        else "Sort the images of each into one folder per class, or write a table of paths and "
+        "labels"
+    )
+    raise InputError(
+        f"Expected {name!r} to hold one folder per class, but its "
+        f"{'folder' if len(splits) == 1 else 'folders'} {join_names([*map(shown, splits)])} "
+        f"{'is a split' if len(splits) == 1 else 'are splits'} of a data set. {remedy}."
+    )
+
+
+def _folders_in(folder: Location) -> list[str]:
     if folder.is_url:
         files, top = file_system(folder.text)
-        nested = all(next(files.walk(f"{top}/{c}", maxdepth=1), (top, [], []))[1] for c in classes)
-    else:
-        path = Path(folder.text)
-        nested = all(any(is_dir for _, is_dir in _list(path / label)[1]) for label in classes)
-    if nested:
-        raise InputError(
-            f"Expected {name!r} to hold one folder per class, but its folders "
-            f"{join_names(classes)} are splits of a data set. Name one of them, such as "
-            f"{folder.below(classes[0]).text}."
-        )
+        return list(next(files.walk(top, maxdepth=1), (top, [], []))[1])
+    return [name for name, is_folder in _list(Path(folder.text))[1] if is_folder]
 
 
 def _pair(source: Iterable[Iterable[Any]]) -> list[LabelledImage]:

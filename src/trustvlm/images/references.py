@@ -179,11 +179,14 @@ _WRITTEN_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _SYSTEM_FOLDERS = frozenset(
     name.casefold()
     for name in (
-        "__MACOSX", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found",
-        "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "@tmp",
-        "Network Trash Folder", "Temporary Items", "__pycache__",
+        "__MACOSX", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
+        "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "Config.Msi",
+        "lost+found", "LOST.DIR", "~snapshot", "#recycle", "#snapshot", "@eaDir", "@tmp",
+        "@Recycle", "@Recently-Snapshot", "@sharebin", "__pycache__", "_trustvlm",
     )
 )  # fmt: skip
+# Fitted models, previews of Lightroom, and what Windows saves of a damaged disk.
+_SYSTEM_ENDINGS = re.compile(r".*\.(trust|lrdata)|found\.\d{3}")
 
 
 def is_system_folder(name: str) -> bool:
@@ -195,7 +198,18 @@ def is_system_folder(name: str) -> bool:
     (True, True, False)
     """
     lowered = name.casefold()
-    return lowered in _SYSTEM_FOLDERS or lowered.endswith(".trust")
+    return lowered in _SYSTEM_FOLDERS or _SYSTEM_ENDINGS.fullmatch(lowered) is not None
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Whether a folder holds verdicts or a page that this package wrote: nobody's images."""
+    if (folder / "_trustvlm").is_dir():
+        return True
+    try:
+        with open_regular(folder / "index.html") as page:
+            return b'<meta name="generator" content="trustvlm ' in page.read(4096)
+    except OSError:
+        return False
 
 
 class ImageSource(Protocol):

@@ -27,7 +27,7 @@ _HEAD_BYTES = 1 << 16
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path | Location) -> str:
     """Read a UTF-8 text file, with or without a byte-order mark; UTF-16 with one.
 
     Raises
@@ -35,7 +35,8 @@ def read_text(file: Path) -> str:
     InputError
         If the file cannot be read, is in another encoding or holds zero bytes.
     """
-    with _open_text(Location(str(file))) as (_, lines):
+    location = Location(str(file)) if isinstance(file, Path) else file
+    with _open_text(location) as (_, lines):
         return "".join(lines)
 
 

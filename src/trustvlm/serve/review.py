@@ -90,7 +90,8 @@ async def answer_image(context: Service, said: schemas.FeedbackRequest) -> dict[
     served = context.models[said.model]
     kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
     verdict = kept.verdict if kept else {"label": "", "confidence": None}
-    label = _label(said, str(verdict["label"]))
+    said_label = served.model.classes_.label_of(said.label or "") or said.label
+    label = _label(said.action, said_label, str(verdict["label"]))
     confidence = verdict["confidence"]
     answer = Answer(
         image=said.image,
@@ -245,20 +246,20 @@ async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
     return fresh.describe()
 
 
-def _label(said: schemas.FeedbackRequest, predicted: str) -> str:
-    if said.action == "skip":
+def _label(action: str, label: str | None, predicted: str) -> str:
+    if action == "skip":
         return ""
-    if said.action == "correct":
-        return said.label
-    if predicted and said.label not in (None, predicted):
+    if action == "correct":
+        return str(label)
+    if predicted and label not in (None, predicted):
         raise ServiceError(
             409, "label", "The label to accept is not the predicted one: correct it instead."
         )
-    if not predicted and not said.label:
+    if not predicted and not label:
         raise ServiceError(
             404, "no_such_image", "The image was not kept, so say which `label` was predicted."
         )
-    return predicted or str(said.label)
+    return predicted or str(label)
 
 
 def _folder(served: ServedModel, label: str) -> str:
