@@ -10,14 +10,16 @@ import socket
 import stat
 import subprocess
 import sys
+import zipfile
 from functools import partial
 
 import pytest
 
+from broken_images import encoded
 from bulk_models import IDENTITY, LoadTiny, OwnProcess, files, rows
 from trustvlm.bulk import journal
 from trustvlm.bulk.job import LocalEngine
-from trustvlm.exceptions import BulkError, InputError
+from trustvlm.exceptions import BulkError, InputError, TrustVLMWarning
 from trustvlm.images import image_shards
 
 
@@ -50,6 +52,17 @@ def test_an_archive_gives_the_same_rows_as_the_folder(run, photos, tmp_path):
     run(photos, tmp_path / "folder")
     run(photos.with_suffix(".tar"), tmp_path / "tar")
     assert rows(tmp_path / "tar") == rows(tmp_path / "folder")
+
+
+def test_what_is_passed_over_is_named(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.png", encoded("PNG"))
+        archive.writestr("inside.md", "x")
+    (tmp_path / "in" / "a.png").write_bytes(encoded("PNG"))
+    (tmp_path / "in" / "beside.md").write_text("x")
+    with pytest.warns(TrustVLMWarning, match=r"2 files passed over.*beside\.md and .*inside\.md"):
+        run([tmp_path / "in", tmp_path / "x.zip"], tmp_path / "out")
 
 
 def test_when_all_is_done_nothing_is_done_again(run, photos, tmp_path):

@@ -10,6 +10,8 @@ import pytest
 
 import odd_inputs
 from pictures import write_class_folders
+from trustvlm.benchmark.config import read_config
+from trustvlm.benchmark.grid import list_set
 from trustvlm.exceptions import InputError
 from trustvlm.images import find_labelled
 
@@ -103,3 +105,24 @@ def test_rows_without_a_label_are_refused(species, problem, tmp_path):
         find_labelled(file)
     with pytest.raises(InputError, match=r"column 'what', but its columns are 'image', 'label'"):
         find_labelled(file, label_column="what")
+
+
+def test_a_study_names_its_columns(tables, tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+        scores = ["msp"]
+        [[models]]
+        vlm = "offline"
+        vision = "offline"
+        [[datasets]]
+        train = "{tables["csv"]}"
+        test = ["{tables["parquet"]}"]
+        path_column = "file"
+        label_column = "species"
+        image_column = "picture"
+        """
+    )
+    listed = list_set(read_config(study).datasets[0])
+    assert sorted(listed.class_names) == ["blue", "green", "red"]
+    assert listed.tests["rows"].labels.tolist() == listed.train.labels.tolist()

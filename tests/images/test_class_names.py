@@ -219,6 +219,7 @@ def test_lists_of_classes(name, content, tmp_path):
         ("x.csv", b"name\n"),
         ("x.csv", b""),
         ("x.csv", b"a,b,c\nd,e,f\n"),
+        ("x.csv", b"dog\nsalt, pepper\n"),
         ("x.json", b"{}"),
         ("x.json", b"[1, 2]"),
         ("x.json", b'{"0": "cat", "0": "dog"}'),

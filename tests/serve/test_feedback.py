@@ -248,7 +248,7 @@ def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
     doubts = [v["verdict"]["p_correct"] for v in waiting["images"]]
     assert doubts == sorted(doubts)
     first = waiting["images"][0]
-    body = {"image": first["image"], "action": "correct", "label": "green"}
+    body = {"image": first["image"], "action": "correct", "label": " green\u00a0"}
     answer = client.post("/v1/feedback", json=body).json()
     assert answer["open"] == 3
     rows = list(csv.DictReader(io.StringIO(client.get("/v1/feedback.csv").text)))

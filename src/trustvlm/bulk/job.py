@@ -20,7 +20,8 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
-from trustvlm.images.inputs import Source
+from trustvlm.images.inputs import Source, warn_of_skipped
+from trustvlm.images.references import Skipped
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.pipeline.predict import sets_of
 from trustvlm.pipeline.runs import Run, RunSums, check_when_invalid
@@ -337,10 +338,11 @@ def run_job(
             journal = Journal(output)
         n_before = journal.n_images
         _check_done(journal, inputs, settings, limits)
-        work = (
-            Work(part, journal.done(part.number)) for part in _first_parts(inputs, settings, limits)
-        )
+        skipped = Skipped()
+        parts = _first_parts(inputs, settings, limits, skipped)
+        work = (Work(part, journal.done(part.number)) for part in parts)
         for part, finished in engine.run(work):
+            skipped.merge(finished.skipped)
             with profile.stage("writing"), writing(output):
                 journal.add(part, finished)
             for stage, seconds in finished.seconds.items():
@@ -363,6 +365,7 @@ def run_job(
         text = json.dumps(summary.to_dict(), indent=2) + "\n"
         with writing(output):
             write_text(output / FOLDER / "summary.json", text)
+    warn_of_skipped(skipped)
     return summary
 
 
@@ -395,7 +398,9 @@ def _decide(
     return outcome
 
 
-def _first_parts(inputs: list[str], settings: dict[str, Any], limits: Limits) -> Iterator[Part]:
+def _first_parts(
+    inputs: list[str], settings: dict[str, Any], limits: Limits, skipped: Skipped | None = None
+) -> Iterator[Part]:
     size = settings["part_size"]
     shards = image_shards(
         inputs[0] if len(inputs) == 1 else inputs,
@@ -403,6 +408,7 @@ def _first_parts(inputs: list[str], settings: dict[str, Any], limits: Limits) ->
         path_column=settings["path_column"],
         image_column=settings["image_column"],
         limits=limits,
+        skipped=skipped,
     )
     return (Part(number, shard, 0, size) for number, shard in enumerate(shards))
 

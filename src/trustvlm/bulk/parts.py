@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from trustvlm.environment import require
 from trustvlm.images import ImageShard
+from trustvlm.images.references import Skipped
 from trustvlm.pipeline.runs import RunSums
 from trustvlm.pipeline.verdict import Verdict, Verdicts
 
@@ -73,6 +74,8 @@ class FinishedPart:
         Counts by decision and, of the errors, by kind.
     seconds
         By stage of the computing, as `Profile` has them.
+    skipped
+        Members of an archive that were passed over, where it ends.
     """
 
     number: int
@@ -83,6 +86,7 @@ class FinishedPart:
     decisions: dict[str, int]
     errors: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    skipped: Skipped = field(default_factory=Skipped, compare=False)
 
 
 SUMS = "trustvlm.part"
@@ -108,6 +112,7 @@ def finished_part(
     sums: RunSums,
     last: bool,
     seconds: Mapping[str, float],
+    skipped: Skipped,
 ) -> FinishedPart:
     """Say what a part came to; its decisions are those of its images one by one."""
     return FinishedPart(
@@ -119,4 +124,5 @@ def finished_part(
         decisions=dict(Counter(verdict.decision for verdict in verdicts)),
         errors=dict(Counter(kinds)),
         seconds=dict(seconds),
+        skipped=skipped,
     )

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -22,9 +22,9 @@ from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
-from trustvlm.images.archives import BrokenShard
+from trustvlm.images.archives import BrokenShard, StreamShard
 from trustvlm.images.errors import refusal
-from trustvlm.images.references import ImageSource, UnreadableImage
+from trustvlm.images.references import ImageSource, Skipped, UnreadableImage
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.plugins import load_plugin, loaded_plugins
@@ -46,6 +46,7 @@ class PartComputer:
         self._predictor = predictor
         self._expected: tuple[int, int] | None = None
         self._images: Iterator[ImageSource] = iter(())
+        self._skipped = Skipped()
 
     def compute(self, part: Part, fatal: Mapping[int, UnreadableImage]) -> FinishedPart:
         """Return the verdicts on a part.
@@ -74,8 +75,15 @@ class PartComputer:
         self._expected = part.next().key
         end = len(verdicts) < part.size or part.start + len(verdicts) == part.shard.length
         last = end or broken
+        # Complete where the archive ends; what was passed over before a restart counts again then.
         return finished_part(
-            part, verdicts, kinds, sums=run.sums, last=last, seconds=profile.seconds
+            part,
+            verdicts,
+            kinds,
+            sums=run.sums,
+            last=last,
+            seconds=profile.seconds,
+            skipped=self._skipped if last else Skipped(),
         )
 
     def probe(self, part: Part, start: int) -> Iterator[int]:
@@ -89,7 +97,10 @@ class PartComputer:
 
     def _from(self, part: Part) -> Iterator[ImageSource]:
         if self._expected != part.key:
-            self._images = part.shard.images(part.start)
+            shard, self._skipped = part.shard, Skipped()
+            if isinstance(shard, StreamShard):
+                shard = replace(shard, skipped=self._skipped)
+            self._images = shard.images(part.start)
         # Whatever fails from here on leaves the position unknown.
         self._expected = None
         return islice(self._images, part.size)

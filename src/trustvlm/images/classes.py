@@ -374,12 +374,15 @@ def _no_list(file: Location, what: str) -> InputError:
 
 def _from_csv(file: Location) -> ClassList:
     text = read_text(file)
-    delimiter = "\t" if file.suffix == ".tsv" else ","
-    if delimiter not in text and ";" in text:
-        delimiter = ";"
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    rows = [[from_cell(cell.strip()) for cell in row] for row in reader]
-    rows = [row for row in rows if any(row)]
+    lines = [line for line in text.splitlines() if line.strip()]
+
+    def cells_of(lines: list[str], delimiter: str) -> list[list[str]]:
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        return [[from_cell(cell.strip()) for cell in row] for row in reader]
+
+    delimiters = "\t" if file.suffix == ".tsv" else ",;\t|"
+    delimiter = max(delimiters, key=lambda sign: len(cells_of(lines[:1], sign)[0]) if lines else 0)
+    rows = [row for row in cells_of(lines, delimiter) if any(row)]
     header = [cell.casefold() for cell in rows[0]] if rows else []
     named = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
     if named is not None:
@@ -389,6 +392,12 @@ def _from_csv(file: Location) -> ClassList:
         columns = list(range(min(len(header), 2)))
     if not rows:
         raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
+    longest = max(rows, key=len)
+    if len(longest) > len(header):
+        raise InputError(
+            f"Expected {len(header)} cells in every row of {file.text!r}, but got "
+            f"{', '.join(map(repr, longest))}. Put names with a comma in quotation marks."
+        )
     if max(columns) >= min(map(len, rows)) or (named is None and len(header) > 2):
         raise InputError(
             f"Expected {file.text!r} to have a column 'name', but its first row is "
@@ -518,8 +527,8 @@ def _from_lines(file: Location) -> ClassList:
         return _from_json(file)
     if re.search(r"^names\s*:", text, re.MULTILINE):
         return _from_yaml(file)
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    lines = [(number, line) for number, line in lines if not line.startswith("#")]
+    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     if len(lines) == 1 and "\t" not in lines[0][1] and "," in lines[0][1]:
         return read_classes(next(csv.reader([lines[0][1]], skipinitialspace=True)))
     folders: list[str] = []

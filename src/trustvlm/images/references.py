@@ -367,9 +367,12 @@ class Skipped(Counter[str]):
         Of the first few, relative to their source.
     """
 
-    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+    def __init__(self, counts: Mapping[str, int] | None = None, names: Iterable[str] = ()) -> None:
         super().__init__(counts or {})
-        self.names: list[str] = list(getattr(counts, "names", ()))
+        self.names: list[str] = [*getattr(counts, "names", ()), *names]
+
+    def __reduce__(self) -> tuple[type[Skipped], tuple[dict[str, int], list[str]]]:
+        return type(self), (dict(self), self.names)
 
     def add(self, name: str) -> None:
         """Count one more file.
