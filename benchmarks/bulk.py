@@ -1,6 +1,7 @@
 """Bulk prediction at scale: memory, kills, and what Ray costs.
 
-    python benchmarks/bulk.py DIR [--images 1000000] [--kills 10]
+    python benchmarks/bulk.py DIR [--images 1000000] [--kills 10] [--part-size 4096]
+    python benchmarks/bulk.py DIR --images 40000 --kills 100 --part-size 128
     python benchmarks/bulk.py DIR --images 60000 --ray
 
 makes synthetic images of 16 x 16 pixels in DIR (tar archives, Parquet files, a folder; a few are
@@ -34,7 +35,7 @@ import numpy as np
 
 from bulk_model import COLOURS, LoadProjections
 
-SETTINGS = {"part_size": 4096, "batch_size": 256, "path_column": "path", "image_column": None}
+SETTINGS = {"batch_size": 256, "path_column": "path", "image_column": None}
 
 
 def image(number: int, rng: np.random.Generator) -> bytes:
@@ -84,7 +85,7 @@ def make(folder: Path, n_images: int) -> list[str]:
     return inputs
 
 
-def job(shots: str, output: str, engine: str, inputs: list[str]) -> None:
+def job(shots: str, output: str, engine: str, part_size: str, inputs: list[str]) -> None:
     """One run of the job, in a process of its own."""
     from trustvlm.bulk.job import LocalEngine, run_job
 
@@ -96,7 +97,8 @@ def job(shots: str, output: str, engine: str, inputs: list[str]) -> None:
     else:
         runner = LocalEngine(loader)
     identity = {"VLM": "1" * 64}
-    print(run_job(runner, inputs, Path(output), identity=identity, settings=SETTINGS), flush=True)
+    settings = {"part_size": int(part_size), **SETTINGS}
+    print(run_job(runner, inputs, Path(output), identity=identity, settings=settings), flush=True)
 
 
 def tree(pid: int) -> list[int]:
@@ -177,22 +179,24 @@ def at_random_points(n_kills: int, n_all: int, output: Path) -> Iterator[Callabl
         yield now
 
 
-def kill_and_resume(folder: Path, inputs: list[str], n_images: int, n_kills: int) -> None:
+def kill_and_resume(
+    folder: Path, inputs: list[str], n_images: int, n_kills: int, part_size: int
+) -> None:
     began = time.monotonic()
-    peak, said = watched(command(folder, "undisturbed", "local", inputs))
+    peak, said = watched(command(folder, "undisturbed", "local", inputs, part_size))
     seconds = time.monotonic() - began
     print(f"undisturbed: {said}\n  peak memory {peak:.0f} MiB, {seconds:.0f} s", flush=True)
     peaks, restarts = [], 0
     output = folder / "killed"
     for condition in at_random_points(n_kills, n_parts(folder / "undisturbed"), output):
-        peak, said = watched(command(folder, "killed", "local", inputs), condition)
+        peak, said = watched(command(folder, "killed", "local", inputs, part_size), condition)
         peaks.append(peak)
         if said:
             break
         restarts += 1
         print(f"  kill {restarts}: {n_parts(output)} parts done", flush=True)
     if not said:
-        peak, said = watched(command(folder, "killed", "local", inputs))
+        peak, said = watched(command(folder, "killed", "local", inputs, part_size))
         peaks.append(peak)
     print(f"killed {restarts} times: {said}\n  peak memory {max(peaks):.0f} MiB", flush=True)
     one, two = digest(folder / "undisturbed"), digest(output)
@@ -230,19 +234,22 @@ def compare_engines(folder: Path, inputs: list[str], n_images: int) -> None:
     assert len(digests) == 1
 
 
-def command(folder: Path, name: str, engine: str, inputs: list[str]) -> list[str]:
-    shots = str(folder / "shots")
-    return [sys.executable, __file__, "job", shots, str(folder / name), engine, *inputs]
+def command(
+    folder: Path, name: str, engine: str, inputs: list[str], part_size: int = 4096
+) -> list[str]:
+    job = [str(folder / "shots"), str(folder / name), engine, str(part_size)]
+    return [sys.executable, __file__, "job", *job, *inputs]
 
 
 def main() -> None:
     if sys.argv[1:2] == ["job"]:
-        job(*sys.argv[2:5], sys.argv[5:])
+        job(*sys.argv[2:6], sys.argv[6:])
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--part-size", type=int, default=4096)
     parser.add_argument("--ray", action="store_true", help="Compare the engines.")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -252,7 +259,7 @@ def main() -> None:
     if options.ray:
         compare_engines(folder, inputs, options.images)
     else:
-        kill_and_resume(folder, inputs, options.images, options.kills)
+        kill_and_resume(folder, inputs, options.images, options.kills, options.part_size)
 
 
 if __name__ == "__main__":

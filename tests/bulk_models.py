@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,6 +99,26 @@ class OwnProcess(LocalEngine):
         computer = cache(lambda: PartComputer(Predictor(self.loader())))
         for shard in work:
             yield from remaining(shard, lambda part: computer().compute(part, {}))
+
+
+def n_killed_before_the_end(work: Callable[[], None], n_kills: int) -> int:
+    """Do work in children that are killed at random moments, then to its end; return how many were.
+
+    Children of one process that has imported all start at once.
+    """
+    rng, n_killed = random.Random(0), 0
+    for kill in range(n_kills + 1):
+        child = os.fork()
+        if not child:
+            work()
+            os._exit(0)
+        if kill < n_kills:
+            time.sleep(rng.uniform(0.0, 0.25))
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        n_killed += os.WIFSIGNALED(status)
+    assert status == 0
+    return n_killed
 
 
 def write_poison(file: Path, colour: tuple[int, int, int] = DEADLY) -> None:

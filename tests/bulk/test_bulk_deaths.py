@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bulk_models import DEADLY, FAILING, STOPPING, LoadTiny, files, rows, write_poison
-from processes import running
+from processes import finished, next_line, running
 from trustvlm.bulk.job import LocalEngine
 from trustvlm.exceptions import BulkError, InputError, TrustVLMWarning
 
@@ -55,6 +55,35 @@ def test_killed_again_and_again_and_resumed(run, shots, photos, tmp_path):
     assert files(out) == files(tmp_path / "undisturbed")
     paths = [row["path"] for row in rows(out)]
     assert len(paths) == len(set(paths)) == 15 + 47
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from bulk_models import IDENTITY, LoadTiny, OwnProcess, n_killed_before_the_end
+from trustvlm.bulk.job import run_job
+
+settings = {"part_size": 2, "batch_size": 2, "path_column": "path", "image_column": None}
+
+def work():
+    loader = LoadTiny(Path(sys.argv[1]), batch_size=2, pause=0.005)
+    output = Path(sys.argv[2])
+    run_job(OwnProcess(loader), sys.argv[4:], output, identity=IDENTITY, settings=settings)
+
+print(n_killed_before_the_end(work, n_kills=int(sys.argv[3])))
+"""
+
+
+def test_killed_at_any_moment_every_row_is_there_once(shots, photos, tmp_path):
+    # A hundred kills of real jobs: benchmarks/bulk.py.
+    sources = [str(photos.with_suffix(".tar"))]
+    for name, n_kills in (("undisturbed", 0), ("out", 12)):
+        with running(KILLS, shots, tmp_path / name, n_kills, *sources) as process:
+            assert int(next_line(process)) >= n_kills * 0.6
+            assert finished(process) == (0, "")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+    paths = [row["path"] for row in rows(tmp_path / "out")]
+    assert len(paths) == len(set(paths)) == 47
 
 
 @pytest.fixture
