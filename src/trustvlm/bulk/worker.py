@@ -86,14 +86,15 @@ class PartComputer:
             skipped=self._skipped if last else Skipped(),
         )
 
-    def probe(self, part: Part, start: int) -> Iterator[int]:
-        """Yield the position of each image of a part, from a position on, that does no harm."""
+    def probe(self, part: Part, start: int) -> Iterator[tuple[str, str | int]]:
+        """Yield what is tried, `("trying", path)`, and what did no harm, `("passed", position)`."""
         self._expected = None
         images = islice(part.shard.images(part.start + start), part.size - start)
         for position, image in enumerate(images, start):
+            yield "trying", image.path
             for _ in self._predictor.chunks([image]):
                 pass
-            yield position
+            yield "passed", position
 
     def _from(self, part: Part) -> Iterator[ImageSource]:
         if self._expected != part.key:
@@ -230,8 +231,8 @@ def main() -> None:
         while True:
             request = requests.get()
             if isinstance(request, Probe):
-                for position in computer.probe(request.part, request.start):
-                    respond("passed", position)
+                for kind, content in computer.probe(request.part, request.start):
+                    respond(kind, content)
                 respond("probed")
             else:
                 finished = computer.compute(request.part, request.fatal)
@@ -398,28 +399,29 @@ class GuardedWorker:
     def _find_fatal(self, part: Part) -> dict[int, UnreadableImage]:
         fatal: dict[int, UnreadableImage] = {}
         position, deaths = 0, 0
+        # What was tried last: an archive that stops the process is not read here as well.
+        path = ""
         while position < part.size:
             try:
                 with self._running() as worker:
                     worker.send(Probe(part, position))
                     while True:
-                        kind, passed = worker.response(self._silence)
+                        kind, content = worker.response(self._silence)
                         if kind == "probed":
                             return fatal
-                        position, deaths = passed + 1, 0
+                        if kind == "trying":
+                            path = content
+                        else:
+                            position, deaths, path = content + 1, 0, ""
             except _DiedError as death:
                 deaths += 1
                 if deaths > self._retries:
-                    fatal[position] = self._replacement(part, position, deaths, str(death))
-                    position, deaths = position + 1, 0
+                    path = path or f"{part.shard.name}#{part.start + position}"
+                    what = f"it stopped the process that read it {deaths} times ({death})"
+                    error = refusal("fatal", path, what, "Leave it out")
+                    fatal[position] = UnreadableImage.of(path, error)
+                    position, deaths, path = position + 1, 0, ""
         return fatal
-
-    def _replacement(self, part: Part, position: int, deaths: int, how: str) -> UnreadableImage:
-        # Its name is all that is read of it here, or nothing, if even that is what kills.
-        image = next(part.shard.images(part.start + position), None)
-        path = f"{part.shard.name}#{part.start + position}" if image is None else image.path
-        what = f"it stopped the process that read it {deaths} times ({how})"
-        return UnreadableImage.of(path, refusal("fatal", path, what, "Leave it out"))
 
     @contextmanager
     def _running(self) -> Iterator[_WorkerProcess]:
