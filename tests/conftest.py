@@ -55,3 +55,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUSTVLM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def odd_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A fitted model of mean colours, and the file of its encoder backend, which registers once."""
+    import odd_inputs
+
+    return odd_inputs.make_model(tmp_path_factory.mktemp("odd"))

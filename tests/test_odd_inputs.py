@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import odd_inputs
@@ -12,21 +10,15 @@ import odd_inputs
 NOT_YET: set[str] = set()
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A fitted model of mean colours, and the file of its encoder backend."""
-    return odd_inputs.make_model(tmp_path_factory.mktemp("odd"))
-
-
 @pytest.mark.parametrize("group", sorted({case.group for case in odd_inputs.CASES}))
-def test_what_comes_out(group, model, tmp_path):
+def test_what_comes_out(group, odd_model, tmp_path):
     problems = []
     for i, case in enumerate(odd_inputs.CASES):
         if case.group != group:
             continue
         folder = tmp_path / str(i)
         folder.mkdir()
-        outcome = odd_inputs.run(case, *model, folder)
+        outcome = odd_inputs.run(case, *odd_model, folder)
         problem = odd_inputs.mismatch(case, outcome)
         if bool(problem) != (case.name in NOT_YET):
             problems.append(f"{case.name!a}: {problem or 'is right'}; got {outcome!a}")

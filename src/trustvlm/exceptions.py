@@ -42,6 +42,17 @@ class ImageError(TrustVLMError, OSError):
         return type(self), (self.kind, str(self)), self.__dict__
 
 
+class OutputError(TrustVLMError, OSError):
+    """An output cannot be written; `errno` says why, where the system does."""
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[OutputError], tuple[str, int | None]]:
+        return type(self), (str(self.args[0]), self.errno)
+
+
 class ArtefactError(TrustVLMError):
     """A `.trust` directory is damaged, of another format version, or does not fit its models."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import odd_inputs
 from pictures import write_class_folders
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import list_set
@@ -16,12 +15,6 @@ from trustvlm.exceptions import InputError
 from trustvlm.images import find_labelled
 
 SQUARES = ("--vlm", "squares:1", "--vision", "squares:1")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A fitted model of mean colours, and the file of its encoder backend."""
-    return odd_inputs.make_model(tmp_path_factory.mktemp("odd"))
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +60,16 @@ PATH, LABEL, IMAGE = "--path-column file", "--label-column species", "--image-co
         ("monitor {model} {data} --json {out} --false-alarm 1e-9", False),
     ],
 )
-def test_columns_have_any_name(command, labelled, model, tables, tmp_path, trustvlm):
+def test_columns_have_any_name(command, labelled, odd_model, tables, tmp_path, trustvlm):
     outcomes = {}
     for kind, data in tables.items():
         out = tmp_path / (kind + (".csv" if "predict" in command or "label" in command else ""))
         out = out.with_suffix(".trust") if command.startswith(("fit", "calibrate")) else out
-        named = command.format(data=data, out=out, model=model[0]).split()
+        named = command.format(data=data, out=out, model=odd_model[0]).split()
         named += [*SQUARES] if command.startswith(("fit", "label")) else []
         if kind != "folder":
             named += f"{PATH} {IMAGE}".split() + (LABEL.split() if labelled else [])
-        done = trustvlm(*named, "--plugin", model[1], "--quiet")
+        done = trustvlm(*named, "--plugin", odd_model[1], "--quiet")
         assert done.code == 0, done.err
         if out.suffix == ".trust":
             manifest = json.loads((out / "manifest.json").read_text())

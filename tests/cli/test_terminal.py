@@ -28,12 +28,6 @@ def run(*arguments, stdout=subprocess.PIPE, **environment):
     )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A fitted model of mean colours, and the file of its encoder backend."""
-    return odd_inputs.make_model(tmp_path_factory.mktemp("odd"))
-
-
 @pytest.fixture
 def restored():
     """Handlers of signals as they were, after a run that was interrupted."""
@@ -62,7 +56,7 @@ COMMANDS = {
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_signal_ends_every_command_with_its_message(
-    command, number, model, tmp_path, trustvlm, restored, monkeypatch
+    command, number, odd_model, tmp_path, trustvlm, restored, monkeypatch
 ):
     if command == "serve":
         pytest.importorskip("fastapi")
@@ -73,7 +67,7 @@ def test_a_signal_ends_every_command_with_its_message(
         f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\n"
         "except KeyboardInterrupt as error:\n    raise RuntimeError('half imported') from error\n"
     )
-    arguments = [part.format(model=model[0], shots=tmp_path) for part in COMMANDS[command]]
+    arguments = [part.format(model=odd_model[0], shots=tmp_path) for part in COMMANDS[command]]
     done = trustvlm(*command.split(), *arguments, "--plugin", plugin)
     assert done.code == 128 + number
     says = MESSAGE if number == signal.SIGINT else "stopped by the system"
@@ -93,7 +87,7 @@ def test_an_interrupt_that_the_framework_swallows_has_its_message(trustvlm, monk
 
 
 @pytest.mark.parametrize("module", ["trustvlm.cli.app", "typer", "numpy", "trustvlm.pipeline"])
-def test_an_interrupt_while_libraries_are_imported(module, model):
+def test_an_interrupt_while_libraries_are_imported(module, odd_model):
     code = f"""
 import os, signal, sys
 class Interrupter:
@@ -102,7 +96,7 @@ class Interrupter:
             os.kill(os.getpid(), signal.SIGINT)
 from trustvlm.cli import main
 sys.meta_path.insert(0, Interrupter())
-sys.argv = ["trustvlm", "predict", {str(model[0])!r}, "."]
+sys.argv = ["trustvlm", "predict", {str(odd_model[0])!r}, "."]
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -125,24 +119,26 @@ def test_a_signal_that_was_ignored_stays_so(tmp_path):
     assert b"registers no score" in done.stderr
 
 
-def test_names_are_shown_and_not_obeyed(model, tmp_path, trustvlm, monkeypatch):
+def test_names_are_shown_and_not_obeyed(odd_model, tmp_path, trustvlm, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = write_class_folders(tmp_path / "in", per_class=1)
     for name in ODD:
         Path("in", "red", name).write_bytes(b"no image")
         Path("in", name).write_bytes(odd_inputs.PNG)
         Path("in", f"{name}.txt").write_bytes(b"a note")
-    plugin = ["--plugin", model[1]]
+    plugin = ["--plugin", odd_model[1]]
     runs = [
-        trustvlm("predict", model[0], folder, *plugin),
-        trustvlm("predict", model[0], *[folder / name for name in ODD], "gone\x1b[0m.png", *plugin),
+        trustvlm("predict", odd_model[0], folder, *plugin),
+        trustvlm(
+            "predict", odd_model[0], *[folder / name for name in ODD], "gone\x1b[0m.png", *plugin
+        ),
         trustvlm("predict", "no\x1b[31mmodel.trust", folder),
         trustvlm(
             "fit", folder, "-o", "o.trust", "--vlm", "squares:1", "--vision", "squares:1", *plugin
         ),
-        trustvlm("evaluate", model[0], folder, *plugin),
-        trustvlm("predict", model[0], folder, "-o", "o\x1b[31m.what"),
-        trustvlm("predict", model[0], folder, "--none\x1b[31m"),
+        trustvlm("evaluate", odd_model[0], folder, *plugin),
+        trustvlm("predict", odd_model[0], folder, "-o", "o\x1b[31m.what"),
+        trustvlm("predict", odd_model[0], folder, "--none\x1b[31m"),
     ]
     for done in runs:
         shown = done.out + done.err
@@ -162,10 +158,10 @@ CONSOLES = [
 
 
 @pytest.mark.parametrize("console", CONSOLES)
-def test_output_is_utf8_whatever_the_console(console, model, tmp_path):
+def test_output_is_utf8_whatever_the_console(console, odd_model, tmp_path):
     name = "\u56fe\u7247 caf\u00e9 \U0001f600.png"
     Path(tmp_path, name).write_bytes(odd_inputs.PNG)
-    arguments = ["predict", model[0], tmp_path, "--plugin", model[1]]
+    arguments = ["predict", odd_model[0], tmp_path, "--plugin", odd_model[1]]
     done = run(*arguments, **console)
     assert done.returncode == 0, done.stderr
     assert name in done.stdout.decode("utf-8")
@@ -175,7 +171,7 @@ def test_output_is_utf8_whatever_the_console(console, model, tmp_path):
     assert name in (tmp_path / f"{name}.csv").read_text("utf-8")
 
 
-def test_a_pipe_that_closes_early_is_quiet(model):
+def test_a_pipe_that_closes_early_is_quiet(odd_model):
     reader, writer = os.pipe()
     os.close(reader)
     done = run("scores", stdout=writer)
@@ -189,7 +185,7 @@ def test_a_full_disk_under_standard_output_is_stated():
         done = run("scores", stdout=full)
     assert done.returncode == 1
     assert re.fullmatch(
-        rb"error: the output cannot be written \(No space.*Make room.*\n", done.stderr
+        rb"error: 'the output' cannot be written \(No space.*Make room.*\n", done.stderr
     )
 
 

@@ -27,6 +27,7 @@ from pydantic import (
 from trustvlm import datasets, metrics
 from trustvlm.benchmark.dataset import PRESETS
 from trustvlm.exceptions import InputError
+from trustvlm.files import local_path
 from trustvlm.images import DEFAULT_LIMITS, Columns
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
@@ -237,7 +238,7 @@ class BenchConfig(_Table):
     """
 
     name: StrictStr
-    out: _Path
+    out: Annotated[_Path, BeforeValidator(local_path)]
     scores: Annotated[
         tuple[StrictStr, ...], BeforeValidator(_every_score), AfterValidator(_check_scores)
     ] = ()

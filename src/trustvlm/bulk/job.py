@@ -18,7 +18,7 @@ from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.files import write_text
+from trustvlm.files import local_path, write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.inputs import Source, warn_of_skipped
 from trustvlm.images.references import Skipped
@@ -273,7 +273,7 @@ def predict_in_bulk(
     summary = run_job(
         engine(loader, retries),
         images,
-        Path(output),
+        local_path(output),
         identity=identify(manifest),
         settings={
             "part_size": part_size,
@@ -326,6 +326,7 @@ def run_job(
         raise InputError(f"Expected `part_size` to be a whole number >= 1, but got {size!r}.")
     profile = profile or Profile()
     began = time.monotonic()
+    output = local_path(output)
     listed = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     inputs = [os.fspath(item) for item in listed]
     if output.exists() and not output.is_dir():

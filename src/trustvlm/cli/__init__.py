@@ -11,6 +11,7 @@ import threading
 from typing import Any, TextIO
 
 from trustvlm.exceptions import TrustVLMError
+from trustvlm.files import output_error
 from trustvlm.text import printable
 
 _INTERRUPTED = (
@@ -84,12 +85,6 @@ class _Signals:
         raise KeyboardInterrupt
 
 
-_REMEDIES = {
-    errno.ENOSPC: "Make room",
-    errno.EDQUOT: "Make room",
-}
-
-
 def _explain(error: BaseException, *, debug: bool) -> None:
     if debug:
         import traceback
@@ -97,12 +92,9 @@ def _explain(error: BaseException, *, debug: bool) -> None:
         sys.stderr.write(printable("".join(traceback.format_exception(error)), keep="\n"))
     if isinstance(error, TrustVLMError):
         _print_error(str(error))
-    elif isinstance(error, OSError) and error.errno in _REMEDIES:
-        name = "the output" if error.filename is None else repr(os.fsdecode(error.filename))
-        _print_error(
-            f"{name} cannot be written ({error.strerror}). {_REMEDIES[error.errno]}, and run the "
-            "same command again: what has been embedded so far is kept."
-        )
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        name = "the output" if error.filename is None else os.fsdecode(error.filename)
+        _print_error(str(output_error(name, error)))
     else:
         _print_error(
             f"something unexpected went wrong ({type(error).__name__}: {error}). "

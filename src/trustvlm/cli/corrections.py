@@ -63,9 +63,11 @@ def corrections(
     data: what is calibrated on them guarantees nothing. `--as calibration` therefore takes the kept
     images in random order, up to the first one without an answer.
     """
+    from trustvlm.files import local_path
     from trustvlm.images import find_labelled
     from trustvlm.serve.feedback import FeedbackStore, random_sample, write_labelled
 
+    local_path(output)
     if not database.is_file():
         raise InputError(f"There is no feedback database {database}; see `trustvlm serve`.")
     examples = []

@@ -176,7 +176,16 @@ def classes_option(default: str = "") -> Any:
 
 def json_option(help: str) -> Any:
     """Make the option `--json FILE`, for what a command can write as JSON."""
-    return typer.Option("--json", metavar="FILE", help=help)
+    return typer.Option("--json", metavar="FILE", help=help, callback=checked_file)
+
+
+def checked_file(file: Path | None) -> Path | None:
+    """Refuse an output file that cannot be written, before any work is done."""
+    from trustvlm.files import check_file
+
+    if file is not None:
+        check_file(file)
+    return file
 
 
 def columns(path: str, image: str | None, label: str = "label") -> Columns:

@@ -37,6 +37,7 @@ from trustvlm.cli.options import (
     load_plugins,
 )
 from trustvlm.exceptions import InputError
+from trustvlm.files import is_stream
 
 
 def is_folder(output: str | None) -> bool:
@@ -249,7 +250,7 @@ def predict(
     if engine != "local":
         raise InputError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
     if output is not None:
-        if not Path(output).suffix:
+        if not Path(output).suffix and not is_stream(output):
             raise InputError(
                 f"Expected the output to end in .csv, .jsonl or .parquet, or in a slash for a "
                 f"folder, but got {output!r}."

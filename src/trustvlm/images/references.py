@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
+from trustvlm.files import file_system as files_of_url
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 
 # Read a file's bytes, or say why that cannot be done; ask distant servers again.
@@ -763,21 +764,10 @@ def file_system(url: str) -> tuple[Any, str]:
     OSError
         If it leads to a pipe, a socket or a device of this machine.
     """
-    fsspec = require("fsspec", extra="remote", purpose=f"Reading {url}")
-    try:
-        # fsspec keeps one connection for each service.
-        files, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Reading {url} needs a package for this kind of storage: {error}."
-        ) from error
-    except ValueError as error:
-        raise InputError(f"Expected {url!r} to be a URL that can be read, but got: {error}.") from (
-            error
-        )
+    files, path = files_of_url(url, f"Reading {url}")
     for part in url.split("::"):
         if part.lower().startswith(("file://", "local://")):
             file = Path(part.partition("://")[2])
             if os.path.lexists(file):
                 _check_regular(file)
-    return files, str(path)
+    return files, path

@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
+from trustvlm.files import local_path
 from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.serialization import first_invalid
 
@@ -355,7 +356,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> st
     >>> check_target("new.trust")
     ''
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_symlink():
         raise ArtefactError(
             f"Expected {str(path)!r} to be a folder, or new, but it is a symbolic link. Name the "

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
-from trustvlm.files import write_text
+from trustvlm.files import local_path, write_text
 from trustvlm.images import Columns, Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
@@ -152,7 +151,7 @@ def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState 
     InputError
         If the file is no state, is damaged, of another format version, or of another model.
     """
-    path = Path(path)
+    path = local_path(path, "file")
     if not path.exists():
         return None
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from trustvlm.csv_cells import to_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.files import atomic_path, write_text
+from trustvlm.files import atomic_path, check_file, is_stream, shown_target, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
 from trustvlm.images.references import Location
@@ -352,17 +352,25 @@ def in_order(images: EncodedImages[Any], verdicts: Sequence[Verdict]) -> list[Ve
 def check_output(path: str | os.PathLike[str]) -> str:
     """Return the ending of an output path, or raise before any work is done.
 
+    Standard output (`-`), pipes and devices get CSV unless their name says something else.
+
     Raises
     ------
+    OutputError
+        If the file cannot be written, as far as that can be said yet.
     InputError
         If the name does not end in .csv, .jsonl or .parquet.
     MissingExtraError
         If it ends in .parquet and the extra `parquet` is not installed.
     """
+    check_file(path)
     suffix = Path(path).suffix.lower()
+    if is_stream(path) and suffix not in (".jsonl", ".parquet"):
+        return ".csv"
     if suffix not in (".csv", ".jsonl", ".parquet"):
         raise InputError(
-            f"Expected the output to end in .csv, .jsonl or .parquet, but got {str(path)!r}."
+            "Expected the output to end in .csv, .jsonl or .parquet, but got "
+            f"{shown_target(path)!r}."
         )
     if suffix == ".parquet":
         require("pyarrow", extra="parquet", purpose="Parquet output")

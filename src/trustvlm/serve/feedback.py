@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trustvlm.csv_cells import to_cell
 from trustvlm.exceptions import InputError
-from trustvlm.files import write_bytes, write_text
+from trustvlm.files import local_path, write_bytes, write_text
 from trustvlm.images.formats import recognise
 from trustvlm.serialization import first_invalid
 from trustvlm.sqlite import OtherVersionError, open_database
@@ -350,7 +350,7 @@ def write_labelled(
     InputError
         If there is a `labels.csv` already, or nothing to write.
     """
-    table = folder / "labels.csv"
+    table = local_path(folder) / "labels.csv"
     if table.exists():
         raise InputError(f"{table} exists already: name another folder, or move it away.")
     text = io.StringIO()
