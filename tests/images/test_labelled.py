@@ -48,6 +48,16 @@ def test_a_folder_of_class_folders(tmp_path):
     assert all(ref.file.is_file() for ref in labelled.refs)
 
 
+def test_iterators_of_paths_and_labels():
+    paths, labels = ["a.jpg", "b.jpg"], ["dog", "cat"]
+    for source in (zip(paths, labels, strict=True), (iter(paths), iter(labels))):
+        listed = find_labelled(source)
+        assert [image.path for image in listed.refs] == paths
+        assert listed.labels == labels
+    with pytest.raises(InputError, match="iterator of pairs"):
+        find_labelled(iter(["ab", "cd"]))
+
+
 def test_order_is_by_class_folder_then_by_file(tmp_path):
     # As plain text, "a b/1.jpg" would come before "a/1.jpg".
     plant(tmp_path, "a/1.jpg", "a b/1.jpg", "a-b/1.jpg", "B/1.jpg")

@@ -50,7 +50,9 @@ _HEAD_BYTES, _HEAD_ITEMS = 256, 1000
 # A path or URL, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = PathLike | Iterable[PathLike]
-LabelledSource: TypeAlias = PathLike | tuple[Iterable[PathLike], Iterable[str]]
+LabelledSource: TypeAlias = (
+    PathLike | tuple[Iterable[PathLike], Iterable[str]] | Iterator[tuple[PathLike, str]]
+)
 
 
 class Columns(TypedDict, total=False):
@@ -483,7 +485,8 @@ def find_labelled(
         * a `.parquet` file with the bytes of images, or with paths, and a column of labels; its
           images are held in memory;
         * the URL of any of these;
-        * `(paths, labels)`, two of equal length; the paths may be URLs.
+        * `(paths, labels)`, two of equal length, or an iterator of such pairs, as `zip` makes; the
+          paths may be URLs.
     path_column, label_column, image_column
         As in `Columns`.
     confidence_column
@@ -620,13 +623,17 @@ def _folders_in(folder: Location) -> list[str]:
 
 def _pair(source: Iterable[Iterable[Any]]) -> list[LabelledImage]:
     try:
+        if isinstance(source, Iterator):
+            # Two letters would be unpacked like a pair.
+            rows: list[Any] = [None if isinstance(row, str) else row for row in source]
+            source = ([path for path, _ in rows], [label for _, label in rows])
         paths, labels = (None if isinstance(part, str) else list(part) for part in source)
     except (TypeError, ValueError):
         paths = labels = None
     if paths is None or labels is None:
         raise InputError(
-            "Expected a folder, a CSV or a pair (paths, labels) of two lists, but got "
-            f"a {type(source).__name__} of something else."
+            "Expected a folder, a CSV, a pair (paths, labels) of two lists or an iterator of "
+            f"pairs, but got a {type(source).__name__} of something else."
         )
     if len(paths) != len(labels):
         raise InputError(

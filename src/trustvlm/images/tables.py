@@ -169,7 +169,8 @@ def _find_header(name: str, head: str, columns: Sequence[str]) -> tuple[str, lis
     missing = next(column for column in columns if column not in widest)
     raise InputError(
         f"Expected {name!r} to have a column {missing!r}, but its columns are "
-        f"{', '.join(map(repr, widest))}. Rename one, or say which to use."
+        f"{', '.join(map(repr, widest))}. Rename one, or say which to use "
+        "(--path-column, --label-column)."
     )
 
 
