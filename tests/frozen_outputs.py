@@ -877,6 +877,8 @@ def make_fixtures(folder: Path) -> None:
     folder.mkdir(parents=True)
     os.chdir(folder)
     write_pictures(Path("pictures"), 2, seed=2, size=16)
+    from trustvlm.pipeline.artefact import read_artefact, write_artefact
+
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["TRUSTVLM_CACHE"] = temporary
         shots = write_pictures(Path(temporary, "shots"), 2, seed=0, size=16)
@@ -886,9 +888,9 @@ def make_fixtures(folder: Path) -> None:
             ["calibrate", "demo.trust", labelled, "--risk", "0.3"],
         ):
             done(words)
-    manifest = Path("demo.trust", "manifest.json")
-    content = manifest.read_text("utf-8").replace(str(shots), "shots")
-    manifest.write_text(content, encoding="utf-8")
+    stored, arrays = read_artefact("demo.trust")
+    stored = json.loads(json.dumps(stored).replace(str(shots), "shots"))
+    write_artefact("demo.trust", stored, arrays)
     # The store holds some pictures alone, so that it stays small.
     os.environ["TRUSTVLM_CACHE"] = str(Path("store").resolve())
     done(["monitor", "demo.trust", "pictures/red", "--state", "state.json"])

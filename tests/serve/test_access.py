@@ -11,6 +11,7 @@ from pictures import write_class_folders
 from service import client_of
 from trustvlm import TrustVLM
 from trustvlm.exceptions import InputError
+from trustvlm.pipeline.artefact import read_artefact, write_artefact
 from trustvlm.serve.hosts import parse_host
 from trustvlm.serve.model_registry import models_by_name
 from trustvlm.serve.served_model import DriftWatch
@@ -279,10 +280,10 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         asking.start()
         manifest = path / "manifest.json"
         good = manifest.read_text()
-        stored = json.loads(good)
+        stored, arrays = read_artefact(path)
         stored["models"]["vision"]["fingerprint"] = "0" * 64
         stored["models"]["vision"]["weights"] = "0" * 64
-        manifest.write_text(json.dumps(stored))
+        write_artefact(path, stored, arrays)
         refused = client.post("/v1/reload")
         manifest.write_text("{")
         assert client.post("/v1/reload").status_code == 409
