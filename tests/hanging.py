@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from trustvlm.embeddings import prefetch
 from trustvlm.embeddings.prefetch import n_hanging
+from trustvlm.images import Limits
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """A task of a `DecodingPool` that hangs."""
+
+    name: str = "hangs"
+    seconds: float = 300.0
+    limits: Limits = field(default_factory=Limits)
+    content: bytes = b""
+
+    def run(self) -> list[bytes]:
+        """Hang, in the process."""
+        time.sleep(self.seconds)
+        return []
+
+    def result(self, parts: Sequence[bytes]) -> list[bytes]:
+        """Return nothing in particular."""
+        return list(parts)
 
 
 def hang_on(part: str) -> threading.Event:

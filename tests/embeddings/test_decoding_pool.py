@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from broken_images import encoded, png, png_chunk
+from hanging import Sleep
 from hostile import flat_png, many_scans, run_length_bitmap
 from trustvlm.embeddings.decoding_pool import DecodingPool, FairQueue, PixelsTask, PreviewTask
 from trustvlm.exceptions import ImageError
@@ -22,23 +22,6 @@ from trustvlm.models.base import Preprocessing
 
 WANTED = (Preprocessing(size=(32, 24), resize=None), Preprocessing(size=(16, 16), resize=20))
 LONG = 300
-
-
-@dataclass(frozen=True)
-class Sleep:
-    """A decoder that hangs."""
-
-    name: str = "hangs"
-    seconds: float = LONG
-    limits: Limits = field(default_factory=Limits)
-    content: bytes = b""
-
-    def run(self):
-        time.sleep(self.seconds)
-        return []
-
-    def result(self, parts):
-        return list(parts)
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ def pool():
     made = DecodingPool(1, heavy=1)
     yield made
     made.close()
-    assert not [t for t in threading.enumerate() if t.name == "trustvlm-decoder"]
+    assert (made._n_threads, made._idle, made._running) == (0, [], set())
 
 
 def pixels(content, name="a", **limits):

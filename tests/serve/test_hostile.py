@@ -1,9 +1,15 @@
 """Requests that cost more than they weigh: bounded in time and memory, at nobody's expense."""
 
+import queue
+
 import pytest
 
+from hanging import Sleep
 from hostile import empty_objects, odd_maximum, run_length_bitmap
+from pictures import COLOURS
+from service import client_of
 from trustvlm.images import decode
+from uploads import png
 
 JSON = {"Content-Type": "application/json"}
 
@@ -65,3 +71,27 @@ def test_formats_that_are_decoded_slowly_are_for_the_command_line_alone(client, 
     assert f"it is a {name} image, which is not opened here. Convert it" in verdict["error"]
     if name == "PPM":
         assert decode(content).size == (16, 16)
+
+
+def test_what_hangs_delays_nobody_and_ends_with_the_service(colours):
+    with client_of(colours) as client:
+        decoders = client.context.models.decoders
+        hanging = [decoders.submit(Sleep(), "10.0.0.1") for _ in range(8)]
+        for seed in range(2):
+            answer = client.post("/v1/predict", files={"images": png("red", 900 + seed)})
+            assert answer.json()["verdicts"][0]["label"] in COLOURS
+        # Each hangs for minutes, and its own limit is a minute.
+        assert not all(future.done() for future in hanging)
+    assert all(future.done() for future in hanging)
+
+
+def test_where_no_more_can_wait_to_be_decoded_the_answer_says_when_to_come_back(
+    client, monkeypatch
+):
+    def full(*_):
+        raise queue.Full
+
+    monkeypatch.setattr(client.context.models.decoders, "submit", full)
+    answer = client.post("/v1/predict", files={"images": png("red", 950)})
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (429, "queue_full")
+    assert int(answer.headers["Retry-After"]) >= 1
