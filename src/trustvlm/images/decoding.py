@@ -207,7 +207,8 @@ _LARGEST_XMP = 1 << 19
 
 def _without_ancillary(content: bytes) -> bytes:
     """Return a PNG without chunks that say nothing of its pixels; as it is if it is damaged."""
-    kept, start, position = [], 0, 8
+    # Views, since the pixels may be many: they are copied once.
+    view, kept, start, position = memoryview(content), [], 0, 8
     while position + 8 <= len(content):
         size = int.from_bytes(content[position : position + 4], "big")
         kind = content[position + 4 : position + 8]
@@ -217,12 +218,12 @@ def _without_ancillary(content: bytes) -> bytes:
         is_xmp = content.startswith(_XMP, position + 8) and size <= _LARGEST_XMP
         # The first letter is small in names of chunks that a reader may pass over.
         if kind[:1].islower() and kind not in _OF_PIXELS and not is_xmp:
-            kept.append(content[start:position])
+            kept.append(view[start:position])
             start = end
         if kind == b"IEND":
             break
         position = end
-    return b"".join((*kept, content[start:])) if kept else content
+    return b"".join((*kept, view[start:])) if kept else content
 
 
 def _decode(
