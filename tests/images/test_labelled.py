@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -308,3 +309,16 @@ def test_a_label_that_could_mean_two_classes():
 def test_indices_invert_the_names(names):
     classes = read_classes(names)
     assert list(classes.indices(names[::-1])) == list(range(len(names)))[::-1]
+
+
+@pytest.mark.parametrize("value", [None, "", -1])
+def test_a_row_of_a_parquet_file_without_a_label_is_named(tmp_path, value):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    labels = [0 if value == -1 else "cat", value]
+    table = pyarrow.table({"path": ["a.png", "b.png"], "image": [b"1", b"2"], "label": labels})
+    names = {"info": {"features": {"label": {"names": ["cat"], "_type": "ClassLabel"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+    parquet.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=r"'label' of .*got (None|''|-1) for 'b\.png'"):
+        find_labelled(tmp_path / "p.parquet")

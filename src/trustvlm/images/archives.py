@@ -811,7 +811,7 @@ class ParquetShard(StreamShard):
                         allowance.take(_size(image))
                         if label_of is not None:
                             p = read_probability(cells.get(self.confidence_column), image.path)
-                            image = LabelledImage(image, label_of(cells), p)
+                            image = LabelledImage(image, label_of(cells, image.path), p)
                         yield image
                     row += 1
 
@@ -829,8 +829,8 @@ class ParquetShard(StreamShard):
             elif isinstance(image, UnreadableImage):  # the end of a file that is damaged
                 raise InputError(image.message)
 
-    def _label_of(self, schema: Any) -> Callable[[Mapping[str, Any]], str] | None:
-        """Return what makes the label of a row; None where labels are not asked for."""
+    def _label_of(self, schema: Any) -> Callable[[Mapping[str, Any], str], str] | None:
+        """Return what makes the label of a row and its name; None where none is asked for."""
         column = self.label_column
         if column is None:
             return None
@@ -841,7 +841,7 @@ class ParquetShard(StreamShard):
             )
         names = _class_names(schema, column)
 
-        def label_of(cells: Mapping[str, Any]) -> str:
+        def label_of(cells: Mapping[str, Any], path: str) -> str:
             value = cells[column]
             if names and isinstance(value, int) and 0 <= value < len(names):
                 return names[value]
@@ -849,7 +849,8 @@ class ParquetShard(StreamShard):
             if not is_label or isinstance(value, bool) or not str(value).strip():
                 raise InputError(
                     f"Expected a label in every row of {column!r} of {self.name!r}, but got "
-                    f"{value!r}. Leave such rows out, or name another column (--label-column)."
+                    f"{value!r} for {path!r}. Leave such rows out, or name another column "
+                    "(--label-column)."
                 )
             return str(value).strip()
 
