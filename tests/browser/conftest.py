@@ -21,6 +21,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # The names of pages of other sites.
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
+    "--no-proxy-server",
 )
 CHECKS = Path(__file__).with_name("checks.js").read_text("utf-8")
 GUIDELINES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
