@@ -64,10 +64,12 @@ def serving(answer):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def asked(port, path):
@@ -142,12 +144,10 @@ def test_a_page_of_another_origin_changes_nothing(open_page, port, name):
 
 
 def test_a_page_that_takes_the_service_for_its_own_gets_nothing(open_page, port):
-    # DNS rebinding: the name was that of another server when the page came from it.
-    before, address = state(port), f"http://{OTHER}:{port}"
-    opened = open_page("about:blank")
-    page = opened.page
-    page.route(f"{address}/evil", lambda route: route.fulfill(body="<body>evil</body>"))
-    page.goto(f"{address}/evil")
+    # DNS rebinding: the browser takes whatever stands at this address for one site.
+    before = state(port)
+    page = open_page(f"http://{OTHER}:{port}/").page
+    assert '"kind":"host"' in page.inner_text("body")
     statuses = page.evaluate(
         """async (skip) => {
             const json = { "Content-Type": "application/json" };
@@ -188,7 +188,8 @@ def use(opened, photo):
     page.get_by_text("Undone.").wait_for()
     page.get_by_role("link", name="Threshold").click()
     page.get_by_text("This model is not calibrated").wait_for()
-    assert opened.complaints == []
+    # Without TLS a name has no process of its own, and Chromium says so.
+    assert [one for one in opened.complaints if "Cross-Origin-Opener-Policy" not in one] == []
 
 
 @pytest.mark.parametrize("name", [OWN, "127.0.0.1", "localhost"])

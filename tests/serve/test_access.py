@@ -1,6 +1,7 @@
 """Keys, other sites, several models, reloading."""
 
 import json
+import math
 import shutil
 import threading
 from dataclasses import replace
@@ -10,8 +11,8 @@ import pytest
 from pictures import write_class_folders
 from service import client_of
 from trustvlm import TrustVLM
-from trustvlm.exceptions import InputError
-from trustvlm.pipeline.artefact import read_artefact, write_artefact
+from trustvlm.exceptions import InputError, TrustVLMError
+from trustvlm.pipeline.predict import Predictor
 from trustvlm.serve.hosts import parse_host
 from trustvlm.serve.model_registry import models_by_name
 from trustvlm.serve.served_model import DriftWatch
@@ -278,17 +279,15 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
 
         asking = threading.Thread(target=ask)
         asking.start()
-        manifest = path / "manifest.json"
-        good = manifest.read_text()
-        stored, arrays = read_artefact(path)
-        stored["models"]["vision"]["fingerprint"] = "0" * 64
-        stored["models"]["vision"]["weights"] = "0" * 64
-        write_artefact(path, stored, arrays)
-        refused = client.post("/v1/reload")
-        manifest.write_text("{")
-        assert client.post("/v1/reload").status_code == 409
-        manifest.write_text(good)
         state = TrustVLM.load(path).state
+        zeros = {"fingerprint": "0" * 64, "weights": "0" * 64}
+        vision = {**state.encoders["vision"], **zeros}
+        replace(state, encoders={**state.encoders, "vision": vision}).save(path)
+        refused = client.post("/v1/reload")
+        (path / "manifest.json").write_text("{")
+        assert client.post("/v1/reload").status_code == 409
+        shutil.rmtree(path)
+        assert client.post("/v1/reload").status_code == 409
         replace(state, created_at="2030-01-01T00:00:00+00:00").save(path)
         after = client.post("/v1/reload").json()
         stop.set()
@@ -300,6 +299,97 @@ def test_reloading_loses_no_request_and_refuses_what_does_not_fit(colours, tmp_p
         assert client.get("/v1/model").json() == after
         assert set(statuses) == {200}
         assert statuses
+
+
+class Panic(BaseException):
+    """As libraries raise that are written in Rust."""
+
+
+@pytest.fixture
+def two(colours, tmp_path):
+    other = shutil.copytree(colours, tmp_path / "other.trust")
+    with client_of(colours, other) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), RecursionError(), MemoryError(), KeyError("x"), Panic("!")]
+)
+def test_whatever_goes_wrong_at_reloading_the_old_model_goes_on(client, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    before = client.get("/v1/model").json()
+    with monkeypatch.context() as broken:
+        broken.setattr(TrustVLM, "load", fail)
+        answer = client.post("/v1/reload")
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "unfit")
+    assert type(error).__name__ in answer.json()["error"]["message"]
+    assert client.get("/v1/model").json() == before
+    assert client.post("/v1/predict", files=RED).status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["nan", "raises", "panics"])
+def test_a_new_model_judges_a_picture_before_it_serves(client, monkeypatch, fault):
+    old, judge = client.context.models["colours"], Predictor.judge
+
+    def broken_judge(self, *arguments):
+        if self is old._predictor:
+            return judge(self, *arguments)
+        if fault == "nan":
+            return [replace(one, confidence=math.nan) for one in judge(self, *arguments)]
+        raise {"raises": ValueError, "panics": Panic}[fault]("not today")
+
+    monkeypatch.setattr(Predictor, "judge", broken_judge)
+    answer = client.post("/v1/reload")
+    assert answer.status_code == 409
+    expected = {"nan": "gives no verdict", "raises": "ValueError", "panics": "Panic"}[fault]
+    assert expected in answer.json()["error"]["message"]
+    assert client.context.models["colours"] is old
+    assert client.post("/v1/predict", files=RED).status_code == 200
+
+
+def test_a_model_that_fails_does_no_harm_to_another(two, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("the secret reason")
+
+    monkeypatch.setattr(two.context.models["other"], "judge", fail)
+    answer = two.post("/v1/predict?model=other", files=RED)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "model_failed")
+    assert "secret" not in answer.text
+    assert "the secret reason" in caplog.text
+    assert two.post("/v1/predict", files=RED).status_code == 200
+    ready = two.get("/readyz")
+    assert ready.status_code == 200
+    assert list(ready.json()["seconds"]) == ["colours"]
+    assert list(ready.json()["failed"]) == ["other"]
+    # Nor does one whose reload does not come to an end.
+    with two.context.models._turns["other"]:
+        assert two.post("/v1/reload?model=colours").status_code == 200
+    assert two.post("/v1/reload?model=other").status_code == 200
+    assert two.post("/v1/predict?model=other", files=RED).status_code == 200
+
+
+def test_a_model_that_cannot_be_loaded_does_no_harm_to_another(colours, tmp_path, caplog):
+    other = shutil.copytree(colours, tmp_path / "other.trust")
+    good = (other / "manifest.json").read_bytes()
+    (other / "manifest.json").write_text("[" * 100_000)
+    with client_of(other, colours) as client:
+        assert "The model other does not serve" in caplog.text
+        for path in ("/v1/predict", "/v1/predict?model=other"):
+            answer = client.post(path, files=RED)
+            assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "model_failed")
+        assert client.get("/v1/model").status_code == 503
+        assert client.post("/v1/predict?model=colours", files=RED).status_code == 200
+        assert client.get("/v1/models").json() == ["other", "colours"]
+        assert list(client.get("/readyz").json()["failed"]) == ["other"]
+        assert client.post("/v1/reload").status_code == 409
+        (other / "manifest.json").write_bytes(good)
+        assert client.post("/v1/reload").status_code == 200
+        assert client.post("/v1/predict", files=RED).status_code == 200
+    (other / "manifest.json").write_text("{")
+    with pytest.raises(TrustVLMError), client_of(other):
+        pass
 
 
 def test_a_reloaded_model_decodes_large_jpegs_as_it_did(shots, tmp_path):

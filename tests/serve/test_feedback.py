@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -431,3 +432,98 @@ def test_the_curve_is_that_of_the_calibration(client, colours):
         assert point["coverage"] == pytest.approx(accepted.mean())
     expected = metrics.risk_coverage(confidence, correct)
     assert len(curve["points"]) == len(expected.coverage)
+
+
+ASKED = [
+    ("GET", "/v1/queue"),
+    ("GET", "/v1/feedback.csv"),
+    ("POST", "/v1/feedback"),
+    ("DELETE", "/v1/feedback/1"),
+    ("GET", f"/v1/images/{'0' * 64}"),
+    ("DELETE", f"/v1/images/{'0' * 64}"),
+]
+SKIP = {"image": "0" * 64, "action": "skip"}
+
+
+def statuses(client, asked=ASKED):
+    return [
+        client.request(method, path, json=SKIP if method == "POST" else None).status_code
+        for method, path in asked
+    ]
+
+
+def not_kept(client):
+    """Ask for a verdict on an image that shall be kept, and expect the verdict all the same."""
+    answer = client.post("/v1/predict?keep=true", files={"images": ("a.png", png("red", 77))})
+    assert answer.status_code == 200
+    (verdict,) = answer.json()["verdicts"]
+    return verdict["decision"] in ("accept", "review") and not verdict["kept"]
+
+
+def test_a_full_disk_is_said_and_it_goes_on_when_there_is_room(reviewed):
+    client, verdicts = reviewed
+    connection = client.context.feedback._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert not_kept(client)
+    body = {"image": verdicts[0]["image"], "action": "correct", "label": "green"}
+    for _ in range(1000):  # until the last page has no room left
+        refused = client.post("/v1/feedback", json=body)
+        if refused.status_code != 200:
+            break
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (507, "storage_full")
+    stored = len(connection.execute("SELECT * FROM answers").fetchall())
+    assert client.get("/v1/queue").json()["open"] == 3
+    connection.execute(f"PRAGMA max_page_count = {pages + 100}")
+    assert client.post("/v1/feedback", json=body).status_code == 200
+    assert len(connection.execute("SELECT * FROM answers").fetchall()) == stored + 1
+    assert not not_kept(client)
+
+
+def test_a_folder_that_vanishes_is_said_and_it_goes_on_when_it_is_back(reviewed):
+    client, _ = reviewed
+    folder = client.context.feedback.path.parent
+    away = folder.with_name(f"{folder.name}-away")
+    folder.rename(away)
+    assert statuses(client) == [503] * len(ASKED)
+    assert not_kept(client)
+    assert client.get("/v1/queue").json()["error"]["kind"] == "storage"
+    away.rename(folder)
+    assert client.get("/v1/queue").json()["open"] == 4
+    assert client.post("/v1/feedback", json=SKIP).status_code == 200
+
+
+def test_what_is_acknowledged_is_in_the_file_that_is_there(reviewed, tmp_path):
+    client, _ = reviewed
+    file = client.context.feedback.path
+    for one in file.parent.glob(f"{file.name}*"):
+        one.unlink()
+    number = client.post("/v1/feedback", json=SKIP).json()["id"]
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT id FROM answers").fetchall() == [(number,)]
+    # A backup that is put in place is read from then on.
+    backup = FeedbackStore(tmp_path / "backup.sqlite")
+    for digest in DIGESTS[:2]:
+        backup.record(Answer(digest, "colours", "skip", "", "", "", 0.5))
+    backup.close()
+    for one in file.parent.glob(f"{file.name}*"):
+        one.unlink()
+    backup.path.rename(file)
+    assert len(client.get("/v1/feedback.csv").text.splitlines()) == 3
+
+
+def test_a_disk_that_cannot_be_written_to_is_said_and_read_all_the_same(reviewed):
+    client, _ = reviewed
+    connection = client.context.feedback._connection
+    connection.execute("PRAGMA query_only = ON")
+    assert statuses(client, ASKED[:4]) == [200, 200, 503, 503]
+    assert not_kept(client)
+    connection.execute("PRAGMA query_only = OFF")
+    assert client.post("/v1/feedback", json=SKIP).status_code == 200
+
+
+def test_answers_that_are_none_are_said(reviewed):
+    client, _ = reviewed
+    client.context.feedback.record(Answer("0" * 64, "colours", "guess", "", "", "", 0.5))
+    answer = client.get("/v1/feedback.csv")
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "storage")

@@ -2,9 +2,11 @@
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -150,6 +152,36 @@ def test_one_bad_image_fails_alone(client):
     assert len(good["image"]) == 64
     assert (bad["decision"], bad["kind"], bad["label"]) == ("error", "not_image", "")
     assert bad["error"].startswith("b.png: ")
+
+
+def test_base64_is_read_in_all_its_forms(client):
+    content = next(c for i in range(99) if re.search(b"[+/]", base64.b64encode(c := png("red", i))))
+    plain, safe = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    data = [
+        plain,
+        plain.rstrip("="),
+        safe,
+        safe.rstrip("="),
+        base64.encodebytes(content).decode(),
+        base64.encodebytes(content).decode().replace("\n", "\r\n"),
+        f"data:image/png;base64,{plain}",
+        f"DATA:image/png;name=a.png;BASE64,\n{safe}",
+        f"data:;base64,{plain}",
+    ]
+    answer = client.post("/v1/predict", json={"images": [{"data": text} for text in data]})
+    digest = hashlib.sha256(content).hexdigest()
+    assert [one["image"] for one in answer.json()["verdicts"]] == [digest] * len(data)
+    for text in (
+        "data:image/png,abc",
+        "ab!c",
+        "a",
+        "ab=c",
+        "data:image/png;base64,é",
+        "=",
+        "--- a",
+    ):
+        (bad,) = client.post("/v1/predict", json={"images": [{"data": text}]}).json()["verdicts"]
+        assert bad["decision"] == "error", text
 
 
 def test_base64_that_is_none_fails_alone(client):

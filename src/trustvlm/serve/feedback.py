@@ -1,4 +1,8 @@
-"""What people said about verdicts, kept so that nothing acknowledged is ever lost."""
+"""What people said about verdicts, kept so that nothing acknowledged is ever lost.
+
+Every method of `FeedbackStore` raises `StorageError` while the disk is full, cannot be written to
+or is gone, and works again afterwards.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ import math
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trustvlm.csv_cells import to_cell
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.files import local_path, write_bytes, write_text
 from trustvlm.images.formats import recognise
 from trustvlm.serialization import first_invalid
@@ -61,6 +66,22 @@ _OPEN = """
         SELECT 1 FROM answers a
         WHERE a.image = i.image AND a.model = i.model AND a.undone_at IS NULL)
 """
+
+
+class StorageError(TrustVLMError):
+    """The database cannot be used at the moment; what was asked for did not happen.
+
+    Parameters
+    ----------
+    message
+        What is wrong.
+    full
+        Whether there is no room on the disk.
+    """
+
+    def __init__(self, message: str, *, full: bool) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 @dataclass(frozen=True)
@@ -151,12 +172,7 @@ class FeedbackStore:
         self._max_bytes = max_bytes
         self._turn = threading.RLock()
         try:
-            self._connection = open_database(
-                path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS
-            )
-            self._connection.row_factory = sqlite3.Row
-            query = "SELECT coalesce(sum(length(content)), 0) FROM images"
-            (self._bytes,) = self._connection.execute(query).fetchone()
+            self._open()
         except (OSError, sqlite3.Error) as error:
             other = isinstance(error, OtherVersionError)
             reason = "it is no feedback database of this version" if other else error
@@ -164,6 +180,42 @@ class FeedbackStore:
                 f"The feedback database {path} cannot be used: {reason}. Name another file with "
                 "--feedback, in a folder that may be written to."
             ) from error
+
+    def _open(self) -> None:
+        self._file: tuple[int, int] | None = None
+        self._connection = open_database(
+            self.path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS
+        )
+        self._connection.row_factory = sqlite3.Row
+        query = "SELECT coalesce(sum(length(content)), 0) FROM images"
+        (self._bytes,) = self._connection.execute(query).fetchone()
+        self._file = self._file_at_path()
+
+    def _file_at_path(self) -> tuple[int, int] | None:
+        """Return which file the path leads to; None if there is none in the folder."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            self.path.parent.stat()  # a folder that is gone is an error
+            return None
+        return status.st_dev, status.st_ino
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """Give one thread the connection, and say what goes wrong as `StorageError`."""
+        with self._turn:
+            try:
+                # SQLite goes on writing to a file that was deleted, where nobody finds it again.
+                file = self._file_at_path()
+                if file is None or file != self._file:
+                    self._connection.close()
+                    self._open()
+                yield self._connection
+            except (OSError, sqlite3.Error) as error:
+                full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                raise StorageError(
+                    f"The feedback database cannot be used at the moment: {error}.", full=full
+                ) from error
 
     def keep(self, kept: KeptImage) -> bool:
         """Keep an image for review; False if there is no room for it."""
@@ -177,14 +229,14 @@ class FeedbackStore:
             _now(),
             kept.content,
         )
-        with self._turn:
+        with self._database() as connection:
             # A newer verdict on the same image replaces the older one.
             query = "SELECT length(content) FROM images WHERE image = ? AND model = ?"
-            old = self._connection.execute(query, row[:2]).fetchone()
+            old = connection.execute(query, row[:2]).fetchone()
             growth = len(kept.content) - (old[0] if old else 0)
             if self._bytes + growth > self._max_bytes:
                 return False
-            self._connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._bytes += growth
         return True
 
@@ -196,8 +248,8 @@ class FeedbackStore:
         """
         # SQLite stores NaN as NULL.
         row = (*vars(answer).values(), _now())
-        with self._turn:
-            return int(self._connection.execute(query, row).lastrowid or 0)
+        with self._database() as connection:
+            return int(connection.execute(query, row).lastrowid or 0)
 
     def earlier(self, number: int) -> dict[str, Any] | None:
         """Return the answer that counted before another on the same image; None if none did."""
@@ -210,8 +262,8 @@ class FeedbackStore:
     def undo(self, number: int) -> bool:
         """Take an answer back; False if there is none of that number, or it was taken back."""
         query = "UPDATE answers SET undone_at = ? WHERE id = ? AND undone_at IS NULL"
-        with self._turn:
-            return self._connection.execute(query, (_now(), number)).rowcount == 1
+        with self._database() as connection:
+            return connection.execute(query, (_now(), number)).rowcount == 1
 
     def answers(self, model: str | None = None) -> list[StoredAnswer]:
         """Return the latest answer on each image, in the order in which they were given.
@@ -259,10 +311,10 @@ class FeedbackStore:
 
     def forget(self, image: str, model: str) -> bool:
         """Remove a kept image, not the answers on it; False if there is none."""
-        with self._turn:
+        with self._database() as connection:
             kept = self.kept(image, model)
             query = "DELETE FROM images WHERE image = ? AND model = ?"
-            self._connection.execute(query, (image, model))
+            connection.execute(query, (image, model))
             self._bytes -= len(kept.content) if kept else 0
         return kept is not None
 
@@ -277,8 +329,8 @@ class FeedbackStore:
             self._connection.close()
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        with self._turn:
-            return [dict(row) for row in self._connection.execute(query, values)]
+        with self._database() as connection:
+            return [dict(row) for row in connection.execute(query, values)]
 
 
 def _now() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from trustvlm.embeddings.decoding_pool import DecodingPool
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import ArtefactError, InputError, TrustVLMError
 from trustvlm.images import ImageSource, Limits
 from trustvlm.images.formats import SERVED_FORMATS
 from trustvlm.serve.batching import Batcher
@@ -16,6 +17,8 @@ from trustvlm.serve.responses import ServiceError
 from trustvlm.serve.served_model import ServedModel, UploadResult
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.telemetry import Telemetry
+
+_LOG = logging.getLogger(__name__)
 
 
 def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
@@ -68,14 +71,27 @@ class ModelRegistry:
         self._settings, self._folder = settings, folder
         self._telemetry = telemetry
         self.decoders = DecodingPool(capacity=settings.queue_images)
-        self._models = {name: self._load(name, path) for name, path in paths.items()}
+        self._paths = dict(paths)
+        self._models: dict[str, ServedModel] = {}
+        failures = []
+        for name, path in paths.items():
+            try:
+                self._models[name] = self._load(name, path)
+            except TrustVLMError as error:
+                _LOG.error("The model %s does not serve: %s", name, error)
+                failures.append(error)
+        # One that cannot be loaded does no harm to another, and may be loaded again later.
+        if not self._models:
+            self.decoders.close()
+            raise failures[0]
         self._batchers = {name: self._batcher(name) for name in paths}
-        self._turn = threading.Lock()
+        # One for each, so that a model that does not come to an end holds up no other.
+        self._turns = {name: threading.Lock() for name in paths}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models' names, the first of which answers where none is named."""
-        return tuple(self._models)
+        return tuple(self._paths)
 
     @property
     def waiting(self) -> int:
@@ -83,20 +99,36 @@ class ModelRegistry:
         of_models = sum(batcher.waiting for batcher in self._batchers.values())
         return of_models + self.decoders.waiting
 
-    def __getitem__(self, name: str | None) -> ServedModel:
-        """Return a model by name.
+    def name_of(self, name: str | None) -> str:
+        """Return the name of a model, that of the first one for None.
 
         Raises
         ------
         ServiceError
             If there is none of that name (404).
         """
-        model = self._models.get(self.names[0] if name is None else name)
-        if model is None:
+        if name is None:
+            return self.names[0]
+        if name not in self._paths:
             raise ServiceError(
                 404, "no_such_model", f"There is no such model; there are {', '.join(self.names)}."
             )
-        return model
+        return name
+
+    def __getitem__(self, name: str | None) -> ServedModel:
+        """Return a model by name.
+
+        Raises
+        ------
+        ServiceError
+            If there is none of that name (404), or it could not be loaded (503).
+        """
+        name = self.name_of(name)
+        if name not in self._models:
+            raise ServiceError(
+                503, "model_failed", f"The model {name} could not be loaded; POST /v1/reload tries."
+            )
+        return self._models[name]
 
     def submit(
         self, name: str, images: Sequence[ImageSource], *, timeout: float, client: str = ""
@@ -110,12 +142,14 @@ class ModelRegistry:
         Raises
         ------
         ArtefactError
-            If it is damaged or does not fit the models on this machine; the old one stays.
+            If it is damaged, gives no verdict, or does not fit the models on this machine; the old
+            one stays.
         """
-        with self._turn:
-            self[name].drift.save()
-            fresh = self._load(name, self[name].path, before=self[name])
-            self._models[name] = fresh
+        with self._turns[name]:
+            old = self._models.get(name)
+            if old is not None:
+                old.drift.save()
+            fresh = self._models[name] = self._load(name, self._paths[name], before=old)
         return fresh
 
     def close(self) -> None:
@@ -127,6 +161,22 @@ class ModelRegistry:
             model.drift.save()
 
     def _load(self, name: str, path: Path, before: ServedModel | None = None) -> ServedModel:
+        try:
+            model = self._read(name, path, before)
+            model.try_out()
+        except TrustVLMError:
+            raise
+        # A panic of a library that is written in Rust is not even an `Exception`.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            _LOG.exception("The model %s was not loaded.", name)
+            raise ArtefactError(
+                f"{path} cannot be read ({type(error).__name__}: {error}). Fit the model again."
+            ) from error
+        return model
+
+    def _read(self, name: str, path: Path, before: ServedModel | None) -> ServedModel:
         settings = self._settings
         return ServedModel(
             name,
@@ -149,8 +199,14 @@ class ModelRegistry:
         def compute(requests: Sequence[Sequence[ImageSource]]) -> list[list[UploadResult]]:
             self._telemetry.batches.observe(sum(map(len, requests)))
             # Looked up for each batch: a model that was reloaded answers from the next one on.
-            model = self._models[name]
-            results = model.judge(requests)
+            model = self[name]
+            try:
+                results = model.judge(requests)
+            except Exception as error:
+                _LOG.exception("The model %s failed.", name)
+                raise ServiceError(
+                    503, "model_failed", f"The model {name} failed; the reason was logged."
+                ) from error
             for result in results:
                 self._telemetry.results(name, result)
             self._telemetry.drift(name, model.drift.drifted, model.drift.evidence)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import io
 import queue
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -32,9 +30,9 @@ from trustvlm.serialization import first_invalid
 from trustvlm.serve import schemas
 from trustvlm.serve.batching import queue_full
 from trustvlm.serve.context import Context, client_of, context_of
-from trustvlm.serve.feedback import KeptImage
+from trustvlm.serve.feedback import KeptImage, StorageError
 from trustvlm.serve.responses import ServiceError, error_responses, out_of_time
-from trustvlm.serve.served_model import ServedModel, UploadResult
+from trustvlm.serve.served_model import ServedModel, UploadResult, probe
 
 # From the body of a request to images: multipart files, or JSON with base64.
 
@@ -172,12 +170,26 @@ def _bound_values(body: bytes, max_images: int) -> None:
             raise ServiceError(422, "bad_json", message)
 
 
+_DATA_URI = re.compile(rb"\s*data:[^,]{0,255};\s*base64\s*,", re.IGNORECASE)
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
 def _decoded(data: str, name: str) -> Upload:
     try:
-        return Upload(InMemoryImage(name, base64.b64decode(data, validate=True)))
-    except (binascii.Error, ValueError):
-        message = f"{name}: the data is not base64. Encode the file's bytes, without a prefix."
+        return Upload(InMemoryImage(name, _bytes_of(data)))
+    except ValueError:
+        message = f"{name}: the data is not base64. Encode the file's bytes."
         return Upload(InMemoryImage(name, b""), message)
+
+
+def _bytes_of(data: str) -> bytes:
+    """Read base64 as it comes out of browsers (a data URI), e-mails (in lines) and tokens."""
+    text = data.encode("ascii")
+    with suppress(binascii.Error):
+        return base64.b64decode(text, validate=True)
+    prefix = _DATA_URI.match(text)
+    text = text[prefix.end() if prefix else 0 :].translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
+    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
 
 
 # `/v1/predict` and `/v1/model`.
@@ -216,7 +228,7 @@ async def predict(
 
 
 @router.get(
-    "/v1/model", response_model=schemas.ModelAnswer, responses=error_responses(401, 404, 422)
+    "/v1/model", response_model=schemas.ModelAnswer, responses=error_responses(401, 404, 422, 503)
 )
 async def model_facts(request: Request, model: ModelName = None) -> dict[str, Any]:
     """Describe a model: its classes, encoders, and what its decisions rest on."""
@@ -330,7 +342,12 @@ def _keep(
             kept = KeptImage(
                 verdict["image"], name, upload.image.path, stored, upload.image.content
             )
-            verdict["kept"] = context.feedback.keep(kept)
+            try:
+                verdict["kept"] = context.feedback.keep(kept)
+            except StorageError as error:
+                verdict["kept"] = False
+                context.telemetry.failed("storage")
+                context.log.event("storage", detail=str(error))
 
 
 # Whether the process lives, whether it can judge an image, and what it has counted.
@@ -367,37 +384,28 @@ async def metrics(request: Request) -> Response:
 
 
 async def check_ready(context: Context) -> dict[str, Any]:
-    """Judge one picture with every model.
+    """Judge one picture with every model; those that fail do not keep the others from answering.
 
     Raises
     ------
     ServiceError
-        If a model gives no verdict on it (503).
+        If no model gives a verdict on it (503).
     """
-    seconds = {}
+    seconds, failed = {}, {}
     for name in context.models.names:
         begin = time.monotonic()
         upload = Upload(InMemoryImage("ready.png", probe(time.time_ns())))
         try:
             (result,) = await judge_uploads(context, name, [upload])
         except ServiceError as error:
-            raise ServiceError(503, "not_ready", f"{name}: {error.message}") from error
+            failed[name] = error.message
+            continue
         if result.kind:
-            raise ServiceError(503, "not_ready", f"{name}: {result.verdict.error}")
-        seconds[name] = round(time.monotonic() - begin, 4)
+            failed[name] = result.verdict.error
+        else:
+            seconds[name] = round(time.monotonic() - begin, 4)
+    if not seconds:
+        raise ServiceError(503, "not_ready", "; ".join(f"{n}: {e}" for n, e in failed.items()))
+    if failed:
+        return {"status": "partly ready", "seconds": seconds, "failed": failed}
     return {"status": "ready", "seconds": seconds}
-
-
-def probe(seed: int) -> bytes:
-    r"""Return a PNG that was never seen before, so that no model answers from memory.
-
-    Examples
-    --------
-    >>> probe(0)[:4], probe(0) == probe(1)
-    (b'\x89PNG', False)
-    """
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-    content = io.BytesIO()
-    coarse.resize((64, 64)).save(content, "PNG")
-    return content.getvalue()

@@ -75,7 +75,8 @@ _MEANINGS = {
     421: "The service does not answer under the name in `Host`.",
     422: "The request has the wrong content.",
     429: "Too much waits already; come back after `Retry-After` seconds.",
-    503: "The service is stopping, not ready, or took too long.",
+    503: "The service is stopping, not ready, took too long, or cannot store anything.",
+    507: "There is no room for what should be stored.",
 }
 
 

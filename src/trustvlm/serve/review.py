@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from trustvlm import metrics
 from trustvlm.embeddings.decoding_pool import PreviewTask
-from trustvlm.exceptions import ImageError, TrustVLMError
+from trustvlm.exceptions import ImageError, InputError, TrustVLMError
 from trustvlm.pipeline.state import Calibration
 from trustvlm.serve import schemas
 from trustvlm.serve.batching import queue_full
@@ -67,7 +67,7 @@ def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
 
 # Reviewing: the queue, answers, their export, and pictures to look at.
 
-router = APIRouter(responses=error_responses(421))
+router = APIRouter(responses=error_responses(421, 503, 507))
 Service = Annotated[Context, Depends(context_of)]
 Client = Annotated[str, Depends(client_of)]
 Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
@@ -131,7 +131,10 @@ async def undo(context: Service, number: Annotated[int, Path(ge=1, le=2**53)]) -
 async def export(context: Service, model: ModelName = None) -> Response:
     """Return the latest answer on every image as CSV."""
     served = context.models[model]
-    rows = await asyncio.to_thread(context.feedback.answers, served.name)
+    try:
+        rows = await asyncio.to_thread(context.feedback.answers, served.name)
+    except InputError as error:
+        raise ServiceError(503, "storage", str(error)) from error
     return Response(
         answers_csv(rows),
         media_type="text/csv",
@@ -234,10 +237,10 @@ async def curve(context: Service, model: ModelName = None) -> dict[str, Any] | N
 async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
     """Read a model's artefact again, without losing a request.
 
-    If it is damaged, or made with other encoders than those on this machine, the answer is 409 and
-    the old one stays in service.
+    If it is damaged, gives no verdict on a picture, or was made with other encoders than those on
+    this machine, the answer is 409 and the old one stays in service.
     """
-    name = context.models[model].name
+    name = context.models.name_of(model)
     try:
         fresh = await asyncio.to_thread(context.models.reload, name)
     except TrustVLMError as error:

@@ -17,7 +17,10 @@ EXAMPLE_PNG = (
 class ImageIn(BaseModel):
     """One image within JSON."""
 
-    data: str = Field(description="The bytes of the image file, in base64.")
+    data: str = Field(
+        description="The bytes of the image file, in base64: plain or URL-safe, in one line or "
+        "several, alone or as a data URI."
+    )
     name: str | None = Field(None, description="What to call it in the answer.")
 
 

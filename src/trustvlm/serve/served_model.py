@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 import warnings
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.embeddings.prefetch import without_normalisation
-from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
-from trustvlm.images import ImageSource, Limits, content_hash, read_bytes
+from trustvlm.exceptions import ArtefactError, ImageError, InputError, TrustVLMWarning
+from trustvlm.images import ImageSource, InMemoryImage, Limits, content_hash, read_bytes
 from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline import TrustVLM
 from trustvlm.pipeline.monitor import (
@@ -361,6 +363,22 @@ class ServedModel:
         )
         return tuple(dict.fromkeys(map(without_normalisation, missing)))
 
+    def try_out(self) -> None:
+        """Judge a picture of noise, which neither drift nor anything else takes note of.
+
+        Raises
+        ------
+        ArtefactError
+            If there is no sound verdict on it.
+        """
+        encoded = self._predictor.encode([InMemoryImage("noise.png", probe(0))])
+        (verdict,) = self._predictor.judge(encoded, self._predictor.evidence(encoded))
+        reason = verdict.error
+        if not reason and not math.isfinite(verdict.confidence):
+            reason = f"its confidence in a picture is {verdict.confidence}"
+        if reason:
+            raise ArtefactError(f"{self.path} gives no verdict: {reason}. Fit the model again.")
+
     def judge(self, requests: Sequence[Sequence[ImageSource]]) -> list[list[UploadResult]]:
         """Judge the images of several requests; they share forward passes and nothing else.
 
@@ -426,3 +444,18 @@ def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:
         for role, encoder in (("vlm", model.encoders.vlm), ("vision", model.encoders.vision))
         if stored[role]["fingerprint"] == describe(encoder)["fingerprint"]
     }
+
+
+def probe(seed: int) -> bytes:
+    r"""Return a PNG that was never seen before, so that no model answers from memory.
+
+    Examples
+    --------
+    >>> probe(0)[:4], probe(0) == probe(1)
+    (b'\x89PNG', False)
+    """
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    content = io.BytesIO()
+    coarse.resize((64, 64)).save(content, "PNG")
+    return content.getvalue()

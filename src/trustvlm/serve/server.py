@@ -20,7 +20,7 @@ from trustvlm._version import __version__
 from trustvlm.serialization import first_invalid
 from trustvlm.serve import middleware, predictions, review
 from trustvlm.serve.context import Context
-from trustvlm.serve.feedback import FeedbackStore
+from trustvlm.serve.feedback import FeedbackStore, StorageError
 from trustvlm.serve.model_registry import ModelRegistry, models_by_name
 from trustvlm.serve.responses import ServiceError, error_body
 from trustvlm.serve.settings import Keys, Settings, read_keys
@@ -98,6 +98,13 @@ def _answer_errors(app: FastAPI, context: Context) -> None:
     async def stated(_: Request, error: ServiceError) -> Response:
         return respond(error.status, error.kind, error.message, error.headers)
 
+    @app.exception_handler(StorageError)
+    async def unstored(_: Request, error: StorageError) -> Response:
+        context.log.event("storage", detail=str(error))
+        if error.full:
+            return respond(507, "storage_full", f"{error} Make room; nothing was stored.")
+        return respond(503, "storage", f"{error} Nothing was stored.", {"Retry-After": "5"})
+
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         field, fault = first_invalid(error)
@@ -146,7 +153,11 @@ def open_context(models: Sequence[Path], settings: Settings, keys: Keys, log: Lo
     feedback = FeedbackStore(
         feedback_path(models, settings), max_bytes=settings.max_kept_mib * 2**20
     )
-    registry = ModelRegistry(paths, settings, telemetry, feedback.path.parent)
+    try:
+        registry = ModelRegistry(paths, settings, telemetry, feedback.path.parent)
+    except BaseException:
+        feedback.close()
+        raise
     return Context(settings, registry, telemetry, log, keys, feedback)
 
 
