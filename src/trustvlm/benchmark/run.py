@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,13 +108,30 @@ class Workers:
 
         plugins = tuple(dict.fromkeys((*loaded_plugins(), *self.plugins)))
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1):
-            results = Parallel(return_as="generator")(
-                delayed(_in_worker)(plugins, function, task) for task in tasks
-            )
+            with _interrupts_ignored():
+                results = Parallel(return_as="generator")(
+                    delayed(_in_worker)(plugins, function, task) for task in tasks
+                )
             for result, caught in results:
                 for message, category in caught:
                     warnings.warn(message, category, stacklevel=3)
                 yield result
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C while the block starts processes, which take after it for good.
+
+    A terminal interrupts all processes: the first one ends the others, and they say nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_worker(
