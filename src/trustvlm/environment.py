@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
@@ -48,10 +49,24 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f"{purpose} needs `{error.name or module}`, which is not installed. "
-            f"Install it with: {pip_install(extra)}"
-        ) from error
+        raise _missing(error.name or module, extra, purpose) from error
+
+
+def check_installed(module: str, *, extra: str, purpose: str) -> None:
+    """Raise MissingExtraError, as `require` does, if a top-level module is not there to import.
+
+    Examples
+    --------
+    >>> check_installed("json", extra="none", purpose="This example")
+    """
+    if importlib.util.find_spec(module) is None:
+        raise _missing(module, extra, purpose)
+
+
+def _missing(module: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{purpose} needs `{module}`, which is not installed. Install it with: {pip_install(extra)}"
+    )
 
 
 # Where trustvlm keeps what it can compute again.

@@ -11,6 +11,7 @@ from sklearn.calibration import _sigmoid_calibration
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from trustvlm.calibration import calibrators
 from trustvlm.decisions import (
     CALIBRATORS,
     DEFAULT_CALIBRATOR,
@@ -390,3 +391,11 @@ def test_a_prior_that_makes_no_sense_is_refused():
             LogisticPrior(**wrong)
     with pytest.raises(InputError, match="Expected no `prior` with the calibrator platt"):
         Calibrator("platt", LogisticPrior()).fit([0.5], [True])
+
+
+def test_probabilities_of_few_images_are_those_of_many_to_the_bit():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(size=900) * 10**k for k in range(4)])
+    z = np.concatenate([z, [0.0, -0.0, np.inf, -np.inf, 709.9, -709.9, 800, -800, np.nan]])
+    few = np.concatenate([calibrators._probability(part) for part in np.array_split(z, 20)])
+    np.testing.assert_array_equal(few, calibrators._probability(z))

@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -139,3 +141,33 @@ def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):
     done = trustvlm("calibrate", model, broken)
     assert done.code == 3
     assert "00.png" in done.err
+
+
+IMPORTED = """
+import sys
+from trustvlm.cli import main
+try:
+    main()
+finally:
+    heavy = {"scipy.special", "scipy.stats", "scipy.sparse", "scipy.optimize", "scipy.linalg"}
+    heavy |= {"onnxruntime", "torch", "pyarrow", "pandas", "matplotlib", "joblib"}
+    print("heavy:", *sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_image_in_the_store_needs_neither_scipy_nor_the_runtime(
+    trustvlm, model, labelled, photos, tmp_path, calibrated
+):
+    if calibrated:
+        risk = ("--risk", "0.3", "--confidence", "0.9")
+        assert trustvlm("calibrate", model, labelled, *risk).code == 0
+    image = next(photos.rglob("*.png"))
+    assert trustvlm("predict", model, image).code == 0
+    arguments = ["predict", model, image, "-o", tmp_path / "out.csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+    assert "1 images: " in done.stderr

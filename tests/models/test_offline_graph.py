@@ -133,4 +133,4 @@ def test_weights_of_another_network_are_refused(network):
 
 def test_a_damaged_graph_is_a_stated_error():
     with pytest.raises(ModelUnavailableError, match="cannot read the graph of test"):
-        Session(b"not a graph", name="test")
+        Session(b"not a graph", name="test").map("logits", dict, [()])

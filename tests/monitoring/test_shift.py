@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from trustvlm.exceptions import InputError
+from trustvlm.monitoring import shift
 from trustvlm.monitoring.shift import FALSE_ALARM, RunStatistics, ShiftReference, ShiftTest
 
 
@@ -237,3 +238,12 @@ def test_statistics_add_up_and_are_stored():
 def test_bad_input_says_what_is_wrong(call, message):
     with pytest.raises(InputError, match=message):
         call(ShiftReference({"a": [0.5]}, [0], 1))
+
+
+def test_tails_are_those_of_scipy():
+    for z in (-40.0, -3.0, 0.0, 1e-9, 2.0, 37.0):
+        assert shift._normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=1e-12)
+    for degrees in (1, 2, 3, 4, 9, 100, 999):
+        for x in (0.0, 1e-12, 0.3, 5.0, 99.0, 1200.0):
+            expected = stats.chi2.sf(x, degrees)
+            assert shift._chi_squared_tail(x, degrees) == pytest.approx(expected, rel=1e-10)

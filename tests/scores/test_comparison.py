@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import EvidenceMissingError
-from trustvlm.scores import Evidence
+from trustvlm.scores import Evidence, arrays
 from trustvlm.scores.evidence import compare, prototype_similarities
 from trustvlm.scores.held_out import compare_held_out
 
@@ -103,3 +103,13 @@ def test_compare_is_the_banks_similarities():
     np.testing.assert_allclose(
         result.similarity_to(classes), result.similarities[[0, 1], classes], atol=1e-15
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sums_of_classes_are_the_same_to_the_bit_however_many_rows(monkeypatch, dtype):
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(300, 7)), rng.integers(0, 9, 300)
+    summed = arrays.class_sums(rows, labels, 11, dtype=dtype)
+    monkeypatch.setattr(arrays, "_FEW_ROWS", 0)
+    np.testing.assert_array_equal(summed, arrays.class_sums(rows, labels, 11, dtype=dtype))
+    assert summed.dtype == dtype

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from trustvlm.benchmark.results import Results, Samples
 from trustvlm.benchmark.statistics import (
@@ -137,7 +137,9 @@ def class_gains(
     # McNemar's test: of the images on which the two scores differ, half are gained by chance.
     differing = counts["gained"] + counts["lost"]
     p_values = [
-        float(stats.binomtest(counts["gained"][c], differing[c]).pvalue) if differing[c] else 1.0
+        float(scipy.stats.binomtest(counts["gained"][c], differing[c]).pvalue)
+        if differing[c]
+        else 1.0
         for c in present
     ]
     rows = [

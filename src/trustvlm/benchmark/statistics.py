@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from trustvlm.benchmark.results import Results, Row, Samples, value_of
 from trustvlm.exceptions import InputError
@@ -538,7 +538,7 @@ def compare_ranks(
     )
     N, k = kept.shape
     signed = -kept if higher_is_better else kept
-    ranks = stats.rankdata(signed, axis=1) if kept.size else np.ones((N, k))
+    ranks = scipy.stats.rankdata(signed, axis=1) if kept.size else np.ones((N, k))
     statistic = _friedman(ranks)
     f = _iman_davenport(statistic, N, k)
     return RankComparison(
@@ -549,9 +549,11 @@ def compare_ranks(
         left_out_datasets=tuple(name for i, name in enumerate(datasets) if i not in rows),
         average_ranks=ranks.mean(axis=0) if N else np.empty(0),
         statistic=statistic,
-        p_value=float(stats.chi2.sf(statistic, k - 1)) if k > 1 else math.nan,
+        p_value=float(scipy.stats.chi2.sf(statistic, k - 1)) if k > 1 else math.nan,
         f_statistic=f,
-        f_p_value=float(stats.f.sf(f, k - 1, (k - 1) * (N - 1))) if k > 1 and N > 1 else math.nan,
+        f_p_value=float(scipy.stats.f.sf(f, k - 1, (k - 1) * (N - 1)))
+        if k > 1 and N > 1
+        else math.nan,
         critical_difference=critical_difference(k, N, alpha) if min(N, k) > 1 else math.nan,
         alpha=alpha,
     )
@@ -572,7 +574,7 @@ def critical_difference(k: int, N: int, alpha: float = 0.05) -> float:
         raise InputError(
             f"Expected k >= 2, N >= 1 and `alpha` in (0, 1), but got k={k}, N={N}, alpha={alpha}."
         )
-    q = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
     return q * math.sqrt(k * (k + 1) / (6 * N))
 
 
@@ -603,7 +605,7 @@ def _friedman(ranks: NDArray[np.float64]) -> float:
     N, k = ranks.shape
     if k < 3 or N < 2 or (ranks == ranks[:, :1]).all():
         return math.nan
-    return float(stats.friedmanchisquare(*ranks.T).statistic)
+    return float(scipy.stats.friedmanchisquare(*ranks.T).statistic)
 
 
 def _iman_davenport(statistic: float, N: int, k: int) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
-from scipy.optimize import isotonic_regression
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
@@ -39,7 +39,7 @@ def grouped(
 def fit_isotonic(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
     """Fit by pooling adjacent violators (Zadrozny & Elkan 2002)."""
     values, images, right = grouped(confidence, correct)
-    return _thinned(values, isotonic_regression(right / images, weights=images).x)
+    return _thinned(values, scipy.optimize.isotonic_regression(right / images, weights=images).x)
 
 
 def fit_smoothed(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> State:
@@ -50,9 +50,9 @@ def fit_smoothed(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) ->
     are pooled again.
     """
     values, images, right = grouped(confidence, correct)
-    blocks = isotonic_regression(right / images, weights=images).blocks
+    blocks = scipy.optimize.isotonic_regression(right / images, weights=images).blocks
     n, k = np.add.reduceat(images, blocks[:-1]), np.add.reduceat(right, blocks[:-1])
-    smoothed = isotonic_regression((k + 0.5) / (n + 1), weights=n).x
+    smoothed = scipy.optimize.isotonic_regression((k + 0.5) / (n + 1), weights=n).x
     return _thinned(values, np.repeat(smoothed, np.diff(blocks)))
 
 
@@ -168,7 +168,8 @@ class LogisticPrior:
     def log_odds(self, confidence: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return x, `(n,)`, which never falls as the confidence rises."""
         if self.shots is not None:
-            return np.asarray(special.logit(self.shots.predict(confidence)))
+            p = self.shots.predict(confidence)
+            return np.asarray(np.log(p) - np.log1p(-p))
         return (confidence - self.location) / self.scale
 
     def components(self) -> tuple[tuple[float, tuple[float, float]], ...]:
@@ -220,7 +221,7 @@ def fit_logistic(
         sd = np.array(deviations)
         mode = _logistic(columns, labels, increasing=1, mean=mean, sd=sd)
         z, off = columns @ mode, (mode - mean) / sd
-        p = special.expit(z)
+        p = scipy.special.expit(z)
         curvature = (columns * (p * (1 - p))[:, None]).T @ columns + np.diag(sd**-2.0)
         log_posterior = (labels * z - np.logaddexp(0.0, z)).sum() - off @ off / 2
         # ln of the prior's density and of the volume of the posterior, without the 2 pi of both.
@@ -231,7 +232,7 @@ def fit_logistic(
     of_shots = {} if used.shots is None else used.shots.state_
     return {
         "weights": np.array(weights),
-        "shares": special.softmax(evidence),
+        "shares": scipy.special.softmax(evidence),
         "prior": used.numbers(),
         "images": np.array([float(len(x))]),
         # Whether another fit would begin with this prior, or with one of its own images.
@@ -321,10 +322,19 @@ def predict_beta(state: State, confidence: NDArray[np.float64]) -> NDArray[np.fl
     return _probability(columns @ state["beta"])
 
 
+_FEW = 256
+
+
 def _probability(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return sigmoid(z) within (0, 1): nothing is ever certain, not even by rounding."""
+    if z.size <= _FEW:
+        # The same numbers, to the bit, as SciPy's, which takes a fifth of a second to load.
+        values = [1 / (1 + math.exp(min(-value, 709.0))) for value in z.ravel().tolist()]
+        sigmoid = np.array(values, dtype=np.float64).reshape(z.shape)
+    else:
+        sigmoid = scipy.special.expit(z)
     probability: NDArray[np.float64] = np.clip(
-        special.expit(z), np.finfo(np.float64).tiny, np.nextafter(1.0, 0.0)
+        sigmoid, np.finfo(np.float64).tiny, np.nextafter(1.0, 0.0)
     )
     return probability
 
@@ -363,11 +373,11 @@ def _logistic(
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z, off = columns @ weights, weights - centre
         value = (np.logaddexp(0.0, z) - targets * z).sum() + penalty @ off**2 / 2
-        gradient = columns.T @ (special.expit(z) - targets) + penalty * off
+        gradient = columns.T @ (scipy.special.expit(z) - targets) + penalty * off
         return float(value) / n, gradient / n
 
     bounds = [(0.0, None)] * increasing + [(None, None)] * (k - increasing)
-    fit = optimize.minimize(
+    fit = scipy.optimize.minimize(
         loss,
         centre,
         jac=True,
@@ -395,7 +405,7 @@ def fit_venn_abers(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
     2 m + 1 fits runs over pools and the members of one pool only.
     """
     values, images, right = grouped(confidence, correct)
-    fit = isotonic_regression(right / images, weights=images)
+    fit = scipy.optimize.isotonic_regression(right / images, weights=images)
     starts = fit.blocks[:-1]
     pool_images, pool_right = np.add.reduceat(images, starts), np.add.reduceat(right, starts)
     m = len(values)
@@ -413,9 +423,9 @@ def fit_venn_abers(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
             n[at] += 1
         else:
             n, k = np.insert(n, at, 1.0), np.insert(k, at, 0.0)
-        low[position] = isotonic_regression(k / n, weights=n).x[at]
+        low[position] = scipy.optimize.isotonic_regression(k / n, weights=n).x[at]
         k[at] += 1
-        high[position] = isotonic_regression(k / n, weights=n).x[at]
+        high[position] = scipy.optimize.isotonic_regression(k / n, weights=n).x[at]
     return {"confidence": values, "low": low, "high": high}
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
-from scipy.stats import rankdata
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores import Evidence
@@ -213,7 +212,7 @@ def _look_alikes(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     # Rounded, so that identical prototypes are equally near whatever the order of summation.
     distances = -np.round(directions @ directions.T, 9)
     np.fill_diagonal(distances, np.inf)
-    table = np.exp((1.0 - rankdata(distances, axis=1)) / _RANKS)
+    table = np.exp((1.0 - scipy.stats.rankdata(distances, axis=1)) / _RANKS)
     np.fill_diagonal(table, 0.0)
     return np.asarray(table / table.sum(axis=1, keepdims=True))
 
@@ -310,7 +309,7 @@ def _fit(
     # fit equally well, with two classes above all; the second is then the one worth a look.
     scale = -np.log([max(float(view.std()), 1e-6) for view in views])
     unsure, sure = (
-        minimize(
+        scipy.optimize.minimize(
             loss,
             np.clip([*(scale + np.log(factor)), np.log(0.1), 0.0], *_BOUNDS),
             jac=True,

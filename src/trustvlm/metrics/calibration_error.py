@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array, weight_array
@@ -130,7 +130,7 @@ def ece_debiased(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> 
     s = np.sqrt(binned.right * (1 - binned.right) / binned.images)
     z = gaps / np.where(s > 0, s, 1.0) / math.sqrt(2)
     grown = np.where(
-        s > 0, s * math.sqrt(2 / math.pi) * np.exp(-(z**2)) + gaps * special.erf(z), gaps
+        s > 0, s * math.sqrt(2 / math.pi) * np.exp(-(z**2)) + gaps * scipy.special.erf(z), gaps
     )
     return float(np.average(2 * gaps - grown, weights=binned.images))
 

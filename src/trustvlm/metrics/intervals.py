@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from trustvlm.metrics.conventions import EXACT, aurc, best_aurc
 from trustvlm.metrics.counts import Counts, Ranking, area_table
@@ -75,8 +75,8 @@ def clopper_pearson(
     tail = (1 - level) / 2
     successes, failures = p * n, (1 - p) * n
     # The inverse is not defined at a parameter of 0, where the end is that of the axis.
-    low = special.betaincinv(np.where(p > 0, successes, 1.0), failures + 1, tail)
-    high = special.betaincinv(successes + 1, np.where(p < 1, failures, 1.0), 1 - tail)
+    low = scipy.special.betaincinv(np.where(p > 0, successes, 1.0), failures + 1, tail)
+    high = scipy.special.betaincinv(successes + 1, np.where(p < 1, failures, 1.0), 1 - tail)
     return np.where(p > 0, low, 0.0), np.where(p < 1, high, 1.0)
 
 
@@ -99,7 +99,7 @@ def risk_upper_bound(
     """
     k, m = np.asarray(errors, dtype=np.float64), np.asarray(accepted, dtype=np.float64)
     full = k >= m
-    bound = special.betaincinv(k + 1, np.where(full, 1.0, m - k), confidence_level)
+    bound = scipy.special.betaincinv(k + 1, np.where(full, 1.0, m - k), confidence_level)
     return np.where(full, 1.0, bound)
 
 
@@ -200,8 +200,8 @@ def student(degrees: float, level: float) -> float:
     (2.776, 1.96)
     """
     if math.isinf(degrees):
-        return float(special.ndtri((1 + level) / 2))
-    return float(special.stdtrit(max(degrees, 1), (1 + level) / 2))
+        return float(scipy.special.ndtri((1 + level) / 2))
+    return float(scipy.special.stdtrit(max(degrees, 1), (1 + level) / 2))
 
 
 def _sum_interval(
@@ -221,7 +221,9 @@ def _sum_interval(
         high = 1.0
     else:
         trials = centre * (1 - centre) / (variance + square / n**2)
-        high = float(special.betaincinv(centre * trials, (1 - centre) * trials, (1 + level) / 2))
+        high = float(
+            scipy.special.betaincinv(centre * trials, (1 - centre) * trials, (1 + level) / 2)
+        )
     return (1 - high, 1 - low) if metric == "aupr_success" else (low, high)
 
 
@@ -275,11 +277,11 @@ def _fpr95_interval(ranking: Ranking, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
 
     def too_low(end: float) -> bool:
-        over = special.betainc(np.maximum(strict, 1), wrong - strict + 1, end)
+        over = scipy.special.betainc(np.maximum(strict, 1), wrong - strict + 1, end)
         return bool((chance * np.where(strict > 0, over, 1.0)).sum() <= tail)
 
     def too_high(end: float) -> bool:
-        over = special.betaincc(lax + 1, np.maximum(wrong - lax, 1), end)
+        over = scipy.special.betaincc(lax + 1, np.maximum(wrong - lax, 1), end)
         return bool((chance * np.where(lax < wrong, over, 1.0)).sum() <= tail)
 
     estimate = float(EXACT["fpr95"](counts))
@@ -291,9 +293,13 @@ def _fpr95_interval(ranking: Ranking, level: float) -> tuple[float, float]:
 def _binomial(n: int, p: float) -> NDArray[np.float64]:
     """`(n + 1,)` probabilities of 0 to n successes."""
     k = np.arange(n + 1)
-    logs = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    logs = (
+        scipy.special.gammaln(n + 1)
+        - scipy.special.gammaln(k + 1)
+        - scipy.special.gammaln(n - k + 1)
+    )
     probabilities: NDArray[np.float64] = np.exp(
-        logs + special.xlogy(k, p) + special.xlog1py(n - k, -p)
+        logs + scipy.special.xlogy(k, p) + scipy.special.xlog1py(n - k, -p)
     )
     return probabilities
 
@@ -353,7 +359,7 @@ def difference_interval(
         # Resamples of k carriers vary by (k - 1) / k of what samples do.
         deviation *= math.sqrt(carriers / max(carriers - 1, 1))
         half = student(degrees, level) * deviation
-        p_value = 2 * float(special.stdtr(degrees, -abs(difference) / deviation))
+        p_value = 2 * float(scipy.special.stdtr(degrees, -abs(difference) / deviation))
         further = difference / carriers
         low = difference - half + min(further, 0.0)
         high = difference + half + max(further, 0.0)

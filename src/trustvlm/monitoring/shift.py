@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array
@@ -300,8 +300,8 @@ class _ByClass:
         # with one image each, whose sum is binomial, give up to half as many alarms again.
         half = weights.max() / 2
         if lower:
-            return float(stats.norm.cdf((excess + half) / np.sqrt(variance)))
-        return float(min(1.0, 2 * stats.norm.sf((abs(excess) - half) / np.sqrt(variance))))
+            return _normal_tail(-(excess + half) / np.sqrt(variance))
+        return min(1.0, 2 * _normal_tail((abs(excess) - half) / np.sqrt(variance)))
 
 
 def _mix_p_value(mix: NDArray[np.int64], run: NDArray[np.int64], seed: int) -> float:
@@ -321,7 +321,7 @@ def _mix_p_value(mix: NDArray[np.int64], run: NDArray[np.int64], seed: int) -> f
         return result
 
     observed = statistic(run, m)
-    p_value = float(stats.chi2.sf(observed * (n + m) ** 2 / (n * m), len(total) - 1))
+    p_value = _chi_squared_tail(float(observed) * (n + m) ** 2 / (n * m), len(total) - 1)
     if total.min() * min(n, m) >= _EXPECTED * (n + m) or p_value > 0.05:
         return p_value
     rng = np.random.default_rng(seed)
@@ -351,3 +351,22 @@ def _values(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
         raise InputError(f"Expected `{name}` to be {n} numbers, but got shape {array.shape}.")
     confidence_array(array[~np.isnan(array)], name)
     return array
+
+
+# SciPy has these two, and takes longer to load than one image to judge.
+
+
+def _normal_tail(z: float) -> float:
+    """Return the probability that a standard normal is above z."""
+    return math.erfc(z / math.sqrt(2)) / 2
+
+
+def _chi_squared_tail(x: float, degrees: int) -> float:
+    """Return the probability that chi-squared of whole degrees is above x."""
+    half = x / 2
+    if half <= 0:
+        return 1.0
+    # Integration by parts, two degrees at a time, down to 2 (exponential) or 1 (a squared normal).
+    orders = (i / 2 for i in range(degrees % 2, degrees, 2))
+    terms = (math.exp(i * math.log(half) - half - math.lgamma(i + 1)) for i in orders)
+    return min(1.0, math.fsum(terms) + (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
@@ -357,7 +357,7 @@ def guarantee_p_value(
 
 def _errors_p_value(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], risk: float) -> float:
     n, errors = int(accepted.sum()), int((accepted & ~correct).sum())
-    return float(stats.binom.sf(errors - 1, n, risk)) if n else math.nan
+    return float(scipy.stats.binom.sf(errors - 1, n, risk)) if n else math.nan
 
 
 def assumption_of(rule: Rule) -> str:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
@@ -319,7 +319,7 @@ class _Steps:
 
     def _passes(self, errors: int, images: int) -> bool:
         return errors < images and bool(
-            special.betainc(images - errors, errors + 1, 1 - self.risk) <= self.level
+            scipy.special.betainc(images - errors, errors + 1, 1 - self.risk) <= self.level
         )
 
 
@@ -463,7 +463,7 @@ class Openings:
         # There are many tests, which takes time: every fourth number of images has to do.
         totals = _totals(risk, confidence_level)[::4]
         ranks = np.floor(totals[:, None] * shares + 1e-9).astype(np.int64)
-        allowed = special.bdtrik(level, np.maximum(ranks, 1), risk)
+        allowed = scipy.special.bdtrik(level, np.maximum(ranks, 1), risk)
         passes = (1 - risk) ** ranks <= level
         return cls(totals, ranks, np.where(passes, np.floor(allowed), -1).astype(np.int64))
 
@@ -509,9 +509,9 @@ def images_needed(accepting: Accepting, openings: Openings, risk: float) -> floa
     seen = np.minimum(n, np.round(n * ranks / totals[:, None]).astype(np.int64))
     wrong = accepting.errors[seen]
     posterior = wrong + 0.5, seen - wrong + 1 / risk - 0.5
-    low_enough = np.where(allowed >= 0, special.betainc(*posterior, risk), 0.0)
+    low_enough = np.where(allowed >= 0, scipy.special.betainc(*posterior, risk), 0.0)
     # The mean over the posterior below `risk`, at its quantiles.
-    risks = special.betaincinv(
+    risks = scipy.special.betaincinv(
         *(a[..., None] for a in posterior), low_enough[..., None] * _QUANTILES
     )
     left, new = allowed - wrong, ranks - seen

@@ -6,8 +6,8 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import paired
@@ -43,7 +43,7 @@ def binomial_p_value(
     """
     k, m = np.asarray(errors, dtype=np.float64), np.asarray(accepted, dtype=np.float64)
     full = k >= m
-    tail = special.betainc(np.where(full, 1.0, m - k), k + 1, 1 - np.asarray(risk))
+    tail = scipy.special.betainc(np.where(full, 1.0, m - k), k + 1, 1 - np.asarray(risk))
     return np.where(full, 1.0, tail)
 
 

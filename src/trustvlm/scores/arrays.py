@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy.sparse import coo_array
 
 from trustvlm.exceptions import InputError
 
@@ -200,6 +200,10 @@ def zero_shot_logits(
     return logits
 
 
+# SciPy takes longer to load than a loop over so many rows.
+_FEW_ROWS = 4096
+
+
 def class_sums(
     rows: NDArray[Any],
     labels: NDArray[np.int64],
@@ -214,8 +218,13 @@ def class_sums(
     >>> class_sums(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 0]), 3).tolist()
     [[5.0], [0.0], [2.0]]
     """
-    # A product with the sparse indicators adds row after row, as a loop would.
-    indicators = coo_array(
+    if len(rows) <= _FEW_ROWS:
+        sums = np.zeros((n_classes, rows.shape[1]), dtype=dtype)
+        for label, row in zip(labels.tolist(), rows.astype(dtype, copy=False), strict=True):
+            sums[label] += row
+        return sums
+    # A product with the sparse indicators adds row after row, too, to the same bits.
+    indicators = scipy.sparse.coo_array(
         (np.ones(len(rows), dtype=dtype), (labels, np.arange(len(rows)))),
         shape=(n_classes, len(rows)),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, eigh
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import class_sums, log_odds, pick, softmax
@@ -317,9 +317,9 @@ class RidgedCovariance:
         if not self.scale:
             return np.asarray(vectors / self.floor)
         if m >= d:
-            return np.asarray(cho_solve(self._factor, vectors.T).T)
+            return np.asarray(scipy.linalg.cho_solve(self._factor, vectors.T).T)
         # Woodbury: only as many directions as there are rows differ from the floor.
-        along = cho_solve(self._factor, (vectors @ values.T).T).T
+        along = scipy.linalg.cho_solve(self._factor, (vectors @ values.T).T).T
         return np.asarray((vectors - self.scale * along @ values) / self.floor)
 
     @cached_property
@@ -336,7 +336,7 @@ class RidgedCovariance:
     def _factor(self) -> tuple[NDArray[np.float64], bool]:
         matrix = self.scale * self.rows.gram
         matrix[np.diag_indices_from(matrix)] += self.floor
-        factor: tuple[NDArray[np.float64], bool] = cho_factor(matrix)
+        factor: tuple[NDArray[np.float64], bool] = scipy.linalg.cho_factor(matrix)
         return factor
 
 
@@ -372,7 +372,7 @@ def leading_axes(rows: Rows, count: int) -> NDArray[np.float64]:
     size = len(rows.gram)
     # A few of many axes are computed faster by themselves.
     wanted = [size - count, size - 1] if size > 4 * count else None
-    values, vectors = eigh(rows.gram, subset_by_index=wanted)
+    values, vectors = scipy.linalg.eigh(rows.gram, subset_by_index=wanted)
     keep = values > 1e-12 * max(values[-1], 1e-300)
     values, vectors = values[keep][::-1][:count], vectors[:, keep][:, ::-1][:, :count]
     axes = (vectors.T @ rows.values) / np.sqrt(values)[:, None] if m < d else vectors.T

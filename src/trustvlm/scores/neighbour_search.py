@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from trustvlm.scores.arrays import class_sums, row_blocks, unit_rows
 
@@ -166,5 +165,9 @@ def merge_near_duplicates(
     if not near.any():
         return None
     image = np.nonzero(near)[0]
-    links = coo_array((np.ones(len(image), dtype=bool), (image, neighbours[near])), shape=(n, n))
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+    links = scipy.sparse.coo_array(
+        (np.ones(len(image), dtype=bool), (image, neighbours[near])), shape=(n, n)
+    )
+    return np.asarray(
+        scipy.sparse.csgraph.connected_components(links, directed=False)[1], dtype=np.int64
+    )

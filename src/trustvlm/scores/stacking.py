@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
 
 from trustvlm.scores.arrays import CACHED_ROWS, log_softmax
 
@@ -85,7 +85,9 @@ def text_scale(logits: Array, labels: NDArray[np.int64]) -> float:
         away = exponent - np.log(0.6)
         return float(log_loss(np.exp(exponent) * logits, labels) * len(labels) + away**2 / 2)
 
-    fit = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded", options={"xatol": 1e-6})
+    fit = scipy.optimize.minimize_scalar(
+        loss, bounds=(-7.0, 7.0), method="bounded", options={"xatol": 1e-6}
+    )
     return float(np.exp(fit.x))
 
 
@@ -114,7 +116,7 @@ def scaled_log_loss(table: Array, labels: NDArray[np.int64]) -> float:
     if not spread > 0:
         return log_loss(table, labels)
     table = table / spread
-    fit = minimize_scalar(
+    fit = scipy.optimize.minimize_scalar(
         lambda exponent: log_loss(np.exp(exponent) * table, labels),
         bounds=(-3.0, 5.0),
         method="bounded",
@@ -183,7 +185,7 @@ def fit_weights(
         return value / m, slope / m
 
     bounds = [(0.0, None)] * len(tables)
-    fit = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
+    fit = scipy.optimize.minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
     return np.asarray(fit.x, dtype=np.float64)
 
 

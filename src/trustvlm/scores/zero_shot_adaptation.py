@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from trustvlm.exceptions import InputError
 from trustvlm.scores.arrays import log_softmax, row_blocks, softmax, top_probability, unit_rows
@@ -88,7 +88,7 @@ def lata(
     nearest = _graph_of(evidence, neighbours)
     squares = np.maximum(2.0 - 2.0 * nearest.data, 0.0)
     scale = float(np.median(np.sqrt(squares))) or 1.0
-    weights = csr_array(
+    weights = scipy.sparse.csr_array(
         (np.exp(-squares / scale**2), nearest.indices, nearest.indptr), shape=nearest.shape
     )
     # Both ends know an edge only if it is mutual; then their weights agree.
@@ -178,18 +178,20 @@ def _log_densities(images: Array, means: Array, spreads: Array) -> Array:
     return table
 
 
-def _graph_of(evidence: Evidence, k: int) -> csr_array:
+def _graph_of(evidence: Evidence, k: int) -> scipy.sparse.csr_array:
     """Cosines of each image to its k nearest others in the VLM's space, as a sparse `(n, n)`."""
     n, k = evidence.n, min(k, evidence.n - 1)
     if n < 2:
-        return csr_array((n, n))
+        return scipy.sparse.csr_array((n, n))
     most = min(max(k, _NEIGHBOURS), n - 1)
     cosines, columns = evidence.once(
         f"{most} nearest others",
         lambda: _nearest_others(images_in("image_embeddings", evidence), most),
     )
     ends = np.arange(0, n * k + 1, k)
-    return csr_array((cosines[:, :k].ravel(), columns[:, :k].ravel(), ends), shape=(n, n))
+    return scipy.sparse.csr_array(
+        (cosines[:, :k].ravel(), columns[:, :k].ravel(), ends), shape=(n, n)
+    )
 
 
 def _nearest_others(rows: Array, k: int) -> tuple[Array, NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.environment import require, usable_cores
+from trustvlm.environment import check_installed, require, usable_cores
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.offline.efficientnet import (
@@ -39,6 +40,7 @@ from trustvlm.models.registry import VISION, VLM, LoadOptions, register_backend
 # Run an ONNX graph on many inputs at once, one input at a time per thread.
 
 _Item = TypeVar("_Item")
+_PURPOSE = "The offline model"
 
 
 class Session:
@@ -51,7 +53,8 @@ class Session:
     Parameters
     ----------
     graph
-        A serialised ONNX model.
+        A serialised ONNX model, or what returns it; it is read when the first input comes, so that
+        images whose embeddings are stored need neither it nor the runtime.
     name
         What to call the model in an error message.
 
@@ -59,26 +62,39 @@ class Session:
     ------
     MissingExtraError
         If ONNX Runtime is not installed.
-    ModelUnavailableError
-        If ONNX Runtime cannot read the graph.
     """
 
-    def __init__(self, graph: bytes, *, name: str) -> None:
+    def __init__(self, graph: bytes | Callable[[], bytes], *, name: str) -> None:
+        check_installed("onnxruntime", extra="offline", purpose=_PURPOSE)
         self._threads = usable_cores()
-        runtime = require("onnxruntime", extra="offline", purpose="The offline model")
+        self._graph = graph
+        self._name = name
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    def _begun(self) -> Any:
+        """Return ONNX Runtime's session, made when the first input comes."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._begin()
+            return self._session
+
+    def _begin(self) -> Any:
+        runtime = require("onnxruntime", extra="offline", purpose=_PURPOSE)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        graph = self._graph() if callable(self._graph) else self._graph
         try:
-            self._session = runtime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
-            )
+            session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         # The runtime's own exception classes derive from nothing narrower.
         except Exception as error:
             raise ModelUnavailableError(
-                f"ONNX Runtime cannot read the graph of {name}: {error}"
+                f"ONNX Runtime cannot read the graph of {self._name}: {error}"
             ) from error
+        self._graph = b""
+        return session
 
     def map(
         self,
@@ -86,10 +102,14 @@ class Session:
         feed: Callable[[_Item], dict[str, NDArray[Any]]],
         items: Sequence[_Item],
     ) -> list[NDArray[Any]]:
-        """Return one output per item, in order; `feed` turns an item into the graph's inputs."""
+        """Return one output per item, in order; `feed` turns an item into the graph's inputs.
+
+        ModelUnavailableError if ONNX Runtime cannot read the graph.
+        """
+        session = self._begun()
 
         def run(item: _Item) -> NDArray[Any]:
-            result: NDArray[Any] = self._session.run([output], feed(item))[0]
+            result: NDArray[Any] = session.run([output], feed(item))[0]
             return result
 
         workers = min(self._threads, len(items))
@@ -135,13 +155,15 @@ class ConvNet:
             mean=(127 / 255, 127 / 255, 127 / 255),
             std=(128 / 255, 128 / 255, 128 / 255),
         )
-        graph = derived(
-            name,
-            f"{GRAPH_VERSION} {self.weights}",
-            ".onnx",
-            lambda: build_graph(architecture, read_checkpoint(content, name=checkpoint.path)),
+        self._session = Session(
+            lambda: derived(
+                name,
+                f"{GRAPH_VERSION} {self.weights}",
+                ".onnx",
+                lambda: build_graph(architecture, read_checkpoint(content, name=checkpoint.path)),
+            ),
+            name=name,
         )
-        self._session = Session(graph, name=name)
 
     def run(
         self, output: str, pixels: NDArray[np.uint8], preprocessing: Preprocessing
@@ -191,11 +213,11 @@ class SentenceEncoder:
         graph, tokenizer = MINILM_GRAPH.read(), MINILM_TOKENIZER.read()
         parts = (hashlib.sha256(part).digest() for part in (graph, tokenizer))
         self.weights = hashlib.sha256(b"".join(parts)).hexdigest()
-        tokenizers = require("tokenizers", extra="offline", purpose="The offline model")
+        self._session = Session(graph, name="all-MiniLM-L6-v2")
+        tokenizers = require("tokenizers", extra="offline", purpose=_PURPOSE)
         self._tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._session = Session(graph, name="all-MiniLM-L6-v2")
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode m texts to `(m, 384)` float32 of unit length."""
