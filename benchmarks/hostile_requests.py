@@ -166,13 +166,13 @@ def main() -> None:
         model = TrustVLM(vlm="offline", vision="offline", score="trustvlm", store=NullStore())
         model.fit(tuple(zip(*shots, strict=True))).save(path)
         with service(path, Path(name), "--remember-images", 0) as (pid, port):
-            labels, usual = asyncio.run(quiet(port, images, options.clients, 300))
+            labels, usual = asyncio.run(quiet(port, images, options.clients, 200))
             before = memory(pid)
             begin = time.perf_counter()
             seconds, faults, others = asyncio.run(attack(port, labels, options))
             took = time.perf_counter() - begin
             time.sleep(3)
-            asyncio.run(quiet(port, images, options.clients, 100))
+            asyncio.run(quiet(port, images, options.clients, 50))
             after = memory(pid)
             beside, statuses = asyncio.run(crowd(port, images))
             begin = time.perf_counter()

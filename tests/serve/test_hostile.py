@@ -1,5 +1,7 @@
 """Requests that cost more than they weigh: bounded in time and memory, at nobody's expense."""
 
+import asyncio
+import json
 import queue
 
 import pytest
@@ -9,8 +11,10 @@ from hostile import empty_objects, odd_maximum, run_length_bitmap
 from pictures import COLOURS
 from service import client_of
 from trustvlm.images import decode
+from trustvlm.serve.middleware import MetricsMiddleware
 from uploads import png
 
+LONG = 300
 JSON = {"Content-Type": "application/json"}
 
 
@@ -95,3 +99,25 @@ def test_where_no_more_can_wait_to_be_decoded_the_answer_says_when_to_come_back(
     answer = client.post("/v1/predict", files={"images": png("red", 950)})
     assert (answer.status_code, answer.json()["error"]["kind"]) == (429, "queue_full")
     assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_who_is_cut_off_when_the_service_stops_is_told_so(client):
+    sent = []
+
+    async def app(*_):
+        await asyncio.sleep(LONG)
+
+    async def send(message):
+        sent.append(message)
+
+    async def work():
+        middleware = MetricsMiddleware(app, client.context)
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        task = asyncio.create_task(middleware(scope, None, send))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(work())
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["kind"] == "stopping"

@@ -435,6 +435,16 @@ class MetricsMiddleware:
 
         try:
             await self.app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The service stops, and the time in which it answers what it has accepted is over.
+            if status:
+                raise
+            error = overloaded("stopping", "The service is stopping.", status=503, seconds=5)
+            self.context.telemetry.failed(error.kind)
+            response = JSONResponse(
+                error_body(error.kind, error.message), error.status, error.headers
+            )
+            await response(scope, receive, send_with_headers)
         finally:
             seconds = time.monotonic() - begin
             # Paths that do not exist share one name, as methods do.
