@@ -105,6 +105,15 @@ main()
     assert done.stderr.count("\n") == 1
 
 
+def test_an_interrupt_of_generated_code_has_its_exit_code(tmp_path):
+    # As where dataclasses are made.
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass"
+    (tmp_path / "plugin.py").write_text(f"exec({code!r})\n")
+    done = run("crossvalidate", "no.trust", "--plugin", tmp_path / "plugin.py")
+    assert done.returncode == 130
+    assert done.stderr.startswith(f"error: {MESSAGE}".encode())
+
+
 def test_a_signal_that_was_ignored_stays_so(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
     (tmp_path / "plugin.py").write_text(code)

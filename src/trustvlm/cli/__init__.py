@@ -51,6 +51,10 @@ def main() -> None:
     sys.exit(_flush(stdout, code, debug=debug))
 
 
+class _Interrupt(KeyboardInterrupt):
+    """Of a class of its own: after a plain one inside `exec`, Python ends itself by the signal."""
+
+
 class _Signals:
     """While it is entered, SIGINT and SIGTERM end what runs, and a second one ends it at once."""
 
@@ -82,7 +86,7 @@ class _Signals:
         if self.received is not None or os.getpid() != self._process:
             os._exit(128 + number)
         self.received = number
-        raise KeyboardInterrupt
+        raise _Interrupt
 
 
 def _explain(error: BaseException, *, debug: bool) -> None:
