@@ -1,6 +1,6 @@
 """Kill `fit -o` and `calibrate` at random moments: is the older or the new model always there?
 
-    python benchmarks/kills.py [KILLS]
+    python benchmarks/kills.py [KILLS ["fit -o"] [calibrate]]
 
 Half of the kills fall anywhere in a run, half while files are written beside the model. After each
 the model is loaded, and must be the one of before or the one that was being made, whole. Half of
@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import trustvlm.cli
 import trustvlm.cli.app
 import trustvlm.pipeline.predict  # imported once, before the forks
 from pictures import write_class_folders
@@ -43,7 +44,7 @@ def start(words: list[str], *, exchange: bool) -> int:
     status = 1
     try:
         sys.argv = ["trustvlm", *words]
-        trustvlm.cli.app.main()
+        trustvlm.cli.main()
         status = 0
     except SystemExit as ended:
         status = int(ended.code or 0)
@@ -72,20 +73,22 @@ def kill(words: list[str], model: Path, seconds: float, *, exchange: bool, writi
     return os.waitpid(child, 0)[1] != 0
 
 
-def main(kills: int) -> None:
+def main(kills: int, commands: list[str]) -> None:
     """Count what is there after each kill."""
     random.seed(0)
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ["TRUSTVLM_CACHE"] = str(root / "cache")
     shots = [write_class_folders(root / f"shots{n}", per_class=n) for n in (4, 5)]
     labelled = write_class_folders(root / "labelled", per_class=10, seed=5)
-    for command in ("fit -o", "calibrate"):
+    fitted = root / "m.trust"
+    ends(["fit", str(shots[0]), "-o", str(fitted), *OFFLINE])
+    for command in commands:
         seen: Counter[str] = Counter()
         for number in range(kills):
             folder = root / f"{command.split()[0]}{number}"
             folder.mkdir()
             model, exchange = folder / "m.trust", number % 2 == 0
-            ends(["fit", str(shots[0]), "-o", str(model), *OFFLINE])
+            shutil.copytree(fitted, model)
             older = (model / "manifest.json").read_bytes()
             words = {
                 "fit -o": ["fit", str(shots[1]), "-o", str(model), *OFFLINE],
@@ -108,4 +111,5 @@ def main(kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    count, *chosen = sys.argv[1:] or ["100"]
+    main(int(count), chosen or ["fit -o", "calibrate"])
