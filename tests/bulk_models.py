@@ -22,6 +22,7 @@ from trustvlm import TrustVLM
 from trustvlm.bulk.job import LocalEngine, remaining
 from trustvlm.bulk.worker import PartComputer
 from trustvlm.embeddings import NullStore
+from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.images import Limits
 from trustvlm.pipeline.predict import Predictor
 
@@ -72,8 +73,11 @@ class LoadTiny:
     started: str = ""
     hanging: str = ""
     seconds: float = 60.0
+    without_weights: str = ""
 
     def __call__(self) -> TrustVLM:
+        if self.without_weights and os.environ.get("TRUSTVLM_TEST_NODE") == self.without_weights:
+            raise ModelUnavailableError("no weights here")
         if self.started:
             with Path(self.started).open("a") as file:
                 file.write(f"{os.getpid()}\n")

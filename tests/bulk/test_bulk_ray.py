@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bulk_models import files, rows, write_poison
-from trustvlm.exceptions import InputError
+from bulk_models import OwnProcess, files, rows, write_poison
+from trustvlm.exceptions import InputError, TrustVLMWarning
 
 pytestmark = [
     pytest.mark.ray,
@@ -27,6 +27,8 @@ pytestmark = [
 def cluster():
     ray = pytest.importorskip("ray", reason="the engine ray needs the extra ray")
     pytest.importorskip("ray.data")
+    from ray.cluster_utils import Cluster
+
     from trustvlm.bulk.ray_engine import RayEngine
 
     # A short path, as those of sockets have to be.
@@ -38,18 +40,17 @@ def cluster():
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Actors import the model of these tests.
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=temporary,
-        )
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        head = {"num_cpus": 2, "include_dashboard": False, "temp_dir": temporary}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
+        engine = partial(RayEngine, actors=(2, 2))
+        engine.nodes = nodes
         try:
-            yield partial(RayEngine, actors=(2, 2))
+            yield engine
         finally:
             ray.shutdown()
+            nodes.shutdown()
 
 
 def test_the_same_files_as_locally_and_resumed(run, photos, cluster, tmp_path):
@@ -117,6 +118,43 @@ def test_what_a_worker_refuses_is_said_as_it_is(run, cluster, tmp_path):
     parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(InputError, match="Say which to use"):
         run(tmp_path / "p.parquet", tmp_path / "out", engine=cluster)
+
+
+@pytest.fixture
+def second_node(cluster):
+    """A node that `LoadTiny` may refuse; returns its address and identifier."""
+    import ray
+
+    before = {node["NodeID"] for node in ray.nodes()}
+    node = cluster.nodes.add_node(num_cpus=2, env_vars={"TRUSTVLM_TEST_NODE": "second"})
+    (added,) = (node for node in ray.nodes() if node["NodeID"] not in before)
+    yield added["NodeID"]
+    cluster.nodes.remove_node(node)
+
+
+def test_a_node_without_the_weights_is_left_out_and_the_job_goes_on(
+    run, photos, cluster, second_node, tmp_path
+):
+    run(photos / "red", tmp_path / "local", engine=OwnProcess)
+    four = partial(cluster, actors=(4, 4))  # so that some are on each node
+    with pytest.warns(TrustVLMWarning, match=r"the Ray node .* is left out: no weights here"):
+        run(photos / "red", tmp_path / "ray", engine=four, without_weights="second")
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
+
+
+def test_a_node_of_another_version_is_left_out_from_the_beginning(
+    run, photos, cluster, second_node, monkeypatch, tmp_path
+):
+    from trustvlm.bulk import ray_engine
+
+    faults = ray_engine._faults
+    assert faults(ray_engine._Nodes(1, 0)._able()) == {}
+    monkeypatch.setattr(ray_engine, "_faults", lambda _: {second_node: "it has trustvlm 0.0"})
+    with pytest.warns(TrustVLMWarning, match=r"is left out: it has trustvlm 0\.0"):
+        run(photos / "red", tmp_path / "ray", engine=cluster, started=str(tmp_path / "started"))
+    assert len(rows(tmp_path / "ray")) == 15
+    monkeypatch.setattr(ray_engine, "__version__", "99.0")
+    assert "Install trustvlm 99.0" in faults([second_node])[second_node]
 
 
 def test_settings_are_checked():

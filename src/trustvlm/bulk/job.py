@@ -262,7 +262,16 @@ def predict_in_bulk(
         state = state.at_risk(risk)
     if prediction_sets is not None:
         sets_of(state, prediction_sets, set_method)
-    loader = LoadModel(Path(model), settings, keep_embeddings, risk, prediction_sets, set_method)
+    identity = identify(manifest)
+    loader = LoadModel(
+        Path(model),
+        settings,
+        keep_embeddings,
+        risk,
+        prediction_sets,
+        set_method,
+        identity=identity,
+    )
     # Defaults are not among the settings, as they were none once.
     chosen = {
         "when_invalid": None if check_when_invalid(when_invalid) == "review" else when_invalid,
@@ -274,7 +283,7 @@ def predict_in_bulk(
         engine(loader, retries),
         images,
         local_path(output),
-        identity=identify(manifest),
+        identity=identity,
         settings={
             "part_size": part_size,
             "batch_size": batch_size,

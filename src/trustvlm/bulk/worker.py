@@ -6,6 +6,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,13 +19,15 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from trustvlm.bulk.journal import identify
 from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
-from trustvlm.exceptions import BulkError, TrustVLMError, TrustVLMWarning
+from trustvlm.exceptions import ArtefactError, BulkError, TrustVLMError, TrustVLMWarning
 from trustvlm.images.archives import BrokenShard, StreamShard
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import ImageSource, Skipped, UnreadableImage
+from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.plugins import load_plugin, loaded_plugins
@@ -135,6 +138,9 @@ class LoadModel:
     plugins
         Files that register scores or encoder backends, to be executed in the worker; those that
         this process has loaded.
+    identity
+        Of the model that the job was begun with, where another may lie under the same path, as on
+        another machine; None does not look.
     """
 
     path: Path
@@ -144,6 +150,7 @@ class LoadModel:
     prediction_sets: float | None = None
     set_method: str = "lac"
     plugins: tuple[Path, ...] = field(default_factory=loaded_plugins)
+    identity: Mapping[str, str] | None = None
 
     def __call__(self) -> TrustVLM:
         """Load the model."""
@@ -151,6 +158,11 @@ class LoadModel:
 
         for plugin in self.plugins:
             load_plugin(plugin)
+        if self.identity is not None and identify(read_artefact(self.path)[0]) != self.identity:
+            raise ArtefactError(
+                f"{self.path} is another model on this machine ({socket.gethostname()}) than where "
+                "the job was started. Copy the same there."
+            )
         store = None if self.keep_embeddings else NullStore()
         model = TrustVLM.load(self.path, store=store, **self.settings)
         return model if self.risk is None else model.use_risk(self.risk)
@@ -347,6 +359,17 @@ class GuardedWorker:
         self._silence = silence
         self._process: _WorkerProcess | None = None
         self.notes: list[str] = []
+
+    def load(self) -> None:
+        """Start the process and load the model, if that is not done.
+
+        Raises
+        ------
+        TrustVLMError
+            If the model cannot be loaded.
+        """
+        with self._running():
+            pass
 
     def compute(self, part: Part) -> FinishedPart:
         """Return the verdicts on a part.
