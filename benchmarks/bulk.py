@@ -76,7 +76,7 @@ def make(folder: Path, n_images: int) -> list[str]:
             target.mkdir(parents=True, exist_ok=True)
             for name, content in zip(names, contents, strict=True):
                 (target / name).write_bytes(content)
-    for name in COLOURS:
+    for name in () if done.exists() else COLOURS:
         (folder / "shots" / name).mkdir(parents=True, exist_ok=True)
         for i in range(4):
             number = 30 + 3 * i + list(COLOURS).index(name)

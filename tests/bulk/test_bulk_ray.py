@@ -133,12 +133,29 @@ def second_node(cluster):
 
 
 def test_a_node_without_the_weights_is_left_out_and_the_job_goes_on(
-    run, photos, cluster, second_node, tmp_path
+    run, photos, cluster, second_node, monkeypatch, tmp_path
 ):
+    import ray
+
+    from trustvlm.bulk import ray_engine
+
     run(photos / "red", tmp_path / "local", engine=OwnProcess)
-    four = partial(cluster, actors=(4, 4))  # so that some are on each node
+    # All of the first node is in use until the second has refused.
+    (first,) = (node["NodeID"] for node in ray.nodes() if node["NodeID"] != second_node)
+    label = {"ray.io/node-id": first}
+    holder = ray.remote(threading.Event).options(num_cpus=2, label_selector=label).remote()
+    ray.get(holder.is_set.remote())
+    leave_out = ray_engine._Nodes.leave_out
+
+    def free_the_first(nodes, node, error):
+        assert node == second_node
+        ray.kill(holder)
+        leave_out(nodes, node, error)
+
+    monkeypatch.setattr(ray_engine._Nodes, "leave_out", free_the_first)
+    one = partial(cluster, actors=(1, 1))
     with pytest.warns(TrustVLMWarning, match=r"the Ray node .* is left out: no weights here"):
-        run(photos / "red", tmp_path / "ray", engine=four, without_weights="second")
+        run(photos / "red", tmp_path / "ray", engine=one, without_weights="second")
     assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
