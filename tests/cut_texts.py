@@ -10,7 +10,8 @@ import numpy as np
 def check_cut_texts(encoder: Any, word: str, most: int = 600) -> None:
     """Add a word at a time: once it changes nothing any more, the rest is cut, and said to be."""
     texts = [f"a photo of a {word * n}".strip() for n in range(1, most)]
-    said = [text in set(encoder.cut_texts(texts)) for text in texts]
+    named = set(encoder.cut_texts(texts))
+    said = [text in named for text in texts]
     first = said.index(True)
     assert said == [False] * first + [True] * (len(texts) - first)
     fits, cut, longer = encoder.encode_texts([texts[first - 1], texts[first], texts[first + 1]])

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from pictures import write_class_folders
 from trustvlm.embeddings import EmbeddingStore
+from trustvlm.environment import cache_dir
 
 
 @pytest.mark.slow
@@ -25,6 +27,11 @@ def test_a_killed_run_continues_to_the_same_bytes(fitted, tmp_path):
         "4",
         "-o",
     ]
+
+    # The graphs and the bank of the offline models, which take longer to make than the images.
+    for cache in ("undisturbed", "disturbed"):
+        no_embeddings = shutil.ignore_patterns("embeddings.sqlite*")
+        shutil.copytree(cache_dir(), tmp_path / cache, ignore=no_embeddings)
 
     def start(cache, target):
         environment = {**os.environ, "TRUSTVLM_CACHE": str(tmp_path / cache)}
