@@ -695,13 +695,18 @@ def _spelled(text: str, folder: Path | None = None) -> Path:
     r"""Return a path in a folder as its file is spelled here, if it is not spelled as given.
 
     Lists come from other systems: with backslashes between folders, with accents in the other of
-    the two forms that Unicode has of them, or with `~`. The literal name goes first.
+    the two forms that Unicode has of them, with bytes as `shown` writes them, or with `~`. The
+    literal name goes first.
     """
     literal = Path(text) if folder is None else folder / text
     if text.isascii() and "\\" not in text and not text.startswith("~"):
         return literal
     if os.path.lexists(literal):
         return literal
+    as_bytes = _WRITTEN_BYTE.sub(lambda digits: chr(0xDC00 + int(digits[1], 16)), text)
+    named = Path(as_bytes) if folder is None else folder / as_bytes
+    if os.path.lexists(named):
+        return named
     slashes = text.replace("\\", "/")
     full = os.path.expanduser(slashes) if text.startswith("~") else slashes  # noqa: PTH111
     path = Path() if folder is None else folder
