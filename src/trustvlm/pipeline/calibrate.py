@@ -68,14 +68,14 @@ def calibrate(
     goal.check()
     _check(state, calibrator)
     listed = list_labelled(labelled, state.classes, **columns)
-    theirs = None if given is None else by_image(given)
-    if theirs is not None:
-        listed = _with_given(listed, theirs)
+    given_images = None if given is None else by_image(given)
+    if given_images is not None:
+        listed = _with_given(listed, given_images)
     encoded = encode_images(listed, model.embedder, progress)
     images = _usable(state, encoded, exclude_shots)
     judged: dict[str, Any] = {}
-    if theirs is not None:
-        judged, images = _given_of(images, theirs, state, synonyms)
+    if given_images is not None:
+        judged, images = _given_of(images, given_images, state, synonyms)
     evidence = state.evidence(images.image_embeddings, images.features, **judged)
     result = apply(state.score, evidence, **state.parameters)
     # What the gate stops is reviewed in any case: the guarantee is about the other images.
@@ -112,10 +112,10 @@ def calibrate(
 
 
 def _with_given(
-    listed: ListedImages[LabelledImage], theirs: Mapping[str, LabelledImage]
+    listed: ListedImages[LabelledImage], given_images: Mapping[str, LabelledImage]
 ) -> ListedImages[LabelledImage]:
     """Return the labelled images that have a label from elsewhere."""
-    rows = np.array([image_key(image) in theirs for image in listed.refs], dtype=bool)
+    rows = np.array([image_key(image) in given_images for image in listed.refs], dtype=bool)
     if not rows.any():
         raise InputError(
             f"None of the {len(rows)} labelled images has a given label: the images are matched by "
@@ -132,30 +132,30 @@ def _with_given(
 
 def _given_of(
     images: EncodedImages[Any],
-    theirs: Mapping[str, LabelledImage],
+    given_images: Mapping[str, LabelledImage],
     state: ModelState,
     synonyms: Mapping[str, str] | None,
 ) -> tuple[dict[str, Any], EncodedImages[Any]]:
     """Return what evidence takes of the given labels, and the images whose label is a class."""
-    own = [theirs[image_key(image)] for image in images.refs]
+    own = [given_images[image_key(image)] for image in images.refs]
     given = GivenLabels(state.classes, own, synonyms=synonyms)
     indices = given.indices(own)
-    known = indices >= 0
-    if not known.any():
+    of_class = indices >= 0
+    if not of_class.any():
         raise InputError(
             f"No given label is a class of the model: '{given.unknown[0]}', for one, is none."
         )
-    if not known.all():
+    if not of_class.all():
         warnings.warn(
-            f"left out: {counted(int((~known).sum()), 'image')} whose given label is no class of "
-            f"the model, such as '{given.unknown[0]}'. `verify` reviews or refuses such labels",
+            f"left out: {counted(int((~of_class).sum()), 'image')} whose given label is no class "
+            f"of the model, such as '{given.unknown[0]}'. `verify` reviews or refuses such labels",
             TrustVLMWarning,
             stacklevel=4,
         )
     reads = "label_confidence" in get(state.score).optional
-    p = given.confidence([image for image, k in zip(own, known, strict=True) if k])
-    judged = {"given_labels": indices[known], "label_confidence": p if reads else None}
-    return judged, images.select(known)
+    p = given.confidence([image for image, is_class in zip(own, of_class, strict=True) if is_class])
+    judged = {"given_labels": indices[of_class], "label_confidence": p if reads else None}
+    return judged, images.select(of_class)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:

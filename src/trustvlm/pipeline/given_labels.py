@@ -80,9 +80,9 @@ class GivenLabels:
         meant = {label: synonyms.get(label, label) for label in labels}
         missing = set(classes.unknown(meant.values()))
         self.unknown = tuple(label for label in labels if meant[label] in missing)
-        known = [label for label in labels if meant[label] not in missing]
-        indices = classes.indices(meant[label] for label in known)
-        self._index = dict(zip(known, indices.tolist(), strict=True))
+        of_class = [label for label in labels if meant[label] not in missing]
+        indices = classes.indices(meant[label] for label in of_class)
+        self._index = dict(zip(of_class, indices.tolist(), strict=True))
 
     def indices(self, images: Sequence[Any]) -> NDArray[np.int64]:
         """`(n,)` class index of the label of each image; -1 where it is no class."""
