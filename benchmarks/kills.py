@@ -1,23 +1,34 @@
-"""Kill `fit -o` and `calibrate` at random moments: is the older or the new model always there?
+"""Kill `fit -o`, `calibrate` and reloads at random moments: is the older or new model always there?
 
-    python benchmarks/kills.py [KILLS ["fit -o"] [calibrate]]
+    python benchmarks/kills.py [KILLS ["fit -o"] [calibrate] [reload]]
 
 Half of the kills fall anywhere in a run, half while files are written beside the model. After each
 the model is loaded, and must be the one of before or the one that was being made, whole. Half of
 the runs work as on file systems where two folders cannot change places in one step.
+
+For `reload` a service is asked to load the model again while another process replaces it all the
+time with one of other classes, to and fro. Every answer must be of one of the two, whole, and the
+service is killed at a random moment of the last reload; started again, it must answer.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -73,16 +84,92 @@ def kill(words: list[str], model: Path, seconds: float, *, exchange: bool, writi
     return os.waitpid(child, 0)[1] != 0
 
 
+def replace_to_and_fro(model: Path, others: list[Path]) -> int:
+    """Replace a model again and again by one or the other, in a process; return its number."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        states = [ModelState.load(other) for other in others]
+        while True:
+            for state in states:
+                state.save(model)
+                time.sleep(random.uniform(0, 0.2))
+    finally:
+        os._exit(1)
+
+
+def ask(port: int, path: str, method: str = "GET") -> dict[str, Any]:
+    """Ask the service; raises for anything but 200 and 409."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
+        return {"refused": json.load(error)}
+
+
+def serve(model: Path, port: int, exchange: bool) -> int:
+    """Start a service and wait until it answers; return its process."""
+    words = ["serve", str(model), "--port", str(port), "--feedback", str(model.parent / "f.db")]
+    child = start(words, exchange=exchange)
+    for _ in range(600):
+        with suppress(OSError):
+            ask(port, "/readyz")
+            return child
+        time.sleep(0.1)
+    raise SystemExit(f"{model}: the service does not answer")
+
+
+def kill_reloads(kills: int, root: Path, models: list[Path]) -> None:
+    """Reload while the model is replaced, and kill the service meanwhile."""
+    sizes = {len(ModelState.load(model).classes) for model in models}
+    seen: Counter[str] = Counter()
+    (root / "reload").mkdir()
+    model, port = root / "reload" / "m.trust", 8791
+    shutil.copytree(models[0], model)
+    for number in range(kills):
+        service = serve(model, port, exchange=True)
+        writer = replace_to_and_fro(model, models)
+        for _ in range(5):
+            answer = ask(port, "/v1/reload", "POST")
+            seen["refused" if "refused" in answer else "reloaded"] += 1
+            assert len(ask(port, "/v1/model")["classes"]) in sizes
+        last = threading.Thread(target=lambda: suppress_all(ask, port, "/v1/reload", "POST"))
+        last.start()
+        time.sleep(random.uniform(0, 0.3))
+        for child in (service, writer) if number % 2 else (writer, service):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        last.join()
+        assert len(ModelState.load(model).classes) in sizes
+        seen["killed"] += 1
+    print(f"reload: {kills} services, each model whole: {dict(sorted(seen.items()))}")
+
+
+def suppress_all(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call it, whatever comes of it."""
+    with suppress(Exception):
+        function(*arguments)
+
+
 def main(kills: int, commands: list[str]) -> None:
     """Count what is there after each kill."""
     random.seed(0)
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ["TRUSTVLM_CACHE"] = str(root / "cache")
     shots = [write_class_folders(root / f"shots{n}", per_class=n) for n in (4, 5)]
+    few = shutil.copytree(shots[0], root / "few")
+    shutil.rmtree(few / "red")
     labelled = write_class_folders(root / "labelled", per_class=10, seed=5)
     fitted = root / "m.trust"
     ends(["fit", str(shots[0]), "-o", str(fitted), *OFFLINE])
-    for command in commands:
+    if "reload" in commands:
+        ends(["fit", str(few), "-o", str(root / "few.trust"), *OFFLINE])
+        kill_reloads(kills, root, [fitted, root / "few.trust"])
+    for command in [c for c in commands if c != "reload"]:
         seen: Counter[str] = Counter()
         for number in range(kills):
             folder = root / f"{command.split()[0]}{number}"
@@ -112,4 +199,4 @@ def main(kills: int, commands: list[str]) -> None:
 
 if __name__ == "__main__":
     count, *chosen = sys.argv[1:] or ["100"]
-    main(int(count), chosen or ["fit -o", "calibrate"])
+    main(int(count), chosen or ["fit -o", "calibrate", "reload"])
