@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,15 @@ from hypothesis import settings
 # Machines are noisy: how long an example takes says nothing here.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+# Shells let what they run in the background ignore interrupts; tests send some, also to processes
+# that inherit this.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

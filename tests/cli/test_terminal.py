@@ -25,6 +25,7 @@ def run(*arguments, stdout=subprocess.PIPE, **environment):
         stdout=stdout,
         stderr=subprocess.PIPE,
         check=False,
+        timeout=300,
     )
 
 
