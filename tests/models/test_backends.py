@@ -245,16 +245,18 @@ def test_options_that_a_backend_does_not_offer(pixels: Path) -> None:
 def test_what_it_loads_must_be_an_encoder() -> None:
     seen: list[tuple[str, LoadOptions]] = []
 
-    @register_backend("none", roles=("vlm",))
+    @register_backend("nothing", roles=("vlm",))
     def load(name: str, options: LoadOptions) -> object:
         seen.append((name, options))
         return object()
 
     try:
-        with pytest.raises(InputError, match="`none` to load a VisionLanguageModel for 'none'"):
-            models.load_vlm("none", device="cpu", precision="bfloat16")
-        with pytest.raises(InputError, match="no vision encoder named 'none'"):
-            models.load_vision("none")
+        with pytest.raises(
+            InputError, match="`nothing` to load a VisionLanguageModel for 'nothing'"
+        ):
+            models.load_vlm("nothing", device="cpu", precision="bfloat16")
+        with pytest.raises(InputError, match="no vision encoder named 'nothing'"):
+            models.load_vision("nothing")
     finally:
-        unregister_backend("none")
+        unregister_backend("nothing")
     assert seen == [("", LoadOptions("vlm", "cpu", "bfloat16"))]

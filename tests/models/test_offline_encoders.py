@@ -242,7 +242,7 @@ def stored(kind: str) -> Path:
 def test_damaged_cache_files_are_rebuilt(tmp_path, monkeypatch, vlm):
     monkeypatch.setenv("TRUSTVLM_CACHE", str(tmp_path))
     pixels, texts = noise(vlm, 1), ["cat"]
-    OfflineVLM()
+    OfflineVLM().encode_pixels(pixels)
     before = {kind: stored(kind).read_bytes() for kind in ("efficientnet-lite0", "class-names")}
     graph, bank = before.values()
     stored("efficientnet-lite0").write_bytes(graph[:9999] + b"x" + graph[10000:])

@@ -195,10 +195,11 @@ def register_backend(
     ['pixels:<size>']
     >>> unregister_backend("pixels")
     """
-    if not name or set(name) & set(":#") or not roles or set(roles) - {VLM, VISION}:
+    names_none = not name or set(name) & set(":#") or name == NO_VLM
+    if names_none or not roles or set(roles) - {VLM, VISION}:
         raise InputError(
-            f"Expected a backend to have a name without : and #, and roles of {VLM} and {VISION}, "
-            f"but got {name!r} and {roles!r}."
+            f"Expected a backend to have a name without : and #, other than {NO_VLM}, and roles of "
+            f"{VLM} and {VISION}, but got {name!r} and {roles!r}."
         )
 
     def decorate(load: Loader) -> Loader:
