@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -68,3 +70,30 @@ def test_what_is_no_database_is_damage(tmp_path):
         open_database(tmp_path / "x.sqlite", schema=SCHEMA, version=1)
     assert is_damage(got.value)
     assert not is_damage(OSError("no such table"))
+
+
+OTHER_PROCESS = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from trustvlm.sqlite import open_database
+with closing(open_database(Path(sys.argv[1]), schema=["CREATE TABLE t (a)"], version=1)) as other:
+    other.execute("INSERT INTO t VALUES (2)")
+"""
+
+
+def test_a_second_connection_keeps_the_locks_of_the_first(tmp_path):
+    # A file that is opened and closed beside SQLite loses all locks of its process: another
+    # process that ends would then take the log of this one away.
+    file = tmp_path / "x.sqlite"
+    first = open_database(file, schema=SCHEMA, version=1)
+    with closing(first):
+        first.execute("INSERT INTO t VALUES (1)")
+        with closing(open_database(file, schema=SCHEMA, version=1)) as second:
+            subprocess.run([sys.executable, "-c", OTHER_PROCESS, file], check=True)
+            assert (tmp_path / "x.sqlite-wal").exists()
+            second.execute("INSERT INTO t VALUES (3)")
+        first.execute("INSERT INTO t VALUES (4)")
+    with closing(open_database(file, schema=SCHEMA, version=1)) as again:
+        rows = again.execute("SELECT a FROM t ORDER BY a").fetchall()
+    assert rows == [(1,), (2,), (3,), (4,)]

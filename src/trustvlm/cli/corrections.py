@@ -21,7 +21,7 @@ class Use(StrEnum):
 
 EPILOG = (
     "Example:  trustvlm corrections pets.feedback.sqlite -o corrected/ --shots shots/  "
-    "and then  trustvlm fit corrected/labels.csv -o pets.trust"
+    "and then  trustvlm fit corrected/labels.csv -o pets.trust --overwrite"
 )
 
 

@@ -101,7 +101,7 @@ export function useClasses(name, classes) {
   given.length = 0;
   byId("commands").textContent =
     `trustvlm corrections ${name}.feedback.sqlite -o corrected/ --shots shots/\n` +
-    `trustvlm fit corrected/labels.csv -o ${name}.trust\n` +
+    `trustvlm fit corrected/labels.csv -o ${name}.trust --overwrite\n` +
     `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(name)}`;
 }
 
