@@ -358,10 +358,20 @@ def test_progress_counts_images_done_and_spared(photos, tmp_path):
 # -- running ahead, and stopping ----------------------------------------------------------------
 
 
+_BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _threads_before() -> None:
+    """Remember threads of other tests, such as those of a service that decodes."""
+    _BEFORE.clear()
+    _BEFORE.update(threading.enumerate())
+
+
 def assert_no_threads() -> None:
     gc.collect()
     deadline = time.monotonic() + 10
-    while any(t.name.startswith("trustvlm-") for t in threading.enumerate()):
+    while any(t.name.startswith("trustvlm-") for t in set(threading.enumerate()) - _BEFORE):
         assert time.monotonic() < deadline, "threads are left behind"
         time.sleep(0.01)
 
