@@ -126,6 +126,17 @@ Plugins = Annotated[
 ]
 
 
+Risk = Annotated[
+    float | None,
+    typer.Option(help="One of the risks calibrated for. [default: the first of them]"),
+]
+WhenInvalid = Annotated[
+    str,
+    typer.Option(
+        help="What becomes of accepted labels if the images are not like those that the model was "
+        "calibrated on: review or keep."
+    ),
+]
 Synonyms = Annotated[
     Path | None,
     typer.Option(

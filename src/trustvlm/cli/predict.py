@@ -33,6 +33,8 @@ from trustvlm.cli.options import (
     PathColumn,
     Plugins,
     Quiet,
+    Risk,
+    WhenInvalid,
     limits,
     load_plugins,
 )
@@ -163,10 +165,7 @@ def predict(
     ] = "1:8",
     cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
-    risk: Annotated[
-        float | None,
-        typer.Option(help="One of the risks calibrated for. [default: the first of them]"),
-    ] = None,
+    risk: Risk = None,
     prediction_sets: Annotated[
         float | None,
         typer.Option(
@@ -178,13 +177,7 @@ def predict(
     set_method: Annotated[
         str, typer.Option(help="Of prediction sets: lac (the smallest), aps or raps.")
     ] = "lac",
-    when_invalid: Annotated[
-        str,
-        typer.Option(
-            help="What becomes of accepted labels if the images are not like those that the model "
-            "was calibrated on: review or keep."
-        ),
-    ] = "review",
+    when_invalid: WhenInvalid = "review",
     image_seconds: ImageSeconds = 60.0,
     max_archive_bytes: MaxArchiveBytes = None,
     max_archive_members: MaxArchiveMembers = 2_000_000,

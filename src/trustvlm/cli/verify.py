@@ -18,7 +18,9 @@ from trustvlm.cli.options import (
     PathColumn,
     Plugins,
     Quiet,
+    Risk,
     Synonyms,
+    WhenInvalid,
     columns,
     labelled_argument,
     limits,
@@ -56,17 +58,8 @@ def verify(
         str,
         typer.Option(help="What becomes of labels that are no class: review or error."),
     ] = "review",
-    risk: Annotated[
-        float | None,
-        typer.Option(help="One of the risks calibrated for. [default: the first of them]"),
-    ] = None,
-    when_invalid: Annotated[
-        str,
-        typer.Option(
-            help="What becomes of accepted labels if the images are not like those that the model "
-            "was calibrated on: review or keep."
-        ),
-    ] = "review",
+    risk: Risk = None,
+    when_invalid: WhenInvalid = "review",
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,

@@ -139,8 +139,7 @@ def _given_of(
     """Return what evidence takes of the given labels, and the images whose label is a class."""
     own = [given_images[image_key(image)] for image in images.refs]
     given = GivenLabels(state.classes, own, synonyms=synonyms)
-    indices = given.indices(own)
-    of_class = indices >= 0
+    of_class = given.indices(own) >= 0
     if not of_class.any():
         raise InputError(
             f"No given label is a class of the model: '{given.unknown[0]}', for one, is none."
@@ -152,10 +151,8 @@ def _given_of(
             TrustVLMWarning,
             stacklevel=4,
         )
-    reads = "label_confidence" in get(state.score).optional
-    p = given.confidence([image for image, is_class in zip(own, of_class, strict=True) if is_class])
-    judged = {"given_labels": indices[of_class], "label_confidence": p if reads else None}
-    return judged, images.select(of_class)
+    kept = [image for image, is_class in zip(own, of_class, strict=True) if is_class]
+    return given.pieces(kept, get(state.score)), images.select(of_class)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:

@@ -16,6 +16,7 @@ from trustvlm.images import ClassList, LabelledImage
 from trustvlm.images.references import read_probability
 from trustvlm.pipeline.records import EncodedImages
 from trustvlm.pipeline.verdict import Verdict, error_verdict
+from trustvlm.scores import Score
 
 LABEL_CONFIDENCE = "label_confidence"
 """The column of the probabilities that came with labels, so that they do not pass for ours."""
@@ -111,10 +112,14 @@ class GivenLabels:
                 errors[i] = NotJudgedError("example", problem)
         return replace(images, labels=labels, errors=errors)
 
-    def confidence(self, images: Sequence[Any]) -> NDArray[np.float64] | None:
-        """`(n,)` probabilities that came with the labels; None if none did."""
+    def pieces(self, images: Sequence[Any], score: Score) -> dict[str, Any]:
+        """Return `given_labels` and `label_confidence` of `Evidence`, as far as a score reads them.
+
+        The probabilities are None if none came with the labels.
+        """
         p = np.array([image.confidence for image in images], dtype=np.float64)
-        return None if np.isnan(p).all() else p
+        reads = "label_confidence" in score.optional and not np.isnan(p).all()
+        return {"given_labels": self.indices(images), "label_confidence": p if reads else None}
 
     def not_judged(self, image: LabelledImage, error: NotJudgedError, best: str) -> Verdict:
         """Return the verdict on an image whose label cannot be judged.

@@ -451,12 +451,8 @@ class TrustVLM:
         sources = open_images(
             images, path_column=path_column, image_column=image_column, limits=self.limits
         )
-        run = predictor.run()
-        rows: list[Verdict] = []
-        for _, verdicts in predictor.chunks(sources, progress, profile, run):
-            rows += verdicts
-        outcome = run.outcome(when_invalid=when_invalid)
-        return Verdicts(outcome.decide(rows), folder=folder_of(images), run=outcome)
+        outcome, rows = predictor.judge_run(sources, when_invalid, progress, profile)
+        return Verdicts(rows, folder=folder_of(images), run=outcome)
 
     def verify(
         self,
@@ -513,13 +509,9 @@ class TrustVLM:
         state = self.state
         given = GivenLabels(state.classes, refs, synonyms=synonyms, unknown=unknown_labels)
         predictor = Predictor(self, given=given)
-        run = predictor.run()
-        rows: list[Verdict] = []
-        for _, verdicts in predictor.chunks(refs, progress, profile, run):
-            rows += verdicts
-        outcome = run.outcome(when_invalid=when_invalid)
+        outcome, rows = predictor.judge_run(refs, when_invalid, progress, profile)
         folder = folder_of(source if isinstance(source, str | os.PathLike) else source[0])
-        return Verdicts(outcome.decide(rows), folder=folder, run=outcome)
+        return Verdicts(rows, folder=folder, run=outcome)
 
     def label(
         self,

@@ -21,7 +21,7 @@ from trustvlm.pipeline.given_labels import GivenLabels, NotJudgedError
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
-from trustvlm.pipeline.verdict import Verdict, in_order
+from trustvlm.pipeline.verdict import RunOutcome, Verdict, in_order
 from trustvlm.risk_control.goals import accept_on_agreement
 from trustvlm.risk_control.prediction_sets import (
     SET_METHODS,
@@ -96,7 +96,8 @@ class Predictor:
             self._sets = sets_of(self._state, prediction_sets, set_method)
         if prediction_sets is not None or given is not None:
             self._probabilities = ClassProbabilities(self._state)
-        self._examples = frozenset(shot["sha256"] for shot in self._state.shots)
+        if given is not None:
+            self._examples = frozenset(shot["sha256"] for shot in self._state.shots)
 
     @property
     def whole_batch(self) -> bool:
@@ -110,19 +111,14 @@ class Predictor:
     def evidence(self, images: EncodedImages[Any]) -> Evidence:
         """Return the evidence of the readable images."""
         readable = images.readable()
-        given = confidence = None
+        given: dict[str, Any] = {}
         if self._given is not None:
-            given = readable.labels
-            if "label_confidence" in self._score.score.optional:
-                confidence = self._given.confidence(readable.refs)
+            given = self._given.pieces(readable.refs, self._score.score)
         return self._state.evidence(
             readable.image_embeddings,
             readable.features,
             shots=self._shots,
-            given_labels=given,
-            label_confidence=confidence
-            if "label_confidence" in self._score.score.optional
-            else None,
+            **given,
         )
 
     def run(self) -> Run:
@@ -180,6 +176,21 @@ class Predictor:
         for (i, problem), ref, c in zip(problems.items(), chosen.refs, best, strict=True):
             verdicts[i] = self._given.not_judged(ref, problem, self._state.classes.labels[c])
         return verdicts
+
+    def judge_run(
+        self,
+        images: Iterable[ImageSource],
+        when_invalid: str,
+        progress: Progress | None = None,
+        profile: Profile | None = None,
+    ) -> tuple[RunOutcome, list[Verdict]]:
+        """Judge all images of a run, and decide once it is complete."""
+        run = self.run()
+        rows: list[Verdict] = []
+        for _, verdicts in self.chunks(images, progress, profile, run):
+            rows += verdicts
+        outcome = run.outcome(when_invalid=when_invalid)
+        return outcome, outcome.decide(rows)
 
     def chunks(
         self,
