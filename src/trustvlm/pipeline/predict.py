@@ -141,9 +141,10 @@ class Predictor:
             images = self._given.checked(images, self._examples)
         evidence, state = evidence or self.evidence(images), self._state
         result = self._score(evidence)
-        shown = explain(evidence, result.prediction, self._gate)
+        instead = None
         if self._given is not None:
-            shown = replace(shown, runner_up=_best_other(self._probabilities(evidence), result))
+            instead = _best_other(self._probabilities(evidence), result.prediction)
+        shown = explain(evidence, result.prediction, self._gate, runner_up=instead)
         verdicts = verdicts_with_shots(
             result, shown, images.readable().paths, state.classes.labels, state.calibration, run
         )
@@ -214,10 +215,12 @@ class Predictor:
             yield encoded, verdicts
 
 
-def _best_other(probabilities: NDArray[np.float64], result: ScoreResult) -> NDArray[np.int64]:
+def _best_other(
+    probabilities: NDArray[np.float64], prediction: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """`(n,)` most probable class besides the label; -1 if there is a single class."""
     others = probabilities.copy()
-    np.put_along_axis(others, result.prediction[:, None], -1.0, axis=1)
+    np.put_along_axis(others, prediction[:, None], -1.0, axis=1)
     n, n_classes = others.shape
     return others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
 
@@ -291,7 +294,11 @@ class PredictionEvidence:
 
 
 def explain(
-    evidence: Evidence, prediction: NDArray[np.int64], gate: OODGate | None = None
+    evidence: Evidence,
+    prediction: NDArray[np.int64],
+    gate: OODGate | None = None,
+    *,
+    runner_up: NDArray[np.int64] | None = None,
 ) -> PredictionEvidence:
     """Compare predictions with what the text side and the image side say.
 
@@ -303,6 +310,8 @@ def explain(
         `(n,)` class indices, from any score.
     gate
         Which images resemble their label too little; by default none does.
+    runner_up
+        `(n,)` class to consider instead, where it is not to be that of `PredictionEvidence`.
 
     Examples
     --------
@@ -319,10 +328,9 @@ def explain(
     comparable = ~np.isnan(similarities).all(axis=1)
     filled = np.where(np.isnan(similarities), -np.inf, similarities)
     nearest = np.where(comparable, filled.argmax(axis=1), -1)
-    others = p.copy()
-    np.put_along_axis(others, prediction[:, None], -1.0, axis=1)
-    by_text = others.argmax(axis=1) if n_classes > 1 else np.full(n, -1)
-    runner_up = np.where(comparable & (nearest != prediction), nearest, by_text)
+    if runner_up is None:
+        by_text = _best_other(p, prediction)
+        runner_up = np.where(comparable & (nearest != prediction), nearest, by_text)
     nearest_score = _at(similarities, nearest)
     has_text = evidence.has_text
     return PredictionEvidence(
