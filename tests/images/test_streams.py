@@ -28,9 +28,10 @@ from trustvlm.images import (
     open_images,
     references,
 )
-from trustvlm.images.archives import BrokenShard, StreamShard, TarShard, prefetch
+from trustvlm.images.archives import TarShard
 from trustvlm.images.inputs import input_kind
 from trustvlm.images.references import Location, Skipped, UnreadableImage
+from trustvlm.images.streams import BrokenShard, StreamShard, prefetch
 
 PICTURE = encoded("PNG", size=(16, 16))
 

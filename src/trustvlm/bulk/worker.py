@@ -24,9 +24,9 @@ from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import ArtefactError, BulkError, TrustVLMError, TrustVLMWarning
-from trustvlm.images.archives import BrokenShard, StreamShard
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import ImageSource, Skipped, UnreadableImage
+from trustvlm.images.streams import BrokenShard, StreamShard
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import Verdict

@@ -1,11 +1,10 @@
-"""Images inside one large file: tar archives, as WebDataset's shards are, zip and Parquet files."""
+"""Images inside archives: tar, as WebDataset's shards are, perhaps compressed, and zip."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import importlib
-import json
 import lzma
 import os
 import posixpath
@@ -14,235 +13,28 @@ import stat
 import struct
 import sys
 import tarfile
-import threading
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
-from types import ModuleType
 from typing import IO, Any, cast
 
-from trustvlm.environment import require
-from trustvlm.exceptions import ImageError, InputError
+from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
 from trustvlm.images.formats import is_image_content, looks_like_image
 from trustvlm.images.references import (
-    LASTING,
-    N_RETRIES,
     ImageSource,
     InMemoryImage,
-    LabelledImage,
     Location,
     Skipped,
     UnreadableImage,
     check_size,
-    images_beside,
     is_system_folder,
-    read_error,
-    read_probability,
-    shown,
-    wait_to_retry,
 )
-
-
-@dataclass(frozen=True)
-class BrokenShard(UnreadableImage):
-    """Stands for all further images of a shard that cannot be read any more."""
-
-
-@dataclass(frozen=True)
-class StreamShard(ABC):
-    """The images inside one file, such as an archive, read in a single pass.
-
-    What is wrong with the file itself becomes the error of one more image (`BrokenShard`), after
-    those that could be read.
-
-    Parameters
-    ----------
-    name
-        What the user calls the file.
-    location
-        Where it is.
-    prefix
-        Put before the name of each image, with a slash.
-    skipped
-        Counts the members passed over, once all are read; None counts none.
-    limits
-        Bounds on each image, and on what the file may expand to.
-    """
-
-    name: str
-    location: Location
-    prefix: str = ""
-    skipped: Skipped | None = field(default=None, kw_only=True, compare=False, repr=False)
-    limits: Limits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False)
-
-    @property
-    def length(self) -> None:
-        """None: only reading tells."""
-        return
-
-    def stamp(self) -> str:
-        """Tell this file from another by its size and date, or say why that cannot be done."""
-        try:
-            return self.location.stamp()
-        except OSError as error:
-            return type(error).__name__
-
-    def images(self, start: int = 0) -> Iterator[ImageSource]:
-        """Yield the images from a position on, prefetched by a thread."""
-        return prefetch(self._read_with_retry(start))
-
-    def _read_with_retry(self, position: int) -> Iterator[ImageSource]:
-        """Read; where that fails, begin again at that position, three times in all.
-
-        What cannot be read even then becomes one `BrokenShard`: an error in the output, and the
-        images before it are kept.
-        """
-        failures = 0
-        while True:
-            # Every attempt passes over the same members again.
-            skipped = Skipped()
-            try:
-                for image in self._read(position, skipped):
-                    yield image
-                    position, failures = position + 1, 0
-                self._count(skipped)
-                return
-            except _ExpansionError as error:
-                self._count(skipped)
-                what = f"nothing after its first {position} images is read, because {error}"
-                remedy = f"Unpack it yourself, or allow more with {error.option}"
-                yield BrokenShard.of(self.name, refusal("too_large", self.name, what, remedy))
-                return
-            except self._damage() as error:
-                failures += 1
-                lasting = isinstance(error, LASTING)
-                if lasting or failures > N_RETRIES:
-                    reason = describe_exception(error)
-                    what = f"nothing after its first {position} images can be read ({reason})"
-                    failure = (
-                        read_error(error, self.name)
-                        if lasting
-                        else refusal("damaged", self.name, what, "Copy it again from its source")
-                    )
-                    self._count(skipped)
-                    yield BrokenShard.of(self.name, failure)
-                    return
-            if self.location.is_url:
-                wait_to_retry(failures)
-
-    def _count(self, skipped: Skipped) -> None:
-        if self.skipped is not None:
-            self.skipped.merge(skipped)
-
-    @abstractmethod
-    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
-        """Yield the images from a position on; count the members that are none."""
-
-    @abstractmethod
-    def _damage(self) -> tuple[type[Exception], ...]:
-        """Return the errors that mean that the content or the connection is at fault."""
-
-    def _shown(self, name: str) -> str:
-        return shown(f"{self.prefix}/{name}" if self.prefix else name)
-
-
-# A stream is prefetched for its consumer, so that neither waits for the other.
-
-_N_AHEAD, _BYTES_AHEAD = 256, 64 * 2**20
-
-
-@dataclass
-class _Buffer:
-    """What was read and not yet taken; every access holds `changed`."""
-
-    images: deque[ImageSource] = field(default_factory=deque)
-    n_bytes: int = 0
-    ended: bool = False
-    abandoned: bool = False
-    failure: BaseException | None = None
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-
-def prefetch(
-    images: Iterator[ImageSource], *, n_images: int = _N_AHEAD, n_bytes: int = _BYTES_AHEAD
-) -> Iterator[ImageSource]:
-    """Yield the same images in the same order, read by a thread that runs ahead.
-
-    Parameters
-    ----------
-    images
-        Where they come from; what it raises is raised here, after the images before it.
-    n_images, n_bytes
-        How far ahead; one image is always read, however large.
-
-    Examples
-    --------
-    >>> images = (InMemoryImage(name, b"") for name in "abc")
-    >>> [image.path for image in prefetch(images)]
-    ['a', 'b', 'c']
-    """
-    buffer = _Buffer()
-    thread = threading.Thread(
-        target=_fill,
-        args=(buffer, images, n_images, n_bytes),
-        name="trustvlm-read",
-        # A read from a network may hang; the program must be able to end.
-        daemon=True,
-    )
-    thread.start()
-    try:
-        while True:
-            with buffer.changed:
-                buffer.changed.wait_for(lambda: buffer.images or buffer.ended)
-                if not buffer.images:
-                    break
-                image = buffer.images.popleft()
-                buffer.n_bytes -= _size(image)
-                buffer.changed.notify_all()
-            yield image
-        if buffer.failure is not None:
-            raise buffer.failure
-    finally:
-        with buffer.changed:
-            buffer.abandoned = True
-            buffer.changed.notify_all()
-
-
-def _fill(buffer: _Buffer, images: Iterator[ImageSource], n_images: int, n_bytes: int) -> None:
-    def has_room(size: int) -> bool:
-        few = len(buffer.images) < n_images and buffer.n_bytes + size <= n_bytes
-        return few or not buffer.images or buffer.abandoned
-
-    try:
-        for image in images:
-            size = _size(image)
-            with buffer.changed:
-                buffer.changed.wait_for(lambda size=size: has_room(size))  # type: ignore[misc]
-                if buffer.abandoned:
-                    return
-                buffer.images.append(image)
-                buffer.n_bytes += size
-                buffer.changed.notify_all()
-    except BaseException as error:
-        buffer.failure = error
-    finally:
-        with buffer.changed:
-            buffer.ended = True
-            buffer.changed.notify_all()
-
-
-def _size(image: ImageSource) -> int:
-    return len(image.content) if isinstance(image, InMemoryImage) else 0
-
-
-# Archives and Parquet files.
+from trustvlm.images.streams import Allowance, ExpansionError, StreamShard, size_of
 
 
 def _open_zstandard(raw: IO[bytes]) -> Any:
@@ -276,8 +68,6 @@ _TAR_DAMAGE = (tarfile.TarError, *_DAMAGE)
 _HEAD_BYTES, _MOST_LINKS = 256, 16
 # Compressions of zip that expand as much at a time as is asked for.
 _STREAMED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Rows of a Parquet file that are in memory at once.
-_ROWS = 64
 
 
 def begins_as_archive(location: Location) -> bool:
@@ -332,9 +122,6 @@ def _no_target(path: str) -> UnreadableImage:
     return UnreadableImage.of(path, refusal("missing", path, what, remedy))
 
 
-# A few kilobytes can expand to terabytes: by compression, by holes in sparse members, by links and
-# by overlapping members. So what is expanded is counted, and so are the members.
-
 # Of what precedes the content of a member: names, holes of sparse files, metadata.
 _HEADER_BYTES = 256 * 1024
 # Of fields that hold for all members of a tar archive.
@@ -346,42 +133,6 @@ _KEPT_BYTES = 64 * 1024
 # Bytes in the directory of a zip archive for each member that is allowed, and bytes of the names of
 # members that links may lead to.
 _DIRECTORY_BYTES, _NAME_BYTES = 64, 2**28
-
-
-class _ExpansionError(Exception):
-    """An archive goes beyond a limit; `option` raises it."""
-
-    def __init__(self, what: str, option: str = "--max-archive-bytes") -> None:
-        super().__init__(what)
-        self.option = option
-
-
-@dataclass
-class _Allowance:
-    """What may be expanded of an archive of a size, and what has been."""
-
-    limits: Limits
-    size: int
-    n_bytes: int = 0
-    n_members: int = 0
-
-    def take(self, n_bytes: int) -> None:
-        """Count some bytes."""
-        self.n_bytes += n_bytes
-        most = self.limits.archive_bytes(self.size)
-        if self.n_bytes > most:
-            raise _ExpansionError(f"it expands to more than {most:,} bytes")
-
-    def take_member(self) -> None:
-        """Count a member."""
-        self.n_members += 1
-        self.check_members(self.n_members)
-
-    def check_members(self, n_members: int) -> None:
-        """Refuse too many members."""
-        most = self.limits.max_archive_members
-        if n_members > most:
-            raise _ExpansionError(f"it has more than {most:,} members", "--max-archive-members")
 
 
 class _BoundedFile:
@@ -397,7 +148,7 @@ class _BoundedFile:
         Whether going back means to begin anew.
     """
 
-    def __init__(self, file: IO[bytes], allowance: _Allowance, *, compressed: bool = False) -> None:
+    def __init__(self, file: IO[bytes], allowance: Allowance, *, compressed: bool = False) -> None:
         self._file = file
         self.allowance = allowance
         self._compressed = compressed
@@ -423,7 +174,7 @@ class _BoundedFile:
         content = self._next(size if 0 <= size <= left else left + 1)
         self.header_left = left - len(content)
         if self.header_left < 0:
-            raise _ExpansionError(f"what describes a member has more than {left:,} bytes")
+            raise ExpansionError(f"what describes a member has more than {left:,} bytes")
         if size > tarfile.BLOCKSIZE and _MANY_DIGITS.search(content):
             raise tarfile.ReadError("a header is damaged")
         return content
@@ -463,12 +214,6 @@ class _BoundedFile:
         return content
 
 
-def _size_of(file: IO[bytes]) -> int:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
-
-
 class TarShard(StreamShard):
     """The images of a tar archive, perhaps compressed by gzip, bzip2, xz or Zstandard.
 
@@ -485,11 +230,11 @@ class TarShard(StreamShard):
         """Open the archive, decompressed by what its content says."""
         with ExitStack() as opened:
             raw = opened.enter_context(self.location.open())
-            size = _size_of(raw)
+            size = size_of(raw)
             head = raw.read(8)
             raw.seek(0)
             limits = replace(self.limits, max_archive_bytes=2**62) if unbounded else self.limits
-            allowance = _Allowance(limits, size)
+            allowance = Allowance(limits, size)
             openers = (opener for magic, opener in _COMPRESSIONS.items() if head.startswith(magic))
             opener = next(openers, None)
             file = raw if opener is None else opened.enter_context(opener(raw))
@@ -519,7 +264,7 @@ class TarShard(StreamShard):
         archive: tarfile.TarFile,
         member: tarfile.TarInfo,
         targets: _Targets,
-        allowance: _Allowance,
+        allowance: Allowance,
         *,
         wanted: bool,
     ) -> ImageSource | None:
@@ -565,7 +310,7 @@ def _members(file: _BoundedFile) -> Iterator[tuple[tarfile.TarFile, tarfile.TarI
                 file.allowance.take_member()
                 shared = archive.pax_headers
                 if len(shared) > _MOST_SHARED or sum(map(len, shared.values())) > _HEADER_BYTES:
-                    raise _ExpansionError("what describes all its members is too long")
+                    raise ExpansionError("what describes all its members is too long")
                 # Otherwise the archive remembers every member that it has seen.
                 archive.members = []  # type: ignore[attr-defined]
                 yield archive, member
@@ -607,7 +352,7 @@ class _Targets:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def image(self, link: tarfile.TarInfo, path: str, allowance: _Allowance) -> ImageSource:
+    def image(self, link: tarfile.TarInfo, path: str, allowance: Allowance) -> ImageSource:
         """Return the image that a link leads to, or an error; its bytes are counted once more."""
         if self._file is None:
             self._list()
@@ -630,7 +375,7 @@ class _Targets:
     def _list(self) -> None:
         # What is behind damage cannot be a target; the damage itself is a row elsewhere.
         n_left = _NAME_BYTES
-        with suppress(_ExpansionError, *_TAR_DAMAGE), self._shard.opened() as file:
+        with suppress(ExpansionError, *_TAR_DAMAGE), self._shard.opened() as file:
             for _, member in _members(file):
                 name = posixpath.normpath(member.name)
                 n_left -= len(name) + len(member.linkname)
@@ -681,15 +426,15 @@ class ZipShard(StreamShard):
                     yield _no_target(path) if target is None else self._image(archive, target, path)
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, _Allowance]]:
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, Allowance]]:
         with self.location.open() as file:
-            allowance = _Allowance(self.limits, _size_of(file))
+            allowance = Allowance(self.limits, size_of(file))
             bounded = _BoundedFile(file, allowance)
             # The directory is read whole, and each member in it is an object.
             bounded.header_left = _HEADER_BYTES + _DIRECTORY_BYTES * self.limits.max_archive_members
             try:
                 archive = zipfile.ZipFile(cast("IO[bytes]", bounded))
-            except _ExpansionError:
+            except ExpansionError:
                 allowance.check_members(sys.maxsize)
                 raise
             bounded.header_left = None
@@ -760,231 +505,3 @@ def _expand(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> byt
     if len(content) == member.file_size and zlib.crc32(content) != member.CRC:
         raise zipfile.BadZipFile("its checksum is another")
     return bytes(content)
-
-
-@dataclass(frozen=True)
-class ParquetShard(StreamShard):
-    """The images of a Parquet file, one a row.
-
-    Parameters
-    ----------
-    path_column
-        Text: what an image is called; where no column holds bytes, the paths or URLs of images,
-        relative to the file. Without it an image is called `<name>#<row>`, and where rows with
-        bytes share a name, each of them `<path>#<row>`.
-    image_column
-        Bytes, or a struct with `bytes` and `path` as Hugging Face's data sets have, of which one
-        may be null, or paths; None takes the only column of the first two kinds. `InputError` if
-        there is no column of images, or several, or it holds something else, such as lists.
-    label_column
-        Texts or numbers, for `labelled`; numbers stand for the names that Hugging Face's data sets
-        give them, if there are any.
-    confidence_column
-        Probabilities that came with the labels; the column may be missing, and cells be null.
-    """
-
-    path_column: str = "path"
-    image_column: str | None = None
-    label_column: str | None = None
-    confidence_column: str | None = None
-
-    def _damage(self) -> tuple[type[Exception], ...]:
-        return (OSError, _pyarrow().ArrowException)
-
-    def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:  # noqa: ARG002
-        parquet = _pyarrow("pyarrow.parquet")
-        with ExitStack() as opened:
-            stream = opened.enter_context(self.location.open())
-            file = opened.enter_context(parquet.ParquetFile(stream))
-            column = self._column(file.schema_arrow)
-            wanted = {column, self.path_column, self.label_column, self.confidence_column}
-            names = [name for name in file.schema_arrow.names if name in wanted]
-            label_of = self._label_of(file.schema_arrow)
-            repeated = self._repeated_names(file, column)
-            row, groups = _from_row(start, file.metadata)
-            allowance = _Allowance(self.limits, _size_of(stream))
-            batches = file.iter_batches(_ROWS, row_groups=groups, columns=names)
-            for batch in batches if groups else ():
-                for cells in batch.to_pylist():
-                    if row >= start:
-                        image = self._image(cells, column, row, repeated)
-                        allowance.take(_size(image))
-                        if label_of is not None:
-                            p = read_probability(cells.get(self.confidence_column), image.path)
-                            image = LabelledImage(image, label_of(cells, image.path), p)
-                        yield image
-                    row += 1
-
-    def labelled(self) -> Iterator[LabelledImage]:
-        """Yield all images with their labels.
-
-        Raises
-        ------
-        InputError
-            If there is no such column, a row has no label, or the file cannot be read.
-        """
-        for image in self.images():
-            if isinstance(image, LabelledImage):
-                yield image
-            elif isinstance(image, UnreadableImage):  # the end of a file that is damaged
-                raise InputError(image.message)
-
-    def _label_of(self, schema: Any) -> Callable[[Mapping[str, Any], str], str] | None:
-        """Return what makes the label of a row and its name; None where none is asked for."""
-        column = self.label_column
-        if column is None:
-            return None
-        if column not in schema.names:
-            raise InputError(
-                f"Expected {self.name!r} to have a column {column!r}, but its columns are "
-                f"{', '.join(map(repr, schema.names))}. Say which to use (--label-column)."
-            )
-        names = _class_names(schema, column)
-
-        def label_of(cells: Mapping[str, Any], path: str) -> str:
-            value = cells[column]
-            if names and isinstance(value, int) and 0 <= value < len(names):
-                return names[value]
-            is_label = isinstance(value, str) or (isinstance(value, int) and not names)
-            if not is_label or isinstance(value, bool) or not str(value).strip():
-                raise InputError(
-                    f"Expected a label in every row of {column!r} of {self.name!r}, but got "
-                    f"{value!r} for {path!r}. Leave such rows out, or name another column "
-                    "(--label-column)."
-                )
-            return str(value).strip()
-
-        return label_of
-
-    def _column(self, schema: Any) -> str:
-        """Return the name of the column of images."""
-        columns = [field.name for field in schema if _holds_images(field.type)]
-        if self.image_column is not None and self.image_column in schema.names:
-            kind = schema.field(self.image_column).type
-            if self.image_column not in columns and not _holds_text(kind):
-                raise InputError(
-                    f"Expected the column {self.image_column!r} of {self.name!r} to hold the bytes "
-                    f"or the path of one image in each row, but it holds {kind}. Write a row for "
-                    "each image, or name another column (--image-column)."
-                )
-            return self.image_column
-        if len(columns) == 1 and self.image_column is None:
-            return str(columns[0])
-        if self.path_column in schema.names and self.image_column is None and not columns:
-            return self.path_column
-        nested = _pyarrow().types.is_nested
-        listed = (f"{f.name!r}{f' ({f.type})' if nested(f.type) else ''}" for f in schema)
-        raise InputError(
-            f"Expected {self.name!r} to have one column with the bytes of images or a column "
-            f"{self.image_column or self.path_column!r}, but its columns are "
-            f"{', '.join(listed)}. Say which to use (--image-column)."
-        )
-
-    def _name_of(self, cells: Mapping[str, Any], column: str) -> str:
-        """Return what a row calls its image; "" for nothing."""
-        value = cells.get(column)
-        named = cells.get(self.path_column)
-        if not named and isinstance(value, Mapping):
-            named = value.get("path")
-        return str(named) if named else ""
-
-    def _repeated_names(self, file: Any, column: str) -> set[str]:
-        """Return the names that several rows with bytes have; the bytes are not read."""
-        fields = file.schema_arrow
-        if _holds_text(fields.field(column).type):
-            return set()
-        wanted = {self.path_column} & set(fields.names)
-        if _is_struct_with(fields.field(column).type, "path", _holds_text):
-            wanted.add(f"{column}.path")
-        seen: set[str] = set()
-        repeated: set[str] = set()
-        for group in range(file.metadata.num_row_groups) if wanted else ():
-            # What is damaged becomes an error when its images are read.
-            with suppress(*self._damage()):
-                rows = file.read_row_group(group, columns=sorted(wanted)).to_pylist()
-                for name in (self._name_of(cells, column) for cells in rows):
-                    (repeated if name in seen else seen).add(name)
-        return repeated
-
-    def _image(
-        self, cells: Mapping[str, Any], column: str, row: int, repeated: set[str]
-    ) -> ImageSource:
-        value = cells[column]
-        named = self._name_of(cells, column)
-        if isinstance(value, str):
-            return images_beside(self.location)(value)
-        if isinstance(value, Mapping):
-            stored, value = value.get("path"), value.get("bytes")
-            if value is None and stored:
-                # Data sets of Hugging Face hold the bytes of an image, or where it is.
-                image = images_beside(self.location)(str(stored))
-                return replace(image, path=self._shown(named))
-        if repeated and (named in repeated or _ROW.search(named)):
-            named = f"{named}#{row}"
-        path = self._shown(named) if named else f"{self.name}#{row}"
-        if not isinstance(value, bytes):
-            empty = refusal("empty", path, "the cell is empty", "Leave the row out")
-            return UnreadableImage.of(path, empty)
-        return InMemoryImage(path, value)
-
-
-# How a name ends that was given to one of several rows with the same path.
-_ROW = re.compile(r"#\d+$")
-
-
-def _holds_text(kind: Any) -> bool:
-    types = _pyarrow().types
-    if types.is_dictionary(kind):
-        return _holds_text(kind.value_type)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def _holds_bytes(kind: Any) -> bool:
-    types = _pyarrow().types
-    if types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
-    return bool(
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_binary_view(kind)
-        or types.is_fixed_size_binary(kind)
-    )
-
-
-def _holds_images(kind: Any) -> bool:
-    """Whether a column holds bytes, or structs of bytes or a path."""
-    if _is_struct_with(kind, "bytes", _holds_bytes):
-        return True
-    return _holds_bytes(kind) or _is_struct_with(kind, "path", _holds_text)
-
-
-def _is_struct_with(kind: Any, name: str, holds: Callable[[Any], bool]) -> bool:
-    types = _pyarrow().types
-    if not types.is_struct(kind):
-        return False
-    position = kind.get_field_index(name)
-    return position >= 0 and holds(kind.field(position).type)
-
-
-def _class_names(schema: Any, column: str) -> list[str]:
-    """Return the names of numbered classes, as Hugging Face's data sets store them; [] for none."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features[column]["names"]]
-    except (KeyError, TypeError, ValueError):
-        return []
-
-
-def _from_row(start: int, metadata: Any) -> tuple[int, list[int]]:
-    """Return the groups that hold the rows from `start` on, and the first row of these."""
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    first = 0
-    for group, size in enumerate(sizes):
-        if first + size > start:
-            return first, list(range(group, len(sizes)))
-        first += size
-    return first, []
-
-
-def _pyarrow(module: str = "pyarrow") -> ModuleType:
-    return require(module, extra="parquet", purpose="Reading Parquet files")

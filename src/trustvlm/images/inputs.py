@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.archives import (
     ARCHIVE_EXTENSIONS,
-    ParquetShard,
     archive_shard,
     begins_as_archive,
 )
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
+from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.references import (
     NAMED,
     FileShard,
