@@ -19,7 +19,14 @@ from processes import next_line, running
 from service import client_of
 from trustvlm import TrustVLM
 from trustvlm.exceptions import InputError
-from trustvlm.serve.feedback import Answer, FeedbackStore, KeptImage, random_sample
+from trustvlm.serve.feedback import (
+    Answer,
+    FeedbackStore,
+    KeptImage,
+    StorageError,
+    Submission,
+    random_sample,
+)
 from uploads import png
 
 DIGESTS = [f"{i:02d}" * 32 for i in range(8)]
@@ -262,22 +269,90 @@ def test_kept_images_wait_are_answered_and_come_back_when_undone(reviewed):
     assert client.get("/v1/queue").json() == waiting
 
 
-def test_two_reviewers_begin_with_different_images(reviewed):
-    client, _ = reviewed
-
-    def queue(**query):
-        waiting = client.get("/v1/queue", params=query).json()
+def test_the_images_of_one_predicted_label_can_be_asked_for(reviewed):
+    client, verdicts = reviewed
+    labels = [one["label"] for one in verdicts]
+    counts = client.get("/v1/queue/labels").json()
+    assert {one["label"]: one["open"] for one in counts} == {n: labels.count(n) for n in labels}
+    assert [one["open"] for one in counts] == sorted(map(labels.count, set(labels)), reverse=True)
+    for label in set(labels):
+        waiting = client.get("/v1/queue", params={"label": label}).json()
         assert waiting["open"] == 4
-        return [one["image"] for one in waiting["images"]]
+        assert {one["image"] for one in waiting["images"]} == {
+            one["image"] for one in verdicts if one["label"] == label
+        }
+    assert client.get("/v1/queue", params={"label": "no class"}).json()["images"] == []
 
-    a, b, c, d = plain = queue()
-    assert queue(reviewer="ann", limit=1) == [a]
-    assert queue(reviewer="bob", limit=1) == [b]
-    assert queue(reviewer="ann", limit=2) == [a, c]
-    assert queue(reviewer="bob") == [b, d, a, c]
-    assert queue(reviewer="cat", limit=3) == [a, b, c]  # better twice than never
-    assert queue() == plain
-    assert client.get("/v1/queue", params={"reviewer": "x" * 65}).status_code == 422
+
+def test_answers_on_many_images_are_records_of_their_own(reviewed):
+    client, verdicts = reviewed
+    one, two, three, four = (verdict["image"] for verdict in verdicts)
+    client.post("/v1/feedback", json={"image": three, "action": "skip"})
+    answers = [
+        {"image": one, "action": "accept", "key": "a"},
+        {"image": two, "action": "correct", "label": "no class", "key": "b"},
+        {"image": three, "action": "accept", "if_unanswered": True, "key": "c"},
+        {"image": four, "action": "correct", "label": "green", "key": "d"},
+    ]
+    done = client.post("/v1/feedback/batch", json={"answers": answers}).json()
+    errors = [item["error"] and item["error"]["kind"] for item in done["answers"]]
+    assert errors == [None, "no_such_class", "answered", None]
+    assert [item["id"] is None for item in done["answers"]] == [False, True, True, False]
+    assert done["open"] == 1
+    rows = list(csv.DictReader(io.StringIO(client.get("/v1/feedback.csv").text)))
+    assert [(r["image"], r["action"], r["label"]) for r in rows] == [
+        (three, "skip", ""),
+        (one, "accept", verdicts[0]["label"]),
+        (four, "correct", "green"),
+    ]
+    # Sent again, since the answer of the service was lost on its way: nothing is stored twice.
+    again = client.post("/v1/feedback/batch", json={"answers": answers}).json()
+    assert [item["id"] for item in again["answers"]] == [item["id"] for item in done["answers"]]
+    assert len(client.get("/v1/feedback.csv").text.splitlines()) == 4
+
+
+@pytest.mark.parametrize("n", [0, 101])
+def test_a_batch_has_bounds(client, n):
+    body = {"answers": [{"image": "0" * 64, "action": "skip"}] * n}
+    assert client.post("/v1/feedback/batch", json=body).status_code == 422
+
+
+def test_a_key_stands_for_one_answer_on_one_image(store):
+    first = Submission(said(DIGESTS[0]), key="k")
+    (one,) = store.record_all([first])
+    (again,) = store.record_all([Submission(said(DIGESTS[0], "skip"), key="k")])
+    assert (again.number, again.earlier) == (one.number, None)
+    (other,) = store.record_all([Submission(said(DIGESTS[1]), key="k")])
+    assert other.number != one.number
+    # An answer that was undone does not come back because it is sent again.
+    assert store.undo(one.number)
+    assert store.record_all([first])[0].number == one.number
+    assert [row["id"] for row in store.answers()] == [other.number]
+    (anew,) = store.record_all([Submission(said(DIGESTS[0]), key="new", if_unanswered=True)])
+    assert anew.number is not None
+
+
+def test_answers_are_stored_together_or_not_at_all(store):
+    broken = replace(said(DIGESTS[1]), label=None)
+    with pytest.raises(StorageError):
+        store.record_all([Submission(said(DIGESTS[0]), key="k"), Submission(broken)])
+    assert store.answers() == []
+    assert store.record_all([Submission(said(DIGESTS[0]), key="k")])[0].number is not None
+
+
+def test_a_database_of_an_earlier_version_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "f.sqlite"
+    store = FeedbackStore(path)
+    number = store.record(said(DIGESTS[0]))
+    store.keep(KeptImage(DIGESTS[1], "m", "a", verdict(), b"x"))
+    for added in ("TABLE answer_keys", "INDEX images_by_label"):
+        store._connection.execute(f"DROP {added}")
+    store.close()
+    store = FeedbackStore(path)
+    assert [row["id"] for row in store.answers()] == [number]
+    assert store.n_open_by_label("m") == {"red": 1}
+    assert store.record_all([Submission(said(DIGESTS[2]), key="k")])[0].number == number + 1
+    store.close()
 
 
 def test_a_second_answer_counts_and_tells_of_the_first(reviewed):

@@ -24,7 +24,7 @@ from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.files import local_path, write_bytes, write_text
 from trustvlm.images.formats import recognise
 from trustvlm.serialization import first_invalid
-from trustvlm.sqlite import OtherVersionError, open_database
+from trustvlm.sqlite import OtherVersionError, open_database, transaction
 
 if TYPE_CHECKING:
     from trustvlm.serve.schemas import StoredAnswer
@@ -50,6 +50,19 @@ _SCHEMA = (
     """,
     "CREATE INDEX answers_by_image ON answers (image, model, undone_at)",
 )
+# Made in files of earlier versions as well, which pass over what they do not know.
+_ADDED = (
+    """
+    CREATE TABLE IF NOT EXISTS answer_keys (
+        key TEXT NOT NULL, image TEXT NOT NULL, model TEXT NOT NULL, answer INTEGER NOT NULL,
+        PRIMARY KEY (key, image, model)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX IF NOT EXISTS images_by_label ON images (
+        model, json_extract(verdict, '$.label'), accepted, doubt, image)
+    """,
+)
 _SETTINGS = (
     "synchronous = FULL",
     "fullfsync = ON",
@@ -66,6 +79,7 @@ _OPEN = """
         SELECT 1 FROM answers a
         WHERE a.image = i.image AND a.model = i.model AND a.undone_at IS NULL)
 """
+_PREDICTED = "json_extract(i.verdict, '$.label')"
 
 
 class StorageError(TrustVLMError):
@@ -138,6 +152,42 @@ class Answer:
     confidence: float = math.nan
 
 
+@dataclass(frozen=True)
+class Submission:
+    """An answer that may arrive twice, or too late.
+
+    Attributes
+    ----------
+    answer
+        What was said.
+    key
+        A text of the client's own, if it may send the answer again: one of the same key on the same
+        image is stored once.
+    if_unanswered
+        Store it only if no answer on the image counts yet.
+    """
+
+    answer: Answer
+    key: str = ""
+    if_unanswered: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of a submission.
+
+    Attributes
+    ----------
+    number
+        Of the stored answer; None if it was not stored, because another one counts.
+    earlier
+        The answer that counted before; None if none did.
+    """
+
+    number: int | None
+    earlier: Mapping[str, Any] | None
+
+
 class FeedbackStore:
     """Images that wait for a person, and answers, in one SQLite file.
 
@@ -187,6 +237,8 @@ class FeedbackStore:
             self.path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS
         )
         self._connection.row_factory = sqlite3.Row
+        for statement in _ADDED:
+            self._connection.execute(statement)
         query = "SELECT coalesce(sum(length(content)), 0) FROM images"
         (self._bytes,) = self._connection.execute(query).fetchone()
         self._file = self._file_at_path()
@@ -242,14 +294,40 @@ class FeedbackStore:
 
     def record(self, answer: Answer) -> int:
         """Store an answer durably and return its number."""
+        (recorded,) = self.record_all([Submission(answer)])
+        return int(recorded.number or 0)
+
+    def record_all(self, submissions: Iterable[Submission]) -> list[Recorded]:
+        """Store answers durably, all or none, but for those that arrived before or too late."""
+        with self._database() as connection, transaction(connection):
+            return [self._record(connection, submission) for submission in submissions]
+
+    def _record(self, connection: sqlite3.Connection, submission: Submission) -> Recorded:
+        answer, key = submission.answer, submission.key
+        image = (answer.image, answer.model)
+        if key:
+            query = "SELECT answer FROM answer_keys WHERE key = ? AND image = ? AND model = ?"
+            stored = connection.execute(query, (key, *image)).fetchone()
+            if stored is not None:
+                return Recorded(stored[0], self.earlier(stored[0]))
+        query = """
+            SELECT * FROM answers WHERE image = ? AND model = ? AND undone_at IS NULL
+            ORDER BY id DESC LIMIT 1
+        """
+        earlier = next(iter(self._rows(query, image)), None)
+        if earlier is not None and submission.if_unanswered:
+            return Recorded(None, earlier)
         query = """
             INSERT INTO answers (image, model, action, label, folder, predicted, confidence,
                                  created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
         """
         # SQLite stores NaN as NULL.
         row = (*vars(answer).values(), _now())
-        with self._database() as connection:
-            return int(connection.execute(query, row).lastrowid or 0)
+        number = int(connection.execute(query, row).lastrowid or 0)
+        if key:
+            query = "INSERT INTO answer_keys VALUES (?, ?, ?, ?)"
+            connection.execute(query, (key, *image, number))
+        return Recorded(number, earlier)
 
     def earlier(self, number: int) -> dict[str, Any] | None:
         """Return the answer that counted before another on the same image; None if none did."""
@@ -288,17 +366,33 @@ class FeedbackStore:
                 f"{fault}). Name another file, or remove the row."
             ) from error
 
-    def queue(self, model: str, limit: int) -> list[dict[str, Any]]:
-        """Return images without an answer, the most doubtful first, what was accepted last."""
+    def queue(self, model: str, limit: int, label: str | None = None) -> list[dict[str, Any]]:
+        """Return images without an answer, the most doubtful first, what was accepted last.
+
+        With a `label`, only those of that predicted label.
+        """
         columns, order = "i.image, i.name, i.verdict, i.kept_at", "i.accepted, i.doubt, i.image"
-        query = f"SELECT {columns} {_OPEN} ORDER BY {order} LIMIT ?"
-        rows = self._rows(query, (model, limit))
+        chosen, labels = ("", ()) if label is None else (f"AND {_PREDICTED} = ?", (label,))
+        query = f"SELECT {columns} {_OPEN} {chosen} ORDER BY {order} LIMIT ?"
+        rows = self._rows(query, (model, *labels, limit))
         return [{**row, "verdict": json.loads(row["verdict"])} for row in rows]
 
     def n_open(self, model: str) -> int:
         """Return how many images have no answer."""
         (row,) = self._rows(f"SELECT count(*) AS n {_OPEN}", (model,))
         return int(row["n"])
+
+    def n_open_by_label(self, model: str) -> dict[str, int]:
+        """Return how many images of each predicted label have no answer, the most first."""
+        query = f"SELECT {_PREDICTED} AS label, count(*) AS n {_OPEN} GROUP BY 1 ORDER BY 2 DESC, 1"
+        return {str(row["label"]): int(row["n"]) for row in self._rows(query, (model,))}
+
+    def still_open(self, images: Sequence[str], model: str) -> list[str]:
+        """Return those of some images that are kept and have no answer."""
+        chosen = "AND i.image IN (SELECT value FROM json_each(?))"
+        rows = self._rows(f"SELECT i.image {_OPEN} {chosen}", (model, json.dumps(list(images))))
+        waiting = {row["image"] for row in rows}
+        return [image for image in images if image in waiting]
 
     def kept(self, image: str, model: str) -> KeptImage | None:
         """Return a kept image; None if there is none."""

@@ -1,4 +1,4 @@
-"""The risk-coverage curve of the stored calibration, for the slider of the review page."""
+"""What the review page asks for: the queue, answers, pictures, and the risk-coverage curve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from trustvlm.pipeline.state import Calibration
 from trustvlm.serve import schemas
 from trustvlm.serve.batching import queue_full
 from trustvlm.serve.context import Context, client_of, context_of
-from trustvlm.serve.feedback import Answer, answers_csv
+from trustvlm.serve.feedback import Answer, Recorded, Submission, answers_csv
 from trustvlm.serve.predictions import ModelName
 from trustvlm.serve.responses import ServiceError, error_responses
 from trustvlm.serve.served_model import ServedModel
 
 _MOST_POINTS = 400
+# The image on the screen and the next few.
+_LEASED = 5
 
 
 def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
@@ -70,6 +72,14 @@ def curve_of(calibration: Calibration | None) -> dict[str, Any] | None:
 router = APIRouter(responses=error_responses(421, 503, 507))
 Service = Annotated[Context, Depends(context_of)]
 Client = Annotated[str, Depends(client_of)]
+Reviewer = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=64,
+        description="Any text of your own; what you are handed is then yours for a while.",
+    ),
+]
 Side = Annotated[int, Query(ge=16, le=1024, description="Longest side in pixels.")]
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}
@@ -85,27 +95,49 @@ async def answer_image(context: Service, said: schemas.FeedbackRequest) -> dict[
     """Store what a person says about a verdict; it is on disk before this answers.
 
     Of several answers on an image the last one counts; `earlier` says which one counted before, and
-    counts again if this one is undone.
+    counts again if this one is undone. With `if_unanswered` the first one counts instead.
     """
-    served = context.models[said.model]
-    kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
-    verdict = kept.verdict if kept else {"label": "", "confidence": None}
-    said_label = served.model.classes_.label_of(said.label or "") or said.label
-    label = _label(said.action, said_label, str(verdict["label"]))
-    confidence = verdict["confidence"]
-    answer = Answer(
-        image=said.image,
-        model=served.name,
-        action=said.action,
-        label=label,
-        folder=_folder(served, label) if label else "",
-        predicted=str(verdict["label"]),
-        confidence=float("nan") if confidence is None else float(confidence),
-    )
-    number = await asyncio.to_thread(context.feedback.record, answer)
-    earlier = await asyncio.to_thread(context.feedback.earlier, number)
-    left = await asyncio.to_thread(context.feedback.n_open, served.name)
-    return {"id": number, "open": left, "earlier": earlier}
+    submission = await _submission(context, said, said.model)
+    (recorded,) = await asyncio.to_thread(context.feedback.record_all, [submission])
+    if recorded.number is None:
+        raise _answered(recorded)
+    left = await asyncio.to_thread(context.feedback.n_open, submission.answer.model)
+    return {"id": recorded.number, "open": left, "earlier": recorded.earlier}
+
+
+@router.post(
+    "/v1/feedback/batch",
+    response_model=schemas.BatchAnswer,
+    responses=error_responses(400, 401, 403, 404, 408, 413, 422, 429),
+)
+async def answer_images(context: Service, said: schemas.BatchRequest) -> dict[str, Any]:
+    """Store answers on several images, each as a record of its own.
+
+    An answer that makes no sense, or comes too late, has an error; the others are stored all the
+    same, together.
+    """
+    name = context.models[said.model].name
+    submissions: list[Submission] = []
+    refused: dict[int, ServiceError] = {}
+    for i, one in enumerate(said.answers):
+        try:
+            submissions.append(await _submission(context, one, one.model or name))
+        except ServiceError as error:
+            refused[i] = error
+    stored = iter(await asyncio.to_thread(context.feedback.record_all, submissions))
+    answers: list[dict[str, Any]] = []
+    for i in range(len(said.answers)):
+        recorded = Recorded(None, None) if i in refused else next(stored)
+        fault = refused.get(i) or (None if recorded.number else _answered(recorded))
+        answers.append(
+            {
+                "id": recorded.number,
+                "earlier": recorded.earlier,
+                "error": fault and {"kind": fault.kind, "message": fault.message},
+            }
+        )
+    left = await asyncio.to_thread(context.feedback.n_open, name)
+    return {"open": left, "answers": answers}
 
 
 @router.delete(
@@ -148,26 +180,70 @@ async def export(context: Service, model: ModelName = None) -> Response:
 async def queue(
     context: Service,
     model: ModelName = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    reviewer: Annotated[
-        str | None,
-        Query(
-            min_length=1,
-            max_length=64,
-            description="Any text of your own: what other reviewers look at then comes last.",
-        ),
+    limit: Annotated[
+        int | None,
+        Query(ge=1, le=200, description="50 by default; with a reviewer 5, and 100 at most."),
+    ] = None,
+    reviewer: Reviewer = None,
+    label: Annotated[
+        str | None, Query(max_length=1000, description="Only images of this predicted label.")
     ] = None,
 ) -> dict[str, Any]:
-    """Return the images that wait for a person, the most doubtful first."""
-    served = context.models[model]
+    """Return the images that wait for a person, the most doubtful first.
+
+    With a `reviewer` they are leased: nobody else is handed them until the lease ends. Renew it
+    with `POST /v1/leases`, and end it with `DELETE /v1/leases`.
+    """
+    name = context.models[model].name
+    limit = limit or (_LEASED if reviewer else 50)
     enough = limit + (len(context.leases) if reviewer else 0)
-    rows = await asyncio.to_thread(context.feedback.queue, served.name, enough)
+    rows = await asyncio.to_thread(context.feedback.queue, name, enough, label)
     if reviewer:
         waiting = {row["image"]: row for row in rows}
-        handed = context.leases.share(served.name, reviewer, list(waiting), limit)
-        rows = [waiting[image] for image in handed]
-    left = await asyncio.to_thread(context.feedback.n_open, served.name)
-    return {"open": left, "images": rows}
+        leased = context.leases.take(name, reviewer, list(waiting), limit)
+        rows = [waiting[image] for image in leased]
+    left = await asyncio.to_thread(context.feedback.n_open, name)
+    seconds = context.leases.seconds if reviewer else None
+    return {"open": left, "images": rows, "lease_seconds": seconds}
+
+
+@router.get(
+    "/v1/queue/labels",
+    response_model=list[schemas.LabelCount],
+    responses=error_responses(401, 404, 422),
+)
+async def queue_labels(context: Service, model: ModelName = None) -> list[dict[str, Any]]:
+    """Return how many images of each predicted label wait, the most first."""
+    name = context.models[model].name
+    counts = await asyncio.to_thread(context.feedback.n_open_by_label, name)
+    return [{"label": label, "open": n} for label, n in counts.items()]
+
+
+@router.post(
+    "/v1/leases",
+    response_model=schemas.LeaseAnswer,
+    responses=error_responses(400, 401, 403, 404, 408, 413, 422, 429),
+)
+async def renew(context: Service, said: schemas.LeaseRequest) -> dict[str, Any]:
+    """Keep images for a reviewer who still looks at them."""
+    name = context.models[said.model].name
+    waiting = await asyncio.to_thread(context.feedback.still_open, said.images, name)
+    held = context.leases.renew(name, said.reviewer, waiting)
+    return {"held": held, "lease_seconds": context.leases.seconds}
+
+
+@router.delete(
+    "/v1/leases",
+    response_model=schemas.ReleasedAnswer,
+    responses=error_responses(401, 403, 404, 422),
+)
+async def release(
+    context: Service,
+    reviewer: Annotated[str, Query(min_length=1, max_length=64)],
+    model: ModelName = None,
+) -> dict[str, int]:
+    """Give back what a reviewer was handed."""
+    return {"released": context.leases.release(context.models[model].name, reviewer)}
 
 
 @router.get(
@@ -247,6 +323,44 @@ async def reload(context: Service, model: ModelName = None) -> dict[str, Any]:
         raise ServiceError(409, "unfit", f"The old model stays in service. {error}") from error
     context.log.event("reloaded", model=name, created_at=fresh.model.provenance_["created_at"])
     return fresh.describe()
+
+
+async def _submission(
+    context: Context, said: schemas.FeedbackRequest, model: str | None
+) -> Submission:
+    """Return what is to be stored of an answer.
+
+    Raises
+    ------
+    ServiceError
+        If it names a model or class that does not exist, or makes no sense.
+    """
+    served = context.models[model]
+    kept = await asyncio.to_thread(context.feedback.kept, said.image, served.name)
+    verdict = kept.verdict if kept else {"label": "", "confidence": None}
+    said_label = served.model.classes_.label_of(said.label or "") or said.label
+    label = _label(said.action, said_label, str(verdict["label"]))
+    confidence = verdict["confidence"]
+    answer = Answer(
+        image=said.image,
+        model=served.name,
+        action=said.action,
+        label=label,
+        folder=_folder(served, label) if label else "",
+        predicted=str(verdict["label"]),
+        confidence=float("nan") if confidence is None else float(confidence),
+    )
+    return Submission(answer, key=said.key or "", if_unanswered=said.if_unanswered)
+
+
+def _answered(recorded: Recorded) -> ServiceError:
+    earlier = recorded.earlier or {}
+    said = str(earlier.get("label") or earlier.get("action", ""))
+    return ServiceError(
+        409,
+        "answered",
+        f"Someone else has answered this image meanwhile ({said}). Yours was not stored.",
+    )
 
 
 def _label(action: str, label: str | None, predicted: str) -> str:

@@ -174,6 +174,16 @@ class _Said(BaseModel):
 
     image: str = Field(description="`image` of the verdict.", pattern=DIGEST)
     model: str | None = Field(None, description="Which model.", max_length=255)
+    key: str | None = Field(
+        None,
+        description="A text of your own, such as a UUID: an answer on an image that is sent again "
+        "with the same key is stored once.",
+        min_length=1,
+        max_length=64,
+    )
+    if_unanswered: bool = Field(
+        False, description="Refuse the answer (409) if somebody's answer on the image counts."
+    )
 
 
 class Accepted(_Said):
@@ -226,6 +236,30 @@ class FeedbackAnswer(BaseModel):
     )
 
 
+class BatchRequest(BaseModel):
+    """Answers on several images of one model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="Which model.", max_length=255)
+    answers: list[FeedbackRequest] = Field(min_length=1, max_length=100)
+
+
+class BatchItem(BaseModel):
+    """What became of one answer of several."""
+
+    id: int | None = Field(description="As in the answer to one; null if it was not stored.")
+    earlier: EarlierAnswer | None = Field(None, description="What counted before.")
+    error: ErrorDetail | None = Field(None, description="Why it was not stored, if it was not.")
+
+
+class BatchAnswer(BaseModel):
+    """All answers without an error are on disk."""
+
+    open: int = Field(description="Images that still wait.")
+    answers: list[BatchItem] = Field(description="In the order of the request.")
+
+
 class UndoAnswer(BaseModel):
     """The answer was taken back."""
 
@@ -251,6 +285,41 @@ class QueueAnswer(BaseModel):
 
     open: int = Field(description="How many wait in all.")
     images: list[Waiting]
+    lease_seconds: float | None = Field(
+        None, description="How long the images are the reviewer's; null without a reviewer."
+    )
+
+
+class LabelCount(BaseModel):
+    """Images of one predicted label that wait."""
+
+    label: str
+    open: int
+
+
+class LeaseRequest(BaseModel):
+    """Images that a reviewer still looks at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reviewer: str = Field(min_length=1, max_length=64)
+    model: str | None = Field(None, description="Which model.", max_length=255)
+    images: list[Annotated[str, Field(pattern=DIGEST)]] = Field(max_length=100)
+
+
+class LeaseAnswer(BaseModel):
+    """Which images are the reviewer's."""
+
+    held: list[str] = Field(
+        description="Those of the request that wait and that nobody else was handed meanwhile."
+    )
+    lease_seconds: float = Field(description="How long they are the reviewer's.")
+
+
+class ReleasedAnswer(BaseModel):
+    """The images are anyone's again."""
+
+    released: int
 
 
 class CurvePoint(BaseModel):
