@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 
@@ -64,6 +65,36 @@ def test_from_examples_to_verdicts_without_a_vlm(trustvlm, shots, labels, tmp_pa
     assert "at most 20 % of what is accepted is wrong" in done.err
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert {row["decision"] for row in rows} == {"accept", "review"}
+    # The options of these commands find the same labels in the table as it came.
+    given = ("--given-labels", labels / "labels.csv", "--given-column", "said")
+    paths = tmp_path / "truth.csv"
+    paths.write_text(
+        "file,label\n"
+        + "".join(f"{labels / row['path']},{row['path'].split('/')[-2]}\n" for row in rows)
+    )
+    given = (*given, "--path-column", "file", "--synonyms", tmp_path / "words.csv")
+    twice = trustvlm("evaluate", model, paths, *given)
+    assert twice.code == 1
+    assert "one labeller at a time" in twice.err
+    table = (labels / "labels.csv").read_text().splitlines()
+    (tmp_path / "once.csv").write_text(
+        "\n".join(table[:-1]).replace("checked/", f"{labels}/checked/")
+    )
+    given = ("--given-labels", tmp_path / "once.csv", *given[2:])
+    measured = trustvlm("evaluate", model, paths, *given, "--json", tmp_path / "e.json")
+    assert measured.code == 0, measured.err
+    assert "Judged are labels from elsewhere" in measured.out
+    rows_of = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert {(row["n"], row["accuracy"]) for row in rows_of} == {(36, 0.75)}
+    advised = trustvlm("advise", model, paths, *given)
+    assert advised.code == 0, advised.err
+    assert "tried out on 36 labelled images" in advised.out
+    watched = trustvlm("monitor", certified, paths, *given, "--json", tmp_path / "m.json")
+    assert watched.code == 0, watched.err
+    assert set(json.loads((tmp_path / "m.json").read_text())["streams"]) == {
+        "confidence",
+        "typicality",
+    }
     refused = trustvlm("predict", model, labels / "checked")
     assert refused.code == 1
     assert "trustvlm verify" in refused.err

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from pictures import write_class_folders
 from pixel_encoder import PixelEncoder
@@ -16,6 +18,7 @@ from trustvlm import TrustVLM, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import find_labelled
+from trustvlm.pipeline import advise, monitor
 from trustvlm.pipeline.records import encode_images
 
 VLM, VISION = PixelEncoder(seed=1), PixelEncoder(seed=2, dim=9)
@@ -216,10 +219,10 @@ def test_calibration_leaves_out_what_has_no_given_label(model, photos, tmp_path)
     with pytest.warns(TrustVLMWarning) as warned:
         model.calibrate(photos, risk=0.5, given_labels=given)
     said = " ".join(str(w.message) for w in warned)
-    assert "2 labelled images without a given label" in said
+    assert "2 images without a given label" in said
     assert "1 image whose given label is no class" in said
     assert len(model.calibration_.labels) == 57
-    with pytest.raises(InputError, match="None of the 60 labelled images"):
+    with pytest.raises(InputError, match="None of the 60 images"):
         model.calibrate(photos, given_labels=([tmp_path / "else.png"], ["red"]))
     twice = (given[0][:1] * 2, ["red", "blue"])
     with pytest.raises(InputError, match="one labeller at a time"):
@@ -244,7 +247,7 @@ def test_a_saved_model_without_a_vlm_verifies_the_same(model, photos, tmp_path) 
 
 def test_without_a_vlm_there_are_no_own_labels(model, shots, photos, tmp_path) -> None:
     assert model.state.score == "auto"
-    for ask in (model.predict, model.evaluate, model.calibrate):
+    for ask in (model.predict, model.evaluate, model.calibrate, partial(advise, model)):
         with pytest.raises(InputError, match="without a vision-language model"):
             ask(photos)
     with pytest.raises(InputError, match="without a vision-language model"):
@@ -266,3 +269,124 @@ def test_scores_that_choose_labels_refuse(shots, photos) -> None:
         starred.verify(photos)
     knn = new_model(VLM, score="knn").fit(shots)
     assert len(knn.verify(photos)) == 60
+
+
+def test_evaluation_is_that_of_the_labeller(shots, photos, tmp_path) -> None:
+    fitted = new_model(VLM).fit(shots)
+    p = np.random.default_rng(0).uniform(0.1, 0.9, 60).round(3)
+    rows = write_labels(tmp_path / "labels.csv", photos, label_confidence=p)
+    truth = np.array([Path(row["path"]).parent.name for row in rows])
+    right = np.array([row["label"] for row in rows]) == truth
+    result = fitted.evaluate(photos, given_labels=tmp_path / "labels.csv")
+    verdicts = {v.path: v for v in fitted.verify(tmp_path / "labels.csv")}
+    by_name = [verdicts[str(photos / v.path)] for v in result.verdicts]
+    assert result.given_labels
+    assert result.score == "auto"
+    assert result.correct().sum() == right.sum()
+    # The same confidence as of `verify`, with the probabilities that came with the labels.
+    assert result.results["auto"].confidence == pytest.approx([v.confidence for v in by_name])
+    assert result.verdicts.column("runner_up") == [v.runner_up for v in by_name]
+    assert result.verdicts.column("label") == [v.label for v in by_name]
+    confidence = np.array([verdicts[row["path"]].confidence for row in rows])
+    assert result.metrics["auto"].auroc == pytest.approx(roc_auc_score(right, confidence))
+    # Of every score the prediction is the given label, also of those that read no probabilities.
+    assert {"msp", "knn", "image_similarity"} < result.results.keys()
+    assert "auto_star" not in result.results
+    assert all(
+        (r.prediction == result.results["auto"].prediction).all() for r in result.results.values()
+    )
+    assert result.to_dict()["given_labels"] is True
+    assert not any(result.verdicts.column("corrected"))
+    own = fitted.evaluate(photos)
+    assert not own.given_labels
+    assert own.score == "auto_star"
+
+
+def test_evaluation_tests_the_guarantee_on_the_labeller(model, photos, tmp_path) -> None:
+    rows = write_labels(tmp_path / "labels.csv", photos)
+    half = [row for i, row in enumerate(rows) if i % 2]
+    rest = [row for i, row in enumerate(rows) if not i % 2]
+
+    def pairs(chosen):
+        return [row["path"] for row in chosen], [Path(row["path"]).parent.name for row in chosen]
+
+    model.calibrate(
+        pairs(half),
+        risk=0.3,
+        confidence_level=0.9,
+        given_labels=tmp_path / "labels.csv",
+        gate=False,
+    )
+    good = model.evaluate(pairs(rest), given_labels=tmp_path / "labels.csv")
+    accepted = np.array(good.verdicts.column("decision")) == "accept"
+    assert accepted.any()
+    assert not math.isnan(good.guarantee_p_value)
+    assert not good.contradicted
+    paths, labels = pairs(rest)
+    lies = [{"red": "green", "green": "blue", "blue": "red"}[label] for label in labels]
+    bad = model.evaluate((paths, lies), given_labels=(paths, labels))
+    assert bad.contradicted
+
+
+def test_unknown_given_labels_are_left_out_or_failures(model, photos, tmp_path) -> None:
+    rows = write_labels(tmp_path / "labels.csv", photos)
+    rows[1]["label"], rows[2]["label"] = "cow", "puppy"
+    given = ([row["path"] for row in rows], [row["label"] for row in rows])
+    with pytest.warns(TrustVLMWarning, match="2 images whose given label is no class .* 'cow'"):
+        assert len(model.evaluate(photos, given_labels=given).labels) == 58
+    meant = {"puppy": "red", "cow": "red"}
+    assert len(model.evaluate(photos, given_labels=given, synonyms=meant).labels) == 60
+    result = model.evaluate(photos, given_labels=given, unknown_labels="error")
+    assert len(result.failures) == 2
+    assert "'cow' is no class of the model" in result.failures[0].error
+    with pytest.raises(InputError, match="No given label is a class"):
+        model.evaluate(photos, given_labels=(given[0][:1], ["cow"]))
+
+
+def test_advice_is_on_the_trust_in_the_labeller(photos, tmp_path) -> None:
+    few = write_class_folders(tmp_path / "few", per_class=1, seed=50)
+    model = new_model().fit(few)
+    write_labels(tmp_path / "labels.csv", photos, label_confidence=np.full(60, 0.7))
+    labeller = model.labeller(tmp_path / "labels.csv")
+    calls = []
+    told = advise(model, photos, labeller=labeller, on_trial=lambda done, most: calls.append(done))
+    assert told.advice is not None
+    assert told.advice.n == 60
+    assert calls
+    assert told.shots.health.n_shots == 3
+
+
+def test_the_monitor_watches_the_trust_in_given_labels(shots, photos, tmp_path) -> None:
+    model = new_model().fit(shots)
+    write_labels(tmp_path / "labels.csv", photos)
+    labeller = model.labeller(tmp_path / "labels.csv")
+    # Without labels, or without knowing what is usual of them, only the images are watched.
+    assert list(monitor(model, photos).monitor.streams) == ["typicality"]
+    plain = monitor(model, photos, labeller=labeller)
+    assert list(plain.monitor.streams) == ["typicality"]
+    assert "typicality alone" in plain.calibrated_on
+    model.calibrate(photos, risk=0.3, given_labels=tmp_path / "labels.csv")
+    more = write_class_folders(tmp_path / "more", per_class=30, seed=70)
+    rows = write_labels(tmp_path / "good.csv", more)
+    good = monitor(model, more, labeller=model.labeller(tmp_path / "good.csv"))
+    assert good.new == 90
+    assert set(good.monitor.streams) == {"confidence", "typicality"}
+    assert not good.monitor.drifted
+    # The same images with labels that got worse: the images alone would not show it.
+    shifted = {"red": "green", "green": "blue", "blue": "red"}
+    worse = (
+        [row["path"] for row in rows],
+        [shifted[Path(row["path"]).parent.name] for row in rows],
+    )
+    alarm = monitor(model, more, labeller=model.labeller(worse), state=tmp_path / "s.json")
+    assert alarm.monitor.streams["confidence"].drifted_after is not None
+    assert alarm.monitor.streams["typicality"].drifted_after is None
+    with pytest.raises(InputError, match="watches given labels"):
+        monitor(model, more, state=tmp_path / "s.json")
+    with pytest.warns(TrustVLMWarning, match="60 images without a given label"):
+        none = monitor(
+            model,
+            [*photos.rglob("*.png"), *more.rglob("*.png")],
+            labeller=model.labeller(tmp_path / "good.csv"),
+        )
+    assert none.new == 90

@@ -35,6 +35,11 @@ def advise(
     path_column: options.PathColumn = "path",
     label_column: options.LabelColumn = "label",
     image_column: options.ImageColumn = None,
+    given_labels: options.GivenLabels = None,
+    given_column: options.GivenColumn = "label",
+    confidence_column: options.ConfidenceColumn = "label_confidence",
+    synonyms: options.Synonyms = None,
+    unknown_labels: options.UnknownLabels = "review",
     device: options.Device = "auto",
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
@@ -49,6 +54,10 @@ def advise(
     from trustvlm.pipeline import advise as find
 
     options.load_plugins(plugins)
+    given = options.read_given(
+        given_labels, path_column, image_column, given_column, confidence_column
+    )
+    meant = options.read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
@@ -57,6 +66,7 @@ def advise(
             labelled,
             risk=risk,
             examples=examples,
+            labeller=trust.labeller(given, meant, unknown_labels),
             progress=progress,
             on_trial=on_trial,
             **options.columns(path_column, image_column, label_column),

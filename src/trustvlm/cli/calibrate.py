@@ -10,8 +10,11 @@ import typer
 from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
     MAX_PIXELS,
+    ConfidenceColumn,
     Device,
     ExcludeShots,
+    GivenColumn,
+    GivenLabels,
     ImageColumn,
     LabelColumn,
     MaxPixels,
@@ -21,10 +24,12 @@ from trustvlm.cli.options import (
     Plugins,
     Quiet,
     Synonyms,
+    UnknownLabels,
     columns,
     labelled_argument,
     limits,
     load_plugins,
+    read_given,
     read_synonyms,
 )
 from trustvlm.exceptions import InputError
@@ -116,15 +121,11 @@ def calibrate(
     path_column: PathColumn = "path",
     label_column: LabelColumn = "label",
     image_column: ImageColumn = None,
-    given_labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LABELS",
-            help="Labels from elsewhere of the same images, as `trustvlm verify` takes them: the "
-            "guarantee is then one on that labeller.",
-        ),
-    ] = None,
+    given_labels: GivenLabels = None,
+    given_column: GivenColumn = "label",
+    confidence_column: ConfidenceColumn = "label_confidence",
     synonyms: Synonyms = None,
+    unknown_labels: UnknownLabels = "review",
     no_gate: Annotated[
         bool,
         typer.Option(
@@ -142,7 +143,8 @@ def calibrate(
 
     Prints the threshold and what it guarantees, or that none can be certified and how many more
     labelled images that would take; then everything is sent to review. The model keeps it, and
-    `predict` and `evaluate` use it.
+    `predict` and `evaluate` use it. With --given-labels it holds for that labeller, and `verify`
+    uses it.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
@@ -153,6 +155,8 @@ def calibrate(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     _risks(risk), _class_risks(class_risk or [])
+    given = read_given(given_labels, path_column, image_column, given_column, confidence_column)
+    meant = read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
     lost = check_target(output or model, overwrite=overwrite)
     if labelled is None:
@@ -173,8 +177,9 @@ def calibrate(
                 calibrator=calibrator,
                 exclude_shots=exclude_shots,
                 gate=not no_gate,
-                given_labels=given_labels,
-                synonyms=read_synonyms(synonyms),
+                given_labels=given,
+                synonyms=meant,
+                unknown_labels=unknown_labels,
                 progress=progress,
                 **columns(path_column, image_column, label_column),
             )

@@ -37,6 +37,11 @@ def evaluate(
     path_column: options.PathColumn = "path",
     label_column: options.LabelColumn = "label",
     image_column: options.ImageColumn = None,
+    given_labels: options.GivenLabels = None,
+    given_column: options.GivenColumn = "label",
+    confidence_column: options.ConfidenceColumn = "label_confidence",
+    synonyms: options.Synonyms = None,
+    unknown_labels: options.UnknownLabels = "review",
     device: options.Device = "auto",
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     plugins: options.Plugins = None,
@@ -46,11 +51,16 @@ def evaluate(
 
     Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first, and
     names a score that would serve better than the model's own, where one is significantly better.
+    With --given-labels that is said of the trust in those labels; LABELLED has the true ones.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
 
     options.load_plugins(plugins)
+    given = options.read_given(
+        given_labels, path_column, image_column, given_column, confidence_column
+    )
+    meant = options.read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
@@ -58,6 +68,9 @@ def evaluate(
             scores=options.split_names(scores),
             convention=convention,
             exclude_shots=exclude_shots,
+            given_labels=given,
+            synonyms=meant,
+            unknown_labels=unknown_labels,
             progress=progress,
             **options.columns(path_column, image_column, label_column),
         )

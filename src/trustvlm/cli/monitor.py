@@ -10,16 +10,23 @@ import typer
 from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
     MAX_PIXELS,
+    ConfidenceColumn,
     Device,
+    GivenColumn,
+    GivenLabels,
     ImageColumn,
     MaxPixels,
     ModelPath,
     PathColumn,
     Plugins,
     Quiet,
+    Synonyms,
+    UnknownLabels,
     columns,
     limits,
     load_plugins,
+    read_given,
+    read_synonyms,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +71,11 @@ def monitor(
     ] = None,
     path_column: PathColumn = "path",
     image_column: ImageColumn = None,
+    given_labels: GivenLabels = None,
+    given_column: GivenColumn = "label",
+    confidence_column: ConfidenceColumn = "label_confidence",
+    synonyms: Synonyms = None,
+    unknown_labels: UnknownLabels = "review",
     device: Device = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
     plugins: Plugins = None,
@@ -71,12 +83,16 @@ def monitor(
 ) -> None:
     """Watch whether incoming images still resemble the ordinary ones; run it every night.
 
-    Exit code 4 means that they do not. An alarm stays until a new state file is started.
+    Exit code 4 means that they do not. An alarm stays until a new state file is started. With
+    --given-labels the confidence in those labels is watched, too, if the model is calibrated for
+    their labeller, or a --reference that has them is named.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import monitor as watch
 
     load_plugins(plugins)
+    given = read_given(given_labels, path_column, image_column, given_column, confidence_column)
+    meant = read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
     with progress_bar("images", quiet=quiet) as progress:
         drift = watch(
@@ -85,6 +101,7 @@ def monitor(
             state=state,
             reference=reference or None,
             false_alarm=false_alarm,
+            labeller=trust.labeller(given, meant, unknown_labels),
             progress=progress,
             **columns(path_column, image_column),
         )

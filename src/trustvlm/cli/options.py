@@ -12,7 +12,7 @@ from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
-    from trustvlm.images import Columns, Limits
+    from trustvlm.images import Columns, LabelledImages, Limits
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -144,6 +144,48 @@ Synonyms = Annotated[
         help="Other words for classes: a CSV or JSON Lines file with the columns label and class.",
     ),
 ]
+
+
+GivenLabels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABELS",
+        help="Labels from elsewhere of the same images, as `trustvlm verify` takes them: they are "
+        "judged instead of the model's own. The images are matched by their files.",
+    ),
+]
+GivenColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column of the given labels, in tables.")
+]
+ConfidenceColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the probabilities that came with the labels, if there is one.",
+    ),
+]
+UnknownLabels = Annotated[
+    str, typer.Option(help="What becomes of labels that are no class: review or error.")
+]
+
+
+def read_given(
+    labels: str | None, path_column: str, image_column: str | None, column: str, confidence: str
+) -> LabelledImages | None:
+    """List labels from elsewhere, for `--given-labels`; None without any.
+
+    Raises
+    ------
+    InputError
+        As `find_labelled`.
+    """
+    if labels is None:
+        return None
+    from trustvlm.images import find_labelled
+
+    return find_labelled(
+        labels, **columns(path_column, image_column, column), confidence_column=confidence
+    )
 
 
 def read_synonyms(file: Path | None) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ import typer
 from trustvlm.cli.console import basis_of, notes_of, progress_bar, say_what_came, write_verdicts
 from trustvlm.cli.options import (
     MAX_PIXELS,
+    ConfidenceColumn,
     Device,
     ImageColumn,
     LabelColumn,
@@ -20,6 +21,7 @@ from trustvlm.cli.options import (
     Quiet,
     Risk,
     Synonyms,
+    UnknownLabels,
     WhenInvalid,
     columns,
     labelled_argument,
@@ -46,18 +48,9 @@ def verify(
     path_column: PathColumn = "path",
     label_column: LabelColumn = "label",
     image_column: ImageColumn = None,
-    confidence_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Column of the probabilities that came with the labels, if there is one.",
-        ),
-    ] = "label_confidence",
+    confidence_column: ConfidenceColumn = "label_confidence",
     synonyms: Synonyms = None,
-    unknown_labels: Annotated[
-        str,
-        typer.Option(help="What becomes of labels that are no class: review or error."),
-    ] = "review",
+    unknown_labels: UnknownLabels = "review",
     risk: Risk = None,
     when_invalid: WhenInvalid = "review",
     max_pixels: MaxPixels = MAX_PIXELS,

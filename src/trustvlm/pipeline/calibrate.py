@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, LogisticPrior
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import Columns, LabelledImage, LabelledSource
+from trustvlm.images import Columns, LabelledSource
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.given_labels import GivenLabels, by_image, image_key
+from trustvlm.pipeline.given_labels import Labeller
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
-    ListedImages,
     encode_images,
     exclude_leaked,
     list_labelled,
@@ -36,7 +34,6 @@ from trustvlm.pipeline.verdict import failures_of
 from trustvlm.risk_control.goals import Goal, looks_statement
 from trustvlm.risk_control.prediction_sets import true_label_scores
 from trustvlm.scores import ScoreResult, apply, get
-from trustvlm.text import counted
 
 
 def calibrate(
@@ -48,15 +45,14 @@ def calibrate(
     name: str | None = None,
     exclude_shots: bool = False,
     gate: bool = True,
-    given: Sequence[LabelledImage] | None = None,
-    synonyms: Mapping[str, str] | None = None,
+    labeller: Labeller | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> ModelState:
     """Learn P(correct) and a rule for accepting, as `TrustVLM.calibrate` says.
 
-    With `given`, of labels from elsewhere instead of the model's own: of those that the same images
-    have there. Images without one, or whose label is no class, are left out.
+    With a `labeller`, of its labels of the same images instead of the model's own. Images without
+    one, or whose label is no class, are left out.
 
     Raises
     ------
@@ -64,19 +60,18 @@ def calibrate(
         As there.
     """
     fitted = model.state
-    state = fitted.for_own_labels() if given is None else fitted.for_given_labels()
+    state = fitted.for_own_labels() if labeller is None else fitted.for_given_labels()
     goal.check()
     _check(state, calibrator)
     listed = list_labelled(labelled, state.classes, **columns)
-    given_images = None if given is None else by_image(given)
-    if given_images is not None:
-        listed = _with_given(listed, given_images)
+    if labeller is not None:
+        listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)
+    if labeller is not None:
+        encoded = labeller.of_class(encoded)
     images = _usable(state, encoded, exclude_shots)
-    judged: dict[str, Any] = {}
-    if given_images is not None:
-        judged, images = _given_of(images, given_images, state, synonyms)
-    evidence = state.evidence(images.image_embeddings, images.features, **judged)
+    given = {} if labeller is None else labeller.pieces(images.refs, get(state.score))
+    evidence = state.evidence(images.image_embeddings, images.features, **given)
     result = apply(state.score, evidence, **state.parameters)
     # What the gate stops is reviewed in any case: the guarantee is about the other images.
     kind = state.usual_gate if gate else "none"
@@ -90,7 +85,7 @@ def calibrate(
     )
     calibration = Calibration(
         certificate=rule,
-        calibrator=_learner(state, calibrator, given=given is not None).fit(
+        calibrator=_learner(state, calibrator, given=labeller is not None).fit(
             result.confidence, correct
         ),
         result=result,
@@ -106,53 +101,9 @@ def calibrate(
         eligible=eligible if stop.active else None,
         other_rules=tuple(other_rules),
         set_scores=true_label_scores(ClassProbabilities(state)(evidence), images.labels),
-        given=given is not None,
+        given=labeller is not None,
     )
     return replace(fitted, calibration=_after(state.calibration, calibration))
-
-
-def _with_given(
-    listed: ListedImages[LabelledImage], given_images: Mapping[str, LabelledImage]
-) -> ListedImages[LabelledImage]:
-    """Return the labelled images that have a label from elsewhere."""
-    rows = np.array([image_key(image) in given_images for image in listed.refs], dtype=bool)
-    if not rows.any():
-        raise InputError(
-            f"None of the {len(rows)} labelled images has a given label: the images are matched by "
-            "their files, so both lists have to name the same ones."
-        )
-    if not rows.all():
-        warnings.warn(
-            f"left out: {counted(int((~rows).sum()), 'labelled image')} without a given label",
-            TrustVLMWarning,
-            stacklevel=4,
-        )
-    return listed.select(rows)
-
-
-def _given_of(
-    images: EncodedImages[Any],
-    given_images: Mapping[str, LabelledImage],
-    state: ModelState,
-    synonyms: Mapping[str, str] | None,
-) -> tuple[dict[str, Any], EncodedImages[Any]]:
-    """Return what evidence takes of the given labels, and the images whose label is a class."""
-    own = [given_images[image_key(image)] for image in images.refs]
-    given = GivenLabels(state.classes, own, synonyms=synonyms)
-    of_class = given.indices(own) >= 0
-    if not of_class.any():
-        raise InputError(
-            f"No given label is a class of the model: '{given.unknown[0]}', for one, is none."
-        )
-    if not of_class.all():
-        warnings.warn(
-            f"left out: {counted(int((~of_class).sum()), 'image')} whose given label is no class "
-            f"of the model, such as '{given.unknown[0]}'. `verify` reviews or refuses such labels",
-            TrustVLMWarning,
-            stacklevel=4,
-        )
-    kept = [image for image, is_class in zip(own, of_class, strict=True) if is_class]
-    return given.pieces(kept, get(state.score)), images.select(of_class)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,7 +22,13 @@ from trustvlm.metrics import Evaluation, paired_bootstrap
 from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
 from trustvlm.pipeline.cross_validate import measure
-from trustvlm.pipeline.predict import explain, verdicts_with_shots
+from trustvlm.pipeline.given_labels import Labeller
+from trustvlm.pipeline.predict import (
+    ClassProbabilities,
+    best_other,
+    explain,
+    verdicts_with_shots,
+)
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
@@ -37,6 +43,7 @@ from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
 from trustvlm.pipeline.verdict import RunOutcome, Verdicts, failures_of
 from trustvlm.risk_control.goals import guarantee_p_value
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names
+from trustvlm.scores.compute import judging_given
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import counted, exact_number, number_beside, printable, short_percent
 
@@ -197,6 +204,8 @@ class EvaluationResult:
         `(n,)` bool, which images pass the out-of-distribution gate; None if there is none.
     better
         The score that would serve better than the model's own, where one is significantly better.
+    given_labels
+        Whether labels from elsewhere were judged, which are then the predictions of every score.
     """
 
     dataset: str
@@ -221,6 +230,7 @@ class EvaluationResult:
     guarantee_p_value: float = math.nan
     eligible: NDArray[np.bool_] | None = None
     better: BetterScore | None = None
+    given_labels: bool = False
 
     def correct(self, score: str | None = None) -> NDArray[np.bool_]:
         """`(n,)` bool: where the prediction of a score (by default the model's) is right."""
@@ -313,6 +323,7 @@ class EvaluationResult:
             },
             "better_score": None if self.better is None else self.better.to_dict(),
             "data": data_of(self),
+            "given_labels": self.given_labels,
             "model": dict(self.model),
         }
 
@@ -334,10 +345,13 @@ def evaluate(
     scores: Sequence[str] | None = None,
     convention: str = "exact",
     exclude_shots: bool = False,
+    labeller: Labeller | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> EvaluationResult:
     """Measure a fitted model's score, and others, on labelled images, as `TrustVLM` says.
+
+    With a `labeller`, its labels of the same images are judged instead of the model's own.
 
     Raises
     ------
@@ -347,11 +361,15 @@ def evaluate(
     InputError
         If no labelled image is left, or a label is not among the model's classes.
     """
-    state = model.state
-    state.for_own_labels().check_calibration()
+    model.state.check_calibration()
+    state = model.state.for_own_labels() if labeller is None else model.state.for_given_labels()
     class_names = state.classes.labels
     listed = list_labelled(labelled, state.classes, **columns)
+    if labeller is not None:
+        listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)
+    if labeller is not None:
+        encoded = labeller.of_class(encoded)
     images, leaked = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=True),
@@ -360,10 +378,14 @@ def evaluate(
     )
     if not len(images):
         raise InputError("No labelled image is left to evaluate on: all are unreadable or shots.")
-    evidence = state.evidence(images.image_embeddings, images.features)
+    given = {} if labeller is None else labeller.pieces(images.refs)
+    evidence = state.evidence(images.image_embeddings, images.features, **given)
     results = _all_scores(state, evidence, scores)
     own = results[state.score]
-    shown = explain(evidence, own.prediction, state.gate)
+    instead = None
+    if labeller is not None:
+        instead = best_other(ClassProbabilities(state)(evidence), own.prediction)
+    shown = explain(evidence, own.prediction, state.gate, runner_up=instead)
     run = Run(state)
     rows = verdicts_with_shots(own, shown, images.paths, class_names, state.calibration, run)
     outcome = run.outcome(when_invalid="keep")
@@ -398,6 +420,7 @@ def evaluate(
         guarantee_p_value=p_value,
         eligible=shown.resemblance.eligible if shown.gate.active else None,
         better=better_score(state.score, results, images.labels),
+        given_labels=labeller is not None,
     )
 
 
@@ -493,11 +516,18 @@ def near_copies(state: ModelState, images: EncodedImages[Any]) -> NearCopies:
 def _all_scores(
     state: ModelState, evidence: Evidence, wanted: Sequence[str] | None
 ) -> dict[str, ScoreResult]:
+    without = replace(evidence, label_confidence=None)
     if wanted is None:
-        wanted = [name for name, needs in names().items() if all(map(evidence.has, needs))]
+        able = names() if evidence.given_labels is None else judging_given(evidence.has_text)
+        wanted = [n for n in able if all(map(evidence.has, get(n).needs_of(without)))]
     chosen = list(dict.fromkeys([state.score, *wanted]))
     own = {state.score: state.parameters}
-    return {get(n).name: apply(n, evidence, **own.get(n, {})) for n in chosen}
+    return {
+        (score := get(n)).name: apply(
+            n, evidence if "label_confidence" in score.optional else without, **own.get(n, {})
+        )
+        for n in chosen
+    }
 
 
 # The file of an evaluation: its metrics, and what every score said of every image.

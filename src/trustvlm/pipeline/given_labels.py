@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import ImageError, InputError
-from trustvlm.images import ClassList, LabelledImage
+from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
+from trustvlm.images import (
+    ClassList,
+    ImageSource,
+    LabelledImage,
+    LabelledImages,
+    LabelledSource,
+    find_labelled,
+)
 from trustvlm.images.references import read_probability
-from trustvlm.pipeline.records import EncodedImages
+from trustvlm.pipeline.records import EncodedImages, ListedImages
 from trustvlm.pipeline.verdict import Verdict, error_verdict
 from trustvlm.scores import Score
+from trustvlm.text import counted
+
+Image = TypeVar("Image", bound=ImageSource)
 
 LABEL_CONFIDENCE = "label_confidence"
 """The column of the probabilities that came with labels, so that they do not pass for ours."""
@@ -105,20 +116,20 @@ class GivenLabels:
             zip(images.refs, labels, images.hashes, strict=True)
         ):
             if errors[i] is None and label < 0:
-                problem = f"the label '{ref.label}' is no class of the model"
-                errors[i] = NotJudgedError("label", problem)
+                errors[i] = _no_class(ref)
             elif errors[i] is None and digest in examples:
                 problem = "this image is among the examples, by which no label of its own is judged"
                 errors[i] = NotJudgedError("example", problem)
         return replace(images, labels=labels, errors=errors)
 
-    def pieces(self, images: Sequence[Any], score: Score) -> dict[str, Any]:
+    def pieces(self, images: Sequence[Any], score: Score | None = None) -> dict[str, Any]:
         """Return `given_labels` and `label_confidence` of `Evidence`, as far as a score reads them.
 
         The probabilities are None if none came with the labels.
         """
         p = np.array([image.confidence for image in images], dtype=np.float64)
-        reads = "label_confidence" in score.optional and not np.isnan(p).all()
+        reads = score is None or "label_confidence" in score.optional
+        reads = reads and not np.isnan(p).all()
         return {"given_labels": self.indices(images), "label_confidence": p if reads else None}
 
     def not_judged(self, image: LabelledImage, error: NotJudgedError, best: str) -> Verdict:
@@ -154,6 +165,123 @@ class GivenLabels:
         )
 
 
+GivenSource: TypeAlias = LabelledSource | LabelledImages
+"""Labels from elsewhere: where they are, or as `find_labelled` lists them."""
+
+
+class Labeller:
+    """The labels that somebody else gave to images which are listed apart from them.
+
+    Parameters
+    ----------
+    labels
+        The labels, with the images that they are of. Images are matched by their files.
+    classes
+        Of the model.
+    synonyms, unknown
+        As in `GivenLabels`.
+
+    Raises
+    ------
+    InputError
+        As `find_labelled` and `GivenLabels`, or if an image has two different labels, or no label
+        is a class.
+    """
+
+    def __init__(
+        self,
+        labels: GivenSource,
+        classes: ClassList,
+        *,
+        synonyms: Mapping[str, str] | None = None,
+        unknown: str = UNKNOWN_LABELS[0],
+    ) -> None:
+        if not isinstance(labels, LabelledImages):
+            labels = find_labelled(labels, confidence_column=LABEL_CONFIDENCE)
+        self._by_image = by_image(labels.refs)
+        self._given = GivenLabels(classes, labels.refs, synonyms=synonyms, unknown=unknown)
+        if len(self._given.unknown) == len(labels.classes):
+            raise InputError(
+                f"No given label is a class of the model: '{self._given.unknown[0]}', for one, is "
+                "none. Say what other words mean with --synonyms (synonyms=)."
+            )
+
+    def label_of(self, image: Any) -> LabelledImage | None:
+        """Return an image with its given label; None if it has none."""
+        return self._by_image.get(image_key(image))
+
+    def listed(self, images: ListedImages[Image]) -> ListedImages[Image]:
+        """Return the images that have a given label.
+
+        Raises
+        ------
+        InputError
+            If none has one.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If some have none.
+        """
+        rows = np.array([self.label_of(image) is not None for image in images.refs], dtype=bool)
+        if not rows.any():
+            raise InputError(
+                f"None of the {len(rows)} images has a given label: images are matched by their "
+                "files, so both lists have to name the same ones."
+            )
+        if not rows.all():
+            warnings.warn(
+                f"left out: {counted(int((~rows).sum()), 'image')} without a given label",
+                TrustVLMWarning,
+                stacklevel=4,
+            )
+        return images.select(rows)
+
+    def of_class(self, images: EncodedImages[Image]) -> EncodedImages[Image]:
+        """Return the images whose given label is a class; each of the others is left out.
+
+        Where unknown labels are errors, it stays as one.
+
+        Parameters
+        ----------
+        images
+            All with a given label.
+
+        Warns
+        -----
+        TrustVLMWarning
+            If images are left out.
+        """
+        own = self._own(images.refs)
+        of_class = self._given.indices(own) >= 0
+        if self._given.is_error:
+            unknown = [
+                error or (None if is_class else _no_class(image))
+                for error, is_class, image in zip(images.errors, of_class, own, strict=True)
+            ]
+            return replace(images, errors=unknown)
+        if not of_class.all():
+            first = next(i.label for i, c in zip(own, of_class, strict=True) if not c)
+            warnings.warn(
+                f"left out: {counted(int((~of_class).sum()), 'image')} whose given label is no "
+                f"class of the model, such as '{first}'. `verify` reviews or refuses such labels",
+                TrustVLMWarning,
+                stacklevel=4,
+            )
+        return images.select(of_class)
+
+    def pieces(self, images: Sequence[Any], score: Score | None = None) -> dict[str, Any]:
+        """Return what evidence takes of the given labels of images, as `GivenLabels.pieces`."""
+        return self._given.pieces(self._own(images), score)
+
+    def _own(self, images: Sequence[Any]) -> list[LabelledImage]:
+        return [self._by_image[image_key(image)] for image in images]
+
+
+def _no_class(image: LabelledImage) -> NotJudgedError:
+    return NotJudgedError("label", f"the label '{image.label}' is no class of the model")
+
+
 def by_image(images: Iterable[LabelledImage]) -> dict[str, LabelledImage]:
     """Return labelled images by what `image_key` says of each.
 
@@ -173,9 +301,9 @@ def by_image(images: Iterable[LabelledImage]) -> dict[str, LabelledImage]:
     return result
 
 
-def image_key(image: LabelledImage) -> str:
+def image_key(image: ImageSource) -> str:
     """Return what is the same of one image in two lists: its file, or else its name."""
-    file: Path | None = image.file
+    file: Path | None = getattr(image, "file", None)
     return image.path if file is None else str(file.resolve())
 
 

@@ -35,6 +35,8 @@ from trustvlm.pipeline.given_labels import (
     LABEL_CONFIDENCE,
     UNKNOWN_LABELS,
     GivenLabels,
+    GivenSource,
+    Labeller,
     with_confidence,
 )
 from trustvlm.pipeline.label_images import label_images
@@ -563,6 +565,9 @@ class TrustVLM:
         scores: Sequence[str] | None = None,
         convention: str = "exact",
         exclude_shots: bool = False,
+        given_labels: GivenSource | None = None,
+        synonyms: Mapping[str, str] | None = None,
+        unknown_labels: str = UNKNOWN_LABELS[0],
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> EvaluationResult:
@@ -580,6 +585,15 @@ class TrustVLM:
             Of the metrics: `exact` or `trustvlm`.
         exclude_shots
             Leave out images that are also among the shots, instead of refusing.
+        given_labels
+            Labels from elsewhere of the same images, as `verify` takes them, or as
+            `images.find_labelled` lists them: what is measured is the trust in that labeller. The
+            true classes come from `labelled` as ever.
+        synonyms
+            As in `verify`.
+        unknown_labels
+            What becomes of images whose given label is no class, which nothing accepts: with
+            `review` they are left out, with a warning; with `error` they are `failures`.
         progress
             As in `iter_predict`.
         **columns
@@ -600,9 +614,32 @@ class TrustVLM:
             scores=scores,
             convention=convention,
             exclude_shots=exclude_shots,
+            labeller=self.labeller(given_labels, synonyms, unknown_labels),
             progress=progress,
             **columns,
         )
+
+    def labeller(
+        self,
+        given_labels: GivenSource | None,
+        synonyms: Mapping[str, str] | None = None,
+        unknown_labels: str = UNKNOWN_LABELS[0],
+    ) -> Labeller | None:
+        """Read labels from elsewhere as classes of this model; None for None.
+
+        Parameters
+        ----------
+        given_labels, synonyms, unknown_labels
+            As in `evaluate`.
+
+        Raises
+        ------
+        InputError
+            If they cannot be read, an image has two, or a synonym stands for what is no class.
+        """
+        if given_labels is None:
+            return None
+        return Labeller(given_labels, self.classes_, synonyms=synonyms, unknown=unknown_labels)
 
     def calibrate(
         self,
@@ -621,8 +658,9 @@ class TrustVLM:
         name: str | None = None,
         exclude_shots: bool = False,
         gate: bool = True,
-        given_labels: LabelledSource | None = None,
+        given_labels: GivenSource | None = None,
         synonyms: Mapping[str, str] | None = None,
+        unknown_labels: str = UNKNOWN_LABELS[0],
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> TrustVLM:
@@ -664,9 +702,9 @@ class TrustVLM:
         gate
             Review what resembles its label less than 95 % of the shots do theirs, whatever its
             confidence (`decisions.OODGate`), as images of none of the classes do.
-        given_labels, synonyms
-            Labels from elsewhere of the same images, as `verify` takes them: the guarantee is then
-            one on that labeller, and the true classes come from `labelled` as ever.
+        given_labels, synonyms, unknown_labels
+            Labels from elsewhere of the same images, as in `evaluate`: the guarantee is then one on
+            that labeller, and the true classes come from `labelled` as ever.
         progress
             As in `iter_predict`.
         **columns
@@ -706,10 +744,7 @@ class TrustVLM:
             name=name,
             exclude_shots=exclude_shots,
             gate=gate,
-            given=None
-            if given_labels is None
-            else find_labelled(given_labels, confidence_column=LABEL_CONFIDENCE).refs,
-            synonyms=synonyms,
+            labeller=self.labeller(given_labels, synonyms, unknown_labels),
             progress=progress,
             **columns,
         )

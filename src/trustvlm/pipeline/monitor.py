@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -14,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.files import local_path, write_text
-from trustvlm.images import Columns, Source, open_images
+from trustvlm.images import Columns, ImageSource, Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
+from trustvlm.pipeline.given_labels import Labeller
 from trustvlm.pipeline.records import encode_in_chunks
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
+from trustvlm.scores import get as get_score
 from trustvlm.scores import prepare
+from trustvlm.text import counted
 
 # The two numbers that are watched: a confidence and a typicality per image.
 
@@ -58,10 +62,14 @@ def watched_numbers(
     images: Source,
     seen: Collection[str],
     progress: Progress | None = None,
+    labeller: Labeller | None = None,
     **columns: Unpack[Columns],
 ) -> WatchedNumbers:
-    """Reduce images to two numbers each; each content counts once."""
-    state = model.state
+    """Reduce images to two numbers each; each content counts once.
+
+    Without a VLM and a `labeller` there are no labels, and one number is left: the typicality.
+    """
+    state = _watched_state(model.state, labeller)
     shots = state.evidence_of_shots()
     stream, name, parameters = watched_score(state)
     score = prepare(name, shots, **parameters)
@@ -70,7 +78,11 @@ def watched_numbers(
     fresh: set[str] = set()
     repeated, failures = 0, []
     sources = open_images(images, limits=model.embedder.limits, **columns)
+    if labeller is not None:
+        sources = _with_label(sources, labeller)
     for encoded in encode_in_chunks(sources, model.embedder, progress):
+        if labeller is not None:
+            encoded = labeller.of_class(encoded)
         failures += failures_of(encoded)
         readable = encoded.readable()
         keep = np.zeros(len(readable), dtype=bool)
@@ -82,12 +94,36 @@ def watched_numbers(
         repeated += int((~keep).sum())
         if keep.any():
             new = readable.select(keep)
-            evidence = state.evidence(new.image_embeddings, new.features, shots=shots)
-            confidence.append(score(evidence).confidence)
+            given = {} if labeller is None else labeller.pieces(new.refs, get_score(name))
+            if state.has_vlm or labeller is not None:
+                evidence = state.evidence(new.image_embeddings, new.features, shots=shots, **given)
+                confidence.append(score(evidence).confidence)
             if state.bank.present_.any():
                 typicality.append(np.nanmax(state.bank.similarities(new.features), axis=1))
     streams = {stream: np.concatenate(confidence), "typicality": np.concatenate(typicality)}
     return WatchedNumbers(streams, fresh, repeated, failures)
+
+
+def _watched_state(state: ModelState, labeller: Labeller | None) -> ModelState:
+    """Return the model as it judges what is watched: given labels, or else its own."""
+    return state if state.has_vlm and labeller is None else state.for_given_labels()
+
+
+def _with_label(images: Iterable[ImageSource], labeller: Labeller) -> Iterator[ImageSource]:
+    """Yield the images that have a given label; warn of how many have none."""
+    without = 0
+    for image in images:
+        if labeller.label_of(image) is None:
+            without += 1
+        else:
+            yield image
+    if without:
+        warnings.warn(
+            f"left out: {counted(without, 'image')} without a given label (they are matched by "
+            "their files)",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
 
 
 def watched_score(state: ModelState) -> tuple[str, str, Mapping[str, Any]]:
@@ -128,12 +164,17 @@ class MonitorState:
     drifted: bool = False
 
 
-def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorState) -> None:
-    """Write the state of the monitor of a model, whole or not at all, for its owner alone."""
+def write_state(
+    path: str | os.PathLike[str], model: ModelState, state: MonitorState, *, given: bool = False
+) -> None:
+    """Write the state of the monitor of a model, whole or not at all, for its owner alone.
+
+    `given` says whether labels from elsewhere are watched.
+    """
     content = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
-        "model": _fingerprint(model),
+        "model": _fingerprint(model, given=given),
         "calibrated_on": state.calibrated_on,
         "monitor": state.monitor.to_dict(),
         "seen": sorted(state.seen),
@@ -143,8 +184,12 @@ def write_state(path: str | os.PathLike[str], model: ModelState, state: MonitorS
     write_text(path, text, private=True)
 
 
-def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState | None:
+def read_state(
+    path: str | os.PathLike[str], model: ModelState, *, given: bool = False
+) -> MonitorState | None:
     """Read the state of a monitor of this model; None if there is no such file.
+
+    `given` as in `write_state`.
 
     Raises
     ------
@@ -165,7 +210,12 @@ def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState 
             f"{path} has format version {stored.get('format_version')}, but this trustvlm reads "
             f"version {_FORMAT_VERSION}: start a new state file."
         )
-    if stored.get("model") != _fingerprint(model):
+    if stored.get("model") == _fingerprint(model, given=not given):
+        raise InputError(
+            f"{path} watches {'the labels of the model' if given else 'given labels'}: name "
+            f"another file, or {'leave out' if given else 'name'} --given-labels (labeller=...)."
+        )
+    if stored.get("model") != _fingerprint(model, given=given):
         raise InputError(
             f"{path} belongs to another model, or to this one before it was fitted or calibrated "
             "again: start a new state file."
@@ -183,7 +233,7 @@ def read_state(path: str | os.PathLike[str], model: ModelState) -> MonitorState 
         ) from error
 
 
-def _fingerprint(model: ModelState) -> str:
+def _fingerprint(model: ModelState, *, given: bool = False) -> str:
     """Hash what the watched numbers depend on."""
     manifest = model.to_manifest()
     parts = {
@@ -195,6 +245,7 @@ def _fingerprint(model: ModelState) -> str:
             key: manifest[key]
             for key in ("protocol", "logit_scale", "classes", "prompts", "finetuning")
         },
+        **({"given_labels": True} if given else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -263,6 +314,7 @@ def monitor(
     state: str | os.PathLike[str] | None = None,
     reference: Source | None = None,
     false_alarm: float = 1e-4,
+    labeller: Labeller | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> DriftReport:
@@ -270,7 +322,9 @@ def monitor(
 
     Two numbers per image are watched: the confidence of its verdict (of the text alone, if the
     model's score adapts to the batch), and its typicality, the cosine to the most similar
-    prototype.
+    prototype. With a `labeller`, the first is the confidence in its label, if the model is
+    calibrated for it or a reference is named: what is usual of its labels no example says. Without
+    labels, of a VLM or given, the typicality alone is watched.
 
     Parameters
     ----------
@@ -290,6 +344,9 @@ def monitor(
     false_alarm
         Bound on the chance that an alarm is ever raised if incoming and reference images are
         exchangeable, in (0, 1).
+    labeller
+        Labels from elsewhere of the incoming images, and of the reference:
+        `TrustVLM.labeller(...)`. Images without one are left out.
     progress
         As in `TrustVLM.iter_predict`.
     **columns
@@ -301,10 +358,12 @@ def monitor(
         If the state is of another model, or of another reference or bound, or is damaged; or
         there is nothing to compare with.
     """
-    fitted = model.state
-    stored = None if state is None else read_state(state, fitted)
+    fitted, given = model.state, labeller is not None
+    stored = None if state is None else read_state(state, fitted, given=given)
     if stored is None:
-        watching, calibrated_on = start_monitor(model, reference, false_alarm, progress, **columns)
+        watching, calibrated_on = start_monitor(
+            model, reference, false_alarm, progress, labeller, **columns
+        )
         seen: set[str] = set()
     else:
         if reference is not None:
@@ -317,12 +376,11 @@ def monitor(
                 f"{state} was started with a false-alarm bound of {watching.false_alarm}, but got "
                 f"{false_alarm}: name another state file."
             )
-    numbers = watched_numbers(model, images, seen, progress, **columns)
+    numbers = watched_numbers(model, images, seen, progress, labeller, **columns)
     watching = watching.after({name: numbers.streams[name] for name in watching.streams})
     if state is not None:
-        write_state(
-            state, fitted, MonitorState(watching, calibrated_on, frozenset(seen | numbers.seen))
-        )
+        after = MonitorState(watching, calibrated_on, frozenset(seen | numbers.seen))
+        write_state(state, fitted, after, given=given)
     return DriftReport(
         monitor=watching,
         calibrated_on=calibrated_on,
@@ -341,13 +399,14 @@ def start_monitor(
     reference: Source | None,
     false_alarm: float,
     progress: Progress | None = None,
+    labeller: Labeller | None = None,
     **columns: Unpack[Columns],
 ) -> tuple[DriftMonitor, str]:
     """Return a monitor that has seen nothing yet, and what it compares with, in words.
 
     Parameters
     ----------
-    model, reference, false_alarm, progress, **columns
+    model, reference, false_alarm, progress, labeller, **columns
         As `monitor`.
 
     Raises
@@ -356,8 +415,12 @@ def start_monitor(
         If there is nothing to compare with.
     """
     if reference is None:
-        return _start_from_model(model.state, false_alarm)
-    numbers = watched_numbers(model, reference, frozenset(), progress, **columns)
+        state = _watched_state(model.state, labeller)
+        own_labels = state.has_vlm and labeller is None
+        return _start_from_model(
+            state, false_alarm, own_labels=own_labels, labelled=own_labels or labeller is not None
+        )
+    numbers = watched_numbers(model, reference, frozenset(), progress, labeller, **columns)
     streams = {name: values for name, values in numbers.streams.items() if len(values)}
     if not streams:
         raise InputError("None of the reference images can be read.")
@@ -365,29 +428,33 @@ def start_monitor(
     return monitor, f"{len(numbers.seen)} reference images"
 
 
-def _start_from_model(model: ModelState, false_alarm: float) -> tuple[DriftMonitor, str]:
+def _start_from_model(
+    model: ModelState, false_alarm: float, *, own_labels: bool, labelled: bool
+) -> tuple[DriftMonitor, str]:
     shots = model.evidence_of_shots()
     stream, name, parameters = watched_score(model)
     streams: dict[str, NDArray[np.float64]] = {}
     words, low_side = [], []
     calibration = _calibration(model) if stream == "confidence" else None
     if calibration is not None:
-        streams[stream] = calibration.result.confidence
-        watched = "confidence"
+        if labelled:
+            streams[stream] = calibration.result.confidence
         if calibration.typicality is not None:
             streams["typicality"] = calibration.typicality
-            watched = "confidence and typicality"
-        words.append(f"{len(calibration.labels)} calibration images ({watched})")
+        if streams:
+            watched = " and ".join(streams)
+            words.append(f"{len(calibration.labels)} calibration images ({watched})")
     typicality = held_out_typicality(shots)
     if len(typicality) and "typicality" not in streams:
         # Held-out shots are judged with fewer shots than incoming images: they seem less typical.
-        if calibration is None:
+        if calibration is None and own_labels:
             own = cross_validate(shots, [name], folds=_FOLDS, parameters={name: parameters})
             streams[stream] = own.results[name].confidence
             low_side.append(stream)
         streams["typicality"] = typicality
         low_side.append("typicality")
-        words.append(f"{len(typicality)} example images, each held out")
+        watched = "" if streams.keys() - {"typicality"} else " (typicality alone)"
+        words.append(f"{len(typicality)} example images, each held out{watched}")
     if not streams:
         raise InputError(
             "No class has two example images, so nothing says what is usual. Name ordinary images "

@@ -143,7 +143,7 @@ class Predictor:
         result = self._score(evidence)
         instead = None
         if self._given is not None:
-            instead = _best_other(self._probabilities(evidence), result.prediction)
+            instead = best_other(self._probabilities(evidence), result.prediction)
         shown = explain(evidence, result.prediction, self._gate, runner_up=instead)
         verdicts = verdicts_with_shots(
             result, shown, images.readable().paths, state.classes.labels, state.calibration, run
@@ -215,7 +215,7 @@ class Predictor:
             yield encoded, verdicts
 
 
-def _best_other(
+def best_other(
     probabilities: NDArray[np.float64], prediction: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """`(n,)` most probable class besides the label; -1 if there is a single class."""
@@ -329,7 +329,7 @@ def explain(
     filled = np.where(np.isnan(similarities), -np.inf, similarities)
     nearest = np.where(comparable, filled.argmax(axis=1), -1)
     if runner_up is None:
-        by_text = _best_other(p, prediction)
+        by_text = best_other(p, prediction)
         runner_up = np.where(comparable & (nearest != prediction), nearest, by_text)
     nearest_score = _at(similarities, nearest)
     has_text = evidence.has_text

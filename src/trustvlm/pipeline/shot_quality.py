@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,6 +15,7 @@ from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Columns, LabelledSource, content_hash, read_bytes
+from trustvlm.pipeline.given_labels import Labeller
 from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
 from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdicts, failures_of
@@ -108,12 +109,13 @@ class ShotHealth:
 
 def examine(state: ModelState) -> ShotHealth:
     """Look for trouble among the shots of a fitted model."""
+    shots = state.evidence_of_shots()
     return ShotHealth(
         health=check_shots(
             state.support_features,
             state.support_labels,
             n_classes=len(state.classes),
-            logits=state.evidence_of_shots().support_logits,
+            logits=shots.support_logits if shots.has_text else None,
         ),
         class_names=tuple(state.classes.labels),
         labels=tuple(state.support_labels.tolist()),
@@ -174,6 +176,7 @@ def advise(
     *,
     risk: float = 0.05,
     examples: int = 8,
+    labeller: Labeller | None = None,
     progress: Progress | None = None,
     on_trial: Callable[[int, int], None] | None = None,
     **columns: Unpack[Columns],
@@ -191,6 +194,9 @@ def advise(
         Share of errors among the accepted images that coverages are for, in (0, 1).
     examples
         How many further shots of a class are tried.
+    labeller
+        Whose labels of the labelled images are judged, `TrustVLM.labeller(...)`; None judges the
+        model's own.
     progress
         Called with images done, images in all, and images that needed no forward pass.
     on_trial
@@ -210,19 +216,28 @@ def advise(
     tried.
     """
     state = model.state
+    if labeller is not None:
+        state = state.for_given_labels()
     shots = examine(state)
     if labelled is None:
         return ShotAdvice(shots, None, (), Verdicts([]))
+    if labeller is None:
+        state.for_own_labels()
     listed = list_labelled(labelled, state.classes, **columns)
+    if labeller is not None:
+        listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)
+    if labeller is not None:
+        encoded = labeller.of_class(encoded)
     images, excluded = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=False),
         exclude=True,
         purpose="the shots cannot be advised by themselves",
     )
+    given = {} if labeller is None else labeller.pieces(images.refs, get(state.score))
     advice = label_next(
-        Trial(state, images).judge,
+        Trial(state, images, given).judge,
         images.labels,
         n_classes=len(state.classes),
         risk=risk,
@@ -234,11 +249,17 @@ def advise(
 
 
 class Trial:
-    """Judges labelled images after others of them joined the shots."""
+    """Judges labelled images, or what labels were `given` to them, after some joined the shots."""
 
-    def __init__(self, state: ModelState, images: EncodedImages[Any]) -> None:
+    def __init__(
+        self,
+        state: ModelState,
+        images: EncodedImages[Any],
+        given: Mapping[str, NDArray[Any] | None] | None = None,
+    ) -> None:
         self._score, self._parameters = state.score, state.parameters
         self._shots, self._images = state.evidence_of_shots(), images
+        self._given: dict[str, Any] = {k: v for k, v in (given or {}).items() if v is not None}
         self._logits = np.asarray(
             state.evidence(images.image_embeddings, images.features, shots=self._shots).logits
         )
@@ -250,17 +271,24 @@ class Trial:
         def and_joined(support: Any, more: NDArray[Any]) -> NDArray[Any]:
             return np.concatenate([support, more[joined]])
 
+        text: dict[str, Any] = {}
+        if shots.has_text:
+            text = {
+                "logits": self._logits[judged],
+                "image_embeddings": images.image_embeddings[judged],
+                "text_embeddings": shots.text_embeddings,
+                "support_logits": and_joined(shots.support_logits, self._logits),
+                "support_image_embeddings": and_joined(
+                    shots.support_image_embeddings, images.image_embeddings
+                ),
+            }
+        given = {name: array[judged] for name, array in self._given.items()}
         evidence = Evidence.of(
-            logits=self._logits[judged],
             features=images.features[judged],
-            image_embeddings=images.image_embeddings[judged],
-            text_embeddings=shots.text_embeddings,
             **shots.target_arrays,
             support_features=and_joined(shots.support_features, images.features),
             support_labels=and_joined(shots.support_labels, images.labels),
-            support_logits=and_joined(shots.support_logits, self._logits),
-            support_image_embeddings=and_joined(
-                shots.support_image_embeddings, images.image_embeddings
-            ),
+            **text,
+            **given,
         )
         return apply(self._score, evidence, **self._parameters)

@@ -104,7 +104,8 @@ def findings(evaluation: EvaluationResult, acceptances: Mapping[str, Acceptance]
     right = round(float(own.n - own.wrong(own.n)))
     sentences = [
         f"{counted(n, 'image')} of {counted(len(evaluation.class_names), 'class', 'classes')}: "
-        f"{percent(right / n)} of the predicted labels are right."
+        f"{percent(right / n)} of the {'given' if evaluation.given_labels else 'predicted'} labels "
+        "are right."
     ]
     sentences += _corrections(evaluation)
     better = []

@@ -79,6 +79,8 @@ def empty_table(title: str, caption: str) -> Table:
 
 def _caption(evaluation: EvaluationResult) -> str:
     lines = ["* the model's own score. Best AURC first."]
+    if evaluation.given_labels:
+        lines.append("Judged are labels from elsewhere (--given-labels).")
     if any(
         math.isnan(column.value(values))
         for column in NARROW_COLUMNS
