@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -66,6 +67,38 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUSTVLM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server of S3 on this machine; processes find it by their environment."""
+    pytest.importorskip("s3fs", reason="needs the extra s3-server")
+    moto = pytest.importorskip("moto.server", reason="needs the extra s3-server")
+    logging.getLogger("werkzeug").setLevel("ERROR")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTOFTRUSTVLM")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> Iterator[str]:
+    """The URL of a new bucket."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    files, name = s3fs.S3FileSystem(), f"trustvlm-{os.urandom(4).hex()}"
+    files.mkdir(name)
+    yield f"s3://{name}"
+    files.invalidate_cache()
+    files.rm(name, recursive=True)
 
 
 @pytest.fixture(scope="session")

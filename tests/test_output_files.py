@@ -153,8 +153,6 @@ OUTPUTS = [
     ["predict", "{model}", "{folder}", "-o", "nothing://h/x.csv"],
     ["predict", "{model}", "{folder}", "-o", "memory://bulk/"],
     ["label", "{folder}", "--classes", "a,b", "-o", "https://h/x.csv"],
-    ["fit", "{folder}", "-o", "memory://x.trust"],
-    ["calibrate", "{model}", "{folder}", "-o", "memory://x.trust"],
     ["evaluate", "{model}", "{folder}", "--json", "https://h/x.json"],
     ["monitor", "{model}", "{folder}", "--json", "https://h/x.json"],
     ["monitor", "{model}", "{folder}", "--state", "memory://x.json"],

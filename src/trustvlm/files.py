@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from trustvlm.environment import require
+from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, OutputError, TrustVLMError
+from trustvlm.text import without_credentials
 
 
 @contextmanager
@@ -151,8 +152,14 @@ def url_of(target: str | os.PathLike[str]) -> str | None:
 
 
 def shown_target(target: str | os.PathLike[str]) -> str:
-    """Return an output as the user named it."""
-    return url_of(target) or os.fspath(target)
+    """Return an output as the user named it; of a URL without credentials.
+
+    Examples
+    --------
+    >>> shown_target(Path("s3://bucket/pets.trust"))
+    's3://bucket/pets.trust'
+    """
+    return without_credentials(url_of(target) or os.fspath(target))
 
 
 def local_path(target: str | os.PathLike[str], what: str = "folder") -> Path:
@@ -165,8 +172,8 @@ def local_path(target: str | os.PathLike[str], what: str = "folder") -> Path:
     """
     if url := url_of(target):
         raise InputError(
-            f"Expected a {what} on this machine to write to, but got {url!r}. Name one, and copy "
-            "it there when it is complete."
+            f"Expected a {what} on this machine to write to, but got {shown_target(url)!r}. Name "
+            "one, and copy it there when it is complete."
         )
     return Path(target)
 
@@ -258,19 +265,49 @@ def file_system(url: str, purpose: str) -> tuple[Any, str]:
     MissingExtraError, InputError
         If a package for the scheme is missing, or the scheme unknown.
     """
+    purpose = without_credentials(purpose)
     fsspec = require("fsspec", extra="remote", purpose=purpose)
     try:
         # fsspec keeps one connection for each service.
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
+        # Of a chain such as simplecache::s3://, the last one is the storage.
+        scheme = url.rpartition("::")[2].partition("://")[0].lower()
+        if scheme in ("s3", "s3a"):
+            install = f"Install it with: {pip_install('s3')}"
+        else:
+            package = _PACKAGES.get(scheme)
+            named = f"pip install {package}" if package else f"{error}"
+            install = f"Besides the extra remote, that is: {named}".rstrip(".")
         raise MissingExtraError(
-            f"{purpose} needs a package for this kind of storage: {error}."
+            f"{purpose} needs a package for this kind of storage. {install}"
         ) from error
     except ValueError as error:
-        raise InputError(f"Expected {url!r} to be a URL that can be used, but got: {error}.") from (
-            error
-        )
+        raise InputError(
+            f"Expected {without_credentials(url)!r} to be a URL that can be used, but got: "
+            f"{without_credentials(str(error))}."
+        ) from error
     return files, str(path)
+
+
+# What fsspec needs for a kind of storage, beside itself.
+_PACKAGES = {
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+}
+
+
+def said(error: Exception) -> str:
+    """Return what a service says of an error, without credentials.
+
+    Examples
+    --------
+    >>> said(OSError(13, "no access to https://a.b/c?X-Amz-Signature=secret."))
+    'no access to https://a.b/c'
+    """
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return without_credentials(text).rstrip(".") or type(error).__name__
 
 
 def _writable(url: str) -> tuple[Any, str]:
@@ -278,8 +315,8 @@ def _writable(url: str) -> tuple[Any, str]:
     protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
     if protocols & {"http", "https"} or not path.strip("/"):
         raise InputError(
-            f"Expected an output that can be written to, but got {url!r}. Write to a file on this "
-            "machine or to storage such as s3://, and copy it there."
+            f"Expected an output that can be written to, but got {shown_target(url)!r}. Write to a "
+            "file on this machine or to storage such as s3://, and copy it there."
         )
     return files, path
 
@@ -297,10 +334,10 @@ def _upload(file: Path, url: str) -> None:
                     files.rm_file(path)
             raise
     except Exception as error:  # every service has errors of its own
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = said(error)
         raise OutputError(
-            f"{url!r} cannot be written ({reason}). Check the URL, the network and your rights "
-            "there, and run the same again.",
+            f"{shown_target(url)!r} cannot be written ({reason}). Check the URL, the network "
+            "and your rights there, and run the same again.",
             getattr(error, "errno", None),
         ) from error
 

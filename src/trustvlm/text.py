@@ -32,6 +32,45 @@ def printable(text: str, keep: str = "") -> str:
     return UNSAFE.sub(escaped, text)
 
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://[^\s'\"<>]+")
+_USER = re.compile(r"://[^/?#@]*:[^/?#@]*@")
+# What signs a URL of S3, Google Cloud Storage, Azure and CloudFront, and what else lets one in.
+_SIGNED = re.compile(
+    r"(x-(amz|goog)-.*|signature|awsaccesskeyid|googleaccessid|key-pair-id|policy|sig)", re.I
+)
+_SECRET = re.compile(r"(.*[-_])?(token|auth|api_?key|key|password|secret)", re.I)
+
+
+def without_credentials(text: str) -> str:
+    """Leave out of the URLs in a text what lets whoever reads it in: passwords and signatures.
+
+    Examples
+    --------
+    >>> without_credentials("https://me:word@host/a.jpg?X-Amz-Date=1&X-Amz-Signature=2 is missing")
+    'https://host/a.jpg is missing'
+    >>> without_credentials("https://host/a.jpg?id=1&access_token=2")
+    'https://host/a.jpg?id=1'
+    >>> without_credentials("s3://bucket/a?key=1.jpg")
+    's3://bucket/a?key=1.jpg'
+    """
+    return _URL.sub(_without_credentials, text) if "://" in text else text
+
+
+def _without_credentials(match: re.Match[str]) -> str:
+    url = _USER.sub("://", match[0])
+    before, mark, query = url.partition("?")
+    # Keys of object stores may have the sign in their names.
+    if not mark or not match[1].lower().startswith("http"):
+        return url
+    query, _, fragment = query.partition("#")
+    parameters = query.split("&")
+    names = [parameter.partition("=")[0] for parameter in parameters]
+    kept = [p for p, name in zip(parameters, names, strict=True) if not _SECRET.fullmatch(name)]
+    if any(map(_SIGNED.fullmatch, names)):
+        kept = []
+    return before + ("?" + "&".join(kept) if kept else "") + (f"#{fragment}" if fragment else "")
+
+
 def counted(n: int, noun: str, plural: str = "") -> str:
     """Write a count with its noun, thousands set apart by commas.
 

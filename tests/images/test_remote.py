@@ -139,6 +139,8 @@ def test_what_is_not_there_is_missing(server):
 
 def test_other_storage_is_asked_for_no_more_than_an_image_may_have(monkeypatch):
     class Endless:
+        async_impl = False
+
         def cat_file(self, path, start=None, end=None):
             assert (path, start) == ("bucket/a.png", 0)
             return bytes(end)

@@ -28,6 +28,7 @@ from trustvlm.pipeline.runs import Run, RunSums, check_when_invalid
 from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdicts, verdicts_from
 from trustvlm.scores import get
+from trustvlm.text import without_credentials
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,7 @@ def run_job(
     next(_first_parts(inputs, settings, limits))
     with locked(output):
         with writing(output):
-            agree_on(output, inputs, identity, settings)
+            agree_on(output, [without_credentials(item) for item in inputs], identity, settings)
             journal = Journal(output)
         n_before = journal.n_images
         _check_done(journal, inputs, settings, limits)

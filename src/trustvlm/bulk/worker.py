@@ -24,6 +24,7 @@ from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
 from trustvlm.exceptions import ArtefactError, BulkError, TrustVLMError, TrustVLMWarning
+from trustvlm.files import shown_target
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import ImageSource, Skipped, UnreadableImage
 from trustvlm.images.streams import BrokenShard, StreamShard
@@ -160,8 +161,8 @@ class LoadModel:
             load_plugin(plugin)
         if self.identity is not None and identify(read_artefact(self.path)[0]) != self.identity:
             raise ArtefactError(
-                f"{self.path} is another model on this machine ({socket.gethostname()}) than where "
-                "the job was started. Copy the same there."
+                f"{shown_target(self.path)} is another model on this machine "
+                f"({socket.gethostname()}) than where the job was started. Copy the same there."
             )
         store = None if self.keep_embeddings else NullStore()
         model = TrustVLM.load(self.path, store=store, **self.settings)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from trustvlm.exceptions import TrustVLMError
 from trustvlm.files import output_error
-from trustvlm.text import printable
+from trustvlm.text import printable, without_credentials
 
 _INTERRUPTED = (
     "interrupted. What has been embedded so far is kept: run the same command again and it "
@@ -93,7 +93,8 @@ def _explain(error: BaseException, *, debug: bool) -> None:
     if debug:
         import traceback
 
-        sys.stderr.write(printable("".join(traceback.format_exception(error)), keep="\n"))
+        said = without_credentials("".join(traceback.format_exception(error)))
+        sys.stderr.write(printable(said, keep="\n"))
     if isinstance(error, TrustVLMError):
         _print_error(str(error))
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -107,7 +108,7 @@ def _explain(error: BaseException, *, debug: bool) -> None:
 
 
 def _print_error(message: str) -> None:
-    sys.stderr.write(f"error: {printable(message, keep=chr(10))}\n")
+    sys.stderr.write(f"error: {printable(without_credentials(message), keep=chr(10))}\n")
 
 
 def _write_utf8() -> TextIO:

@@ -33,6 +33,7 @@ from trustvlm.cli.options import (
     read_synonyms,
 )
 from trustvlm.exceptions import InputError
+from trustvlm.files import shown_target
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.state import Calibration
@@ -191,7 +192,7 @@ def calibrate(
     remarks(trust.encoders.notes(), quiet=quiet)
     certificate = calibration.to_manifest(len(trust.classes_))
     write_json(json_file, certificate, "certificate", quiet=quiet)
-    note(f"{output or model}: {_outcome(calibration)}", quiet=quiet)
+    note(f"{shown_target(output or model)}: {_outcome(calibration)}", quiet=quiet)
     if calibration.unreadable:
         raise typer.Exit(3)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trustvlm.text import counted, printable
+from trustvlm.text import counted, printable, without_credentials
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
@@ -31,7 +31,8 @@ def say(text: str) -> None:
 def note(message: str, *, quiet: bool = False) -> None:
     """Print a remark to stderr, unless quiet."""
     if not quiet:
-        sys.stderr.write(f"{printable(message, keep=chr(10))}\n")
+        message = printable(without_credentials(message), keep=chr(10))
+        sys.stderr.write(f"{message}\n")
 
 
 def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
@@ -65,10 +66,10 @@ def write_json(
     """Write JSON to a file, whole or not at all, and say where it is; None writes nothing."""
     if file is None:
         return
-    from trustvlm.files import write_text
+    from trustvlm.files import shown_target, write_text
 
     write_text(file, json.dumps(content, indent=indent, allow_nan=False) + "\n")
-    note(f"{of}: {file}", quiet=quiet)
+    note(f"{of}: {shown_target(file)}", quiet=quiet)
 
 
 def print_table(

@@ -33,11 +33,12 @@ def demo(
     """
     from trustvlm.cli.evaluate import show
     from trustvlm.demo import credits, write_pictures
-    from trustvlm.files import write_text
+    from trustvlm.files import local_path, write_text
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.shot_quality import examine
 
+    out = local_path(out)
     lost = check_target(out / "demo.trust", overwrite=overwrite)
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")

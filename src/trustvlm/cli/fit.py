@@ -9,6 +9,7 @@ import typer
 
 from trustvlm.cli import console, options
 from trustvlm.exceptions import InputError
+from trustvlm.files import shown_target
 from trustvlm.text import counted
 
 EPILOG = (
@@ -165,13 +166,14 @@ def fit(
     console.remarks(console.notes_of(model), quiet=quiet)
     if model.selection_ is not None:
         console.note(f"settings: {model.selection_}", quiet=quiet)
+    name = shown_target(output)
     following = (
-        f"trustvlm predict {output} PHOTOS -o out.csv"
+        f"trustvlm predict {name} PHOTOS -o out.csv"
         if model.state.has_vlm
-        else f"trustvlm verify {output} LABELS -o out.csv"
+        else f"trustvlm verify {name} LABELS -o out.csv"
     )
     console.note(
-        f"{output}: {counted(len(model.classes_), 'class', 'classes')}, "
+        f"{name}: {counted(len(model.classes_), 'class', 'classes')}, "
         f"{counted(len(model.shots_), 'example image')}, "
         f"score {model.state.score}. Next: {following}",
         quiet=quiet,

@@ -458,7 +458,8 @@ def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
             name for name in below if not (name.startswith(".") or is_system_folder(name))
         )
         for name in sorted(names):
-            if not name.startswith("."):
+            # Consoles write an empty object without a name to make a folder.
+            if name and not name.startswith("."):
                 yield PurePosixPath(f"{folder}/{name}").relative_to(top)
 
 
@@ -540,7 +541,7 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
         entries = [
             (name, is_folder)
             for name, is_folder in entries
-            if not (name.startswith(".") or (is_folder and is_system_folder(name)))
+            if name and not (name.startswith(".") or (is_folder and is_system_folder(name)))
         ]
     else:
         path = Path(folder.text)

@@ -22,6 +22,8 @@ from trustvlm.environment import require
 from trustvlm.exceptions import ImageError, InputError, MissingExtraError
 from trustvlm.files import file_system as files_of_url
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
+from trustvlm.storage import read_object
+from trustvlm.text import without_credentials
 
 # Read a file's bytes, or say why that cannot be done; ask distant servers again.
 
@@ -123,8 +125,8 @@ def read_error(error: Exception, name: str, *, address: str = "path") -> ImageEr
             "permission", name, "the file may not be read", "Give yourself permission to read it"
         )
     if address == "URL":
-        said = textwrap.shorten(str(error), 200) or "nothing more is said"
-        reason, remedy = f"{type(error).__name__}: {said}", "Check the network"
+        details = textwrap.shorten(without_credentials(str(error)), 200) or "nothing more is said"
+        reason, remedy = f"{type(error).__name__}: {details}", "Check the network"
     elif isinstance(error, ValueError):  # a null byte inside the path
         return refusal("missing", name, "this cannot be a path", check)
     elif isinstance(error, OSError) and error.errno == errno.ELOOP:
@@ -163,7 +165,7 @@ def shown(path: str | os.PathLike[str]) -> str:
     >>> print(shown("caf\udce9.jpg"))
     caf\xe9.jpg
     """
-    text = os.fspath(path)
+    text = without_credentials(os.fspath(path))
     if text.isascii():
         return text
     try:
@@ -645,8 +647,9 @@ class RemoteImage:
     def _fetch(self, limits: Limits, deadline: float) -> bytes:
         files, path = file_system(self.url)
         if not self.url.lower().startswith(("http://", "https://")):
-            return bytes(files.cat_file(path, 0, limits.max_bytes + 1))
-        aiohttp = require("aiohttp", extra="remote", purpose=f"Reading {self.url}")
+            seconds = max(deadline - time.monotonic(), 0.001)
+            return read_object(files, path, limits.max_bytes + 1, seconds=seconds)
+        aiohttp = require("aiohttp", extra="remote", purpose=f"Reading {self.path}")
         seconds = max(deadline - time.monotonic(), 0.001)
         content = bytearray()
         # One request: with a size, fsspec does not ask for it; without blocks, it streams. Where
@@ -755,7 +758,7 @@ def expand(url: str) -> list[str]:
     files, path = file_system(url)
     urls = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]
     if not urls:
-        raise InputError(f"Expected {url!r} to stand for files, but no name fits it.")
+        raise InputError(f"Expected {shown(url)!r} to stand for files, but no name fits it.")
     return urls
 
 

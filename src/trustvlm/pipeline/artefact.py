@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import secrets
 import stat
 import sys
 import tempfile
@@ -31,9 +32,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
-from trustvlm.files import local_path
+from trustvlm.files import url_of
 from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.serialization import first_invalid
+from trustvlm.storage import RemoteFolder
 
 FORMAT_VERSION = 1
 _FORMAT = "trustvlm.model"
@@ -216,7 +218,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, NDArra
         of another kind or shape than the manifest says, or not finite.
     """
     stored, arrays = read_artefact(path)
-    file = Path(path) / _MANIFEST
+    file = _place(path) / _MANIFEST
     try:
         # In strict mode only JSON has tuples: there they are lists.
         manifest = Manifest.model_validate_json(json.dumps(stored), strict=True)
@@ -228,14 +230,16 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, NDArra
             f"{file} is not complete: its field `{field}` is missing or misstated: {wrong}{more}. "
             f"{_REMEDY}"
         ) from error
-    _check_arrays(Path(path), manifest, arrays)
+    _check_arrays(_place(path), manifest, arrays)
     return manifest, arrays
 
 
 _REMEDY = "Copy the model again, or fit again with `trustvlm fit`."
 
 
-def _check_arrays(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_arrays(
+    path: Path | RemoteFolder, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]
+) -> None:
     """Check names, kinds, shapes and values of arrays against each other and the manifest."""
     # C classes, m shots, n calibration images, t images adapted to; d and e are the dimensions of
     # the two encoders.
@@ -356,7 +360,10 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> st
     >>> check_target("new.trust")
     ''
     """
-    path = local_path(path)
+    place = _place(path)
+    if isinstance(place, RemoteFolder):
+        return _check_own(place, overwrite=overwrite) if _names(place) else ""
+    path = place
     if path.is_symlink():
         raise ArtefactError(
             f"Expected {str(path)!r} to be a folder, or new, but it is a symbolic link. Name the "
@@ -373,18 +380,17 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> st
     return lost
 
 
-def _check_own(path: Path, *, overwrite: bool, instead: Any = None) -> str:
+def _check_own(path: Path | RemoteFolder, *, overwrite: bool, instead: Any = None) -> str:
     """Return what is lost with the model at a path; `instead` is the calibration that follows."""
     remedy = "It is not overwritten: name another folder, or move it away first."
-    if not path.is_dir():
+    if isinstance(path, Path) and not path.is_dir():
         raise ArtefactError(f"{path} exists and is not a folder. {remedy}")
     manifest: Any = None
     try:
-        with os.scandir(path) as entries:
-            files = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+        files = _names(path)
         foreign = sorted(n for n, own in files.items() if not (own and _is_own(n)))
         if not foreign and _MANIFEST in files:
-            manifest = _parse((path / _MANIFEST).read_bytes())
+            manifest = _parse(_read(path, _MANIFEST))
             if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
                 foreign = [_MANIFEST]
     except ValueError:
@@ -397,6 +403,9 @@ def _check_own(path: Path, *, overwrite: bool, instead: Any = None) -> str:
             f"trustvlm fit. {remedy}"
         )
     if _MANIFEST not in files:
+        # In storage elsewhere, a writer that was killed leaves arrays alone.
+        if isinstance(path, RemoteFolder):
+            return ""
         raise ArtefactError(
             f"{path} exists and is not a .trust directory: it has no {_MANIFEST}. {remedy}"
         )
@@ -410,6 +419,40 @@ def _check_own(path: Path, *, overwrite: bool, instead: Any = None) -> str:
             "folder, or say --overwrite (in Python, overwrite=True)."
         )
     return f"{path} held a calibration {lost}. It is replaced"
+
+
+def _names(path: Path | RemoteFolder) -> dict[str, bool]:
+    """Return what there is in a folder, by name, and whether it is an ordinary file.
+
+    Raises
+    ------
+    ArtefactError
+        If storage elsewhere cannot be listed.
+    """
+    if isinstance(path, RemoteFolder):
+        try:
+            return {name: size >= 0 for name, size in path.sizes().items()}
+        except OSError as error:
+            raise _not_reached(path, error) from error
+    with os.scandir(path) as entries:
+        return {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+
+
+def _place(path: str | os.PathLike[str]) -> Path | RemoteFolder:
+    """Return where a model is: a folder of this machine, or one that a URL names."""
+    url = url_of(path)
+    if url is None:
+        return Path(path)
+    if url.lower().startswith("file:"):
+        return Path(url.partition("://")[2].removeprefix("localhost"))
+    return RemoteFolder(url)
+
+
+def _not_reached(path: RemoteFolder, error: OSError) -> ArtefactError:
+    return ArtefactError(
+        f"{path} cannot be reached ({error.strerror or error}). Check the URL, the network and "
+        "your rights there, and run the same again."
+    )
 
 
 def _describe_calibration(entry: Any) -> str:
@@ -445,7 +488,9 @@ def write_artefact(
     Whenever the process is killed, or the power fails, the older artefact or the new one stands
     there whole. Both change places in one step, where the file system can do that (Linux and macOS,
     on local disks). Where it cannot, the new arrays are put beside the older ones, under a name of
-    their own, and the new manifest, which names them, replaces the older one in one step.
+    their own, and the new manifest, which names them, replaces the older one in one step. So it is
+    done in object storage, too: in S3, Google Cloud Storage and Azure, whoever reads after a write
+    sees what was written.
 
     Parameters
     ----------
@@ -461,7 +506,6 @@ def write_artefact(
     ArtefactError
         As `check_target`.
     """
-    path = Path(path)
     check_target(path, overwrite=True)
     content = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
@@ -473,7 +517,11 @@ def write_artefact(
         "format_version": FORMAT_VERSION,
         "arrays": {"file": _ARRAYS, "sha256": hashlib.sha256(content).hexdigest()},
     }
-    text = _manifest_text(full)
+    place = _place(path)
+    if isinstance(place, RemoteFolder):
+        _write_remote(place, full, content, overwrite=overwrite)
+        return
+    path, text = place, _manifest_text(full)
     if path.exists():
         instead = json.loads(text).get("calibration")
         _check_own(path, overwrite=overwrite, instead=instead)
@@ -498,6 +546,38 @@ def write_artefact(
         raise _not_written(path, error) from error
     finally:
         _clear(workspace)
+
+
+def _write_remote(
+    folder: RemoteFolder, full: Mapping[str, Any], content: bytes, *, overwrite: bool
+) -> None:
+    """Write arrays under a name of their own, the manifest that names them, and clear up."""
+    # A name that no other writer has: none removes what another is about to name.
+    newer, older = _ARRAYS.replace(".", f"-{secrets.token_hex(8)}."), ""
+    before = _names(folder)
+    entry = {"file": newer, "sha256": full["arrays"]["sha256"]}
+    text = _manifest_text({**full, "arrays": entry})
+    _check_own(folder, overwrite=overwrite, instead=json.loads(text).get("calibration"))
+    if _MANIFEST in before:
+        older = _arrays_of(_parse(_read(folder, _MANIFEST)))
+    try:
+        folder.write(newer, content)
+        folder.write(_MANIFEST, text)
+    except BaseException as error:
+        with suppress(OSError):
+            stated = folder.read(_MANIFEST) if older else b""
+            # The answer may be lost of a manifest that is there.
+            if stated != text:
+                folder.remove(newer)
+        if isinstance(error, OSError):
+            raise _not_reached(folder, error) from error
+        raise
+    # Who is about to read the older arrays reads the manifest again. Those of another writer, who
+    # may be about to name them, stay for an hour.
+    for name in filter(_ARRAYS_NAME.fullmatch, before):
+        with suppress(OSError):
+            if name == older or folder.seconds_between(name, newer) > _ABANDONED_SECONDS:
+                folder.remove(name)
 
 
 def _manifest_text(full: Mapping[str, Any]) -> bytes:
@@ -612,33 +692,38 @@ def read_artefact(
     ArtefactError
         If the directory is missing, incomplete, damaged, or of another format version.
     """
-    path = Path(path)
+    place = _place(path)
     stated: bytes | None = None
     while True:
-        last, stated = stated, _read(path / _MANIFEST, _MOST_JSON)
+        last, stated = stated, _read(place, _MANIFEST, _MOST_JSON)
         try:
-            return _read_as_stated(path, stated)
+            return _read_as_stated(place, stated)
         except ArtefactError:
             # A manifest that is still the same is not being replaced: its fault is its own.
             if stated == last:
                 raise
 
 
-def _read(file: Path, most: int = 0) -> bytes:
+def _read(path: Path | RemoteFolder, name: str, most: int = 0) -> bytes:
     """Return the content of an ordinary file of at most so many bytes, where that is not 0."""
+    file = path / name
     try:
-        with open(file, "rb", opener=_open_at_once) as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ArtefactError(f"{file} is not an ordinary file. {_REMEDY}")
-            content = stream.read(most + 1 if most else -1)
+        if isinstance(path, RemoteFolder):
+            content = path.read(name, most + 1 if most else None)
+        else:
+            with open(path / name, "rb", opener=_open_at_once) as stream:
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ArtefactError(f"{file} is not an ordinary file. {_REMEDY}")
+                content = stream.read(most + 1 if most else -1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtefactError(
-            f"{file.parent} is not a .trust directory: {file.name} is missing. Make one with "
-            "`trustvlm fit`."
+            f"{path} is not a .trust directory: {name} is missing. Make one with `trustvlm fit`."
         ) from error
     except OSError as error:
-        raise ArtefactError(f"{file.parent} cannot be read: {error}") from error
+        if isinstance(path, RemoteFolder):
+            raise _not_reached(path, error) from error
+        raise ArtefactError(f"{path} cannot be read: {error}") from error
     if most and len(content) > most:
         raise ArtefactError(f"{file} has more than {most >> 20} MiB, as no manifest has. {_REMEDY}")
     return content
@@ -682,7 +767,9 @@ def _arrays_of(manifest: Any) -> str:
     return name if isinstance(name, str) and _ARRAYS_NAME.fullmatch(name) else _ARRAYS
 
 
-def _read_as_stated(path: Path, stated: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read_as_stated(
+    path: Path | RemoteFolder, stated: bytes
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read what a manifest describes."""
     try:
         manifest = _parse(stated)
@@ -697,8 +784,8 @@ def _read_as_stated(path: Path, stated: bytes) -> tuple[dict[str, Any], dict[str
             f"{FORMAT_VERSION}: it was made by {manifest.get('created_by', 'an unknown version')}. "
             "Install that version, or fit again."
         )
-    file, entry = path / _arrays_of(manifest), manifest.get("arrays")
-    content = _read(file)
+    name, entry = _arrays_of(manifest), manifest.get("arrays")
+    file, content = path / name, _read(path, name)
     digest = hashlib.sha256(content).hexdigest()
     expected = entry.get("sha256") if isinstance(entry, dict) else None
     if digest != expected:

@@ -27,7 +27,7 @@ from trustvlm.images import (
     read_classes,
 )
 from trustvlm.images.classes import normal_form
-from trustvlm.images.references import Location
+from trustvlm.images.references import Location, shown
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses
@@ -216,7 +216,7 @@ def name_of(labelled: LabelledSource) -> str:
     """
     if not isinstance(labelled, (str, os.PathLike)):
         return "labelled"
-    path = Path(Location.of(labelled).text).resolve()
+    path = Path(shown(Location.of(labelled).text).partition("?")[0]).resolve()
     name = path.name if path.is_dir() else path.stem
     return f"{path.parent.name}/{name}" if name in ("train", "val", "valid", "test") else name
 

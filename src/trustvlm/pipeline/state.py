@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.calibration.calibrators import Calibrator, cross_fitted
 from trustvlm.exceptions import ArtefactError, InputError
+from trustvlm.files import shown_target
 from trustvlm.images import ClassList
 from trustvlm.monitoring.ood import GATES, OODGate, OtherClasses, gate_statement
 from trustvlm.pipeline.records import Embedder
@@ -749,10 +750,13 @@ class ModelState:
                 state.evidence_of_shots()  # what does not fit is said now
             return state
         except InputError as error:
-            raise ArtefactError(f"{path} does not fit together: {error} Fit again.") from error
+            raise ArtefactError(
+                f"{shown_target(path)} does not fit together: {error} Fit again."
+            ) from error
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{path} is not complete: its manifest lacks or misstates {error}. Fit again."
+                f"{shown_target(path)} is not complete: its manifest lacks or misstates "
+                f"{error}. Fit again."
             ) from error
 
     def _check(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trustvlm.embeddings.decoding_pool import DecodingPool
 from trustvlm.exceptions import ArtefactError, InputError, TrustVLMError
+from trustvlm.files import shown_target
 from trustvlm.images import ImageSource, Limits
 from trustvlm.images.formats import SERVED_FORMATS
 from trustvlm.serve.batching import Batcher
@@ -39,8 +40,8 @@ def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
         name = path.absolute().name.removesuffix(".trust") or "model"
         if name in named:
             raise InputError(
-                f"Expected models to have names of their own, but {named[name]} and {path} are "
-                f"both called {name!r}. Rename one directory."
+                f"Expected models to have names of their own, but {shown_target(named[name])} "
+                f"and {shown_target(path)} are both called {name!r}. Rename one directory."
             )
         named[name] = path
     return named
@@ -172,7 +173,8 @@ class ModelRegistry:
                 raise
             _LOG.exception("The model %s was not loaded.", name)
             raise ArtefactError(
-                f"{path} cannot be read ({type(error).__name__}: {error}). Fit the model again."
+                f"{shown_target(path)} cannot be read ({type(error).__name__}: {error}). Fit the "
+                "model again."
             ) from error
         return model
 

@@ -20,6 +20,7 @@ from PIL import Image
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.embeddings.prefetch import without_normalisation
 from trustvlm.exceptions import ArtefactError, ImageError, InputError, TrustVLMWarning
+from trustvlm.files import shown_target
 from trustvlm.images import ImageSource, InMemoryImage, Limits, content_hash, read_bytes
 from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline import TrustVLM
@@ -377,7 +378,9 @@ class ServedModel:
         if not reason and not math.isfinite(verdict.confidence):
             reason = f"its confidence in a picture is {verdict.confidence}"
         if reason:
-            raise ArtefactError(f"{self.path} gives no verdict: {reason}. Fit the model again.")
+            raise ArtefactError(
+                f"{shown_target(self.path)} gives no verdict: {reason}. Fit the model again."
+            )
 
     def judge(self, requests: Sequence[Sequence[ImageSource]]) -> list[list[UploadResult]]:
         """Judge the images of several requests; they share forward passes and nothing else.

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from trustvlm._version import __version__
+from trustvlm.files import local_path, url_of
 from trustvlm.serialization import first_invalid
 from trustvlm.serve import middleware, predictions, review
 from trustvlm.serve.context import Context
@@ -129,14 +130,16 @@ def _answer_errors(app: FastAPI, context: Context) -> None:
 def feedback_path(models: Sequence[Path], settings: Settings) -> Path:
     """Return where images and answers are kept: next to the first model by default.
 
+    Where that is in object storage, they are kept in the folder in which the service is started.
+
     Examples
     --------
     >>> feedback_path([Path("models/pets.trust")], Settings()).as_posix()
     'models/pets.feedback.sqlite'
     """
     if settings.feedback:
-        return Path(settings.feedback)
-    first = models[0]
+        return local_path(settings.feedback, "file")
+    first = Path(models[0].name) if url_of(models[0]) else models[0]
     return first.with_name(f"{first.name.removesuffix('.trust')}.feedback.sqlite")
 
 
