@@ -44,12 +44,18 @@ def test_it_is_what_the_importer_reads(tmp_path):
                 "image_score": 0.35,
                 "runner_up": "cat",
                 "reason": "alike",
+                "predicted": "dog",
             },
         ),
         str(tmp_path / "a.b/1.png"): (
             "cat",
             0.5,
-            {"p_correct": 0.75, "decision": "review", "text_score": 0.4},
+            {
+                "p_correct": 0.75,
+                "decision": "review",
+                "text_score": 0.4,
+                "predicted": "cat",
+            },
         ),
     }
 

@@ -17,6 +17,7 @@ from trustvlm.cli import (
     crossvalidate,
     demo,
     evaluate,
+    export,
     fit,
     label,
     monitor,
@@ -60,6 +61,7 @@ for module in (
     advise,
     monitor,
     serve,
+    export,
     corrections,
 ):
     if module is serve:

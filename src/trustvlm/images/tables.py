@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from trustvlm.csv_cells import from_cell
 from trustvlm.exceptions import InputError
@@ -70,7 +70,8 @@ def read_table(
     columns
         Names of the columns to return, exactly as in the header.
     optional
-        More of them, which may be missing, and cells of which may be empty: then "".
+        More of them, which may be missing, and cells of which may be empty: then "". Values of JSON
+        Lines that are no texts are JSON.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def read_table(
                 if number:  # the first is the header
                     where = f"row {number} (line {line}) of {name!r}"
                     yield _pick(cells, header, positions, where) + tuple(
-                        cells[i].strip() if 0 <= i < len(cells) else "" for i in others
+                        from_cell(cells[i].strip()) if 0 <= i < len(cells) else "" for i in others
                     )
         except csv.Error as error:
             raise InputError(
@@ -130,7 +131,11 @@ def _json_rows(
             # Blanks in JSON are meant: they may begin a file's name.
             cells.append(str(value))
         others = (record.get(column) for column in optional)
-        yield (*cells, *("" if value is None else str(value).strip() for value in others))
+        yield (*cells, *("" if value is None else _json_cell(value) for value in others))
+
+
+def _json_cell(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

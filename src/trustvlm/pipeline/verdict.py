@@ -19,8 +19,8 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, check_file, is_stream, shown_target, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
-from trustvlm.images.references import Location
-from trustvlm.images.tables import TABLE_EXTENSIONS
+from trustvlm.images.references import Location, shown
+from trustvlm.images.tables import TABLE_EXTENSIONS, read_table
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages
 from trustvlm.serialization import json_text, nan_to_null
@@ -175,6 +175,8 @@ _SET = "prediction_set"
 _WITH_SETS = tuple(field.name for field in fields(Verdict))
 COLUMNS = tuple(name for name in _WITH_SETS if name != _SET)
 _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
+_TEXTS = tuple(name for name in COLUMNS if name not in _NUMBERS | {"corrected"})
+_READABLE = TABLE_EXTENSIONS | {".parquet"}
 
 
 class Verdicts(Sequence[Verdict]):
@@ -210,6 +212,30 @@ class Verdicts(Sequence[Verdict]):
         self._folder = folder
         self.run = run
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Verdicts:
+        """Read what `write`, `trustvlm predict` or `verify` wrote; also a folder of Parquet files.
+
+        Other columns are passed over, and all but `path` and `decision` may be missing.
+
+        Raises
+        ------
+        InputError
+            If it is none of these, a cell is no value of its column, or the run is not complete.
+        MissingExtraError
+            If it is Parquet and the extra `parquet` is not installed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "out.csv"
+        >>> verdicts = Verdicts([error_verdict("cat.png", "cat.png is empty")])
+        >>> _ = verdicts.to_csv(file)
+        >>> Verdicts.read(file)[0].error
+        'cat.png is empty'
+        """
+        return cls(_read(Location.of(path)))
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -244,7 +270,7 @@ class Verdicts(Sequence[Verdict]):
     def decisions(self) -> dict[str, int]:
         """Count the decisions."""
         made = self.column("decision")
-        return {name: made.count(name) for name in ("accept", "review", "error")}
+        return {name: made.count(name) for name in DECISIONS}
 
     def to_pandas(self) -> Any:
         """Return a pandas DataFrame; needs the extra `pandas`."""
@@ -305,6 +331,92 @@ class Verdicts(Sequence[Verdict]):
             self.to_jsonl(path)
         else:
             self.to_parquet(path)
+
+
+DECISIONS = ("accept", "review", "error")
+_NEEDED = ("path", "decision")
+_OTHERS = tuple(name for name in _WITH_SETS if name not in _NEEDED)
+
+
+def _read(location: Location) -> Iterator[Verdict]:
+    name = shown(location.text)
+    is_folder = location.is_folder()
+    if not (location.exists() and (is_folder or location.suffix in _READABLE)):
+        raise InputError(
+            "Expected the output of predict or verify, ending in .csv, .jsonl or .parquet, but "
+            f"{f'got {name!r}' if location.exists() else f'there is no {name!r}'}."
+        )
+    if is_folder or location.suffix == ".parquet":
+        rows = _parquet_rows(location, is_folder)
+    else:
+        table = read_table(location, _NEEDED, _OTHERS)
+        rows = (dict(zip((*_NEEDED, *_OTHERS), cells, strict=True)) for cells in table)
+    for number, row in enumerate(rows, start=1):
+        yield _verdict(row, f"row {number} of {name!r}")
+
+
+def _parquet_rows(location: Location, is_folder: bool) -> Iterator[dict[str, Any]]:
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet")
+    files = [location]
+    if is_folder:
+        files = [Location(os.fspath(f)) for f in sorted(Path(location.text).glob("*.parquet"))]
+        if not files:
+            raise InputError(f"Expected {shown(location.text)!r} to hold Parquet files.")
+    for part in files:
+        name = shown(part.text)
+        try:
+            with part.open() as stream:
+                content = parquet.ParquetFile(stream)
+                columns = [n for n in _WITH_SETS if n in content.schema_arrow.names]
+                if missing := [n for n in _NEEDED if n not in columns]:
+                    raise InputError(f"Expected {name!r} to have a column {missing[0]!r}.")
+                for batch in content.iter_batches(columns=columns):
+                    yield from batch.to_pylist()
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"Expected {name!r} to be Parquet, but got: {error}.") from error
+
+
+def _verdict(row: dict[str, Any], where: str) -> Verdict:
+    """Make a verdict of texts, as CSV and JSON Lines have them, or of values."""
+
+    def text(name: str) -> str:
+        return str(row.get(name) or "")
+
+    def refuse(name: str, expected: str) -> InputError:
+        return InputError(f"Expected {name} to be {expected} in {where}, but got {row[name]!r}.")
+
+    def number(name: str) -> float:
+        value = row.get(name)
+        try:
+            return math.nan if value is None or value == "" else float(value)
+        except (TypeError, ValueError):
+            raise refuse(name, "a number") from None
+
+    if text("decision") == "pending":
+        raise InputError(
+            f"Expected the verdicts of a complete run, but {where} is pending. Run predict again, "
+            "which goes on where it stopped."
+        )
+    if text("decision") not in DECISIONS:
+        raise refuse("decision", "accept, review or error")
+    labels: Any = row.get(_SET)
+    if isinstance(labels, str):
+        try:
+            labels = json.loads(labels) if labels else None
+        except (ValueError, RecursionError):
+            labels = 0
+    if not (labels is None or isinstance(labels, list)):
+        raise refuse(_SET, "a list of labels")
+    corrected = {"": None, "true": True, "false": False}.get(text("corrected").lower())
+    values: dict[str, Any] = {name: text(name) for name in _TEXTS}
+    values |= {name: number(name) for name in _NUMBERS}
+    return Verdict(
+        **values,
+        prediction_set=None if labels is None else tuple(map(str, labels)),
+        corrected=False if row.get("corrected") is False else corrected,
+    )
 
 
 def verdicts_from(table: Any) -> list[Verdict]:
