@@ -33,7 +33,7 @@ def files(tmp_path_factory):
 def forms(files):
     yield "path", [str(file) for file in files]
     yield "bytes", [file.read_bytes() for file in files]
-    yield "decoded", [Image.open(file) for file in files]
+    yield "decoded", [Image.open(io.BytesIO(file.read_bytes())) for file in files]
     yield "undecoded", [{"bytes": file.read_bytes(), "path": None} for file in files]
     yield "referenced", [{"bytes": None, "path": str(file)} for file in files]
 

@@ -153,7 +153,7 @@ def test_labelled_urls(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ((["a.jpg"], ["x", "y"]), "1 paths and 2 labels"),
+        ((["a.jpg"], ["x", "y"]), "1 images and 2 labels"),
         ((["a.jpg"], [3]), "but got 3 at position 0"),
         ((["a.jpg"], [" "]), "at position 0"),
         ((["a.jpg"], [None]), "at position 0"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trustvlm.exceptions import ArtefactError, ImageError, InputError
-from trustvlm.images.references import ImageRef, ImageSource, InMemoryImage, UnreadableImage
+from trustvlm.exceptions import ArtefactError, InputError
+from trustvlm.images.pictures import picture_at
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.verdict import COLUMNS
@@ -90,7 +89,7 @@ class _Columns:
                 f"Expected a batch, with a list in the column `{column}`, but got a "
                 f"{type(values).__name__}: call `map` with batched=True."
             )
-        images = [_source(value, f"{column} {i}") for i, value in enumerate(values)]
+        images = [picture_at(i, value) for i, value in enumerate(values)]
         rows = [v.to_row() for _, part in self.predictor.chunks(images) for v in part]
         return {f"{self.prefix}{name}": [row[name] for row in rows] for name in COLUMNS[1:]}
 
@@ -116,34 +115,3 @@ def _restored(path: str, column: str, prefix: str, stamp: str) -> Callable[[Batc
 
 def _stamp(path: Path) -> str:
     return hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
-
-
-def _source(value: Any, name: str) -> ImageSource:
-    if isinstance(value, Mapping):
-        path, content = value.get("path"), value.get("bytes")
-        value = content if content is not None else path
-        name = str(path or name)
-    if value is None:
-        return UnreadableImage(name, "missing", f"{name}: there is no image in this row.")
-    if isinstance(value, bytes | bytearray):
-        return InMemoryImage(name, bytes(value))
-    if isinstance(value, str | os.PathLike):
-        return ImageRef(os.fspath(value), Path(value))
-    if hasattr(value, "save") and hasattr(value, "mode"):
-        return _encoded(value, name)
-    raise InputError(
-        f"Expected images, bytes or paths in the column, but got a {type(value).__name__} "
-        f"for {name}."
-    )
-
-
-def _encoded(picture: Any, name: str) -> ImageSource:
-    """Encode a decoded picture again, without loss, so that its content identifies it."""
-    stream = io.BytesIO()
-    try:
-        # PNG has no such modes; the pipeline would convert them as well.
-        fits = picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
-        (picture if fits else picture.convert("RGB")).save(stream, format="PNG", compress_level=1)
-    except (OSError, ValueError, SyntaxError) as error:
-        return UnreadableImage.of(name, ImageError("damaged", f"{name} cannot be read: {error}"))
-    return InMemoryImage(name, stream.getvalue())

@@ -20,7 +20,7 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import local_path, write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
-from trustvlm.images.inputs import Source, warn_of_skipped
+from trustvlm.images.inputs import PathSource, warn_of_skipped
 from trustvlm.images.references import Skipped
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.pipeline.predict import sets_of
@@ -177,7 +177,7 @@ MakeEngine: TypeAlias = Callable[[Loader, int], Engine]
 
 def predict_in_bulk(
     model: str | os.PathLike[str],
-    images: Source,
+    images: PathSource,
     output: str | os.PathLike[str],
     *,
     engine: MakeEngine = LocalEngine,
@@ -208,7 +208,7 @@ def predict_in_bulk(
     model
         A `.trust` directory.
     images
-        What `image_shards` takes.
+        Paths and URLs, as `image_shards` takes them.
     output
         A folder, new or of an interrupted run; read it with `pyarrow.parquet.read_table` or
         `pandas.read_parquet`. Rows are in input order if the files are taken in that of names.
@@ -303,7 +303,7 @@ def predict_in_bulk(
 
 def run_job(
     engine: Engine,
-    images: Source,
+    images: PathSource,
     output: Path,
     *,
     identity: dict[str, str],
@@ -338,6 +338,12 @@ def run_job(
     began = time.monotonic()
     output = local_path(output)
     listed = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    for item in listed:
+        if not isinstance(item, str | os.PathLike):
+            raise InputError(
+                "Expected every input to be named by a path or URL, because other processes read "
+                f"it, but got a {type(item).__name__}."
+            )
     inputs = [os.fspath(item) for item in listed]
     if output.exists() and not output.is_dir():
         raise InputError(f"Expected {str(output)!r} to be a folder, but it is a file.")

@@ -250,7 +250,7 @@ def _decode(
         image.draft(None, (enough, enough))
         if _is_in_one_scan(image, stream):
             n_pixels = image.width * image.height
-    _check_sides(size, n_pixels, limits, name)
+    check_sides(size, n_pixels, limits, name)
     with _turn(n_pixels, limits, stopwatch):
         stream.ran_out = False
         image.load()
@@ -265,7 +265,7 @@ def _decode(
 def _decode_bands(
     layout: BandLayout, stream: _Content, limits: Limits, name: str, stopwatch: Stopwatch
 ) -> Image.Image:
-    _check_sides((layout.width, layout.height), layout.n_pixels, limits, name)
+    check_sides((layout.width, layout.height), layout.n_pixels, limits, name)
     with _turn(layout.n_pixels, limits, stopwatch):
         rgb = bands_to_rgb(layout.read(stream.getvalue()), layout, name)
     orientation = _TRANSPOSES.get(layout.orientation)
@@ -290,7 +290,7 @@ def _is_in_one_scan(image: Image.Image, stream: _Content) -> bool:
     return stream.getvalue().startswith(header, stream.tell() - (8 + 2 * n))
 
 
-def _check_sides(size: tuple[int, int], n_pixels: float, limits: Limits, name: str) -> None:
+def check_sides(size: tuple[int, int], n_pixels: float, limits: Limits, name: str) -> None:
     """Refuse a picture by its sides, and by how many pixels of it would be decoded."""
     width, height = size
     if n_pixels > limits.max_pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
@@ -16,9 +16,11 @@ from trustvlm.images.archives import (
     archive_shard,
     begins_as_archive,
 )
+from trustvlm.images.collections import MapDataset, items_of, labelled_items
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
 from trustvlm.images.parquet import ParquetShard
+from trustvlm.images.pictures import Item, Picture
 from trustvlm.images.references import (
     NAMED,
     FileShard,
@@ -47,11 +49,17 @@ from trustvlm.text import counted, join_names, printable
 # How much of a file says what it is, and of an iterator whether there is anything.
 _HEAD_BYTES, _HEAD_ITEMS = 256, 1000
 
-# A path or URL, or several; and the same with the classes of the images.
+# A path or URL, a picture, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
-Source: TypeAlias = PathLike | Iterable[PathLike]
+PathSource: TypeAlias = PathLike | Iterable[PathLike]
+_One: TypeAlias = PathLike | Picture | None
+Source: TypeAlias = PathLike | Picture | Iterable[_One] | Mapping[str, _One] | MapDataset[Any]
 LabelledSource: TypeAlias = (
-    PathLike | tuple[Iterable[PathLike], Iterable[str]] | Iterator[tuple[PathLike, str]]
+    PathLike
+    | tuple[Source, Iterable[Any]]
+    | Iterable[tuple[_One, Any]]
+    | Iterable[Mapping[str, Any]]
+    | MapDataset[Any]
 )
 
 
@@ -103,8 +111,16 @@ def input_kind(location: Location) -> InputKind:
     return "image"
 
 
-def has_own_files(item: PathLike) -> bool:
-    """Whether the images of an input are files on this machine, which can be listed at once."""
+def has_own_files(item: PathLike | ImageSource) -> bool:
+    """Whether the images of an input are files on this machine, or held, so that they are listed.
+
+    Examples
+    --------
+    >>> has_own_files("photos/"), has_own_files("photos.tar")
+    (True, False)
+    """
+    if not isinstance(item, str | os.PathLike):
+        return True
     location = Location.of(item)
     return not location.is_url and input_kind(location) not in ("archive", "Parquet file")
 
@@ -139,7 +155,9 @@ def image_shards(
         * a tar archive of images, perhaps compressed, as WebDataset's shards are, or a zip archive;
         * a `.parquet` file with the bytes of images, or with paths;
         * any other file: that one image, whatever its extension;
-        * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name.
+        * the URL of any of these, by fsspec (extra `remote`); `*` stands for any name;
+        * a picture that the program holds, alone, in a list or mapping, an array, a tensor, a data
+          frame or a data set; see `images.pictures` and `images.collections`.
 
         An iterator is read as the pieces are taken, and may go on for ever. With several, images
         are shown with their folder or archive in front. A path in a list, a table or a text file
@@ -176,23 +194,25 @@ def image_shards(
     [['a.jpg', 'b.jpg'], ['c.jpg']]
     """
     skipped = Skipped() if skipped is None else skipped
-    items = chain.from_iterable(map(expand, _items(source)))
-    # An iterator may go on for ever: only its beginning is looked at before it is read.
-    head = list(islice(items, _HEAD_ITEMS if isinstance(source, Iterator) else None))
-    is_all = len(head) < _HEAD_ITEMS or not isinstance(source, Iterator)
-    if head and is_all and not any(Location.of(item).exists() for item in head):
+    head, items = _begin(
+        items_of(source, path_column=path_column, image_column=image_column, limits=limits)
+    )
+    head = list(chain.from_iterable(map(_expand, head)))
+    is_all = items is None
+    if head and is_all and not any(map(_exists, head)):
         others = f" (nor any of the {len(head) - 1} others)" if len(head) > 1 else ""
         raise InputError(
             f"Expected images, folders, tables, archives or URLs, but there is no "
-            f"{shown(head[0])!r}{others}."
+            f"{_name_of(head[0])!r}{others}."
         )
     shard = None
-    several = len(head) > 1
-    pieces = _pieces(chain(head, items), several, size, path_column, image_column, skipped, limits)
+    several = len(head) > 1 or not is_all
+    every = chain(head, chain.from_iterable(map(_expand, items or ())))
+    pieces = _pieces(every, several, size, path_column, image_column, skipped, limits)
     for shard in pieces:
         yield shard
     if shard is None:
-        name = shown(head[0]) if len(head) == 1 else "the given list"
+        name = _name_of(head[0]) if len(head) == 1 else "the given list"
         raise InputError(_no_images(name, skipped))
 
 
@@ -214,14 +234,44 @@ def open_images(
         As `image_shards`; of a stream when it is read.
     """
     path_column, image_column = columns.get("path_column", "path"), columns.get("image_column")
-    items = list(islice(_items(source), _HEAD_ITEMS if isinstance(source, Iterator) else None))
-    if isinstance(source, Iterator) and len(items) == _HEAD_ITEMS:
-        return _stream(chain(items, source), path_column, image_column, limits)
-    if all(map(has_own_files, items)):
-        images = find_images(items, path_column=path_column)
+    head, rest = _begin(
+        items_of(source, path_column=path_column, image_column=image_column, limits=limits)
+    )
+    if rest is not None:
+        return _stream(chain(head, rest), path_column, image_column, limits)
+    if all(map(has_own_files, head)):
+        images = find_images(head, path_column=path_column)
         warn_of_skipped(images.skipped)
         return images
-    return _stream(items, path_column, image_column, limits)
+    return _stream(head, path_column, image_column, limits)
+
+
+def _begin(items: list[Item] | Iterator[Item]) -> tuple[list[Item], Iterator[Item] | None]:
+    """Return the first items, and an iterator of the others; None if there can be no others.
+
+    An iterator may go on for ever, and its pictures are held in memory: only paths at its beginning
+    are looked at before it is read.
+    """
+    if isinstance(items, list):
+        return items, None
+    head: list[Item] = []
+    for item in items:
+        head.append(item)
+        if len(head) == _HEAD_ITEMS or not isinstance(item, str):
+            return head, items
+    return head, None
+
+
+def _expand(item: Item) -> Sequence[Item]:
+    return expand(item) if isinstance(item, str) else [item]
+
+
+def _exists(item: Item) -> bool:
+    return not isinstance(item, str) or Location.of(item).exists()
+
+
+def _name_of(item: Item) -> str:
+    return shown(item) if isinstance(item, str) else item.path
 
 
 def _stream(
@@ -295,18 +345,8 @@ def find_images(
     return ImageList(images, skipped)
 
 
-def _items(source: Source) -> Iterator[str]:
-    for item in [source] if isinstance(source, (str, os.PathLike)) else source:
-        if not isinstance(item, (str, os.PathLike)):
-            raise InputError(
-                f"Expected every input to be named by a path or URL, but got a "
-                f"{type(item).__name__}."
-            )
-        yield os.fspath(item)
-
-
 def _pieces(
-    items: Iterable[str],
+    items: Iterable[Item],
     several: bool,
     size: int,
     path_column: str,
@@ -316,6 +356,11 @@ def _pieces(
 ) -> Iterator[ImageShard]:
     alone: list[ImageSource] = []
     for item in items:
+        if not isinstance(item, str):
+            # By itself, since it is held in memory.
+            yield FileShard(item.path, (*alone, item))
+            alone = []
+            continue
         location, name = Location.of(item), shown(item)
         # With one source, the names inside it suffice; several have to differ.
         prefix = name if several else ""
@@ -486,8 +531,10 @@ def find_labelled(
         * a `.parquet` file with the bytes of images, or with paths, and a column of labels; its
           images are held in memory;
         * the URL of any of these;
-        * `(paths, labels)`, two of equal length, or an iterator of such pairs, as `zip` makes; the
-          paths may be URLs.
+        * a tuple `(images, labels)` of equal length, where images are paths, URLs or pictures that
+          the program holds; or a list or an iterator of pairs `(image, label)`;
+        * a DataFrame, a `Dataset` of Hugging Face's `datasets`, or a data set of torch, of pairs;
+          see `images.collections`.
     path_column, label_column, image_column
         As in `Columns`.
     confidence_column
@@ -507,7 +554,14 @@ def find_labelled(
     (('cat', 'dog'), ['dog', 'cat'])
     """
     if not isinstance(source, (str, os.PathLike)):
-        return _with_classes(_pair(source), "the given list")
+        images = labelled_items(
+            source,
+            path_column=path_column,
+            label_column=label_column,
+            image_column=image_column,
+            confidence_column=confidence_column,
+        )
+        return _with_classes(images, "the given list")
     location, name = Location.of(source), shown(source)
     match input_kind(location):
         case "folder":
@@ -620,34 +674,6 @@ def _folders_in(folder: Location) -> list[str]:
         files, top = file_system(folder.text)
         return list(next(files.walk(top, maxdepth=1), (top, [], []))[1])
     return [name for name, is_folder in _list(Path(folder.text))[1] if is_folder]
-
-
-def _pair(source: Iterable[Iterable[Any]]) -> list[LabelledImage]:
-    try:
-        if isinstance(source, Iterator):
-            # Two letters would be unpacked like a pair.
-            rows: list[Any] = [None if isinstance(row, str) else row for row in source]
-            source = ([path for path, _ in rows], [label for _, label in rows])
-        paths, labels = (None if isinstance(part, str) else list(part) for part in source)
-    except (TypeError, ValueError):
-        paths = labels = None
-    if paths is None or labels is None:
-        raise InputError(
-            "Expected a folder, a CSV, a pair (paths, labels) of two lists or an iterator of "
-            f"pairs, but got a {type(source).__name__} of something else."
-        )
-    if len(paths) != len(labels):
-        raise InputError(
-            f"Expected as many labels as paths, but got {len(paths)} paths and "
-            f"{len(labels)} labels."
-        )
-    for position, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(
-                f"Expected every label to be the name of a class, but got {label!r} at "
-                f"position {position}."
-            )
-    return [LabelledImage(image_at(p), str(c)) for p, c in zip(_items(paths), labels, strict=True)]
 
 
 def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImages:

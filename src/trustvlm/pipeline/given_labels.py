@@ -16,11 +16,14 @@ from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import (
     ClassList,
     ImageSource,
+    InMemoryImage,
     LabelledImage,
     LabelledImages,
     LabelledSource,
+    content_hash,
     find_labelled,
 )
+from trustvlm.images.pictures import HeldPicture, is_numbered
 from trustvlm.images.references import read_probability
 from trustvlm.pipeline.records import EncodedImages, ListedImages
 from trustvlm.pipeline.verdict import Verdict, error_verdict
@@ -302,9 +305,21 @@ def by_image(images: Iterable[LabelledImage]) -> dict[str, LabelledImage]:
 
 
 def image_key(image: ImageSource) -> str:
-    """Return what is the same of one image in two lists: its file, or else its name."""
+    """Return what is the same of one image in two lists: its file, its URL, or else its content.
+
+    A position is no name: two lists of pictures that a program holds may differ in their order.
+    """
     file: Path | None = getattr(image, "file", None)
-    return image.path if file is None else str(file.resolve())
+    if file is not None:
+        return str(file.resolve())
+    source = image.source if isinstance(image, LabelledImage) else image
+    if not isinstance(source, HeldPicture | InMemoryImage):
+        return image.path
+    name = "" if is_numbered(image.path) else image.path
+    try:
+        return f"{name} {content_hash(image.read())}"
+    except ImageError:
+        return image.path
 
 
 def with_confidence(

@@ -458,7 +458,7 @@ class TrustVLM:
 
     def verify(
         self,
-        images: LabelledSource | Sequence[str | os.PathLike[str]],
+        images: LabelledSource | Source,
         labels: Sequence[str] | None = None,
         label_confidence: Sequence[float] | None = None,
         *,
@@ -505,14 +505,14 @@ class TrustVLM:
         check_when_invalid(when_invalid)
         source: Any = images
         if labels is not None:
-            source = ([images] if isinstance(images, str | os.PathLike) else list(images), labels)
+            source = ([images] if isinstance(images, str | os.PathLike) else images, labels)
         listed = find_labelled(source, confidence_column=confidence_column, **columns)
         refs = with_confidence(listed.refs, label_confidence)
         state = self.state
         given = GivenLabels(state.classes, refs, synonyms=synonyms, unknown=unknown_labels)
         predictor = Predictor(self, given=given)
         outcome, rows = predictor.judge_run(refs, when_invalid, progress, profile)
-        folder = folder_of(source if isinstance(source, str | os.PathLike) else source[0])
+        folder = folder_of(source[0] if isinstance(source, tuple) else source)
         return Verdicts(rows, folder=folder, run=outcome)
 
     def label(

@@ -547,8 +547,10 @@ def folder_of(source: Source) -> Path | None:
     True
     """
     if not isinstance(source, (str, os.PathLike)):
-        # An iterator is left for those who read the images.
-        items = source if isinstance(source, list | tuple) else ()
+        # An iterator is left for those who read the images; other things hold pictures, not files.
+        if not isinstance(source, list | tuple | Iterator):
+            return None
+        items = () if isinstance(source, Iterator) else source
         return None if any(_is_no_file(item) for item in items) else Path()
     if _is_no_file(source):
         return None
