@@ -295,6 +295,20 @@ def test_cvat_and_back(pictures):
     assert labels_of(confirmed) == TRUTH
 
 
+def test_cvat_says_who_set_a_tag():
+    def tagged(*sources):
+        tags = "".join(f"<tag label='{label}' source='{s}'/>" for label, s in sources)
+        image = f"<annotations><image name='a'>{tags}</image></annotations>"
+        (annotation,) = read_cvat(image.encode(), "a.xml")
+        return annotation.labels, annotation.predicted, annotation.unchanged
+
+    assert tagged(("cat", "file")) == (("cat",), "cat", True)
+    assert tagged(("cat", "manual")) == (("cat",), "", False)
+    # Whoever adds a tag and leaves the predicted one means the new one.
+    assert tagged(("cat", "auto"), ("dog", "manual")) == (("dog",), "cat", False)
+    assert tagged() == ((), "", True)
+
+
 def test_xml_is_read_within_bounds(monkeypatch):
     def refused(text, match):
         with pytest.raises(InputError, match=match):
@@ -408,7 +422,7 @@ def test_fiftyone_and_back(pictures, keys):
             read_fiftyone(folder)
         for file in (folder / "data").iterdir():
             file.unlink()
-        with pytest.raises(InputError, match="export_media"):
+        with pytest.raises(InputError, match="abs_paths"):
             read_fiftyone(folder)
 
 

@@ -33,6 +33,9 @@ from trustvlm.pipeline.verdict import Verdict
 PREDICTED = "auto"
 """The source of a tag that a model set; CVAT calls those of people `manual`."""
 
+# Of tags that came from a file and were not touched since.
+_UNTOUCHED = frozenset({PREDICTED, "file"})
+
 _DEPTH = 20
 
 
@@ -172,8 +175,9 @@ class _Reader:
 
     def end(self, _: str) -> None:
         if self._above == ["annotations", "image"]:
-            by_people = [tag for tag in self._tags if tag.get("source") != PREDICTED]
-            predicted = next((t["label"] for t in self._tags if t.get("source") == PREDICTED), "")
+            by_people = [tag for tag in self._tags if tag.get("source") not in _UNTOUCHED]
+            others = [tag["label"] for tag in self._tags if tag.get("source") in _UNTOUCHED]
+            predicted = others[0] if others else ""
             # Whoever adds a tag and leaves the predicted one means the new one.
             tags = by_people or self._tags
             labels = tuple(dict.fromkeys(tag["label"] for tag in tags))

@@ -147,8 +147,8 @@ def read_fiftyone(source: str | os.PathLike[str]) -> list[Annotation]:
     for key, value in dataset.labels.items():
         if key not in paths:
             raise InputError(
-                f"Expected {name!r} to say which image {shown(key)!r} is, but it does not. Export "
-                'with export_media="manifest" or abs_paths=True.'
+                f"Expected {name!r} to say which image {shown(key)!r} is, but it does not. "
+                "Export with abs_paths=True."
             )
         several = value if isinstance(value, list) else [value] if value is not None else []
         objects = [one if isinstance(one, Label) else Label(label=one) for one in several]
@@ -174,7 +174,6 @@ def _paths_of(folder: Path, keys: Iterable[str]) -> dict[str, str]:
         if file.is_file() and paths.setdefault(key, str(file.absolute())) != str(file.absolute()):
             raise InputError(
                 f"Expected names in {shown(folder / 'data')!r} that differ in more than their "
-                f"endings, but {shown(key)!r} is there twice. Export with "
-                'export_media="manifest".'
+                f"endings, but {shown(key)!r} is there twice. Export with abs_paths=True."
             )
     return paths
