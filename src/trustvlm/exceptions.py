@@ -57,6 +57,10 @@ class ArtefactError(TrustVLMError):
     """A `.trust` directory is damaged, of another format version, or does not fit its models."""
 
 
+class WorseModelError(TrustVLMError):
+    """A model that was updated judges labelled images significantly worse than before."""
+
+
 class BulkError(TrustVLMError):
     """Bulk prediction cannot go on; what is done so far is kept."""
 

@@ -25,6 +25,7 @@ COMMANDS = [
     "crossvalidate",
     "serve",
     "corrections",
+    "update",
     "models",
     "scores",
     "cache",
@@ -327,6 +328,7 @@ def test_the_limit_on_pixels_is_an_option_wherever_images_are_read(trustvlm, fit
         for name, command in commands.items()
     }
     reading = {"label", "fit", "calibrate", "predict", "verify", "evaluate", "advise", "monitor"}
+    reading |= {"update"}
     assert {name for name, option in takes.items() if option is not None} == reading
     assert {takes[name].default for name in reading} == {Limits().max_pixels}
     # What another test has put into the store is not decoded again.

@@ -24,6 +24,7 @@ from trustvlm.cli import (
     predict,
     report,
     serve,
+    update,
     verify,
 )
 from trustvlm.cli.console import say
@@ -63,6 +64,7 @@ for module in (
     serve,
     export,
     corrections,
+    update,
 ):
     if module is serve:
         # Its options come from the service's settings.

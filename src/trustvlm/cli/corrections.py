@@ -27,7 +27,7 @@ class Use(StrEnum):
 
 EPILOG = (
     "Example:  trustvlm corrections pets.feedback.sqlite -o corrected/ --shots shots/  "
-    "and then  trustvlm fit corrected/labels.csv -o pets.trust --overwrite"
+    "and then  trustvlm fit corrected/labels.csv -o new.trust --settings-from pets.trust"
     "\n\nFrom a labelling tool:  trustvlm corrections answers.json -o corrections.csv "
     "--verdicts out.csv --image-root photos/"
 )
@@ -207,17 +207,16 @@ def _from_database(
     examples: Sequence[tuple[Path, str]],
 ) -> int:
     """Write the answers of the review page and their images; return how many."""
-    from trustvlm.serve.feedback import FeedbackStore, random_sample, write_labelled
+    from trustvlm.serve.feedback import (
+        FeedbackStore,
+        model_of_answers,
+        random_sample,
+        write_labelled,
+    )
 
     store = FeedbackStore(database)
     try:
-        names = sorted({row["model"] for row in store.answers()})
-        if model is None and len(names) != 1:
-            raise InputError(
-                f"Expected answers of one model in {database}, but there are those of "
-                f"{', '.join(names) or 'none'}. Name one with --model."
-            )
-        name = names[0] if model is None else model
+        name = model_of_answers(store, model, None, "--model")
         rows = store.answers(name) if use is Use.SHOTS else random_sample(store, name)
         return write_labelled(store, rows, output, shots=examples)
     finally:

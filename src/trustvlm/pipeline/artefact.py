@@ -273,6 +273,9 @@ def _check_arrays(
         expected |= {name: ("f", "n") for name in later if name in arrays}
         if "calibration_eligible" in arrays:
             expected["calibration_eligible"] = ("b", "n")
+        vectors = {"calibration_features": "nd", "calibration_image_embeddings": "ne"}
+        if arrays.keys() & vectors.keys():
+            expected |= {name: ("f", letters) for name, letters in vectors.items()}
     kinds = {"f": "floating-point numbers", "i": "whole numbers", "b": "booleans"}
 
     def refuse(name: str, what: str) -> ArtefactError:
@@ -589,6 +592,35 @@ def _manifest_text(full: Mapping[str, Any]) -> bytes:
 def _hash_of(manifest: Mapping[str, Any]) -> str:
     text = json.dumps(_without_hash(manifest), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def copy_artefact(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Path:
+    """Copy a `.trust` directory to a new place, whole or not at all; return where it is.
+
+    Raises
+    ------
+    ArtefactError
+        If something stands there already, or nothing can be written.
+    """
+    path, to = Path(path), Path(to)
+    if os.path.lexists(to):
+        raise ArtefactError(f"{to} exists already: name another folder.")
+    try:
+        workspace = Path(tempfile.mkdtemp(prefix=_workspace_prefix(to), dir=to.parent))
+        try:
+            fresh = workspace / "new"
+            fresh.mkdir()
+            for file in path.iterdir():
+                if _is_own(file.name):
+                    _write_through(fresh / file.name, file.read_bytes())
+            _sync_folder(fresh)
+            fresh.rename(to)
+            _sync_folder(to.parent)
+        finally:
+            _clear(workspace)
+    except OSError as error:
+        raise _not_written(to, error) from error
+    return to
 
 
 def _without_hash(manifest: Mapping[str, Any]) -> dict[str, Any]:

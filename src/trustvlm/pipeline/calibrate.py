@@ -31,7 +31,7 @@ from trustvlm.pipeline.state import (
     now,
 )
 from trustvlm.pipeline.verdict import failures_of
-from trustvlm.risk_control.goals import Goal, looks_statement
+from trustvlm.risk_control.goals import Goal, goal_of, looks_statement
 from trustvlm.risk_control.prediction_sets import true_label_scores
 from trustvlm.scores import ScoreResult, apply, get
 
@@ -71,39 +71,109 @@ def calibrate(
         encoded = labeller.of_class(encoded)
     images = _usable(state, encoded, exclude_shots)
     given = {} if labeller is None else labeller.pieces(images.refs, get(state.score))
-    evidence = state.evidence(images.image_embeddings, images.features, **given)
-    result = apply(state.score, evidence, **state.parameters)
-    # What the gate stops is reviewed in any case: the guarantee is about the other images.
     kind = state.usual_gate if gate else "none"
-    stop = state.gate_of(kind)
-    shown = explain(evidence, result.prediction, stop)
-    eligible = shown.resemblance.eligible
-    typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
-    correct = result.prediction == images.labels
-    rule, *other_rules = goal.rules(
-        result.confidence, correct, result.prediction, len(state.classes), eligible
+    calibration = _calibration(
+        state,
+        (images.features, images.image_embeddings),
+        images.labels,
+        goal,
+        _learner(state, calibrator, given=labeller is not None),
+        kind,
+        given,
     )
-    calibration = Calibration(
-        certificate=rule,
-        calibrator=_learner(state, calibrator, given=labeller is not None).fit(
-            result.confidence, correct
-        ),
-        result=result,
-        labels=images.labels,
+    calibration = replace(
+        calibration,
         images=images.contents(),
         dataset=name_of(labelled) if name is None else name,
-        score=state.score,
-        parameters=state.parameters,
-        created_at=now(),
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
-        typicality=typicality,
-        gate=kind,
-        eligible=eligible if stop.active else None,
-        other_rules=tuple(other_rules),
-        set_scores=true_label_scores(ClassProbabilities(state)(evidence), images.labels),
         given=labeller is not None,
     )
     return replace(fitted, calibration=_after(state.calibration, calibration))
+
+
+# Vectors of more calibration images than this are not kept: 128 MiB, some 26,000 images.
+_MOST_VECTORS = 2**25
+
+
+def _calibration(
+    state: ModelState,
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    goal: Goal,
+    learner: Calibrator,
+    gate: str,
+    given: dict[str, Any],
+) -> Calibration:
+    """Learn P(correct) and a rule from features and image embeddings; images are not named yet."""
+    features, image_embeddings = vectors
+    evidence = state.evidence(image_embeddings, features, **given)
+    result = apply(state.score, evidence, **state.parameters)
+    # What the gate stops is reviewed in any case: the guarantee is about the other images.
+    stop = state.gate_of(gate)
+    shown = explain(evidence, result.prediction, stop)
+    eligible = shown.resemblance.eligible
+    typicality = None if np.isnan(shown.nearest_score).any() else shown.nearest_score
+    correct = result.prediction == labels
+    rule, *other_rules = goal.rules(
+        result.confidence, correct, result.prediction, len(state.classes), eligible
+    )
+    # Labels from elsewhere are not on record, so that they could not be judged again.
+    small = features.size + image_embeddings.size <= _MOST_VECTORS
+    return Calibration(
+        certificate=rule,
+        calibrator=learner.fit(result.confidence, correct),
+        result=result,
+        labels=labels,
+        images=(),
+        dataset="",
+        score=state.score,
+        parameters=state.parameters,
+        created_at=now(),
+        typicality=typicality,
+        gate=gate,
+        eligible=eligible if stop.active else None,
+        other_rules=tuple(other_rules),
+        set_scores=true_label_scores(ClassProbabilities(state)(evidence), labels),
+        vectors=vectors if small and not given else None,
+    )
+
+
+def calibrate_again(state: ModelState, earlier: Calibration) -> ModelState:
+    """Calibrate a model that has other shots now, for the same goal and on the same images.
+
+    On images, that takes their vectors in `earlier`; a calibration from the shots is learned from
+    those that there are now. The result is that of calibrating on the images themselves.
+
+    Raises
+    ------
+    InputError
+        If that calibration cannot be repeated: `repeatable` says so beforehand.
+    """
+    name = earlier.calibrator.name
+    if earlier.certificate is None:
+        return calibrate_on_shots(replace(state, calibration=None), name)
+    if not repeatable(earlier):
+        raise InputError("The model does not hold what its calibration could be repeated with.")
+    assert earlier.vectors is not None  # noqa: S101 -- it is repeatable
+    _check(state, name)
+    learner = _learner(state, name)
+    goal = goal_of(earlier.rules)
+    calibration = _calibration(
+        state, earlier.vectors, earlier.labels, goal, learner, earlier.gate, {}
+    )
+    calibration = replace(
+        calibration,
+        images=earlier.images,
+        dataset=earlier.dataset,
+        unreadable=earlier.unreadable,
+    )
+    return replace(state, calibration=_after(earlier, calibration))
+
+
+def repeatable(calibration: Calibration) -> bool:
+    """Whether `calibrate_again` can repeat a calibration without the images themselves."""
+    on_shots = calibration.certificate is None
+    return on_shots or (calibration.vectors is not None and not calibration.given)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -145,14 +145,7 @@ def fit(
         score=score,
         score_parameters=given,
         text_embeddings=text_embeddings,
-        bank=PrototypeBank().fit(readable.features, readable.labels, n_classes=len(class_list)),
-        support_features=readable.features,
-        support_image_embeddings=readable.image_embeddings,
-        support_labels=readable.labels,
-        shots=tuple(
-            {**content, "class": int(label)}
-            for content, label in zip(readable.contents(), readable.labels, strict=True)
-        ),
+        **_of_shots(Shots.of(readable), len(class_list)),
         shots_folder=str((folder or Path()).absolute()),
         unreadable_shots=tuple(
             (ref.path, str(error))
@@ -166,8 +159,7 @@ def fit(
         other_classes=others,
     )
     if select is not None:
-        chosen = select_by_holding_out(score, state.evidence_of_shots(), fixed=given)
-        state = replace(state, selection=chosen)
+        state = _select_by_holding_out(state)
     elif images is not None:
         state = _select_on(state, embedder, list_labelled(images, class_list, **columns), progress)
     if target is not None:
@@ -176,6 +168,110 @@ def fit(
         state = _finetune(state, encoders.device)
     _warn(state, encoders.vlm)
     return state
+
+
+@dataclass(frozen=True)
+class Shots:
+    """m example images, as a model holds them.
+
+    Attributes
+    ----------
+    features, image_embeddings, labels
+        `(m, d)` and `(m, e)` float32 vectors, and `(m,)` int64 classes.
+    images
+        `path` and `sha256` of each.
+    """
+
+    features: NDArray[np.float32]
+    image_embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    images: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, images: EncodedImages[Any]) -> Shots:
+        """Take readable labelled images as shots."""
+        return cls(images.features, images.image_embeddings, images.labels, images.contents())
+
+    @classmethod
+    def of_model(cls, state: ModelState) -> Shots:
+        """Return the shots that a model holds."""
+        vectors = state.support_features, state.support_image_embeddings
+        return cls(*vectors, state.support_labels, state.shots)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: NDArray[Any]) -> Shots:
+        """Return the shots at some positions, or those where a `(m,)` mask is True."""
+        chosen = np.arange(len(self))[rows]
+        return Shots(
+            self.features[chosen],
+            self.image_embeddings[chosen],
+            self.labels[chosen],
+            tuple(self.images[i] for i in chosen),
+        )
+
+    def and_also(self, others: Shots) -> Shots:
+        """Return these shots, and others after them."""
+        return Shots(
+            np.concatenate([self.features, others.features]),
+            np.concatenate([self.image_embeddings, others.image_embeddings]),
+            np.concatenate([self.labels, others.labels]),
+            (*self.images, *others.images),
+        )
+
+
+def _of_shots(shots: Shots, n_classes: int) -> dict[str, Any]:
+    """Return the fields of a model that its shots give."""
+    labelled = zip(shots.images, shots.labels, strict=True)
+    return {
+        "bank": PrototypeBank().fit(shots.features, shots.labels, n_classes=n_classes),
+        "support_features": shots.features,
+        "support_image_embeddings": shots.image_embeddings,
+        "support_labels": shots.labels,
+        "shots": tuple({**image, "class": int(label)} for image, label in labelled),
+    }
+
+
+def fit_again(state: ModelState, shots: Shots, device: str = "cpu", **changes: Any) -> ModelState:
+    """Return a model with other shots and the same settings; what it learned is learned anew.
+
+    That is what `fit` gives for these shots. Settings that were selected on other images stay as
+    they were selected, and unlabelled images that it adapted to stay, too. There is no calibration.
+
+    Parameters
+    ----------
+    state
+        The model.
+    shots
+        All that it has from now on.
+    device
+        Where prototypes are fine-tuned, if they were.
+    **changes
+        Other fields of the state, such as `classes`.
+    """
+    classes = changes.get("classes", state.classes)
+    fresh = replace(
+        state,
+        **_of_shots(shots, len(classes)),
+        shots_per_class=None,
+        created_by=f"trustvlm {__version__}",
+        created_at=now(),
+        losses=(),
+        calibration=None,
+        learned=None,
+        _of_shots=[],
+        **changes,
+    )
+    if state.selection is not None and state.selection.by == "loo":
+        fresh = _select_by_holding_out(fresh)
+    return _finetune(fresh, device) if state.losses else fresh
+
+
+def _select_by_holding_out(state: ModelState) -> ModelState:
+    given = state.score_parameters
+    chosen = select_by_holding_out(state.score, state.evidence_of_shots(), fixed=given)
+    return replace(state, selection=chosen)
 
 
 def _check_every_class(names: Sequence[str], labels: NDArray[np.int64]) -> None:

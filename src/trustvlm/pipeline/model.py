@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from trustvlm.images import (
     DEFAULT_LIMITS,
     ClassList,
     Columns,
+    LabelledImage,
     LabelledSource,
     Limits,
     Source,
@@ -51,6 +53,7 @@ from trustvlm.pipeline.state import (
     check_same_model,
     keeping_labels,
 )
+from trustvlm.pipeline.update import HOLD_OUT, Steps, Update, update, worse_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD
 from trustvlm.risk_control.goals import GUARANTEES, Goal, several_risks
@@ -59,6 +62,11 @@ from trustvlm.scores import Evidence, PrototypeBank, check_parameters
 
 # What `load` takes besides the path; the rest is part of the artefact.
 _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
+
+
+def _are_labelled(source: Any) -> bool:
+    """Whether a source is a list of labelled images already."""
+    return isinstance(source, Sequence) and all(isinstance(s, LabelledImage) for s in source)
 
 
 class NotFittedError(InputError, AttributeError):
@@ -749,6 +757,86 @@ class TrustVLM:
             **columns,
         )
         return self
+
+    def update(
+        self,
+        corrections: LabelledSource | Sequence[LabelledImage],
+        *,
+        hold_out: float = HOLD_OUT,
+        compare_on: LabelledSource | None = None,
+        calibrate_on: LabelledSource | None = None,
+        even_if_worse: bool = False,
+        steps: Steps | None = None,
+        **columns: Unpack[Columns],
+    ) -> tuple[TrustVLM, Update]:
+        """Return a model with corrections as further shots, and how it compares with this one.
+
+        Its own shots are kept as it holds them, and all settings; it is the model that `fit` gives
+        for all of them together. A shot whose content is among the corrections gets their label.
+        Images that it was calibrated on, selected on or adapted to never become shots.
+
+        The calibration is renewed for the same goal: on `calibrate_on`, or on the images that it
+        was calibrated on before, by what the model holds of them. Otherwise it is dropped, and the
+        comparison says so: after new shots confidences are others, and the old threshold guarantees
+        nothing. It is never renewed on the corrections, which were not drawn at random.
+
+        Parameters
+        ----------
+        corrections
+            Folder of class folders, CSV with `path,label`, `(paths, labels)`, or labelled images.
+        hold_out
+            Share of the corrections that is held back at a time, from 0 to 0.5, until each was
+            judged once by a model without it. The new model learns from all. 0 compares nothing.
+        compare_on
+            Or labelled images to compare on, which are none of the corrections.
+        calibrate_on
+            Labelled images to renew the calibration on, a random sample of those to come; they do
+            not become shots if they are among the corrections.
+        even_if_worse
+            Return the new model even if it is significantly worse.
+        steps
+            Called with steps done, and steps in all.
+        **columns
+            As in `fit`.
+
+        Raises
+        ------
+        WorseModelError
+            If fewer labels are right, or AURC is higher, in any comparison, by more than its 95 %
+            interval, unless `even_if_worse`.
+        LeakError
+            If images of `compare_on` are corrections or shots, or those of `calibrate_on` shots.
+        InputError
+            If there is nothing to learn from, or labels are no classes of the model.
+
+        Examples
+        --------
+        >>> model = TrustVLM.load("pets.trust")  # doctest: +SKIP
+        >>> better, report = model.update("corrected/labels.csv")  # doctest: +SKIP
+        >>> better.save("pets-updated.trust")  # doctest: +SKIP
+        """
+        images: Any = corrections
+        if not _are_labelled(images):
+            images = find_labelled(images, **columns).refs
+        state, report = update(
+            self,
+            images,
+            hold_out=hold_out,
+            compare_on=compare_on,
+            calibrate_on=calibrate_on,
+            steps=steps,
+            **columns,
+        )
+        if report.worse and not even_if_worse:
+            raise worse_model(report)
+        return self._with(state), report
+
+    def _with(self, state: ModelState) -> TrustVLM:
+        """Return a model with the same encoders that has learned something else."""
+        other = copy.copy(self)
+        other.classes = dict(zip(state.classes.folders, state.classes.names, strict=True))
+        other._learned = self._named(state)
+        return other
 
     def use_risk(self, risk: float) -> TrustVLM:
         """Let another one of the risks that were calibrated for decide.

@@ -58,6 +58,7 @@ FROM_SHOTS = (
 )
 _ARRAYS = ("confidence", "correct", "prediction", "label")
 _TYPICALITY, _ELIGIBLE = "calibration_typicality", "calibration_eligible"
+_VECTORS = ("calibration_features", "calibration_image_embeddings")
 SET_SCORES = "calibration_set_"
 _LEARNED = "learned_of_score_"
 _CACHED = "_evidence_of_shots"
@@ -108,6 +109,9 @@ class Calibration:
         Of the score, as in the file that it was read from; None if it was calibrated just now.
     given
         Whether labels from elsewhere were judged, not the model's own.
+    vectors
+        `(n, d)` features and `(n, e)` image embeddings of the calibration images, float32, by which
+        a model with more shots is calibrated again on the same images; None if not on record.
     """
 
     certificate: Rule | None
@@ -129,6 +133,12 @@ class Calibration:
     earlier: tuple[str, ...] = ()
     revision: int | None = None
     given: bool = False
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rule that decides, and those for other risks; none from the shots alone."""
+        return () if self.certificate is None else (self.certificate, *self.other_rules)
 
     @property
     def certified(self) -> bool:
@@ -169,7 +179,7 @@ class Calibration:
             If it has none for this risk.
         """
         wanted = check_fraction(risk, "risk")
-        rules = (self.certificate, *self.other_rules) if self.certificate else ()
+        rules = self.rules
         by_risk = {getattr(rule, "risk", math.nan): rule for rule in rules}
         stored = [r for r in by_risk if not math.isnan(r)]
         # Numbers that were computed, or are in single precision, differ in their last digits.
@@ -267,7 +277,9 @@ class Calibration:
         typicality = {} if self.typicality is None else {_TYPICALITY: self.typicality}
         eligible = {} if self.eligible is None else {_ELIGIBLE: self.eligible}
         sets = {f"{SET_SCORES}{method}": scores for method, scores in self.set_scores.items()}
+        vectors = {} if self.vectors is None else dict(zip(_VECTORS, self.vectors, strict=True))
         return {
+            **vectors,
             **typicality,
             **eligible,
             **sets,
@@ -875,6 +887,9 @@ def _restored_calibration(
         earlier=entry.data.earlier,
         revision=entry.score.revision,
         given=entry.data.given_labels,
+        vectors=(arrays[_VECTORS[0]], arrays[_VECTORS[1]])
+        if all(name in arrays for name in _VECTORS)
+        else None,
     )
 
 

@@ -534,3 +534,39 @@ class Goal:
                 class_risks=dict(self.class_risks),
             )
         return certify(confidence, correct, self.risk, level, method=self.method, eligible=eligible)
+
+
+def goal_of(rules: Sequence[Rule]) -> Goal:
+    """Return the goal that rules were found for, so that it can be pursued on other images.
+
+    Parameters
+    ----------
+    rules
+        As `Goal.rules` returned them, the one that decides first.
+
+    Examples
+    --------
+    >>> confidence, correct = np.linspace(1, 0, 300), np.arange(300) < 250
+    >>> goal = Goal(risk=0.02, other_risks=(0.1,))
+    >>> goal_of(goal.rules(confidence, correct, np.zeros(300, int), 1)) == goal
+    True
+    """
+    first: Any = rules[0]
+    if isinstance(first, ConformalSelection):
+        return Goal(first.risk, guarantee="expectation")
+    level = first.confidence_level
+    if isinstance(first, CostThreshold):
+        return Goal(
+            confidence_level=level, cost_error=first.cost_error, cost_review=first.cost_review
+        )
+    if isinstance(first, ClassCertificates):
+        own = tuple((i, c.risk) for i, c in enumerate(first.certificates) if c.risk != first.risk)
+        method = first.certificates[0].method
+        return Goal(first.risk, level, per_class=True, method=method, class_risks=own)
+    if first.method == "coverage":
+        return Goal(confidence_level=level, min_coverage=first.wanted_coverage)
+    if len(rules) > 1:
+        # What Bonferroni took from each, without the last digits that this costs.
+        level = round(1 - len(rules) * (1 - level), 12)
+    others = tuple(getattr(rule, "risk", math.nan) for rule in rules[1:])
+    return Goal(first.risk, level, method=first.method, other_risks=others)

@@ -13,6 +13,7 @@ from trustvlm.serve.leases import Leases
 from trustvlm.serve.model_registry import ModelRegistry
 from trustvlm.serve.settings import Keys, Settings
 from trustvlm.serve.telemetry import Log, Telemetry
+from trustvlm.serve.update_job import Updates
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Context:
     keys: Keys
     feedback: FeedbackStore
     leases: Leases = field(default_factory=Leases)
+    updates: Updates = field(default_factory=Updates)
 
 
 def client_of(request: Request) -> str:

@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 from trustvlm.csv_cells import to_cell
 from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.files import local_path, write_bytes, write_text
+from trustvlm.images import DEFAULT_LIMITS, LabelledImage, Limits
+from trustvlm.images.errors import refusal
 from trustvlm.images.formats import recognise
+from trustvlm.images.references import check_size
 from trustvlm.serialization import first_invalid
 from trustvlm.sqlite import OtherVersionError, open_database, transaction
 
@@ -471,6 +474,103 @@ def random_sample(store: FeedbackStore, model: str) -> list[StoredAnswer]:
     return sample
 
 
+def model_of_answers(
+    store: FeedbackStore, name: str | None, model: Path | None, option: str
+) -> str:
+    """Return whose answers are meant: as named, by the file of a model, or the only ones there are.
+
+    Raises
+    ------
+    InputError
+        If that is not clear; the message names the option that says it.
+    """
+    if name is not None:
+        return name
+    names = sorted({row["model"] for row in store.answers()})
+    if model is not None and model_name(model) in names:
+        return model_name(model)
+    if len(names) != 1:
+        raise InputError(
+            f"Expected answers of one model in {store.path}, but there are those of "
+            f"{', '.join(names) or 'none'}. Name one with {option}."
+        )
+    return names[0]
+
+
+def model_name(path: Path) -> str:
+    """Return what clients call a `.trust` directory: its name without the ending.
+
+    Examples
+    --------
+    >>> model_name(Path("models/pets.trust"))
+    'pets'
+    """
+    return path.absolute().name.removesuffix(".trust") or "model"
+
+
+@dataclass(frozen=True)
+class AnsweredImage:
+    """A kept image, read when it is needed.
+
+    Attributes
+    ----------
+    path
+        Its name in the folder that `write_labelled` writes.
+    store, image, model
+        Where it is kept.
+    """
+
+    path: str
+    store: FeedbackStore
+    image: str
+    model: str
+
+    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """Return the bytes or raise `ImageError`."""
+        kept = self.store.kept(self.image, self.model)
+        if kept is None:
+            remedy = "Send the image again with keep=true"
+            raise refusal("missing", self.path, "it is no longer kept", remedy)
+        check_size(len(kept.content), limits, self.path)
+        return kept.content
+
+
+def labelled_answers(
+    store: FeedbackStore, model: str, *, at_most: int | None = None
+) -> list[LabelledImage]:
+    """Return the answered images of a model that are kept, with the folder of their class.
+
+    Raises
+    ------
+    InputError
+        If there is none, or more than `at_most`.
+    """
+    images, rows = [], store.answers(model)
+    if at_most is not None and len(rows) > at_most:
+        raise InputError(f"There are {len(rows)} answers, and at most {at_most} are taken here.")
+    for row in rows:
+        kept = None if row["action"] == "skip" else store.kept(row["image"], model)
+        if kept is not None:
+            source = AnsweredImage(_file_name(kept), store, row["image"], model)
+            images.append(LabelledImage(source, row["folder"]))
+    if not images:
+        raise InputError(_NO_ANSWERS)
+    return images
+
+
+_NO_ANSWERS = (
+    "There is no answered image: only images that were sent with keep=true, as the review page "
+    "does, are kept."
+)
+
+
+def _file_name(kept: KeptImage) -> str:
+    """Return a name by the digest: what a client called the image is never a path."""
+    image_format = recognise(kept.content)
+    suffix = image_format.name.lower() if image_format else "image"
+    return f"images/{kept.image}.{suffix}"
+
+
 def write_labelled(
     store: FeedbackStore,
     rows: Sequence[StoredAnswer],
@@ -508,17 +608,11 @@ def write_labelled(
         kept = store.kept(row["image"], row["model"])
         if row["action"] == "skip" or kept is None:
             continue
-        image_format = recognise(kept.content)
-        suffix = image_format.name.lower() if image_format else "image"
-        # The digest names the file: what a client called it is never a path.
-        name = f"images/{row['image']}.{suffix}"
+        name = _file_name(kept)
         write_bytes(folder / name, kept.content)
         writer.writerow([name, to_cell(row["folder"])])
         written += 1
     if not written:
-        raise InputError(
-            "There is no answered image to write: only images that were sent with keep=true, as "
-            "the review page does, are kept."
-        )
+        raise InputError(_NO_ANSWERS)
     write_text(table, text.getvalue())
     return written

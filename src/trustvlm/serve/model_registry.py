@@ -14,6 +14,7 @@ from trustvlm.files import shown_target
 from trustvlm.images import ImageSource, Limits
 from trustvlm.images.formats import SERVED_FORMATS
 from trustvlm.serve.batching import Batcher
+from trustvlm.serve.feedback import model_name
 from trustvlm.serve.responses import ServiceError
 from trustvlm.serve.served_model import ServedModel, UploadResult
 from trustvlm.serve.settings import Settings
@@ -37,7 +38,7 @@ def models_by_name(paths: Sequence[Path]) -> dict[str, Path]:
     """
     named: dict[str, Path] = {}
     for path in paths:
-        name = path.absolute().name.removesuffix(".trust") or "model"
+        name = model_name(path)
         if name in named:
             raise InputError(
                 f"Expected models to have names of their own, but {shown_target(named[name])} "

@@ -349,6 +349,53 @@ class CurveAnswer(BaseModel):
     statement: str
 
 
+# What goes over the wire when a model is updated.
+
+
+class ComparisonAnswer(BaseModel):
+    """The model before and after the update, on the same images."""
+
+    of: str = Field(description="What the images are, such as `corrections`.")
+    n: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+    difference: float | None = Field(description="After minus before, as a fraction.")
+    low: float | None = Field(description="Of the 95 % interval of the difference.")
+    high: float | None
+    aurc_before: float | None
+    aurc_after: float | None
+    verdict: Literal["better", "worse", "no significant difference"]
+    statement: str = Field(description="All of it in a sentence.")
+
+
+class UpdateResultAnswer(BaseModel):
+    """What the update would do."""
+
+    added: int = Field(description="Answers that became examples.")
+    relabelled: int = Field(description="Examples that have another label now.")
+    shots_before: int
+    shots_after: int
+    comparisons: list[ComparisonAnswer]
+    calibration: Literal["none", "renewed", "dropped"]
+    calibration_statement: str
+    worse: bool = Field(description="Whether any comparison is significantly worse.")
+    notes: list[str]
+
+
+class UpdateAnswer(BaseModel):
+    """How far the update of a model is."""
+
+    state: Literal["none", "running", "ready", "worse", "failed", "cancelled", "switched"]
+    model: str
+    done: int = Field(description="Steps.")
+    total: int = Field(description="Steps in all; 0 as long as that is not known.")
+    seconds: float = Field(description="Since the start.")
+    message: str = Field(description="Why it failed.")
+    command: str = Field(description="The command that does the same, in the model's folder.")
+    kept: str = Field(description="After the switch, the folder with the model before.")
+    result: UpdateResultAnswer | None
+
+
 # Answers as they are stored; a database may come from elsewhere.
 
 

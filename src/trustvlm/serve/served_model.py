@@ -399,6 +399,22 @@ class ServedModel:
         invalid = self._guaranteed and self.drift.drifted
         return RunOutcome(0, 0, None, _DRIFTED if invalid else (), None, self._when_invalid)
 
+    def read(self, store: EmbeddingStore, batch_size: int) -> TrustVLM:
+        """Read the artefact again, apart from what serves, with the encoders that are loaded.
+
+        Raises
+        ------
+        ArtefactError
+            If it is damaged or does not fit the models on this machine.
+        """
+        shared = _same_encoders(self.path, self.model)
+        model = TrustVLM.load(
+            self.path, store=store, batch_size=batch_size, limits=self.limits, **shared
+        )
+        # By their names, since it may be saved.
+        model.vlm, model.vision = (model.state.encoders[r]["spec"] for r in ("vlm", "vision"))
+        return model
+
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
         manifest = self.model.state.to_manifest()

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from trustvlm._version import __version__
 from trustvlm.files import local_path, url_of
 from trustvlm.serialization import first_invalid
-from trustvlm.serve import middleware, predictions, review
+from trustvlm.serve import middleware, predictions, review, update
 from trustvlm.serve.context import Context
 from trustvlm.serve.feedback import FeedbackStore, StorageError
 from trustvlm.serve.model_registry import ModelRegistry, models_by_name
@@ -43,6 +43,7 @@ def create_app(context: Context) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await asyncio.to_thread(context.updates.close)
         await asyncio.to_thread(context.models.close)
         context.feedback.close()
 
@@ -60,6 +61,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.ready_turn = asyncio.Lock()
     app.include_router(predictions.router, tags=["predict"])
     app.include_router(review.router, tags=["review"])
+    app.include_router(update.router, tags=["update"])
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=_PAGE))
     app.include_router(predictions.health_router, tags=["operation"])

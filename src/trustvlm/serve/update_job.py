@@ -1,0 +1,248 @@
+"""Updating a served model with people's answers: a job, its progress, and the switch."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trustvlm.embeddings.store import NullStore
+from trustvlm.exceptions import TrustVLMError
+from trustvlm.images import LabelledImage
+from trustvlm.pipeline.artefact import copy_artefact, read_artefact, write_artefact
+from trustvlm.pipeline.model import TrustVLM
+from trustvlm.serve.feedback import FeedbackStore, labelled_answers
+from trustvlm.serve.responses import ServiceError
+from trustvlm.serve.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.update import Update
+
+# More answers are for the command line, on a machine that serves nobody meanwhile.
+_MOST_ANSWERS = 20_000
+# As `trustvlm update` encodes, so that the vectors are the same to the last bit.
+_BATCH = 32
+
+
+class _CancelledError(Exception):
+    """The job was asked to end."""
+
+
+@dataclass(frozen=True)
+class UpdateStatus:
+    """How far the update of a model is.
+
+    Attributes
+    ----------
+    state
+        `none`, `running`, `ready`, `worse`, `failed`, `cancelled` or `switched`.
+    done, total
+        Steps; the total is 0 as long as it is not known.
+    started, ended
+        `time.monotonic()`; None before.
+    message
+        Why it failed.
+    kept
+        Name of the folder with the model before the switch.
+    report, model
+        The result, and the new model as long as nobody has decided about it.
+    stamp
+        Of the model that it began with.
+    """
+
+    state: str = "none"
+    done: int = 0
+    total: int = 0
+    started: float | None = None
+    ended: float | None = None
+    message: str = ""
+    kept: str = ""
+    report: Update | None = field(default=None, repr=False)
+    model: TrustVLM | None = field(default=None, repr=False)
+    stamp: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken."""
+        if self.started is None:
+            return 0.0
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+
+class Updates:
+    """The updates of all models of a service, of which one runs at a time, in a thread of its own.
+
+    A result is held in memory until someone switches to it or discards it.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
+        self._status: dict[str, UpdateStatus] = {}
+        self._thread: threading.Thread | None = None
+        self._cancel = threading.Event()
+
+    def status(self, name: str) -> UpdateStatus:
+        """Return how far the update of a model is."""
+        with self._turn:
+            return self._status.get(name, UpdateStatus())
+
+    def start(self, served: ServedModel, feedback: FeedbackStore) -> UpdateStatus:
+        """Begin to learn from the answers on the images of a model.
+
+        Raises
+        ------
+        ServiceError
+            If an update runs already, or there are no answers to learn from (409).
+        """
+        with self._turn:
+            if self._thread is not None and self._thread.is_alive():
+                raise ServiceError(
+                    409, "update_running", "An update is running: wait for its end, or cancel it."
+                )
+            try:
+                images = labelled_answers(feedback, served.name, at_most=_MOST_ANSWERS)
+            except TrustVLMError as error:
+                raise ServiceError(409, "no_answers", str(error)) from error
+            self._cancel = threading.Event()
+            status = UpdateStatus("running", started=time.monotonic(), stamp=_stamp(served.path))
+            self._put(served.name, status)
+            self._thread = threading.Thread(
+                target=self._run,
+                args=(served, images, self._cancel),
+                name="trustvlm-update",
+                daemon=True,
+            )
+            self._thread.start()
+            return self.status(served.name)
+
+    def _run(
+        self, served: ServedModel, images: list[LabelledImage], cancel: threading.Event
+    ) -> None:
+        name = served.name
+
+        def steps(done: int, total: int) -> None:
+            if cancel.is_set():
+                raise _CancelledError
+            self._put(name, replace(self.status(name), done=done, total=total))
+
+        try:
+            model = served.read(NullStore(), _BATCH)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                updated, report = model.update(images, even_if_worse=True, steps=steps)
+            notes = (*report.notes, *dict.fromkeys(str(warning.message) for warning in caught))
+            report = replace(report, notes=notes)
+            state = "worse" if report.worse else "ready"
+            ended = replace(self.status(name), state=state, report=report, model=updated)
+        except _CancelledError:
+            ended = replace(self.status(name), state="cancelled")
+        except TrustVLMError as error:
+            ended = replace(self.status(name), state="failed", message=str(error))
+        # Whatever goes wrong, nobody shall wait for ever.
+        except BaseException as error:
+            message = f"Something unexpected went wrong ({type(error).__name__}); see the log."
+            self._put(name, replace(self.status(name), state="failed", message=message))
+            raise
+        self._put(name, replace(ended, ended=time.monotonic()))
+
+    def _put(self, name: str, status: UpdateStatus) -> None:
+        with self._turn:
+            self._status[name] = status
+
+    def end(self, name: str) -> UpdateStatus:
+        """Cancel what runs for a model, or discard its result."""
+        with self._turn:
+            if self.status(name).state == "running":
+                self._cancel.set()
+                thread = self._thread
+            else:
+                self._put(name, UpdateStatus())
+                thread = None
+        if thread is not None:
+            # A step ends before its thread does; the state then says so.
+            thread.join(_STEP_SECONDS)
+        return self.status(name)
+
+    def switch(
+        self, served: ServedModel, reload: Callable[[str], object], *, even_if_worse: bool
+    ) -> UpdateStatus:
+        """Put the new model in the place of the served one, and serve it.
+
+        The old one is copied beside it first, and the new one replaces it in one step.
+
+        Raises
+        ------
+        ServiceError
+            If there is no new model, it is worse, or cannot be written or loaded (409).
+        """
+        with self._turn:
+            status = self.status(served.name)
+            if status.model is None:
+                raise ServiceError(
+                    409, "no_update", "There is no new model: start an update first."
+                )
+            if status.state == "worse" and not even_if_worse:
+                raise ServiceError(
+                    409, "worse", "The new model is significantly worse: discard it, or insist."
+                )
+            if _stamp(served.path) != status.stamp:
+                raise ServiceError(
+                    409,
+                    "model_changed",
+                    "The model was replaced since the update began: update that one.",
+                )
+            unfit = "The old model stays in service."
+            try:
+                kept = copy_artefact(served.path, _beside(served.path))
+                status.model.save(served.path, overwrite=True)
+            except (OSError, TrustVLMError) as error:
+                raise ServiceError(409, "unfit", f"{unfit} {error}") from error
+            try:
+                reload(served.name)
+            except TrustVLMError as error:
+                write_artefact(served.path, *read_artefact(kept), overwrite=True)
+                self._put(served.name, replace(status, stamp=_stamp(served.path)))
+                raise ServiceError(409, "unfit", f"{unfit} {error}") from error
+            self._put(served.name, replace(status, state="switched", kept=kept.name, model=None))
+            return self.status(served.name)
+
+    def close(self) -> None:
+        """Cancel what runs, and wait for a moment until it has ended."""
+        self._cancel.set()
+        if self._thread is not None:
+            self._thread.join(_STEP_SECONDS)
+
+
+# Learning from thousands of examples is one step.
+_STEP_SECONDS = 5.0
+
+
+def _stamp(path: Path) -> str:
+    """Tell the model at a path from others, by all that its manifest says; "" without one."""
+    with suppress(TrustVLMError):
+        return str(read_artefact(path)[0].get("manifest_sha256", ""))
+    return ""
+
+
+def _beside(path: Path) -> Path:
+    """Return a name for an old model: that of the new one, and when it was replaced."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    name = path.absolute().name.removesuffix(".trust")
+    return path.with_name(f"{name}-before-{moment}.trust")
+
+
+def command_of(served: ServedModel, feedback: FeedbackStore) -> str:
+    """Return the command that does the same, for the folder of the model.
+
+    Its files are named without their folders, which are nobody's business.
+    """
+    stem = served.path.absolute().name.removesuffix(".trust")
+    words = ["trustvlm", "update", served.path.absolute().name, feedback.path.name]
+    return shlex.join([*words, "-o", f"{stem}-updated.trust"])

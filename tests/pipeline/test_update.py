@@ -1,0 +1,258 @@
+"""Corrections become shots: as if fitted with them, compared before, and calibrated anew."""
+
+import numpy as np
+import pytest
+
+from pictures import write_class_folders
+from trustvlm import TrustVLM
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.exceptions import InputError, LeakError, WorseModelError
+from trustvlm.images import find_labelled
+from trustvlm.pipeline.artefact import read_artefact
+from trustvlm.risk_control.goals import Goal, goal_of
+
+pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*were calibrated on before"),
+    pytest.mark.filterwarnings("ignore:.*may spoil more labels than it corrects"),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("update")
+    write_class_folders(root / "shots", 2, seed=1)
+    write_class_folders(root / "corrected", 4, seed=2)
+    write_class_folders(root / "checked", 12, seed=3)
+    write_class_folders(root / "other", 6, seed=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return EmbeddingStore(tmp_path_factory.mktemp("update") / "store.sqlite")
+
+
+@pytest.fixture(scope="module")
+def model(folders, store):
+    return TrustVLM("offline", "offline", store=store).fit(folders / "shots")
+
+
+@pytest.fixture(scope="module")
+def calibrated(folders, store, model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("update") / "m.trust"
+    model.save(path)
+    return TrustVLM.load(path, store=store).calibrate(folders / "checked", risk=0.3)
+
+
+def pairs(folder):
+    return [(image.file, image.label) for image in find_labelled(folder).refs]
+
+
+def listed(*folders):
+    both = [pair for folder in folders for pair in pairs(folder)]
+    return [path for path, _ in both], [label for _, label in both]
+
+
+def arrays(model, path):
+    model.save(path)
+    return read_artefact(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, {}),
+        ({"score": "trustvlm_star", "finetune": True}, {}),
+        ({"score": "trustvlm_star"}, {"select": "loo"}),
+        ({"other_classes": ["a house"], "prompt": ["{}", "a {} thing"]}, {}),
+    ],
+    ids=["auto_star", "finetuned", "selected", "other classes"],
+)
+def test_the_model_is_the_one_that_fit_gives_for_all_shots(
+    settings, options, folders, store, tmp_path
+):
+    before = TrustVLM("offline", "offline", store=store, **settings)
+    before.fit(folders / "shots", **options)
+    updated, report = before.update(folders / "corrected", even_if_worse=True)
+    whole = TrustVLM("offline", "offline", store=store, **settings)
+    whole.fit(listed(folders / "shots", folders / "corrected"), **options)
+    ours, theirs = arrays(updated, tmp_path / "a.trust"), arrays(whole, tmp_path / "b.trust")
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    assert updated.parameters_ == whole.parameters_
+    assert (report.added, report.shots_before, report.shots_after) == (12, 6, 18)
+    assert len(before.shots_) == 6
+    assert updated.losses_ == whole.losses_
+
+
+def test_the_calibration_is_renewed_as_if_on_the_images_themselves(
+    calibrated, folders, store, tmp_path
+):
+    updated, report = calibrated.update(folders / "corrected")
+    assert report.calibration == "renewed"
+    anew, _ = calibrated.update(folders / "corrected", calibrate_on=folders / "checked")
+    ours, theirs = arrays(updated, tmp_path / "a.trust"), arrays(anew, tmp_path / "b.trust")
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+    of, then = updated.calibration_, anew.calibration_
+    assert of.certificate == then.certificate != calibrated.calibration_.certificate
+    assert of.seen == then.seen == calibrated.calibration_.seen
+    assert (of.looks, then.looks) == (2, 2)
+    assert report.calibration_statement == of.statement
+    (corrected, checked) = report.comparisons
+    assert (corrected.n, checked.n) == (12, 36)
+    assert not {shot["sha256"] for shot in updated.shots_} & of.seen
+
+
+def test_images_calibrated_on_never_become_shots(calibrated, folders):
+    both = listed(folders / "checked", folders / "corrected")
+    updated, report = calibrated.update(both)
+    assert report.added == 12
+    assert any("36 corrections left out" in note for note in report.notes)
+    assert not {shot["sha256"] for shot in updated.shots_} & calibrated.calibration_.seen
+    with pytest.raises(InputError, match="teaches the model anything"):
+        calibrated.update(folders / "checked")
+
+
+def test_images_to_calibrate_on_are_left_out_of_the_corrections(calibrated, folders):
+    both = listed(folders / "other", folders / "corrected")
+    updated, report = calibrated.update(both, calibrate_on=folders / "other")
+    assert report.added == 12
+    assert len(updated.calibration_.images) == 18
+    with pytest.raises(LeakError, match="the shots"):
+        calibrated.update(folders / "corrected", calibrate_on=folders / "shots")
+
+
+def test_a_calibration_that_cannot_be_repeated_is_dropped_and_said(model, folders, tmp_path, store):
+    model.save(tmp_path / "m.trust")
+    plain = TrustVLM.load(tmp_path / "m.trust", store=store)
+    _, nothing = plain.update(folders / "corrected")
+    assert (nothing.calibration, nothing.calibration_statement) == ("none", "")
+    with pytest.raises(InputError, match="none: calibrate the new model"):
+        plain.update(folders / "corrected", calibrate_on=folders / "other")
+    given = TrustVLM.load(tmp_path / "m.trust", store=store)
+    given.calibrate(folders / "checked", given_labels=folders / "checked", risk=0.3)
+    updated, report = given.update(folders / "corrected")
+    assert updated.calibration_ is None
+    assert report.calibration == "dropped"
+    assert "labels from elsewhere" in report.calibration_statement
+    on_shots = TrustVLM.load(tmp_path / "m.trust", store=store).calibrate_on_shots()
+    updated, report = on_shots.update(folders / "corrected")
+    assert report.calibration == "renewed"
+    again = TrustVLM("offline", "offline", store=store)
+    again.fit(listed(folders / "shots", folders / "corrected")).calibrate_on_shots()
+    ours, theirs = updated.calibration_, again.calibration_
+    np.testing.assert_array_equal(ours.calibrator.predict([0.3]), theirs.calibrator.predict([0.3]))
+
+
+def swapped(folder):
+    """The images of a folder, each with a wrong label."""
+    paths, labels = listed(folder)
+    wrong = {"red": "green", "green": "blue", "blue": "red"}
+    return paths, [wrong[label] for label in labels]
+
+
+def test_a_worse_model_is_refused_unless_it_is_asked_for(model, folders):
+    with pytest.raises(WorseModelError, match=r"significantly worse.*of the labels right before"):
+        model.update(swapped(folders / "corrected"), compare_on=folders / "other")
+    _, report = model.update(
+        swapped(folders / "corrected"), compare_on=folders / "other", even_if_worse=True
+    )
+    (comparison,) = report.comparisons
+    assert report.worse
+    assert comparison.accuracy.high < 0
+    assert comparison.to_dict()["verdict"] == "worse"
+
+
+def test_corrections_are_judged_by_models_without_them(model, folders):
+    """Labels that nothing but the image itself could tell are not right afterwards."""
+    rng = np.random.default_rng(0)
+    paths, labels = listed(folders / "corrected")
+    noise = rng.permutation(labels).tolist()
+    _, report = model.update((paths, noise), even_if_worse=True)
+    (comparison,) = report.comparisons
+    assert comparison.n == 12
+    assert comparison.accuracy.a < 0.8
+
+
+def test_the_comparison_depends_on_neither_order_nor_names(model, folders):
+    paths, labels = listed(folders / "corrected")
+    order = np.random.default_rng(1).permutation(len(paths))
+    _, one = model.update((paths, labels))
+    _, other = model.update(([paths[i] for i in order], [labels[i] for i in order]))
+    assert one.comparisons[0].accuracy == other.comparisons[0].accuracy
+
+
+def test_a_shot_gets_the_label_that_a_correction_gives_it(model, folders, store):
+    paths, labels = listed(folders / "shots")
+    labels[0] = "red"  # was blue
+    updated, report = model.update((paths[:1], labels[:1]), hold_out=0)
+    assert (report.added, report.relabelled, report.comparisons) == (0, 1, ())
+    assert updated.bank_.counts_.tolist() == [1, 2, 3]
+    with pytest.raises(InputError, match="examples already"):
+        model.update(folders / "shots")
+    both = paths[:1] * 2
+    with pytest.raises(InputError, match="is both 'red' and 'blue'"):
+        model.update((both, ["red", "blue"]))
+
+
+def test_unreadable_corrections_are_named_and_the_rest_is_learned(model, folders, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    paths, labels = listed(folders / "corrected")
+    _, report = model.update(([*paths, tmp_path / "x.png"], [*labels, "red"]))
+    assert report.added == 12
+    (failure,) = report.failures
+    assert "x.png" in failure
+
+
+def test_unknown_classes_and_odd_shares_are_refused(model, folders, tmp_path):
+    paths, _ = listed(folders / "corrected")
+    with pytest.raises(InputError, match=r"violet.*trustvlm classes add"):
+        model.update((paths[:1], ["violet"]))
+    with pytest.raises(InputError, match=r"from 0 to 0\.5, but got 0\.7"):
+        model.update(folders / "corrected", hold_out=0.7)
+    with pytest.raises(LeakError, match="the corrections"):
+        model.update(folders / "corrected", compare_on=folders / "corrected")
+
+
+def test_steps_come_to_an_end_and_may_end_it(model, folders):
+    seen = []
+    model.update(folders / "corrected", steps=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1]
+
+    def stop(done, total):
+        raise KeyError(done)
+
+    with pytest.raises(KeyError):
+        model.update(folders / "corrected", steps=stop)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Goal(0.1),
+        Goal(0.02, 0.9, method="bonferroni"),
+        Goal(0.05, other_risks=(0.1, 0.2)),
+        Goal(min_coverage=0.5),
+        Goal(cost_error=10.0, cost_review=1.5),
+        Goal(0.2, per_class=True, class_risks=((1, 0.4),)),
+        Goal(0.1, guarantee="expectation"),
+    ],
+    ids=lambda goal: str(goal.guarantee),
+)
+def test_every_goal_is_told_by_its_rules(goal):
+    rng = np.random.default_rng(0)
+    confidence, prediction = rng.normal(size=400), rng.integers(0, 3, 400)
+    correct = rng.random(400) < 1 / (1 + np.exp(-3 * confidence))
+    rules = goal.rules(confidence, correct, prediction, 3)
+    assert goal_of(rules) == goal
+
+
+def test_a_model_without_a_vlm_learns_without_a_comparison(folders, store):
+    model = TrustVLM("none", "offline", store=store).fit(folders / "shots")
+    updated, report = model.update(folders / "corrected")
+    assert (report.comparisons, len(updated.shots_)) == ((), 18)
+    assert any("no labels to compare" in note for note in report.notes)
