@@ -33,6 +33,7 @@ from trustvlm.images.references import (
     UnreadableImage,
     check_size,
     is_system_folder,
+    read_head,
 )
 from trustvlm.images.streams import Allowance, ExpansionError, StreamShard, size_of
 
@@ -70,11 +71,33 @@ _HEAD_BYTES, _MOST_LINKS = 256, 16
 _STREAMED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def begins_as_archive(location: Location) -> bool:
-    """Whether a file on this machine begins as an archive, whatever it is called."""
-    head = _head(location)
-    is_compressed = head.startswith((*_ZIP, *_COMPRESSIONS))
-    return is_compressed or head[257:262] == b"ustar"
+def archive_type(location: Location) -> type[StreamShard] | None:
+    """Return what reads a file on this machine, by its content; None if it is no archive.
+
+    An image is none, except where its name says that it is a zip archive, which may begin as
+    anything: programs that unpack themselves do.
+    """
+    head = read_head(location, tarfile.BLOCKSIZE)
+    if head.startswith(_ZIP):
+        return ZipShard
+    if head.startswith(tuple(_COMPRESSIONS)) or _is_tar(head):
+        return TarShard
+    if not head or (is_image_content(head) and location.suffix != ".zip"):
+        return None
+    try:
+        with location.open() as file:
+            return ZipShard if zipfile.is_zipfile(file) else None
+    except OSError:
+        return None
+
+
+def _is_tar(head: bytes) -> bool:
+    """Whether the first block of a file is a header of a tar archive, with a right checksum."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, *_DAMAGE):
+        return head[257:262] == b"ustar"
+    return True
 
 
 def archive_shard(
@@ -85,24 +108,15 @@ def archive_shard(
     limits: Limits = DEFAULT_LIMITS,
 ) -> StreamShard:
     """Return the images of an archive: what it is its content says, of a URL its name."""
-    is_zip = location.suffix == ".zip"
-    if not location.is_url:
-        head = _head(location)
-        is_zip = head.startswith(_ZIP) if head else is_zip
-    kind = ZipShard if is_zip else TarShard
+    named: type[StreamShard] = ZipShard if location.suffix == ".zip" else TarShard
+    kind = named if location.is_url else archive_type(location) or named
     return kind(name, location, prefix, skipped=skipped, limits=limits)
 
 
-def _head(location: Location) -> bytes:
-    try:
-        with location.open() as file:
-            return file.read(_HEAD_BYTES * 2)
-    except OSError:
-        return b""
-
-
 def _is_hidden(name: str) -> bool:
-    parts = [part for part in PurePosixPath(name).parts if part not in (".", "..")]
+    # Some programs of Windows part the folders in archives by backslashes.
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = [part for part in path.parts if part not in (".", "..")]
     return any(part.startswith(".") for part in parts) or any(map(is_system_folder, parts[:-1]))
 
 
@@ -151,7 +165,7 @@ class _BoundedFile:
     def __init__(self, file: IO[bytes], allowance: Allowance, *, compressed: bool = False) -> None:
         self._file = file
         self.allowance = allowance
-        self._compressed = compressed
+        self.compressed = compressed
         self._position = 0
         # The last bytes that were expanded, and how many of them are to be given again.
         self._kept, self._again = b"", 0
@@ -183,7 +197,7 @@ class _BoundedFile:
         """Go to a position."""
         if whence == os.SEEK_CUR:
             offset += self._position
-        if not self._compressed:
+        if not self.compressed:
             whence = os.SEEK_SET if whence == os.SEEK_CUR else whence
             self._position = self._file.seek(offset, whence)
             return self._position
@@ -198,7 +212,7 @@ class _BoundedFile:
         return self._position
 
     def _next(self, size: int) -> bytes:
-        if not self._compressed:
+        if not self.compressed:
             # Memory for as much as is asked for would be set aside.
             size = min(size, self.allowance.size)
         begin = len(self._kept) - self._again
@@ -206,7 +220,7 @@ class _BoundedFile:
         self._again -= len(content)
         if len(content) < size or size < 0:
             more = self._file.read(size - len(content) if size >= 0 else -1)
-            if self._compressed:
+            if self.compressed:
                 self.allowance.take(len(more))
                 self._kept = (self._kept + more)[-_KEPT_BYTES:]
             content += more
@@ -240,9 +254,19 @@ class TarShard(StreamShard):
             file = raw if opener is None else opened.enter_context(opener(raw))
             yield _BoundedFile(file, allowance, compressed=opener is not None)
 
+    def _check_content(self, file: _BoundedFile) -> None:
+        """Refuse a compressed file of another kind, such as a single picture or table."""
+        head = file.read(tarfile.BLOCKSIZE)
+        file.seek(0)
+        if any(head) and not _is_tar(head):
+            what = "what is compressed in it is no tar archive"
+            raise refusal("not_image", self.name, what, "Unpack it first")
+
     def _read(self, start: int, skipped: Skipped) -> Iterator[ImageSource]:
         position = 0
         with self.opened() as file, _Targets(self) as targets:
+            if file.compressed:
+                self._check_content(file)
             for archive, member in _members(file):
                 if _is_hidden(member.name) or member.isdir():
                     continue
@@ -270,7 +294,8 @@ class TarShard(StreamShard):
     ) -> ImageSource | None:
         """Return the image that a member is; None for other members."""
         path = self._shown(member.name)
-        if not member.isreg():
+        # Members of a type that is not known are files, says POSIX.
+        if not member.isreg() and member.type in tarfile.SUPPORTED_TYPES:
             is_named = looks_like_image(member.name)
             if member.islnk() or member.issym():
                 image = targets.image(member, path, allowance)
@@ -413,7 +438,8 @@ class ZipShard(StreamShard):
                 is_image = looks_like_image(member.filename)
                 if not is_image and target is not None:
                     head = self._content(archive, target, _HEAD_BYTES)
-                    is_image = isinstance(head, bytes) and is_image_content(head)
+                    # What cannot be read may be an image.
+                    is_image = not isinstance(head, bytes) or is_image_content(head)
                 if not is_image:
                     skipped.add(self._shown(member.filename))
                     continue

@@ -172,6 +172,17 @@ def is_image_content(head: bytes) -> bool:
     )
 
 
+def is_other_content(head: bytes) -> bool:
+    r"""Whether a file begins as something that is surely no image, such as an archive.
+
+    Examples
+    --------
+    >>> is_other_content(b"Rar!"), is_other_content(b"GIF89a"), is_other_content(b"path,label")
+    (True, False, False)
+    """
+    return any(head.startswith(s) and kind == "not_image" for s, _, kind, _ in _SIGNATURES)
+
+
 # What a file is that is in no supported format: most often that names the remedy.
 
 _CONVERT = "Convert it to PNG or JPEG"
@@ -196,6 +207,20 @@ _SIGNATURES: tuple[tuple[bytes, str, str, str], ...] = (
     (b"SIMPLE  =", "a FITS file", "unsupported", _CONVERT),
     (b"PK\x03\x04", "a zip archive or an office document", "not_image", "Unpack it first"),
     (b"\x1f\x8b", "a gzip archive", "not_image", "Unpack it first"),
+    (b"BZh", "a bzip2 archive", "not_image", "Unpack it first"),
+    (b"\xfd7zXZ\0", "an xz archive", "not_image", "Unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "not_image", "Unpack it first"),
+    (b"\x04\x22\x4d\x18", "an LZ4 archive", "not_image", "Unpack it first"),
+    (b"\x1f\x9d", "an archive of compress", "not_image", "Unpack it first"),
+    (b"LZIP", "an lzip archive", "not_image", "Unpack it first"),
+    (b"MSCF", "a cabinet archive", "not_image", "Unpack it first"),
+    (b"!<arch>\n", "an ar archive", "not_image", "Unpack it first"),
+    (b"070701", "a cpio archive", "not_image", "Unpack it first"),
+    (b"PAR1", "a Parquet file", "not_image", "Name it with the ending .parquet"),
+    (b"ARROW1", "an Arrow or Feather file", "not_image", "Write it as Parquet"),
+    (b"\x93NUMPY", "a NumPy array", "not_image", "Save its images as PNG"),
+    (b"\x89HDF", "an HDF5 file", "not_image", "Save its images as PNG"),
+    (b"SQLite format 3", "a database", "not_image", "Save its images as files"),
     (b"Rar!", "a RAR archive", "not_image", "Unpack it first"),
     (b"7z\xbc\xaf", "a 7-Zip archive", "not_image", "Unpack it first"),
     (b"\x1aE\xdf\xa3", "a video", "not_image", "Extract its frames first"),
@@ -218,6 +243,8 @@ def unsupported_format(content: bytes, name: str) -> ImageError:
     for prefix, thing, kind, remedy in _SIGNATURES:
         if content.startswith(prefix):
             return _error(kind, name, thing, remedy)
+    if content[257:262] == b"ustar":
+        return _error("not_image", name, "a tar archive", "Name it with the ending .tar")
     if content[4:8] == b"ftyp":
         if content[8:11] == b"crx":
             return _error("unsupported", name, "a camera's raw file", _CONVERT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import warnings
@@ -11,14 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images.archives import (
-    ARCHIVE_EXTENSIONS,
-    archive_shard,
-    begins_as_archive,
-)
+from trustvlm.images.archives import ARCHIVE_EXTENSIONS, archive_shard, archive_type
 from trustvlm.images.collections import MapDataset, items_of, labelled_items
-from trustvlm.images.errors import DEFAULT_LIMITS, Limits
-from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content
+from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
+from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content, is_other_content
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.pictures import Item, Picture
 from trustvlm.images.references import (
@@ -33,6 +30,7 @@ from trustvlm.images.references import (
     Location,
     RemoteImage,
     Skipped,
+    UnreadableImage,
     expand,
     file_system,
     image_at,
@@ -40,6 +38,7 @@ from trustvlm.images.references import (
     is_output_folder,
     is_system_folder,
     open_regular,
+    read_head,
     read_probability,
     shown,
 )
@@ -87,7 +86,9 @@ InputKind: TypeAlias = Literal["folder", "table", "text list", "archive", "Parqu
 def input_kind(location: Location) -> InputKind:
     """Decide what one path or URL is, for every reader.
 
-    A name that does not exist is an image, which becomes an error when it is read.
+    What a file on this machine is its content says, and its name where the content says nothing.
+    Where the name is that of an image, that is left to the decoder; elsewhere the name decides. A
+    name that does not exist is an image, which becomes an error when it is read.
 
     Examples
     --------
@@ -95,20 +96,41 @@ def input_kind(location: Location) -> InputKind:
     ('archive', 'image')
     """
     suffix = location.suffix
+    named: InputKind = "image"
+    if suffix in ARCHIVE_EXTENSIONS:
+        named = "archive"
+    elif suffix in _PARQUET_EXTENSIONS:
+        named = "Parquet file"
+    elif suffix in TABLE_EXTENSIONS:
+        named = "table"
+    elif suffix == ".txt":
+        named = "text list"
     # To ask a distant server about each of ten thousand archives would take minutes.
-    if suffix in ARCHIVE_EXTENSIONS | {".parquet"} and (
-        location.is_url or not location.is_folder()
-    ):
-        return "archive" if suffix in ARCHIVE_EXTENSIONS else "Parquet file"
+    if location.is_url and named in ("archive", "Parquet file"):
+        return named
     if location.is_folder():
         return "folder"
-    if suffix in TABLE_EXTENSIONS and location.exists():
-        return "table"
-    if suffix == ".txt" and location.exists():
-        return "text list"
-    if suffix not in IMAGE_EXTENSIONS and not location.is_url and begins_as_archive(location):
+    if named in ("table", "text list") and not location.exists():
+        return "image"
+    if location.is_url or suffix in IMAGE_EXTENSIONS:
+        return named
+    return _kind_by_content(location, is_text=named in ("table", "text list")) or named
+
+
+_PARQUET_EXTENSIONS = frozenset({".parquet", ".pq"})
+
+
+def _kind_by_content(location: Location, *, is_text: bool) -> InputKind | None:
+    """Return what the content of a file on this machine says it is; None if it says nothing."""
+    head = read_head(location, _HEAD_BYTES)
+    if is_text and head.isascii() and b"\0" not in head:
+        # A text may begin with the letters by which some formats are recognised.
+        return None
+    if head.startswith(b"PAR1"):
+        return "Parquet file"
+    if archive_type(location) is not None:
         return "archive"
-    return "image"
+    return "image" if is_image_content(head) or is_other_content(head) else None
 
 
 def has_own_files(item: PathLike | ImageSource) -> bool:
@@ -277,11 +299,16 @@ def _name_of(item: Item) -> str:
 def _stream(
     source: Source, path_column: str, image_column: str | None, limits: Limits
 ) -> Iterator[ImageSource]:
-    skipped = Skipped()
+    skipped, shards, n_images = Skipped(), 0, 0
     for shard in image_shards(
         source, path_column=path_column, image_column=image_column, skipped=skipped, limits=limits
     ):
-        yield from shard.images()
+        shards, name = shards + 1, shard.name
+        for image in shard.images():
+            n_images += 1
+            yield image
+    if not n_images:
+        raise InputError(_no_images(name if shards == 1 else "what was given", skipped))
     warn_of_skipped(skipped)
 
 
@@ -415,7 +442,7 @@ def walk_images(
     Raises
     ------
     InputError
-        If a folder cannot be listed.
+        If the folder cannot be listed; one below it becomes an image with an error.
     """
     start = f"{prefix.rstrip('/')}/" if prefix else ""
     if folder.is_url:
@@ -426,9 +453,14 @@ def walk_images(
                 yield RemoteImage(f"{start}{relative}", url)
         return
     here = Path(folder.text)
-    for relative in _local_files(here):
-        if _is_image(relative, skipped, here / relative):
-            yield ImageRef(shown(f"{start}{relative}"), here / relative)
+    for relative, failure in _local_files(here):
+        name = shown(f"{start}{relative}")
+        if failure is not None:
+            what = f"the folder cannot be listed ({failure.strerror})"
+            remedy = "Allow yourself to read it, or leave it out"
+            yield UnreadableImage.of(name, refusal("directory", name, what, remedy))
+        elif _is_image(relative, skipped, here / relative):
+            yield ImageRef(name, here / relative)
 
 
 def _is_image(relative: PurePosixPath, skipped: Skipped | None, file: Path | None = None) -> bool:
@@ -445,14 +477,17 @@ def _begins_as_image(file: Path) -> bool:
     try:
         with open_regular(file) as stream:
             return is_image_content(stream.read(_HEAD_BYTES))
-    except OSError:
-        # Nothing is known of it, and its name is not that of an image.
-        return False
+    except OSError as error:
+        # A link to nothing or a pipe is no image; a file that cannot be read may be one.
+        return isinstance(error, PermissionError) or error.errno == errno.EIO
 
 
-def _local_files(top: Path) -> Iterator[PurePosixPath]:
-    """Yield the relative path of every file, ordered by its parts."""
-    identity, names = _list(top)
+def _local_files(top: Path) -> Iterator[tuple[PurePosixPath, OSError | None]]:
+    """Yield the relative path of every file, ordered by its parts.
+
+    Of a folder that cannot be listed, its path and the reason.
+    """
+    identity, names = _list_folder(top)
     levels = [(PurePosixPath(), names, frozenset({identity}))]
     while levels:
         relative, names, above = levels[-1]
@@ -462,10 +497,14 @@ def _local_files(top: Path) -> Iterator[PurePosixPath]:
         # Names are reversed, so that the next one is the last of the list.
         name, is_folder = names.pop()
         if not is_folder:
-            yield relative / name
+            yield relative / name, None
             continue
         below = relative / name
-        identity, inside = _list(top / below)
+        try:
+            identity, inside = _list(top / below)
+        except OSError as error:
+            yield below, error
+            continue
         if identity not in above:
             levels.append((below, inside, above | {identity}))
 
@@ -473,27 +512,30 @@ def _local_files(top: Path) -> Iterator[PurePosixPath]:
 def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
     """Return what tells a folder from others; and its names, reversed, and whether each is one."""
     names = []
+    status = folder.stat()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            if is_folder and (is_system_folder(entry.name) or is_output_folder(Path(entry.path))):
+                continue
+            names.append((entry.name, is_folder))
+    return (status.st_dev, status.st_ino), sorted(names, reverse=True)
+
+
+def _list_folder(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
+    """Return the same, or raise `InputError`: of a folder that is named, or a class."""
     try:
-        status = folder.stat()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    is_folder = entry.is_dir()
-                except OSError:  # a link to itself
-                    is_folder = False
-                if is_folder and (
-                    is_system_folder(entry.name) or is_output_folder(Path(entry.path))
-                ):
-                    continue
-                names.append((entry.name, is_folder))
+        return _list(folder)
     except OSError as error:
         raise InputError(
             f"Expected {shown(folder)!r} to be a folder that can be listed, but got: "
             f"{error.strerror}. Allow yourself to read it, or leave it out."
         ) from error
-    return (status.st_dev, status.st_ino), sorted(names, reverse=True)
 
 
 def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
@@ -602,7 +644,7 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
         # A link to the folder itself is no class.
         entries = [
             (name, is_folder)
-            for name, is_folder in _list(path)[1]
+            for name, is_folder in _list_folder(path)[1]
             if not (is_folder and path.samefile(path / name))
         ]
     classes = sorted(name for name, is_folder in entries if is_folder)
@@ -673,7 +715,7 @@ def _folders_in(folder: Location) -> list[str]:
     if folder.is_url:
         files, top = file_system(folder.text)
         return list(next(files.walk(top, maxdepth=1), (top, [], []))[1])
-    return [name for name, is_folder in _list(Path(folder.text))[1] if is_folder]
+    return [name for name, is_folder in _list_folder(Path(folder.text))[1] if is_folder]
 
 
 def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImages:

@@ -600,6 +600,15 @@ class Location:
         return f"{status.st_size}-{status.st_mtime_ns}"
 
 
+def read_head(location: Location, n_bytes: int) -> bytes:
+    """Return the first bytes of a file, which say what it is; none if it cannot be read."""
+    try:
+        with location.open() as file:
+            return file.read(n_bytes)
+    except OSError:
+        return b""
+
+
 # Bytes that are fetched at a time.
 _PIECE = 2**18
 

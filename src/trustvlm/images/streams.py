@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
 from trustvlm.images.references import (
     LASTING,
@@ -88,6 +89,9 @@ class StreamShard(ABC):
                     yield image
                     position, failures = position + 1, 0
                 self._count(skipped)
+                return
+            except ImageError as error:  # another kind of file
+                yield BrokenShard.of(self.name, error)
                 return
             except ExpansionError as error:
                 self._count(skipped)
