@@ -16,6 +16,7 @@ import lzma
 import os
 import re
 import resource
+import socket
 import sys
 import tarfile
 import tempfile
@@ -254,6 +255,13 @@ picture("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), **one_
 picture("phone", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), **one_error)
 picture("no_compression.tif", tiff((256, 3, 9), (257, 3, 9), (259, 3, 999)), **one_error)
 
+for ending in (
+    "x.csv", "x.jsonl", "x.tar", "x.zip", "x.parquet", "x.trust", "desktop.ini", "$RECYCLE.BIN",
+    "x.jpeg%3Fw=1", "photo.JPG...", "photo.jpg;", "a,b;c.jpg", "new\r\nline", "\u202egpj.exe",
+    "*.jpg", "[a].jpg", "a\\b.jpg", "C:x.jpg", "\\xe9.jpg", "\u2028.jpg", "d.zip/x", "d.parquet/x",
+):  # fmt: skip
+    picture(ending, JPEG)
+
 passed = {"labels": 1, "says": r"1 file passed over.*"}
 picture("notes.txt", b"what I saw", labels=1, says=r"1 file passed over.*notes\.txt")
 picture("table.csv", b"path,label\nordinary.png,red\n", labels=1, says=r"passed over.*table\.csv")
@@ -265,6 +273,52 @@ picture("._photo.jpg", b"\0\5\x16\7" + bytes(100), labels=1)
 picture("Thumbs.db", bytes(100), labels=1)
 picture("@eaDir/photo.jpg/SYNO_THUMB.jpg", JPEG, labels=1)
 picture("__MACOSX/._photo.jpg", JPEG, labels=1)
+
+
+# What a folder may hold besides files.
+
+
+def in_folder(name: str, add: Callable[[Path], object], **outcome: object) -> None:
+    """Let a function add to a folder with an ordinary picture, in which it is called."""
+
+    def build(folder: Path) -> list[str]:
+        put(folder, "in/ordinary.png")
+        with contextlib.chdir(folder / "in"):
+            add(folder / "in")
+        return ["predict", "in"]
+
+    CASES.append(Case("folder", name, build, **outcome))
+
+
+def very_deep(_: Path) -> None:
+    """Make folders below one another, deeper than a path may be long."""
+    for _ in range(30):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+
+
+def bind_socket(name: str) -> None:
+    """Leave a socket."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(name)
+
+
+in_folder("link", lambda f: (f / "l").symlink_to("ordinary.png"), labels=2)
+in_folder("hard link", lambda f: (f / "l").hardlink_to("ordinary.png"), labels=2)
+in_folder("link to itself", lambda f: (f / "l.jpg").symlink_to("l.jpg"), labels=1, errors=1)
+in_folder("link to nothing", lambda f: (f / "l.jpg").symlink_to("n"), labels=1, errors=1)
+in_folder(
+    "nameless link to nothing", lambda f: (f / "l").symlink_to("n"), labels=1, says="begins: l"
+)
+in_folder("link to this folder", lambda f: (f / "l").symlink_to("."), labels=1)
+in_folder("link to the folder above", lambda f: (f / "l").symlink_to(".."), labels=1)
+in_folder("link to a device", lambda f: (f / "z.jpg").symlink_to("/dev/zero"), labels=1, errors=1)
+in_folder("pipe", lambda f: os.mkfifo(f / "p.jpg"), labels=1, errors=1)
+in_folder("nameless pipe", lambda f: os.mkfifo(f / "p"), labels=1, says="begins: p")
+in_folder("socket", lambda _: bind_socket("s.jpg"), labels=1, errors=1)
+in_folder("nameless socket", lambda _: bind_socket("s"), labels=1, says="begins: s")
+in_folder("folder that cannot be listed", very_deep, labels=1, errors=1, says="listed")
+in_folder("same but for case", lambda f: (put(f, "X.jpg"), put(f, "x.JPG")), labels=3)
 
 
 # Archives, each named itself.
@@ -382,6 +436,153 @@ archive("same_names.tar", lambda: tarred({"a.png": PNG, "./a.png": JPEG}), label
 archive("text.tar", b"this is no archive at all", errors=1)
 
 
+def old_tar() -> bytes:
+    """Return a tar archive as version 7 of Unix wrote it, without a magic number."""
+    content = bytearray(tarred({"a.png": PNG}))
+    content[257:512] = bytes(255)
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    return bytes(content)
+
+
+def tar_of(*members: tuple[str, bytes | tuple[bytes, str]]) -> bytes:
+    """Return a tar archive of files, given their content, and others, given type and target."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content
+                archive.addfile(info)
+    return stream.getvalue()
+
+
+def unknown_member() -> bytes:
+    """Return a tar archive with a member of a type that nobody knows."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, kind in (("a.png", tarfile.REGTYPE), ("b.png", b"Q")):
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(PNG)
+            archive.addfile(info, io.BytesIO(PNG))
+    return stream.getvalue()
+
+
+class Pipe(io.RawIOBase):
+    """Takes what is written, and cannot go back."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, piece: bytes) -> int:
+        """Keep some bytes."""
+        self.content += piece
+        return len(piece)
+
+
+def zipped_into_pipe() -> bytes:
+    """Return a zip archive whose members' sizes stand behind them."""
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in two.items():
+            archive.writestr(name, content)
+    return bytes(pipe.content)
+
+
+def zipped_twice() -> bytes:
+    """Return a zip archive with two members of one name."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("a.png", PNG)
+        archive.writestr("a.png", JPEG)
+    return stream.getvalue()
+
+
+def zipped_64() -> bytes:
+    """Return a zip archive with the header of large members."""
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(stream, "w") as archive,
+        archive.open("a.png", "w", force_zip64=True) as member,
+    ):
+        member.write(PNG)
+    return stream.getvalue()
+
+
+DEFLATE64 = zipped({"a": PNG, "b.png": PNG}).replace(b"\x14\0\0\0\0\0", b"\x14\0\0\0\x09\0")
+
+archive("tar.csv", lambda: tarred(two), labels=2)
+archive("tar.txt", lambda: tarred(two, "w:gz"), labels=2)
+archive("tar.parquet", lambda: tarred(two), labels=2)
+archive("zip.jsonl", lambda: zipped(two), labels=2)
+archive("comic.cbz", lambda: zipped(two), labels=2)
+archive("copy.tar.gz.1", lambda: tarred(two, "w:gz"), labels=2)
+archive("old", old_tar, labels=1)
+archive("old.tar", old_tar, labels=1)
+archive("unpacks_itself.exe", lambda: b"MZ" + bytes(5000) + zipped(two), labels=2)
+archive("script.zip", lambda: b"#!/bin/sh\n" + zipped(two), labels=2)
+archive("begins_as_jpeg.zip", lambda: JPEG + zipped(two), labels=2)
+archive("ends_as_zip.jpg", lambda: JPEG + zipped(two), labels=1)
+archive("zip.jpg", lambda: zipped(two), errors=1, says="zip archive.*Unpack")
+archive("tar.jpg", lambda: tarred(two), errors=1, says="tar archive")
+archive("seven.7z", b"7z\xbc\xaf\x27\x1c" + bytes(60), errors=1, says="7-Zip")
+archive("seven.tar", b"7z\xbc\xaf\x27\x1c" + bytes(600), errors=1, says="7-Zip")
+archive("rar.zip", b"Rar!\x1a\x07\x01\0" + bytes(60), errors=1, says="RAR")
+archive("rar.csv", b"Rar!\x1a\x07\x01\0\xff" + bytes(60), errors=1, says="RAR")
+archive("lz4.tar.lz4", b"\x04\x22\x4d\x18" + bytes(60), errors=1, says="LZ4")
+archive("photo.jpg.gz", lambda: gzip.compress(JPEG), errors=1, says="no tar archive.*Unpack it")
+archive("table.csv.gz", lambda: gzip.compress(b"path\na.png\n"), errors=1, says="Unpack it first")
+archive("twice.tar.gz", lambda: gzip.compress(tarred(two, "w:gz")), errors=1, says="Unpack it")
+archive("streams.tar.gz", lambda: gzip.compress(tarred(two)[:3000]) + gzip.compress(tarred(two)[3000:]), labels=2)  # fmt: skip # noqa: E501
+archive("long_names.tar", lambda: tarred({"d/" * 90 + "n" * 150 + ".png": PNG, "l" * 200: JPEG}), labels=2)  # fmt: skip # noqa: E501
+archive("gnu.tar", lambda: tarred({"n" * 150: PNG, os.fsdecode(b"\xe9"): PNG}, format=tarfile.GNU_FORMAT), labels=2)  # fmt: skip # noqa: E501
+archive("chain.tar", lambda: tar_of(("c.png", (tarfile.SYMTYPE, "b.png")), ("b.png", (tarfile.LNKTYPE, "a.png")), ("a.png", PNG)), labels=3)  # fmt: skip # noqa: E501
+archive("garbage_behind.tar", lambda: tarred(two) + b"garbage" * 100, labels=2, errors=1)
+archive("garbage_behind.tar.gz", lambda: tarred(two, "w:gz") + b"garbage", labels=2, errors=1)
+archive("zeros_behind.tar", lambda: tarred(two) + bytes(100_000), labels=2)
+archive("unknown_type.tar", unknown_member, labels=2)
+archive("inner.tar", lambda: tarred({"a.png": PNG, "x.zip": zipped(two)}), labels=1, says="x.zip")
+archive("inner.zip", lambda: zipped({"x.zip": zipped(two)}), refused="at least one image.*.zip")
+archive("twice.zip", zipped_twice, labels=2)
+archive("into_pipe.zip", zipped_into_pipe, labels=2)
+archive("large.zip", zipped_64, labels=1)
+archive("comment.zip", lambda: zipped({"a.png": PNG})[:-2] + b"\x10\x27" + b"c" * 10_000, labels=1)
+archive("cut.zip", lambda: zipped(two)[:-10], errors=1)
+archive("checksum.zip", lambda: zipped(two).replace(PNG[-30:], bytes(30)), labels=1, errors=1)
+archive("deflate64.zip", lambda: DEFLATE64, errors=2, says="compressed in a way")
+archive("encrypted_names.zip", lambda: encrypted(zipped({"a": PNG, "b": PNG})), errors=2)
+archive("windows.zip", lambda: zipped({"__MACOSX/._c.png": b"\0\5\x16\7", "a.png": PNG}).replace(b"X/._c", b"X\\._c"), labels=1)  # fmt: skip # noqa: E501
+archive("outside.zip", lambda: zipped({"/etc/a.png": PNG, "../../b.png": PNG, "C:\\c.png": PNG}), labels=3)  # fmt: skip # noqa: E501
+archive(
+    "office.docx", lambda: zipped({"word/document.xml": b"", "word/media/1.png": PNG}), labels=1
+)
+
+for name, command in (
+    ("label", ["label", "x.tar", "--classes", "cat,dog"]),
+    ("predict", ["predict", "x.tar"]),
+    ("fit", ["fit", "data", "--adapt-to", "x.tar"]),
+    ("monitor", ["monitor", "x.tar"]),
+):
+
+    def build(folder: Path, command: list[str] = command) -> list[str]:
+        """Write an archive with more members than are allowed."""
+        put(folder, "x.tar", tarred(two))
+        write_class_folders(folder / "data", per_class=2)
+        return [*command, "--max-archive-members", "1"]
+
+    rows = {"labels": 1, "errors": 1} if name in ("label", "predict") else {}
+    rows = {"labels": 3} if name == "fit" else rows
+    CASES.append(Case("limits", name, build, says=r"--max-archive-members", **rows))
+
+
 # Tables and lists of names.
 
 
@@ -482,6 +683,9 @@ parquet("names.parquet", lambda pa: {"path": ["a.png", "nowhere.png"]}, labels=1
 parquet("same_names.parquet", lambda pa: {"path": ["x", "x"], "image": pa.array([PNG, JPEG], pa.binary())}, labels=2)  # fmt: skip # noqa: E501
 parquet("path_structs.parquet", lambda pa: {"image": pa.array([{"path": "a.png"}])}, labels=1)
 parquet("lists.parquet", lambda pa: {"images": pa.array([[PNG, PNG]])}, refused="images.*list")
+for name in ("without_ending", "short.pq", "compressed.parquet.gz", "Parquet.csv", "Parquet.tar"):
+    parquet(name, lambda pa: {"image": pa.array([PNG, JPEG], pa.binary())}, labels=2)
+parquet("Parquet.jpg", lambda pa: {"image": [PNG]}, errors=1, says="Parquet file.*ending")
 parquet("no_images.parquet", lambda pa: {"n": [1, 2]}, refused="column|image")
 parquet("empty.parquet", lambda pa: {"image": pa.array([], pa.binary())}, refused="image")
 
@@ -604,6 +808,8 @@ def run(case: Case, model: Path, plugin: Path, folder: Path) -> tuple[int, int, 
     match arguments[0]:
         case "predict":
             command = ["predict", str(model), *arguments[1:], "-o", "out.csv", *common]
+        case "monitor":
+            command = ["monitor", str(model), *arguments[1:], *common]
         case "label":
             squares = ["--vlm", "squares:1", "--vision", "squares:1"]
             command = [*arguments, *squares, "-o", "out.csv", *common]

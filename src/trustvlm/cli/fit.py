@@ -115,6 +115,8 @@ def fit(
     precision: options.Precision = "float32",
     draft: options.Draft = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    max_archive_bytes: options.MaxArchiveBytes = None,
+    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
     plugins: options.Plugins = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -148,7 +150,9 @@ def fit(
         device=device,
         precision=precision,
         draft=draft,
-        limits=options.limits(max_pixels),
+        limits=options.limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
     )
     with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(

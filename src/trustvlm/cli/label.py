@@ -41,6 +41,8 @@ def label(
     precision: options.Precision = "float32",
     draft: options.Draft = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    max_archive_bytes: options.MaxArchiveBytes = None,
+    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,7 +65,9 @@ def label(
         device=device,
         precision=precision,
         draft=draft,
-        limits=options.limits(max_pixels),
+        limits=options.limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
     )
     with console.progress_bar("images", quiet=quiet) as progress:
         columns = options.columns(path_column, image_column)

@@ -9,12 +9,15 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
+    MAX_ARCHIVE_MEMBERS,
     MAX_PIXELS,
     ConfidenceColumn,
     Device,
     GivenColumn,
     GivenLabels,
     ImageColumn,
+    MaxArchiveBytes,
+    MaxArchiveMembers,
     MaxPixels,
     ModelPath,
     PathColumn,
@@ -78,6 +81,8 @@ def monitor(
     unknown_labels: UnknownLabels = "review",
     device: Device = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
+    max_archive_bytes: MaxArchiveBytes = None,
+    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -93,7 +98,13 @@ def monitor(
     load_plugins(plugins)
     given = read_given(given_labels, path_column, image_column, given_column, confidence_column)
     meant = read_synonyms(synonyms)
-    trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
+    trust = TrustVLM.load(
+        model,
+        device=device,
+        limits=limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
+    )
     with progress_bar("images", quiet=quiet) as progress:
         drift = watch(
             trust,

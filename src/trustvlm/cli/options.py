@@ -28,8 +28,9 @@ MaxPixels = Annotated[
         help="Width times height of one image, at most; with --draft, of a JPEG as decoded.",
     ),
 ]
-# As `Limits` has it, which is not imported for every `--help`.
+# As `Limits` has them, which is not imported for every `--help`.
 MAX_PIXELS = 100_000_000
+MAX_ARCHIVE_MEMBERS = 2_000_000
 ImageSeconds = Annotated[
     float, typer.Option(min=0.001, help="Time for reading and decoding one image.")
 ]
@@ -202,7 +203,7 @@ def read_synonyms(file: Path | None) -> dict[str, str] | None:
     from trustvlm.images.tables import read_table
 
     synonyms: dict[str, str] = {}
-    for label, name in read_table(Location(str(file)), ("label", "class")):
+    for label, name in read_table(Location.of(file), ("label", "class")):
         if synonyms.setdefault(label, name) != name:
             raise InputError(
                 f"Expected {str(file)!r} to give each label one class, but {label!r} has "

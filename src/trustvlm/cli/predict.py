@@ -20,6 +20,7 @@ from trustvlm.cli.console import (
     write_verdicts,
 )
 from trustvlm.cli.options import (
+    MAX_ARCHIVE_MEMBERS,
     MAX_PIXELS,
     Device,
     ImageColumn,
@@ -180,7 +181,7 @@ def predict(
     when_invalid: WhenInvalid = "review",
     image_seconds: ImageSeconds = 60.0,
     max_archive_bytes: MaxArchiveBytes = None,
-    max_archive_members: MaxArchiveMembers = 2_000_000,
+    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
     other_classes: OtherClasses = None,
     plugins: Plugins = None,
     quiet: Quiet = False,

@@ -17,10 +17,12 @@ from trustvlm.embeddings import Progress
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import (
+    DEFAULT_LIMITS,
     Columns,
     ImageSource,
     LabelledImage,
     LabelledSource,
+    Limits,
     Source,
     classes_of,
     find_labelled,
@@ -71,6 +73,7 @@ def fit(
     images: LabelledSource | None = None,
     other_classes: Sequence[str] = (),
     adapt_to: Source | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> ModelState:
@@ -104,7 +107,7 @@ def fit(
             f"Expected a score that adapts to images ({adapting}) where `adapt_to` gives some, but "
             f"got `{score}`."
         )
-    target = None if adapt_to is None else open_images(adapt_to, **columns)
+    target = None if adapt_to is None else open_images(adapt_to, limits=limits, **columns)
     labelled = find_labelled(shots, **columns)
     class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))

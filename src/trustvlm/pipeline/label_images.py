@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import Columns, Source, open_images, read_classes
+from trustvlm.images import DEFAULT_LIMITS, Columns, Limits, Source, open_images, read_classes
 from trustvlm.models.prompts import read_prompts, text_problems
 from trustvlm.monitoring.ood import looks_mixed
 from trustvlm.pipeline.predict import verdicts_without_shots
@@ -34,6 +34,7 @@ def label_images(
     prompt: PromptSource | None = None,
     correct: bool = False,
     other_classes: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> Verdicts:
@@ -46,7 +47,7 @@ def label_images(
     """
     if classes is None:
         raise InputError("Expected `classes` to name what to look for: there are no shots here.")
-    class_list, listed = read_classes(classes), open_images(images, **columns)
+    class_list, listed = read_classes(classes), open_images(images, limits=limits, **columns)
     embedder = load_embedder()
     vlm = embedder.encoders.vlm
     encoded = encode_images(listed, embedder, progress)

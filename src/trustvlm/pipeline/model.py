@@ -380,6 +380,7 @@ class TrustVLM:
             images=select_on,
             other_classes=self.other_classes,
             adapt_to=adapt_to,
+            limits=self.limits,
             progress=progress,
             **columns,
         )
@@ -561,6 +562,7 @@ class TrustVLM:
             prompt=self.prompt,
             correct=correct,
             other_classes=self.other_classes,
+            limits=self.limits,
             progress=progress,
             **columns,
         )
