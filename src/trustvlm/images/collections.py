@@ -130,7 +130,8 @@ def labelled_items(
             yield LabelledImage(_source(kept(image) if table.is_stream else image), label, p)
         return
     names = _class_names(source) if _is_torch_dataset(source) else ()
-    images, labels_given = _columns(_rows_of(source) if _is_torch_dataset(source) else source)
+    pairs = _rows_of(source) if _is_torch_dataset(source) else source
+    images, labels_given = _columns(pairs, image_column or "image", label_column)
     if len(images) != len(labels_given):
         raise InputError(
             f"Expected as many labels as images, but got {len(images)} images and "
@@ -212,10 +213,14 @@ def _refuse_parts(source: Any) -> None:
 # Pairs of image and label.
 
 
-def _columns(source: Any) -> tuple[Sequence[Item], Sequence[Any]]:
-    """Return images and labels from a tuple of both, or from pairs."""
-    if isinstance(source, list) and len(source) == 2 and not any(map(_is_row, source)):
-        source = tuple(source)  # a list of two sequences
+def _columns(
+    source: Any, image_column: str, label_column: str
+) -> tuple[Sequence[Item], Sequence[Any]]:
+    """Return images and labels from a tuple of both, or from pairs or mappings of both."""
+    if isinstance(source, list) and len(source) == 2:
+        # Two sequences, of images and of labels, unless they are two rows.
+        are_rows = any(_is_pair(part) or isinstance(part, Mapping) for part in source)
+        source = source if are_rows else tuple(source)
     if isinstance(source, tuple):
         if len(source) != 2 or any(isinstance(part, str | bytes) for part in source):
             _refuse_pairs(source)
@@ -227,15 +232,19 @@ def _columns(source: Any) -> tuple[Sequence[Item], Sequence[Any]]:
     held: list[Item] = []
     labels = []
     for position, row in enumerate(source):
-        if not _is_row(row):
+        if isinstance(row, Mapping) and {image_column, label_column} <= row.keys():
+            image, label = row[image_column], row[label_column]
+        elif _is_pair(row):
+            image, label = row
+        else:
             _refuse_pairs(source, f", with a {type(row).__name__} at position {position}")
-        item = _item(position, row[0])
+        item = _item(position, image)
         held.append(kept(item) if isinstance(source, Iterator) else item)
-        labels.append(row[1])
+        labels.append(label)
     return share_locks(held), labels
 
 
-def _is_row(value: Any) -> bool:
+def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2
 
 
