@@ -45,7 +45,8 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff format
 
 extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), Ray and S3, apart from the rest.
-	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py tests/test_s3.py
+	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py tests/bulk/test_bulk_buckets.py \
+		tests/test_s3.py
 
 # Folders of embeddings: of real CLIP models, and of the offline models.
 CLIP ?= ../shared/embeddings_clip

@@ -151,7 +151,7 @@ def test_storage_that_fails_keeps_nothing(monkeypatch):
 OUTPUTS = [
     ["predict", "{model}", "{folder}", "-o", "https://h/x.csv"],
     ["predict", "{model}", "{folder}", "-o", "nothing://h/x.csv"],
-    ["predict", "{model}", "{folder}", "-o", "memory://bulk/"],
+    ["predict", "{model}", "{folder}", "-o", "nothing://bulk/"],
     ["label", "{folder}", "--classes", "a,b", "-o", "https://h/x.csv"],
     ["evaluate", "{model}", "{folder}", "--json", "https://h/x.json"],
     ["monitor", "{model}", "{folder}", "--json", "https://h/x.json"],

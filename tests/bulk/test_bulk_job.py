@@ -17,7 +17,8 @@ import pytest
 
 from broken_images import encoded
 from bulk_models import IDENTITY, LoadTiny, OwnProcess, files, rows
-from trustvlm.bulk import journal
+from trustvlm.bulk import folder as folders
+from trustvlm.bulk.folder import LocalFolder
 from trustvlm.bulk.job import LocalEngine
 from trustvlm.exceptions import BulkError, InputError, TrustVLMWarning
 from trustvlm.images import image_shards
@@ -149,10 +150,10 @@ def test_folders_of_other_things_are_left_alone(run, photos, tmp_path):
 def test_two_runs_at_once_are_refused_and_the_other_is_named(run, photos, tmp_path):
     out = tmp_path / "out"
     other = rf"Another run .*process {os.getpid()} on {socket.gethostname()}\)"
-    with journal.locked(out), pytest.raises(InputError, match=other):
+    with LocalFolder(out).locked(), pytest.raises(InputError, match=other):
         run(photos, out)
     assert not (out / "_trustvlm" / "lock.json").exists()
-    with journal.locked(out):
+    with LocalFolder(out).locked():
         pass
 
 
@@ -167,24 +168,24 @@ sys.stdin.read()
 
 
 def test_where_a_file_system_has_no_locks_a_file_stands_for_one(monkeypatch, tmp_path):
-    class NoLock(journal.FileLock):
+    class NoLock(folders.FileLock):
         def acquire(self, *_, **__):
             raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(journal, "FileLock", NoLock)
+    monkeypatch.setattr(folders, "FileLock", NoLock)
     other = pytest.raises(InputError, match=r"Another run.* remove .*lock\.held")
-    with journal.locked(tmp_path), other, journal.locked(tmp_path):
+    with LocalFolder(tmp_path).locked(), other, LocalFolder(tmp_path).locked():
         pass
     file = tmp_path / "_trustvlm" / "lock.held"
     assert not file.exists()
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLD, file], stdin=pipe, stdout=pipe) as process:
         assert process.stdout.readline()
-        with pytest.raises(InputError, match="Another run"), journal.locked(tmp_path):
+        with pytest.raises(InputError, match="Another run"), LocalFolder(tmp_path).locked():
             pass
         process.kill()
         process.wait()
-    with journal.locked(tmp_path):
+    with LocalFolder(tmp_path).locked():
         assert file.exists()
 
 
@@ -201,16 +202,17 @@ def test_a_disk_that_fails_ends_a_run_that_goes_on_later(
     run, photos, tmp_path, monkeypatch, number, remedy
 ):
     out, n_written = tmp_path / "out", []
-    write = journal.write_bytes
+    write = folders.write_bytes
 
-    def failing(file, content):
-        n_written.append(file)
+    def failing(file, content, *, private=False):
+        if not private:
+            n_written.append(file)
         if len(n_written) == 3:
             raise OSError(number, os.strerror(number))
-        write(file, content)
+        write(file, content, private=private)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "write_bytes", failing)
+        patch.setattr(folders, "write_bytes", failing)
         with pytest.raises(BulkError, match=rf"out.*{os.strerror(number)}.*{remedy}.*run the same"):
             run(photos, out)
     assert len(rows(out)) == 12
@@ -240,7 +242,7 @@ def test_where_nothing_can_be_written_that_is_said_at_once(run, photos, tmp_path
     def read_only(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(journal.Path, "mkdir", read_only)
+    monkeypatch.setattr(folders.Path, "mkdir", read_only)
     with pytest.raises(BulkError, match=r"Read-only file system.*permission"):
         run(photos, tmp_path / "out")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from bulk_models import OwnProcess, files, rows, write_poison
+from bulk_models import files as files_of
+from pictures import write_class_folders
 from trustvlm.exceptions import InputError, TrustVLMWarning
 
 pytestmark = [
@@ -41,6 +43,8 @@ def cluster():
         # Actors import the model of these tests.
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Where Ray notes the address of its cluster, whatever folder it is given.
+        Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
         head = {"num_cpus": 2, "include_dashboard": False, "temp_dir": temporary}
         nodes = Cluster(initialize_head=True, head_node_args=head)
         ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
@@ -101,6 +105,42 @@ def test_a_worker_killed_midway_neither_loses_nor_repeats_a_row(run, photos, clu
     assert files(out) == files(tmp_path / "local")
     assert len(rows(out)) == 94
     assert ray.is_initialized(), "a Ray that was there before is left running"
+
+
+@pytest.mark.s3
+def test_600_pictures_from_and_to_a_bucket_with_an_actor_killed(run, cluster, bucket, tmp_path):
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    pictures = write_class_folders(tmp_path / "many", per_class=200, seed=11)
+    files.put(f"{pictures}/", f"{bucket}/many/", recursive=True)
+    run(pictures, tmp_path / "local", part_size=25)
+    out, started, killed = f"{bucket}/out", tmp_path / "started", []
+
+    def kill_an_actor():
+        watching = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+        for _ in range(3000):
+            time.sleep(0.02)
+            if watching.exists(f"{out}/_trustvlm/done"):
+                pid = int(started.read_text().split()[-1])
+                status = Path(f"/proc/{pid}/stat").read_text()
+                killed.append(int(status.rpartition(")")[2].split()[1]))
+                os.kill(killed[0], signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill_an_actor)
+    killer.start()
+    settings = {"part_size": 25, "pause": 0.02, "started": str(started)}
+    summary = run(f"{bucket}/many", out, engine=cluster, **settings)
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert summary.n_images == 600
+    files.invalidate_cache()
+    parts = sorted(name for name in files.ls(out, detail=False) if name.endswith(".parquet"))
+    local = files_of(tmp_path / "local")
+    assert {name.rpartition("/")[2]: files.cat_file(name) for name in parts} == local
+    assert len(rows(tmp_path / "local")) == 600
 
 
 def test_an_image_that_kills_is_a_row_here_too(run, photos, cluster, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.bulk import predict_in_bulk
-from trustvlm.bulk.journal import FOLDER
+from trustvlm.bulk.folder import FOLDER, LocalFolder
 from trustvlm.embeddings import NullStore
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.verdict import METADATA
@@ -148,8 +148,8 @@ def test_of_two_lines_of_a_part_the_last_one_counts(model, photos, tmp_path):
     from trustvlm.bulk.journal import Journal
 
     predict_in_bulk(model, photos, tmp_path / "out", part_size=50)
-    journal = Journal(tmp_path / "out")
+    journal = Journal(LocalFolder(tmp_path / "out"))
     (entry,) = journal.files
     content = (tmp_path / "out" / entry.file).read_bytes()
     journal.replace(entry, content, {"review": entry.n_images})
-    assert dict(Journal(tmp_path / "out").decisions) == {"review": entry.n_images}
+    assert dict(Journal(LocalFolder(tmp_path / "out")).decisions) == {"review": entry.n_images}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -12,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from trustvlm.bulk.journal import FOLDER, Journal, agree_on, identify, locked, writing
+from trustvlm.bulk.folder import FOLDER, JobFolder, LocalFolder, job_folder, writing
+from trustvlm.bulk.journal import Journal, agree_on, identify
 from trustvlm.bulk.parts import SUMS, FinishedPart, Part, part_content
 from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.files import local_path, write_text
 from trustvlm.images import DEFAULT_LIMITS, Limits, image_shards
 from trustvlm.images.inputs import PathSource, warn_of_skipped
 from trustvlm.images.references import Skipped
@@ -112,7 +113,7 @@ class BulkSummary:
     Attributes
     ----------
     output
-        The folder with the verdicts.
+        The folder with the verdicts, or its URL.
     n_images, n_now
         Images in all, and those of this run; the others had been done before.
     decisions, errors
@@ -131,7 +132,7 @@ class BulkSummary:
     30 images in out: 29 accept, 0 review, 1 error (1 empty); 20 now, 5.0 images/s
     """
 
-    output: Path
+    output: Path | str
     n_images: int
     n_now: int
     decisions: Mapping[str, int]
@@ -210,8 +211,9 @@ def predict_in_bulk(
     images
         Paths and URLs, as `image_shards` takes them.
     output
-        A folder, new or of an interrupted run; read it with `pyarrow.parquet.read_table` or
-        `pandas.read_parquet`. Rows are in input order if the files are taken in that of names.
+        A folder, new or of an interrupted run, or the URL of one in object storage; read it with
+        `pyarrow.parquet.read_table` or `pandas.read_parquet`. Rows are in input order if the
+        files are taken in that of names.
     engine
         `LocalEngine`, or `RayEngine` with its settings.
     part_size
@@ -283,7 +285,7 @@ def predict_in_bulk(
     summary = run_job(
         engine(loader, retries),
         images,
-        local_path(output),
+        output,
         identity=identity,
         settings={
             "part_size": part_size,
@@ -304,7 +306,7 @@ def predict_in_bulk(
 def run_job(
     engine: Engine,
     images: PathSource,
-    output: Path,
+    output: str | os.PathLike[str],
     *,
     identity: dict[str, str],
     settings: dict[str, Any],
@@ -336,7 +338,7 @@ def run_job(
         raise InputError(f"Expected `part_size` to be a whole number >= 1, but got {size!r}.")
     profile = profile or Profile()
     began = time.monotonic()
-    output = local_path(output)
+    folder = job_folder(output)
     listed = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     for item in listed:
         if not isinstance(item, str | os.PathLike):
@@ -345,14 +347,12 @@ def run_job(
                 f"it, but got a {type(item).__name__}."
             )
     inputs = [os.fspath(item) for item in listed]
-    if output.exists() and not output.is_dir():
-        raise InputError(f"Expected {str(output)!r} to be a folder, but it is a file.")
     # Before anything is written: is there something to predict on?
     next(_first_parts(inputs, settings, limits))
-    with locked(output):
-        with writing(output):
-            agree_on(output, [without_credentials(item) for item in inputs], identity, settings)
-            journal = Journal(output)
+    with folder.locked():
+        with writing(folder):
+            agree_on(folder, [without_credentials(item) for item in inputs], identity, settings)
+            journal = Journal(folder)
         n_before = journal.n_images
         _check_done(journal, inputs, settings, limits)
         skipped = Skipped()
@@ -360,17 +360,17 @@ def run_job(
         work = (Work(part, journal.done(part.number)) for part in parts)
         for part, finished in engine.run(work):
             skipped.merge(finished.skipped)
-            with profile.stage("writing"), writing(output):
+            with profile.stage("writing"), writing(folder):
                 journal.add(part, finished)
             for stage, seconds in finished.seconds.items():
                 profile.add(stage, seconds)
             profile.n_images += finished.n_images
             if progress is not None:
                 progress(journal.n_images)
-        with profile.stage("writing"), writing(output):
-            outcome = _decide(journal, output, run, settings.get("when_invalid", "review"))
+        with profile.stage("writing"), writing(folder):
+            outcome = _decide(journal, folder, run, settings.get("when_invalid", "review"))
         summary = BulkSummary(
-            output=output,
+            output=folder.path if isinstance(folder, LocalFolder) else str(folder),
             n_images=journal.n_images,
             n_now=journal.n_images - n_before,
             decisions=journal.decisions,
@@ -380,14 +380,14 @@ def run_job(
             run=outcome,
         )
         text = json.dumps(summary.to_dict(), indent=2) + "\n"
-        with writing(output):
-            write_text(output / FOLDER / "summary.json", text)
+        with writing(folder):
+            folder.write(f"{FOLDER}/summary.json", text.encode())
     warn_of_skipped(skipped)
     return summary
 
 
 def _decide(
-    journal: Journal, output: Path, run: Run | None, when_invalid: str
+    journal: Journal, folder: JobFolder, run: Run | None, when_invalid: str
 ) -> RunOutcome | None:
     """Say what holds for the run as a whole, and write its decisions where they change by it."""
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Bulk output")
@@ -395,7 +395,8 @@ def _decide(
         return None
     sums = run.sums
     for entry in journal.files:
-        metadata = parquet.read_schema(output / entry.file).metadata or {}
+        with folder.open(entry.file) as file:
+            metadata = parquet.read_schema(file).metadata or {}
         if SUMS.encode() not in metadata:
             return None
         sums += RunSums.from_dict(json.loads(metadata[SUMS.encode()]), run.n_classes)
@@ -403,12 +404,14 @@ def _decide(
     if not (outcome.invalid or outcome.changes_decisions):
         return outcome
     for entry in journal.files:
-        table = parquet.read_table(output / entry.file)
+        with folder.open(entry.file) as file:
+            before = file.read()
+        table = parquet.read_table(io.BytesIO(before))
         of_part = RunSums.from_dict(json.loads(table.schema.metadata[SUMS.encode()]), run.n_classes)
         decided = Verdicts(outcome.decide(verdicts_from(table)), run=outcome)
         content = part_content(decided, of_part)
         decisions = Counter(decided.column("decision"))
-        written = (output / entry.file).read_bytes() == content
+        written = before == content
         # A run that ended between a file and its line has the one without the other.
         if not written or entry.decisions != decisions:
             journal.replace(entry, content, decisions)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import re
-import socket
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trustvlm._version import __version__
+from trustvlm.bulk.folder import FOLDER, JobFolder
 from trustvlm.bulk.parts import FinishedPart, Part
-from trustvlm.exceptions import BulkError, InputError
-from trustvlm.files import write_bytes, write_text
+from trustvlm.exceptions import InputError
 from trustvlm.images import ImageShard
 from trustvlm.serialization import first_invalid
 
-FOLDER = "_trustvlm"
 _FORMAT, _VERSION = "trustvlm.bulk", 1
 
 
@@ -64,7 +55,7 @@ def identify(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def agree_on(
-    output: Path, inputs: list[str], model: Mapping[str, str], settings: Mapping[str, Any]
+    output: JobFolder, inputs: list[str], model: Mapping[str, str], settings: Mapping[str, Any]
 ) -> None:
     """Write the manifest of a new job, or check that the one there is of the same job.
 
@@ -81,19 +72,22 @@ def agree_on(
         model=dict(model),
         settings=dict(settings),
     )
-    file = output / FOLDER / "manifest.json"
-    if not file.exists():
-        others = [p.name for p in output.iterdir() if p.name != FOLDER] if output.exists() else []
-        if others:
+    name = f"{FOLDER}/manifest.json"
+    file = f"{output}/{name}"
+    try:
+        with output.open(name) as stream:
+            content = stream.read()
+    except FileNotFoundError:
+        if others := [other for other in output.sizes() if other != FOLDER]:
             raise InputError(
                 f"Expected {str(output)!r} to be new, empty, or a folder of an earlier run, but "
                 f"it holds {others[0]!r}. Choose another folder."
-            )
+            ) from None
         text = json.dumps(job.model_dump(), indent=2, ensure_ascii=False) + "\n"
-        write_text(file, text, private=True)
+        output.write(name, text.encode("utf-8", "backslashreplace"), private=True)
         return
     try:
-        stored = Manifest.model_validate_json(file.read_bytes())
+        stored = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise InputError(
             f"{file} is damaged ({': '.join(first_invalid(error))}). Choose another folder."
@@ -133,9 +127,6 @@ def _short(value: Any) -> str:
 
 # The journal: which parts of a job are done, a line for each, written after its file.
 
-# What `atomic_path` calls a part's file while it is written.
-_ABANDONED = re.compile(r"\.part-\d{6,}-\d{6,}\.parquet\.[a-z0-9_]{8}\.tmp\.parquet")
-
 
 class Entry(BaseModel):
     """One finished part, as a line of `done.jsonl` has it.
@@ -170,8 +161,8 @@ class Journal:
     """Reads and continues the list of finished parts; the parent process alone writes it.
 
     A part is done when its line is there and its file has the size that the line states. The file
-    is renamed into place before the line is written, so a killed run at worst computes one part
-    again, and replaces its file by the same bytes.
+    is there whole before the line is written, so a killed run at worst computes one part again, and
+    replaces its file by the same bytes.
 
     Parameters
     ----------
@@ -179,17 +170,12 @@ class Journal:
         The folder of the job.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: JobFolder) -> None:
         self._output = output
-        self._file = output / FOLDER / "done.jsonl"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         self._done: defaultdict[int, dict[int, Entry]] = defaultdict(dict)
         self.n_images = 0
         self.decisions: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        for abandoned in output.glob(".part-*.tmp.parquet"):
-            if _ABANDONED.fullmatch(abandoned.name):
-                abandoned.unlink(missing_ok=True)
         self._read()
 
     def done(self, number: int) -> dict[int, bool]:
@@ -234,13 +220,9 @@ class Journal:
         self._write(self._done[entry.number][entry.start], content)
 
     def _write(self, entry: Entry, content: bytes) -> None:
-        # Opened first: if the folder has vanished, it is not made again for a lone file.
-        with open(self._file, "a", encoding="utf-8", opener=_open_private) as stream:
-            if content:
-                write_bytes(self._output / entry.file, content)
-            stream.write(json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        part = f"part-{entry.number:06d}-{entry.start:09d}"
+        line = json.dumps(entry.model_dump(), ensure_ascii=False)
+        self._output.record(entry.file, content, part, line)
 
     def check(self, number: int, shard: ImageShard) -> None:
         """Raise `InputError` if parts of a shard are done that was another one."""
@@ -258,24 +240,17 @@ class Journal:
         return 1 + max((number for number, parts in self._done.items() if parts), default=-1)
 
     def _read(self) -> None:
-        if not self._file.exists():
-            return
-        content = self._file.read_bytes()
-        # A line without an end was being written when the run was killed.
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            write_bytes(self._file, whole, private=True)
-        with os.scandir(self._output) as files:
-            sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
         done: dict[tuple[int, int], Entry] = {}
-        for number, line in enumerate(whole.splitlines(), 1):
+        lines = list(self._output.records())
+        sizes = self._output.sizes() if lines else {}
+        for where, line in lines:
             try:
                 entry = Entry.model_validate_json(line)
             except ValidationError as error:
                 fault = ": ".join(first_invalid(error))
                 raise InputError(
-                    f"Line {number} of {self._file} is damaged ({fault}). Remove the line: what "
-                    "it was about is then done again."
+                    f"{where} is damaged ({fault}). Remove it: what it was about is then done "
+                    "again."
                 ) from error
             if not entry.file or sizes.get(entry.file) == entry.n_bytes:
                 # Of several lines of a part that fit its file, the last one holds.
@@ -288,100 +263,3 @@ class Journal:
         self.n_images += entry.n_images
         self.decisions.update(entry.decisions)
         self.errors.update(entry.errors)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-@contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Say what is wrong with the folder of a job where it cannot be written or read.
-
-    Raises
-    ------
-    BulkError
-        If the disk is full, the folder may not be written to or has vanished.
-    """
-    try:
-        yield
-    except OSError as error:
-        remedy = "Check the disk"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "Make room"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            remedy = "Give yourself permission to write there"
-        raise BulkError(
-            f"Verdicts cannot be written to {str(output)!r} ({error.strerror or error}). What is "
-            f"done so far is kept as far as it is still there. {remedy}, and run the same again."
-        ) from error
-
-
-# What a file system says that has no locks, as some have that lie on other machines.
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Keep other runs out of the folder of a job; the system ends this when a process dies.
-
-    Where a file system has no locks, a file stands for one; that of a dead process of this
-    machine is taken over.
-
-    Raises
-    ------
-    InputError
-        If another run writes there; the message says on which machine.
-    BulkError
-        If the folder cannot be written to.
-    """
-    folder = output / FOLDER
-    holder = folder / "lock.json"
-    with writing(output):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = _acquire(folder)
-        except Timeout as error:
-            raise InputError(
-                f"Another run writes to {str(output)!r}{_describe_holder(holder)}. Wait for it, or "
-                f"choose another folder. If it is no more, remove {error.lock_file!r}."
-            ) from error
-        except BaseException:
-            with suppress(OSError):
-                folder.rmdir()
-            raise
-    try:
-        with writing(output):
-            owner = {"host": socket.gethostname(), "pid": os.getpid()}
-            holder.write_text(json.dumps(owner) + "\n", encoding="utf-8")
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink()
-        with suppress(OSError):
-            lock.release()
-
-
-def _acquire(folder: Path) -> BaseFileLock:
-    lock: BaseFileLock = FileLock(folder / "lock", blocking=False)
-    try:
-        with warnings.catch_warnings():
-            # Some versions of the library themselves take a file for a lock where need be.
-            warnings.simplefilter("ignore")
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, Timeout) or (
-            isinstance(error, OSError) and error.errno not in _NO_LOCKS
-        ):
-            raise
-        lock = SoftFileLock(folder / "lock.held", blocking=False)
-        lock.acquire()
-    return lock
-
-
-def _describe_holder(file: Path) -> str:
-    try:
-        owner = json.loads(file.read_bytes())
-        return f" (process {owner['pid']} on {owner['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
