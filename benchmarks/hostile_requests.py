@@ -171,7 +171,7 @@ def main() -> None:
             begin = time.perf_counter()
             seconds, faults, others = asyncio.run(attack(port, labels, options))
             took = time.perf_counter() - begin
-            time.sleep(3)
+            time.sleep(10)  # longer than the service waits before it gives memory back
             asyncio.run(quiet(port, images, options.clients, 50))
             after = memory(pid)
             beside, statuses = asyncio.run(crowd(port, images))

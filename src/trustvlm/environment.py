@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -107,3 +110,18 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     # Not every system can tell.
     return os.cpu_count() or 1
+
+
+# Memory that was freed, which the C library keeps for later.
+
+
+def give_back_memory() -> None:
+    """Have the C library return freed memory to the system, where it is one that can (glibc).
+
+    Examples
+    --------
+    >>> give_back_memory()
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

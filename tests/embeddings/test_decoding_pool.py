@@ -14,7 +14,7 @@ import pytest
 
 from broken_images import encoded, png, png_chunk
 from hanging import Sleep
-from hostile import flat_png, many_scans, run_length_bitmap
+from hostile import flat_png, many_scans, odd_maximum, run_length_bitmap
 from trustvlm.embeddings.decoding_pool import DecodingPool, FairQueue, PixelsTask, PreviewTask
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Limits, decode
@@ -152,6 +152,54 @@ def test_closing_ends_what_hangs_at_once():
     assert all(future.done() for future in hanging)
     with pytest.raises(queue.Full):
         pool.submit(Sleep())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read on Linux")
+def test_a_process_gives_back_what_large_images_took(pool):
+    def memory():
+        statm = Path(f"/proc/{pool._idle[0]._process.pid}/statm").read_text()
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    pool.submit(pixels(encoded("PNG"))).result(LONG)
+    before = memory()
+    for side in (1500, 3000, 1500):
+        pool.submit(pixels(odd_maximum(side))).result(LONG)
+    # glibc by itself keeps 30 MB.
+    assert memory() - before < 2**24
+
+
+def test_who_has_cost_less_comes_first():
+    line = FairQueue(100)
+    for i in range(3):
+        for client in ("slow", "slow too", "quick"):
+            line.put(client, f"{client} {i}")
+    taken = []
+    for cost in (5, 5, 1, 1, 1, 5):
+        taken.append(line.get())
+        line.charge(taken[-1][:-2], cost)
+    assert taken == ["slow 0", "slow too 0", "quick 0", "quick 1", "quick 2", "slow 1"]
+    # Who comes now has no advantage over those that waited while it was not there.
+    line.put("new", "new 0")
+    assert [line.get() for _ in range(3)] == ["slow too 1", "new 0", "slow too 2"]
+    assert line.get() == "slow 2"
+    assert not len(line)
+
+
+def test_several_clients_with_slow_images_do_not_make_others_wait(monkeypatch):
+    monkeypatch.setattr(DecodingPool, "FAIR_SECONDS", 0.4)
+    pool = DecodingPool(1, heavy=1)
+    try:
+        pool.submit(pixels(encoded("PNG")), "good").result(LONG)
+        slow = [pool.submit(Sleep(seconds=0.2), f"bad {i}") for _ in range(20) for i in range(8)]
+        for future in slow[:8]:
+            future.result(LONG)
+        done = sum(future.done() for future in slow)
+        for _ in range(4):
+            assert pool.submit(pixels(encoded("PNG")), "good").result(LONG)
+        # By turns of images, each would wait for one of each of the others, which makes 32.
+        assert sum(future.done() for future in slow) - done <= 16
+    finally:
+        pool.close()
 
 
 def test_the_client_with_most_in_the_queue_makes_room():

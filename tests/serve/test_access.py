@@ -20,12 +20,13 @@ from trustvlm.serve.settings import Keys, Settings, read_keys
 from uploads import png
 
 KEY = "a-key-of-some-length"
+KEYS = [KEY, "another-key-of-some-length"]
 RED = {"images": ("a.png", png("red", 1))}
 
 
 @pytest.fixture(scope="module")
 def locked(colours):
-    with client_of(colours, keys=[KEY, "another-key-of-some-length"]) as client:
+    with client_of(colours, keys=KEYS) as client:
         yield client
 
 
@@ -542,3 +543,54 @@ def test_drift_is_among_the_metrics(client):
     text = client.get("/metrics").text
     assert 'trustvlm_drifted{model="colours"} 0.0' in text
     assert 'trustvlm_drift_evidence{model="colours",stream="confidence"}' in text
+
+
+def test_behind_a_proxy_that_is_named_clients_are_told_apart(colours, monkeypatch):
+    """By the last address that no trusted proxy has, and by none that anyone else writes."""
+    seen = []
+    with client_of(colours, trusted_proxies="10.0.0.0/8,192.0.2.7") as client:
+        submit = client.context.models.submit
+
+        def noted(*arguments, **named):
+            seen.append(named["client"])
+            return submit(*arguments, **named)
+
+        monkeypatch.setattr(client.context.models, "submit", noted)
+        for proxy, forwarded in (
+            ("192.0.2.7", "203.0.113.1"),
+            ("10.1.2.3", "198.51.100.9, 203.0.113.2, 192.0.2.7"),
+            ("10.1.2.3", "2001:db8::1"),
+            ("203.0.113.3", "198.51.100.9"),
+        ):
+            client._transport.client = (proxy, 50000)
+            headers = {"X-Forwarded-For": forwarded}
+            assert client.post("/v1/predict", files=RED, headers=headers).status_code == 200
+    assert seen == ["203.0.113.1", "203.0.113.2", "2001:db8::/64", "203.0.113.3"]
+
+
+@pytest.mark.parametrize("n_keys", [0, 1, 2])
+def test_several_keys_are_as_many_clients(colours, monkeypatch, n_keys):
+    keys, seen = KEYS[:n_keys], []
+    with client_of(colours, keys=keys) as client:
+        submit = client.context.models.submit
+
+        def noted(*arguments, **named):
+            seen.append(named["client"])
+            return submit(*arguments, **named)
+
+        monkeypatch.setattr(client.context.models, "submit", noted)
+        for address in ("203.0.113.1", "203.0.113.2"):
+            client._transport.client = (address, 50000)
+            for key in keys or [""]:
+                headers = {"X-API-Key": key} if key else {}
+                assert client.post("/v1/predict", files=RED, headers=headers).status_code == 200
+    assert len(set(seen)) == 2
+    # Two keys, at two addresses each; and else two addresses.
+    assert seen == (seen[:2] * 2 if n_keys == 2 else ["203.0.113.1", "203.0.113.2"])
+    assert not any(key in name for key in keys for name in seen)
+
+
+@pytest.mark.parametrize("value", ["*", "0.0.0.0/0", "::/0", "proxy.example.org", "10.0.0.1/8"])
+def test_who_is_trusted_is_an_address(value):
+    with pytest.raises(InputError, match="Expected `trusted_proxies` to be IP addresses"):
+        Settings(trusted_proxies=value)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -111,17 +112,42 @@ def test_closing_finishes_what_was_accepted_and_accepts_no_more(batcher, recorde
     assert [a.result(0) for a in accepted] == [[2 * i] for i in range(8)]
 
 
-def test_an_error_reaches_every_request_of_its_batch_and_ends_nothing(recorder):
+def test_an_error_is_that_of_the_request_which_makes_its_batch_fail(recorder):
     def fails_on_one(requests):
+        doubled = recorder(requests)
         if any(1 in items for items in requests):
             raise ZeroDivisionError("one")
-        return recorder(requests)
+        return doubled
 
-    batcher = Batcher(fails_on_one, size=1, seconds=0, capacity=10)
+    batcher = Batcher(fails_on_one, size=10, seconds=0, capacity=10)
+    first = occupied(batcher, recorder)
+    answers = [batcher.submit(items, timeout=LONG) for items in ([2, 3], [1], [4])]
+    recorder.may_go.set()
+    assert (first.result(LONG), answers[0].result(LONG), answers[2].result(LONG)) == (
+        [0], [4, 6], [8]
+    )  # fmt: skip
     with pytest.raises(ZeroDivisionError):
-        batcher.submit([1], timeout=LONG).result(LONG)
+        answers[1].result(LONG)
+    # Once together, and then each by itself.
+    assert recorder.batches[1:] == [[[2, 3], [1], [4]], [[2, 3]], [[1]], [[4]]]
     assert batcher.submit([2], timeout=LONG).result(LONG) == [4]
     batcher.close()
+
+
+def test_what_was_computed_is_let_go_of(batcher):
+    class Image:
+        pass
+
+    batcher._compute = lambda requests: [[None] * len(items) for items in requests]
+    image = Image()
+    alive = weakref.ref(image)
+    batcher.submit([image], timeout=LONG).result(LONG)
+    del image
+    for _ in range(1000):
+        if alive() is None:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it is kept until the next batch")
 
 
 def test_clients_take_turns_and_the_one_with_most_makes_room(batcher, recorder):

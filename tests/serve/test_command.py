@@ -132,7 +132,13 @@ def test_the_environment_sets_what_no_flag_does(trustvlm, colours, monkeypatch):
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_setting_has_its_variable(name, monkeypatch):
-    value = {"when_invalid": "keep", "no_auth": True, "cors": "http://x"}.get(name)
+    odd = {
+        "when_invalid": "keep",
+        "no_auth": True,
+        "cors": "http://x",
+        "trusted_proxies": "10.0.0.7",
+    }
+    value = odd.get(name)
     value = value or ("x" if Settings.model_fields[name].annotation is str else 250)
     monkeypatch.setenv(f"TRUSTVLM_SERVE_{name.upper()}", str(value))
     others = {"queue_images": 250, "max_bodies_mib": 250}

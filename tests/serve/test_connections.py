@@ -176,3 +176,46 @@ def test_beyond_the_most_there_is_a_stated_no_until_one_closes(address, connect)
     for one in held:
         one.close()
     assert counted(address, "connections") >= before + 1
+
+
+def test_a_body_that_is_refused_is_read_so_that_the_answer_arrives(connect):
+    head = (
+        b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 33000000\r\n\r\n"
+    )
+    for _ in range(3):
+        sending = connect()
+        # As most clients do, which do not look for an answer until all is sent.
+        sending.sendall(head + bytes(33_000_000))
+        status, said, stays = answer(sending)
+        assert (status, json.loads(said)["error"]["kind"]) == (413, "body_too_large")
+        assert not stays
+        assert until_closed(sending) == b""
+
+
+def test_the_address_with_most_connections_makes_room(address, connect):
+    counted(address, "connections")  # what was closed before is closed
+    unfinished = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    many = [connect() for _ in range(MOST)]
+    for one in many:
+        one.sendall(unfinished)
+    time.sleep(0.5)
+    host, port = address.removeprefix("http://").split(":")
+    source = ("127.0.0.2", 0)
+    with socket.create_connection((host, int(port)), 300, source_address=source) as other:
+        other.sendall(HEALTH)
+        assert answer(other)[0] == 200
+    refused = [one for one in many if _is_closed(one)]
+    assert len(refused) == 1
+    for one in many:
+        one.close()
+
+
+def _is_closed(connection):
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True

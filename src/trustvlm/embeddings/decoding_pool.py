@@ -229,6 +229,9 @@ class _DecoderProcess:
             # Threads of a library that is not needed here would take memory for nothing.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
+            # What a large image took goes back to the system at once; by default, glibc keeps
+            # ever larger blocks for the next one.
+            "MALLOC_MMAP_THRESHOLD_": str(2**20),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from trustvlm.embeddings.decoding_pool import main; main()"],
@@ -279,6 +282,9 @@ class _DecoderProcess:
 class FairQueue(Generic[T]):
     """A bounded queue in which clients take turns, however much each of them puts in.
 
+    What an item has cost can be charged to its client: those that have cost less come first
+    (start-time fair queueing). Who has put in nothing for a while has no advantage from that.
+
     Parameters
     ----------
     capacity
@@ -300,6 +306,9 @@ class FairQueue(Generic[T]):
         self.capacity = capacity
         self._items: dict[str, deque[tuple[T, int]]] = {}
         self._sizes: dict[str, int] = {}
+        # What clients have cost, of those that have cost more than the last one who had its turn.
+        self._costs: dict[str, float] = {}
+        self._turn_cost = 0.0
 
     def __len__(self) -> int:
         return sum(self._sizes.values())
@@ -328,17 +337,27 @@ class FairQueue(Generic[T]):
 
     def peek(self) -> tuple[T, int]:
         """Return the item whose turn it is, and its size; there must be one."""
-        return next(iter(self._items.values()))[0]
+        return self._items[self._next_client()][0]
 
     def get(self) -> T:
         """Take the item whose turn it is; there must be one."""
-        client = next(iter(self._items))
+        client = self._next_client()
+        self._turn_cost = self._costs.get(client, self._turn_cost)
+        self._costs = {c: cost for c, cost in self._costs.items() if cost > self._turn_cost}
         waiting = self._items.pop(client)
         item, size = waiting.popleft()
         if waiting:
             self._items[client] = waiting
         self._shrink(client, size)
         return item
+
+    def charge(self, client: str, cost: float) -> None:
+        """Note what an item of a client has cost."""
+        self._costs[client] = self._costs.get(client, self._turn_cost) + cost
+
+    def _next_client(self) -> str:
+        # The first of those that cost equally little.
+        return min(self._items, key=lambda client: self._costs.get(client, self._turn_cost))
 
     def _append(self, client: str, item: T, size: int) -> None:
         self._items.setdefault(client, deque()).append((item, size))
@@ -370,7 +389,8 @@ class DecodingPool:
 
     An image that is large, or that takes longer than half a second, is *heavy*: it takes one of a
     few turns beside those of all others. Where all of these are taken and another image needs one,
-    the image that has had its turn for longest, and for two seconds at least, is ended.
+    the image that has had its turn for longest, and for two seconds at least, is ended. Clients
+    take turns by the time that their images have taken, of which two seconds an image count.
 
     Parameters
     ----------
@@ -550,6 +570,9 @@ class DecodingPool:
         put_off = isinstance(outcome, list) and outcome[0] == _PUT_OFF
         with self._changed:
             self._running.discard(job)
+            cost = min(time.monotonic() - job.begun, self.FAIR_SECONDS)
+            for line in (self._light, self._heavy):
+                line.charge(job.client, cost)
             if put_off and not self._closing:
                 job.heavy = True
                 self._heavy.put(job.client, job)

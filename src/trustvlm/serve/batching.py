@@ -42,7 +42,8 @@ class Batcher(Generic[T, R]):
     A batch begins with the request whose turn it is: clients take turns, and so do the requests of
     one client in the order in which they came. Others join until there are `size` items, or
     `seconds` have passed since the thread became free for the first; a request is never split.
-    While a batch is computed the next one gathers by itself.
+    While a batch is computed the next one gathers by itself. Where a batch fails, its requests are
+    computed one by one, so that only the one that makes it fail has an error.
 
     Parameters
     ----------
@@ -122,13 +123,8 @@ class Batcher(Generic[T, R]):
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            late = [job for job in jobs if time.monotonic() > job.deadline]
-            for job in late:
-                job.future.set_exception(out_of_time())
-            jobs = [job for job in jobs if job not in late]
-            if jobs:
-                self._finish(jobs)
+            self._finish([job for job in batch if job.future.set_running_or_notify_cancel()])
+            del batch  # else its images would live on until the next one
 
     def _next_batch(self) -> list[_Job[T, R]]:
         with self._changed:
@@ -151,11 +147,20 @@ class Batcher(Generic[T, R]):
 
     def _finish(self, jobs: list[_Job[T, R]]) -> None:
         begin = time.monotonic()
+        for job in jobs:
+            if begin > job.deadline:
+                job.future.set_exception(out_of_time())
+        jobs = [job for job in jobs if not job.future.done()]
+        if not jobs:
+            return
         try:
             results = self._compute([job.items for job in jobs])
         except BaseException as error:
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+                return
             for job in jobs:
-                job.future.set_exception(error)
+                self._finish([job])
             return
         total = sum(len(job.items) for job in jobs)
         # A running mean, good enough to say when to come back.

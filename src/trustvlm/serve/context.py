@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from trustvlm.serve.feedback import FeedbackStore
+from trustvlm.serve.hosts import network_of
 from trustvlm.serve.leases import Leases
 from trustvlm.serve.model_registry import ModelRegistry
-from trustvlm.serve.settings import Keys, Settings
+from trustvlm.serve.settings import Keys, Settings, offered_key
 from trustvlm.serve.telemetry import Log, Telemetry
 from trustvlm.serve.update_job import Updates
 
@@ -31,13 +30,13 @@ class Context:
 
 
 def client_of(request: Request) -> str:
-    """Return whose turn a request takes: one address, or one network of IPv6, is one client."""
-    host = request.client.host if request.client else ""
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        if address.version == 6:
-            return str(ipaddress.ip_network((address, 64), strict=False))
-    return host
+    """Return whose turn a request takes.
+
+    Where there are several API keys, each of them is one client, and else each address or network
+    of IPv6 is, as a trusted proxy passes it on.
+    """
+    key = context_of(request).keys.name(offered_key(request.headers))
+    return key or network_of(request.client.host if request.client else "")
 
 
 def context_of(request: Request) -> Context:

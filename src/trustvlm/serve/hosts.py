@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from trustvlm.exceptions import InputError
@@ -162,6 +162,49 @@ def read_origins(origins: Iterable[str]) -> frozenset[str]:
             )
         read.add(text if origin is None else str(origin))
     return frozenset(read)
+
+
+def read_networks(texts: Iterable[str]) -> list[str]:
+    """Return IP addresses and networks as they are given, or say which of them is none.
+
+    Raises
+    ------
+    InputError
+        If one is no address or network, or every address is in it.
+
+    Examples
+    --------
+    >>> read_networks(["10.0.0.7", "172.16.0.0/12"])
+    ['10.0.0.7', '172.16.0.0/12']
+    """
+    read = list(texts)
+    for text in read:
+        try:
+            valid = ip_network(text).prefixlen > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InputError(
+                "Expected `trusted_proxies` to be IP addresses or networks, such as 10.0.0.7 or "
+                f"172.16.0.0/12, but got {text!r}. Whoever is trusted can pass for any client."
+            )
+    return read
+
+
+def network_of(host: str) -> str:
+    """Return what counts as one client: an IPv4 address, or a network of IPv6 addresses.
+
+    Examples
+    --------
+    >>> network_of("192.0.2.7"), network_of("2001:db8::7"), network_of("::ffff:192.0.2.7")
+    ('192.0.2.7', '2001:db8::/64', '192.0.2.7')
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:64]
+    address = getattr(address, "ipv4_mapped", None) or address
+    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
 
 
 def is_foreign(

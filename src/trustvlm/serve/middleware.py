@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -15,11 +17,15 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from trustvlm.environment import give_back_memory
 from trustvlm.serve.context import Context
-from trustvlm.serve.hosts import is_foreign, parse_host
+from trustvlm.serve.hosts import is_foreign, network_of, parse_host
 from trustvlm.serve.responses import ServiceError, error_body, overloaded
+from trustvlm.serve.settings import offered_key
 
-_DRAIN_SECONDS = 1.0
+# What comes of a body after the answer is thrown away for so many seconds in all, so many bytes in
+# all, and as long as each second brings so many.
+_DRAIN_SECONDS, _DRAIN_BYTES, _DRAIN_RATE = 20.0, 2**28, 2**16
 
 
 async def _refuse(
@@ -32,23 +38,41 @@ async def _refuse(
 ) -> None:
     """Answer a request with an error before its body was read to the end, and count it."""
     failed(error.kind)
-    # A client that is cut off while it sends sees a broken connection instead of the answer, so
-    # what it sends is thrown away for a moment. A client that waits to be asked for its body
-    # (`Expect`) sees the answer at once, and one that is too slow is not waited for again.
-    if error.status != 408 and "expect" not in Headers(scope=scope):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                more = True
-                while more:
-                    message = await receive()
-                    more = message["type"] == "http.request" and message.get("more_body", False)
-    # The rest of the body is not read: the connection cannot be used again.
+    # The connection cannot be used again where the body is not read to the end.
     response = JSONResponse(
         error_body(error.kind, error.message),
         status_code=error.status,
         headers={**error.headers, "Connection": "close"},
     )
-    await response(scope, receive, send)
+
+    async def send_unfinished(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await send(message)
+
+    # A connection that is closed before all was read is reset, and a client that sees that while it
+    # sends never reads the answer. So the answer goes out whole, the rest of the body is thrown
+    # away, and only then the connection is closed. A client that waits to be asked for its body
+    # (`Expect`) sends none, and one that is too slow is not waited for again.
+    await response(scope, receive, send_unfinished)
+    if error.status != 408 and "expect" not in Headers(scope=scope):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await _throw_away(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Read a body that nobody wants, to its end or to the bounds on that; TimeoutError if slow."""
+    left = _DRAIN_BYTES
+    while left > 0:
+        until = left - _DRAIN_RATE
+        async with asyncio.timeout(1.0):
+            while left > until:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
 
 # As what a request is routed: below which prefix, and `HEAD` as `GET` without the body.
@@ -152,9 +176,7 @@ class AccessMiddleware:
         open_to_all = path in _OPEN_PATHS or path.startswith("/static/") or method == "OPTIONS"
         if not self.context.keys or open_to_all:
             return None
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if self.context.keys.fit(offered):
+        if self.context.keys.fit(offered_key(headers)):
             return None
         return ServiceError(
             401,
@@ -170,6 +192,9 @@ class AccessMiddleware:
 # Bytes of a body without images, such as an answer of a person. Such a body is parsed at once, on
 # the thread that serves all connections.
 _WITHOUT_IMAGES = 2**16
+# Bytes of bodies after which the C library is told to return what it keeps of them, and when.
+_KEPT_FREE = 2**25
+_GIVE_BACK_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -198,6 +223,7 @@ class BodyLimitMiddleware:
     seconds: float
     failed: Callable[[str], None]
     held: int = field(default=0, init=False)
+    _let_go: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -220,6 +246,19 @@ class BodyLimitMiddleware:
                 await self.app(scope, _replayed(bytes(body), receive), send)
         finally:
             self.held -= len(body)
+            self._give_back(len(body))
+
+    def _give_back(self, n_bytes: int) -> None:
+        """Return memory to the system now and then, once large bodies were let go of."""
+        before, self._let_go = self._let_go, self._let_go + n_bytes
+        if before < _KEPT_FREE <= self._let_go:
+            # Whoever had the body lets go of it meanwhile.
+            asyncio.get_running_loop().call_later(_GIVE_BACK_SECONDS, self._give_back_now)
+
+    def _give_back_now(self) -> None:
+        self._let_go = 0
+        # Waiting for the allocator's locks holds up nobody in a thread of its own.
+        threading.Thread(target=give_back_memory, name="trustvlm-memory", daemon=True).start()
 
     async def _read_into(self, body: bytearray, scope: Scope, receive: Receive) -> bool:
         """Read a body piece by piece; False if the client went away before its end."""
@@ -285,7 +324,9 @@ def bounded_connections(
         is used again, from the first byte; then the connection is closed.
     max_connections
         Open at a time. One beyond them takes the place of the one that has been open for longest
-        without any request, and if there is none, it is answered with 503 and closed.
+        without any request; if there is none, that of one that waits for its client, at rest or
+        sending a body or reading an answer, of the address with most of them. If that would be its
+        own address, or all are at work, it is answered with 503 and closed.
     failed
         Called with the kind of every refusal: `slow_head` or `connections`.
 
@@ -312,8 +353,10 @@ class _BoundedConnection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._refused = False
         self._silent_since = 0.0
+        self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._address = network_of((transport.get_extra_info("peername") or ("",))[0])
         if len(self.connections) >= self.max_connections and not self._make_room():
             self._refused = True
             self.failed("connections")
@@ -325,19 +368,34 @@ class _BoundedConnection(H11Protocol):
         self._await_head()
 
     def _make_room(self) -> bool:
-        """Close the connection that has said nothing for longest; False if all are at work.
+        """Close the connection that has said nothing for longest, or another; False if none can be.
 
         What is closed counts as closed at once, since whoever waits for it is here already.
         """
-        others = (other for other in self.connections if isinstance(other, _BoundedConnection))
+        others = [other for other in self.connections if isinstance(other, _BoundedConnection)]
         silent = [other for other in others if other.silent_since is not None]
-        if not silent:
-            return False
-        longest = min(silent, key=lambda other: other.silent_since or 0.0)
-        self.failed("slow_head")
-        longest.transport.close()
+        if silent:
+            longest = min(silent, key=lambda other: other.silent_since or 0.0)
+            self.failed("slow_head")
+            longest.transport.close()
+        else:
+            waiting = [other for other in others if other.waits_for_client]
+            by_address = Counter(other._address for other in waiting)
+            (most, n), *_ = by_address.most_common(1) or [("", 0)]
+            if n <= sum(other._address == self._address for other in others) + 1:
+                return False
+            longest = next(other for other in waiting if other._address == most)
+            self.failed("connections")
+            # What it has not read yet would keep it open.
+            longest.transport.abort()
         self.connections.discard(longest)
         return True
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the client has to send or to read something before anything goes on."""
+        cycle = self.cycle
+        return cycle is not None and (cycle.more_body or cycle.response_started)
 
     @property
     def silent_since(self) -> float | None:

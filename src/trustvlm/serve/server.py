@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from trustvlm._version import __version__
 from trustvlm.files import local_path, url_of
@@ -83,6 +84,7 @@ def create_app(context: Context) -> FastAPI:
         )
     app.add_middleware(middleware.RoutingMiddleware, prefix=context.settings.prefix)
     app.add_middleware(middleware.MetricsMiddleware, context=context)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=context.settings.proxies)
     return app
 
 
@@ -206,6 +208,7 @@ def _serve(context: Context) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # the application reads them, from proxies that were named
             timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
             h11_max_incomplete_event_size=64 * 1024,
             timeout_keep_alive=15,

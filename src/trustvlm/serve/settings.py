@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trustvlm.exceptions import InputError
-from trustvlm.serve.hosts import AllowedHosts, is_loopback, read_origins
+from trustvlm.serve.hosts import AllowedHosts, is_loopback, read_networks, read_origins
 from trustvlm.text import join_names
 
 
@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         description="Prefix of the addresses under which a proxy publishes the service, such as "
         "/trust; the proxy may strip it or keep it.",
     )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="IP addresses and networks of proxies, separated by commas, whose "
+        "X-Forwarded-For header says which client a request comes from.",
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -156,7 +161,7 @@ class Settings(BaseSettings):
                 f"so that every allowed body fits, but got {self.max_bodies_mib}."
             )
 
-        _ = self.allowed_hosts, self.origins  # both say what is wrong with them
+        _ = self.allowed_hosts, self.origins, self.proxies  # each says what is wrong with it
         if not re.fullmatch(r"(/[\w.~-]+)*", self.prefix, re.ASCII) or ".." in self.prefix:
             raise InputError(
                 "Expected `root_path` to be a path of letters, digits, dots and hyphens, such as "
@@ -172,6 +177,11 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `cors`, as browsers write them."""
         return read_origins(_split(self.cors))
+
+    @property
+    def proxies(self) -> list[str]:
+        """The addresses and networks of `trusted_proxies`."""
+        return read_networks(_split(self.trusted_proxies))
 
     @property
     def prefix(self) -> str:
@@ -221,15 +231,35 @@ class Keys:
     """
 
     def __init__(self, keys: Collection[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._digests = sorted({_digest(key) for key in keys})
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    def __len__(self) -> int:
+        return len(self._digests)
 
     def fit(self, offered: str) -> bool:
         """Whether this is one of the keys; every one is looked at, whichever fits."""
-        digest = hashlib.sha256(offered.encode("utf-8", "surrogateescape")).digest()
+        digest = _digest(offered)
         return sum(hmac.compare_digest(key, digest) for key in self._digests) > 0
+
+    def name(self, offered: str) -> str:
+        """Return what tells keys apart and gives none away; "" where there are not several."""
+        return _digest(offered).hex()[:16] if len(self) > 1 and self.fit(offered) else ""
+
+
+def offered_key(headers: Mapping[str, str]) -> str:
+    """Return the API key that comes with a request, by its headers in lower case; "" for none.
+
+    Examples
+    --------
+    >>> offered_key({"authorization": "Bearer abc"}), offered_key({"x-api-key": "abc"})
+    ('abc', 'abc')
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def read_keys(file: str, environment: Mapping[str, str] = os.environ) -> Keys:
