@@ -134,9 +134,7 @@ def fiftyone(work: Path) -> None:
     for sample in data:
         label = sample.ground_truth
         assert Path(sample.filepath).is_file()
-        assert {"decision", "p_correct", "reason", "runner_up"} <= set(
-            label.iter_attributes_names()
-        )
+        assert all(label[name] for name in ("decision", "p_correct", "reason", "runner_up"))
         path = Path(sample.filepath).relative_to((work / "photos").absolute())
         label.label = answer(path.as_posix(), label.label)
         sample.save()
