@@ -131,3 +131,31 @@ def test_what_is_wrong_is_said(trustvlm, queue):
         assert done.code == code, (words, done.err)
         assert said in done.err
     assert not (queue / "a.csv").exists()
+
+
+def test_pictures_are_sorted_by_predict_label_and_verify(trustvlm, fitted, photos, tmp_path):
+    for words in (
+        ("predict", fitted, photos),
+        ("verify", fitted, photos),
+        ("label", photos, "--classes", "red,green,blue", "--vlm", "offline"),
+    ):
+        target = tmp_path / words[0]
+        done = trustvlm(*words, "-o", tmp_path / "out.csv", "--sort-into", target)
+        assert done.code == 0, done.err
+        with (target / "index.csv").open(newline="") as stream:
+            index = {row["path"]: row for row in csv.DictReader(stream)}
+        for row in Verdicts.read(tmp_path / "out.csv"):
+            folder = {"accept": "accepted", "review": "review"}[row.decision]
+            file = index[row.path]["file"]
+            assert file.startswith(f"{folder}/{row.label}/")
+            source = photos / row.path if not row.path.startswith("/") else row.path
+            assert (target / file).read_bytes() == source.read_bytes()
+        assert len(index) == 15
+        assert f"see {target / 'index.csv'}" in done.err
+    refused = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/x/", "--sort-into", "y")
+    assert refused.code == 1
+    assert "give -o OUT.csv" in refused.err
+    refused = trustvlm("predict", fitted, photos, "--link")
+    assert "name a folder with --sort-into" in refused.err
+    refused = trustvlm("predict", fitted, photos, "--sort-into", photos)
+    assert "holds other files" in refused.err

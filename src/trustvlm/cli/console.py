@@ -15,6 +15,7 @@ import typer
 from trustvlm.text import counted, printable, without_credentials
 
 if TYPE_CHECKING:
+    from trustvlm.images import ImageSource, Limits
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.state import Calibration
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
@@ -187,12 +188,49 @@ def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:
         verdicts.write(output)
 
 
+def sort_pictures(
+    verdicts: Verdicts,
+    images: Callable[[], Iterable[ImageSource]],
+    folder: Path | None,
+    *,
+    link: bool,
+    limits: Limits,
+    quiet: bool = False,
+) -> int:
+    """Sort the pictures into folders, and say how many; return how many failed.
+
+    `images` lists them anew, in the order of the verdicts; without a folder nothing is done.
+    """
+    if folder is None:
+        return 0
+    from trustvlm.pipeline.sorting import INDEX, sort_images
+
+    with counting_bar("sorting", quiet=quiet) as progress:
+        result = sort_images(
+            verdicts, images(), folder, link=link, limits=limits, progress=progress
+        )
+    failed = f", {counted(result.failed, 'picture')} could not be read again" * bool(result.failed)
+    linked = f" ({result.linked} of them links)" * bool(result.linked)
+    note(
+        f"{result.accepted} in accepted/, {result.review} in review/ of {folder}{linked}{failed}; "
+        f"see {folder / INDEX}",
+        quiet=quiet,
+    )
+    return result.failed
+
+
 def say_what_came(
-    verdicts: Verdicts, notes: Iterable[str], *, basis: str, quiet: bool = False
+    verdicts: Verdicts,
+    notes: Iterable[str],
+    *,
+    basis: str,
+    quiet: bool = False,
+    n_failed: int = 0,
 ) -> None:
     """Count the decisions, and say what they rest on.
 
-    The exit code is 4 if the guarantee does not cover the images, else 3 if some of them failed.
+    The exit code is 4 if the guarantee does not cover the images, else 3 if some of them failed;
+    `n_failed` is of those that could not be sorted.
     """
     remarks(notes, quiet=quiet)
     counts, run = verdicts.decisions(), verdicts.run
@@ -207,7 +245,7 @@ def say_what_came(
     if run and run.invalid:
         say_invalid(run)
         raise typer.Exit(4)
-    if counts["error"]:
+    if counts["error"] or n_failed:
         raise typer.Exit(3)
 
 

@@ -40,6 +40,8 @@ def label(
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
+    sort_into: options.SortInto = None,
+    link: options.Link = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     max_archive_bytes: options.MaxArchiveBytes = None,
     max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
@@ -52,12 +54,18 @@ def label(
     too. So a verdict depends on the other images of the run: label many at once. Columns are those
     of `predict`; an image that cannot be read is a row with its error, and the exit code is 3.
     """
+    from trustvlm.images import open_images
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
     options.load_plugins(plugins)
     if output is not None:
         check_output(output)
+    options.checked_sorting(sort_into, link=link)
+    columns = options.columns(path_column, image_column)
+    bounds = options.limits(
+        max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+    )
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
@@ -65,14 +73,19 @@ def label(
         device=device,
         precision=precision,
         draft=draft,
-        limits=options.limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
+        limits=bounds,
     )
     with console.progress_bar("images", quiet=quiet) as progress:
-        columns = options.columns(path_column, image_column)
         verdicts = model.label(inputs, correct=correct, progress=progress, **columns)
     console.write_verdicts(verdicts, output)
+    n_failed = console.sort_pictures(
+        verdicts,
+        lambda: open_images(inputs, limits=bounds, **columns),
+        sort_into,
+        link=link,
+        limits=bounds,
+        quiet=quiet,
+    )
     unlike = "images of none of the classes are accepted, too, as far as they resemble one"
     if other_classes is None:
         unlike += ": --other-class names what else there may be"
@@ -81,4 +94,5 @@ def label(
         [*model.encoders.notes(), unlike],
         basis=console.NOT_CALIBRATED,
         quiet=quiet,
+        n_failed=n_failed,
     )

@@ -138,6 +138,21 @@ WhenInvalid = Annotated[
         "calibrated on: review or keep."
     ),
 ]
+SortInto = Annotated[
+    Path | None,
+    typer.Option(
+        "--sort-into",
+        metavar="FOLDER",
+        help="Copy each picture into accepted/LABEL/ or review/LABEL/ in a new folder; index.csv "
+        "says which is which.",
+    ),
+]
+Link = Annotated[
+    bool,
+    typer.Option(
+        "--link", help="With --sort-into: link to pictures that are files here, instead of copying."
+    ),
+]
 Synonyms = Annotated[
     Path | None,
     typer.Option(
@@ -231,6 +246,16 @@ def classes_option(default: str = "") -> Any:
 def json_option(help: str) -> Any:
     """Make the option `--json FILE`, for what a command can write as JSON."""
     return typer.Option("--json", metavar="FILE", help=help, callback=checked_file)
+
+
+def checked_sorting(folder: Path | None, *, link: bool) -> None:
+    """Refuse a folder that pictures cannot be sorted into, before any work is done."""
+    from trustvlm.pipeline.sorting import check_sorting
+
+    if folder is not None:
+        check_sorting(folder)
+    elif link:
+        raise InputError("--link says how --sort-into does it: name a folder with --sort-into.")
 
 
 def checked_file(file: Path | None) -> Path | None:

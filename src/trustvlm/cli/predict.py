@@ -17,6 +17,7 @@ from trustvlm.cli.console import (
     remarks,
     say_invalid,
     say_what_came,
+    sort_pictures,
     write_verdicts,
 )
 from trustvlm.cli.options import (
@@ -26,6 +27,7 @@ from trustvlm.cli.options import (
     ImageColumn,
     ImageSeconds,
     Inputs,
+    Link,
     MaxArchiveBytes,
     MaxArchiveMembers,
     MaxPixels,
@@ -35,7 +37,9 @@ from trustvlm.cli.options import (
     Plugins,
     Quiet,
     Risk,
+    SortInto,
     WhenInvalid,
+    checked_sorting,
     limits,
     load_plugins,
 )
@@ -183,6 +187,8 @@ def predict(
     max_archive_bytes: MaxArchiveBytes = None,
     max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
     other_classes: OtherClasses = None,
+    sort_into: SortInto = None,
+    link: Link = False,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -201,6 +207,7 @@ def predict(
     an image that kills the process becomes a row with an error.
     """
     from trustvlm.embeddings import Profile
+    from trustvlm.images import open_images
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
@@ -214,6 +221,8 @@ def predict(
     if output is not None and is_folder(output):
         if other_classes:
             raise InputError("For a folder name other classes at fit: trustvlm fit --other-class.")
+        if sort_into is not None:
+            raise InputError("--sort-into goes with a file: give -o OUT.csv, not a folder.")
         predict_into_folder(
             model,
             inputs,
@@ -250,6 +259,7 @@ def predict(
                 f"folder, but got {output!r}."
             )
         check_output(output)
+    checked_sorting(sort_into, link=link)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=bounds)
     if risk is not None:
         trust.use_risk(risk)
@@ -269,7 +279,17 @@ def predict(
         )
     with profile.stage("writing"):
         write_verdicts(verdicts, output)
+        n_failed = sort_pictures(
+            verdicts,
+            lambda: open_images(
+                inputs, path_column=path_column, image_column=image_column, limits=bounds
+            ),
+            sort_into,
+            link=link,
+            limits=bounds,
+            quiet=quiet,
+        )
     if profiled:
         note("\n".join(profile.lines()))
     basis = basis_of(trust.calibration_)
-    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet)
+    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)

@@ -7,22 +7,32 @@ from typing import Annotated
 
 import typer
 
-from trustvlm.cli.console import basis_of, notes_of, progress_bar, say_what_came, write_verdicts
+from trustvlm.cli.console import (
+    basis_of,
+    notes_of,
+    progress_bar,
+    say_what_came,
+    sort_pictures,
+    write_verdicts,
+)
 from trustvlm.cli.options import (
     MAX_PIXELS,
     ConfidenceColumn,
     Device,
     ImageColumn,
     LabelColumn,
+    Link,
     MaxPixels,
     ModelPath,
     PathColumn,
     Plugins,
     Quiet,
     Risk,
+    SortInto,
     Synonyms,
     UnknownLabels,
     WhenInvalid,
+    checked_sorting,
     columns,
     labelled_argument,
     limits,
@@ -53,6 +63,8 @@ def verify(
     unknown_labels: UnknownLabels = "review",
     risk: Risk = None,
     when_invalid: WhenInvalid = "review",
+    sort_into: SortInto = None,
+    link: Link = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
@@ -66,6 +78,7 @@ def verify(
     those of `predict`; runner_up is the class to consider instead. For a guarantee calibrate the
     model for this labeller: trustvlm calibrate MODEL.trust LABELLED --given-labels LABELS.
     """
+    from trustvlm.images import find_labelled
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
@@ -73,7 +86,9 @@ def verify(
     meant = read_synonyms(synonyms)
     if output is not None:
         check_output(output)
-    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=limits(max_pixels))
+    checked_sorting(sort_into, link=link)
+    bounds, named = limits(max_pixels), columns(path_column, image_column, label_column)
+    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=bounds)
     if risk is not None:
         trust.use_risk(risk)
     with progress_bar("images", quiet=quiet) as progress:
@@ -83,10 +98,18 @@ def verify(
             unknown_labels=unknown_labels,
             when_invalid=when_invalid,
             progress=progress,
-            **columns(path_column, image_column, label_column),
+            **named,
             confidence_column=confidence_column,
         )
     write_verdicts(verdicts, output)
+    n_failed = sort_pictures(
+        verdicts,
+        lambda: find_labelled(labels, **named).refs,
+        sort_into,
+        link=link,
+        limits=bounds,
+        quiet=quiet,
+    )
     of = trust.calibration_
     basis = basis_of(of if of is not None and of.given else None)
-    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet)
+    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)
