@@ -73,7 +73,8 @@ def test_the_model_is_the_one_that_fit_gives_for_all_shots(
     settings, options, folders, store, tmp_path
 ):
     before = TrustVLM("offline", "offline", store=store, **settings)
-    before.fit(folders / "shots", **options)
+    before.fit(folders / "shots", **options).save(tmp_path / "before.trust")
+    before = TrustVLM.load(tmp_path / "before.trust", store=store)
     updated, report = before.update(folders / "corrected", even_if_worse=True)
     whole = TrustVLM("offline", "offline", store=store, **settings)
     whole.fit(listed(folders / "shots", folders / "corrected"), **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,10 +19,20 @@ EPILOG = (
 
 
 def fit(
+    context: typer.Context,
     shots: Annotated[str, options.labelled_argument("SHOTS")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
+    settings_from: Annotated[
+        str | None,
+        typer.Option(
+            "--settings-from",
+            metavar="MODEL.trust",
+            help="Take every setting from this model: encoders, prompts, classes, score with its "
+            "parameters, draw and the rest. Options that are given win.",
+        ),
+    ] = None,
     vlm: options.Vlm = "clip-vit-b16",
     vision: Annotated[str | None, options.vision_option("verifies")] = None,
     classes: Annotated[
@@ -138,30 +148,40 @@ def fit(
             "Expected either --adapt, to every run, or --adapt-to IMAGES, once, but got both."
         )
     adapting = "--adapt" if adapt else "--adapt-to" if adapt_to is not None else None
-    score = _score(score, no_correct=no_correct, adapting=adapting)
-    model = TrustVLM(
+    of_model: dict[str, Any] = {
         **options.encoder_settings(vlm, vision, prompt),
-        classes=classes,
-        other_classes=other_classes or (),
-        score=score,
-        score_parameters=options.parse_settings(settings or []),
-        finetune=finetune,
-        protocol=protocol,
-        device=device,
-        precision=precision,
-        draft=draft,
-        limits=options.limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
+        "classes": classes,
+        "other_classes": other_classes or (),
+        "score": score,
+        "score_parameters": options.parse_settings(settings or []),
+        "finetune": finetune,
+        "protocol": protocol,
+        "precision": precision,
+        "draft": draft,
+    }
+    of_fit: dict[str, Any] = {
+        "shots_per_class": per_class,
+        "draw": draw,
+        "select": select,
+        "adapt_to": adapt_to,
+    }
+    if settings_from is not None:
+        of_model, of_fit = _like(
+            settings_from,
+            of_model,
+            of_fit,
+            given=_on_command_line(context),
+        )
+    of_model["score"] = _score(of_model["score"], no_correct=no_correct, adapting=adapting)
+    limits = options.limits(
+        max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
     )
+    model = TrustVLM(**of_model, device=device, limits=limits)
     with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(
             shots,
-            shots_per_class=per_class,
-            draw=draw,
-            select=select,
+            **of_fit,
             select_on=select_on,
-            adapt_to=adapt_to,
             progress=progress,
             **options.columns(path_column, image_column, label_column),
         )
@@ -186,6 +206,49 @@ def fit(
         raise typer.Exit(3)
 
 
+# The options by which what a model is made of is called on the command line.
+_OPTIONS = {"score_parameters": "settings", "shots_per_class": "per_class"}
+
+
+def _on_command_line(context: typer.Context) -> frozenset[str]:
+    """Name the parameters that the user has given."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(n for n, s in sources.items() if getattr(s, "name", "") == "COMMANDLINE")
+
+
+def _like(
+    settings_from: str,
+    of_model: dict[str, Any],
+    of_fit: dict[str, Any],
+    *,
+    given: frozenset[str],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take settings from a fitted model where the command line gives none.
+
+    What belongs to the model's score (parameters, selection, images adapted to) goes with it: with
+    another score, or another way to select or adapt, it is not taken.
+    """
+    from trustvlm.pipeline.settings import settings_of
+
+    stored = settings_of(settings_from)
+    like: list[dict[str, Any]] = [
+        {
+            name: value if _OPTIONS.get(name, name) in given else theirs.get(name, value)
+            for name, value in own.items()
+        }
+        for own, theirs in ((of_model, stored.model), (of_fit, stored.fit))
+    ]
+    same_score = of_model["score"] in (None, stored.model["score"])
+    selecting, adapting = given & {"select", "select_on"}, given & {"adapt", "adapt_to"}
+    parameters = stored.model["score_parameters"] if same_score and not selecting else {}
+    like[0]["score_parameters"] = {**parameters, **of_model["score_parameters"]}
+    if not same_score or selecting:
+        like[1]["select"] = of_fit["select"]
+    if not same_score or adapting:
+        like[1]["adapt_to"] = of_fit["adapt_to"]
+    return like[0], like[1]
+
+
 def _score(given: str | None, *, no_correct: bool, adapting: str | None) -> str:
     """Name the score that is asked for."""
     from trustvlm.pipeline.state import DEFAULT_SCORE
@@ -205,6 +268,8 @@ def _score(given: str | None, *, no_correct: bool, adapting: str | None) -> str:
 
 def _adapted(score: str, option: str) -> str:
     adapted = {"auto": "auto_adapted", "auto_star": "auto_adapted_star"}
+    if score in adapted.values():
+        return score
     if score not in adapted:
         raise InputError(
             f"{option} is for the scores auto and auto_star, but the score is {score}: "

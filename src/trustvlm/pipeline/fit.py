@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm._version import __version__
 from trustvlm.embeddings import Progress
 from trustvlm.environment import require
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.images import (
     DEFAULT_LIMITS,
     Columns,
@@ -49,6 +49,7 @@ from trustvlm.pipeline.select import (
     select_by_holding_out,
     select_on,
 )
+from trustvlm.pipeline.settings import StoredTarget
 from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, keeping_labels, now
 from trustvlm.pipeline.verdict import folder_of
 from trustvlm.scores import PrototypeBank, check_parameters, get, names
@@ -72,7 +73,7 @@ def fit(
     select: str | None = None,
     images: LabelledSource | None = None,
     other_classes: Sequence[str] = (),
-    adapt_to: Source | None = None,
+    adapt_to: Source | StoredTarget | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
@@ -107,7 +108,10 @@ def fit(
             f"Expected a score that adapts to images ({adapting}) where `adapt_to` gives some, but "
             f"got `{score}`."
         )
-    target = None if adapt_to is None else open_images(adapt_to, limits=limits, **columns)
+    stored = adapt_to if isinstance(adapt_to, StoredTarget) else None
+    target = None
+    if adapt_to is not None and not isinstance(adapt_to, StoredTarget):
+        target = open_images(adapt_to, limits=limits, **columns)
     labelled = find_labelled(shots, **columns)
     class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
@@ -116,6 +120,7 @@ def fit(
         listed = listed.select(drawn.indices)
     embedder = load_embedder()
     encoders = embedder.encoders
+    held = None if stored is None else stored.of_encoders(encoders)
     has_vlm = encoders.vlm.dim > 0
     if not has_vlm:
         # Of the labels that it judges none is its own, so there is nothing to correct.
@@ -161,6 +166,16 @@ def fit(
         created_at=now(),
         other_classes=others,
     )
+    if held is not None:
+        own = {image["sha256"] for image in held.images}
+        both = [shot["path"] for shot in state.shots if shot["sha256"] in own]
+        if both:
+            raise LeakError(
+                f"{len(both)} of the examples are also among the images that the other model "
+                f"adapted to, by content ({both[0]}): leave them out, or name other images with "
+                "--adapt-to IMAGES (adapt_to=)."
+            )
+        state = replace(state, target=held)
     if select is not None:
         state = _select_by_holding_out(state)
     elif images is not None:
@@ -267,7 +282,7 @@ def fit_again(state: ModelState, shots: Shots, device: str = "cpu", **changes: A
         **changes,
     )
     if state.selection is not None and state.selection.by == "loo":
-        fresh = _select_by_holding_out(fresh)
+        fresh = _select_by_holding_out(replace(fresh, score_parameters=state.fixed_parameters))
     return _finetune(fresh, device) if state.losses else fresh
 
 

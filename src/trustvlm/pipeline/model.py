@@ -46,6 +46,7 @@ from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
+from trustvlm.pipeline.settings import StoredTarget, constructor_arguments
 from trustvlm.pipeline.state import (
     DEFAULT_SCORE,
     Calibration,
@@ -318,7 +319,7 @@ class TrustVLM:
         draw: int = 0,
         select: str | None = None,
         select_on: LabelledSource | None = None,
-        adapt_to: Source | None = None,
+        adapt_to: Source | StoredTarget | None = None,
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> TrustVLM:
@@ -344,7 +345,8 @@ class TrustVLM:
             a score that adapts (`auto_adapted`, `auto_adapted_star`). It learns from them once;
             each image is then judged by itself, so that the model can be calibrated, served and
             used in bulk. They must be neither shots nor images to calibrate or evaluate on. Without
-            them such a score adapts to each batch that it predicts.
+            them such a score adapts to each batch that it predicts. `settings_of` another model
+            gives those that it adapted to.
         progress
             Called with images done, images in all, and images that needed no forward pass.
         **columns
@@ -837,6 +839,7 @@ class TrustVLM:
         """Return a model with the same encoders that has learned something else."""
         other = copy.copy(self)
         other.classes = dict(zip(state.classes.folders, state.classes.names, strict=True))
+        other.score_parameters = dict(state.score_parameters)
         other._learned = self._named(state)
         return other
 
@@ -960,18 +963,7 @@ class TrustVLM:
                 f"{', '.join(unknown)}: the rest is part of the artefact."
             )
         state = ModelState.load(path)
-        options = {
-            **{role: entry["spec"] for role, entry in state.encoders.items()},
-            "classes": dict(zip(state.classes.folders, state.classes.names, strict=True)),
-            "prompt": state.prompts,
-            "score": state.score,
-            "score_parameters": state.score_parameters,
-            "finetune": bool(state.losses),
-            "protocol": state.protocol,
-            "precision": state.precision,
-            "draft": state.draft,
-            "other_classes": state.other_classes.names if state.other_classes else (),
-        }
+        options = constructor_arguments(state)
         for role, entry in state.encoders.items():
             # Only models that a backend from outside the package runs say so.
             if role not in settings and "plugin" in entry:

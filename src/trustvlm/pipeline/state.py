@@ -480,6 +480,13 @@ class ModelState:
         return {**(selection.parameters if selection and fits else {}), **self.score_parameters}
 
     @property
+    def fixed_parameters(self) -> dict[str, Any]:
+        """Those that were given; a saved model states them and those selected as one."""
+        selected = {} if self.selection is None else self.selection.parameters
+        own = self.score_parameters.items()
+        return {name: value for name, value in own if selected.get(name) != value}
+
+    @property
     def gate(self) -> OODGate:
         """Which images may have their label accepted at all; the calibration says by what.
 
