@@ -337,3 +337,26 @@ def test_the_api_takes_urls_too(bucket, photos, odd_model):
     assert TrustVLM.load(url).predict(photos)[0].label == model.predict(photos)[0].label
     with pytest.raises(InputError, match="there is no 's3://"):
         model.predict(f"{bucket}/nothing.png")
+
+
+def test_a_service_answers_by_a_model_in_a_bucket_and_reads_it_again(
+    bucket, photos, pictures, odd_model, tmp_path, monkeypatch
+):
+    pytest.importorskip("fastapi")
+    from service import client_of
+    from trustvlm.plugins import load_plugin
+    from trustvlm.serve.server import feedback_path
+    from trustvlm.serve.settings import Settings
+
+    load_plugin(odd_model[1])
+    url = Path(f"{bucket}/pets.trust")  # as the command line makes it
+    TrustVLM(vlm="squares:x", vision="squares:x").fit(photos).save(url)
+    assert feedback_path([url], Settings()) == Path("pets.feedback.sqlite")
+    picture = {"images": (pictures / "red" / "00.png").read_bytes()}
+    with client_of(url) as client:
+        assert client.post("/v1/predict", files=picture).json()["verdicts"][0]["label"] == "red"
+        assert client.get("/v1/models").json() == ["pets"]
+        other = TrustVLM(vlm="squares:x", vision="squares:x", score="msp").fit(photos)
+        other.save(url)
+        assert client.post("/v1/reload").status_code == 200
+        assert client.get("/v1/model").json()["score"] == "msp"

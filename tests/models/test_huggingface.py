@@ -288,6 +288,8 @@ def test_bfloat16_runs_and_is_near(directory: Callable[[str], Path]) -> None:
     [
         ({"device": "gpu"}, "gpu"),
         ({"device": "cuda:999"}, "cuda:999"),
+        ({"device": "meta"}, "no device 'meta'"),
+        *([] if torch.backends.mps.is_available() else [({"device": "mps"}, "no device 'mps'")]),
         ({"precision": "float16"}, "float32 or bfloat16"),
     ],
 )

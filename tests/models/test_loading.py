@@ -39,6 +39,8 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
 def test_the_offline_models_run_in_float32_only(load):
     with pytest.raises(InputError, match=r"float32 with the offline models, .* 'bfloat16'"):
         load("offline", precision="bfloat16")
+    with pytest.raises(InputError, match=r"cpu or auto with the offline models, .* 'cuda:1'"):
+        load("offline", device="cuda:1")
 
 
 def test_without_a_near_name_all_are_listed() -> None:

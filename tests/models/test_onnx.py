@@ -302,13 +302,17 @@ def test_device_and_precision(tmp_path):
     file = write(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="Expected `precision` to be float32"):
         models.load_vision(f"onnx:{file}", precision="bfloat16")
-    with pytest.raises(InputError, match="Expected `device` to be auto, cpu or cuda"):
+    with pytest.raises(InputError, match="Expected `device` to be auto, cpu, cuda or cuda:1"):
         models.load_vision(f"onnx:{file}", device="tpu")
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(InputError, match="cannot use a CUDA device"):
-            models.load_vision(f"onnx:{file}", device="cuda")
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(InputError, match="cannot use a CUDA device"):
+                models.load_vision(f"onnx:{file}", device=device)
+    with pytest.raises(InputError, match=r"cuda:1 with a model of ONNX, but got 'cuda:x'"):
+        models.load_vision(f"onnx:{file}", device="cuda:x")
+    assert models.load_vision(f"onnx:{file}", device="cpu").device == "cpu"
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime"])

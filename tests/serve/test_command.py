@@ -23,8 +23,8 @@ import pytest
 
 from command import Command
 from pictures import COLOURS, picture
-from service import events, service_of
-from trustvlm.exceptions import TrustVLMWarning
+from service import client_of, events, service_of
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.serve.settings import Settings
 from trustvlm.serve.telemetry import Log, logged_as_json
 
@@ -137,6 +137,7 @@ def test_every_setting_has_its_variable(name, monkeypatch):
         "no_auth": True,
         "cors": "http://x",
         "trusted_proxies": "10.0.0.7",
+        "device": "cuda:1",
     }
     value = odd.get(name)
     value = value or ("x" if Settings.model_fields[name].annotation is str else 250)
@@ -275,3 +276,14 @@ def test_other_commands_import_nothing_of_it():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_device_is_checked_when_the_service_starts(colours):
+    with pytest.raises(InputError, match=r"`device` to be auto, cpu, cuda, cuda:1 or mps, but got"):
+        Settings(device="gpu")
+    refused = pytest.raises(InputError, match="with the offline models, which run on no other")
+    with refused, client_of(colours, device="cuda:1"):
+        pass
+    with client_of(colours, device="cpu") as client:
+        encoders = client.get("/v1/model").json()["models"]
+        assert [encoders[role]["device"] for role in ("vlm", "vision")] == ["cpu", "cpu"]

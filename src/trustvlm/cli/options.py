@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, one of several as cuda:1, or mps.")]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Draft = Annotated[
     bool, typer.Option("--draft", help="Decode large JPEGs at a reduced size, for speed.")

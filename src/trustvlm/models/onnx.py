@@ -195,6 +195,11 @@ def load(name: str, options: LoadOptions) -> OnnxVision:
     # The runtime's own exception classes derive from nothing narrower.
     except Exception as error:
         raise ModelUnavailableError(f"ONNX Runtime cannot read {content.file}: {error}") from error
+    if session.get_providers()[:1] != [_CUDA] and options.device.startswith("cuda"):
+        raise InputError(
+            f"This machine has no device {options.device!r} that ONNX Runtime can use; use "
+            "--device cpu or auto."
+        )
     return OnnxVision(spec, content, session)
 
 
@@ -209,12 +214,15 @@ class OnnxVision:
     ----------
     identity, preprocessing, dim, note
         As in `trustvlm.models.base.ImageEncoder`.
+    device
+        Where it computes: `cpu` or `cuda`.
     """
 
     note = ""
 
     def __init__(self, spec: str, content: OnnxFile, session: Any) -> None:
         self._session = session
+        self.device = "cuda" if session.get_providers()[0] == _CUDA else "cpu"
         self._input = _the_input(content.file, session)
         self._output = _the_output(content, session)
         batch = self._input.shape[0]
@@ -272,18 +280,22 @@ class OnnxVision:
         return np.asarray(rows.mean(axis=_POOLING[output.ndim])) if output.ndim > 2 else rows
 
 
-def _providers(runtime: Any, device: str) -> list[str]:
+def _providers(runtime: Any, device: str) -> list[str | tuple[str, dict[str, str]]]:
     available = runtime.get_available_providers()
     if device == "cpu" or (device == "auto" and _CUDA not in available):
         return [_CPU]
-    if device not in ("auto", "cuda"):
-        raise InputError(f"Expected `device` to be auto, cpu or cuda, but got {device!r}.")
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda") or (number and not number.isdecimal()):
+        raise InputError(
+            f"Expected `device` to be auto, cpu, cuda or cuda:1 with a model of ONNX, but got "
+            f"{device!r}."
+        )
     if _CUDA not in available:
         raise InputError(
             "This ONNX Runtime cannot use a CUDA device: install onnxruntime-gpu in place of "
             "onnxruntime, or use --device cpu or auto."
         )
-    return [_CUDA, _CPU]
+    return [(_CUDA, {"device_id": number}) if number else _CUDA, _CPU]
 
 
 def _the_input(file: Path, session: Any) -> Any:

@@ -49,11 +49,20 @@ def to_device(model: Any, device: str, precision: str) -> tuple[Any, Any, Any]:
         where = torch.device(device)
     except RuntimeError as error:
         raise InputError(
-            f"Expected `device` to be auto, cpu or cuda, but got {device!r}."
+            f"Expected `device` to be auto, cpu, cuda, cuda:1 or mps, but got {device!r}."
         ) from error
+    lacks = InputError(f"This machine has no device {device!r}; use --device cpu or auto.")
     if where.type == "cuda" and not 0 <= (where.index or 0) < torch.cuda.device_count():
-        raise InputError(f"This machine has no device {device!r}; use --device cpu or auto.")
-    model = model.to(device=where, dtype=torch.float32)
+        raise lacks
+    try:
+        model = model.to(device=where, dtype=torch.float32)
+    except torch.OutOfMemoryError:
+        raise
+    # Each kind of device says in its own way that it is not there, or holds no values (meta).
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise lacks from error
+    if where.type == "meta":
+        raise lacks
     if where.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     return model.eval(), where, getattr(torch, precision)
@@ -124,6 +133,8 @@ class TorchImageEncoder:
     ----------
     identity, preprocessing, dim, note
         As in `trustvlm.models.base.ImageEncoder`.
+    device
+        Where the network computes, such as `cpu` or `cuda:1`.
     """
 
     note = ""
@@ -150,6 +161,7 @@ class TorchImageEncoder:
                 )
             dim = int(shape[1])
         self._model, self._device, self._dtype = to_device(model, options.device, options.precision)
+        self.device = str(self._device)
         precision = PRECISIONS[options.precision]
         self.identity = replace(identity, settings={**identity.settings, "precision": precision})
         self.preprocessing = preprocessing

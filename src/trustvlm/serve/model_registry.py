@@ -191,6 +191,7 @@ class ModelRegistry:
                 formats=SERVED_FORMATS,
             ),
             batch_images=settings.batch_images,
+            device=settings.device,
             remember=settings.remember_images,
             shots=Path(settings.shots) if settings.shots else None,
             before=before,

@@ -82,6 +82,7 @@ class EncoderAnswer(BaseModel):
     spec: str
     fingerprint: str
     note: str
+    device: str = Field("cpu", description="Where it computes, such as cpu or cuda:1.")
 
 
 class ModelAnswer(BaseModel):

@@ -301,6 +301,8 @@ class ServedModel:
         Bounds on each image.
     batch_images
         Images per forward pass.
+    device
+        Where the encoders compute.
     remember
         Images whose embeddings are kept in memory.
     shots
@@ -327,6 +329,7 @@ class ServedModel:
         limits: Limits,
         batch_images: int,
         remember: int,
+        device: str = "auto",
         shots: Path | None = None,
         before: ServedModel | None = None,
         drift_file: Path | None = None,
@@ -335,10 +338,11 @@ class ServedModel:
         self.name = name
         self.path = path
         self.limits = limits
+        self._device = device
         store = RecentEmbeddings(2 * remember)
         shared = {} if before is None else _same_encoders(path, before.model)
         self.model: TrustVLM = TrustVLM.load(
-            path, store=store, batch_size=batch_images, limits=limits, **shared
+            path, store=store, batch_size=batch_images, limits=limits, device=device, **shared
         )
         self._store = store
         self._encoders = {
@@ -409,7 +413,12 @@ class ServedModel:
         """
         shared = _same_encoders(self.path, self.model)
         model = TrustVLM.load(
-            self.path, store=store, batch_size=batch_size, limits=self.limits, **shared
+            self.path,
+            store=store,
+            batch_size=batch_size,
+            limits=self.limits,
+            device=self._device,
+            **shared,
         )
         # By their names, since it may be saved.
         model.vlm, model.vision = (model.state.encoders[r]["spec"] for r in ("vlm", "vision"))
@@ -418,12 +427,14 @@ class ServedModel:
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model, as plain JSON values."""
         manifest = self.model.state.to_manifest()
+        encoders = {"vlm": self.model.encoders.vlm, "vision": self.model.encoders.vision}
         return {
             "name": self.name,
             "classes": list(self.model.classes_.labels),
             "score": self.model.score,
             "models": {
                 role: {key: encoder.get(key, "") for key in ("spec", "fingerprint", "note")}
+                | {"device": getattr(encoders[role], "device", "cpu")}
                 for role, encoder in manifest["models"].items()
             },
             "shots": manifest["shots"]["counts"],

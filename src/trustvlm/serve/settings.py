@@ -45,6 +45,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every one.")
     port: int = Field(8000, ge=1, description="Port to listen on.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="Where the models compute: auto, cpu, cuda, one of several as cuda:1, or mps.",
+    )
     max_connections: int = Field(
         512, ge=1, description="Connections open at a time; beyond them the answer is 503."
     )
@@ -143,6 +148,8 @@ class Settings(BaseSettings):
                 "float_parsing": "a number",
                 "bool_parsing": "true or false",
             }.get(first["type"], f"valid ({first['msg']})")
+            if first["type"] == "string_pattern_mismatch":
+                wanted = "auto, cpu, cuda, cuda:1 or mps"
             if first["type"] == "literal_error":
                 wanted = first["ctx"]["expected"]
             if first["type"] == "greater_than_equal":

@@ -496,4 +496,9 @@ def load(_: str, options: LoadOptions) -> OfflineVLM | OfflineVision:
             "Expected `precision` to be float32 with the offline models, which offer nothing else, "
             f"but got {options.precision!r}."
         )
+    if options.device not in ("auto", "cpu"):
+        raise InputError(
+            "Expected `device` to be cpu or auto with the offline models, which run on no other, "
+            f"but got {options.device!r}."
+        )
     return OfflineVLM() if options.role == VLM else OfflineVision()
