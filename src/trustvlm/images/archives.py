@@ -35,7 +35,13 @@ from trustvlm.images.references import (
     is_system_folder,
     read_head,
 )
-from trustvlm.images.streams import Allowance, ExpansionError, StreamShard, size_of
+from trustvlm.images.streams import (
+    Allowance,
+    ExpansionError,
+    StreamShard,
+    TextMember,
+    size_of,
+)
 
 
 def _open_zstandard(raw: IO[bytes]) -> Any:
@@ -106,11 +112,12 @@ def archive_shard(
     prefix: str = "",
     skipped: Skipped | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    texts: frozenset[str] = frozenset(),
 ) -> StreamShard:
     """Return the images of an archive: what it is its content says, of a URL its name."""
     named: type[StreamShard] = ZipShard if location.suffix == ".zip" else TarShard
     kind = named if location.is_url else archive_type(location) or named
-    return kind(name, location, prefix, skipped=skipped, limits=limits)
+    return kind(name, location, prefix, skipped=skipped, limits=limits, texts=texts)
 
 
 def _is_hidden(name: str) -> bool:
@@ -276,6 +283,10 @@ class TarShard(StreamShard):
                 image = self._image(
                     archive, member, targets, file.allowance, wanted=position >= start
                 )
+                if image is None and member.isreg() and self._is_text(member.name, member.size):
+                    content = archive.extractfile(member)
+                    text = b"" if content is None else content.read()
+                    image = TextMember(self._shown(member.name), text)
                 if image is None:
                     skipped.add(self._shown(member.name))
                     continue
@@ -440,7 +451,12 @@ class ZipShard(StreamShard):
                     head = self._content(archive, target, _HEAD_BYTES)
                     # What cannot be read may be an image.
                     is_image = not isinstance(head, bytes) or is_image_content(head)
-                if not is_image:
+                text = None
+                if not is_image and target is not None:
+                    size = target.file_size
+                    is_text = self._is_text(member.filename, size)
+                    text = self._content(archive, target, size) if is_text else None
+                if not is_image and not isinstance(text, bytes):
                     skipped.add(self._shown(member.filename))
                     continue
                 position += 1
@@ -449,6 +465,9 @@ class ZipShard(StreamShard):
                     allowance.take(target.file_size)
                 if position > start:
                     path = self._shown(member.filename)
+                    if isinstance(text, bytes):
+                        yield TextMember(path, text)
+                        continue
                     yield _no_target(path) if target is None else self._image(archive, target, path)
 
     @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
@@ -16,6 +16,7 @@ from trustvlm.images.archives import ARCHIVE_EXTENSIONS, archive_shard, archive_
 from trustvlm.images.collections import MapDataset, items_of, labelled_items
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content, is_other_content
+from trustvlm.images.labelled_archives import labels_of, text_endings
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.pictures import Item, Picture
 from trustvlm.images.references import (
@@ -36,6 +37,7 @@ from trustvlm.images.references import (
     image_at,
     images_beside,
     is_output_folder,
+    is_split,
     is_system_folder,
     open_regular,
     read_head,
@@ -561,18 +563,24 @@ def find_labelled(
     image_column: str | None = None,
     confidence_column: str | None = None,
 ) -> LabelledImages:
-    """List the images of a source together with their classes; files are not opened.
+    """List the images of a source together with their classes; files of images are not opened.
 
     Parameters
     ----------
     source
         * a folder of class folders: files at any depth below a class folder belong to it, and
           image files beside the class folders are reported as `loose`;
+        * a folder with a `metadata.csv` or `metadata.jsonl`, as Hugging Face's data sets have it:
+          the columns `file_name` and that of labels; what it does not list is `loose`;
         * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, relative to its
           folder, and one of labels;
         * a `.parquet` file with the bytes of images, or with paths, and a column of labels; its
           images are held in memory;
-        * the URL of any of these;
+        * a tar or zip archive, whose images are held in memory, too, with labels beside the images,
+          as WebDataset has them (`.cls`, or `label_column` in `.json`), or of class folders, which
+          may lie in one folder more; images without a label are `loose`;
+        * the URL of any of these; braces stand for several, as in `pets-{000..012}.tar`;
+        * a list of these;
         * a tuple `(images, labels)` of equal length, where images are paths, URLs or pictures that
           the program holds; or a list or an iterator of pairs `(image, label)`;
         * a DataFrame, a `Dataset` of Hugging Face's `datasets`, or a data set of torch, of pairs;
@@ -595,7 +603,8 @@ def find_labelled(
     >>> labelled.classes, labelled.labels
     (('cat', 'dog'), ['dog', 'cat'])
     """
-    if not isinstance(source, (str, os.PathLike)):
+    names = _several(source)
+    if names is None:
         images = labelled_items(
             source,
             path_column=path_column,
@@ -604,31 +613,145 @@ def find_labelled(
             confidence_column=confidence_column,
         )
         return _with_classes(images, "the given list")
+    columns = (path_column, label_column, image_column, confidence_column)
+    if len(names) == 1:
+        return _labelled_at(names[0], "", *columns)
+    listings = [_labelled_at(name, shown(name), *columns) for name in names]
+    images = chain.from_iterable(listing.refs for listing in listings)
+    skipped = Skipped()
+    for listing in listings:
+        skipped.merge(Skipped(listing.skipped))
+    return replace(
+        _with_classes(images, "the given list"),
+        loose=tuple(chain.from_iterable(listing.loose for listing in listings)),
+        skipped=skipped,
+    )
+
+
+def _several(source: LabelledSource) -> list[str] | None:
+    """Return the files or folders that hold labelled images; None for images and their labels."""
+    if isinstance(source, str | os.PathLike):
+        return expand(os.fspath(source))
+    if not isinstance(source, list):
+        return None
+    names: list[str] = []
+    for item in source:
+        if not isinstance(item, str | os.PathLike):
+            return None
+        names += expand(os.fspath(item))
+    is_holder = bool(names) and all(input_kind(Location.of(name)) != "image" for name in names)
+    return names if is_holder else None
+
+
+def _labelled_at(
+    source: str,
+    prefix: str,
+    path_column: str,
+    label_column: str,
+    image_column: str | None,
+    confidence_column: str | None,
+) -> LabelledImages:
+    """Return the labelled images of a file or folder; `prefix` is put before the names in it."""
     location, name = Location.of(source), shown(source)
     match input_kind(location):
         case "folder":
-            return _from_class_folders(location, name)
+            own_column = "file_name" if path_column == "path" else path_column
+            metadata = _metadata_of(location, own_column, label_column)
+            if metadata is None:
+                return _from_class_folders(location, name, prefix)
+            images = _from_table(metadata, own_column, label_column, confidence_column)
+            return _with_loose(images, location, name)
+        case "archive":
+            return _from_archive(location, name, prefix, label_column, confidence_column)
         case "table":
-            rows = read_table(location, (path_column, label_column), (confidence_column or "",))
-            image_of = images_beside(location)
-            images = (
-                LabelledImage(image_of(path), label, read_probability(p, path))
-                for path, label, p in rows
-            )
+            images = _from_table(location, path_column, label_column, confidence_column)
             return _with_classes(images, name)
         case "Parquet file":
             shard = ParquetShard(
-                name, location, "", path_column, image_column, label_column, confidence_column
+                name, location, prefix, path_column, image_column, label_column, confidence_column
             )
             return _with_classes(shard.labelled(), name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
     raise InputError(
-        f"Expected a folder of class folders, or a table or Parquet file with labels, but "
-        f"{problem}."
+        f"Expected a folder of class folders, or a table, an archive or a Parquet file with "
+        f"labels, but {problem}."
     )
 
 
-def _from_class_folders(folder: Location, name: str) -> LabelledImages:
+def _from_table(
+    location: Location, path_column: str, label_column: str, confidence_column: str | None
+) -> Iterator[LabelledImage]:
+    image_of = images_beside(location)
+    for path, label, p in read_table(
+        location, (path_column, label_column), (confidence_column or "",)
+    ):
+        yield LabelledImage(image_of(path), label, read_probability(p, path))
+
+
+# What data sets of Hugging Face call the list of the images in a folder.
+_METADATA = ("metadata.csv", "metadata.jsonl")
+
+
+def _metadata_of(folder: Location, path_column: str, label_column: str) -> Location | None:
+    """Return the list of labelled images in a folder; None if it has none, or none with labels.
+
+    Raises
+    ------
+    InputError
+        If the list has no labels, and there are no class folders either.
+    """
+    table = next((t for t in map(folder.below, _METADATA) if t.exists()), None)
+    if table is None:
+        return None
+    try:
+        if any(label for _, label in read_table(table, (path_column,), (label_column,))):
+            return table
+    except InputError:
+        if not _folders_in(folder):
+            raise
+    # It may say something else of images that lie in class folders.
+    return None if _folders_in(folder) else table
+
+
+def _with_loose(listed: Iterable[LabelledImage], folder: Location, name: str) -> LabelledImages:
+    """Return the images that are listed, and say which others the folder holds."""
+    labelled = _with_classes(listed, name)
+    skipped = Skipped()
+    names = {PurePosixPath(image.path).as_posix() for image in labelled.refs}
+    loose = [image.path for image in walk_images(folder, skipped=skipped)]
+    loose = [path for path in loose if path not in names]
+    _warn_of_loose(loose, f"in {name} that its metadata does not list")
+    return replace(labelled, loose=tuple(loose))
+
+
+def _from_archive(
+    location: Location, name: str, prefix: str, label_column: str, confidence_column: str | None
+) -> LabelledImages:
+    skipped = Skipped()
+    shard = archive_shard(name, location, prefix, skipped, texts=text_endings(label_column))
+    labels = labels_of(shard, label_column, confidence_column, skipped)
+    if not labels.images:
+        raise InputError(_no_images(name, skipped))
+    _check_splits(labels.folders, name, "Pack the folder of one of them alone")
+    warn_of_skipped(skipped)
+    _warn_of_loose(labels.loose, f"in {name} without a label")
+    listed = _with_classes(labels.images, name)
+    return replace(listed, loose=tuple(labels.loose), skipped=skipped)
+
+
+def _warn_of_loose(loose: Sequence[str], where: str) -> None:
+    """Warn of images that have no label."""
+    if loose:
+        more = ", ..." if len(loose) > NAMED else ""
+        warnings.warn(
+            f"{counted(len(loose), 'image')} {where}, of no class and left out: "
+            f"{', '.join(map(printable, loose[:NAMED]))}{more}",
+            TrustVLMWarning,
+            stacklevel=3,
+        )
+
+
+def _from_class_folders(folder: Location, name: str, prefix: str = "") -> LabelledImages:
     skipped = Skipped()
     if folder.is_url:
         files, top = file_system(folder.text)
@@ -661,45 +784,48 @@ def _from_class_folders(folder: Location, name: str) -> LabelledImages:
             f"Expected {name!r} to hold one folder per class with its images inside, but it "
             f"holds no folders ({len(loose)} image files)."
         )
-    _check_splits(folder, classes, name)
+    below = {label: _folders_in(folder.below(label)) for label in classes if is_split(label)}
+    nested = next((label for label, folders in below.items() if folders), "")
+    _check_splits(
+        {label: below.get(label, []) for label in classes},
+        name,
+        f"Name one of them, such as {folder.below(nested).text}",
+    )
+    start = f"{prefix.rstrip('/')}/" if prefix else ""
     images = tuple(
         LabelledImage(image, shown(label))
         for label in classes
-        for image in walk_images(folder.below(label), prefix=label, skipped=skipped)
+        for image in walk_images(folder.below(label), prefix=start + label, skipped=skipped)
     )
     if not images:
         raise InputError(_no_images(f"the class folders of {name}", skipped))
     warn_of_skipped(skipped)
-    if loose:
-        more = ", ..." if len(loose) > NAMED else ""
-        warnings.warn(
-            f"{counted(len(loose), 'image')} beside the class folders of {name}, of no class and "
-            f"left out: {', '.join(printable(shown(n)) for n in loose[:NAMED])}{more}",
-            TrustVLMWarning,
-            stacklevel=2,
-        )
+    _warn_of_loose([*map(shown, loose)], f"beside the class folders of {name}")
     return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
 
 
-# What parts of a data set are called, such as `train`, `Validation`, `val2017`, `test_images`.
-_SPLIT = re.compile(
-    r"(train|training|val|valid|validation|dev|eval|test|testing)([-_ ]?(set|data|images|\d+))?"
-)
+def _check_splits(classes: Mapping[str, Collection[str]], name: str, choose: str) -> None:
+    """Refuse a folder of splits: two at least are called so, or all there are, and hold folders.
 
-
-def _check_splits(folder: Location, classes: Sequence[str], name: str) -> None:
-    """Refuse a folder of splits: two at least are called so, or all there are, and hold folders."""
-    splits = [label for label in classes if _SPLIT.fullmatch(label.strip().casefold())]
+    Parameters
+    ----------
+    classes
+        The class folders, and the folders in those that are called as a split is.
+    name
+        Of the source.
+    choose
+        How to name one of them.
+    """
+    splits = [label for label in classes if is_split(label)]
     others = len(classes) - len(splits)
     if not splits or (others and len(splits) == 1):
         return
-    below = [_folders_in(folder.below(label)) for label in splits]
+    below = [bool(classes[label]) for label in splits]
     # Without folders inside they may be classes, but hardly if there is nothing else.
     if not (all(below) or (not others and len(splits) > 1)):
         return
-    nested = folder.below(next((s for s, b in zip(splits, below, strict=True) if b), splits[0]))
     remedy = (
-        f"Name one of them, such as {nested.text}"
+        choose
         if any(below)
         else "Sort the images of each into one folder per class, or write a table of paths and "
         "labels"

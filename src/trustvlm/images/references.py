@@ -204,6 +204,23 @@ def is_system_folder(name: str) -> bool:
     return lowered in _SYSTEM_FOLDERS or _SYSTEM_ENDINGS.fullmatch(lowered) is not None
 
 
+# What parts of a data set are called, such as `train`, `Validation`, `val2017`, `test_images`.
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|dev|eval|test|testing)([-_ ]?(set|data|images|\d+))?"
+)
+
+
+def is_split(folder: str) -> bool:
+    """Whether a folder is called as a part of a data set is, and hardly as a class.
+
+    Examples
+    --------
+    >>> is_split("train"), is_split("val2017"), is_split("trains")
+    (True, True, False)
+    """
+    return _SPLIT.fullmatch(folder.strip().casefold()) is not None
+
+
 def is_output_folder(folder: Path) -> bool:
     """Whether a folder holds verdicts or a page that this package wrote: nobody's images."""
     if (folder / "_trustvlm").is_dir():
@@ -754,14 +771,50 @@ def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]
     return image
 
 
-def expand(url: str) -> list[str]:
-    """Return the URLs that one with `*`, `?` or `[...]` stands for, sorted; all else as it is.
+# What stands for several names, as shells and WebDataset have it: `{000..012}` and `{cats,dogs}`.
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
+_MOST_NAMES = 1_000_000
+
+
+def expand(text: str) -> list[str]:
+    """Return the paths or URLs that one stands for; one that stands for itself as it is.
+
+    Braces stand for what is in them, in paths too where none is called so: `{000..012}` for
+    numbers, `{a,b}` for names. `*`, `?` and `[...]` in URLs stand for what is there, sorted.
 
     Raises
     ------
     InputError
-        If it stands for none.
+        If it stands for none, or for too many.
+
+    Examples
+    --------
+    >>> expand("pets-{08..10}.tar")
+    ['pets-08.tar', 'pets-09.tar', 'pets-10.tar']
     """
+    braces = _BRACES.search(text)
+    if braces is None or (not Location(text).is_url and os.path.lexists(text)):
+        return _expand_stars(text)
+    first, last, names = braces.groups()
+    if names is None:
+        numbers = range(int(first), int(last) + 1)
+        if not 0 < len(numbers) <= _MOST_NAMES:
+            raise InputError(
+                f"Expected {shown(text)!r} to stand for 1 to {_MOST_NAMES:,} names, but its "
+                f"numbers go from {first} to {last}."
+            )
+        parts = [f"{number:0{len(first)}d}" for number in numbers]
+    else:
+        parts = names.split(",")
+    before, behind = text[: braces.start()], text[braces.end() :]
+    behind_each = expand(behind) if _BRACES.search(behind) else [behind]
+    if len(parts) * len(behind_each) > _MOST_NAMES:
+        raise InputError(f"Expected {shown(text)!r} to stand for at most {_MOST_NAMES:,} names.")
+    every = (f"{before}{part}{end}" for part in parts for end in behind_each)
+    return [name for each in every for name in _expand_stars(each)]
+
+
+def _expand_stars(url: str) -> list[str]:
     if not Location(url).is_url or not {"*", "["} & set(url):
         return [url]
     files, path = file_system(url)

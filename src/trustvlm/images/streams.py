@@ -32,6 +32,15 @@ class BrokenShard(UnreadableImage):
 
 
 @dataclass(frozen=True)
+class TextMember(InMemoryImage):
+    """A member of an archive that is no image, and may say what the one beside it shows."""
+
+
+# Larger ones are no labels.
+MOST_TEXT = 2**20
+
+
+@dataclass(frozen=True)
 class StreamShard(ABC):
     """The images inside one file, such as an archive, read in a single pass.
 
@@ -50,6 +59,8 @@ class StreamShard(ABC):
         Counts the members passed over, once all are read; None counts none.
     limits
         Bounds on each image, and on what the file may expand to.
+    texts
+        Endings, in lower case, of members that are yielded, too, as `TextMember`.
     """
 
     name: str
@@ -57,6 +68,7 @@ class StreamShard(ABC):
     prefix: str = ""
     skipped: Skipped | None = field(default=None, kw_only=True, compare=False, repr=False)
     limits: Limits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False)
+    texts: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
 
     @property
     def length(self) -> None:
@@ -127,6 +139,11 @@ class StreamShard(ABC):
     @abstractmethod
     def _damage(self) -> tuple[type[Exception], ...]:
         """Return the errors that mean that the content or the connection is at fault."""
+
+    def _is_text(self, name: str, size: int) -> bool:
+        """Whether a member may hold a label."""
+        base = name.rpartition("/")[2].lower()
+        return size <= MOST_TEXT and base.partition(".")[2] in self.texts
 
     def _shown(self, name: str) -> str:
         return shown(f"{self.prefix}/{name}" if self.prefix else name)

@@ -1,0 +1,222 @@
+"""Labels of the images in an archive: beside them, as WebDataset has them, or by class folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from trustvlm.exceptions import InputError
+from trustvlm.images.collections import class_label
+from trustvlm.images.references import (
+    ImageSource,
+    LabelledImage,
+    Skipped,
+    is_split,
+    read_probability,
+)
+from trustvlm.images.streams import BrokenShard, StreamShard, TextMember
+from trustvlm.text import join_names
+
+
+@dataclass
+class ArchiveLabels:
+    """The images of an archive, by whether they have a label.
+
+    Attributes
+    ----------
+    images
+        Those that have one, in the order of the archive.
+    loose
+        Names of those that have none.
+    folders
+        The folders right below each class folder, if there are such.
+    """
+
+    images: list[LabelledImage] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+    folders: dict[str, set[str]] = field(default_factory=dict)
+
+
+def labels_of(
+    shard: StreamShard, label_column: str, confidence_column: str | None, skipped: Skipped
+) -> ArchiveLabels:
+    """Read the images of an archive, which are held in memory, and their labels.
+
+    Parameters
+    ----------
+    shard
+        An archive that was opened with `text_endings(label_column)`.
+    label_column
+        A key of the objects in `.json` members, or the ending of members that hold the label alone;
+        `.cls` members hold it where the other has none.
+    confidence_column
+        A key of the objects in `.json` members.
+    skipped
+        Counts labels without an image.
+
+    Raises
+    ------
+    InputError
+        If no image has a label, the archive cannot be read, or a probability is none.
+    """
+    samples = list(_samples(shard.images(), label_column, confidence_column))
+    _join_parts(samples)
+    result = ArchiveLabels()
+    if not any(sample.label for sample in samples):
+        return _from_folders(shard, samples, label_column)
+    for sample in samples:
+        for image in sample.images:
+            if sample.label and not sample.is_ambiguous:
+                result.images.append(LabelledImage(image, sample.label, sample.confidence))
+            else:
+                result.loose.append(image.path)
+        if not sample.images:
+            for text in sample.texts:
+                skipped.add(text)
+    return result
+
+
+def text_endings(label_column: str) -> frozenset[str]:
+    """Return the endings of members that may hold a label.
+
+    Examples
+    --------
+    >>> sorted(text_endings("breed"))
+    ['breed', 'cls', 'json']
+    """
+    return frozenset({"cls", "json", label_column.lower()})
+
+
+# Members of one name, whatever their endings, are a sample, as WebDataset has it: the name goes up
+# to the first point. They follow one another; the same name further on is another sample.
+
+
+@dataclass
+class _Sample:
+    key: str
+    images: list[ImageSource] = field(default_factory=list)
+    label: str = ""
+    confidence: float = math.nan
+    texts: list[str] = field(default_factory=list)
+    endings: set[str] = field(default_factory=set)
+    keys: tuple[str, ...] = ()
+    # Another sample of the same name begins before this one has a label: which has it?
+    is_ambiguous: bool = False
+
+
+def _samples(
+    members: Iterable[ImageSource], label_column: str, confidence_column: str | None
+) -> Iterator[_Sample]:
+    sample: _Sample | None = None
+    for member in members:
+        if isinstance(member, BrokenShard):
+            raise InputError(member.message)
+        folder, _, base = member.path.replace("\\", "/").rpartition("/")
+        stem, _, ending = base.partition(".")
+        key = f"{folder}/{stem}"
+        if sample is None or key != sample.key or ending in sample.endings:
+            is_ambiguous = sample is not None and key == sample.key and not sample.texts
+            if sample is not None:
+                sample.is_ambiguous |= is_ambiguous
+                yield sample
+            sample = _Sample(key, is_ambiguous=is_ambiguous)
+        sample.endings.add(ending)
+        if isinstance(member, TextMember):
+            sample.texts.append(member.path)
+            _read_label(sample, member, ending.lower(), label_column, confidence_column)
+        else:
+            sample.images.append(member)
+    if sample is not None:
+        yield sample
+
+
+def _read_label(
+    sample: _Sample,
+    member: TextMember,
+    ending: str,
+    label_column: str,
+    confidence_column: str | None,
+) -> None:
+    """Take what a member says of the label of its sample; what cannot be read says nothing."""
+    try:
+        text = member.content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return
+    if ending != "json":
+        is_own = ending == label_column.lower()
+        label = text if len(text.splitlines()) == 1 else ""
+        sample.label = label if is_own else sample.label or label
+        return
+    try:
+        record: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(record, dict):
+        return
+    sample.keys = tuple(record)
+    value = record.get(label_column)
+    label = (class_label(value) or "").strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        label = str(value)
+    sample.label = label or sample.label
+    if confidence_column is not None:
+        sample.confidence = read_probability(record.get(confidence_column), member.path)
+
+
+def _join_parts(samples: list[_Sample]) -> None:
+    """Give images their label where all images are packed before all labels, or behind."""
+    parts: dict[str, list[_Sample]] = {}
+    for sample in samples:
+        parts.setdefault(sample.key, []).append(sample)
+    for of_key in parts.values():
+        images = [sample for sample in of_key if sample.images]
+        labels = [sample for sample in of_key if not sample.images]
+        # Of several there is no saying which belongs to which.
+        if len(images) == len(labels) == 1 and not images[0].label:
+            (image,), (label,) = images, labels
+            image.label, image.confidence = label.label, label.confidence
+            label.texts.clear()
+
+
+# Class folders, perhaps in one folder around them, and in that a split alone.
+
+
+def _from_folders(shard: StreamShard, samples: list[_Sample], label_column: str) -> ArchiveLabels:
+    images = [image for sample in samples for image in sample.images]
+    start = f"{shard.prefix}/" if shard.prefix else ""
+    folders = [_folders_of(image.path.removeprefix(start)) for image in images]
+    around = ""
+    while images and all(len(p) > 1 for p in folders) and len({p[0] for p in folders}) == 1:
+        if around and not is_split(folders[0][0]):
+            break
+        around, folders = folders[0][0], [parts[1:] for parts in folders]
+    result = ArchiveLabels()
+    for image, parts in zip(images, folders, strict=True):
+        if not parts:
+            result.loose.append(image.path)
+            continue
+        result.images.append(LabelledImage(image, parts[0]))
+        result.folders.setdefault(parts[0], set()).update(parts[1:2])
+    if images and not result.images:
+        keys = Counter(key for sample in samples for key in sample.keys)
+        under = (
+            f"; the keys there are {join_names([repr(key) for key, _ in keys.most_common(10)])}: "
+            "say which to use (--label-column)"
+            if keys
+            else ""
+        )
+        raise InputError(
+            f"Expected the images of {shard.name!r} to have labels: in class folders, in .cls "
+            f"members beside them, or under {label_column!r} in .json members{under}."
+        )
+    return result
+
+
+def _folders_of(name: str) -> tuple[str, ...]:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return tuple(part for part in path.parts[:-1] if part not in (".", "/"))
