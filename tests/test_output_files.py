@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -182,6 +183,51 @@ def test_urls_that_cannot_be_written_are_refused(arguments, model, trustvlm, tmp
     assert "://" in done.err
     assert "unexpected" not in done.err
     assert [file.name for file in tmp_path.iterdir() if file.suffix != ".toml"] == []
+
+
+SAME = [
+    ["predict", "{model}", "list.csv", "-o", "list.csv"],
+    ["predict", "{model}", "x.png", "list.csv", "-o", "link.csv"],
+    ["predict", "{model}", "in.parquet", "-o", "./in.parquet"],
+    ["verify", "{model}", "list.csv", "-o", "{here}/list.csv"],
+    ["verify", "{model}", "data", "--synonyms", "list.csv", "-o", "list.csv"],
+    ["label", "list.csv", "--classes", "a,b", "-o", "list.csv"],
+    ["label", "x.png", "--classes", "list.csv", "-o", "list.csv"],
+    ["evaluate", "{model}", "list.csv", "--json", "list.csv"],
+    ["evaluate", "{model}", "data", "--json", "x.png"],
+    ["evaluate", "{model}", "data", "--json", "m.trust/manifest.json"],
+    ["evaluate", "{model}", "data", "--report", "page"],
+    ["calibrate", "{model}", "list.csv", "-o", "n.trust", "--json", "list.csv"],
+    ["monitor", "{model}", "x.png", "--state", "new.json", "--json", "new.json"],
+    ["monitor", "{model}", "x.png", "--state", "x.png"],
+    ["predict", "{model}", "x.png", "-o", "data/"],
+    ["predict", "{model}", "data", "-o", "data/red/"],
+    ["report", "compare", "list.csv", "b.json", "-o", "list.csv"],
+    ["demo", "--out", "demo"],
+]
+
+
+@pytest.mark.parametrize("arguments", SAME, ids=" ".join)
+def test_nothing_that_is_named_is_overwritten(arguments, model, trustvlm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.png").write_bytes(odd_inputs.PNG)
+    (tmp_path / "list.csv").write_text("path,label,class,seen by\nx.png,red,red,me\n")
+    (tmp_path / "link.csv").symlink_to("list.csv")
+    for name in ("in.parquet", "m.trust/manifest.json", "page/index.html", "demo/verdicts.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "data" / "red").mkdir(parents=True)
+    (tmp_path / "data" / "red" / "1.png").write_bytes(odd_inputs.JPEG)
+
+    def files_here():
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    before, folders = files_here(), sorted(tmp_path.rglob("*"))
+    plugin = [] if arguments[0] in ("demo", "report") else ["--plugin", model[1]]
+    done = trustvlm(*(part.format(model=model[0], here=tmp_path) for part in arguments), *plugin)
+    assert done.code == 1, done.err
+    assert re.search("Name another (file|folder)|Choose another folder", done.err)
+    assert (files_here(), sorted(tmp_path.rglob("*"))) == (before, folders)
 
 
 NUMBERS = ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "ENOENT", "EIO", "ESTALE", "ENAMETOOLONG"]

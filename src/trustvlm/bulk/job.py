@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from trustvlm.bulk.folder import FOLDER, JobFolder, LocalFolder, job_folder, writing
-from trustvlm.bulk.journal import Journal, agree_on, identify
+from trustvlm.bulk.journal import Journal, agree_on, check_folder, identify
 from trustvlm.bulk.parts import SUMS, FinishedPart, Part, part_content
 from trustvlm.bulk.worker import SILENCE, GuardedWorker, Loader, LoadModel
 from trustvlm.embeddings import Profile
@@ -347,6 +347,8 @@ def run_job(
                 f"it, but got a {type(item).__name__}."
             )
     inputs = [os.fspath(item) for item in listed]
+    with writing(folder):
+        check_folder(folder)
     # Before anything is written: is there something to predict on?
     next(_first_parts(inputs, settings, limits))
     with folder.locked():

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -54,6 +55,26 @@ def identify(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {name: _hash(value) for name, value in sides.items()}
 
 
+def check_folder(output: JobFolder) -> None:
+    """Refuse a folder that holds anything but a job, before anything is written there.
+
+    Raises
+    ------
+    InputError
+        That says what it holds.
+    """
+    others = [name for name in output.sizes() if name != FOLDER]
+    with suppress(FileNotFoundError):
+        if others:
+            output.open(f"{FOLDER}/manifest.json").close()
+            others = []
+    if others:
+        raise InputError(
+            f"Expected {str(output)!r} to be new, empty, or a folder of an earlier run, but "
+            f"it holds {others[0]!r}. Choose another folder."
+        )
+
+
 def agree_on(
     output: JobFolder, inputs: list[str], model: Mapping[str, str], settings: Mapping[str, Any]
 ) -> None:
@@ -78,11 +99,7 @@ def agree_on(
         with output.open(name) as stream:
             content = stream.read()
     except FileNotFoundError:
-        if others := [other for other in output.sizes() if other != FOLDER]:
-            raise InputError(
-                f"Expected {str(output)!r} to be new, empty, or a folder of an earlier run, but "
-                f"it holds {others[0]!r}. Choose another folder."
-            ) from None
+        check_folder(output)
         text = json.dumps(job.model_dump(), indent=2, ensure_ascii=False) + "\n"
         output.write(name, text.encode("utf-8", "backslashreplace"), private=True)
         return

@@ -268,8 +268,10 @@ def run(
     from trustvlm.benchmark.grid import run_grid
     from trustvlm.benchmark.page import write_page
     from trustvlm.benchmark.results import Results, write_rows
+    from trustvlm.report import check_report
 
     study, shared = read_config(config), options.workers(jobs, plugins)
+    check_report(study.out)
     with console.counting_bar("cells", quiet=quiet) as progress:
         grid = run_grid(study, workers=shared, on_cell=progress)
     write_rows(grid.rows, study.out)
@@ -300,8 +302,9 @@ def run(
 
 
 @app.command(
+    cls=options.OutputCommand,
     epilog="Example:  trustvlm bench arrays --support pets__train.npz pets__test.npz "
-    "--shots 1,4,16 --draws 5 --json pets.json"
+    "--shots 1,4,16 --draws 5 --json pets.json",
 )
 def arrays(
     tests: Annotated[list[Path], typer.Argument(metavar="TEST.npz", help="The sets to test on.")],
@@ -351,6 +354,10 @@ def arrays(
     from trustvlm.benchmark import load_arrays, run_study
     from trustvlm.files import atomic_path
 
+    if report is not None:
+        from trustvlm.report import check_report
+
+        check_report(report)
     sets = [load_arrays(test) for test in options.distinct(tests)]
     with console.counting_bar("scores", quiet=quiet) as progress:
         study = run_study(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import console, options
+from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
@@ -39,6 +40,7 @@ def demo(
     from trustvlm.pipeline.shot_quality import examine
 
     out = local_path(out)
+    _refuse_others(out)
     lost = check_target(out / "demo.trust", overwrite=overwrite)
     pictures = write_pictures(out / "pictures")
     write_text(out / "pictures" / "CREDITS.txt", "\n".join(credits()) + "\n")
@@ -68,6 +70,19 @@ def demo(
         quiet=quiet,
     )
     console.say(f"Open {out / 'report' / 'index.html'} in a browser.")
+
+
+def _refuse_others(out: Path) -> None:
+    """Refuse a folder with files of somebody else under the names of results."""
+    from trustvlm.report import check_report
+
+    check_report(out / "report")
+    others = [name for name in ("verdicts.csv", "metrics.json") if (out / name).exists()]
+    if others and not (out / "demo.trust").is_dir():
+        raise InputError(
+            f"Expected {str(out)!r} to be new, or of an earlier demonstration, but it holds "
+            f"{others[0]!r} of another kind. Name another folder (--out)."
+        )
 
 
 def _spoilt(labels: Path) -> dict[str, str]:

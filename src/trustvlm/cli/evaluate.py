@@ -55,8 +55,11 @@ def evaluate(
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.shot_quality import examine
+    from trustvlm.report import check_report
 
     options.load_plugins(plugins)
+    if report is not None:
+        check_report(report)
     given = options.read_given(
         given_labels, path_column, image_column, given_column, confidence_column
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from trustvlm.exceptions import InputError
 
@@ -256,6 +259,60 @@ def checked_sorting(folder: Path | None, *, link: bool) -> None:
         check_sorting(folder)
     elif link:
         raise InputError("--link says how --sort-into does it: name a folder with --sort-into.")
+
+
+class OutputCommand(TyperCommand):
+    """A command that keeps what it writes apart from what it reads."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, unless an output would replace an input or a picture."""
+        keep_apart(ctx.params)
+        return super().invoke(ctx)
+
+
+# Parameters of commands that name a file to write; a state is read as well.
+_OUTPUTS = ("output", "json_file", "state", "svg", "verdicts")
+
+
+def keep_apart(parameters: Mapping[str, Any]) -> None:
+    """Refuse outputs of a command that are another file of it, a picture or a part of a model.
+
+    Raises
+    ------
+    InputError
+        That says which.
+    """
+    from trustvlm.files import url_of
+    from trustvlm.images.formats import is_image_content
+    from trustvlm.images.references import Location, read_head
+
+    named = {
+        name: [v for v in (value if isinstance(value, list) else [value]) if _is_name(v)]
+        for name, value in parameters.items()
+    }
+    for output in _OUTPUTS:
+        for file in named.get(output, []):
+            if url_of(file) is not None or os.path.isdir(file):  # noqa: PTH112
+                continue
+            path = os.path.realpath(file)
+            others = [v for name, values in named.items() if name != output for v in values]
+            same = next((v for v in others if os.path.realpath(Location.of(v).text) == path), None)
+            what = ""
+            if same is not None and not os.path.isdir(path):  # noqa: PTH112
+                what = "is an input too, or another output"
+            elif Path(path).parent.suffix == ".trust":
+                what = "is a file inside a model"
+            elif is_image_content(read_head(Location(path), 256)):
+                what = "is a picture"
+            if what:
+                raise InputError(
+                    f"Expected outputs that replace nothing of yours, but {os.fspath(file)!r} "
+                    f"{what}. Name another file."
+                )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | Path) and str(value) not in ("", "-", os.devnull)
 
 
 def checked_file(file: Path | None) -> Path | None:

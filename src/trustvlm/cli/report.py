@@ -19,7 +19,10 @@ def _report() -> None:
     pass
 
 
-@app.command(epilog="Example:  trustvlm report compare before.json after.json -o comparison.html")
+@app.command(
+    cls=options.OutputCommand,
+    epilog="Example:  trustvlm report compare before.json after.json -o comparison.html",
+)
 def compare(
     a: Annotated[
         Path, typer.Argument(metavar="A.json", help="An evaluation, such as that of today's model.")

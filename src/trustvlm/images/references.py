@@ -223,10 +223,13 @@ def is_split(folder: str) -> bool:
 
 def is_output_folder(folder: Path) -> bool:
     """Whether a folder holds verdicts or a page that this package wrote: nobody's images."""
-    if (folder / "_trustvlm").is_dir():
-        return True
+    return (folder / "_trustvlm").is_dir() or is_own_page(folder / "index.html")
+
+
+def is_own_page(file: Path) -> bool:
+    """Whether a file is a page that this package wrote."""
     try:
-        with open_regular(folder / "index.html") as page:
+        with open_regular(file) as page:
             return b'<meta name="generator" content="trustvlm ' in page.read(4096)
     except OSError:
         return False

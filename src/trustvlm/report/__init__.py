@@ -14,10 +14,11 @@ from trustvlm.report.comparison_page import (
     render_comparison,
     write_comparison,
 )
-from trustvlm.report.page import render_html, write_figures, write_html
+from trustvlm.report.page import check_report, render_html, write_figures, write_html
 from trustvlm.report.terminal import table
 
 __all__ = [
+    "check_report",
     "compare_runs",
     "comparison_table",
     "figures",

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from trustvlm import metrics
 from trustvlm._version import __version__
-from trustvlm.files import write_text
+from trustvlm.exceptions import InputError
+from trustvlm.files import check_file, shown_target, url_of, write_text
 from trustvlm.plots import risk_coverage as plots
 from trustvlm.plots.figure import Figure
 from trustvlm.report import sections, summary
@@ -174,6 +175,27 @@ def _decided(evaluation: EvaluationResult) -> tuple[float, float] | None:
 # The evaluation as one self-contained HTML page.
 
 _MAX_CLASSES, _MAX_FILES = 1000, 200
+
+
+def check_report(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder, before any work is done, whose page is somebody else's.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written to.
+    InputError
+        If it holds an `index.html` that this package did not write.
+    """
+    from trustvlm.images.references import is_own_page
+
+    page = Path(folder) / "index.html"
+    check_file(page)
+    if url_of(folder) is None and os.path.lexists(page) and not is_own_page(page):
+        raise InputError(
+            f"Expected {shown_target(folder)!r} to be a new folder or one with a report, but it "
+            "holds a page 'index.html' of another kind. Name another folder."
+        )
 
 
 def write_html(evaluation: EvaluationResult, path: str | os.PathLike[str]) -> None:
