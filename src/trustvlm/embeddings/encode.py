@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +19,7 @@ from trustvlm.embeddings.prefetch import (
     PrefetchSettings,
     PreparedImage,
     Profile,
+    chunks_ahead,
     prefetch_chunks,
 )
 from trustvlm.embeddings.store import EmbeddingStore, NewVectors
@@ -132,7 +135,7 @@ def encode_images(
     size = min(batch_size, total or batch_size)
     settings = PrefetchSettings(distinct, store, limits, profile)
     prepared_chunks = prefetch_chunks(parts, settings, workers, chunk_size=size)
-    writer = StoreWriter(store, profile)
+    writer = StoreWriter(store, profile, chunks_ahead(workers, size))
     done = cached = 0
     try:
         while True:
@@ -193,16 +196,20 @@ def encode_all(
     )
 
 
-# How many chunks may wait to be stored; with those that are being stored, a kill loses as many.
-_MOST_WAITING = 16
+# Bytes of vectors in one commit, and that may wait: what a kill loses at most, with one chunk. At
+# least one chunk is taken.
+_COMMIT_BYTES, _WAITING_BYTES = 2**23, 2**24
+# A commit waits for more for so many times as long as the last one took, but not beyond so many
+# seconds, so that a slow disk gets few large ones.
+_REST, _LONGEST_REST = 4.0, 0.5
 _WRITER = "trustvlm-store"
 
 
 class StoreWriter:
     """Stores the vectors of whole chunks in a thread, so that no encoder waits for the disk.
 
-    Whatever waits when a commit begins goes into it: one chunk where encoders are slow, several
-    where the disk is, which then has fewer pages to write.
+    Whatever waits when a commit begins goes into it, up to a bound: one chunk where encoders are
+    slow, many where the disk is, which then has fewer pages to write.
 
     Parameters
     ----------
@@ -210,44 +217,57 @@ class StoreWriter:
         Where the vectors go.
     profile
         Measures where the time goes.
+    n_ahead
+        How many chunks are looked up in the store before their turn: those after which a stored
+        vector is still remembered.
     """
 
-    def __init__(self, store: EmbeddingStore, profile: Profile) -> None:
+    def __init__(self, store: EmbeddingStore, profile: Profile, n_ahead: int) -> None:
         self._store = store
         self._profile = profile
+        self._n_ahead = n_ahead
         self._changed = threading.Condition()
-        self._waiting: list[list[NewVectors]] = []
-        self._committing: list[list[NewVectors]] = []
+        self._waiting: deque[list[NewVectors]] = deque()
+        self._waiting_bytes = 0
+        # What was stored since chunks whose turn is still to come were looked up, by the number of
+        # chunks put in by then; and every vector that is on its way or among these.
+        self._stored: deque[tuple[int, list[NewVectors]]] = deque()
+        self._recent: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._n_put = 0
         self._error: BaseException | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def get_many(self, fingerprint: str, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Look up vectors, those on their way to the store included."""
-        missing, vectors = set(keys), {}
+        """Return what was put in since the store was asked for the chunk whose turn it is."""
+        if self._store.path is None:
+            return self._store.get_many(fingerprint, keys)
         with self._changed:
-            chunks = [*self._committing, *self._waiting]
-        for new in (new for chunk in chunks for new in chunk if new.fingerprint == fingerprint):
-            for key in missing & new.vectors.keys():
-                vectors[key] = new.vectors[key]
-        return vectors | self._store.get_many(fingerprint, missing - vectors.keys())
+            recent = {key: self._recent.get((fingerprint, key)) for key in keys}
+        return {key: vector for key, vector in recent.items() if vector is not None}
 
     def put(self, chunk: Sequence[NewVectors]) -> None:
         """Have a chunk stored, as a whole or not at all; wait if too many wait already."""
         chunk = [new for new in chunk if new.vectors]
-        if not chunk:
-            return
         if self._store.path is None:
             for new in chunk:
                 self._store.put_many(new.fingerprint, new.vectors, spec=new.spec)
             return
         with self._changed:
+            self._n_put += 1
+            while self._stored and self._stored[0][0] < self._n_put - self._n_ahead:
+                self._forget(self._stored.popleft()[1])
+            for new in chunk:
+                self._recent.update(((new.fingerprint, k), v) for k, v in new.vectors.items())
+            if not chunk:
+                return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=_WRITER, daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
-            self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING or self._error)
+            self._changed.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES or self._error)
             self._waiting.append(list(chunk))
+            self._waiting_bytes += _n_bytes(chunk)
             self._changed.notify_all()
         self._raise()
 
@@ -268,20 +288,43 @@ class StoreWriter:
             raise error
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
-                    return
-                self._committing, self._waiting = self._waiting, []
-                self._changed.notify_all()
+        rest = 0.0
+        while chunks := self._next(rest):
+            begun = time.monotonic()
             try:
                 with self._profile.stage("committing"):
-                    self._store.put_all([new for chunk in self._committing for new in chunk])
+                    self._store.put_all([new for chunk in chunks for new in chunk])
             except BaseException as error:
                 self._error = error
+            rest = min(_REST * (time.monotonic() - begun), _LONGEST_REST)
             with self._changed:
-                self._committing = []
+                self._stored.extend((self._n_put, chunk) for chunk in chunks)
+                self._changed.notify_all()
+
+    def _next(self, rest: float) -> list[list[NewVectors]]:
+        """Wait for chunks to commit together; none once there are none to come."""
+        chunks: list[list[NewVectors]] = []
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._waiting_bytes >= _COMMIT_BYTES, timeout=rest
+            )
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            n_bytes = 0
+            while self._waiting and n_bytes < _COMMIT_BYTES:
+                chunks.append(self._waiting.popleft())
+                n_bytes += _n_bytes(chunks[-1])
+            self._waiting_bytes -= n_bytes
+            self._changed.notify_all()
+        return chunks
+
+    def _forget(self, chunk: Sequence[NewVectors]) -> None:
+        for new in chunk:
+            for key in new.vectors:
+                self._recent.pop((new.fingerprint, key), None)
+
+
+def _n_bytes(chunk: Sequence[NewVectors]) -> int:
+    return sum(vector.nbytes for new in chunk for vector in new.vectors.values())
 
 
 class Batch(Generic[S]):

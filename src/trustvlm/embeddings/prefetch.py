@@ -346,10 +346,8 @@ def prefetch_chunks(
     thread is replaced. The pool is shut down when the generator ends, is closed, or is left by an
     exception.
     """
-    workers = workers or min(8, usable_cores())
-    # Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
-    n_ahead = 1 + max(1, -(-2 * workers // max(chunk_size, 1)))
-    pool = ThreadPool(workers, settings.limits.seconds)
+    n_ahead = chunks_ahead(workers, chunk_size)
+    pool = ThreadPool(_n_threads(workers), settings.limits.seconds)
     # Small images wait here until all of their chunk are read, to be looked up in one go.
     reading: deque[tuple[Sequence[S], list[Task]]] = deque()
     decoding: deque[tuple[Sequence[S], list[PreparedImage | Task]]] = deque()
@@ -364,7 +362,7 @@ def prefetch_chunks(
     try:
         while True:
             while (
-                len(reading) + len(decoding) <= n_ahead and (chunk := next(todo, None)) is not None
+                len(reading) + len(decoding) < n_ahead and (chunk := next(todo, None)) is not None
             ):
                 claims = _Claims()
                 tasks = (pool.submit(Preparation(ref, claims, settings)) for ref in chunk)
@@ -379,6 +377,18 @@ def prefetch_chunks(
             yield decoding[0][0], pool.results(decoding.popleft()[1])
     finally:
         pool.close()
+
+
+def chunks_ahead(workers: int | None, chunk_size: int) -> int:
+    """Return how many chunks are prepared at a time, that whose turn it is included.
+
+    Enough to keep every thread busy while an encoder runs, and no more: this bounds the memory.
+    """
+    return 2 + max(1, -(-2 * _n_threads(workers) // max(chunk_size, 1)))
+
+
+def _n_threads(workers: int | None) -> int:
+    return workers or min(8, usable_cores())
 
 
 def _look_up(
