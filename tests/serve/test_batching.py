@@ -161,3 +161,21 @@ def test_clients_take_turns_and_the_one_with_most_makes_room(batcher, recorder):
     assert one.result(LONG) == [14, 16]
     assert [a.result(LONG) for a in (first, *many[:2])] == [[0], [0, 0, 0], [2, 2, 2]]
     assert recorder.batches == [[[0]], [[0, 0, 0]], [[7, 8]], [[1, 1, 1]]]
+
+
+def test_large_requests_of_many_clients_do_not_come_before_a_small_one(batcher, recorder):
+    first = occupied(batcher, recorder)
+    large = [batcher.submit([i] * 3, timeout=LONG, client=f"large {i}") for i in (1, 2)]
+    small = [batcher.submit([7], timeout=LONG, client="small") for _ in range(2)]
+    recorder.may_go.set()
+    for answer in (first, *large, *small):
+        answer.result(LONG)
+    recorder.busy.clear()
+    again = occupied(batcher, recorder)
+    large = [batcher.submit([i] * 3, timeout=LONG, client=f"large {i}") for i in (1, 2)]
+    small = batcher.submit([8], timeout=LONG, client="small")
+    recorder.may_go.set()
+    for answer in (again, *large, small):
+        answer.result(LONG)
+    # It has had fewer items, so that it comes first although it came last.
+    assert recorder.batches[-2:] == [[[8], [1, 1, 1]], [[2, 2, 2]]]

@@ -23,6 +23,7 @@ class _Job(Generic[T, R]):
 
     items: Sequence[T]
     deadline: float
+    client: str
     future: Future[list[R]] = field(default_factory=Future)
 
 
@@ -39,11 +40,12 @@ def queue_full(waiting: int, capacity: float, rate: float = 20.0) -> ServiceErro
 class Batcher(Generic[T, R]):
     """Collects the items of several requests and hands them to one function, in one thread.
 
-    A batch begins with the request whose turn it is: clients take turns, and so do the requests of
-    one client in the order in which they came. Others join until there are `size` items, or
-    `seconds` have passed since the thread became free for the first; a request is never split.
-    While a batch is computed the next one gathers by itself. Where a batch fails, its requests are
-    computed one by one, so that only the one that makes it fail has an error.
+    A batch begins with the request whose turn it is: clients take turns by the items that they have
+    had, and so do the requests of one client in the order in which they came. Others join until
+    there are `size` items, or `seconds` have passed since the thread became free for the first; a
+    request is never split. While a batch is computed the next one gathers by itself. Where a batch
+    fails, its requests are computed one by one, so that only the one that makes it fail has an
+    error.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ class Batcher(Generic[T, R]):
         ServiceError
             If the queue is full (429), or the service stops (503).
         """
-        job: _Job[T, R] = _Job(items, time.monotonic() + timeout)
+        job: _Job[T, R] = _Job(items, time.monotonic() + timeout, client)
         with self._changed:
             if self._closing:
                 raise overloaded("stopping", "The service is stopping.", status=503, seconds=5)
@@ -141,8 +143,10 @@ class Batcher(Generic[T, R]):
             batch: list[_Job[T, R]] = []
             total = 0
             while len(self._jobs) and (not batch or total + self._jobs.peek()[1] <= self._size):
-                batch.append(self._jobs.get())
-                total += len(batch[-1].items)
+                job = self._jobs.get()
+                self._jobs.charge(job.client, len(job.items))
+                batch.append(job)
+                total += len(job.items)
             return batch
 
     def _finish(self, jobs: list[_Job[T, R]]) -> None:
