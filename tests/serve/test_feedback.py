@@ -284,6 +284,28 @@ def test_the_images_of_one_predicted_label_can_be_asked_for(reviewed):
     assert client.get("/v1/queue", params={"label": "no class"}).json()["images"] == []
 
 
+def test_the_candidates_begin_with_the_label_and_hold_the_prediction_set(
+    reviewed, colours, tmp_path
+):
+    client, verdicts = reviewed
+    content = [png(name, 50 + i) for i, name in enumerate(COLOURS_)]
+    files = [tmp_path / f"{i}.png" for i in range(len(content))]
+    for file, one in zip(files, content, strict=True):
+        file.write_bytes(one)
+    sets = TrustVLM.load(colours).predict(files, prediction_sets=0.9)
+    for verdict_, row in zip(verdicts, sets, strict=True):
+        candidates = verdict_["candidates"]
+        assert candidates[:2] == [verdict_["label"], verdict_["runner_up"]]
+        assert len(candidates) == len(set(candidates)) == 3  # there are no more classes
+        assert set(row.prediction_set) <= set(candidates)
+    waiting = client.get("/v1/queue").json()["images"]
+    assert {tuple(one["verdict"]["candidates"]) for one in waiting} == {
+        tuple(one["candidates"]) for one in verdicts
+    }
+    plain = client.post("/v1/predict", files={"images": ("a.png", content[0])}).json()
+    assert plain["verdicts"][0]["candidates"] == []
+
+
 def test_answers_on_many_images_are_records_of_their_own(reviewed):
     client, verdicts = reviewed
     one, two, three, four = (verdict["image"] for verdict in verdicts)

@@ -327,6 +327,7 @@ def verdict_answer(result: UploadResult, *, explain: bool = False) -> dict[str, 
     verdict = result.verdict
     answer: dict[str, Any] = {**verdict.to_row(), "image": result.digest, "kind": result.kind}
     if explain:
+        answer["candidates"] = result.candidates
         for role, label in (("label", verdict.label), ("runner_up", verdict.runner_up)):
             if label in result.nearest:
                 answer[f"{role}_example"] = asdict(result.nearest[label])

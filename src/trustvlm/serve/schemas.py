@@ -38,7 +38,7 @@ class ExampleAnswer(BaseModel):
 
 
 class VerdictAnswer(BaseModel):
-    """What is said about one image; the columns of `trustvlm predict`, and two more."""
+    """What is said about one image; the columns of `trustvlm predict`, and some more."""
 
     path: str = Field(description="The name that came with the image.")
     label: str = Field(description="The predicted class; empty if the image cannot be used.")
@@ -59,6 +59,11 @@ class VerdictAnswer(BaseModel):
         None,
         description="Whether `label` is another one than `vlm_label`; null if an older version did "
         "not say.",
+    )
+    candidates: list[str] = Field(
+        default_factory=list,
+        description="The labels for a person to choose from, if asked for: `label`, `runner_up`, "
+        "then the rest of the prediction set, or the most probable ones; four to nine of them.",
     )
     label_example: ExampleAnswer | None = Field(
         None, description="The most similar example of the label, if asked for."

@@ -32,12 +32,13 @@ from trustvlm.pipeline.monitor import (
     watched_score,
     write_state,
 )
-from trustvlm.pipeline.predict import Predictor
+from trustvlm.pipeline.predict import ClassProbabilities, Predictor, sets_of
 from trustvlm.pipeline.records import describe
 from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdict
+from trustvlm.risk_control.prediction_sets import SET_METHODS, PredictionSets
 from trustvlm.scores.arrays import unit_rows
-from trustvlm.scores.evidence import prototype_similarities
+from trustvlm.scores.evidence import Evidence, prototype_similarities
 
 
 class RecentEmbeddings(EmbeddingStore):
@@ -266,6 +267,47 @@ class Examples:
 _DRIFTED = ("the images are no longer like those that the model was calibrated on",)
 
 
+class Candidates:
+    """The labels that a person chooses from: those of the prediction set, if the model has one.
+
+    The label of the verdict comes first, then the runner-up, then the others by their probability.
+    There are four at least, however small the set, and nine at most, one a number key.
+
+    Parameters
+    ----------
+    state
+        Of a fitted model.
+    level
+        Probability that the true label is in a prediction set.
+    """
+
+    def __init__(self, state: ModelState, level: float = 0.9) -> None:
+        self._labels = state.classes.labels
+        self._probabilities = ClassProbabilities(state)
+        self._sets: PredictionSets | None = None
+        with suppress(InputError):  # it was not calibrated on images
+            self._sets = sets_of(state, level, SET_METHODS[0])
+
+    def of(self, evidence: Evidence, verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
+        """Return the candidates of n images with these verdicts."""
+        probabilities = self._probabilities(evidence)
+        sizes = np.zeros(len(verdicts), dtype=int)
+        if self._sets is not None:
+            sizes = self._sets.contains(probabilities).sum(axis=1)
+        sizes = sizes.clip(_LEAST_CANDIDATES, _MOST_CANDIDATES)
+        orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :_MOST_CANDIDATES]
+        candidates = []
+        for verdict, order, size in zip(verdicts, orders, sizes, strict=True):
+            ranked = dict.fromkeys(
+                (verdict.label, verdict.runner_up, *(self._labels[c] for c in order))
+            )
+            candidates.append(tuple(filter(None, ranked))[:size])
+        return candidates
+
+
+_LEAST_CANDIDATES, _MOST_CANDIDATES = 4, 9
+
+
 @dataclass(frozen=True)
 class UploadResult:
     """What the service says about one upload.
@@ -280,12 +322,15 @@ class UploadResult:
         A key of `images.KINDS` if the image cannot be used, else "".
     nearest
         The most similar example of each class that has any, by label.
+    candidates
+        The labels that a person chooses from.
     """
 
     verdict: Verdict
     digest: str = ""
     kind: str = ""
     nearest: Mapping[str, Example] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
 
 
 class ServedModel:
@@ -350,6 +395,7 @@ class ServedModel:
             for encoder in (self.model.encoders.vlm, self.model.encoders.vision)
         }
         self._predictor = Predictor(self.model)
+        self._candidates = Candidates(self.model.state)
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
         calibration = self.model.calibration_
@@ -453,6 +499,10 @@ class ServedModel:
             self.examples.nearest(encoded.readable().features),
             # NaN where no class has a prototype.
             np.fmax.reduce(prototype_similarities(evidence), axis=1),
+            self._candidates.of(
+                evidence,
+                [v for v, e in zip(verdicts, encoded.errors, strict=True) if e is None],
+            ),
             strict=True,
         )
         results = []
@@ -460,8 +510,8 @@ class ServedModel:
             if error is not None:
                 results.append(UploadResult(verdict, kind=error.kind))
                 continue
-            nearest, typicality = next(readable)
-            results.append(UploadResult(verdict, digest, nearest=nearest))
+            nearest, typicality, candidates = next(readable)
+            results.append(UploadResult(verdict, digest, nearest=nearest, candidates=candidates))
             self.drift.see(digest, verdict.confidence, float(typicality))
         return results
 

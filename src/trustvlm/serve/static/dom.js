@@ -26,3 +26,5 @@ export function say(message, failed = false) {
 }
 
 export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+export const counted = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
+export const key = (name) => element("kbd", { textContent: name, ariaHidden: "true" });

@@ -3,6 +3,7 @@
 import { ask, keepKey, useModel } from "./api.js";
 import * as check from "./check.js";
 import { byId, element, say } from "./dom.js";
+import * as outbox from "./outbox.js";
 import * as review from "./review.js";
 import * as threshold from "./threshold.js";
 
@@ -18,13 +19,18 @@ function show() {
   }
   // The address names a view, not a place on the page.
   window.scrollTo(0, 0);
-  if (view === "review") review.refresh();
+  review.refresh();
 }
 
 async function useChosen(name) {
+  review.leave();
   useModel(name);
   const facts = await ask("v1/model");
-  review.useClasses(facts.name, facts.classes);
+  review.useClasses(facts.classes);
+  byId("command").textContent =
+    `trustvlm corrections ${facts.name}.feedback.sqlite -o corrected/ --shots shots/\n` +
+    `trustvlm fit corrected/labels.csv -o ${facts.name}.trust --overwrite\n` +
+    `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(facts.name)}`;
   byId("about").textContent =
     `${facts.name}: ${facts.classes.length} classes, score ${facts.score}, ` +
     (facts.calibrated ? "calibrated." : "not calibrated: no error rate is guaranteed.");
@@ -57,12 +63,14 @@ window.addEventListener("hashchange", () => {
 byId("model").addEventListener("change", () => {
   useChosen(byId("model").value).catch((error) => say(error.message, true));
 });
-byId("key-form").addEventListener("submit", (event) => {
+byId("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   keepKey(byId("key").value);
   byId("key").value = "";
   say("");
-  start();
+  await start();
+  outbox.flush();
 });
 show();
 await start();
+outbox.flush(); // of this tab before it was loaded again

@@ -1,88 +1,289 @@
-// The queue, worked through with five keys.
+// The queue: one image at a time with a key for each candidate, or many alike at once.
 
-import { answerImage, ask, fetchText, pictureUrl, reviewer, undoAnswer } from "./api.js";
-import { byId, element, say } from "./dom.js";
+import {
+  fetchText, nOpen, nextImages, openLabels, pictureUrl, releaseLeases, renewLeases,
+} from "./api.js";
+import { byId, counted, element, key, say } from "./dom.js";
+import * as grid from "./grid.js";
+import * as outbox from "./outbox.js";
+import { Pace } from "./pace.js";
 import { shownVerdict } from "./verdict.js";
 
-// Few, because what one person is handed others see last.
-const AHEAD = 6;
-let waiting = [];
-let open = 0;
-let busy = false;
-const given = [];
+// The image on the screen and the next few: what one person holds, others are not shown.
+const AHEAD = 5;
+const MOST_KEYS = 9;
+const SIDE = 768;
+const waiting = [];
+const history = []; // of { keys, items, grid }
+const answered = new Set(outbox.pendingImages());
+const pace = new Pace();
+let open = 0; // images that wait, as the service last said
+let many = false; // whether the grid is shown
+let group = null; // the predicted label of the grid
+let renewal = null;
+let reclaim = false; // whether images came back that are leased no more
+let asking = null; // the request under way
+let turn = 0; // counts the changes of what is asked for
+
+const inView = () => !byId("review").hidden;
+// What is wrong in the grid is corrected one by one before it goes on.
+const inGrid = () => many && waiting.length === 0;
+const candidates = ({ verdict }) =>
+  (verdict.candidates?.length ? verdict.candidates : [verdict.label, verdict.runner_up])
+    .filter(Boolean)
+    .slice(0, MOST_KEYS);
+
+// What is shown.
 
 function show() {
-  const item = byId("item");
-  const current = waiting[0];
-  byId("open").textContent = `(${open})`;
-  byId("open").hidden = open === 0;
-  byId("review-none").hidden = Boolean(current);
-  item.hidden = !current;
-  for (const id of ["accept", "skip", "correct", "right"]) byId(id).disabled = !current;
-  byId("runner-up").disabled = !current?.verdict.runner_up;
-  byId("undo").disabled = given.length === 0;
+  byId("single").hidden = inGrid();
+  byId("grid").hidden = !inGrid() || !grid.items().length;
+  byId("mode-single").setAttribute("aria-pressed", String(!many));
+  byId("mode-grid").setAttribute("aria-pressed", String(many));
+  showEmpty(inGrid() ? !grid.items().length : !waiting.length);
+  if (!inGrid()) showOne();
+  showProgress();
+}
+
+function showOne() {
+  const [current] = waiting;
+  byId("item").hidden = !current;
+  byId("actions").hidden = !current;
+  preload();
+  if (byId("item").dataset.image === (current?.image ?? "")) return;
+  byId("item").dataset.image = current?.image ?? "";
   if (!current) {
-    item.replaceChildren();
+    byId("item").replaceChildren();
     return;
   }
-  item.replaceChildren(shownVerdict(current.verdict, { side: 768, titleId: "item-title" }));
+  byId("item").replaceChildren(
+    shownVerdict(current.verdict, { side: SIDE, titleId: "item-title" })
+  );
+  byId("candidates").replaceChildren(
+    ...candidates(current).map((label, i) => {
+      const button = element(
+        "button",
+        { type: "button", className: i ? "quiet" : "", id: i ? `candidate-${i + 1}` : "accept" },
+        key(String(i + 1)),
+        i ? label : `Accept ${label}`
+      );
+      button.addEventListener("click", () => choose(i));
+      return button;
+    })
+  );
   byId("right").value = current.verdict.runner_up || current.verdict.label;
-  const next = waiting[1];
-  if (next) pictureUrl(`v1/images/${next.image}`, 768);
 }
 
-export async function refresh(first = null) {
-  try {
-    const query = { limit: AHEAD };
-    // Who does not look at the queue takes nothing from it.
-    if (!byId("review").hidden) query.reviewer = reviewer();
-    const answer = await ask("v1/queue", { query });
-    [waiting, open] = [answer.images, answer.open];
-    const at = waiting.findIndex((one) => one.image === first);
-    if (at > 0) waiting.unshift(...waiting.splice(at, 1));
+function preload() {
+  for (const next of waiting.slice(1, AHEAD)) {
+    pictureUrl(`v1/images/${next.image}`, SIDE);
+    for (const nearest of [next.verdict.label_example, next.verdict.runner_up_example]) {
+      if (nearest) pictureUrl(`v1/examples/${nearest.shot}`, 192);
+    }
+  }
+}
+
+function showEmpty(empty) {
+  byId("review-none").hidden = !empty || Boolean(asking);
+  const others = left() > 0;
+  byId("none-waits").hidden = others;
+  byId("others-look").hidden = !others;
+  byId("others-n").textContent = counted(left(), "image waits", "images wait");
+}
+
+const left = () => Math.max(0, open - outbox.balance());
+
+function showProgress() {
+  const [n, rest] = [pace.answers, left()];
+  byId("open").textContent = `(${rest})`;
+  byId("open").hidden = rest === 0;
+  byId("progress").max = Math.max(1, n + rest);
+  byId("progress").value = n;
+  const parts = [`${n} answered`, `${rest} left`];
+  const rate = pace.perMinute();
+  if (rate) {
+    parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} a minute`);
+    if (rest) parts.push(`about ${duration(rest / rate)} to go`);
+  }
+  byId("pace").textContent = parts.join(" · ");
+  byId("undo").disabled = history.length === 0;
+  showUnsent();
+}
+
+function duration(minutes) {
+  if (minutes < 1) return "a minute";
+  if (minutes < 90) return counted(Math.round(minutes), "minute");
+  return counted(Math.round(minutes / 60), "hour");
+}
+
+function showUnsent() {
+  const { trouble } = outbox;
+  byId("unsent").hidden = !trouble || outbox.isEmpty();
+  if (!trouble || outbox.isEmpty()) return;
+  const n = counted(outbox.pending(), "answer is", "answers are");
+  const wait = Math.max(0, Math.round((trouble.until - Date.now()) / 1000));
+  byId("unsent-words").textContent =
+    `${n} not stored yet: ${trouble.message} ` +
+    (trouble.status === 401
+      ? "Sent once you have entered the key."
+      : `Kept in this tab, and sent again ${wait ? `in ${wait} s` : "now"}.`);
+}
+
+// What waits.
+
+// One request at a time. Who asks meanwhile is served by it, or by one more if that left nothing.
+function refill() {
+  if (asking?.turn === turn) {
+    asking.again = true;
+    return asking.done;
+  }
+  const mine = { turn, again: false };
+  asking = mine;
+  mine.done = fill(() => mine.turn === turn).then(() => {
+    if (asking !== mine) return;
+    asking = null;
+    if (mine.again && isOut()) refill();
     show();
-  } catch (error) {
-    say(error.message, true);
-  }
+  });
+  return mine.done;
 }
 
-async function once(work) {
-  if (busy) return;
-  busy = true;
+const isOut = () => inView() && waiting.length + grid.items().length === 0 && left() > 0;
+
+async function fill(isWanted) {
   try {
-    await work();
+    if (!inView()) {
+      open = await nOpen();
+      return;
+    }
+    if (many && !(await chooseGroup(isWanted))) return;
+    // What was answered and not stored yet still waits for the service.
+    const limit = (many ? 2 * grid.SIZE() : AHEAD) + outbox.pending();
+    const answer = await nextImages(Math.min(limit, 100), many ? group : null);
+    if (!isWanted()) return;
+    open = answer.open;
+    schedule(answer.lease_seconds);
+    const present = new Set(waiting.map((one) => one.image));
+    const fresh = answer.images.filter(({ image }) => !answered.has(image) && !present.has(image));
+    if (many) grid.fill(group, fresh);
+    else waiting.push(...fresh);
   } catch (error) {
     say(error.message, true);
-  } finally {
-    busy = false;
   }
 }
 
-const answer = (action, label = null) =>
-  once(async () => {
-    const current = waiting[0];
-    if (!current) return;
-    const { id, open: left, earlier } = await answerImage(current.image, action, label);
-    given.push({ id, image: current.image });
-    waiting.shift();
-    open = left;
-    const told = { accept: `Accepted: ${current.verdict.label}.`, skip: "Skipped." };
-    if (waiting.length < AHEAD / 2 && waiting.length < left) await refresh();
-    else show();
-    // Said last: until then keys are not heard.
-    const before = earlier ? ` Someone said ${earlier.label || "skip"} before; now yours counts.` : "";
-    say(`${told[action] ?? `Corrected to ${label}.`} ${left} left.${before}`);
-  });
+async function chooseGroup(isWanted) {
+  const groups = await openLabels();
+  if (!isWanted()) return false;
+  // On to the next label when this one is finished.
+  const finished = !groups.some((one) => one.label === group);
+  if (finished && !grid.items().length) group = groups[0]?.label ?? null;
+  grid.offer(groups, group);
+  return !finished || group !== null;
+}
 
-const undo = () =>
-  once(async () => {
-    const last = given.at(-1);
-    if (!last) return;
-    await undoAnswer(last.id);
-    given.pop();
-    await refresh(last.image);
-    say(`Undone. ${open} left.`);
-  });
+function schedule(seconds) {
+  clearInterval(renewal);
+  renewal = setInterval(renew, (1000 * seconds) / 5);
+}
+
+// Say that this page is still looked at, and put away what others have answered or taken over.
+async function renew() {
+  const images = [...waiting, ...grid.items()].map((one) => one.image);
+  if (!inView() || !images.length || !outbox.isEmpty()) return;
+  let held;
+  try {
+    held = new Set((await renewLeases(images)).held);
+  } catch {
+    return; // the next answer says it, or the next renewal succeeds
+  }
+  const [current] = waiting;
+  const lost = (one) => images.includes(one.image) && !held.has(one.image);
+  if (![...waiting, ...grid.items()].some(lost)) return;
+  const missed = current && lost(current);
+  const kept = waiting.filter((one) => !lost(one));
+  waiting.splice(0, waiting.length, ...kept);
+  grid.remove(lost);
+  if (missed) say("Someone else has taken over the image that was here, since this page was away.");
+  await refill();
+}
+
+export function leave() {
+  clearInterval(renewal);
+  if (waiting.length || grid.items().length) releaseLeases();
+  waiting.length = 0;
+  grid.clear();
+  turn += 1;
+}
+
+export async function refresh() {
+  if (inView()) {
+    if (many || waiting.length < AHEAD) await refill();
+    else show();
+  } else {
+    leave();
+    await refill();
+  }
+}
+
+// What is said.
+
+function give(items, answers, inGrid = false) {
+  history.push({ keys: outbox.add(answers), items, inGrid });
+  for (const item of items) answered.add(item.image);
+  pace.note(items.length);
+}
+
+function answer(action, label = null) {
+  const item = waiting.shift();
+  if (!item) return;
+  give([item], [{ image: item.image, action, label }]);
+  const words = { accept: `Accepted: ${item.verdict.label}.`, skip: "Skipped." };
+  say(`${words[action] ?? `Corrected to ${label}.`} ${left()} left.`);
+  show();
+  if (inGrid() || (!many && waiting.length < AHEAD)) refill();
+}
+
+function choose(i) {
+  const [current] = waiting;
+  const label = current && candidates(current)[i];
+  if (!label) return;
+  if (label === current.verdict.label) answer("accept");
+  else answer("correct", label);
+}
+
+function submitGrid() {
+  const { right, wrong } = grid.take();
+  if (!right.length && !wrong.length) return;
+  if (right.length) give(right, right.map(({ image }) => ({ image, action: "accept" })), true);
+  say(
+    `${counted(right.length, "label")} accepted. ` +
+      (wrong.length ? `${wrong.length} to correct, one by one.` : `${left()} left.`)
+  );
+  waiting.unshift(...wrong);
+  show();
+  refill();
+}
+
+function undo() {
+  const last = history.pop();
+  if (!last) return;
+  outbox.takeBack(last.keys);
+  for (const item of last.items) answered.delete(item.image);
+  pace.note(-last.items.length);
+  if (last.inGrid && many) grid.putBack(last.items, waiting.splice(0));
+  else waiting.unshift(...last.items);
+  reclaim = true;
+  say(`Undone. ${left()} left.`);
+  show();
+}
+
+function setMode(wanted) {
+  if (many === wanted) return;
+  many = wanted;
+  leave();
+  refill();
+}
 
 async function download() {
   try {
@@ -96,49 +297,99 @@ async function download() {
   }
 }
 
-export function useClasses(name, classes) {
+export function useClasses(classes) {
   byId("right").replaceChildren(...classes.map((label) => element("option", { textContent: label })));
-  given.length = 0;
-  byId("commands").textContent =
-    `trustvlm corrections ${name}.feedback.sqlite -o corrected/ --shots shots/\n` +
-    `trustvlm fit corrected/labels.csv -o ${name}.trust --overwrite\n` +
-    `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(name)}`;
+  history.length = 0;
+  waiting.length = 0;
+  group = null;
+  grid.clear();
+  answered.clear();
+  delete byId("item").dataset.image;
+  for (const image of outbox.pendingImages()) answered.add(image);
+}
+
+// Keys and buttons.
+
+const onlyInGrid = (work) => () => inGrid() && work();
+const onlySingly = (work) => () => !inGrid() && work();
+const ACTS = {
+  a: () => (inGrid() ? submitGrid() : choose(0)),
+  r: onlySingly(() => {
+    const other = waiting[0]?.verdict.runner_up;
+    if (other) answer("correct", other);
+  }),
+  c: onlySingly(() => waiting[0] && byId("right").focus()),
+  s: onlySingly(() => answer("skip")),
+  u: undo,
+  n: onlyInGrid(() => grid.selectAll()),
+  g: () => setMode(!many),
+  "?": () => byId("help").showModal(),
+};
+for (let i = 0; i < MOST_KEYS; i += 1) ACTS[i + 1] = onlySingly(() => choose(i));
+
+function onKey(event) {
+  if (!inView() || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (byId("help").open) return;
+  if (event.target === byId("right")) {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      byId("correct-form").requestSubmit();
+    } else if (event.key === "Escape") event.target.blur();
+    return; // letters choose a class here
+  }
+  if (event.target.matches("input, select, textarea") || event.repeat) return;
+  if (inGrid() && grid.onKey(event)) return;
+  const act = ACTS[event.key.toLowerCase()];
+  if (act) {
+    event.preventDefault();
+    act();
+  }
 }
 
 export function setUp() {
-  const acts = {
-    a: () => answer("accept"),
-    r: () => waiting[0]?.verdict.runner_up && answer("correct", waiting[0].verdict.runner_up),
-    c: () => byId("right").focus(),
-    s: () => answer("skip"),
-    u: undo,
-  };
-  byId("accept").addEventListener("click", acts.a);
-  byId("runner-up").addEventListener("click", acts.r);
-  byId("skip").addEventListener("click", acts.s);
-  byId("undo").addEventListener("click", acts.u);
+  byId("skip").addEventListener("click", ACTS.s);
+  byId("undo").addEventListener("click", undo);
   byId("export").addEventListener("click", download);
+  byId("submit-grid").addEventListener("click", submitGrid);
+  byId("select-all").addEventListener("click", grid.selectAll);
+  byId("mode-single").addEventListener("click", () => setMode(false));
+  byId("mode-grid").addEventListener("click", () => setMode(true));
+  byId("show-help").addEventListener("click", ACTS["?"]);
+  byId("send-now").addEventListener("click", outbox.flush);
+  byId("look-again").addEventListener("click", refill);
+  byId("group").addEventListener("change", () => {
+    group = byId("group").value;
+    leave();
+    refill();
+  });
   byId("correct-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const label = byId("right").value;
-    const current = waiting[0];
+    const [current] = waiting;
     if (current) answer(label === current.verdict.label ? "accept" : "correct", label);
     byId("right").blur();
   });
-  document.addEventListener("keydown", (event) => {
-    if (byId("review").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target === byId("right")) {
-      if (event.key === "Enter") {
-        event.preventDefault();
-        byId("correct-form").requestSubmit();
-      } else if (event.key === "Escape") event.target.blur();
-      return; // letters choose a class here
-    }
-    if (event.target.matches("input, select, textarea") || event.repeat) return;
-    const act = acts[event.key.toLowerCase()];
-    if (act) {
-      event.preventDefault();
-      act();
+  document.addEventListener("keydown", onKey);
+  outbox.on("changed", () => {
+    showProgress();
+    if (reclaim && outbox.isEmpty()) {
+      reclaim = false;
+      renew();
     }
   });
+  outbox.on("stored", (n) => {
+    open = n;
+    // Until then the service took what was answered here for what comes next.
+    if (isOut()) refill();
+  });
+  outbox.on("undone", () => {
+    open += 1;
+  });
+  outbox.on("refused", (step, message) => say(message, true));
+  setInterval(showUnsent, 1000);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") renew();
+  });
+  window.addEventListener("pagehide", leave);
+  window.addEventListener("pageshow", (event) => event.persisted && refresh());
 }

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { byId, drawn, percent, say } from "./dom.js";
 
-const FRAME = { left: 80, right: 610, top: 24, bottom: 240 };
+const FRAME = { left: 92, right: 600, top: 40, bottom: 240 };
 let curve = null;
 let highest = 1;
 
@@ -14,31 +14,52 @@ function draw() {
   const { points, certified } = curve;
   // A tenth at least, so that a good model does not look like a bad one.
   highest = Math.min(1, Math.max(0.1, Math.ceil(11 * Math.max(...points.map((p) => p.risk))) / 10));
-  const axis = (x1, y1, x2, y2) => drawn("line", { class: "axis", x1, y1, x2, y2 });
+  const line = (kind, x1, y1, x2, y2) => drawn("line", { class: kind, x1, y1, x2, y2 });
   const { left, right, top, bottom } = FRAME;
-  const parts = [
-    axis(left, bottom, right, bottom),
-    axis(left, top, left, bottom),
-    drawn("text", { x: left, y: bottom + 26, "text-anchor": "middle" }, "0 %"),
-    drawn("text", { x: right, y: bottom + 26, "text-anchor": "end" }, "100 % accepted"),
-    drawn("text", { x: left - 10, y: bottom, "text-anchor": "end" }, "0"),
-    drawn("text", { x: left - 10, y: top + 8, "text-anchor": "end" }, percent(highest)),
-    drawn("text", { x: left + 10, y: top + 8 }, "wrong among them"),
+  const at = certified ? points[nearest(certified.threshold)] : null;
+  // The threshold has ticks of its own; round ones that would touch them make room.
+  const clear = (place, own, least) => own === null || Math.abs(place - own) > least;
+  const [ownX, ownY] = at ? [x(at.coverage), y(at.risk)] : [null, null];
+  const parts = [line("axis", left, bottom, right, bottom), line("axis", left, top, left, bottom)];
+  const xTick = (share, kind) => {
+    const place = x(share);
+    parts.push(line("axis", place, bottom, place, bottom + 6));
+    parts.push(
+      drawn("text", { class: kind, x: place, y: bottom + 26, "text-anchor": "middle" }, percent(share))
+    );
+  };
+  const yTick = (share, kind) => {
+    const place = y(share);
+    parts.push(line("axis", left - 6, place, left, place));
+    parts.push(
+      drawn("text", { class: kind, x: left - 12, y: place + 5, "text-anchor": "end" }, percent(share))
+    );
+  };
+  for (const share of [0, 0.25, 0.5, 0.75, 1]) if (clear(x(share), ownX, 62)) xTick(share, "");
+  for (const part of [0, 0.5, 1]) if (clear(y(part * highest), ownY, 26)) yTick(part * highest, "");
+  parts.push(
+    drawn("text", { x: (left + right) / 2, y: bottom + 54, "text-anchor": "middle" }, "accepted"),
+    drawn("text", { x: left + 10, y: top - 8 }, "wrong among them"),
     drawn("path", {
       class: "line",
       d: points.map((p, i) => `${i ? "L" : "M"}${x(p.coverage)} ${y(p.risk)}`).join(""),
-    }),
-  ];
-  if (certified) {
-    const at = nearest(certified.threshold);
-    const [cx, cy] = [x(points[at].coverage), y(points[at].risk)];
+    })
+  );
+  if (at) {
     parts.push(
-      drawn("line", { class: "upright", x1: cx, x2: cx, y1: bottom, y2: top + 40 }),
-      drawn("circle", { class: "certified", cx, cy, r: 12 }),
+      line("upright", ownX, bottom, ownX, ownY),
+      line("upright", left, ownY, ownX, ownY),
+      drawn("circle", { class: "certified", cx: ownX, cy: ownY, r: 12 })
+    );
+    xTick(at.coverage, "own");
+    yTick(at.risk, "own");
+    const words = `certified at ${certified.threshold.toPrecision(3)}`;
+    const end = ownX > 320;
+    parts.push(
       drawn(
         "text",
-        { x: cx, y: bottom + 52, "text-anchor": cx > 320 ? "end" : "start" },
-        "certified"
+        { class: "own", x: ownX + (end ? -18 : 18), y: ownY - 16, "text-anchor": end ? "end" : "start" },
+        words
       )
     );
   }
@@ -61,7 +82,7 @@ function move() {
   // All digits: who types the threshold in again must accept the same images.
   const threshold = certified && at === 0 ? certified.threshold : point.threshold;
   const words =
-    `At trust ${threshold} and above, ${percent(point.coverage)} are accepted ` +
+    `At confidence ${threshold} and above, ${percent(point.coverage)} are accepted ` +
     `(${point.accepted} of ${curve.images}); ${percent(point.risk)} of those are wrong ` +
     `(${point.wrong}).`;
   let guarantee = " No single threshold is certified.";

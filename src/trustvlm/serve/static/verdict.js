@@ -5,25 +5,26 @@ import { element, percent } from "./dom.js";
 
 const number = (value) => (value === null ? "–" : value.toFixed(2));
 
-function picture(path, side, alt, extra = "") {
-  const holder = element("div");
+export function picture(path, side, alt, extra = "") {
+  // The frame is there before the picture, so that nothing moves when it comes.
+  const frame = element("div", { className: `picture ${extra}` });
   pictureUrl(path, side).then((url) => {
     const shown = url
-      ? element("img", { src: url, alt, className: `picture ${extra}` })
-      : element("p", { className: "picture nothing", textContent: "picture not at hand" });
-    holder.replaceChildren(shown);
+      ? element("img", { src: url, alt, decoding: "sync" })
+      : element("p", { className: "nothing", textContent: "picture not at hand" });
+    frame.replaceChildren(shown);
   });
-  return holder;
+  return frame;
 }
 
-function example(found, label, role) {
-  if (!found) return null;
+function example(nearest, label, role) {
+  if (!nearest) return null;
   return element(
     "figure",
     {},
-    picture(`v1/examples/${found.shot}`, 192, `Example of ${label}`),
+    picture(`v1/examples/${nearest.shot}`, 192, `Example of ${label}`),
     element("figcaption", {
-      textContent: `${role}: ${label}, similarity ${number(found.similarity)}`,
+      textContent: `${role}: ${label}, similarity ${number(nearest.similarity)}`,
     })
   );
 }
@@ -50,19 +51,20 @@ export function shownVerdict(verdict, { side = 256, titleId = "" } = {}) {
     "div",
     { className: "facts" },
     name,
-    title,
+    element(
+      "div",
+      { className: "title" },
+      title,
+      element("span", { className: `badge ${verdict.decision}`, textContent: verdict.decision })
+    ),
     verdict.corrected
       ? element("p", { className: "vlm", textContent: `the VLM said ${verdict.vlm_label}` })
       : null,
-    element("p", {}, element("span", {
-      className: `badge ${verdict.decision}`,
-      textContent: verdict.decision,
-    })),
     element(
       "dl",
       { className: "numbers" },
       fact("P(correct)", probability),
-      fact("trust", number(verdict.confidence)),
+      fact("confidence", number(verdict.confidence)),
       fact("text", number(verdict.text_score)),
       fact("examples", number(verdict.image_score))
     ),
@@ -76,6 +78,6 @@ export function shownVerdict(verdict, { side = 256, titleId = "" } = {}) {
   );
   const main = verdict.kept
     ? picture(`v1/images/${verdict.image}`, side, `The image ${verdict.path}`, "main")
-    : element("p", { className: "picture nothing", textContent: "not kept: no room" });
+    : element("p", { className: "nothing", textContent: "not kept: no room" });
   return element("div", { className: "verdict" }, main, facts);
 }
