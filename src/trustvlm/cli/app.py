@@ -13,6 +13,7 @@ from trustvlm.cli import (
     cache,
     calibrate,
     choices,
+    classes,
     corrections,
     crossvalidate,
     demo,
@@ -75,6 +76,7 @@ for module in (
     app.command(epilog=module.EPILOG, cls=OutputCommand)(getattr(module, command))
 for name, epilog in choices.EPILOGS.items():
     app.command(epilog=epilog)(getattr(choices, name))
+app.add_typer(classes.app, name="classes")
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

@@ -151,6 +151,7 @@ def fit(
     of_model: dict[str, Any] = {
         **options.encoder_settings(vlm, vision, prompt),
         "classes": classes,
+        "class_texts": None,
         "other_classes": other_classes or (),
         "score": score,
         "score_parameters": options.parse_settings(settings or []),
@@ -238,6 +239,8 @@ def _like(
         }
         for own, theirs in ((of_model, stored.model), (of_fit, stored.fit))
     ]
+    if "classes" in given:
+        like[0]["class_texts"] = None
     same_score = of_model["score"] in (None, stored.model["score"])
     selecting, adapting = given & {"select", "select_on"}, given & {"adapt", "adapt_to"}
     parameters = stored.model["score_parameters"] if same_score and not selecting else {}

@@ -198,6 +198,7 @@ class Manifest(_Entry):
     logit_scale: float = Field(gt=0, le=1e6)
     classes: tuple[str, ...] = Field(min_length=1)
     folders: tuple[str, ...] = Field(min_length=1)
+    class_texts: tuple[str, ...] = ()
     other_classes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = Field(min_length=1)
     score: ScoreEntry
@@ -324,6 +325,11 @@ def _check_arrays(
     np.add.at(expected_sums, arrays["support_labels"], features.astype(np.float64))
     if not np.allclose(sums, expected_sums, rtol=0, atol=1e-3 * np.abs(sums).max(initial=1e-9)):
         raise refuse("prototype_sums", "differs from the sums of the shots' features")
+    if len(manifest.class_texts) not in (0, sizes["C"]):
+        raise ArtefactError(
+            f"{path / _MANIFEST} names {sizes['C']} `classes`, but {len(manifest.class_texts)} "
+            f"`class_texts` of them. {_REMEDY}"
+        )
     if len(manifest.folders) != sizes["C"]:
         raise ArtefactError(
             f"{path / _MANIFEST} names {sizes['C']} `classes`, but {len(manifest.folders)} "

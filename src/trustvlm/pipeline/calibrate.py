@@ -138,11 +138,22 @@ def _calibration(
     )
 
 
-def calibrate_again(state: ModelState, earlier: Calibration) -> ModelState:
+def calibrate_again(
+    state: ModelState, earlier: Calibration, labels: NDArray[np.int64] | None = None
+) -> ModelState:
     """Calibrate a model that has other shots now, for the same goal and on the same images.
 
     On images, that takes their vectors in `earlier`; a calibration from the shots is learned from
     those that there are now. The result is that of calibrating on the images themselves.
+
+    Parameters
+    ----------
+    state
+        The model now; it has no calibration.
+    earlier
+        Of the model before.
+    labels
+        `(n,)` classes that the images have now, -1 for those to leave out; None for the same ones.
 
     Raises
     ------
@@ -158,12 +169,17 @@ def calibrate_again(state: ModelState, earlier: Calibration) -> ModelState:
     _check(state, name)
     learner = _learner(state, name)
     goal = goal_of(earlier.rules)
+    now_of = earlier.labels if labels is None else labels
+    rows = np.flatnonzero(now_of >= 0)
+    if not len(rows):
+        raise InputError("No calibration image is left to calibrate on.")
+    features, embeddings = earlier.vectors
     calibration = _calibration(
-        state, earlier.vectors, earlier.labels, goal, learner, earlier.gate, {}
+        state, (features[rows], embeddings[rows]), now_of[rows], goal, learner, earlier.gate, {}
     )
     calibration = replace(
         calibration,
-        images=earlier.images,
+        images=tuple(earlier.images[i] for i in rows),
         dataset=earlier.dataset,
         unreadable=earlier.unreadable,
     )
@@ -174,6 +190,33 @@ def repeatable(calibration: Calibration) -> bool:
     """Whether `calibrate_again` can repeat a calibration without the images themselves."""
     on_shots = calibration.certificate is None
     return on_shots or (calibration.vectors is not None and not calibration.given)
+
+
+def calibrate_options(goal: Goal) -> str:
+    """Return the options of `trustvlm calibrate` for a goal; those of single classes are left out.
+
+    Examples
+    --------
+    >>> calibrate_options(Goal(0.02, 0.9, other_risks=(0.1,))), calibrate_options(Goal())
+    ('--risk 0.02,0.1 --confidence 0.9', '--risk 0.05')
+    """
+    plain = Goal()
+    words = []
+    if goal.min_coverage is not None:
+        words.append(f"--min-coverage {goal.min_coverage:g}")
+    elif goal.cost_error is not None and goal.cost_review is not None:
+        words.append(f"--cost-error {goal.cost_error:g} --cost-review {goal.cost_review:g}")
+    else:
+        words.append("--risk " + ",".join(f"{r:g}" for r in (goal.risk, *goal.other_risks)))
+    if goal.confidence_level != plain.confidence_level:
+        words.append(f"--confidence {goal.confidence_level:g}")
+    if goal.per_class:
+        words.append("--per-class")
+    if goal.guarantee != plain.guarantee:
+        words.append(f"--guarantee {goal.guarantee}")
+    if goal.method not in (plain.method, "coverage"):
+        words.append(f"--method {goal.method}")
+    return " ".join(words)
 
 
 def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:

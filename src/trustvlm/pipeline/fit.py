@@ -18,6 +18,7 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.images import (
     DEFAULT_LIMITS,
+    ClassList,
     Columns,
     ImageSource,
     LabelledImage,
@@ -65,6 +66,7 @@ def fit(
     *,
     classes: ClassSource | None = None,
     prompt: PromptSource | None = None,
+    class_texts: Mapping[str, str] | None = None,
     score: str = DEFAULT_SCORE,
     score_parameters: Mapping[str, Any] | None = None,
     finetune: bool = False,
@@ -126,10 +128,11 @@ def fit(
         # Of the labels that it judges none is its own, so there is nothing to correct.
         score = keeping_labels(score, text=False)
         check_parameters(score, given)
+    texts = _texts(class_list, class_texts or {})
     prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
     text_embeddings = np.empty((len(class_list), 0), dtype=np.float32)
     if has_vlm:
-        text_embeddings = embedder.embed_classes(class_list.names, prompts)
+        text_embeddings = embedder.embed_classes(texts or class_list.names, prompts)
     others = embedder.embed_others(other_classes, prompts, class_list)
     encoded = encode_images(listed, embedder, progress)
     readable = encoded.readable()
@@ -165,6 +168,7 @@ def fit(
         created_by=f"trustvlm {__version__}",
         created_at=now(),
         other_classes=others,
+        class_texts=texts,
     )
     if held is not None:
         own = {image["sha256"] for image in held.images}
@@ -186,6 +190,18 @@ def fit(
         state = _finetune(state, encoders.device)
     _warn(state, encoders.vlm)
     return state
+
+
+def _texts(classes: ClassList, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what prompts say of each class; nothing where that is its name."""
+    said = list(classes.names)
+    for index, text in zip(classes.indices(texts), texts.values(), strict=True):
+        if not text.strip():
+            raise InputError(
+                f"Expected a text of the class {classes.labels[index]!r}, but got none."
+            )
+        said[index] = text.strip()
+    return tuple(said) if tuple(said) != classes.names else ()
 
 
 @dataclass(frozen=True)
@@ -454,7 +470,7 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     names, classes = np.asarray(state.classes.labels), state.classes
     if state.has_vlm:
         messages += text_problems(
-            vlm, classes.labels, classes.names, state.prompts, state.text_embeddings
+            vlm, classes.labels, state.texts, state.prompts, state.text_embeddings
         )
     few = (counts > 0) & (counts < wanted)
     if len(classes) == 1:

@@ -30,6 +30,13 @@ from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import read_prompts
 from trustvlm.models.registry import check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
+from trustvlm.pipeline.class_changes import (
+    ClassChange,
+    add_class,
+    merge_classes,
+    remove_classes,
+    rename_class,
+)
 from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, with_same_settings
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
 from trustvlm.pipeline.fit import fit
@@ -89,6 +96,8 @@ class TrustVLM:
         Class names, a mapping from folder to name, a file, or None for the shots' folder names.
     prompt
         Template with `{}`, several templates, a file of them, or None for the model's own.
+    class_texts
+        What prompts say of some classes, by folder or name, where that is not the name itself.
     score
         A name of `scores.names()`. `auto_star` weighs text and shots by what held-out shots say,
         and may correct the VLM's label; `auto` does the same and leaves every label as it is.
@@ -156,6 +165,7 @@ class TrustVLM:
         classes: ClassSource | None = None,
         prompt: PromptSource | None = None,
         *,
+        class_texts: Mapping[str, str] | None = None,
         score: str = DEFAULT_SCORE,
         score_parameters: Mapping[str, Any] | None = None,
         finetune: bool = False,
@@ -174,6 +184,7 @@ class TrustVLM:
         # An iterator could be read once only, and each fit reads them.
         self.classes = list(classes) if isinstance(classes, Iterator) else classes
         self.prompt = list(prompt) if isinstance(prompt, Iterator) else prompt
+        self.class_texts = class_texts
         self.score = score
         self.score_parameters = score_parameters
         self.finetune = finetune
@@ -373,6 +384,7 @@ class TrustVLM:
             lambda: self.embedder,
             classes=self.classes,
             prompt=self.prompt,
+            class_texts=self.class_texts,
             score=self.score,
             score_parameters=self.score_parameters,
             finetune=self.finetune,
@@ -835,10 +847,89 @@ class TrustVLM:
             raise worse_model(report)
         return self._with(state), report
 
+    def add_class(
+        self, name: str, shots: Source, *, text: str | None = None, **columns: Unpack[Columns]
+    ) -> tuple[TrustVLM, ClassChange]:
+        """Return a model with one more class; see `pipeline.class_changes`.
+
+        Parameters
+        ----------
+        name
+            Of the class.
+        shots
+            Its example images, in any form that `predict` takes.
+        text
+            What prompts say of it; None for the name.
+        **columns
+            As in `fit`.
+
+        Raises
+        ------
+        InputError
+            If there is such a class already, or no example can be read.
+        """
+        return self._changed(add_class(self, name, shots, text=text, **columns))
+
+    def rename_class(
+        self, old: str, new: str, *, keep_prompt: bool = False
+    ) -> tuple[TrustVLM, ClassChange]:
+        """Return a model that calls a class otherwise; see `pipeline.class_changes`.
+
+        Parameters
+        ----------
+        old, new
+            The names.
+        keep_prompt
+            Let the prompts go on saying what they said, so that no verdict changes but for the
+            name, and the calibration holds.
+
+        Raises
+        ------
+        InputError
+            If there is no such class, or the new name is taken.
+        """
+        return self._changed(rename_class(self, old, new, keep_prompt=keep_prompt))
+
+    def merge_classes(
+        self, names: Sequence[str], into: str, *, text: str | None = None
+    ) -> tuple[TrustVLM, ClassChange]:
+        """Return a model in which some classes are one; see `pipeline.class_changes`.
+
+        Parameters
+        ----------
+        names
+            Two or more classes.
+        into
+            What the class is called; it may be one of them.
+        text
+            What prompts say of it; None for the name.
+
+        Raises
+        ------
+        InputError
+            If there is no such class, or the name is taken by another.
+        """
+        return self._changed(merge_classes(self, names, into, text=text))
+
+    def remove_classes(self, names: Sequence[str]) -> tuple[TrustVLM, ClassChange]:
+        """Return a model without some classes and their shots; see `pipeline.class_changes`.
+
+        Raises
+        ------
+        InputError
+            If there is no such class, or no other one.
+        """
+        return self._changed(remove_classes(self, names))
+
+    def _changed(self, changed: tuple[ModelState, ClassChange]) -> tuple[TrustVLM, ClassChange]:
+        state, change = changed
+        return self._with(state), change
+
     def _with(self, state: ModelState) -> TrustVLM:
         """Return a model with the same encoders that has learned something else."""
         other = copy.copy(self)
-        other.classes = dict(zip(state.classes.folders, state.classes.names, strict=True))
+        arguments = constructor_arguments(state)
+        other.classes, other.class_texts = arguments["classes"], arguments["class_texts"]
         other.score_parameters = dict(state.score_parameters)
         other._learned = self._named(state)
         return other

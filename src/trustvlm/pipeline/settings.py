@@ -102,6 +102,13 @@ def constructor_arguments(state: ModelState) -> dict[str, Any]:
     return {
         **{role: entry["spec"] for role, entry in state.encoders.items()},
         "classes": dict(zip(state.classes.folders, state.classes.names, strict=True)),
+        "class_texts": {
+            folder: text
+            for folder, text, name in zip(
+                state.classes.folders, state.texts, state.classes.names, strict=True
+            )
+            if text != name
+        },
         "prompt": state.prompts,
         "score": state.score,
         "score_parameters": state.score_parameters,

@@ -429,6 +429,8 @@ class ModelState:
         What images of none of the classes may show; None if nothing is named.
     target
         Unlabelled images that the score adapted to, once and for all; None if there were none.
+    class_texts
+        What the prompts say of each class; empty where that is its name.
     learned
         What the score had learned from the shots when the model was saved; None if it is not on
         record. It is used for these shots, texts and that score alone: for others, it is learned
@@ -462,6 +464,7 @@ class ModelState:
     calibration: Calibration | None = None
     other_classes: OtherClasses | None = None
     target: TargetImages | None = None
+    class_texts: tuple[str, ...] = ()
 
     learned: Learned | None = field(default=None, compare=False, repr=False)
     # What was derived from the shots stays with a copy of the state that has the same shots.
@@ -471,6 +474,11 @@ class ModelState:
     def whole_batch(self) -> bool:
         """Whether a verdict depends on the other images of its batch."""
         return get(self.score).reads_whole_batch(self.evidence_of_shots())
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the prompts say of each class."""
+        return self.class_texts or self.classes.names
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -684,6 +692,7 @@ class ModelState:
             "classes": list(self.classes.names),
             "other_classes": [] if self.other_classes is None else list(self.other_classes.names),
             "folders": list(self.classes.folders),
+            "class_texts": list(self.class_texts),
             "prompts": list(self.prompts),
             "score": {
                 "name": self.score,
@@ -806,6 +815,7 @@ class ModelState:
             precision=manifest.precision,
             draft=manifest.draft,
             logit_scale=manifest.logit_scale,
+            class_texts=manifest.class_texts,
             score=manifest.score.name,
             score_parameters=manifest.score.parameters,
             text_embeddings=arrays["text_embeddings"],

@@ -20,7 +20,12 @@ from trustvlm.exceptions import (
 )
 from trustvlm.images import Columns, LabelledImage, LabelledSource
 from trustvlm.metrics import PairedDifference
-from trustvlm.pipeline.calibrate import calibrate, calibrate_again, repeatable
+from trustvlm.pipeline.calibrate import (
+    calibrate,
+    calibrate_again,
+    calibrate_options,
+    repeatable,
+)
 from trustvlm.pipeline.fit import Shots, fit_again
 from trustvlm.pipeline.records import (
     EncodedImages,
@@ -486,11 +491,12 @@ def _calibrated(
             else "the model does not hold what its calibration images look like to it, as models "
             "that an older version calibrated, or that were calibrated on very many images"
         )
+        words = calibrate_options(goal_of(earlier.rules))
         return (
             updated,
             "dropped",
-            f"the calibration is dropped, since the confidences are others now: {why}. Calibrate "
-            "the new model: trustvlm calibrate NEW.trust LABELLED",
+            f"the confidences are others now, and {why}. To renew it: "
+            f"trustvlm calibrate NEW.trust LABELLED {words}",
         )
     renewed = calibrate_again(updated, earlier)
     return renewed, "renewed", _statement(renewed.calibration)
