@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
+from trustvlm.serve import middleware
 from trustvlm.serve.middleware import BodyLimitMiddleware
+
+LONG = 60
 
 
 class Exchange:
@@ -120,5 +124,56 @@ def test_who_leaves_before_the_end_gets_no_answer_and_holds_nothing():
         service = Service()
         done = await service.serve(Exchange(b"abc", ends=False))
         assert (done.status, service.bodies, service.middleware.held) == (None, [], 0)
+
+    asyncio.run(work())
+
+
+def test_memory_is_given_back_once_enough_was_let_go_of(monkeypatch):
+    given_back = threading.Semaphore(0)
+    monkeypatch.setattr(middleware, "give_back_memory", given_back.release)
+    monkeypatch.setattr(middleware, "_KEPT_FREE", 25)
+    monkeypatch.setattr(middleware, "_GIVE_BACK_SECONDS", 0.0)
+
+    async def work():
+        service = Service()
+        for expected in (False, False, True, False, False, True):
+            await service.serve(Exchange(b"x" * 10))
+            await asyncio.sleep(0)
+            assert await asyncio.to_thread(given_back.acquire, timeout=LONG * expected) == expected
+
+    asyncio.run(work())
+
+
+def test_the_answer_goes_out_before_the_rest_is_thrown_away():
+    async def work():
+        service = Service()
+        exchange = Exchange(*[b"x" * 11] * 5)
+        receive, left = exchange.receive, []
+
+        async def noted():
+            left.append((len(exchange.todo), exchange.status))
+            return await receive()
+
+        exchange.receive = noted
+        await service.serve(exchange)
+        # The first piece was too much; by the second the answer was there, but not its end.
+        assert left == [(6, None), (5, 413), (4, 413), (3, 413), (2, 413), (1, 413)]
+        assert [message.get("more_body") for message in exchange.sent] == [None, True, None]
+
+    asyncio.run(work())
+
+
+def test_what_comes_after_an_answer_is_not_thrown_away_for_ever(monkeypatch):
+    monkeypatch.setattr(middleware, "_DRAIN_BYTES", 1000)
+    monkeypatch.setattr(middleware, "_DRAIN_RATE", 100)
+
+    async def work():
+        service = Service()
+        exchange = await service.serve(Exchange(*[b"x" * 11] * 500))
+        assert (exchange.status, len(exchange.sent)) == (413, 3)
+        assert len(exchange.todo) > 300
+        slow = Exchange(*[b"x" * 11] * 500, pause=0.4)
+        await asyncio.wait_for(service.serve(slow), LONG)
+        assert len(slow.todo) > 490
 
     asyncio.run(work())
