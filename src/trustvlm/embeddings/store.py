@@ -497,6 +497,10 @@ class EmbeddingStore:
         if self.path is not None:
             self._disconnect()
 
+    def __reduce__(self) -> tuple[type[EmbeddingStore], tuple[str]]:
+        """Open the same file elsewhere; what a store in memory holds stays behind."""
+        return type(self), (":memory:" if self.path is None else str(self.path),)
+
     def __enter__(self) -> EmbeddingStore:
         return self
 
@@ -604,7 +608,7 @@ class NullStore(EmbeddingStore):
     {}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = ":memory:") -> None:  # noqa: ARG002
         super().__init__(":memory:")
 
     def get_many(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -75,6 +76,10 @@ _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vis
 def _are_labelled(source: Any) -> bool:
     """Whether a source is a list of labelled images already."""
     return isinstance(source, Sequence) and all(isinstance(s, LabelledImage) for s in source)
+
+
+# What a process has of its own: loaded encoders, and an open store.
+_OF_PROCESS = ("encoders", "embedding_store")
 
 
 class NotFittedError(InputError, AttributeError):
@@ -151,6 +156,11 @@ class TrustVLM:
     -----
     Dong et al. 2025 (arXiv 2505.23745).
 
+    A model, fitted or not, can be pickled and copied. Encoders do not travel: another process
+    loads them by their names when it needs them, and refuses others than those the model was
+    fitted with. Encoders that were passed as objects travel if they can be pickled. A store is
+    opened again by its path; what a store in memory held stays behind.
+
     Examples
     --------
     >>> model = TrustVLM(vlm="offline", vision="offline")
@@ -199,11 +209,64 @@ class TrustVLM:
         is_iterator = isinstance(other_classes, Iterator)
         self.other_classes = list(other_classes) if is_iterator else other_classes
         self._learned: ModelState | None = None
+        # Whether the encoders that it was fitted with are to be found here, and compared.
+        self._is_from_elsewhere = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a process: the encoders, loaded by name, and an open store."""
+        state = {k: v for k, v in self.__dict__.items() if k not in _OF_PROCESS}
+        for role in ("vlm", "vision"):
+            if isinstance(state[role], str):
+                continue
+            try:
+                state[role] = pickle.dumps(state[role])
+            except Exception as error:  # whatever the encoder is made of
+                raise InputError(
+                    f"The {role} was passed as an object that cannot be pickled ({error}): name it "
+                    "by a preset, `hf:<directory>` or another spec for other processes."
+                ) from error
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Load encoders again when they are needed, and compare them with those it was fitted with.
+
+        A store in memory begins empty.
+        """
+        self.__dict__.update(state)
+        for role in ("vlm", "vision"):
+            if isinstance(state[role], bytes):
+                self.__dict__[role] = pickle.loads(state[role])  # noqa: S301
+        self._is_from_elsewhere = True
+
+    def __copy__(self) -> TrustVLM:
+        """Return a model that shares all of this one, until either learns or is set anew."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrustVLM:
+        """Return a model of its own that shares loaded encoders and the store."""
+        other = object.__new__(type(self))
+        shared = {*_OF_PROCESS, "store", "vlm", "vision"}
+        for name, value in self.__dict__.items():
+            other.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
+        return other
 
     @cached_property
     def encoders(self) -> Encoders:
-        """Both encoders, loaded when they are first needed."""
-        return Encoders.load(
+        """Both encoders, loaded when they are first needed.
+
+        Raises
+        ------
+        ArtefactError
+            If this model was fitted elsewhere, and the encoders here are others.
+        """
+        state = self._learned if self._is_from_elsewhere else None
+        for entry in () if state is None else state.encoders.values():
+            # Only models that a backend from outside the package runs say so.
+            if "plugin" in entry and entry["spec"] in (self.vlm, self.vision):
+                check_plugin(entry["spec"], entry["plugin"])
+        encoders = Encoders.load(
             self.vlm,
             self.vision,
             protocol=self.protocol,
@@ -211,6 +274,16 @@ class TrustVLM:
             precision=self.precision,
             draft=self.draft,
         )
+        if state is None:
+            return encoders
+        for role, entry in state.encoders.items() if state.protocol == "paper" else ():
+            encoder = getattr(encoders, role)
+            # In older models the paper's protocol read images as the clean one does.
+            if "plain_rgb" not in entry["preprocessing"]:
+                encoder.preprocessing = replace(encoder.preprocessing, plain_rgb=False)
+        check_same_model("VLM", state.encoders["vlm"], describe(encoders.vlm))
+        check_same_model("vision encoder", state.encoders["vision"], describe(encoders.vision))
+        return encoders
 
     @cached_property
     def embedding_store(self) -> EmbeddingStore:
@@ -379,6 +452,7 @@ class TrustVLM:
             If shots cannot be read, or classes have fewer shots than asked for, or none; or the
             score gains nothing by fine-tuning, or tends to spoil labels with so few shots.
         """
+        self._is_from_elsewhere = False
         state = fit(
             shots,
             lambda: self.embedder,
@@ -1055,19 +1129,8 @@ class TrustVLM:
             )
         state = ModelState.load(path)
         options = constructor_arguments(state)
-        for role, entry in state.encoders.items():
-            # Only models that a backend from outside the package runs say so.
-            if role not in settings and "plugin" in entry:
-                check_plugin(entry["spec"], entry["plugin"])
         model = cls(**{**options, **settings})
-        for role, entry in state.encoders.items() if state.protocol == "paper" else ():
-            encoder = getattr(model.encoders, role)
-            # In older models the paper's protocol read images as the clean one does.
-            if "plain_rgb" not in entry["preprocessing"]:
-                encoder.preprocessing = replace(encoder.preprocessing, plain_rgb=False)
-        check_same_model("VLM", state.encoders["vlm"], describe(model.encoders.vlm))
-        check_same_model(
-            "vision encoder", state.encoders["vision"], describe(model.encoders.vision)
-        )
+        model._learned, model._is_from_elsewhere = state, True
+        _ = model.encoders  # now, not in the middle of a run
         model._learned = model._named(state)
         return model
