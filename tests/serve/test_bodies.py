@@ -165,7 +165,8 @@ def test_the_answer_goes_out_before_the_rest_is_thrown_away():
 
 def test_what_comes_after_an_answer_is_not_thrown_away_for_ever(monkeypatch):
     monkeypatch.setattr(middleware, "_DRAIN_BYTES", 1000)
-    monkeypatch.setattr(middleware, "_DRAIN_RATE", 100)
+    monkeypatch.setattr(middleware, "_DRAIN_STEP_BYTES", 100)
+    monkeypatch.setattr(middleware, "_DRAIN_STEP_SECONDS", 1.0)
 
     async def work():
         service = Service()

@@ -23,9 +23,10 @@ from trustvlm.serve.hosts import is_foreign, network_of, parse_host
 from trustvlm.serve.responses import ServiceError, error_body, overloaded
 from trustvlm.serve.settings import offered_key
 
-# What comes of a body after the answer is thrown away for so many seconds in all, so many bytes in
-# all, and as long as each second brings so many.
-_DRAIN_SECONDS, _DRAIN_BYTES, _DRAIN_RATE = 20.0, 2**28, 2**16
+# What comes of a body after the answer is thrown away for so many seconds and bytes in all, and as
+# long as so many bytes come in so many seconds, which a busy machine may need.
+_DRAIN_SECONDS, _DRAIN_BYTES = 20.0, 2**28
+_DRAIN_STEP_SECONDS, _DRAIN_STEP_BYTES = 5.0, 2**16
 
 
 async def _refuse(
@@ -66,8 +67,8 @@ async def _throw_away(receive: Receive) -> None:
     """Read a body that nobody wants, to its end or to the bounds on that; TimeoutError if slow."""
     left = _DRAIN_BYTES
     while left > 0:
-        until = left - _DRAIN_RATE
-        async with asyncio.timeout(1.0):
+        until = left - _DRAIN_STEP_BYTES
+        async with asyncio.timeout(_DRAIN_STEP_SECONDS):
             while left > until:
                 message = await receive()
                 if message["type"] != "http.request" or not message.get("more_body", False):
