@@ -9,10 +9,13 @@ replaced by any other class (`uniform`), by the class with the most similar text
 by the wrong class that the zero-shot model likes best for the image (`by-text`). No logits are
 shown to the score. For each the table has the AUROC of right against wrong; the share of all labels
 that a certificate accepts, calibrated on half as many images drawn with replacement; and the share
-of these draws after which more than the risk of what is accepted was wrong, which may be 5 %. Where
-cleanlab is installed it ranks the same labels with probabilities of a logistic regression on the
-judged images themselves and all their labels, in five folds, as is its usual pipeline: average
-precision and recall at a precision of one half.
+of these draws after which more than the risk of what is accepted was wrong, which may be 5 %.
+
+Average precision and recall at a precision of one half are of the ranking by how likely each label
+is wrong. `cross-validated` needs no examples: it is what `trustvlm verify --cross-validate` does
+with the judged images and all their labels, in five folds. Where cleanlab is installed it ranks the
+same labels from the same images with probabilities of a logistic regression, in five folds, too, as
+is its usual pipeline.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from trustvlm import decisions, scores
+from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
+from trustvlm.pipeline.cross_validate import split_fold
+from trustvlm.pipeline.label_errors import fold_of_images
+from trustvlm.scores import Evidence, PrototypeBank
 from trustvlm.scores.arrays import unit_rows
 
 SCORES = ("auto", "image_similarity", "prototype_margin", "knn")
@@ -67,6 +74,26 @@ def found_at_half(doubt: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
     """Return the average precision, and the recall at a precision of one half."""
     precision, recall, _ = precision_recall_curve(wrong, doubt)
     return float(average_precision_score(wrong, doubt)), float(recall[precision >= 0.5].max())
+
+
+def cross_validated_doubt(
+    features: np.ndarray, given: np.ndarray, n_classes: int, folds: int = 5
+) -> np.ndarray:
+    """Return how doubtful each label is to the images of the other folds."""
+    threshold = near_duplicate_threshold(features, given, n_classes=n_classes)
+    fold = fold_of_images(given, near_duplicates(features, threshold=threshold), folds)
+    every = Evidence.of(
+        bank=PrototypeBank().fit(features, given, n_classes=n_classes),
+        features=features[:0],
+        support_features=features,
+        support_labels=given,
+    )
+    doubt = np.zeros(len(given))
+    for held_out in np.unique(fold).tolist():
+        evidence = split_fold(every, fold, held_out, {"given_labels": given})
+        doubt[fold == held_out] = -scores.apply("auto", evidence).confidence
+    # A label that no other fold has is the most doubtful of all.
+    return np.where(np.isfinite(doubt), doubt, np.inf)
 
 
 def cleanlab_doubt(features: np.ndarray, given: np.ndarray) -> np.ndarray | None:
@@ -138,11 +165,19 @@ def main() -> None:
                             *found_at_half(-confidence, ~right),
                         ]
                     )
-                doubt = cleanlab_doubt(test["features"], given) if draw == 0 else None
-                if doubt is not None:
-                    auroc = roc_auc_score(~right, doubt)
-                    both = found_at_half(doubt, ~right)
-                    rows[labeller, "cleanlab"].append([right.mean(), auroc, np.nan, np.nan, *both])
+                if draw:
+                    continue
+                doubts = {
+                    "cross-validated": cross_validated_doubt(test["features"], given, classes),
+                    "cleanlab": cleanlab_doubt(test["features"], given),
+                }
+                for ranker, doubt in doubts.items():
+                    if doubt is None:
+                        continue
+                    finite = np.nan_to_num(doubt, posinf=1e9)
+                    auroc = roc_auc_score(~right, finite)
+                    both = found_at_half(finite, ~right)
+                    rows[labeller, ranker].append([right.mean(), auroc, np.nan, np.nan, *both])
         for (labeller, score), values in rows.items():
             right, auroc, share, exceeded, ap, recall = np.mean(values, axis=0)
             print(

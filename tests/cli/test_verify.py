@@ -106,3 +106,58 @@ def test_what_needs_a_vlm_says_so(trustvlm, photos) -> None:
     )
     assert done.code == 1
     assert "Expected a vision-language model" in done.err
+
+
+def test_a_data_set_is_checked_against_itself(trustvlm, labels, tmp_path) -> None:
+    out, table = tmp_path / "out.csv", tmp_path / "all.csv"
+    rows = list(csv.DictReader((labels / "labels.csv").read_text().splitlines()))[:-2]
+    table.write_text(
+        "path,label\n" + "".join(f"{labels / row['file']},{row['said']}\n" for row in rows)
+    )
+    done = trustvlm(
+        *("verify", "--cross-validate", table, "--vision", "offline", "--folds", "4", "-o", out)
+    )
+    assert done.code == 0, done.err
+    assert "judged by the images of the other 3 folds" in done.err
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == 36
+    wrong = [i % 4 == 0 for i in range(36)]
+    reviewed = [row["decision"] == "review" for row in rows]
+    assert sum(r for r, w in zip(reviewed, wrong, strict=True) if w) >= 8
+    assert sum(r for r, w in zip(reviewed, wrong, strict=True) if not w) <= 4
+    for extra in ((tmp_path / "m.trust", table), ("--risk", "0.1")):
+        refused = trustvlm("verify", *extra, "--cross-validate", table)
+        assert refused.code != 0
+    neither = trustvlm("verify", tmp_path / "m.trust")
+    assert "--cross-validate DATA" in neither.err
+
+
+def test_labellers_are_compared_and_probabilities_read(trustvlm, shots, labels, tmp_path) -> None:
+    model, out, table = (tmp_path / name for name in ("m.trust", "out.csv", "two.csv"))
+    trustvlm("fit", shots, "-o", model, "--vlm", "none", "--vision", "offline")
+    rows = list(csv.DictReader((labels / "labels.csv").read_text().splitlines()))[:-2]
+    lines = ["path,ann,bob,red,green,blue"]
+    for row in rows:
+        p = ["0.8" if row["said"] == name else "0.1" for name in ("red", "green", "blue")]
+        right = row["file"].split("/")[-2]
+        lines.append(",".join([str(labels / row["file"]), right, row["said"], *p]))
+    table.write_text("\n".join(lines))
+    two = ("--label-column", "ann", "--label-column", "bob")
+    done = trustvlm("verify", model, table, *two, "-o", out)
+    assert done.code == 0, done.err
+    assert "ann and bob give the same label to 75.0\N{NO-BREAK SPACE}% of 36 images" in done.out
+    assert "Estimated right" in done.out
+    assert len(list(csv.DictReader(out.read_text().splitlines()))) == 72
+    assert trustvlm("verify", model, table, *two).code == 1  # the rows need a file of their own
+    done = trustvlm("verify", model, table, "--probabilities", "-o", out)
+    assert done.code == 0, done.err
+    verdicts = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["label"] for row in verdicts] == [row["said"] for row in rows]
+    measured = trustvlm(
+        *("evaluate", model, labels / "checked", "--given-labels", table, "--probabilities"),
+        *("--json", tmp_path / "e.json"),
+    )
+    assert measured.code == 0, measured.err
+    assert {row["accuracy"] for row in json.loads((tmp_path / "e.json").read_text())["rows"]} == {
+        0.75
+    }

@@ -17,7 +17,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import find_labelled
+from trustvlm.images import find_labelled, find_labellers, find_most_probable
 from trustvlm.pipeline import advise, monitor
 from trustvlm.pipeline.records import encode_images
 
@@ -390,3 +390,107 @@ def test_the_monitor_watches_the_trust_in_given_labels(shots, photos, tmp_path) 
             labeller=model.labeller(tmp_path / "good.csv"),
         )
     assert none.new == 90
+
+
+def write_records(file: Path, records) -> None:
+    """Write a table by the ending of its name."""
+    if file.suffix == ".jsonl":
+        file.write_text("\n".join(map(json.dumps, records)))
+    elif file.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="install the extra parquet")
+        table = pytest.importorskip("pyarrow").Table.from_pylist(records)
+        parquet.write_table(table, file)
+    else:
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_one_probability_per_class_gives_label_and_confidence(ending, model, photos, tmp_path):
+    rows = write_labels(tmp_path / "labels.csv", photos)
+    p = np.random.default_rng(3).dirichlet(np.ones(3), 60).round(6)
+    names = ["red", "blue", "green"]  # not in the order of the classes
+    records = [
+        {"path": row["path"], **dict(zip(names, map(float, own), strict=True))}
+        for row, own in zip(rows, p, strict=True)
+    ]
+    write_records(tmp_path / f"p.{ending}", records)
+    listed = find_most_probable(tmp_path / f"p.{ending}", model.classes_)
+    by_hand = model.verify(
+        [row["path"] for row in rows],
+        [names[c] for c in p.argmax(axis=1)],
+        label_confidence=p.max(axis=1),
+    )
+    verdicts = model.verify(listed)
+    assert verdicts.column("label") == by_hand.column("label")
+    assert verdicts.column("confidence") == pytest.approx(by_hand.column("confidence"))
+    result = model.evaluate(photos, given_labels=listed)
+    assert len(result.labels) == 60
+
+
+def test_columns_of_probabilities_that_do_not_fit_are_refused(model, tmp_path) -> None:
+    table = tmp_path / "p.csv"
+    for text, message in (
+        ("path,red,blue\n1.png,0.5,0.5\n", "columns 'green' with something"),
+        ("path,red,blue,green\n1.png,0.5,0.5,\n", "columns 'green' with something"),
+        ("path,red,blue,green\n1.png,,,\n", "class at least for '1.png'"),
+        ("path,red,blue,green\n1.png,50,20,30\n", "from 0 to 1"),
+        ("file,red,blue,green\n1.png,1,0,0\n", "column 'path'"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=message):
+            find_most_probable(table, model.classes_)
+    with pytest.raises(InputError, match="is a folder"):
+        find_most_probable(tmp_path, model.classes_)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_labellers_stand_side_by_side(ending, model, photos, tmp_path) -> None:
+    ann = write_labels(tmp_path / "ann.csv", photos, every=20)
+    bob = write_labels(tmp_path / "bob.csv", photos, every=3)
+    p = np.random.default_rng(0).uniform(0.1, 0.9, 60).round(3)
+    records = [
+        {
+            "path": a["path"],
+            "ann": "" if i < 4 else a["label"],
+            "bob": b["label"],
+            "bob_confidence": float(q),
+        }
+        for i, (a, b, q) in enumerate(zip(ann, bob, p, strict=True))
+    ]
+    records[5]["bob"] = "cow"
+    file = tmp_path / f"both.{ending}"
+    write_records(file, records)
+    compared = model.compare_labellers(find_labellers(file, ["ann", "bob"]))
+    # The verdicts of each are those of `verify`, with the probabilities that are its own.
+    kept = records[4:]
+    alone = model.verify([r["path"] for r in kept], [r["ann"] for r in kept])
+    assert compared.by_labeller["ann"].to_csv() == alone.to_csv()
+    alone = model.verify([r["path"] for r in records], [r["bob"] for r in records], p)
+    assert compared.by_labeller["bob"].to_csv() == alone.to_csv()
+    facts = compared.facts
+    assert (facts["ann"].labels, facts["bob"].labels, facts["bob"].judged) == (56, 60, 59)
+    truth = {r["path"]: Path(r["path"]).parent.name for r in records}
+    for name, own in (("ann", ann), ("bob", bob)):
+        right = np.mean([row["label"] == truth[row["path"]] for row in own])
+        assert facts[name].estimated_right == pytest.approx(right, abs=0.15)
+    assert facts["ann"].estimated_right > facts["bob"].estimated_right + 0.1
+    assert facts["ann"].accepted > facts["bob"].accepted
+    (pair,) = compared.agreements
+    same = np.mean([r["ann"] == r["bob"] for r in kept])
+    assert (pair.one, pair.other, pair.images) == ("ann", "bob", 56)
+    assert pair.same == pytest.approx(same)
+    rows = list(csv.DictReader(compared.verdicts.to_csv().splitlines()))
+    assert [row["labeller"] for row in rows] == ["ann"] * 56 + ["bob"] * 60
+    assert "labeller" not in model.verify(photos).columns
+    assert compared.to_dict()["labellers"]["ann"]["labels"] == 56
+    with pytest.raises(InputError, match="columns 'eve' with something"):
+        find_labellers(file, ["ann", "eve"])
+
+
+def test_a_folder_of_class_folders_holds_labels(model, photos) -> None:
+    verdicts = model.verify(photos)
+    assert verdicts.column("label") == [path.split("/")[0] for path in verdicts.column("path")]
+    assert model.evaluate(photos, given_labels=photos).metrics["auto"].accuracy == 1.0

@@ -1,7 +1,7 @@
 """The service keeps to its own OpenAPI document, whatever is sent."""
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 
 from service import service_of
@@ -18,6 +18,16 @@ def document(colours, tmp_path_factory):
         yield schemathesis.openapi.from_url(f"{address}/openapi.json")
 
 
+def labels_fit(body):
+    """Whether there are as many labels as images, which JSON Schema cannot say of a form."""
+    if not isinstance(body, dict) or not isinstance(body.get("images"), list):
+        return True
+    fields = (body.get(name, []) for name in ("label", "label_confidence"))
+    return all(
+        len(field) in (0, len(body["images"])) for field in fields if isinstance(field, list)
+    )
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_every_answer_is_as_documented(document, mode):
     tried = set()
@@ -32,6 +42,7 @@ def test_every_answer_is_as_documented(document, mode):
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def answers_as_documented(case):
+            assume(labels_fit(case.body))
             tried.add(case.operation.label)
             case.call_and_validate()
 

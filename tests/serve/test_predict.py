@@ -22,7 +22,7 @@ from trustvlm.pipeline.verdict import COLUMNS
 from trustvlm.serve.schemas import VerdictAnswer
 from trustvlm.serve.served_model import ServedModel
 from trustvlm.text import exact_number
-from uploads import png
+from uploads import as_files, as_json, png
 
 GOOD = [("red", 1), ("green", 2), ("blue", 3), ("red", 4), ("blue", 5)]
 
@@ -75,18 +75,6 @@ def as_row(verdict):
         # It has as many digits as it takes to read the same number.
         cells["confidence"] = exact_number(verdict["confidence"])
     return cells
-
-
-def as_files(images):
-    return [("images", (name, content)) for name, content in images]
-
-
-def as_json(images):
-    return {
-        "images": [
-            {"name": name, "data": base64.b64encode(content).decode()} for name, content in images
-        ]
-    }
 
 
 @settings(max_examples=25)

@@ -38,6 +38,7 @@ def advise(
     given_labels: options.GivenLabels = None,
     given_column: options.GivenColumn = "label",
     confidence_column: options.ConfidenceColumn = "label_confidence",
+    probabilities: options.Probabilities = False,
     synonyms: options.Synonyms = None,
     unknown_labels: options.UnknownLabels = "review",
     device: options.Device = "auto",
@@ -54,11 +55,17 @@ def advise(
     from trustvlm.pipeline import advise as find
 
     options.load_plugins(plugins)
-    given = options.read_given(
-        given_labels, path_column, image_column, given_column, confidence_column
-    )
     meant = options.read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
+    given = options.read_given(
+        given_labels,
+        trust.classes_,
+        path_column,
+        image_column,
+        given_column,
+        confidence_column,
+        probabilities=probabilities,
+    )
     with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
         advised = find(

@@ -22,6 +22,7 @@ from trustvlm.cli.options import (
     Overwrite,
     PathColumn,
     Plugins,
+    Probabilities,
     Quiet,
     Synonyms,
     UnknownLabels,
@@ -125,6 +126,7 @@ def calibrate(
     given_labels: GivenLabels = None,
     given_column: GivenColumn = "label",
     confidence_column: ConfidenceColumn = "label_confidence",
+    probabilities: Probabilities = False,
     synonyms: Synonyms = None,
     unknown_labels: UnknownLabels = "review",
     no_gate: Annotated[
@@ -156,9 +158,17 @@ def calibrate(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     _risks(risk), _class_risks(class_risk or [])
-    given = read_given(given_labels, path_column, image_column, given_column, confidence_column)
     meant = read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
+    given = read_given(
+        given_labels,
+        trust.classes_,
+        path_column,
+        image_column,
+        given_column,
+        confidence_column,
+        probabilities=probabilities,
+    )
     lost = check_target(output or model, overwrite=overwrite)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)

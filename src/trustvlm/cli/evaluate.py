@@ -40,6 +40,7 @@ def evaluate(
     given_labels: options.GivenLabels = None,
     given_column: options.GivenColumn = "label",
     confidence_column: options.ConfidenceColumn = "label_confidence",
+    probabilities: options.Probabilities = False,
     synonyms: options.Synonyms = None,
     unknown_labels: options.UnknownLabels = "review",
     device: options.Device = "auto",
@@ -60,11 +61,17 @@ def evaluate(
     options.load_plugins(plugins)
     if report is not None:
         check_report(report)
-    given = options.read_given(
-        given_labels, path_column, image_column, given_column, confidence_column
-    )
     meant = options.read_synonyms(synonyms)
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
+    given = options.read_given(
+        given_labels,
+        trust.classes_,
+        path_column,
+        image_column,
+        given_column,
+        confidence_column,
+        probabilities=probabilities,
+    )
     with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,

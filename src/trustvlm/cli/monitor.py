@@ -22,6 +22,7 @@ from trustvlm.cli.options import (
     ModelPath,
     PathColumn,
     Plugins,
+    Probabilities,
     Quiet,
     Synonyms,
     UnknownLabels,
@@ -77,6 +78,7 @@ def monitor(
     given_labels: GivenLabels = None,
     given_column: GivenColumn = "label",
     confidence_column: ConfidenceColumn = "label_confidence",
+    probabilities: Probabilities = False,
     synonyms: Synonyms = None,
     unknown_labels: UnknownLabels = "review",
     device: Device = "auto",
@@ -96,7 +98,6 @@ def monitor(
     from trustvlm.pipeline import monitor as watch
 
     load_plugins(plugins)
-    given = read_given(given_labels, path_column, image_column, given_column, confidence_column)
     meant = read_synonyms(synonyms)
     trust = TrustVLM.load(
         model,
@@ -104,6 +105,15 @@ def monitor(
         limits=limits(
             max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
         ),
+    )
+    given = read_given(
+        given_labels,
+        trust.classes_,
+        path_column,
+        image_column,
+        given_column,
+        confidence_column,
+        probabilities=probabilities,
     )
     with progress_bar("images", quiet=quiet) as progress:
         drift = watch(

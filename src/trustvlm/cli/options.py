@@ -15,7 +15,7 @@ from trustvlm.exceptions import InputError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
-    from trustvlm.images import Columns, LabelledImages, Limits
+    from trustvlm.images import ClassList, Columns, LabelledImages, Limits
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -188,20 +188,39 @@ UnknownLabels = Annotated[
 ]
 
 
+Probabilities = Annotated[
+    bool,
+    typer.Option(
+        "--probabilities",
+        help="The table of given labels has one column of probability per class, called by its "
+        "name: the label is the most probable class, and its probability came with it.",
+    ),
+]
+
+
 def read_given(
-    labels: str | None, path_column: str, image_column: str | None, column: str, confidence: str
+    labels: str | None,
+    classes: ClassList,
+    path_column: str,
+    image_column: str | None,
+    column: str,
+    confidence: str,
+    *,
+    probabilities: bool = False,
 ) -> LabelledImages | None:
     """List labels from elsewhere, for `--given-labels`; None without any.
 
     Raises
     ------
     InputError
-        As `find_labelled`.
+        As `find_labelled` or, with `probabilities`, `find_most_probable`.
     """
     if labels is None:
         return None
-    from trustvlm.images import find_labelled
+    from trustvlm.images import find_labelled, find_most_probable
 
+    if probabilities:
+        return find_most_probable(labels, classes, path_column=path_column)
     return find_labelled(
         labels, **columns(path_column, image_column, column), confidence_column=confidence
     )

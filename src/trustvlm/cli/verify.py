@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trustvlm.cli.console import (
     basis_of,
+    note,
     notes_of,
+    print_table,
     progress_bar,
+    remarks,
+    say,
+    say_invalid,
     say_what_came,
     sort_pictures,
     write_verdicts,
@@ -20,12 +26,11 @@ from trustvlm.cli.options import (
     ConfidenceColumn,
     Device,
     ImageColumn,
-    LabelColumn,
     Link,
     MaxPixels,
-    ModelPath,
     PathColumn,
     Plugins,
+    Probabilities,
     Quiet,
     Risk,
     SortInto,
@@ -37,15 +42,31 @@ from trustvlm.cli.options import (
     labelled_argument,
     limits,
     load_plugins,
+    read_given,
     read_synonyms,
 )
+from trustvlm.exceptions import InputError
+from trustvlm.text import counted, percent
+
+if TYPE_CHECKING:
+    from trustvlm.pipeline.labellers import LabellerComparison
+
 
 EPILOG = "Example:  trustvlm verify pets.trust labels.csv -o out.csv"
 
 
 def verify(
-    model: ModelPath,
-    labels: Annotated[str, labelled_argument("LABELS", ", and perhaps label_confidence")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL.trust",
+            help="A directory made by `trustvlm fit`.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, labelled_argument("LABELS", ", and perhaps label_confidence")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -56,11 +77,35 @@ def verify(
         ),
     ] = None,
     path_column: PathColumn = "path",
-    label_column: LabelColumn = "label",
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of labels, in tables and Parquet files. [default: label] Repeat it to "
+            "compare several labellers; NAME_confidence are then the probabilities of NAME.",
+        ),
+    ] = None,
     image_column: ImageColumn = None,
     confidence_column: ConfidenceColumn = "label_confidence",
+    probabilities: Probabilities = False,
     synonyms: Synonyms = None,
     unknown_labels: UnknownLabels = "review",
+    cross_validate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Instead of LABELS: find the label errors of a whole data set, each label judged "
+            "by the images of the other folds. Needs no MODEL.trust; of one, its encoders, classes "
+            "and score are taken.",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="With --cross-validate.")] = 5,
+    vlm: Annotated[
+        str, typer.Option(help="With --cross-validate, without a model; `none` needs no text.")
+    ] = "none",
+    vision: Annotated[
+        str, typer.Option(help="With --cross-validate, without a model: the encoder that compares.")
+    ] = "dinov2-base",
     risk: Risk = None,
     when_invalid: WhenInvalid = "review",
     sort_into: SortInto = None,
@@ -77,39 +122,133 @@ def verify(
     the path and label of each image are needed. The examples of the model judge them. Columns are
     those of `predict`; runner_up is the class to consider instead. For a guarantee calibrate the
     model for this labeller: trustvlm calibrate MODEL.trust LABELLED --given-labels LABELS.
+
+    Several labellers are compared by --label-column ann --label-column bob.
+
+    A data set is checked against itself by trustvlm verify --cross-validate DATA/ -o out.csv.
     """
-    from trustvlm.images import find_labelled
+    from trustvlm.images import find_labelled, find_labellers
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
     load_plugins(plugins)
     meant = read_synonyms(synonyms)
+    names = list(dict.fromkeys(label_column or ["label"]))
+    if len(names) > 1 and (
+        output is None or probabilities or cross_validate is not None or sort_into is not None
+    ):
+        raise InputError(
+            "Several labellers (--label-column) need an output, -o OUT, and do not go with "
+            "--probabilities, --cross-validate or --sort-into."
+        )
     if output is not None:
         check_output(output)
     checked_sorting(sort_into, link=link)
-    bounds, named = limits(max_pixels), columns(path_column, image_column, label_column)
-    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=bounds)
+    bounds, named = limits(max_pixels), columns(path_column, image_column, names[0])
+    settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": bounds}
+    if cross_validate is not None:
+        if labels is not None or risk is not None or meant is not None:
+            raise InputError(
+                "--cross-validate DATA takes the place of LABELS, and has no risk or synonyms: "
+                "leave these out."
+            )
+        if model is None:
+            trust = TrustVLM(vlm, vision, **settings)
+        else:
+            trust = TrustVLM.load(model, **settings)
+        with progress_bar("images", quiet=quiet) as progress:
+            verdicts = trust.cross_val_verify(
+                cross_validate,
+                folds=folds,
+                progress=progress,
+                confidence_column=confidence_column,
+                **named,
+            )
+        write_verdicts(verdicts, output)
+        n_failed = sort_pictures(
+            verdicts,
+            lambda: find_labelled(cross_validate, **named).refs,
+            sort_into,
+            link=link,
+            limits=bounds,
+            quiet=quiet,
+        )
+        basis = (
+            f"each label was judged by the images of the other {folds - 1} folds: no error rate is "
+            "guaranteed"
+        )
+        notes = trust.encoders.notes()
+        say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
+        return
+    if model is None or labels is None:
+        raise InputError(
+            "Expected MODEL.trust and LABELS, or --cross-validate DATA without LABELS."
+        )
+    trust = TrustVLM.load(model, **settings)
     if risk is not None:
         trust.use_risk(risk)
-    with progress_bar("images", quiet=quiet) as progress:
-        verdicts = trust.verify(
-            labels,
-            synonyms=meant,
-            unknown_labels=unknown_labels,
-            when_invalid=when_invalid,
-            progress=progress,
-            **named,
-            confidence_column=confidence_column,
-        )
-    write_verdicts(verdicts, output)
-    n_failed = sort_pictures(
-        verdicts,
-        lambda: find_labelled(labels, **named).refs,
-        sort_into,
-        link=link,
-        limits=bounds,
-        quiet=quiet,
-    )
+    settled: dict[str, Any] = {
+        "synonyms": meant,
+        "unknown_labels": unknown_labels,
+        "when_invalid": when_invalid,
+    }
     of = trust.calibration_
     basis = basis_of(of if of is not None and of.given else None)
+    with progress_bar("images", quiet=quiet) as progress:
+        if len(names) > 1:
+            labellers = find_labellers(labels, names, path_column=path_column)
+            compared = trust.compare_labellers(labellers, progress=progress, **settled)
+        else:
+            given = read_given(
+                labels,
+                trust.classes_,
+                path_column,
+                image_column,
+                names[0],
+                confidence_column,
+                probabilities=probabilities,
+            )
+            assert given is not None  # noqa: S101 -- labels are
+            refs = given.refs
+            verdicts = trust.verify(given, progress=progress, **settled)
+    if len(names) > 1:
+        write_verdicts(compared.verdicts, output)
+        remarks(notes_of(trust), quiet=quiet)
+        _show(compared, basis, quiet=quiet)
+        return
+    write_verdicts(verdicts, output)
+    n_failed = sort_pictures(
+        verdicts, lambda: refs, sort_into, link=link, limits=bounds, quiet=quiet
+    )
     say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)
+
+
+def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
+    """Print labellers side by side; the exit code is that of the worst."""
+    print_table(
+        ["Labeller", "Labels", "Judged", "Accepted", "Estimated right"],
+        [
+            [
+                name,
+                str(facts.labels),
+                str(facts.judged),
+                percent(facts.accepted),
+                "-" if math.isnan(facts.estimated_right) else percent(facts.estimated_right),
+            ]
+            for name, facts in compared.facts.items()
+        ],
+        numbers=range(1, 5),
+    )
+    for pair in compared.agreements:
+        if pair.images:
+            say(
+                f"{pair.one} and {pair.other} give the same label to {percent(pair.same)} of "
+                f"{counted(pair.images, 'image')}."
+            )
+    note(f"({basis}; the estimated shares are estimates, not guaranteed)", quiet=quiet)
+    for verdicts in compared.by_labeller.values():
+        if verdicts.run is not None and verdicts.run.invalid:
+            say_invalid(verdicts.run)
+            raise typer.Exit(4)
+    if any(verdicts.decisions()["error"] for verdicts in compared.by_labeller.values()):
+        raise typer.Exit(3)

@@ -31,7 +31,14 @@ from PIL import Image
 from trustvlm.embeddings.store import EmbeddingStore
 from trustvlm.environment import usable_cores
 from trustvlm.exceptions import ImageError, TrustVLMError
-from trustvlm.images import ImageSource, InMemoryImage, Limits, content_hash, decode
+from trustvlm.images import (
+    ImageSource,
+    InMemoryImage,
+    LabelledImage,
+    Limits,
+    content_hash,
+    decode,
+)
 from trustvlm.images.errors import Stopwatch, refusal
 from trustvlm.models.base import ImageEncoder, Preprocessing
 
@@ -517,7 +524,8 @@ def _pixels(
     stopwatch: Stopwatch,
 ) -> dict[str, NDArray[np.uint8]]:
     same = {key: without_normalisation(preprocessing) for key, preprocessing in needed.items()}
-    pixels = dict(ref.pixels) if isinstance(ref, DecodedImage) else {}
+    image = ref.source if isinstance(ref, LabelledImage) else ref
+    pixels = dict(image.pixels) if isinstance(image, DecodedImage) else {}
     missing = set(same.values()) - pixels.keys()
     pixels |= decode_pixels(
         content, ref.path, missing, settings.limits, stopwatch, settings.profile

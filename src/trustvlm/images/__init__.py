@@ -13,6 +13,7 @@ from trustvlm.images.inputs import (
     image_shards,
     open_images,
 )
+from trustvlm.images.label_tables import find_labellers, find_most_probable
 from trustvlm.images.references import (
     ImageList,
     ImageRef,
@@ -46,6 +47,8 @@ __all__ = [
     "decode",
     "find_images",
     "find_labelled",
+    "find_labellers",
+    "find_most_probable",
     "image_shards",
     "open_images",
     "read_bytes",

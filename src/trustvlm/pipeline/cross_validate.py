@@ -14,7 +14,15 @@ from trustvlm import metrics
 from trustvlm.exceptions import EvidenceMissingError, InputError, UndefinedMetricWarning
 from trustvlm.metrics import Evaluation, PairedDifference
 from trustvlm.pipeline.select import SELECTABLE
-from trustvlm.scores import Evidence, ScoreResult, apply, check_parameters, get, names
+from trustvlm.scores import (
+    Evidence,
+    PrototypeBank,
+    ScoreResult,
+    apply,
+    check_parameters,
+    get,
+    names,
+)
 from trustvlm.serialization import nan_to_null
 
 
@@ -113,8 +121,7 @@ def cross_validate(
     >>> measured["msp"].accuracy, measured["trustvlm_star"].accuracy
     (0.5, 1.0)
     """
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
-        raise InputError(f"Expected `folds` to be a whole number of at least 2, but got {folds!r}.")
+    check_folds(folds)
     labels = shots.support_labels
     if labels is None or shots.support_features is None or shots.support_logits is None:
         raise EvidenceMissingError(
@@ -126,7 +133,7 @@ def cross_validate(
         raise InputError("Expected some class to have two shots, but none has.")
     for name, given in (parameters or {}).items():
         check_parameters(name, given)
-    parts = {f: _split(shots, fold, f) for f in np.unique(fold[judged]).tolist()}
+    parts = {f: split_fold(shots, fold, f) for f in np.unique(fold[judged]).tolist()}
     first = next(iter(parts.values()))
     if scores is None:
         scores = [n for n, needs in names().items() if all(map(first.has, needs))]
@@ -165,6 +172,12 @@ def with_same_settings(score: str, parameters: Mapping[str, Any]) -> dict[str, d
     return settings
 
 
+def check_folds(folds: int) -> None:
+    """Raise `InputError` unless it is a number of folds."""
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
+        raise InputError(f"Expected `folds` to be a whole number of at least 2, but got {folds!r}.")
+
+
 def deal_folds(labels: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     """Deal shots to folds, class by class and in turn; -1 for the only shot of its class.
 
@@ -182,23 +195,45 @@ def deal_folds(labels: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     return np.where(counts[labels] > 1, (turn + labels) % folds, -1)
 
 
-def _split(shots: Evidence, fold: NDArray[np.int64], held_out: int) -> Evidence:
-    """Return the shots of one fold as images, with those of the others as shots."""
+def split_fold(
+    shots: Evidence,
+    fold: NDArray[np.int64],
+    held_out: int,
+    given: Mapping[str, NDArray[Any] | None] | None = None,
+) -> Evidence:
+    """Return the shots of one fold as images, with those of the others as shots.
+
+    Parameters
+    ----------
+    shots
+        With `support_features` and `support_labels`.
+    fold
+        `(m,)` of each.
+    held_out
+        The fold that is judged.
+    given
+        `given_labels` and `label_confidence` of all shots, `(m,)` each, if these are judged.
+    """
     seen, kept = fold == held_out, fold != held_out
-    assert shots.support_logits is not None  # noqa: S101 -- the caller checked
-    assert shots.support_features is not None  # noqa: S101
-    assert shots.support_labels is not None  # noqa: S101
-    embeddings = shots.support_image_embeddings
+    features, labels = shots.piece("support_features"), shots.piece("support_labels")
+    text: dict[str, Any] = {}
+    if shots.has_text:
+        logits = shots.piece("support_logits")
+        text = {"logits": logits[seen], "support_logits": logits[kept]}
+        text["text_embeddings"] = shots.text_embeddings
+        if (embeddings := shots.support_image_embeddings) is not None:
+            text["image_embeddings"] = embeddings[seen]
+            text["support_image_embeddings"] = embeddings[kept]
+    judged = {name: array[seen] for name, array in (given or {}).items() if array is not None}
     return Evidence.of(
-        logits=shots.support_logits[seen],
-        features=shots.support_features[seen],
-        image_embeddings=None if embeddings is None else embeddings[seen],
-        support_features=shots.support_features[kept],
-        support_labels=shots.support_labels[kept],
-        support_logits=shots.support_logits[kept],
-        support_image_embeddings=None if embeddings is None else embeddings[kept],
-        text_embeddings=shots.text_embeddings,
+        features=features[seen],
+        # Classes without shots in the other folds are still classes.
+        bank=PrototypeBank().fit(features[kept], labels[kept], n_classes=shots.n_classes),
+        support_features=features[kept],
+        support_labels=labels[kept],
+        **text,
         **shots.target_arrays,
+        **judged,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -98,6 +99,32 @@ class GivenLabels:
         of_class = [label for label in labels if meant[label] not in missing]
         indices = classes.indices(meant[label] for label in of_class)
         self._index = dict(zip(of_class, indices.tolist(), strict=True))
+
+    @classmethod
+    def one_by_one(cls, classes: ClassList, images: Iterable[LabelledImage]) -> GivenLabels:
+        """Look each label up by itself, so that none changes what another one means.
+
+        Nothing is warned of, and a label that may mean two classes is unknown: for a service, whose
+        images come from several clients.
+
+        Examples
+        --------
+        >>> from trustvlm.images import find_labelled
+        >>> images = find_labelled((["1.jpg", "2.jpg"], ["Cat", "cow"])).refs
+        >>> GivenLabels.one_by_one(ClassList(("cat", "dog")), images).indices(images)
+        array([ 0, -1])
+        """
+        every = cls(classes, ())
+        unknown = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrustVLMWarning)
+            for image in {image.label: image for image in images}.values():
+                with suppress(InputError):
+                    every._index |= cls(classes, [image])._index
+                if image.label not in every._index:
+                    unknown.append(image.label)
+        every.unknown = tuple(unknown)
+        return every
 
     def indices(self, images: Sequence[Any]) -> NDArray[np.int64]:
         """`(n,)` class index of the label of each image; -1 where it is no class."""

@@ -21,6 +21,7 @@ from trustvlm.images import (
     ClassList,
     Columns,
     LabelledImage,
+    LabelledImages,
     LabelledSource,
     Limits,
     Source,
@@ -49,7 +50,9 @@ from trustvlm.pipeline.given_labels import (
     Labeller,
     with_confidence,
 )
+from trustvlm.pipeline.label_errors import cross_val_verify
 from trustvlm.pipeline.label_images import label_images
+from trustvlm.pipeline.labellers import LabellerComparison
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.runs import check_when_invalid
@@ -67,7 +70,7 @@ from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_o
 from trustvlm.risk_control.certify import DEFAULT_METHOD
 from trustvlm.risk_control.goals import GUARANTEES, Goal, several_risks
 from trustvlm.risk_control.prediction_sets import SET_METHODS
-from trustvlm.scores import Evidence, PrototypeBank, check_parameters
+from trustvlm.scores import Evidence, PrototypeBank, check_parameters, get
 
 # What `load` takes besides the path; the rest is part of the artefact.
 _RELOADABLE = ("device", "store", "batch_size", "workers", "limits", "vlm", "vision")
@@ -555,7 +558,7 @@ class TrustVLM:
 
     def verify(
         self,
-        images: LabelledSource | Source,
+        images: GivenSource | Source,
         labels: Sequence[str] | None = None,
         label_confidence: Sequence[float] | None = None,
         *,
@@ -577,7 +580,8 @@ class TrustVLM:
         ----------
         images
             Folder of class folders, or a CSV, JSON Lines or Parquet file with labels; or paths,
-            beside `labels`.
+            beside `labels`; or what `images.find_labelled`, or `images.find_most_probable` for one
+            column of probabilities per class, lists.
         labels
             A label of each path.
         label_confidence
@@ -603,14 +607,90 @@ class TrustVLM:
         source: Any = images
         if labels is not None:
             source = ([images] if isinstance(images, str | os.PathLike) else images, labels)
-        listed = find_labelled(source, confidence_column=confidence_column, **columns)
+        listed = source
+        if not isinstance(listed, LabelledImages):
+            listed = find_labelled(source, confidence_column=confidence_column, **columns)
         refs = with_confidence(listed.refs, label_confidence)
         state = self.state
         given = GivenLabels(state.classes, refs, synonyms=synonyms, unknown=unknown_labels)
         predictor = Predictor(self, given=given)
         outcome, rows = predictor.judge_run(refs, when_invalid, progress, profile)
-        folder = folder_of(source[0] if isinstance(source, tuple) else source)
-        return Verdicts(rows, folder=folder, run=outcome)
+        named = source[0] if isinstance(source, tuple) else source
+        return Verdicts(rows, folder=folder_of(named), run=outcome)
+
+    def compare_labellers(
+        self, labellers: Mapping[str, GivenSource], **settings: Any
+    ) -> LabellerComparison:
+        """Verify the labels of several labellers of the same images, and put them side by side.
+
+        Parameters
+        ----------
+        labellers
+            The labels of each by its name, as `verify` takes them; those of several columns of one
+            table by `images.find_labellers`.
+        **settings
+            Of `verify`, the same for all.
+
+        Raises
+        ------
+        InputError
+            As `verify`, or if there is no labeller.
+        """
+        if not labellers:
+            raise InputError("Expected labels of one labeller at least, but got none.")
+        by_labeller = {name: self.verify(own, **settings) for name, own in labellers.items()}
+        score = self.state.for_given_labels().score
+        return LabellerComparison(by_labeller, get(score).log_odds)
+
+    def cross_val_verify(
+        self,
+        labelled: LabelledSource,
+        *,
+        folds: int = 5,
+        progress: Progress | None = None,
+        confidence_column: str = LABEL_CONFIDENCE,
+        **columns: Unpack[Columns],
+    ) -> Verdicts:
+        """Find the label errors of a whole data set: each label is judged by the other folds.
+
+        Nothing needs to be fitted, and no shots or calibration of a fitted model are used: of it
+        only the encoders, classes and score. The images of a fold are judged by those of the
+        others, with their labels as they are, so that none is judged by its own. Images that are
+        nearly the same share a fold, as far as that shows in their features: else a copy with the
+        same wrong label would speak for it. Copies with different labels are reviewed.
+
+        Parameters
+        ----------
+        labelled
+            As `fit` takes it; two classes at least.
+        folds
+            From 2 on. More take longer and leave each image more to be judged by.
+        progress, confidence_column, **columns
+            As in `verify`.
+
+        Returns
+        -------
+        Verdicts
+            As of `verify`, in input order. A label that no other fold has is reviewed. Nothing is
+            guaranteed: `accept` says that the images of the other folds agree.
+
+        Raises
+        ------
+        InputError
+            If the input does not exist or has no two classes, or the score chooses labels itself.
+        """
+        return cross_val_verify(
+            labelled,
+            lambda: self.embedder,
+            folds=folds,
+            classes=self.classes,
+            prompt=self.prompt,
+            score=self.score,
+            score_parameters=self.score_parameters,
+            progress=progress,
+            confidence_column=confidence_column,
+            **columns,
+        )
 
     def label(
         self,

@@ -417,7 +417,7 @@ def start_monitor(
     if reference is None:
         state = _watched_state(model.state, labeller)
         own_labels = state.has_vlm and labeller is None
-        return _start_from_model(
+        return start_from_model(
             state, false_alarm, own_labels=own_labels, labelled=own_labels or labeller is not None
         )
     numbers = watched_numbers(model, reference, frozenset(), progress, labeller, **columns)
@@ -428,9 +428,26 @@ def start_monitor(
     return monitor, f"{len(numbers.seen)} reference images"
 
 
-def _start_from_model(
+def start_from_model(
     model: ModelState, false_alarm: float, *, own_labels: bool, labelled: bool
 ) -> tuple[DriftMonitor, str]:
+    """Return a monitor that compares with what a model was calibrated on, or else with its shots.
+
+    Parameters
+    ----------
+    model
+        As it judges what is watched.
+    false_alarm
+        As in `monitor`.
+    own_labels, labelled
+        Whether images come with labels of the model's own, or with any: else only their typicality
+        is watched.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to compare with.
+    """
     shots = model.evidence_of_shots()
     stream, name, parameters = watched_score(model)
     streams: dict[str, NDArray[np.float64]] = {}

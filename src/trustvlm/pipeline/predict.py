@@ -5,6 +5,7 @@ Whether a label is accepted is decided here, by `verdicts_with_shots` and `verdi
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,12 @@ class Predictor:
             self._probabilities = ClassProbabilities(self._state)
         if given is not None:
             self._examples = frozenset(shot["sha256"] for shot in self._state.shots)
+
+    def with_labels(self, given: GivenLabels) -> Predictor:
+        """Return one that judges other labels from elsewhere, if it judges any at all."""
+        other = copy.copy(self)
+        other._given = given
+        return other
 
     @property
     def whole_batch(self) -> bool:

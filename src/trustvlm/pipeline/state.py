@@ -649,6 +649,11 @@ class ModelState:
         calibration = of if of is not None and of.given else None
         return replace(self, score=name, calibration=calibration)
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it judges labels from elsewhere only: without a VLM, or calibrated for them."""
+        return not self.has_vlm or (self.calibration is not None and self.calibration.given)
+
     def for_own_labels(self) -> ModelState:
         """Return the model; raises `InputError` if it is for labels from elsewhere only."""
         if not self.has_vlm:

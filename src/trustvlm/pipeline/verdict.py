@@ -63,6 +63,8 @@ class Verdict:
     corrected
         Whether the examples, or the other images, made `label` another one than `vlm_label`; None
         if the verdict is from a version that did not say.
+    labeller
+        Who gave the label, where several labellers are compared; else None.
     """
 
     path: str
@@ -78,13 +80,12 @@ class Verdict:
     prediction_set: tuple[str, ...] | None = None
     vlm_label: str = ""
     corrected: bool | None = None
+    labeller: str | None = None
 
     def to_row(self) -> dict[str, Any]:
         """Return the columns in order, None for what does not exist; no set if none was asked."""
         row: dict[str, Any] = nan_to_null(asdict(self))
-        if self.prediction_set is None:
-            del row[_SET]
-        return row
+        return {k: v for k, v in row.items() if v is not None or k not in _IF_ASKED}
 
 
 # What holds for a run, once all its images have verdicts.
@@ -172,8 +173,9 @@ METADATA = "trustvlm.run"
 """Key of what is said of the run in the metadata of a Parquet file: `RunOutcome.to_dict`."""
 
 _SET = "prediction_set"
-_WITH_SETS = tuple(field.name for field in fields(Verdict))
-COLUMNS = tuple(name for name in _WITH_SETS if name != _SET)
+_IF_ASKED = (_SET, "labeller")
+_EVERY = tuple(field.name for field in fields(Verdict))
+COLUMNS = tuple(name for name in _EVERY if name not in _IF_ASKED)
 _NUMBERS = frozenset({"confidence", "p_correct", "text_score", "image_score"})
 _TEXTS = tuple(name for name in COLUMNS if name not in _NUMBERS | {"corrected"})
 _READABLE = TABLE_EXTENSIONS | {".parquet"}
@@ -257,9 +259,9 @@ class Verdicts(Sequence[Verdict]):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns: those of prediction sets only if these were asked for."""
-        with_sets = any(row.prediction_set is not None for row in self._rows)
-        return _WITH_SETS if with_sets else COLUMNS
+        """Names of the columns: prediction sets and labellers only if these were asked for."""
+        asked = {c for c in _IF_ASKED if any(getattr(row, c) is not None for row in self._rows)}
+        return tuple(name for name in _EVERY if name not in _IF_ASKED or name in asked)
 
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in input order."""
@@ -335,7 +337,7 @@ class Verdicts(Sequence[Verdict]):
 
 DECISIONS = ("accept", "review", "error")
 _NEEDED = ("path", "decision")
-_OTHERS = tuple(name for name in _WITH_SETS if name not in _NEEDED)
+_OTHERS = tuple(name for name in _EVERY if name not in _NEEDED)
 
 
 def _read(location: Location) -> Iterator[Verdict]:
@@ -367,7 +369,7 @@ def _parquet_rows(location: Location, is_folder: bool) -> Iterator[dict[str, Any
         try:
             with part.open() as stream:
                 content = parquet.ParquetFile(stream)
-                columns = [n for n in _WITH_SETS if n in content.schema_arrow.names]
+                columns = [n for n in _EVERY if n in content.schema_arrow.names]
                 if missing := [n for n in _NEEDED if n not in columns]:
                     raise InputError(f"Expected {name!r} to have a column {missing[0]!r}.")
                 for batch in content.iter_batches(columns=columns):
@@ -416,6 +418,7 @@ def _verdict(row: dict[str, Any], where: str) -> Verdict:
         **values,
         prediction_set=None if labels is None else tuple(map(str, labels)),
         corrected=False if row.get("corrected") is False else corrected,
+        labeller=text("labeller") or None,
     )
 
 

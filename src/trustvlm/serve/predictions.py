@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import math
 import queue
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -21,9 +22,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from trustvlm.embeddings.decoding_pool import PixelsTask
 from trustvlm.embeddings.prefetch import DecodedImage
-from trustvlm.exceptions import ImageError
-from trustvlm.images import ImageSource, InMemoryImage, content_hash
-from trustvlm.images.references import UnreadableImage
+from trustvlm.exceptions import ImageError, InputError
+from trustvlm.images import ImageSource, InMemoryImage, LabelledImage, content_hash
+from trustvlm.images.references import UnreadableImage, read_probability
 from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline.verdict import error_verdict
 from trustvlm.serialization import first_invalid
@@ -50,10 +51,14 @@ class Upload:
         Its name and bytes.
     error
         Why it could not even be read; "" if it could.
+    label, confidence
+        That came with it, and the probability of that label; "" and NaN without.
     """
 
     image: InMemoryImage
     error: str = ""
+    label: str = ""
+    confidence: float = math.nan
 
 
 async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
@@ -113,28 +118,76 @@ def _from_form(headers: Headers, body: bytes, max_images: int) -> list[Upload]:
     async def parse() -> list[Upload]:
         # One more than allowed tells "too many" from a form that is merely odd.
         parser = MultiPartParser(
-            headers, whole(), max_files=max_images + 1, max_fields=16, max_part_size=2**16
+            headers,
+            whole(),
+            max_files=max_images + 1,
+            max_fields=16 + 2 * max_images,
+            max_part_size=2**16,
         )
         # The body is in memory already: a file on a disk that may be full gains nothing.
         parser.spool_max_size = len(body) + 1
         form = await parser.parse()
         try:
             files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+            labels, probabilities = (
+                _of_each(form.getlist(name), name, len(files))
+                for name in ("label", "label_confidence")
+            )
             return [
-                Upload(InMemoryImage(shown_name(file.filename, i), await file.read()))
-                for i, file in enumerate(files)
+                Upload(
+                    InMemoryImage(shown_name(file.filename, i), await file.read()),
+                    label=label,
+                    confidence=_probability(p),
+                )
+                for i, (file, label, p) in enumerate(zip(files, labels, probabilities, strict=True))
             ]
         finally:
             await form.close()
 
     try:
         return asyncio.run(parse())
+    except ServiceError:
+        raise
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise too_many(max_images) from error
         raise ServiceError(400, "bad_form", f"The form cannot be read: {error.message}") from error
     except Exception as error:  # the parser raises much on damaged forms
         raise ServiceError(400, "bad_form", "The form cannot be read.") from error
+
+
+_LONGEST_LABEL = 1000
+
+
+def _of_each(values: Sequence[Any], name: str, images: int) -> list[str]:
+    """Return a field of a form that is there once for each image, or not at all."""
+    if not values:
+        return [""] * images
+    if len(values) != images or not all(isinstance(value, str) for value in values):
+        raise ServiceError(
+            422,
+            "labels",
+            f"Expected a text `{name}` for each of {images} images, in their order (empty for "
+            f"none), but got {len(values)}.",
+        )
+    texts = [value.strip() for value in values]
+    if max(map(len, texts)) > _LONGEST_LABEL:
+        raise ServiceError(
+            422, "labels", f"Expected `{name}` to have at most {_LONGEST_LABEL} characters."
+        )
+    return texts
+
+
+def _probability(text: str) -> float:
+    try:
+        return read_probability(text, "an image")
+    except InputError:
+        raise ServiceError(
+            422,
+            "labels",
+            "Expected every `label_confidence` to be a probability from 0 to 1, or empty, but got "
+            f"{shown_name(text, 0)!r}.",
+        ) from None
 
 
 # Bytes that are looked at in one go, so that other threads have their turn.
@@ -150,7 +203,14 @@ def _from_json(body: bytes, max_images: int) -> list[Upload]:
         where = f" at {field}" if field else ""
         message = f"The JSON body is not as expected{where}: {fault}."
         raise ServiceError(422, "bad_json", message) from error
-    return [_decoded(item.data, shown_name(item.name, i)) for i, item in enumerate(parsed.images)]
+    return [
+        replace(
+            _decoded(item.data, shown_name(item.name, i)),
+            label=(item.label or "").strip(),
+            confidence=math.nan if item.label_confidence is None else item.label_confidence,
+        )
+        for i, item in enumerate(parsed.images)
+    ]
 
 
 def _bound_values(body: bytes, max_images: int) -> None:
@@ -216,10 +276,17 @@ async def predict(
 
     One verdict per image, in order. An image that cannot be used has a verdict that says why; the
     others are answered all the same.
+
+    An image that comes with a `label` from elsewhere keeps it, and the verdict is that of `trustvlm
+    verify`. A model without a vision-language model, or calibrated for labels from elsewhere, wants
+    a label with each.
     """
     context = context_of(request)
     name = context.models[model].name
     uploads = await read_uploads(request, max_images=context.settings.max_images)
+    problem = context.models[model].check_labels([bool(upload.label) for upload in uploads])
+    if problem:
+        raise ServiceError(422, "labels", problem)
     results = await judge_uploads(context, name, uploads, client=client_of(request))
     verdicts = [verdict_answer(result, explain=explain or keep) for result in results]
     if keep:
@@ -254,7 +321,8 @@ async def judge_uploads(
     ServiceError
         If the queue is full (429) or the time is over (503).
     """
-    images = [upload.image for upload in uploads if not upload.error]
+    sent = [upload for upload in uploads if not upload.error]
+    images = [upload.image for upload in sent]
     seconds = context.settings.request_seconds
     results: list[UploadResult] = []
     if images:
@@ -262,6 +330,10 @@ async def judge_uploads(
         try:
             async with asyncio.timeout(seconds):
                 decoded = await _decode(context, name, images, client=client, seconds=seconds)
+                decoded = [
+                    LabelledImage(image, upload.label, upload.confidence) if upload.label else image
+                    for image, upload in zip(decoded, sent, strict=True)
+                ]
                 future = context.models.submit(
                     name, decoded, client=client, timeout=end - time.monotonic()
                 )
@@ -395,8 +467,11 @@ async def check_ready(context: Context) -> dict[str, Any]:
     seconds, failed = {}, {}
     for name in context.models.names:
         begin = time.monotonic()
-        upload = Upload(InMemoryImage("ready.png", probe(time.time_ns())))
         try:
+            upload = Upload(
+                InMemoryImage("ready.png", probe(time.time_ns())),
+                label=context.models[name].probe_label,
+            )
             (result,) = await judge_uploads(context, name, [upload])
         except ServiceError as error:
             failed[name] = error.message

@@ -22,6 +22,14 @@ class ImageIn(BaseModel):
         "several, alone or as a data URI."
     )
     name: str | None = Field(None, description="What to call it in the answer.")
+    label: str | None = Field(
+        None,
+        max_length=1000,
+        description="A label from elsewhere, which is judged instead of the model's own.",
+    )
+    label_confidence: float | None = Field(
+        None, ge=0, le=1, description="The probability that whoever gave the label gave with it."
+    )
 
 
 class PredictRequest(BaseModel):
@@ -104,6 +112,9 @@ class ModelAnswer(BaseModel):
         "calibrated on; null if nothing is guaranteed.",
     )
     calibrated: bool = Field(description="Whether any threshold is certified.")
+    needs_labels: bool = Field(
+        False, description="Whether each image has to come with a `label`, which is judged."
+    )
     decision_rule: str
     created_by: str
     created_at: str
@@ -140,7 +151,25 @@ def predict_body() -> dict[str, Any]:
                 "schema": {
                     "type": "object",
                     "required": ["images"],
-                    "properties": {"images": {**files, "description": "The image files."}},
+                    "properties": {
+                        "images": {**files, "description": "The image files."},
+                        "label": {
+                            "type": "array",
+                            "items": {"type": "string", "maxLength": 1000},
+                            "description": "Labels from elsewhere, which are judged instead of the "
+                            "model's own: one for each image, in their order; empty for none.",
+                        },
+                        "label_confidence": {
+                            "type": "array",
+                            "items": {
+                                "anyOf": [
+                                    {"type": "number", "minimum": 0, "maximum": 1},
+                                    {"const": ""},
+                                ]
+                            },
+                            "description": "The probabilities that came with the labels, likewise.",
+                        },
+                    },
                 }
             },
             "application/json": {
@@ -157,6 +186,12 @@ def predict_body() -> dict[str, Any]:
                                 "properties": {
                                     "name": {"type": "string"},
                                     "data": {"type": "string", "contentEncoding": "base64"},
+                                    "label": {"type": "string", "maxLength": 1000},
+                                    "label_confidence": {
+                                        "type": "number",
+                                        "minimum": 0,
+                                        "maximum": 1,
+                                    },
                                 },
                             },
                         }

@@ -21,19 +21,27 @@ from trustvlm.embeddings import EmbeddingStore
 from trustvlm.embeddings.prefetch import without_normalisation
 from trustvlm.exceptions import ArtefactError, ImageError, InputError, TrustVLMWarning
 from trustvlm.files import shown_target
-from trustvlm.images import ImageSource, InMemoryImage, Limits, content_hash, read_bytes
+from trustvlm.images import (
+    ImageSource,
+    InMemoryImage,
+    LabelledImage,
+    Limits,
+    content_hash,
+    read_bytes,
+)
 from trustvlm.models.base import Preprocessing
 from trustvlm.pipeline import TrustVLM
+from trustvlm.pipeline.given_labels import GivenLabels
 from trustvlm.pipeline.monitor import (
     DIGITS,
     MonitorState,
     read_state,
-    start_monitor,
+    start_from_model,
     watched_score,
     write_state,
 )
 from trustvlm.pipeline.predict import ClassProbabilities, Predictor, sets_of
-from trustvlm.pipeline.records import describe
+from trustvlm.pipeline.records import EncodedImages, describe, encode_images
 from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdict
 from trustvlm.risk_control.prediction_sets import SET_METHODS, PredictionSets
@@ -116,10 +124,15 @@ class DriftWatch:
     """
 
     def __init__(self, model: TrustVLM, file: Path | None = None) -> None:
+        # Images come with the labels that are watched: the model's own, or given ones.
+        self._given = model.state.needs_labels
+        watched = model.state.for_given_labels() if self._given else model.state
         self.drifted, self._file, self._model = False, file, model.state
-        stream = watched_score(model.state)[0]
+        stream = watched_score(watched)[0]
         try:
-            monitor, self._calibrated_on = start_monitor(model, None, _FALSE_ALARM)
+            monitor, self._calibrated_on = start_from_model(
+                watched, _FALSE_ALARM, own_labels=not self._given, labelled=True
+            )
         except InputError:
             # There is nothing to compare with.
             monitor, self._calibrated_on = None, ""
@@ -144,7 +157,7 @@ class DriftWatch:
         if self._monitor is None or self._file is None:
             return None
         with suppress(InputError):
-            stored = read_state(self._file, self._model)
+            stored = read_state(self._file, self._model, given=self._given)
             if stored is not None and stored.monitor.streams.keys() == self._monitor.streams.keys():
                 return stored
         return None
@@ -160,7 +173,7 @@ class DriftWatch:
             self._monitor, self._calibrated_on, frozenset(self._seen), self.drifted
         )
         try:
-            write_state(self._file, self._model, state)
+            write_state(self._file, self._model, state, given=self._given)
         except OSError as error:
             warnings.warn(f"{self._file} was not written: {error}", TrustVLMWarning, stacklevel=2)
         self._unsaved = 0
@@ -176,7 +189,7 @@ class DriftWatch:
     def see(self, digest: str, confidence: float, typicality: float) -> None:
         """Note one image: its confidence, and its cosine with the most similar prototype."""
         digest = digest[:DIGITS]
-        if self._monitor is None or digest in self._seen or math.isnan(typicality):
+        if self._monitor is None or digest in self._seen or math.isnan(confidence + typicality):
             return
         self._seen.add(digest)
         self._waiting.append((confidence, typicality))
@@ -393,9 +406,20 @@ class ServedModel:
         self._encoders = {
             encoder.identity.fingerprint(encoder.preprocessing): encoder.preprocessing
             for encoder in (self.model.encoders.vlm, self.model.encoders.vision)
+            if encoder.dim
         }
-        self._predictor = Predictor(self.model)
-        self._candidates = Candidates(self.model.state)
+        state = self.model.state
+        self._candidates = Candidates(state)
+        self.needs_labels = state.needs_labels
+        self._own = None if self.needs_labels else Predictor(self.model)
+        self._of_given: Predictor | None = None
+        self.judges_no_labels = ""
+        try:
+            self._of_given = Predictor(self.model, given=GivenLabels(state.classes, ()))
+        except InputError as error:
+            if self._own is None:
+                raise
+            self.judges_no_labels = str(error)
         self.examples = Examples(self.model, shots)
         self.drift = DriftWatch(self.model, drift_file)
         calibration = self.model.calibration_
@@ -422,8 +446,12 @@ class ServedModel:
         ArtefactError
             If there is no sound verdict on it.
         """
-        encoded = self._predictor.encode([InMemoryImage("noise.png", probe(0))])
-        (verdict,) = self._predictor.judge(encoded, self._predictor.evidence(encoded))
+        noise: ImageSource = InMemoryImage("noise.png", probe(0))
+        if self.probe_label:
+            noise = LabelledImage(noise, self.probe_label)
+        encoded = encode_images([noise], self.model.embedder)
+        evidence = self._evidence(encoded)
+        (verdict,) = self._verdicts(encoded, None if self.needs_labels else evidence)
         reason = verdict.error
         if not reason and not math.isfinite(verdict.confidence):
             reason = f"its confidence in a picture is {verdict.confidence}"
@@ -438,7 +466,7 @@ class ServedModel:
         A score that looks at the whole batch sees one request at a time, so that no client's
         answer depends on another's images.
         """
-        if self._predictor.whole_batch:
+        if self.model.state.whole_batch:
             return [self._judge_batch(images) for images in requests]
         results = iter(self._judge_batch([image for images in requests for image in images]))
         return [[next(results) for _ in images] for images in requests]
@@ -488,32 +516,93 @@ class ServedModel:
             if self._guaranteed
             else None,
             "calibrated": self._guaranteed,
+            "needs_labels": self.needs_labels,
             **{key: manifest[key] for key in ("decision_rule", "created_by", "created_at")},
         }
 
     def _judge_batch(self, images: Sequence[ImageSource]) -> list[UploadResult]:
-        encoded = self._predictor.encode(images)
-        evidence = self._predictor.evidence(encoded)
-        verdicts = self.outcome.decide(self._predictor.judge(encoded, evidence))
+        encoded = encode_images(images, self.model.embedder)
+        labelled = np.array([isinstance(image, LabelledImage) for image in images], dtype=bool)
+        results: dict[int, UploadResult] = {}
+        for rows, given in ((~labelled, False), (labelled, True)):
+            chosen = encoded.select(rows)
+            evidence = self._evidence(chosen)
+            verdicts = self._verdicts(chosen, None if given else evidence)
+            # Labels of others are watched only where the model is for them.
+            watched = given == self.needs_labels
+            if watched:
+                verdicts = self.outcome.decide(verdicts)
+            own = self._results(chosen, evidence, verdicts, watched=watched)
+            results |= dict(zip(np.flatnonzero(rows).tolist(), own, strict=True))
+        return [results[i] for i in range(len(images))]
+
+    def _evidence(self, images: EncodedImages[Any]) -> Evidence:
+        readable = images.readable()
+        return self.model.evidence(readable.image_embeddings, readable.features)
+
+    def _verdicts(self, images: EncodedImages[Any], evidence: Evidence | None) -> list[Verdict]:
+        """Judge the model's own labels by evidence, or without it those that images came with."""
+        if not len(images):
+            return []
+        if evidence is not None:
+            assert self._own is not None  # noqa: S101 -- `check_labels` refuses the others
+            return self._own.judge(images, evidence)
+        assert self._of_given is not None  # noqa: S101 -- as above
+        labels = GivenLabels.one_by_one(self.model.classes_, images.refs)
+        return self._of_given.with_labels(labels).judge(images)
+
+    def _results(
+        self,
+        images: EncodedImages[Any],
+        evidence: Evidence,
+        verdicts: Sequence[Verdict],
+        *,
+        watched: bool,
+    ) -> list[UploadResult]:
         readable = zip(
-            self.examples.nearest(encoded.readable().features),
+            self.examples.nearest(images.readable().features),
             # NaN where no class has a prototype.
             np.fmax.reduce(prototype_similarities(evidence), axis=1),
             self._candidates.of(
                 evidence,
-                [v for v, e in zip(verdicts, encoded.errors, strict=True) if e is None],
+                [v for v, e in zip(verdicts, images.errors, strict=True) if e is None],
             ),
             strict=True,
         )
         results = []
-        for verdict, digest, error in zip(verdicts, encoded.hashes, encoded.errors, strict=True):
+        for verdict, digest, error in zip(verdicts, images.hashes, images.errors, strict=True):
             if error is not None:
                 results.append(UploadResult(verdict, kind=error.kind))
                 continue
             nearest, typicality, candidates = next(readable)
             results.append(UploadResult(verdict, digest, nearest=nearest, candidates=candidates))
-            self.drift.see(digest, verdict.confidence, float(typicality))
+            if watched:
+                self.drift.see(digest, verdict.confidence, float(typicality))
         return results
+
+    @property
+    def probe_label(self) -> str:
+        """What to call a picture of noise: a class where each image needs a label, else nothing."""
+        return self.model.classes_.labels[0] if self.needs_labels else ""
+
+    def check_labels(self, labelled: Sequence[bool]) -> str:
+        """Say why a request cannot be judged, of whose images some have a label; "" if it can.
+
+        Parameters
+        ----------
+        labelled
+            Of each image, whether it came with a label.
+        """
+        if self.needs_labels and not all(labelled):
+            return (
+                f"The model {self.name} gives no labels of its own, it judges those of others, but "
+                f"{labelled.count(False)} of {len(labelled)} images came without one. Send a label "
+                "with each: in a form the field `label`, once for each of `images` and in their "
+                "order; in JSON `label` beside `data`."
+            )
+        if any(labelled) and self._of_given is None:
+            return f"Images came with labels. {self.judges_no_labels}"
+        return ""
 
 
 def _same_encoders(path: Path, model: TrustVLM) -> dict[str, Any]:

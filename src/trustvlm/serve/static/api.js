@@ -81,9 +81,12 @@ export const renewLeases = (images) => post("v1/leases", { reviewer, images, mod
 export const releaseLeases = () =>
   send("v1/leases", { method: "DELETE", query: { reviewer }, keepalive: true }).catch(() => null);
 
-export function predict(files) {
+export function predict(files, label = "") {
   const form = new FormData();
-  for (const file of files) form.append("images", file);
+  for (const file of files) {
+    form.append("images", file);
+    if (label) form.append("label", label);
+  }
   return ask("v1/predict", { method: "POST", body: form, query: { keep: true } });
 }
 

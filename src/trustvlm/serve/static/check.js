@@ -9,12 +9,13 @@ const MOST_SHOWN = 200;
 
 async function check(files, changed) {
   const results = byId("results");
+  const label = byId("given").value.trim();
   let done = 0;
   for (let start = 0; start < files.length; start += TOGETHER) {
     const part = files.slice(start, start + TOGETHER);
     say(`Checking ${done + 1} to ${done + part.length} of ${files.length} images.`);
     try {
-      const { verdicts } = await predict(part);
+      const { verdicts } = await predict(part, label);
       for (const verdict of verdicts) {
         results.prepend(element("li", { className: "card" }, shownVerdict(verdict)));
       }
@@ -27,6 +28,17 @@ async function check(files, changed) {
     changed();
   }
   say(`${done} ${done === 1 ? "image" : "images"} checked.`);
+}
+
+// A model without labels of its own judges those of others: each image then needs one.
+export function useModel({ classes, needs_labels: needed }) {
+  byId("given").required = needed;
+  byId("given-hint").textContent = needed
+    ? "Needed: this model judges labels, and gives none."
+    : "Empty: the model gives the label.";
+  byId("given-classes").replaceChildren(
+    ...classes.map((name) => element("option", { value: name }))
+  );
 }
 
 export function setUp(changed) {

@@ -31,6 +31,7 @@ async function useChosen(name) {
     `trustvlm corrections ${facts.name}.feedback.sqlite -o corrected/ --shots shots/\n` +
     `trustvlm fit corrected/labels.csv -o ${facts.name}.trust --overwrite\n` +
     `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(facts.name)}`;
+  check.useModel(facts);
   byId("about").textContent =
     `${facts.name}: ${facts.classes.length} classes, score ${facts.score}, ` +
     (facts.calibrated ? "calibrated." : "not calibrated: no error rate is guaranteed.");

@@ -1,0 +1,170 @@
+"""Tables in which several labellers, or the probabilities of all classes, stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trustvlm.environment import require
+from trustvlm.exceptions import InputError
+from trustvlm.images.classes import ClassList
+from trustvlm.images.inputs import PathLike, input_kind
+from trustvlm.images.references import (
+    LabelledImage,
+    LabelledImages,
+    Location,
+    images_beside,
+    read_probability,
+    shown,
+)
+from trustvlm.images.tables import read_table
+from trustvlm.text import join_names
+
+# A column of probabilities that came with the labels of another is called like it.
+CONFIDENCE = "_confidence"
+
+
+def find_labellers(
+    source: PathLike, label_columns: Sequence[str], *, path_column: str = "path"
+) -> dict[str, LabelledImages]:
+    r"""List the images of a table once for each of several labellers.
+
+    Parameters
+    ----------
+    source
+        A CSV, JSON Lines or Parquet file with a column of paths and one of labels for each
+        labeller. An empty cell is no label. Where there is a column of the same name that ends in
+        `_confidence`, it holds the probabilities that came with the labels.
+    label_columns
+        Their names, which are those of the labellers.
+    path_column
+        Paths or URLs.
+
+    Raises
+    ------
+    InputError
+        If the file is none of these, a column is missing or empty, or a probability is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> table = Path(tempfile.mkdtemp()) / "labels.csv"
+    >>> _ = table.write_text("path,ann,bob,bob_confidence\n1.jpg,cat,dog,0.9\n2.jpg,,dog,\n")
+    >>> {name: images.labels for name, images in find_labellers(table, ["ann", "bob"]).items()}
+    {'ann': ['cat'], 'bob': ['dog', 'dog']}
+    """
+    names = list(dict.fromkeys(label_columns))
+    images: dict[str, list[LabelledImage]] = {name: [] for name in names}
+    location = Location.of(source)
+    image_of = images_beside(location)
+    columns = [*names, *(f"{name}{CONFIDENCE}" for name in names)]
+    for path, cells in _rows(location, path_column, columns):
+        for name, label, p in zip(names, cells, cells[len(names) :], strict=False):
+            if label:
+                images[name].append(LabelledImage(image_of(path), label, read_probability(p, path)))
+    _check_filled(source, [name for name in names if not images[name]])
+    return {
+        name: LabelledImages(tuple(own), tuple(sorted({image.label for image in own})))
+        for name, own in images.items()
+    }
+
+
+def find_most_probable(
+    source: PathLike, classes: ClassList, *, path_column: str = "path"
+) -> LabelledImages:
+    r"""List images with the class that is the most probable one to whoever labelled them.
+
+    Parameters
+    ----------
+    source
+        A CSV, JSON Lines or Parquet file with a column of paths and one of probabilities for each
+        class, called by its name or folder. An empty cell is a probability of 0.
+    classes
+        Those of the model.
+    path_column
+        Paths or URLs.
+
+    Returns
+    -------
+    LabelledImages
+        `confidence` of each is the probability of its label; of equal ones the first class.
+
+    Raises
+    ------
+    InputError
+        If the file is none of these, a class has no column, a row has no probability, or one is
+        outside [0, 1].
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> table = Path(tempfile.mkdtemp()) / "p.csv"
+    >>> _ = table.write_text("path,cat,dog\n1.jpg,0.2,0.8\n")
+    >>> images = find_most_probable(table, ClassList(("cat", "dog")))
+    >>> images.labels, images.refs[0].confidence
+    (['dog'], 0.8)
+    """
+    location = Location.of(source)
+    image_of = images_beside(location)
+    n, columns = len(classes), [*classes.labels, *classes.folders]
+    images, filled = [], [False] * n
+    for path, cells in _rows(location, path_column, columns):
+        given = [cells[c] or cells[n + c] for c in range(n)]
+        filled = [before or bool(cell) for before, cell in zip(filled, given, strict=True)]
+        if not any(given):
+            raise InputError(
+                f"Expected the probability of a class at least for {shown(path)!r}, but there is "
+                f"none. The columns are called as the classes: {join_names(classes.labels[:5])}"
+                f"{', ...' if n > 5 else ''}."
+            )
+        p = [read_probability(cell, path) if cell else 0.0 for cell in given]
+        best = max(range(n), key=p.__getitem__)
+        images.append(LabelledImage(image_of(path), classes.labels[best], p[best]))
+    _check_filled(
+        source,
+        [name for name, is_there in zip(classes.labels, filled, strict=True) if not is_there],
+    )
+    return LabelledImages(tuple(images), tuple(sorted({image.label for image in images})))
+
+
+def _rows(
+    location: Location, path_column: str, columns: Sequence[str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the path and some cells of each row, "" for what is not there."""
+    name = shown(location.text)
+    match input_kind(location):
+        case "table":
+            for path, *cells in read_table(location, (path_column,), columns):
+                yield path, tuple(cells)
+        case "Parquet file":
+            parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet files")
+            with location.open() as stream:
+                table = parquet.read_table(stream)
+                if path_column not in table.column_names:
+                    raise InputError(
+                        f"Expected {name!r} to have a column {path_column!r} of paths, but its "
+                        f"columns are {', '.join(map(repr, table.column_names))} (--path-column)."
+                    )
+                own = [column for column in columns if column in table.column_names]
+                for row in table.select([path_column, *dict.fromkeys(own)]).to_pylist():
+                    yield str(row[path_column]), tuple(_text(row.get(c)) for c in columns)
+        case kind:
+            problem = f"{name!r} is a {kind}" if location.exists() else f"there is no {name!r}"
+            raise InputError(
+                f"Expected a CSV, JSON Lines or Parquet file with a column for each, but {problem}."
+            )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _check_filled(source: PathLike, empty: Sequence[str]) -> None:
+    if empty:
+        raise InputError(
+            f"Expected {shown(source)!r} to have columns {join_names([*map(repr, empty[:5])])}"
+            f"{', ...' if len(empty) > 5 else ''} with something in them, but there "
+            f"{'is none' if len(empty) == 1 else 'are none'}."
+        )

@@ -1,0 +1,192 @@
+"""Label errors of a whole data set: every label is judged by the images of the other folds."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from trustvlm.data_quality.duplicates import (
+    DuplicatePair,
+    near_duplicate_threshold,
+    near_duplicates,
+)
+from trustvlm.embeddings import Progress
+from trustvlm.exceptions import InputError
+from trustvlm.images import Columns, LabelledImage, LabelledSource, classes_of, find_labelled
+from trustvlm.models.prompts import read_prompts
+from trustvlm.pipeline.cross_validate import check_folds, deal_folds, split_fold
+from trustvlm.pipeline.given_labels import LABEL_CONFIDENCE, GivenLabels
+from trustvlm.pipeline.predict import best_other, explain, verdicts_with_shots
+from trustvlm.pipeline.records import (
+    ClassSource,
+    Embedder,
+    EncodedImages,
+    ListedImages,
+    PromptSource,
+    encode_images,
+)
+from trustvlm.pipeline.state import keeping_labels
+from trustvlm.pipeline.verdict import Verdict, Verdicts, folder_of, in_order
+from trustvlm.scores import (
+    Evidence,
+    PrototypeBank,
+    apply,
+    check_parameters,
+    get,
+    zero_shot_logits,
+)
+from trustvlm.scores.arrays import softmax
+from trustvlm.scores.auto import auto_logits, fit_auto
+from trustvlm.text import printable
+
+
+def cross_val_verify(
+    labelled: LabelledSource,
+    load_embedder: Callable[[], Embedder],
+    *,
+    folds: int = 5,
+    classes: ClassSource | None = None,
+    prompt: PromptSource | None = None,
+    score: str,
+    score_parameters: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    confidence_column: str = LABEL_CONFIDENCE,
+    **columns: Unpack[Columns],
+) -> Verdicts:
+    """Judge every label of a data set by the images of the other folds, as `TrustVLM` says.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    check_folds(folds)
+    given = dict(score_parameters or {})
+    check_parameters(score, given)
+    source = find_labelled(labelled, confidence_column=confidence_column, **columns)
+    class_list = classes_of(source, classes)
+    names = class_list.labels
+    listed = ListedImages(source.refs, class_list.indices(source.labels))
+    embedder = load_embedder()
+    vlm = embedder.encoders.vlm
+    score = keeping_labels(score, text=vlm.dim > 0)
+    if get(score).whole_batch:
+        raise InputError(f"Expected a score of single images, but got `{score}`: choose auto.")
+    encoded = encode_images(listed, embedder, progress)
+    images = encoded.readable()
+    if len(np.unique(images.labels)) < 2:
+        raise InputError(
+            f"Expected readable images of two classes or more, but got "
+            f"{len(np.unique(images.labels))}: with less there is nothing to confuse."
+        )
+    of_text: dict[str, Any] = {"features": images.features[:0]}
+    if vlm.dim:
+        prompts = read_prompts(vlm.prompt if prompt is None else prompt)
+        texts = embedder.embed_classes(class_list.names, prompts)
+        of_text = {
+            "logits": np.empty((0, len(names))),
+            "support_logits": zero_shot_logits(
+                images.image_embeddings, texts, logit_scale=float(vlm.logit_scale)
+            ),
+            "support_image_embeddings": images.image_embeddings,
+            "text_embeddings": texts,
+        }
+    shots = Evidence.of(
+        bank=PrototypeBank().fit(images.features, images.labels, n_classes=len(names)),
+        support_features=images.features,
+        support_labels=images.labels,
+        **of_text,
+    )
+    given_labels = GivenLabels(class_list, images.refs).pieces(images.refs, get(score))
+    copies = _copies(images, len(names))
+    fold = fold_of_images(images.labels, copies, folds)
+    rows: dict[int, Verdict] = {}
+    for held_out in np.unique(fold).tolist():
+        evidence = split_fold(shots, fold, held_out, given_labels)
+        own = _judge_fold(evidence, score, given, images.select(fold == held_out), names)
+        rows |= dict(zip(np.flatnonzero(fold == held_out).tolist(), own, strict=True))
+    verdicts = [rows[i] for i in range(len(images))]
+    paths: Any = labelled if isinstance(labelled, str | os.PathLike) else ()
+    for pair in copies:
+        _mention(pair, images, names, verdicts)
+    return Verdicts(in_order(encoded, verdicts), folder=folder_of(paths))
+
+
+def fold_of_images(
+    labels: NDArray[np.int64], copies: Sequence[DuplicatePair], folds: int
+) -> NDArray[np.int64]:
+    """`(n,)` fold of each image; images that are nearly the same share one.
+
+    Otherwise a copy with the same wrong label would speak for it.
+
+    Examples
+    --------
+    >>> copies = [DuplicatePair(0, 3, 1.0)]
+    >>> fold_of_images(np.array([0, 0, 1, 1, 1]), copies, 2)
+    array([0, 1, 1, 0, 0])
+    """
+    n = len(labels)
+    ends = np.array([(pair.image, pair.other) for pair in copies], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    _, group = connected_components(graph, directed=False)
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    # The only image of a class is judged, too: it may be a copy of one of another class.
+    return np.asarray(np.maximum(deal_folds(labels[first], folds), 0)[group])
+
+
+def _copies(images: EncodedImages[LabelledImage], n_classes: int) -> list[DuplicatePair]:
+    threshold = near_duplicate_threshold(images.features, images.labels, n_classes=n_classes)
+    return near_duplicates(images.features, threshold=threshold)
+
+
+def _judge_fold(
+    evidence: Evidence,
+    score: str,
+    parameters: Mapping[str, Any],
+    images: EncodedImages[LabelledImage],
+    names: Sequence[str],
+) -> list[Verdict]:
+    """Judge the given labels of images by the examples in their evidence."""
+    result = apply(score, evidence, **parameters)
+    probabilities = softmax(auto_logits(evidence, fit_auto(evidence)))
+    instead = best_other(probabilities, result.prediction)
+    shown = explain(evidence, result.prediction, runner_up=instead)
+    verdicts = verdicts_with_shots(result, shown, images.paths, names)
+    present = np.bincount(evidence.piece("support_labels"), minlength=len(names)) > 0
+    return [
+        verdict if present[label] else _without_others(verdict)
+        for verdict, label in zip(verdicts, images.labels, strict=True)
+    ]
+
+
+def _without_others(verdict: Verdict) -> Verdict:
+    nan = math.nan
+    reason = f"no other image is labelled '{verdict.label}', so nothing says what these look like"
+    return replace(
+        verdict, confidence=nan, text_score=nan, image_score=nan, decision="review", reason=reason
+    )
+
+
+def _mention(
+    pair: DuplicatePair,
+    images: EncodedImages[LabelledImage],
+    names: Sequence[str],
+    verdicts: list[Verdict],
+) -> None:
+    """Send two images to review that are nearly the same and have different labels."""
+    if images.labels[pair.image] == images.labels[pair.other]:
+        return
+    for one, other in ((pair.image, pair.other), (pair.other, pair.image)):
+        reason = (
+            f"{printable(images.refs[other].path)}, nearly the same image ({pair.cosine:.2f}), is "
+            f"labelled '{names[images.labels[other]]}': {verdicts[one].reason}"
+        )
+        verdicts[one] = replace(verdicts[one], decision="review", reason=reason)
