@@ -12,7 +12,6 @@ from trustvlm.images import find_labelled
 from trustvlm.pipeline.artefact import read_artefact
 
 pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
-pytestmark = pytest.mark.filterwarnings("ignore:.*were calibrated on before")
 
 FOUR = {
     "red": (200, 40, 40),

@@ -89,7 +89,7 @@ def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkey
     assert (result["added"], result["shots_before"], result["shots_after"]) == (12, 12, 24)
     assert [row["of"] for row in result["comparisons"]] == ["corrections", "calibration images"]
     assert result["calibration"] == "renewed"
-    assert any("calibrations have used labels" in note for note in result["notes"])
+    assert "calibrations have used labels" in result["calibration_statement"]
     # Until the switch the old model serves.
     assert sum(served.get("/v1/model").json()["shots"]) == 12
     monkeypatch.chdir(served.path.parent)

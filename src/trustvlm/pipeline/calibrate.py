@@ -183,7 +183,18 @@ def calibrate_again(
         dataset=earlier.dataset,
         unreadable=earlier.unreadable,
     )
-    return replace(state, calibration=_after(earlier, calibration))
+    # That of an update is not chosen by what labels showed: its cost is for the report to state.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        return replace(state, calibration=_after(earlier, calibration))
+
+
+def renewed_statement(calibration: Calibration | None) -> str:
+    """Say what a calibration that was repeated guarantees, and what a further look costs."""
+    if calibration is None:
+        return ""
+    looks = calibration.looks
+    return calibration.statement + (f". {looks_statement(looks)}" if looks > 1 else "")
 
 
 def repeatable(calibration: Calibration) -> bool:

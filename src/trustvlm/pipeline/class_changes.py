@@ -29,6 +29,7 @@ from trustvlm.pipeline.calibrate import (
     calibrate_again,
     calibrate_on_shots,
     calibrate_options,
+    renewed_statement,
     repeatable,
 )
 from trustvlm.pipeline.fit import Shots, fit_again
@@ -198,8 +199,8 @@ def remove_classes(model: FittedModel, names: Sequence[str]) -> tuple[ModelState
     updated, change = _recalibrated(model, updated, done, position)
     if change.calibration == "renewed" and updated.calibration and updated.calibration.images:
         statement = (
-            f"{change.calibration_statement}. It is for images of the other classes only: one of a "
-            "class that was removed gets the label of another"
+            f"{change.calibration_statement} It is for images of the other classes only: one of a "
+            "class that was removed gets the label of another."
         )
         change = replace(change, calibration_statement=statement)
     return updated, change
@@ -278,7 +279,7 @@ def _recalibrated(
         if why:
             return updated, _dropped(done, earlier, why, failures)
         renewed = calibrate_again(updated, earlier, labels)
-    statement = renewed.calibration.statement if renewed.calibration else ""
+    statement = renewed_statement(renewed.calibration)
     return renewed, ClassChange(done, "renewed", statement, failures)
 
 

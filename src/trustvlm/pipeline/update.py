@@ -24,6 +24,7 @@ from trustvlm.pipeline.calibrate import (
     calibrate,
     calibrate_again,
     calibrate_options,
+    renewed_statement,
     repeatable,
 )
 from trustvlm.pipeline.fit import Shots, fit_again
@@ -35,7 +36,7 @@ from trustvlm.pipeline.records import (
     list_labelled,
     name_of,
 )
-from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
+from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.risk_control.goals import goal_of
 from trustvlm.scores import ScoreResult, apply
 from trustvlm.serialization import nan_to_null
@@ -483,7 +484,7 @@ def _calibrated(
             gate=earlier.gate != "none",
             **columns,
         )
-        return renewed, "renewed", _statement(renewed.calibration)
+        return renewed, "renewed", renewed_statement(renewed.calibration)
     if not repeatable(earlier):
         why = (
             "it was one for labels from elsewhere"
@@ -499,8 +500,4 @@ def _calibrated(
             f"trustvlm calibrate NEW.trust LABELLED {words}",
         )
     renewed = calibrate_again(updated, earlier)
-    return renewed, "renewed", _statement(renewed.calibration)
-
-
-def _statement(calibration: Calibration | None) -> str:
-    return "" if calibration is None else calibration.statement
+    return renewed, "renewed", renewed_statement(renewed.calibration)
