@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.serve.server import create_app, open_context
 from trustvlm.serve.settings import Keys, Settings
 from trustvlm.serve.telemetry import Log
@@ -84,3 +85,16 @@ def service_of(
 def events(text: str) -> list[dict[str, object]]:
     """The events of a log."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same_model(one: Path, other: Path) -> None:
+    """Assert that two models differ in nothing but when they were made."""
+    (first, arrays), (second, others) = read_artefact(one), read_artefact(other)
+    for manifest in (first, second):
+        manifest.pop("manifest_sha256")
+        manifest.pop("created_at")
+        (manifest["calibration"] or {}).pop("created_at", None)
+    assert first == second
+    assert {n: a.tobytes() for n, a in arrays.items()} == {
+        n: a.tobytes() for n, a in others.items()
+    }

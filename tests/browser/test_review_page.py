@@ -118,7 +118,7 @@ def test_every_view_can_be_looked_at_and_used_by_everyone(
             opened.page.wait_for_load_state("networkidle")
             check_page(opened)
             opened.page.screenshot(path=screenshots / f"grid-{width}-{theme}.png", full_page=True)
-            opened.page.get_by_role("button", name="One").click()
+            opened.page.get_by_role("button", name="One", exact=True).click()
             opened.page.locator("#item").wait_for()
             opened.page.wait_for_load_state("networkidle")
         file = screenshots / f"{view.lower()}-{width}-{theme}.png"

@@ -10,7 +10,7 @@ import pytest
 
 from command import Command
 from pictures import COLOURS, picture
-from service import client_of
+from service import assert_same_model, client_of
 from trustvlm import TrustVLM
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.serve import update_job
@@ -63,19 +63,6 @@ def ended(client):
     raise AssertionError("the update does not end")
 
 
-def same(one, other):
-    """Whether two models differ in nothing but when they were made."""
-    (first, arrays), (second, others) = read_artefact(one), read_artefact(other)
-    for manifest in (first, second):
-        manifest.pop("manifest_sha256")
-        manifest.pop("created_at")
-        (manifest["calibration"] or {}).pop("created_at", None)
-    assert first == second
-    assert {n: a.tobytes() for n, a in arrays.items()} == {
-        n: a.tobytes() for n, a in others.items()
-    }
-
-
 def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkeypatch):
     answer(served)
     before = served.get("/v1/update").json()
@@ -98,7 +85,7 @@ def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkey
     switched = served.post("/v1/update/switch").json()
     assert switched["state"] == "switched"
     assert sum(served.get("/v1/model").json()["shots"]) == 24
-    same(served.path, "colours-updated.trust")
+    assert_same_model(served.path, "colours-updated.trust")
     assert TrustVLM.load(switched["kept"]).shots_ != TrustVLM.load(served.path).shots_
     assert {p.name for p in served.path.parent.glob("*.trust")} == {
         "colours.trust",

@@ -291,9 +291,16 @@ async def example(
     model: ModelName = None,
     side: Side = 192,
 ) -> Response:
-    """Return an example image of the model as a JPEG, if its file is still what it was."""
+    """Return an example image of the model as a JPEG, if its file is still what it was.
+
+    An answered image that became an example is kept with the answers.
+    """
     served = context.models[model]
     content = await asyncio.to_thread(served.examples.content, shot, served.limits)
+    if content is None and shot < len(served.model.shots_):
+        digest = served.model.shots_[shot]["sha256"]
+        kept = await asyncio.to_thread(context.feedback.kept, digest, served.name)
+        content = kept.content if kept else None
     return await _jpeg(context, served, content, side, client)
 
 

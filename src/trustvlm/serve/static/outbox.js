@@ -11,7 +11,7 @@ const LONGEST_WAIT = 30;
 let steps = JSON.parse(sessionStorage.getItem(STORAGE) ?? "[]");
 const numbers = new Map(); // of stored answers, by key
 const heard = { changed: [], stored: [], undone: [], refused: [] };
-let sending = false;
+let sending = null;
 let failures = 0;
 let timer = null;
 export let trouble = null; // { message, status, until } while the service does not take them
@@ -89,10 +89,16 @@ async function sendNext() {
   tell("stored", open);
 }
 
-export async function flush() {
-  if (sending) return;
+export function flush() {
+  sending ??= sendAll().finally(() => {
+    sending = null;
+    tell("changed");
+  });
+  return sending;
+}
+
+async function sendAll() {
   clearTimeout(timer);
-  sending = true;
   try {
     while (steps.length) {
       await sendNext();
@@ -105,9 +111,6 @@ export async function flush() {
     const wait = Math.min(2 ** (failures - 1), LONGEST_WAIT);
     trouble = { message: error.message, status: error.status ?? 0, until: Date.now() + 1000 * wait };
     timer = setTimeout(flush, 1000 * wait);
-  } finally {
-    sending = false;
-    tell("changed");
   }
 }
 

@@ -1,11 +1,12 @@
 // Which view is shown, and for which model.
 
-import { ask, keepKey, useModel } from "./api.js";
+import { ask, chosenModel, keepKey, useModel } from "./api.js";
 import * as check from "./check.js";
 import { byId, element, say } from "./dom.js";
 import * as outbox from "./outbox.js";
 import * as review from "./review.js";
 import * as threshold from "./threshold.js";
+import * as update from "./update.js";
 
 const VIEWS = ["check", "review", "threshold"];
 
@@ -20,6 +21,7 @@ function show() {
   // The address names a view, not a place on the page.
   window.scrollTo(0, 0);
   review.refresh();
+  if (view === "review") update.refresh();
 }
 
 async function useChosen(name) {
@@ -27,10 +29,6 @@ async function useChosen(name) {
   useModel(name);
   const facts = await ask("v1/model");
   review.useClasses(facts.classes);
-  byId("command").textContent =
-    `trustvlm corrections ${facts.name}.feedback.sqlite -o corrected/ --shots shots/\n` +
-    `trustvlm fit corrected/labels.csv -o ${facts.name}.trust --overwrite\n` +
-    `curl -X POST ${new URL("v1/reload", document.baseURI)}?model=${encodeURIComponent(facts.name)}`;
   check.useModel(facts);
   byId("about").textContent =
     `${facts.name}: ${facts.classes.length} classes, score ${facts.score}, ` +
@@ -39,7 +37,7 @@ async function useChosen(name) {
   byId("notes").replaceChildren(
     ...[...notes].filter(Boolean).map((note) => element("li", { textContent: note }))
   );
-  await Promise.all([review.refresh(), threshold.refresh()]);
+  await Promise.all([review.refresh(), threshold.refresh(), update.refresh()]);
 }
 
 async function start() {
@@ -56,6 +54,7 @@ async function start() {
 
 check.setUp(() => review.refresh());
 review.setUp();
+update.setUp(() => useChosen(chosenModel()).catch((error) => say(error.message, true)));
 threshold.setUp();
 window.addEventListener("hashchange", () => {
   say("");

@@ -63,7 +63,7 @@ function showOne() {
     ...candidates(current).map((label, i) => {
       const button = element(
         "button",
-        { type: "button", className: i ? "quiet" : "", id: i ? `candidate-${i + 1}` : "accept" },
+        { type: "button", className: i ? "quiet" : "", "data-label": label },
         key(String(i + 1)),
         i ? label : `Accept ${label}`
       );
