@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from evaluations import failure, make_evaluation
+from trustvlm.decisions import Calibrator, certify
 from trustvlm.pipeline.evaluate import evaluation_json
+from trustvlm.pipeline.state import Calibration
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import compare_runs, read_run, write_comparison, write_html
 
@@ -48,6 +51,45 @@ def report(tmp_path_factory):
         excluded=("photos/shot.png",),
     )
     write_html(evaluation, folder / "report.html")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """The page of a calibrated model on pictures with long reasons."""
+    folder = tmp_path_factory.mktemp("certified")
+    evaluation = make_evaluation(folder / "photos", n=300, class_names=CLASSES, noise=0.8)
+    result, correct = evaluation.results[evaluation.score], evaluation.correct()
+    rule = certify(result.confidence, correct, 0.3)
+    assert rule.certified
+    calibration = Calibration(
+        certificate=rule,
+        calibrator=Calibrator().fit(result.confidence, correct),
+        result=result,
+        labels=evaluation.labels,
+        images=tuple({"path": f"{i}.png", "sha256": f"{i:064d}"} for i in range(300)),
+        dataset="held back",
+        score=evaluation.score,
+        parameters={},
+        created_at="2026-01-02T03:04:05+00:00",
+    )
+    reason = (
+        "at confidence 0.71 or more labels are accepted: text and examples agree on 'common stoat' "
+        "(examples 0.72, 'little heron' 0.48)"
+    )
+    rows = [
+        replace(
+            v,
+            p_correct=float(p),
+            decision="accept" if c >= rule.threshold else "review",
+            reason=reason,
+        )
+        for v, p, c in zip(
+            evaluation.verdicts, calibration.p_correct(result), result.confidence, strict=True
+        )
+    ]
+    manifest = {**evaluation.model, "calibration": calibration.to_manifest(len(CLASSES))}
+    write_html(replace(evaluation, verdicts=Verdicts(rows), model=manifest), folder / "report.html")
     return folder / "report.html"
 
 
@@ -117,6 +159,42 @@ def test_the_page_never_scrolls_sideways(open_page, request, kind, width):
     opened = open_page(request.getfixturevalue(kind), width=width)
     unfold(opened.page)
     assert opened.faults("tooWide") == []
+
+
+@pytest.mark.parametrize("kind", ["report", "certified"])
+def test_what_is_asked_first_comes_first_and_fits_six_screens(
+    open_page, request, kind, screenshots
+):
+    page = open_page(request.getfixturevalue(kind), width=1280).page
+    page.screenshot(path=screenshots / f"{kind}-1280.png", full_page=True)
+    order = page.evaluate("[...document.querySelectorAll('main h2')].map((h) => h.id)")
+    wanted = ["accepted", "images", "confusions", "classes", "appendix"]
+    assert [name for name in order if name in wanted] == wanted == order[: len(wanted)]
+    assert order[-1] == "scores"
+    top = page.locator("#appendix").evaluate("(h) => h.getBoundingClientRect().top + scrollY")
+    assert top / 800 <= 6, f"{top / 800:.1f} screens"
+
+
+def test_no_card_has_a_void(open_page, certified, width):
+    """Below a picture runs text: whatever a card holds ends near its lower edge."""
+    page = open_page(certified, width=width).page
+    voids = page.evaluate(
+        """[...document.querySelectorAll('#images ~ .gallery > li')].map((card) => {
+          const bottoms = [...card.querySelectorAll('img, p')].map(
+            (part) => part.getBoundingClientRect().bottom);
+          const left = [...card.querySelectorAll('p.reason')].map((part) => {
+            const range = document.createRange();
+            range.selectNodeContents(part);
+            return Math.min(...[...range.getClientRects()].map((line) => line.left));
+          });
+          const box = card.getBoundingClientRect();
+          return [box.bottom - Math.max(...bottoms), Math.min(...left) - box.left];
+        })"""
+    )
+    assert len(voids) > 8
+    # Cards of one row are as high as the highest of them.
+    assert max(void for void, _ in voids) < 64
+    assert max(left for _, left in voids) < 24
 
 
 def test_text_stands_out(open_page, report, width, theme):
@@ -254,7 +332,7 @@ def sortable(text):
 
 
 def test_the_first_click_on_a_metric_brings_the_best_to_the_top(open_page, report):
-    table = open_page(report).page.locator("table.sortable").first
+    table = open_page(report).page.locator("table.sortable").last
     for column in (1, 3, 4, 5, 6, 7, 8):
         table.locator("thead button").nth(column).click()
         best = table.locator("tbody tr").first.locator("th, td").nth(column)
@@ -301,7 +379,7 @@ def test_names_from_data_stay_text(open_page, hostile_report):
     assert page.evaluate("window.harm") is None
     assert page.locator("script").count() == page.locator("style").count() == 1
     assert page.locator("[onerror], [onload], [onfocus], [autofocus]").count() == 0
-    shown = page.locator("table.sortable").nth(1).locator("tbody th").all_inner_texts()
+    shown = page.locator("table.sortable").first.locator("tbody th").all_inner_texts()
     assert sorted(shown) == sorted(HOSTILE)
     assert opened.requests == [hostile_report.as_uri()]
     assert opened.complaints == []

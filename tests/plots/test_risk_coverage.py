@@ -51,9 +51,9 @@ def test_a_band_must_fit_its_curve():
         risk_coverage_figure({"own": (K, K)}, bands={"own": (K[1:], K[1:])})
 
 
-def test_perfect_order_and_decisions_are_in_figure_and_legend():
+def test_oracle_and_decisions_are_in_figure_and_legend():
     figure = risk_coverage_figure({"own": (K, K)}, ideal=(K, K / 2), decided=(0.5, 0.25))
-    assert figure.labels == ("own", "perfect order", "decisions")
+    assert figure.labels == ("own", "oracle", "decisions")
     _, perfect, ring = axes_of(figure).get_lines()
     assert perfect.get_ydata() == pytest.approx(50 * K)
     assert (*ring.get_xdata(), *ring.get_ydata()) == (50, 25)

@@ -12,7 +12,7 @@ from trustvlm.pipeline.state import Calibration
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import render_html
 from trustvlm.report.page import figures_of
-from trustvlm.report.sections import calibration_section
+from trustvlm.report.sections import acceptance_section, probability_terms, threshold_of
 from trustvlm.scores import Evidence
 
 
@@ -53,43 +53,56 @@ def calibrated(n=120, certificate="certify", **changes):
 
 def test_the_section_tells_the_promise_and_how_it_fares():
     evaluation, calibration = calibrated()
-    section = calibration_section(evaluation)
-    assert "300 labelled images of held back" in section.guarantee[0]
-    assert calibration.certificate.statement() in section.guarantee[1]
-    assert "drawn independently" in section.guarantee[2]
+    section = acceptance_section(evaluation)
+    statement = calibration.certificate.statement()
+    assert section.sentences[0] == f"A{statement[1:]}."
+    assert "300 labelled images of held back" in section.sentences[1]
+    assert "drawn independently" in section.sentences[2]
     told = dict(section.measured)
     accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
     wrong = (accepted & ~evaluation.correct()).sum()
+    assert 0 < wrong < (~evaluation.correct()).sum()
     assert f"({accepted.sum()} of 120 images)" in told["Accepted here"]
     assert f"({wrong})" in told["Wrong among the accepted"]
+    errors = (~evaluation.correct()).sum()
+    caught = f"({(~accepted).sum()}), among them {errors - wrong} of {errors} wrong labels"
+    assert told["Sent to review"].endswith(caught)
+    terms = dict(probability_terms(evaluation))
     p = evaluation.verdicts.column("p_correct")
-    assert told["Brier score"].startswith(f"{metrics.brier(p, evaluation.correct()):.3f}")
-    assert told["Calibration error (ECE)"].startswith(f"{metrics.ece(p, evaluation.correct()):.3f}")
+    assert terms["Brier score"].startswith(f"{metrics.brier(p, evaluation.correct()):.3f}")
+    ece = f"{metrics.ece(p, evaluation.correct()):.3f}"
+    assert terms["Calibration error (ECE)"].startswith(ece)
 
 
-def test_the_page_has_the_section_only_where_there_is_a_calibration():
-    evaluation, _ = calibrated()
+def test_the_page_begins_with_what_can_be_accepted():
+    evaluation, calibration = calibrated()
     page = render_html(evaluation)
-    assert page.count('id="calibration"') == 1
-    assert 'href="#calibration"' in page
     assert "Reliability of P(correct)" in page
-    assert "Decisions are calibrated: accept at confidence" in page.replace("&gt;", ">")
+    assert "The dashed line is the certified threshold" in page
+    assert ">threshold<" in page, "in the legend of the histogram"
+    assert ">oracle<" in page, "in that of the curves"
+    assert threshold_of(evaluation) == calibration.certificate.threshold
     assert page == render_html(evaluation)
-    assert 'id="calibration"' not in render_html(make_evaluation(n=30))
+    plain = make_evaluation(n=30)
+    page = render_html(plain)
+    assert (threshold_of(plain), probability_terms(plain)) == (None, ())
+    assert "certified threshold" not in page
+    assert "No error rate is guaranteed. Decisions are uncalibrated" in page
+    assert "trustvlm calibrate MODEL.trust LABELLED" in page
 
 
 def test_nothing_certified_and_shots_alone_are_said_to_be_so():
     nothing, _ = calibrated(certificate="impossible")
-    section = calibration_section(nothing)
-    assert "Nothing is accepted: none: 300 labelled images" in section.guarantee[1]
-    assert section.guarantee[0].startswith("A threshold was sought at ")
-    assert "Decisions are not calibrated: review everything" in render_html(nothing)
+    section = acceptance_section(nothing)
+    assert section.sentences[0].startswith("Nothing can be accepted: 300 labelled images")
+    assert section.sentences[1].startswith("A threshold was sought at ")
+    assert threshold_of(nothing) is None
     assert dict(section.measured)["Wrong among the accepted"] == "none is accepted"
     shots, _ = calibrated(certificate=None)
-    section = calibration_section(shots)
-    assert len(section.guarantee) == 1
-    assert "optimistic where new images differ" in section.guarantee[0]
-    assert "300 shots were judged" in section.guarantee[0]
+    section = acceptance_section(shots)
+    assert len(section.sentences) == 2
+    assert "optimistic where new images differ" in section.sentences[0]
+    assert "300 shots were judged" in section.sentences[1]
 
 
 def test_hostile_names_of_the_calibration_set_are_escaped():

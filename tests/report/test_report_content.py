@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 
 from evaluations import make_evaluation
 from trustvlm.images.decoding import thumbnail
-from trustvlm.report.sections import class_rows, galleries, shots_by_class
+from trustvlm.report import render_html
+from trustvlm.report.sections import class_rows, confusions, galleries, shots_by_class
 from trustvlm.report.summary import Acceptance, cautions, findings, working_points
 from trustvlm.scores import ScoreResult
 from trustvlm.tables.metrics import COLUMNS, by_aurc
@@ -84,10 +86,10 @@ class TestGalleries:
         evaluation = make_evaluation(n=100)
         confidence, correct = evaluation.results["trustvlm"].confidence, evaluation.correct()
         errors, doubted, _ = galleries(evaluation)
-        expected = np.sort(confidence[~correct])[::-1][:9]
+        expected = np.sort(confidence[~correct])[::-1][:6]
         assert [case.confidence for case in errors.cases] == expected.tolist()
         assert all(case.truth != case.label and not case.right for case in errors.cases)
-        assert [c.confidence for c in doubted.cases] == np.sort(confidence[correct])[:9].tolist()
+        assert [c.confidence for c in doubted.cases] == np.sort(confidence[correct])[:3].tolist()
         assert all(case.truth == case.label and case.right for case in doubted.cases)
 
     def test_a_case_says_what_the_vlm_said_where_it_was_corrected(self):
@@ -193,13 +195,30 @@ class TestSummary:
         assert sentences[-1].startswith(f"Every label is {word}")
         assert len(sentences) == 2
 
-    def test_the_decision_rule_is_called_uncalibrated_and_recounted(self):
+    def test_every_case_says_what_was_decided(self):
         evaluation = make_evaluation(n=200)
-        made = np.array(evaluation.verdicts.column("decision"))
-        share = evaluation.correct()[made == "accept"].mean()
-        note = next(note for note in cautions(evaluation) if "Decisions" in note)
-        assert "Decisions are uncalibrated" in note
-        assert f"accepts {(made == 'accept').sum()} images ({100 * share:.1f}" in note
+        made = {row.path: row.decision for row in evaluation.verdicts}
+        groups = galleries(evaluation)
+        cases = [c for g in groups for c in g.cases]
+        cases += [c for pair in confusions(evaluation) for c in pair.images]
+        assert [case.decision for case in cases] == [made[case.path] for case in cases]
+        assert {case.decision for case in cases} == {"accept", "review"}
+        wrong = [
+            row.decision
+            for row, ok in zip(evaluation.verdicts, evaluation.correct(), strict=True)
+            if not ok
+        ]
+        expected = (len(wrong), wrong.count("accept"), wrong.count("review"))
+        assert (
+            "Of {} wrong labels the model's rule accepts {} and sends {} to review.".format(
+                *expected
+            )
+            in groups[0].meaning
+        )
+        page = render_html(evaluation)
+        shown = Counter(case.decision for case in cases)
+        assert page.count(">accepted</span>") == shown["accept"]
+        assert page.count(">to review</span>") == shown["review"]
 
     def test_a_small_set_is_called_coarse(self):
         assert any("coarse" in note for note in cautions(make_evaluation(n=20)))

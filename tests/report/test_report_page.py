@@ -65,7 +65,8 @@ class Page(HTMLParser):
         return [row[position] for row in rows]
 
 
-POINTS, METRICS, CLASSES = 0, 1, 2
+# In the order of the page: the scores come last.
+POINTS, CLASSES, METRICS = 0, 1, -1
 HOSTILE = "<script>alert('1')</script>\"'&<b>"
 
 
@@ -138,7 +139,7 @@ def test_working_points_end_in_the_accuracy(page, evaluation):
 
 def test_pictures_are_inline_small_and_described(page):
     pictures = page.all("img")
-    assert 42 <= len(pictures) <= 51
+    assert 24 <= len(pictures) <= 30
     assert all(p["src"].startswith("data:image/jpeg;base64,") and p["alt"] for p in pictures)
     assert all(", labelled " in p["alt"] for p in pictures)
 

@@ -39,7 +39,7 @@ def risk_coverage_panel(
     if ideal is not None:
         line = {"color": MUTED, "linestyle": ":", "linewidth": 1.2, "zorder": 2}
         x, (y,) = _percent("ideal", *ideal)
-        shown["perfect order"] = Curve(x, y, style=line)
+        shown["oracle"] = Curve(x, y, style=line)
     if decided is not None:
         ring = {"color": INK, "linestyle": "", "marker": "o", "markersize": 9, "zorder": 5}
         ring |= {"markerfacecolor": "none", "markeredgewidth": 1.8, "clip_on": False}
@@ -71,7 +71,8 @@ def risk_coverage_figure(
         For some of the scores, the lowest and highest plausible risk `(k,)` at the coverages of
         the curve, drawn as a pale band behind it.
     ideal
-        Coverage and risk of a perfect order, drawn as a thin dotted line.
+        Coverage and risk of the oracle, which puts every right label before every wrong one, drawn
+        as a thin dotted line.
     decided
         Share of the images that were in fact accepted, and share wrong among these: a ring.
     name
@@ -108,6 +109,7 @@ def confidence_histogram(
     score: str = "confidence",
     name: str = "confidence-histogram",
     bins: int = 32,
+    threshold: float | None = None,
 ) -> Figure:
     """Draw how the confidence is spread: right predictions upwards, wrong ones downwards.
 
@@ -123,6 +125,8 @@ def confidence_histogram(
         Of the figure, unique within a page.
     bins
         Number of bins of equal width between the smallest and the largest confidence.
+    threshold
+        From which confidence on labels are accepted: a vertical line; None draws none.
 
     Raises
     ------
@@ -155,10 +159,13 @@ def confidence_histogram(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):.0f}"))
         axes.set_xlabel(f"confidence ({score})")
         axes.set_ylabel("images")
-        return [
+        drawn: list[Any] = [
             axes.stairs(above, edges, fill=True, color=RIGHT),
             axes.stairs(-below, edges, fill=True, color=WRONG),
         ]
+        if threshold is not None:
+            drawn.append(axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.4))
+        return drawn
 
     return Figure(
         name,
@@ -168,7 +175,11 @@ def confidence_histogram(
         WIDTH,
         HEIGHT,
         draw,
-        labels=(f"right ({above.sum()}), upwards", f"wrong ({below.sum()}), downwards"),
+        labels=(
+            f"right ({above.sum()}), upwards",
+            f"wrong ({below.sum()}), downwards",
+            *(() if threshold is None else ("threshold",)),
+        ),
     )
 
 

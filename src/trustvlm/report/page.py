@@ -127,7 +127,14 @@ def figures_of(evaluation: EvaluationResult) -> list[Figure]:
     if n >= 2:
         confidence = evaluation.results[evaluation.score].confidence
         figures.append(_risk_coverage(evaluation))
-        figures.append(plots.confidence_histogram(confidence, correct, score=evaluation.score))
+        figures.append(
+            plots.confidence_histogram(
+                confidence,
+                correct,
+                score=evaluation.score,
+                threshold=sections.threshold_of(evaluation),
+            )
+        )
     if n and evaluation.model.get("calibration"):
         figures.append(plots.reliability_diagram(*evaluation.probabilities()))
     return figures
@@ -220,7 +227,7 @@ def render_html(evaluation: EvaluationResult) -> str:
 
     Everything that comes from data (class names, paths, reasons) is escaped, and a content
     security policy allows nothing but the page's own script. The size is bounded: at most 1000
-    classes, 200 listed files of a kind, 51 thumbnails of the images and 24 of the examples are
+    classes, 200 listed files of a kind, 30 thumbnails of the images and 24 of the examples are
     shown, and the page says so.
     """
     n, health = len(evaluation.labels), evaluation.health
@@ -250,7 +257,9 @@ def render_html(evaluation: EvaluationResult) -> str:
         classes_left_out=max(0, len(classes) - _MAX_CLASSES),
         groups=sections.galleries(evaluation) if n else [],
         confusions=sections.confusions(evaluation) if n else (),
-        calibration=sections.calibration_section(evaluation),
+        acceptance=sections.acceptance_section(evaluation),
+        threshold=sections.threshold_of(evaluation),
+        probability=sections.probability_terms(evaluation),
         shot_summary=sections.shot_summary(health) if health else "",
         # Six findings of a kind with pictures, or twelve without.
         shot_groups=[
@@ -272,13 +281,16 @@ def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> lis
     if not compared:
         return []
     own = compared[evaluation.score]
+    accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
+    share = percent(float(accepted.mean()))
+    wrong = percent(float(1 - evaluation.correct()[accepted].mean())) if accepted.any() else ""
     tiles = [
-        (f"{own.n:,}", "images evaluated"),
+        (share, f"of {counted(own.n, 'label')} accepted"),
+        (wrong, "wrong among the accepted"),
         (percent(own.accuracy_at(1.0)), "of all labels right"),
-        (percent(own.accuracy_at(0.8)), "right among the most trusted 80\u00a0%"),
         (percent(evaluation.metrics[evaluation.score].auroc), "AUROC of the trust score"),
     ]
-    return tiles if own.n >= 10 else [*tiles[:2], tiles[3]]
+    return tiles if accepted.any() else [tiles[0], *tiles[2:]]
 
 
 def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ class ImageCase:
         True class, predicted class, and the verdict's confidence and reason.
     right
         Whether the predicted label is right.
+    decision
+        `accept` or `review`.
     standing
         How its trust compares with that of the other images, in words.
     vlm_label
@@ -71,6 +73,7 @@ class ImageCase:
     confidence: float
     reason: str
     right: bool
+    decision: str
     standing: str
     vlm_label: str = ""
 
@@ -88,6 +91,7 @@ def _image(evaluation: EvaluationResult, index: int, standing: str = "") -> Imag
         confidence=float(result.confidence[index]),
         reason=verdict.reason,
         right=label == truth,
+        decision=verdict.decision,
         standing=standing,
         vlm_label=verdict.vlm_label if verdict.corrected else "",
     )
@@ -212,7 +216,7 @@ class Confusion:
 
 
 def confusions(
-    evaluation: EvaluationResult, pairs: int = 8, pictures: int = 3
+    evaluation: EvaluationResult, pairs: int = 6, pictures: int = 3
 ) -> tuple[Confusion, ...]:
     """Return the most frequent confusions of the model's own labels, the first classes on ties.
 
@@ -252,8 +256,10 @@ def confusions(
 # Which images a reader should see: the telling errors and the telling successes.
 
 
-def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[ReportGroup]:
-    """Choose the images to show, at most `limit` in a group; ties keep the input order.
+def galleries(evaluation: EvaluationResult, limit: int = 6) -> list[ReportGroup]:
+    """Choose the images to show, at most `limit` errors and half as many others of a kind.
+
+    Ties keep the input order.
 
     Most confident errors, least trusted correct ones and, if there is a baseline to compare with,
     rescued errors: labels that the text alone gets wrong and yet trusts (its MSP is in the upper
@@ -262,12 +268,13 @@ def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[ReportGroup]
     confidence = evaluation.results[evaluation.score].confidence
     correct = evaluation.correct()
     errors = _first(np.flatnonzero(~correct), -confidence, limit)
-    doubted = _first(np.flatnonzero(correct), confidence, limit)
+    doubted = _first(np.flatnonzero(correct), confidence, limit // 2)
     own = trusted_less(confidence)
     groups = [
         ReportGroup(
             "Most confident errors",
-            "Wrong labels with the highest trust: what would slip through first."
+            "Wrong labels with the highest trust: what would slip through first. "
+            f"{_slipped(evaluation)}"
             if len(errors)
             else "Every predicted label is right: there is no error to show.",
             tuple(_image(evaluation, i, _standing(own[i])) for i in errors),
@@ -281,8 +288,17 @@ def galleries(evaluation: EvaluationResult, limit: int = 9) -> list[ReportGroup]
         ),
     ]
     if "msp" in evaluation.results and evaluation.score != "msp":
-        groups.append(_rescued(evaluation, own, limit))
+        groups.append(_rescued(evaluation, own, limit // 2))
     return groups
+
+
+def _slipped(evaluation: EvaluationResult) -> str:
+    wrong = np.array(evaluation.verdicts.column("decision"))[~evaluation.correct()]
+    accepted = int((wrong == "accept").sum())
+    return (
+        f"Of {counted(len(wrong), 'wrong label')} the model's rule accepts {accepted:,} and sends "
+        f"{len(wrong) - accepted:,} to review."
+    )
 
 
 def trusted_less(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -341,44 +357,62 @@ def _standing(share: float) -> str:
     return f"trusted more than {percent(share, 0)} of the images"
 
 
-# The page's section on the calibration: what is guaranteed, and how it fares on these images.
+# What the page says first: what can be accepted, by which guarantee, or why by none.
 
 
 @dataclass(frozen=True)
-class CalibrationSection:
-    """Everything the section shows: sentences, and terms with values."""
+class AcceptanceSection:
+    """Everything that the section says: sentences, and terms with values."""
 
-    guarantee: tuple[str, ...]
+    sentences: tuple[str, ...]
     measured: tuple[tuple[str, str], ...]
 
 
-def calibration_section(evaluation: EvaluationResult) -> CalibrationSection | None:
-    """Gather what the section shows; None if the model is not calibrated or nothing was read."""
-    calibration = evaluation.model.get("calibration")
-    if not calibration or not len(evaluation.labels):
+def acceptance_section(evaluation: EvaluationResult) -> AcceptanceSection | None:
+    """Say what is guaranteed of the labels that are accepted, and how these images fared.
+
+    None where no image was read.
+    """
+    if not len(evaluation.labels):
         return None
-    quality = metrics.probability_quality(*evaluation.probabilities())
-    return CalibrationSection(
-        guarantee=(*_guarantee(calibration), *_on_these_images(evaluation)),
-        measured=(*_decisions(evaluation), *_qualities(quality)),
-    )
+    sentences = (*_guarantee(evaluation), *_on_these_images(evaluation))
+    return AcceptanceSection(sentences, tuple(_decisions(evaluation)))
 
 
-def _guarantee(calibration: dict[str, Any]) -> tuple[str, ...]:
+def _guarantee(evaluation: EvaluationResult) -> tuple[str, ...]:
+    calibration = evaluation.model.get("calibration")
+    if not calibration:
+        from trustvlm.risk_control.goals import UNCALIBRATED_RULE
+
+        rule = str(evaluation.model.get("decision_rule") or UNCALIBRATED_RULE).rstrip(".")
+        return (
+            f"No error rate is guaranteed. Decisions are {rule}.",
+            "For a guarantee, calibrate on labelled images like those to come: trustvlm calibrate "
+            "MODEL.trust LABELLED --risk 0.05.",
+        )
     data, statement = calibration["data"], calibration["statement"]
+    said = f"{statement[0].upper()}{statement[1:]}."
     if calibration["certificate"] is None:
-        sentence = f"{statement[0].upper()}{statement[1:]}."
-        return (f"{sentence} {counted(data['n'], 'shot')} were judged.",)
+        return (said, f"{counted(data['n'], 'shot')} were judged.")
     images = (
         f"at {calibration['created_at']} on {counted(data['n'], 'labelled image')} of "
         f"{data['name']} (fingerprint {data['fingerprint'][:12]}), none of which is evaluated here."
     )
     if not calibration["certificate"]["certified"]:
-        return (f"A threshold was sought {images}", f"Nothing is accepted: {statement}.")
-    sentences = (f"Calibrated {images}", f"What was found: {statement}.", calibration["assumption"])
+        why = statement.removeprefix("none: ")
+        return (f"Nothing can be accepted: {why}.", f"A threshold was sought {images}")
+    sentences = (said, f"Calibrated {images}", calibration["assumption"])
     # Evaluations of older versions do not say how often the images were looked at.
     looks = data.get("looks", 1)
     return (*sentences, looks_statement(looks)) if looks > 1 else sentences
+
+
+def threshold_of(evaluation: EvaluationResult) -> float | None:
+    """Return the certified threshold that is one for all classes; None if there is none."""
+    certificate = (evaluation.model.get("calibration") or {}).get("certificate") or {}
+    threshold = certificate.get("threshold")
+    is_one = certificate.get("certified") and isinstance(threshold, int | float)
+    return float(threshold) if is_one and math.isfinite(threshold) else None
 
 
 def _on_these_images(evaluation: EvaluationResult) -> Iterator[str]:
@@ -389,14 +423,26 @@ def _on_these_images(evaluation: EvaluationResult) -> Iterator[str]:
         yield f"{statement[0].upper()}{statement[1:]}."
 
 
+def probability_terms(evaluation: EvaluationResult) -> tuple[tuple[str, str], ...]:
+    """Say how well P(correct) fares on these images; () if there is none, or no image was read."""
+    if not evaluation.model.get("calibration") or not len(evaluation.labels):
+        return ()
+    return tuple(_qualities(metrics.probability_quality(*evaluation.probabilities())))
+
+
 def _decisions(evaluation: EvaluationResult) -> list[tuple[str, str]]:
     accepted = np.array(evaluation.verdicts.column("decision")) == "accept"
     n, k = len(accepted), int(accepted.sum())
     wrong = int((accepted & ~evaluation.correct()).sum())
     share = f"{percent(wrong / k)} of these ({wrong:,})" if k else "none is accepted"
+    errors = int((~evaluation.correct()).sum())
+    caught = (
+        f"{errors - wrong:,} of {counted(errors, 'wrong label')}" if errors else "none is wrong"
+    )
     return [
         ("Accepted here", f"{percent(k / n)} ({k:,} of {counted(n, 'image')})"),
         ("Wrong among the accepted", share),
+        ("Sent to review", f"{percent(1 - k / n)} ({n - k:,}), among them {caught}"),
     ]
 
 

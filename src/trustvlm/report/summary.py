@@ -176,7 +176,6 @@ def cautions(evaluation: EvaluationResult) -> list[str]:
     notes = list(dict.fromkeys(str(model["note"]) for model in models if model.get("note")))
     n = len(evaluation.labels)
     if n:
-        notes.append(_decision_note(evaluation))
         notes.append(
             "Confidence is a score, not a probability; the figures hold for images like these "
             "and guarantee nothing about others."
@@ -200,20 +199,6 @@ def described_models(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
     models = manifest.get("models")
     described = models.items() if isinstance(models, Mapping) else ()
     return {str(role): model for role, model in described if isinstance(model, Mapping)}
-
-
-def _decision_note(evaluation: EvaluationResult) -> str:
-    from trustvlm.risk_control.goals import UNCALIBRATED_RULE
-
-    correct = evaluation.correct()
-    made = np.array(evaluation.verdicts.column("decision"))
-    parts = []
-    for decision, verb in (("accept", "accepts"), ("review", "sends to review")):
-        chosen = correct[made == decision]
-        share = f" ({percent(float(chosen.mean()))} right)" if len(chosen) else ""
-        parts.append(f"{verb} {counted(len(chosen), 'image')}{share}")
-    rule = evaluation.model.get("decision_rule") or UNCALIBRATED_RULE
-    return f"Decisions are {str(rule).rstrip('.')}. Here the rule {' and '.join(parts)}."
 
 
 # What was evaluated with what, down to the fingerprints: what makes a report repeatable.
