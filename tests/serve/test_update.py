@@ -189,6 +189,41 @@ def test_a_model_that_was_replaced_meanwhile_is_not_overwritten(served, shots):
     assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "model_changed")
 
 
+def test_answers_of_former_classes_are_left_out_and_counted(served, trustvlm, monkeypatch):
+    answer(served, n=2)
+    monkeypatch.chdir(served.path.parent)
+    fewer, _ = TrustVLM.load(served.path).merge_classes(["red", "blue"], "warm or cold")
+    fewer.save(served.path, overwrite=True)
+    assert served.post("/v1/reload").status_code == 200
+    done = trustvlm("update", "colours.trust", "colours.feedback.sqlite", "-o", "new.trust")
+    assert done.code == 0, done.err
+    assert "2 corrections added" in done.out
+    assert "4 answers left out: 'red', for one, is no class" in done.err
+    served.post("/v1/update")
+    status = ended(served)
+    assert status["result"]["added"] == 2
+    assert any("4 answers left out" in note for note in status["result"]["notes"])
+
+
+def test_status_is_told_while_models_change(served):
+    """Whoever asks for the status never waits for a disk, on the thread of all connections."""
+    with served.context.updates._changing:
+        assert served.get("/v1/update").json()["state"] == "none"
+
+
+def test_what_goes_wrong_unforeseen_is_said_and_logged(served, monkeypatch, caplog):
+    answer(served, n=1)
+    monkeypatch.setattr(update_job.ServedModel, "read", lambda *_: 1 / 0)
+    served.post("/v1/update")
+    status = ended(served)
+    assert status["state"] == "failed"
+    assert "ZeroDivisionError" in status["message"]
+    assert "The update of colours failed." in caplog.text
+    monkeypatch.undo()
+    served.post("/v1/update")
+    assert ended(served)["state"] == "ready"
+
+
 def test_shutting_down_ends_an_update(served, monkeypatch):
     answer(served, n=2)
     served.post("/v1/update")

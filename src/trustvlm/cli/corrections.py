@@ -132,7 +132,7 @@ def corrections(
             raise InputError(f"Expected --shots to be files on this machine, but got {image.path}.")
         examples.append((image.file, image.label))
     beside = f" and {len(examples)} examples" if examples else ""
-    if _is_database(answers):
+    if is_database(answers):
         written = _from_database(answers, output, use, model, examples)
         console.note(f"{written} answered images{beside}: {output / 'labels.csv'}", quiet=quiet)
         return
@@ -192,7 +192,8 @@ def _rest(result: Corrections) -> str:
     return ", ".join(f"{n} {what}" for n, what in parts if n)
 
 
-def _is_database(answers: Path) -> bool:
+def is_database(answers: Path) -> bool:
+    """Whether a file is a database, as `trustvlm serve` keeps answers in."""
     if not answers.is_file():
         return False
     with answers.open("rb") as stream:

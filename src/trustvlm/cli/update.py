@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trustvlm.cli import console, options
+from trustvlm.cli.corrections import is_database
 from trustvlm.exceptions import InputError
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
+    from trustvlm.images import ClassList
     from trustvlm.pipeline.update import Update
 
 EPILOG = "Example:  trustvlm update pets.trust pets.feedback.sqlite -o pets-updated.trust"
@@ -95,7 +97,7 @@ def update(
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     columns = options.columns(path_column, image_column, label_column)
     with (
-        _opened(corrections, model, answers_of) as images,
+        _opened(corrections, model, answers_of, trust.classes_) as images,
         console.counting_bar("update", quiet=quiet) as steps,
     ):
         updated, report = trust.update(
@@ -123,9 +125,9 @@ def update(
 
 
 @contextmanager
-def _opened(corrections: str, model: Path, name: str | None) -> Iterator[Any]:
+def _opened(corrections: str, model: Path, name: str | None, classes: ClassList) -> Iterator[Any]:
     """Yield corrections as `TrustVLM.update` takes them; a database of answers stays open."""
-    if not corrections.endswith(".sqlite"):
+    if not (corrections.endswith(".sqlite") or is_database(Path(corrections))):
         if name is not None:
             raise InputError(
                 "Expected --answers-of with NAME.feedback.sqlite as CORRECTIONS, but got "
@@ -140,7 +142,10 @@ def _opened(corrections: str, model: Path, name: str | None) -> Iterator[Any]:
     store = FeedbackStore(Path(corrections))
     try:
         chosen = model_of_answers(store, name, model, "--answers-of")
-        yield labelled_answers(store, chosen)
+        images, left_out = labelled_answers(store, chosen, classes)
+        if left_out:
+            console.note(f"warning: {left_out}")
+        yield images
     finally:
         store.close()
 

@@ -183,10 +183,8 @@ def calibrate_again(
         dataset=earlier.dataset,
         unreadable=earlier.unreadable,
     )
-    # That of an update is not chosen by what labels showed: its cost is for the report to state.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrustVLMWarning)
-        return replace(state, calibration=_after(earlier, calibration))
+    # Its cost is for the report to state: `renewed_statement`.
+    return replace(state, calibration=_after(earlier, calibration, warn=False))
 
 
 def renewed_statement(calibration: Calibration | None) -> str:
@@ -260,7 +258,9 @@ def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
     return replace(state, calibration=_after(state.calibration, calibration))
 
 
-def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration:
+def _after(
+    earlier: Calibration | None, calibration: Calibration, *, warn: bool = True
+) -> Calibration:
     """Return the calibration with a count of those that looked at labels of the same images.
 
     What a certificate allows is a probability over the draw of images whose labels nobody has
@@ -297,11 +297,12 @@ def _after(earlier: Calibration | None, calibration: Calibration) -> Calibration
                 f"{looks_statement(looks)} For a guarantee in full, fix score and risk beforehand, "
                 "and calibrate once, on images whose labels nothing was chosen by."
             )
-        warnings.warn(
-            f"{again} of the {len(own)} images were calibrated on before: {cost}",
-            TrustVLMWarning,
-            stacklevel=4,
-        )
+        if warn:
+            warnings.warn(
+                f"{again} of the {len(own)} images were calibrated on before: {cost}",
+                TrustVLMWarning,
+                stacklevel=4,
+            )
     return replace(calibration, looks=looks, earlier=tuple(sorted(earlier.seen - own)))
 
 

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from trustvlm.csv_cells import to_cell
 from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.files import local_path, write_bytes, write_text
-from trustvlm.images import DEFAULT_LIMITS, LabelledImage, Limits
+from trustvlm.images import DEFAULT_LIMITS, ClassList, LabelledImage, Limits
 from trustvlm.images.errors import refusal
 from trustvlm.images.formats import recognise
 from trustvlm.images.references import check_size
 from trustvlm.serialization import first_invalid
 from trustvlm.sqlite import OtherVersionError, open_database, transaction
+from trustvlm.text import counted, printable
 
 if TYPE_CHECKING:
     from trustvlm.serve.schemas import StoredAnswer
@@ -536,9 +537,12 @@ class AnsweredImage:
 
 
 def labelled_answers(
-    store: FeedbackStore, model: str, *, at_most: int | None = None
-) -> list[LabelledImage]:
+    store: FeedbackStore, model: str, classes: ClassList, *, at_most: int | None = None
+) -> tuple[list[LabelledImage], str]:
     """Return the answered images of a model that are kept, with the folder of their class.
+
+    Answers that name no class of today, since it was merged or removed, are left out, and the
+    sentence that comes second says so; it is "" where there are none.
 
     Raises
     ------
@@ -546,6 +550,8 @@ def labelled_answers(
         If there is none, or more than `at_most`.
     """
     images, rows = [], store.answers(model)
+    former = [row for row in rows if row["folder"] and row["folder"] not in classes.folders]
+    rows = [row for row in rows if row not in former]
     if at_most is not None and len(rows) > at_most:
         raise InputError(f"There are {len(rows)} answers, and at most {at_most} are taken here.")
     for row in rows:
@@ -553,9 +559,16 @@ def labelled_answers(
         if kept is not None:
             source = AnsweredImage(_file_name(kept), store, row["image"], model)
             images.append(LabelledImage(source, row["folder"]))
+    left_out = ""
+    if former:
+        example = printable(former[0]["folder"])
+        left_out = (
+            f"{counted(len(former), 'answer')} left out: '{example}', for one, is no class of the "
+            "model by now"
+        )
     if not images:
-        raise InputError(_NO_ANSWERS)
-    return images
+        raise InputError(_NO_ANSWERS if not left_out else f"There is nothing else: {left_out}.")
+    return images, left_out
 
 
 _NO_ANSWERS = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 
 from trustvlm.embeddings.store import NullStore
 from trustvlm.exceptions import TrustVLMError
+from trustvlm.files import url_of
 from trustvlm.images import LabelledImage
 from trustvlm.pipeline.artefact import copy_artefact, read_artefact, write_artefact
 from trustvlm.pipeline.model import TrustVLM
-from trustvlm.serve.feedback import FeedbackStore, labelled_answers
+from trustvlm.serve.feedback import FeedbackStore, StorageError, labelled_answers
 from trustvlm.serve.responses import ServiceError
 from trustvlm.serve.served_model import ServedModel
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.update import Update
+
+_LOG = logging.getLogger(__name__)
 
 # More answers are for the command line, on a machine that serves nobody meanwhile.
 _MOST_ANSWERS = 20_000
@@ -83,7 +86,8 @@ class Updates:
     """
 
     def __init__(self) -> None:
-        self._turn = threading.RLock()
+        # Of what `status` reads, which is never held for long; and of who may change models.
+        self._turn, self._changing = threading.Lock(), threading.Lock()
         self._status: dict[str, UpdateStatus] = {}
         self._thread: threading.Thread | None = None
         self._cancel = threading.Event()
@@ -99,15 +103,26 @@ class Updates:
         Raises
         ------
         ServiceError
-            If an update runs already, or there are no answers to learn from (409).
+            If an update runs already, there are no answers to learn from, or the model lies at a
+            URL (409).
         """
-        with self._turn:
+        if url_of(served.path):
+            raise ServiceError(
+                409,
+                "remote_model",
+                "The model lies at a URL, where no copy of it can be kept: use the command.",
+            )
+        with self._changing:
             if self._thread is not None and self._thread.is_alive():
                 raise ServiceError(
                     409, "update_running", "An update is running: wait for its end, or cancel it."
                 )
             try:
-                images = labelled_answers(feedback, served.name, at_most=_MOST_ANSWERS)
+                images, left_out = labelled_answers(
+                    feedback, served.name, served.model.classes_, at_most=_MOST_ANSWERS
+                )
+            except StorageError:
+                raise
             except TrustVLMError as error:
                 raise ServiceError(409, "no_answers", str(error)) from error
             self._cancel = threading.Event()
@@ -115,7 +130,7 @@ class Updates:
             self._put(served.name, status)
             self._thread = threading.Thread(
                 target=self._run,
-                args=(served, images, self._cancel),
+                args=(served, images, left_out, self._cancel),
                 name="trustvlm-update",
                 daemon=True,
             )
@@ -123,7 +138,11 @@ class Updates:
             return self.status(served.name)
 
     def _run(
-        self, served: ServedModel, images: list[LabelledImage], cancel: threading.Event
+        self,
+        served: ServedModel,
+        images: list[LabelledImage],
+        left_out: str,
+        cancel: threading.Event,
     ) -> None:
         name = served.name
 
@@ -134,11 +153,10 @@ class Updates:
 
         try:
             model = served.read(NullStore(), _BATCH)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                updated, report = model.update(images, even_if_worse=True, steps=steps)
-            notes = (*report.notes, *dict.fromkeys(str(warning.message) for warning in caught))
-            report = replace(report, notes=notes)
+            updated, report = model.update(images, even_if_worse=True, steps=steps)
+            if cancel.is_set():
+                raise _CancelledError
+            report = replace(report, notes=tuple(filter(None, (*report.notes, left_out))))
             state = "worse" if report.worse else "ready"
             ended = replace(self.status(name), state=state, report=report, model=updated)
         except _CancelledError:
@@ -147,9 +165,9 @@ class Updates:
             ended = replace(self.status(name), state="failed", message=str(error))
         # Whatever goes wrong, nobody shall wait for ever.
         except BaseException as error:
+            _LOG.exception("The update of %s failed.", name)
             message = f"Something unexpected went wrong ({type(error).__name__}); see the log."
-            self._put(name, replace(self.status(name), state="failed", message=message))
-            raise
+            ended = replace(self.status(name), state="failed", message=message)
         self._put(name, replace(ended, ended=time.monotonic()))
 
     def _put(self, name: str, status: UpdateStatus) -> None:
@@ -158,16 +176,13 @@ class Updates:
 
     def end(self, name: str) -> UpdateStatus:
         """Cancel what runs for a model, or discard its result."""
-        with self._turn:
-            if self.status(name).state == "running":
-                self._cancel.set()
-                thread = self._thread
-            else:
+        with self._changing:
+            if self.status(name).state != "running":
                 self._put(name, UpdateStatus())
-                thread = None
-        if thread is not None:
-            # A step ends before its thread does; the state then says so.
-            thread.join(_STEP_SECONDS)
+            elif self._thread is not None:
+                # It ends with the step that it is at; until then the state says that it runs.
+                self._cancel.set()
+                self._thread.join(_STEP_SECONDS)
         return self.status(name)
 
     def switch(
@@ -182,7 +197,7 @@ class Updates:
         ServiceError
             If there is no new model, it is worse, or cannot be written or loaded (409).
         """
-        with self._turn:
+        with self._changing:
             status = self.status(served.name)
             if status.model is None:
                 raise ServiceError(
