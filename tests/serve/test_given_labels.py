@@ -175,3 +175,16 @@ def test_scores_that_choose_labels_judge_none(shots, tmp_path, images):
         refused = client.post("/v1/predict", files=as_files(images), data={"label": LABELS})
         assert refused.status_code == 422
         assert "cannot judge labels from elsewhere" in refused.json()["error"]["message"]
+
+
+def test_a_label_that_is_no_class_waits_first_and_is_no_candidate(judging, images):
+    data = {"label": LABELS}
+    sent = judging.post("/v1/predict?keep=true", files=as_files(images), data=data)
+    verdicts = sent.json()["verdicts"]
+    assert all(verdict["kept"] for verdict in verdicts)
+    assert set(verdicts[2]["candidates"]) == {"red", "green", "blue"}
+    assert verdicts[1]["candidates"][:2] == ["blue", verdicts[1]["runner_up"]]
+    waiting = judging.get("/v1/queue").json()["images"]
+    assert waiting[0]["image"] == verdicts[2]["image"]
+    said = {"image": verdicts[2]["image"], "action": "accept"}
+    assert judging.post("/v1/feedback", json=said).json()["error"]["kind"] == "no_such_class"

@@ -126,9 +126,10 @@ class KeptImage:
 
     @property
     def doubt(self) -> float:
-        """P(correct), or confidence without it: the lowest comes first."""
-        p = self.verdict["p_correct"]
-        return float(self.verdict["confidence"] if p is None else p)
+        """P(correct), or confidence without it: the lowest comes first, what has neither before."""
+        p, confidence = self.verdict["p_correct"], self.verdict["confidence"]
+        value = confidence if p is None else p
+        return -math.inf if value is None else float(value)
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,8 @@ class Candidates:
             ranked = dict.fromkeys(
                 (verdict.label, verdict.runner_up, *(self._labels[c] for c in order))
             )
-            candidates.append(tuple(filter(None, ranked))[:size])
+            # A label from elsewhere may be no class, and a single class has no runner-up.
+            candidates.append(tuple(label for label in ranked if label in self._labels)[:size])
         return candidates
 
 

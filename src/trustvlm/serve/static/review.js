@@ -17,6 +17,7 @@ const waiting = [];
 const history = []; // of { keys, items, grid }
 const answered = new Set(outbox.pendingImages());
 const pace = new Pace();
+let classes = new Set();
 let open = 0; // images that wait, as the service last said
 let many = false; // whether the grid is shown
 let group = null; // the predicted label of the grid
@@ -28,9 +29,10 @@ let turn = 0; // counts the changes of what is asked for
 const inView = () => !byId("review").hidden;
 // What is wrong in the grid is corrected one by one before it goes on.
 const inGrid = () => many && waiting.length === 0;
+// The predicted label first; not if it is a label from elsewhere that is no class of the model.
 const candidates = ({ verdict }) =>
   (verdict.candidates?.length ? verdict.candidates : [verdict.label, verdict.runner_up])
-    .filter(Boolean)
+    .filter((label) => classes.has(label))
     .slice(0, MOST_KEYS);
 
 // What is shown.
@@ -59,13 +61,14 @@ function showOne() {
   byId("item").replaceChildren(
     shownVerdict(current.verdict, { side: SIDE, titleId: "item-title" })
   );
+  const isOwn = (label) => label === current.verdict.label;
   byId("candidates").replaceChildren(
     ...candidates(current).map((label, i) => {
       const button = element(
         "button",
-        { type: "button", className: i ? "quiet" : "", "data-label": label },
+        { type: "button", className: isOwn(label) ? "" : "quiet", "data-label": label },
         key(String(i + 1)),
-        i ? label : `Accept ${label}`
+        isOwn(label) ? `Accept ${label}` : label
       );
       button.addEventListener("click", () => choose(i));
       return button;
@@ -173,7 +176,7 @@ async function fill(isWanted) {
 }
 
 async function chooseGroup(isWanted) {
-  const groups = await openLabels();
+  const groups = (await openLabels()).filter(({ label }) => classes.has(label));
   if (!isWanted()) return false;
   // On to the next label when this one is finished.
   const finished = !groups.some((one) => one.label === group);
@@ -252,6 +255,11 @@ function choose(i) {
   else answer("correct", label);
 }
 
+function accept() {
+  const [current] = waiting;
+  if (current && classes.has(current.verdict.label)) answer("accept");
+}
+
 function submitGrid() {
   const { right, wrong } = grid.take();
   if (!right.length && !wrong.length) return;
@@ -297,8 +305,9 @@ async function download() {
   }
 }
 
-export function useClasses(classes) {
-  byId("right").replaceChildren(...classes.map((label) => element("option", { textContent: label })));
+export function useClasses(labels) {
+  classes = new Set(labels);
+  byId("right").replaceChildren(...labels.map((label) => element("option", { textContent: label })));
   history.length = 0;
   waiting.length = 0;
   group = null;
@@ -313,7 +322,7 @@ export function useClasses(classes) {
 const onlyInGrid = (work) => () => inGrid() && work();
 const onlySingly = (work) => () => !inGrid() && work();
 const ACTS = {
-  a: () => (inGrid() ? submitGrid() : choose(0)),
+  a: () => (inGrid() ? submitGrid() : accept()),
   r: onlySingly(() => {
     const other = waiting[0]?.verdict.runner_up;
     if (other) answer("correct", other);
