@@ -78,7 +78,6 @@ def advise(
             on_trial=on_trial,
             **options.columns(path_column, image_column, label_column),
         )
-    console.remarks(trust.encoders.notes(), quiet=quiet)
     console.say("\n".join(_lines(advised)))
     if advised.excluded:
         console.note(

@@ -199,7 +199,6 @@ def calibrate(
     trust.save(output or model, overwrite=overwrite)
     remarks(filter(None, [lost]), quiet=quiet)
     _show(calibration, quiet=quiet)
-    remarks(trust.encoders.notes(), quiet=quiet)
     certificate = calibration.to_manifest(len(trust.classes_))
     write_json(json_file, certificate, "certificate", quiet=quiet)
     note(f"{shown_target(output or model)}: {_outcome(calibration)}", quiet=quiet)

@@ -43,13 +43,15 @@ def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
 
 
 def notes_of(model: TrustVLM) -> list[str]:
-    """Say what a user should know of a model each time: its encoders, and whether a gate is there.
+    """Say what a user should know of a model each time: whether a gate is there.
 
-    Nothing is said of a gate that was left out on purpose.
+    Nothing is said of a gate that was left out on purpose. What the encoders have to say of
+    themselves (`encoders.notes`) is said where they are chosen, and in reports, not at every
+    command with a fitted model.
     """
     from trustvlm.monitoring.ood import FEWEST_SHOTS
 
-    state, notes = model.state, model.encoders.notes()
+    state, notes = model.state, []
     left_out = state.calibration is not None and state.calibration.gate == "none"
     if not (state.gate.active or left_out):
         notes.append(

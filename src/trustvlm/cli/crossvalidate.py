@@ -50,7 +50,6 @@ def crossvalidate(
         None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
     )
     validated = trust.cross_validate(chosen, folds=folds, convention=convention)
-    console.remarks(trust.encoders.notes(), quiet=quiet)
     _print(validated)
     if validated.left_out:
         console.note(

@@ -84,7 +84,6 @@ def evaluate(
             progress=progress,
             **options.columns(path_column, image_column, label_column),
         )
-    console.remarks(trust.encoders.notes(), quiet=quiet)
     if report is not None:
         result = replace(result, health=examine(trust.state))
     show(result, report=report, json_file=json_file, quiet=quiet)

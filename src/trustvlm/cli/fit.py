@@ -188,7 +188,7 @@ def fit(
         )
     model.save(output, overwrite=overwrite)
     console.remarks(filter(None, [lost]), quiet=quiet)
-    console.remarks(console.notes_of(model), quiet=quiet)
+    console.remarks([*model.encoders.notes(), *console.notes_of(model)], quiet=quiet)
     if model.selection_ is not None:
         console.note(f"settings: {model.selection_}", quiet=quiet)
     name = shown_target(output)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
+from trustvlm.cli.console import note, progress_bar, say, write_json
 from trustvlm.cli.options import (
     MAX_ARCHIVE_MEMBERS,
     MAX_PIXELS,
@@ -126,7 +126,6 @@ def monitor(
             progress=progress,
             **columns(path_column, image_column),
         )
-    remarks(trust.encoders.notes(), quiet=quiet)
     _show(drift, quiet=quiet)
     write_json(json_file, drift.to_dict(), "findings", quiet=quiet)
     if drift.monitor.drifted:

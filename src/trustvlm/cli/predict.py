@@ -113,7 +113,8 @@ def predict_into_folder(
         )
     if profiled:
         note("\n".join(profile.lines()))
-    remarks(summary.notes, quiet=quiet)
+    # The last one says what decides; what the encoders say was said where they were chosen.
+    remarks(summary.notes[-1:], quiet=quiet)
     note(str(summary), quiet=quiet)
     if summary.run is not None and summary.run.invalid:
         say_invalid(summary.run)

@@ -411,8 +411,9 @@ def threshold_of(evaluation: EvaluationResult) -> float | None:
     """Return the certified threshold that is one for all classes; None if there is none."""
     certificate = (evaluation.model.get("calibration") or {}).get("certificate") or {}
     threshold = certificate.get("threshold")
-    is_one = certificate.get("certified") and isinstance(threshold, int | float)
-    return float(threshold) if is_one and math.isfinite(threshold) else None
+    if not certificate.get("certified") or not isinstance(threshold, int | float):
+        return None
+    return float(threshold) if math.isfinite(threshold) else None
 
 
 def _on_these_images(evaluation: EvaluationResult) -> Iterator[str]:
