@@ -194,7 +194,7 @@ class AccessMiddleware:
 # the thread that serves all connections.
 _WITHOUT_IMAGES = 2**16
 # Bytes of bodies after which the C library is told to return what it keeps of them, and when.
-_KEPT_FREE = 2**25
+_KEPT_FREE = 2**22
 _GIVE_BACK_SECONDS = 5.0
 
 
