@@ -150,7 +150,7 @@ def test_what_makes_no_sense_is_refused(model, folders, tmp_path):
         (lambda: model.add_class(" Red ", photos), "no class has yet, but 'Red'"),
         (lambda: model.add_class("", photos), "not to be empty"),
         (lambda: model.add_class("violet", tmp_path / "x.png"), "No example of 'violet'"),
-        (lambda: model.rename_class("gray", "stone"), "Did you mean|but got 'gray'"),
+        (lambda: model.rename_class("gray", "stone"), "but got 'gray': did you mean grey"),
         (lambda: model.rename_class("grey", "red"), "but 'red' is one"),
         (lambda: model.merge_classes(["grey"], "stone"), "two classes or more"),
         (lambda: model.merge_classes(["grey", "grey"], "stone"), "two classes or more"),

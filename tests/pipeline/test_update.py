@@ -204,6 +204,8 @@ def test_unreadable_corrections_are_named_and_the_rest_is_learned(model, folders
     assert report.added == 12
     (failure,) = report.failures
     assert "x.png" in failure
+    with pytest.raises(InputError, match=r"teaches the model anything: .*x\.png"):
+        model.update(([tmp_path / "x.png"], ["red"]))
 
 
 def test_unknown_classes_and_odd_shares_are_refused(model, folders, tmp_path):

@@ -137,7 +137,7 @@ def _opened(corrections: str, model: Path, name: str | None, classes: ClassList)
         return
     from trustvlm.serve.feedback import FeedbackStore, labelled_answers, model_of_answers
 
-    if not Path(corrections).is_file():
+    if not is_database(Path(corrections)):
         raise InputError(f"There is no feedback database {corrections}; see `trustvlm serve`.")
     store = FeedbackStore(Path(corrections))
     try:

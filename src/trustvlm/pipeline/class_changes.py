@@ -213,9 +213,8 @@ def _index(state: ModelState, name: str) -> int:
         forms = [normal_form(label) for label in known]
         if forms.count(normal_form(name)) == 1:
             return forms.index(normal_form(name))
-    raise InputError(
-        f"Expected a class of the model, but got {name!r}.{did_you_mean(name, classes.labels)}"
-    )
+    hint = did_you_mean(name, classes.labels) or "see its classes in the manifest of the model."
+    raise InputError(f"Expected a class of the model, but got {name!r}: {hint}")
 
 
 def _check_free(state: ModelState, name: str, besides: Sequence[int] = ()) -> None:

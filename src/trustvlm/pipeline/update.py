@@ -249,9 +249,10 @@ def update(
     usable, notes = _usable(state, encoded, aside)
     own, fresh, relabelled = _merged(state, usable)
     if not len(fresh) and not relabelled:
+        why = [str(error) for error in encoded.errors if error is not None][:1] + notes
         raise InputError(
             "None of the corrections teaches the model anything: "
-            + (" ".join(notes) or "all of them are examples already, with these labels.")
+            + ("; ".join(why) or "all of them are examples already, with these labels.")
         )
     updated = fit_again(
         state,

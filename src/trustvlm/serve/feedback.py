@@ -491,10 +491,12 @@ def model_of_answers(
     names = sorted({row["model"] for row in store.answers()})
     if model is not None and model_name(model) in names:
         return model_name(model)
+    if not names:
+        raise InputError(f"{store.path} holds no answer yet.")
     if len(names) != 1:
         raise InputError(
             f"Expected answers of one model in {store.path}, but there are those of "
-            f"{', '.join(names) or 'none'}. Name one with {option}."
+            f"{', '.join(names)}. Name one with {option}."
         )
     return names[0]
 
