@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -161,3 +163,23 @@ def test_labellers_are_compared_and_probabilities_read(trustvlm, shots, labels, 
     assert {row["accuracy"] for row in json.loads((tmp_path / "e.json").read_text())["rows"]} == {
         0.75
     }
+
+
+def test_examples_alone_need_neither_torch_nor_tokenizers(shots, labels, tmp_path) -> None:
+    model, out = tmp_path / "m.trust", tmp_path / "out.csv"
+    fit = ["fit", shots, "-o", model, "--vlm", "none", "--vision", "offline"]
+    verify = ["verify", model, labels / "checked", "-o", out]
+    blocked = ("torch", "torchvision", "transformers", "tokenizers", "pandas", "sklearn", "fsspec")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"  # their import fails
+        "from trustvlm.cli import main\n"
+        "main()"
+    )
+    for arguments in (fit, verify):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == 36
+    assert sum(row["decision"] == "accept" for row in rows) > 20
