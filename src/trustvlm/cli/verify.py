@@ -49,7 +49,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.labellers import LabellerComparison
+    from trustvlm.pipeline.labellers import LabellerComparison, LabellerFacts
 
 
 EPILOG = "Example:  trustvlm verify pets.trust labels.csv -o out.csv"
@@ -223,6 +223,13 @@ def verify(
     say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)
 
 
+def _estimated(facts: LabellerFacts) -> str:
+    low, high = sorted((facts.supported, facts.estimated_right))
+    if math.isnan(low):
+        return "-"
+    return percent(high) if low == high else f"{percent(low)} to {percent(high)}"
+
+
 def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
     """Print labellers side by side; the exit code is that of the worst."""
     print_table(
@@ -233,7 +240,7 @@ def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
                 str(facts.labels),
                 str(facts.judged),
                 percent(facts.accepted),
-                "-" if math.isnan(facts.estimated_right) else percent(facts.estimated_right),
+                _estimated(facts),
             ]
             for name, facts in compared.facts.items()
         ],
@@ -245,7 +252,11 @@ def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
                 f"{pair.one} and {pair.other} give the same label to {percent(pair.same)} of "
                 f"{counted(pair.images, 'image')}."
             )
-    note(f"({basis}; the estimated shares are estimates, not guaranteed)", quiet=quiet)
+    note(
+        f"({basis}; estimated right is from what the examples alone support to what is likely if "
+        "errors are random; guaranteed is neither)",
+        quiet=quiet,
+    )
     for verdicts in compared.by_labeller.values():
         if verdicts.run is not None and verdicts.run.invalid:
             say_invalid(verdicts.run)

@@ -9,9 +9,41 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.serialization import nan_to_null
+
+
+def share_right(p: NDArray[np.float64], n_classes: int) -> float:
+    """Estimate which share of given labels is right, if the wrong ones are any other class.
+
+    Parameters
+    ----------
+    p
+        `(n,)` probability of each given label by the examples alone; n >= 1.
+    n_classes
+        C >= 2.
+
+    Returns
+    -------
+    float
+        The share r of the greatest likelihood, by expectation maximisation, where a label is the
+        true class with probability r and else any of the others, all equally likely: Angluin &
+        Laird 1988, "Learning from noisy examples".
+
+    Examples
+    --------
+    >>> round(share_right(np.array([0.6] * 9 + [0.001]), 10), 2)
+    0.9
+    """
+    share = 0.9
+    for _ in range(200):
+        right = share * p
+        wrong = (1.0 - share) * (1.0 - p) / max(n_classes - 1, 1)
+        share = float((right / np.maximum(right + wrong, 1e-300)).mean())
+    return share
 
 
 @dataclass(frozen=True)
@@ -26,14 +58,17 @@ class LabellerFacts:
         Those whose label is a class and is not that of an example.
     accepted
         Share of the labels that is accepted.
-    estimated_right
-        Estimated share right of the judged ones: the mean P(correct) of a calibrated model, else
-        what the log-odds of the score say; NaN where there are neither. No guarantee goes with it.
+    supported, estimated_right
+        Two estimates of the share right of the judged ones. Of a calibrated model both are the mean
+        P(correct). Else the first is the mean probability by the examples alone, which is too low
+        where they are few, and the second `share_right`, which is too high where wrong labels look
+        right; NaN for scores that are no log-odds. No guarantee goes with either.
     """
 
     labels: int
     judged: int
     accepted: float
+    supported: float
     estimated_right: float
 
 
@@ -57,10 +92,13 @@ class LabellerComparison:
         The verdicts on the labels of each, as of `TrustVLM.verify`.
     log_odds
         Whether their confidences are log-odds.
+    n_classes
+        Of the model.
     """
 
     by_labeller: Mapping[str, Verdicts]
     log_odds: bool
+    n_classes: int
 
     @property
     def verdicts(self) -> Verdicts:
@@ -81,14 +119,16 @@ class LabellerComparison:
         judged = [verdict for verdict in readable if not math.isnan(verdict.confidence)]
         accepted = sum(verdict.decision == "accept" for verdict in readable)
         p = np.array([verdict.p_correct for verdict in judged])
-        if np.isnan(p).all() and self.log_odds:
-            confidence = np.array([verdict.confidence for verdict in judged])
-            p = 1.0 / (1.0 + np.exp(-np.clip(confidence, -500, 500)))
+        supported = estimated = float(p.mean()) if len(p) else math.nan
+        if math.isnan(supported) and len(p) and self.log_odds:
+            p = expit(np.array([verdict.confidence for verdict in judged]))
+            supported, estimated = float(p.mean()), share_right(p, self.n_classes)
         return LabellerFacts(
             labels=len(readable),
             judged=len(judged),
             accepted=accepted / len(readable) if readable else math.nan,
-            estimated_right=float(p.mean()) if len(p) else math.nan,
+            supported=supported,
+            estimated_right=estimated,
         )
 
     @property

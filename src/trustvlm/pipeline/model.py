@@ -639,8 +639,8 @@ class TrustVLM:
         if not labellers:
             raise InputError("Expected labels of one labeller at least, but got none.")
         by_labeller = {name: self.verify(own, **settings) for name, own in labellers.items()}
-        score = self.state.for_given_labels().score
-        return LabellerComparison(by_labeller, get(score).log_odds)
+        score = get(self.state.for_given_labels().score)
+        return LabellerComparison(by_labeller, score.log_odds, len(self.classes_))
 
     def cross_val_verify(
         self,
