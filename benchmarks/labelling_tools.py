@@ -64,7 +64,7 @@ def label_studio(work: Path) -> None:
     from label_studio_sdk.converter import Converter
     from label_studio_sdk.label_interface import LabelInterface
 
-    config = (work / "tasks.xml").read_text("utf-8")
+    config = (work / "tasks.config.xml").read_text("utf-8")
     tasks = json.loads((work / "tasks.json").read_text("utf-8"))
     interface = LabelInterface(config)
     interface.validate()

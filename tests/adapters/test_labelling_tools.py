@@ -458,6 +458,9 @@ def test_answers_find_their_images_by_folders_from_the_end():
     for path, match in (("1.jpg", "that of 3 images"), ("no.jpg", "that of no image")):
         with pytest.raises(InputError, match=match):
             on_images_of([Annotation(path, ("cat",))], VERDICTS)
+    twins = [verdict("a/1.jpg", "cat"), verdict("./a/1.jpg", "dog")]
+    with pytest.raises(InputError, match="that of 2 images"):
+        on_images_of([Annotation("up/a/1.jpg", ("cat",))], twins)
     with pytest.raises(InputError, match="no image"):
         on_images_of([Annotation("other/1.jpg", ("cat",))], VERDICTS)
 

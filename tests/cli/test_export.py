@@ -59,9 +59,9 @@ def test_the_queue_goes_out_and_the_answers_come_back(trustvlm, queue):
     )
     assert (done.code, done.err) == (
         0,
-        "3 images: tasks.json and tasks.xml, 1 image that could not be read left out\n",
+        "3 images: tasks.json and tasks.config.xml, 1 image that could not be read left out\n",
     )
-    assert 'value="cow"' in (queue / "tasks.xml").read_text()
+    assert 'value="cow"' in (queue / "tasks.config.xml").read_text()
     answers(queue, {"a": ["cat"], "b": ["dog", "dog", "cat"], "c": ["dog", "cat"]})
     back = ("corrections", "answers.json", "-o", "new.csv", "--image-root", "photos")
     done = trustvlm(*back, "--verdicts", "out.csv")

@@ -23,7 +23,7 @@ from trustvlm.images.decoding import exif_orientation
 from trustvlm.images.errors import Limits
 from trustvlm.images.formats import recognise
 from trustvlm.images.references import Location, content_hash, read_bytes, shown
-from trustvlm.pipeline.verdict import DECISIONS, Verdict
+from trustvlm.pipeline.verdict import Verdict
 from trustvlm.serialization import first_invalid
 from trustvlm.text import printable
 
@@ -311,27 +311,29 @@ def on_images_of(
     InputError
         If there is no such image, or several: labels never go to an image by chance.
     """
-    of = {row.path: row for row in verdicts if row.decision in DECISIONS}
-    by_name: dict[str, list[tuple[str, ...]]] = {}
-    whole = {_parts(path): path for path in of}
-    for parts in whole:
-        by_name.setdefault(parts[-1], []).append(parts)
+    of = {row.path: row for row in verdicts}
+    whole: dict[tuple[str, ...], list[str]] = {}
+    for path in of:
+        whole.setdefault(_parts(path), []).append(path)
+    # How often a name with so many of its folders is the end of an image's, and of one of them.
+    ends: dict[tuple[str, ...], tuple[int, str]] = {}
+    for parts, paths in whole.items():
+        for start in range(1, len(parts)):
+            ends[parts[start:]] = (ends.get(parts[start:], (0, ""))[0] + len(paths), paths[0])
     renamed = []
     for annotation in annotations:
         path, parts = annotation.path, _parts(annotation.path)
         if path not in of:
-            fits = [
-                other
-                for other in by_name.get(parts[-1], ())
-                if all(a == b for a, b in zip(reversed(parts), reversed(other), strict=False))
-            ]
-            if len(fits) != 1:
-                what = f"that of {len(fits)} images" if fits else "that of no image"
+            longer, one = ends.get(parts, (0, ""))
+            shorter = [path for i in range(len(parts)) for path in whole.get(parts[i:], ())]
+            n = longer + len(shorter)
+            if n != 1:
                 raise InputError(
                     f"Expected {shown(path)!r} to be the name of an image in the verdicts, but it "
-                    f"is {what}. Name the verdicts that were exported."
+                    f"is that of {f'{n} images' if n else 'no image'}. Name the verdicts that were "
+                    "exported."
                 )
-            path = whole[fits[0]]
+            path = shorter[0] if shorter else one
         predicted = annotation.predicted or of[path].label
         renamed.append(replace(annotation, path=path, predicted=predicted))
     return renamed

@@ -87,6 +87,7 @@ def write_cvat(
             xml.characters(xml_text(content))
             xml.endElement(tag)
 
+    offered = frozenset(names)
     chosen = sorted(to_review(rows, only), key=lambda row: row.path)
     xml.startDocument()
     element("annotations")
@@ -109,7 +110,7 @@ def write_cvat(
         size = image_size(row.path, Path(images))
         sides = {} if size is None else {"width": size[0], "height": size[1]}
         element("image", None, id=number, name=row.path, **sides)
-        if row.label in names:
+        if row.label in offered:
             element("tag", "", label=row.label, source=PREDICTED)
         xml.endElement("image")
     xml.endElement("annotations")

@@ -58,7 +58,7 @@ def write_label_studio(
     verdicts
         What `predict` or `verify` returned.
     file
-        A name that ends in `.json`; the set-up goes into `.xml` of the same name.
+        A name that ends in `.json`; the set-up goes into `.config.xml` of the same name.
     only
         `review` or `accept`: leave other images out.
     classes
@@ -92,7 +92,7 @@ def write_label_studio(
         for row in to_review(rows, only)
     ]
     target = Path(file)
-    config = target.with_suffix(".xml")
+    config = target.with_suffix(".config.xml")
     write_text(config, label_studio_config(names, from_name=from_name, to_name=to_name))
     write_json(target, tasks)
     return target, config
