@@ -162,6 +162,20 @@ def test_what_makes_no_sense_is_refused(model, folders, tmp_path):
             change()
 
 
+@pytest.mark.filterwarnings("ignore::trustvlm.exceptions.TrustVLMWarning")
+def test_texts_of_classes_count_without_examples_too(folders, store):
+    plain = TrustVLM("offline", "offline", ["red", "blue"], store=store)
+    other = TrustVLM(
+        "offline", "offline", ["red", "azure"], class_texts={"azure": "blue"}, store=store
+    )
+    one, two = plain.label(folders / "photos"), other.label(folders / "photos")
+    assert one.column("confidence") == two.column("confidence")
+    assert {v.label for v in two} <= {"red", "azure"}
+    wrong = TrustVLM("offline", "offline", ["red"], class_texts={"red": " "}, store=store)
+    with pytest.raises(InputError, match="a text of the class 'red'"):
+        wrong.label(folders / "photos")
+
+
 def test_calibrations_that_cannot_be_renewed_are_dropped(folders, store, tmp_path):
     model = TrustVLM("offline", "offline", store=store).fit(folders / "shots")
     assert model.rename_class("grey", "stone")[1].calibration == "none"

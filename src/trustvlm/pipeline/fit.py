@@ -18,7 +18,6 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.images import (
     DEFAULT_LIMITS,
-    ClassList,
     Columns,
     ImageSource,
     LabelledImage,
@@ -43,6 +42,7 @@ from trustvlm.pipeline.records import (
     encode_images,
     exclude_leaked,
     list_labelled,
+    texts_of,
 )
 from trustvlm.pipeline.select import (
     check_selectable,
@@ -128,7 +128,7 @@ def fit(
         # Of the labels that it judges none is its own, so there is nothing to correct.
         score = keeping_labels(score, text=False)
         check_parameters(score, given)
-    texts = _texts(class_list, class_texts or {})
+    texts = texts_of(class_list, class_texts)
     prompts = read_prompts(encoders.vlm.prompt if prompt is None else prompt)
     text_embeddings = np.empty((len(class_list), 0), dtype=np.float32)
     if has_vlm:
@@ -190,18 +190,6 @@ def fit(
         state = _finetune(state, encoders.device)
     _warn(state, encoders.vlm)
     return state
-
-
-def _texts(classes: ClassList, texts: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what prompts say of each class; nothing where that is its name."""
-    said = list(classes.names)
-    for index, text in zip(classes.indices(texts), texts.values(), strict=True):
-        if not text.strip():
-            raise InputError(
-                f"Expected a text of the class {classes.labels[index]!r}, but got none."
-            )
-        said[index] = text.strip()
-    return tuple(said) if tuple(said) != classes.names else ()
 
 
 @dataclass(frozen=True)

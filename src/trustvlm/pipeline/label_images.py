@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Unpack
 
 import numpy as np
@@ -15,7 +15,13 @@ from trustvlm.images import DEFAULT_LIMITS, Columns, Limits, Source, open_images
 from trustvlm.models.prompts import read_prompts, text_problems
 from trustvlm.monitoring.ood import looks_mixed
 from trustvlm.pipeline.predict import verdicts_without_shots
-from trustvlm.pipeline.records import ClassSource, Embedder, PromptSource, encode_images
+from trustvlm.pipeline.records import (
+    ClassSource,
+    Embedder,
+    PromptSource,
+    encode_images,
+    texts_of,
+)
 from trustvlm.pipeline.verdict import Verdicts, in_order
 from trustvlm.scores import Evidence, apply, zero_shot_logits
 from trustvlm.scores.transductive import batch_of, batch_weight, unlabelled_logits
@@ -32,6 +38,7 @@ def label_images(
     *,
     classes: ClassSource | None,
     prompt: PromptSource | None = None,
+    class_texts: Mapping[str, str] | None = None,
     correct: bool = False,
     other_classes: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -55,7 +62,8 @@ def label_images(
     if not len(readable):
         return Verdicts(in_order(encoded, []))
     prompts = read_prompts(vlm.prompt if prompt is None else prompt)
-    texts = embedder.embed_classes(class_list.names, prompts)
+    names = texts_of(class_list, class_texts) or class_list.names
+    texts = embedder.embed_classes(names, prompts)
     others = embedder.embed_others(other_classes, prompts, class_list)
     evidence = Evidence.of(
         logits=zero_shot_logits(readable.image_embeddings, texts, logit_scale=vlm.logit_scale),
@@ -64,7 +72,7 @@ def label_images(
     )
     result = apply("auto_unlabelled_star" if correct else "auto_unlabelled", evidence)
     together = unlabelled_logits(evidence)
-    for problem in text_problems(vlm, class_list.labels, class_list.names, prompts, texts):
+    for problem in text_problems(vlm, class_list.labels, names, prompts, texts):
         warnings.warn(problem, TrustVLMWarning, stacklevel=3)
     _warn(evidence, together)
     # What any text fits, other classes included, is no sign of images that none fits.

@@ -728,6 +728,7 @@ class TrustVLM:
             lambda: self.embedder,
             classes=self.classes,
             prompt=self.prompt,
+            class_texts=self.class_texts,
             correct=correct,
             other_classes=self.other_classes,
             limits=self.limits,

@@ -167,6 +167,38 @@ class Embedder:
 ClassSource: TypeAlias = Sequence[str] | Mapping[str, str] | str | os.PathLike[str]
 PromptSource: TypeAlias = str | Sequence[str] | os.PathLike[str]
 
+
+def texts_of(classes: ClassList, texts: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return what prompts say of each class, if some have a text of their own; else nothing.
+
+    Parameters
+    ----------
+    classes
+        C classes.
+    texts
+        Texts of some of them, by folder or name.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, or a text is empty.
+
+    Examples
+    --------
+    >>> texts_of(ClassList(("cat", "dog")), {"dog": "guide dog"}), texts_of(ClassList(("cat",)), {})
+    (('cat', 'guide dog'), ())
+    """
+    own = dict(texts or {})
+    said = list(classes.names)
+    for index, text in zip(classes.indices(own), own.values(), strict=True):
+        if not text.strip():
+            raise InputError(
+                f"Expected a text of the class {classes.labels[index]!r}, but got none."
+            )
+        said[index] = text.strip()
+    return tuple(said) if tuple(said) != classes.names else ()
+
+
 # Labelled images, before any of them is opened.
 
 S = TypeVar("S", bound=ImageSource)

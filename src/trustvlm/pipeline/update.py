@@ -254,12 +254,7 @@ def update(
             "None of the corrections teaches the model anything: "
             + ("; ".join(why) or "all of them are examples already, with these labels.")
         )
-    updated = fit_again(
-        state,
-        own.and_also(fresh),
-        device,
-        unreadable_shots=state.unreadable_shots,
-    )
+    updated = fit_again(state, own.and_also(fresh), device)
     progress.advance()
     comparisons = []
     if compare_on is not None:

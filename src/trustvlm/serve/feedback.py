@@ -553,12 +553,13 @@ def labelled_answers(
         If there is none, or more than `at_most`.
     """
     images, rows = [], store.answers(model)
-    former = [row for row in rows if row["folder"] and row["folder"] not in classes.folders]
-    rows = [row for row in rows if row not in former]
+    folders = {"", *classes.folders}
+    former = [row for row in rows if row["folder"] not in folders]
     if at_most is not None and len(rows) > at_most:
         raise InputError(f"There are {len(rows)} answers, and at most {at_most} are taken here.")
     for row in rows:
-        kept = None if row["action"] == "skip" else store.kept(row["image"], model)
+        useless = row["action"] == "skip" or row["folder"] not in folders
+        kept = None if useless else store.kept(row["image"], model)
         if kept is not None:
             source = AnsweredImage(_file_name(kept), store, row["image"], model)
             images.append(LabelledImage(source, row["folder"]))
