@@ -396,7 +396,9 @@ class _BoundedConnection(H11Protocol):
     def waits_for_client(self) -> bool:
         """Whether the client has to send or to read something before anything goes on."""
         cycle = self.cycle
-        return cycle is not None and (cycle.more_body or cycle.response_started)
+        return cycle is not None and (
+            cycle.more_body or cycle.response_started or self.flow.write_paused
+        )
 
     @property
     def silent_since(self) -> float | None:
