@@ -212,6 +212,7 @@ picture("text_2MB.png", lambda: with_text(2_000_000, compressed=False))
 picture("text_2MB_deflated.png", lambda: with_text(2_000_000, compressed=True))
 picture("chunks_30000.png", lambda: many_chunks(30_000))
 picture("chunk_a_byte.png", cut_into_chunks)
+picture("xmp_bomb.png", lambda: PNG[:33] + png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(10**8))) + PNG[33:])  # fmt: skip # noqa: E501
 picture("profile.png", lambda: encoded("PNG", icc_profile=noise(2_000_000).tobytes()))
 picture("sixteen_bit_colours.png", lambda: png(8, 8, png_chunk(b"IDAT", zlib.compress((b"\0" + noise(48).tobytes()) * 8)), depth=16))  # fmt: skip # noqa: E501
 picture("animated.gif", lambda: animated("GIF"))
@@ -639,6 +640,17 @@ table("no_rows.csv", "path\n", refused="image")
 table("nothing.csv", "", refused="empty")
 table("list.txt", "a.png\n\n  b.png  \nsub/c.png\n", labels=3)
 table("rows.jsonl", '{"path": "a.png"}\n{"path": "sub/c.png", "x": 1}\n', labels=2)
+table("sep.csv", "sep=;\r\npath;label\r\na.png;x\r\n", labels=1)
+table("two_columns.csv", "path,path\na.png,b.png\n", refused="one column 'path', but it has 2")
+table("long_cell.csv", "path,vector\na.png," + "1 " * 100_000 + "\n", labels=1)
+table("carriage_returns.csv", "path\ra.png\rb.png\r", labels=2)
+table("utf16.txt", "a.png\nb.png\n".encode("utf-16").decode("latin-1").encode("latin-1"), labels=2)
+table("list.json", '[{"path": "a.png"},\n {"path": "b.png"}]', labels=2)
+table("lines.json", '{"path": "a.png"}\n{"path": "b.png"}\n', labels=2)
+table("list.jsonl", '[{"path": "a.png"}]', refused="object in line 1")
+table("pretty.jsonl", '{\n "path": "a.png"\n}\n', refused="line 1.*one list of objects")
+table("coco.json", '{"images": []}', refused="'path'.*'images'")
+table("half.jsonl", '{"path": "\\ud800.png"}\n{"path": "a.png"}\n', labels=1, errors=1)
 table("dup.csv", "path\na.png\na.png\n", labels=2)
 
 
@@ -712,6 +724,11 @@ named("an archive by file URL", "file:{here}/x.zip", labels=2)
 named("an image by file URL", "file://{here}/caf%C3%A9/b%20c.png", labels=1)
 named("backslashes", "caf\u00e9\\a.png", labels=1)
 named("several", "file://{here}/x.zip", "caf\u00e9", "nowhere.png", labels=4, errors=1)
+named("a wildcard", "caf\u00e9/*.png", labels=2)
+named("wildcards at any depth", "**/*.png", labels=2)
+named("a wildcard for archives", "*.zip", labels=2)
+named("a wildcard that nothing fits", "*.gif", refused=r"there is no '\*\.gif'")
+named("standard input", "-", refused=r"standard input is not read.*\.txt")
 named("nothing", "file://{here}/nowhere", refused="there is no 'file://")
 
 
@@ -742,7 +759,8 @@ labelled("no ending", ["data/cat/1", "data/cat/2", "data/dog/1.jpg_large"], labe
 for other in (
     "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
     ".git", ".ipynb_checkpoints", "__pycache__", "LOST+FOUND", "$Recycle.Bin", ".thumbnails",
-    ".Trash-1000", "#snapshot", "@Recycle", "old.trust", "Previews.lrdata", "found.000",
+    ".Trash-1000", "@__thumb", "node_modules", "$WINDOWS.~BT", "#snapshot", "@Recycle",
+    "old.trust", "Previews.lrdata", "found.000",
 ):  # fmt: skip
     labelled(f"beside {other}", [*pair, f"data/{other}/x.png"], labels=2)
     labelled(f"inside a class: {other}", [*pair, f"data/cat/{other}/x.png"], labels=2)
@@ -762,6 +780,11 @@ splits("train", "test", refused=r"test and train")
 splits("TRAIN", "Valid", refused=r"TRAIN and Valid.*data/TRAIN")
 splits("training", "validation", "testing", refused=r"testing, training and validation")
 splits("train2017", "val2017", refused=r"train2017 and val2017")
+splits("trainval", "test", refused=r"test and trainval")
+splits("train", "hold-out", refused=r"hold-out and train")
+splits("01_train", "02_test", refused=r"01_train and 02_test")
+splits("fold1", "fold2", refused=r"fold1 and fold2")
+splits("data", labels=1, says=r"only class folder, and holds 2 folders.*data/data")
 splits("train", refused=r"folder train is a split.*data/train")
 splits("train", "val", beside=["data/docs/1.png"], refused=r"train and val")
 splits("train", "val", beside=["data/__MACOSX/x/1.png"], refused=r"train and val")
@@ -792,10 +815,26 @@ class_list("ids.json", '{"0": "cat", "1": "dog"}', labels=1)
 class_list("to_ids.json", '{"cat": 0, "dog": 1}', labels=1)
 class_list("data.yaml", "nc: 2\nnames: [cat, dog]\n", labels=1)
 class_list("data.yml", "names:\n  0: cat\n  1: dog\n", labels=1)
+class_list("numbers.json", "[0, 1, 2]", refused="list of names")
+class_list("numbers.yaml", "names: [0, 1, 2.5]\n", labels=1)
+class_list("yes_and_no.yaml", "names:\n  0: yes\n  1: no\n", labels=1)
+class_list("dates.yaml", "- 2020-01-01\n- 2021-01-01\n", labels=1)
+class_list("index.json", '{"1": ["n2", "goldfish"], "0": ["n1", "tench"]}', labels=1)
+class_list("count.yaml", "nc: 3\nnames: [cat, dog]\n", refused="nc.*3.*2")
+class_list("tag.yaml", "names: !!python/object/apply:os.getcwd []\n", refused="tag")
 class_list("nothing.txt", "", refused="lists none|no class|empty")
 class_list("broken.json", "{", refused="JSON")
 class_list("no_names.yaml", "train: images\n", refused="names")
 class_list("names.xlsx", "PK\x03\x04", refused="xlsx|text|CSV")
+for spec, reason in (("cat;dog", "commas"), ('"cat,dog', "quotation"), ("cat,,dog", "number 2")):
+    CASES.append(
+        Case(
+            "class list",
+            spec,
+            lambda folder, spec=spec: ["label", put(folder, "a.png"), "--classes", spec],
+            refused=reason,
+        )
+    )
 class_list("nowhere/names.png", PNG.decode("latin-1"), refused="class")
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,8 +303,20 @@ def read_classes(
         file = _as_file(spec)
         if file is not None:
             return _from_file(file)
-        rows = csv.reader(os.fspath(spec).splitlines(), skipinitialspace=True)
-        spec = [cell for row in rows for cell in row]
+        text = os.fspath(spec)
+        try:
+            rows = csv.reader(text.splitlines(), skipinitialspace=True, strict=True)
+            spec = [cell for row in rows for cell in row]
+        except csv.Error as error:
+            raise InputError(
+                f"Expected names parted by commas, but got {text!r}: {error}. Check its quotation "
+                "marks."
+            ) from error
+        if len(spec) == 1 and ";" in spec[0]:
+            raise InputError(
+                f"Expected names parted by commas, but got {spec[0]!r}. Write 'cat,dog', or name a "
+                "file with one name a line."
+            )
     if isinstance(spec, Mapping):
         return ClassList(_texts(spec.values()), _texts(spec.keys()))
     return _names_alone(_texts(spec))
@@ -438,10 +451,17 @@ def _from_json(file: Location) -> ClassList:
 def _from_yaml(file: Location) -> ClassList:
     yaml = require("yaml", extra="yaml", purpose=f"Reading {file.text}")
     try:
-        content = yaml.safe_load(read_text(file))
+        text = read_text(file)
+        tags = [tag for event in yaml.parse(text) if (tag := getattr(event, "tag", None))]
+        # Every word is a text: YAML takes `no` for a truth value and 1 for a number.
+        content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"Expected {file.text!r} to hold YAML, but got: {reason}.") from error
+    if tags:
+        raise InputError(
+            f"Expected {file.text!r} to hold texts alone, but it has tags ({tags[0]})."
+        )
     return _from_content(content, file)
 
 
@@ -452,6 +472,12 @@ def _from_content(content: object, file: Location) -> ClassList:
         if settings:
             raise InputError(
                 f"Expected {file.text!r} to list classes under 'names', but it has only {settings}."
+            )
+        number = content.get("nc")
+        if listed is not None and _is_number(number) and _number(number) != len(listed):
+            raise InputError(
+                f"Expected {file.text!r} to list as many classes as its 'nc' says, but it is "
+                f"{number} and there are {len(listed)}."
             )
         content = content if listed is None else listed
     if isinstance(content, dict):
@@ -474,6 +500,11 @@ def _from_mapping(content: Mapping[object, object], file: Location) -> ClassList
     if not content:
         raise InputError(f"Expected {file.text!r} to list classes, but it lists none.")
     keys, values = list(content), list(content.values())
+    if all(map(_is_number, keys)) and all(map(_is_pair, values)):
+        # The class index of ImageNet: {"0": ["n01440764", "tench"]}.
+        pairs = [content[key] for key in sorted(keys, key=_number)]
+        folders, names = zip(*cast("list[list[str]]", pairs), strict=True)
+        return ClassList(_texts(names), _texts(folders))
     if all(map(_is_number, keys)) and all(isinstance(value, str) for value in values):
         return _names_alone(_texts(str(content[key]) for key in sorted(keys, key=_number)))
     if all(map(_is_number, values)) and all(isinstance(key, str) for key in keys):
@@ -485,6 +516,10 @@ def _from_mapping(content: Mapping[object, object], file: Location) -> ClassList
         f"Expected {file.text!r} to hold names by number, numbers by name or names by folder, but "
         f"got {shortened(repr(dict(content)), 60)}."
     )
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [str, str]
 
 
 def _is_number(value: object) -> bool:

@@ -216,6 +216,8 @@ def _without_ancillary(content: bytes) -> bytes:
         if end > len(content):
             break
         is_xmp = content.startswith(_XMP, position + 8) and size <= _LARGEST_XMP
+        # As the specification has it, and Pillow would expand it however large it becomes.
+        is_xmp = is_xmp and content[position + 8 + len(_XMP)] == 0
         # The first letter is small in names of chunks that a reader may pass over.
         if kind[:1].islower() and kind not in _OF_PIXELS and not is_xmp:
             kept.append(view[start:position])

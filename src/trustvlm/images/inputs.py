@@ -327,8 +327,10 @@ def warn_of_skipped(skipped: Skipped) -> None:
     names = list(map(printable, skipped.names))
     listed = join_names(names[:NAMED]) if len(names) <= NAMED else ", ".join(names[:NAMED])
     more = ", ..." if skipped.total() > min(len(names), NAMED) else ""
+    remedy = _ARCHIVES_THEMSELVES if skipped.keys() & _HOLDING_IMAGES else ""
     warnings.warn(
-        f"{counted(skipped.total(), 'file')} passed over, in which no image begins: {listed}{more}",
+        f"{counted(skipped.total(), 'file')} passed over, in which no image begins: {listed}{more}"
+        f"{remedy and '.' + remedy.rstrip('.')}",
         TrustVLMWarning,
         stacklevel=3,
     )
@@ -791,6 +793,7 @@ def _from_class_folders(folder: Location, name: str, prefix: str = "") -> Labell
         name,
         f"Name one of them, such as {folder.below(nested).text}",
     )
+    _warn_of_one_class(folder, classes)
     start = f"{prefix.rstrip('/')}/" if prefix else ""
     images = tuple(
         LabelledImage(image, shown(label))
@@ -802,6 +805,18 @@ def _from_class_folders(folder: Location, name: str, prefix: str = "") -> Labell
     warn_of_skipped(skipped)
     _warn_of_loose([*map(shown, loose)], f"beside the class folders of {name}")
     return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
+
+
+def _warn_of_one_class(folder: Location, classes: Sequence[str]) -> None:
+    """Warn of a single class that holds folders, as archives are unpacked into one of their own."""
+    if len(classes) == 1 and len(below := _folders_in(folder.below(classes[0]))) > 1:
+        inside = folder.below(classes[0]).text
+        warnings.warn(
+            f"{shown(classes[0])!r} is the only class folder, and holds {len(below)} folders: if "
+            f"those are the classes, name {shown(inside)!r}",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
 
 
 def _check_splits(classes: Mapping[str, Collection[str]], name: str, choose: str) -> None:
@@ -851,14 +866,19 @@ def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImage
     return LabelledImages(images, tuple(sorted({image.label for image in images})))
 
 
+# Endings of files that may hold images, and that folders are not searched for.
+_HOLDING_IMAGES = ARCHIVE_EXTENSIONS | _PARQUET_EXTENSIONS | {".gz", ".bz2", ".xz", ".zst"}
+_ARCHIVES_THEMSELVES = " Name archives and Parquet files themselves, as with *.tar."
+
+
 def _no_images(name: str, skipped: Skipped) -> str:
     """Say that a source holds no images, and what it holds instead, by extension."""
     others = ""
     if skipped:
         endings = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
         others = f" It holds {skipped.total()} other files ({endings})."
-    if skipped.keys() & {".tar", ".gz", ".tgz", ".parquet"}:
-        others += " Name archives and Parquet files themselves, as with *.tar."
+    if skipped.keys() & _HOLDING_IMAGES:
+        others += _ARCHIVES_THEMSELVES
     return (
         f"Expected at least one image, but found none in {name}.{others} "
         f"Looked for {' '.join(sorted(IMAGE_EXTENSIONS))}."

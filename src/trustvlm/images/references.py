@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import math
 import os
@@ -185,7 +186,9 @@ _SYSTEM_FOLDERS = frozenset(
         "__MACOSX", "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder",
         "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "System Volume Information", "Config.Msi",
         "lost+found", "LOST.DIR", "~snapshot", "#recycle", "#snapshot", "@eaDir", "@tmp",
-        "@Recycle", "@Recently-Snapshot", "@sharebin", "__pycache__", "_trustvlm",
+        "@Recycle", "@Recently-Snapshot", "@sharebin", "@__thumb", "@Transcode", "@SynoResource",
+        "@SynoEAStream", "$Extend", "$WINDOWS.~BT", "$Windows.~WS", "$WinREAgent", "$SysReset",
+        "iPod Photo Cache", "node_modules", "__pycache__", "_trustvlm",
     )
 )  # fmt: skip
 # Fitted models, previews of Lightroom, and what Windows saves of a damaged disk.
@@ -206,7 +209,8 @@ def is_system_folder(name: str) -> bool:
 
 # What parts of a data set are called, such as `train`, `Validation`, `val2017`, `test_images`.
 _SPLIT = re.compile(
-    r"(train|training|val|valid|validation|dev|eval|test|testing)([-_ ]?(set|data|images|\d+))?"
+    r"(\d+[-_. ]+)?(train|training|trainval|val|valid|validation|dev|eval|test|testing|"
+    r"hold[-_ ]?out|(fold|split)(?=[-_ ]?\d))([-_ ]?(set|data|images|\d+))?"
 )
 
 
@@ -783,18 +787,24 @@ def expand(text: str) -> list[str]:
     """Return the paths or URLs that one stands for; one that stands for itself as it is.
 
     Braces stand for what is in them, in paths too where none is called so: `{000..012}` for
-    numbers, `{a,b}` for names. `*`, `?` and `[...]` in URLs stand for what is there, sorted.
+    numbers, `{a,b}` for names. `*`, `?` and `[...]` stand for what is there, sorted, `**` for
+    folders at any depth.
 
     Raises
     ------
     InputError
-        If it stands for none, or for too many.
+        If it stands for none, or for too many, or is `-`: no names are read from standard input.
 
     Examples
     --------
     >>> expand("pets-{08..10}.tar")
     ['pets-08.tar', 'pets-09.tar', 'pets-10.tar']
     """
+    if text == "-" and not os.path.lexists(text):
+        raise InputError(
+            "Expected inputs to be named, but got '-': standard input is not read. Write the paths "
+            "into a .txt file, one a line, and name that."
+        )
     braces = _BRACES.search(text)
     if braces is None or (not Location(text).is_url and os.path.lexists(text)):
         return _expand_stars(text)
@@ -817,8 +827,17 @@ def expand(text: str) -> list[str]:
     return [name for each in every for name in _expand_stars(each)]
 
 
+_WILDCARD = re.compile(r"[*?\[]")
+
+
 def _expand_stars(url: str) -> list[str]:
-    if not Location(url).is_url or not {"*", "["} & set(url):
+    if not Location(url).is_url:
+        location = Location.of(url)
+        if not _WILDCARD.search(url) or os.path.lexists(location.text):
+            return [url]
+        # A path that fits nothing is named in the error of an image that is not there.
+        return sorted(glob.glob(os.path.expanduser(url), recursive=True)) or [url]  # noqa: PTH111, PTH207
+    if not {"*", "["} & set(url):
         return [url]
     files, path = file_system(url)
     urls = [files.unstrip_protocol(name) for name in sorted(files.glob(path))]

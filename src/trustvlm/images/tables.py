@@ -16,8 +16,8 @@ from trustvlm.csv_cells import from_cell
 from trustvlm.exceptions import InputError
 from trustvlm.images.references import Location, shown
 
-_JSON_LINES = frozenset({".jsonl", ".ndjson"})
-TABLE_EXTENSIONS = frozenset({".csv", ".tsv"}) | _JSON_LINES
+_JSON = frozenset({".jsonl", ".ndjson", ".json"})
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv"}) | _JSON
 _DELIMITERS = (",", ";", "\t", "|")
 # Stands for "no delimiter": a table of one column, whose cells may hold commas.
 _NO_DELIMITER = "\x1f"
@@ -25,6 +25,10 @@ _NO_DELIMITER = "\x1f"
 _HEAD_BYTES = 1 << 16
 # What Python puts for a byte that is not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
+# The longest cell, such as a picture or a vector as text beside its path.
+_CELL_CHARACTERS = 2**24
+# The line by which a spreadsheet is told how cells are parted.
+_SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?\s*")
 
 
 def read_text(file: Path | Location) -> str:
@@ -57,11 +61,11 @@ def read_lines(location: Location) -> Iterator[str]:
 def read_table(
     location: Location, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """Yield some cells of each row of a CSV or JSON Lines file.
+    """Yield some cells of each row of a CSV or JSON file.
 
     Comma, semicolon, tab and bar are recognised as delimiters by the header; quoting is that of
-    spreadsheets, and what `to_cell` did to cells is undone. JSON Lines hold an object in each line.
-    Blank rows are passed over.
+    spreadsheets, and what `to_cell` did to cells is undone. JSON Lines hold an object in each line,
+    a `.json` file those or one list of objects. Blank rows are passed over.
 
     Parameters
     ----------
@@ -81,10 +85,16 @@ def read_table(
     """
     name = shown(location.text)
     with _open_text(location) as (head, lines):
-        if location.suffix in _JSON_LINES:
-            yield from _json_rows(lines, columns, optional, name)
+        if location.suffix in _JSON:
+            in_list = location.suffix == ".json" and head.lstrip().startswith("[")
+            records = _json_list("".join(lines), name) if in_list else _json_lines(lines, name)
+            yield from _json_rows(records, columns, optional)
             return
+        if _SEPARATOR.fullmatch(head.partition("\n")[0]):
+            head = head.partition("\n")[2]
+            next(lines)
         delimiter, header = _find_header(name, head, columns)
+        _check_distinct(header, [*columns, *optional], name)
         positions = [header.index(column) for column in columns]
         others = [header.index(column) if column in header else -1 for column in optional]
         try:
@@ -100,22 +110,49 @@ def read_table(
             ) from error
 
 
-def _json_rows(
-    lines: Iterable[str], columns: Sequence[str], optional: Sequence[str], name: str
-) -> Iterator[tuple[str, ...]]:
-    """Yield the values of some keys of each object, one in a line, as text."""
+def _check_distinct(header: Sequence[str], columns: Iterable[str], name: str) -> None:
+    for column in columns:
+        if header.count(column) > 1:
+            raise InputError(
+                f"Expected {name!r} to have one column {column!r}, but it has "
+                f"{header.count(column)}. Rename all but one."
+            )
+
+
+def _json_lines(lines: Iterable[str], name: str) -> Iterator[tuple[str, object]]:
+    """Yield where each line stands that is not blank, and its content."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"line {number} of {name!r}"
         try:
-            record = json.loads(line)
+            yield where, json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"Expected JSON in {where}, but got: {error}.") from error
+            raise InputError(
+                f"Expected JSON in {where}, but got: {error}. Write one object a line, or one list "
+                "of objects into a .json file."
+            ) from error
+
+
+def _json_list(text: str, name: str) -> Iterator[tuple[str, object]]:
+    """Yield where each item of a list stands, and its content."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Expected {name!r} to hold a list in JSON, but got: {error}.") from error
+    for number, record in enumerate(content, start=1):
+        yield f"item {number} of {name!r}", record
+
+
+def _json_rows(
+    records: Iterable[tuple[str, object]], columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the values of some keys of each object as text."""
+    for where, record in records:
         if not isinstance(record, dict):
             raise InputError(
                 f"Expected an object in {where}, but got a {type(record).__name__}. Write one "
-                f'{{"{columns[0]}": ...}} a line.'
+                f'{{"{columns[0]}": ...}} for each image.'
             )
         cells = []
         for column in columns:
@@ -140,6 +177,7 @@ def _json_cell(value: Any) -> str:
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not blank, with the number of its last line."""
+    csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARACTERS))
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for cells in reader:
