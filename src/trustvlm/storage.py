@@ -83,6 +83,9 @@ class RemoteFolder:
                 files.pipe_file(f"{path}/{name}", content, mode="create")
             except FileExistsError:
                 return False
+            except Exception:
+                # Not every service, and not every version of its package, knows such a request.
+                files.pipe_file(f"{path}/{name}", content)
         return True
 
     def remove(self, name: str) -> None:

@@ -208,3 +208,19 @@ def test_600_pictures_from_and_to_a_bucket_with_worker_and_run_killed(run, shots
     assert verdicts(files, f"{bucket}/out") == here(tmp_path / "local")
     table = rows(verdicts(files, f"{bucket}/out"))
     assert len({row["path"] for row in table}) == len(table) == N_PICTURES
+
+
+def test_a_service_that_cannot_write_on_a_condition_is_written_to_all_the_same(memory, monkeypatch):
+    files, url = memory
+    pipe = type(files).pipe_file
+
+    def plain(self, path, value, **settings):
+        if settings:
+            raise NotImplementedError("A header you provided implies functionality")
+        return pipe(self, path, value)
+
+    monkeypatch.setattr(type(files), "pipe_file", plain)
+    folder = RemoteFolder(url)
+    assert folder.create("a", b"1")
+    assert not folder.create("a", b"2")
+    assert folder.read("a") == b"1"

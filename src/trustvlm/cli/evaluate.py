@@ -97,7 +97,7 @@ def show(
     """Print the table of an evaluation and write the files that were asked for."""
     from rich.console import Console
 
-    from trustvlm.files import write_text
+    from trustvlm.files import shown_target, write_text
     from trustvlm.pipeline.evaluate import evaluation_json
     from trustvlm.report import table, write_figures, write_html
 
@@ -120,9 +120,9 @@ def show(
         console.note(f"left out: {failure.error}", quiet=quiet)
     if json_file is not None:
         write_text(json_file, evaluation_json(result))
-        console.note(f"metrics: {json_file}", quiet=quiet)
+        console.note(f"metrics: {shown_target(json_file)}", quiet=quiet)
     if report is not None:
         page = report / "index.html"
         write_html(result, page)
         write_figures(result, report / "figures")
-        console.note(f"report:  {page}", quiet=quiet)
+        console.note(f"report:  {shown_target(page)}", quiet=quiet)
