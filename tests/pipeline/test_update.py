@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import trustvlm.pipeline.update as module
 from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
@@ -165,15 +166,26 @@ def test_a_worse_model_is_refused_unless_it_is_asked_for(model, folders):
     assert comparison.to_dict()["verdict"] == "worse"
 
 
-def test_corrections_are_judged_by_models_without_them(model, folders):
-    """Labels that nothing but the image itself could tell are not right afterwards."""
-    rng = np.random.default_rng(0)
-    paths, labels = listed(folders / "corrected")
-    noise = rng.permutation(labels).tolist()
-    _, report = model.update((paths, noise), even_if_worse=True)
-    (comparison,) = report.comparisons
-    assert comparison.n == 12
-    assert comparison.accuracy.a < 0.8
+def test_corrections_are_judged_by_models_without_them(model, folders, monkeypatch):
+    judged, judge = [], module._apply
+
+    def spy(state, shots):
+        known, asked = ({s["sha256"] for s in images} for images in (state.shots, shots.images))
+        judged.append((len(known), asked))
+        assert not known & asked
+        return judge(state, shots)
+
+    monkeypatch.setattr(module, "_apply", spy)
+    updated, report = model.update(folders / "corrected")
+    # Of twelve in four parts: six shots before, and the nine others beside them.
+    assert [known for known, _ in judged] == [6, 15] * 4
+    everyone = {shot["sha256"] for shot in updated.shots_} - {s["sha256"] for s in model.shots_}
+    assert set.union(*(asked for _, asked in judged)) == everyone
+    assert sum(len(asked) for _, asked in judged) == 24
+    assert report.comparisons[0].n == 12
+    judged.clear()
+    model.update(folders / "corrected", hold_out=0.5)
+    assert [known for known, _ in judged] == [6, 12] * 2
 
 
 def test_the_comparison_depends_on_neither_order_nor_names(model, folders):
