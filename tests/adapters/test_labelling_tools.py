@@ -231,6 +231,10 @@ def test_label_studio_refuses_what_it_cannot_read(tmp_path):
     refused(
         [{"data": {"path": "1"}, "annotations": [{"result": two}]}], "called 'c'", from_name="c"
     )
+    other = {**two[1], "value": {"choices": ["bright"]}}
+    both = [{"data": {"path": "1"}, "annotations": [{"result": [two[0], other]}]}]
+    (read,) = read_label_studio(json.dumps(both).encode(), "a.json", from_name="b")
+    assert read.labels == ("bright",)
     refused([{"data": {"text": "1"}, "annotations": []}], "'path' or 'image' in task 1")
     refused([{"data": {"path": "1"}, "annotations": [7]}], r"at 0\.annotations\.0")
     refused([{"path": "1", "choice": "cat"}], "answers called 'label'")

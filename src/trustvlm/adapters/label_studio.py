@@ -254,7 +254,7 @@ def _of_tasks(
                 path,
                 () if answer.was_cancelled else tuple(labels),
                 _annotator(answer.completed_by),
-                answer.ground_truth and not answer.was_cancelled,
+                answer.ground_truth,
                 predicted,
                 time=answer.updated_at or "",
             )
