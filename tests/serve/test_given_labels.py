@@ -75,6 +75,7 @@ def test_verdicts_are_those_of_verify(with_vlm, judging, client, no_vlm, colours
         for got, want in zip(said(answer), wanted, strict=True):
             assert (got[0], got[1], got[3], got[4]) == (want[0], want[1], want[3], want[4])
             assert got[2] == pytest.approx(want[2], nan_ok=True)
+    assert "cow" not in form.json()["verdicts"][2]["candidates"]
     # An unknown label is reviewed, as by default there.
     assert wanted[2][:2] == ("cow", "review")
     assert wanted[1][3] == "green"

@@ -311,9 +311,9 @@ class Candidates:
         orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :_MOST_CANDIDATES]
         candidates = []
         for verdict, order, size in zip(verdicts, orders, sizes, strict=True):
-            ranked = dict.fromkeys(
-                (verdict.label, verdict.runner_up, *(self._labels[c] for c in order))
-            )
+            # A label from elsewhere that is no class has no confidence, and is none to choose.
+            label = "" if math.isnan(verdict.confidence) else verdict.label
+            ranked = dict.fromkeys((label, verdict.runner_up, *(self._labels[c] for c in order)))
             # A label from elsewhere may be no class, and a single class has no runner-up.
             candidates.append(tuple(label for label in ranked if label in self._labels)[:size])
         return candidates
