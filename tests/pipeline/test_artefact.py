@@ -406,3 +406,38 @@ def test_killed_at_any_step_the_older_or_the_new_one_is_there(tmp_path, way):
     read = [read_artefact(path) for path in tmp_path.glob("*/m.trust")]
     assert len(read) == len(list(tmp_path.iterdir()))
     assert {(manifest["value"], len(arrays["a"])) for manifest, arrays in read} == {(1, 3), (2, 4)}
+
+
+def test_in_storage_the_older_model_stands_until_the_newer_one_does(monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    files, url = fsspec.filesystem("memory"), f"memory://models-{os.urandom(4).hex()}/m.trust"
+    write_artefact(url, {"value": 1, "calibration": CALIBRATION}, {"a": np.arange(1)})
+    write_artefact(Path(url), {"value": 2, "calibration": CALIBRATION}, {"a": np.arange(2)})
+    before = sorted(files.find(url))
+    assert len(before) == 2, "the older arrays are gone"
+    with pytest.raises(ArtefactError, match=r"^memory://\S+ holds a calibration on 300 images"):
+        write_artefact(url, {"value": 3, "calibration": None}, {"a": np.arange(3)})
+    write = artefact.RemoteFolder.write
+
+    def fails(folder, name, content):
+        if name == "manifest.json":
+            raise OSError(5, "no more")
+        write(folder, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefact.RemoteFolder, "write", fails)
+        with pytest.raises(ArtefactError, match=r"cannot be reached \(no more\)"):
+            write_artefact(url, {"value": 4, "calibration": CALIBRATION}, {"a": np.arange(4)})
+    assert sorted(files.find(url)) == before
+    manifest, arrays = read_artefact(url)
+    assert (manifest["value"], len(arrays["a"])) == (2, 2)
+    # Arrays that a killed writer left alone are no model, and no hindrance.
+    alone = url.replace("m.trust", "alone.trust")
+    files.pipe_file(f"{alone}/arrays-0123456789abcdef.safetensors", b"x")
+    with pytest.raises(ArtefactError, match=r"manifest\.json is missing"):
+        read_artefact(alone)
+    write_artefact(alone, {"value": 5}, {"a": np.arange(5)})
+    assert read_artefact(alone)[0]["value"] == 5
+    files.pipe_file(f"{alone}/thesis.tex", b"mine")
+    with pytest.raises(ArtefactError, match=r"'thesis\.tex' in it was not written by trustvlm"):
+        check_target(alone, overwrite=True)
