@@ -571,6 +571,10 @@ for name, command in (
     ("predict", ["predict", "x.tar"]),
     ("fit", ["fit", "data", "--adapt-to", "x.tar"]),
     ("monitor", ["monitor", "x.tar"]),
+    ("fit on it", ["fit", "x.tar"]),
+    ("verify", ["verify", "x.tar"]),
+    ("calibrate", ["calibrate", "x.tar"]),
+    ("evaluate", ["evaluate", "x.tar"]),
 ):
 
     def build(folder: Path, command: list[str] = command) -> list[str]:
@@ -847,8 +851,8 @@ def run(case: Case, model: Path, plugin: Path, folder: Path) -> tuple[int, int, 
     match arguments[0]:
         case "predict":
             command = ["predict", str(model), *arguments[1:], "-o", "out.csv", *common]
-        case "monitor":
-            command = ["monitor", str(model), *arguments[1:], *common]
+        case "monitor" | "verify" | "calibrate" | "evaluate":
+            command = [arguments[0], str(model), *arguments[1:], *common]
         case "label":
             squares = ["--vlm", "squares:1", "--vision", "squares:1"]
             command = [*arguments, *squares, "-o", "out.csv", *common]

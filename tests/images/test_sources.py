@@ -198,7 +198,7 @@ def test_nothing_there(tmp_path):
         find_images(tmp_path)
     assert "3 other files (2 x .txt, 1 x .json)" in str(caught.value)
     assert ".jpg" in str(caught.value)
-    for wrong in ([3], [None], b"abc"):
+    for wrong in ([3], [object()], ["a.jpg", 3.5]):
         with pytest.raises(InputError, match="named by a path"):
             find_images(wrong)
 

@@ -9,6 +9,7 @@ import typer
 
 from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
 from trustvlm.cli.options import (
+    MAX_ARCHIVE_MEMBERS,
     MAX_PIXELS,
     ConfidenceColumn,
     Device,
@@ -17,6 +18,8 @@ from trustvlm.cli.options import (
     GivenLabels,
     ImageColumn,
     LabelColumn,
+    MaxArchiveBytes,
+    MaxArchiveMembers,
     MaxPixels,
     ModelPath,
     Overwrite,
@@ -138,6 +141,8 @@ def calibrate(
     ] = False,
     device: Device = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
+    max_archive_bytes: MaxArchiveBytes = None,
+    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
     plugins: Plugins = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -159,7 +164,13 @@ def calibrate(
         )
     _risks(risk), _class_risks(class_risk or [])
     meant = read_synonyms(synonyms)
-    trust = TrustVLM.load(model, device=device, limits=limits(max_pixels))
+    trust = TrustVLM.load(
+        model,
+        device=device,
+        limits=limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
+    )
     given = read_given(
         given_labels,
         trust.classes_,

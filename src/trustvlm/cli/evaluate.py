@@ -45,6 +45,8 @@ def evaluate(
     unknown_labels: options.UnknownLabels = "review",
     device: options.Device = "auto",
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    max_archive_bytes: options.MaxArchiveBytes = None,
+    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -62,7 +64,13 @@ def evaluate(
     if report is not None:
         check_report(report)
     meant = options.read_synonyms(synonyms)
-    trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
+    trust = TrustVLM.load(
+        model,
+        device=device,
+        limits=options.limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
+    )
     given = options.read_given(
         given_labels,
         trust.classes_,

@@ -207,6 +207,7 @@ def read_given(
     confidence: str,
     *,
     probabilities: bool = False,
+    bounds: Limits | None = None,
 ) -> LabelledImages | None:
     """List labels from elsewhere, for `--given-labels`; None without any.
 
@@ -217,12 +218,15 @@ def read_given(
     """
     if labels is None:
         return None
-    from trustvlm.images import find_labelled, find_most_probable
+    from trustvlm.images import DEFAULT_LIMITS, find_labelled, find_most_probable
 
     if probabilities:
         return find_most_probable(labels, classes, path_column=path_column)
     return find_labelled(
-        labels, **columns(path_column, image_column, column), confidence_column=confidence
+        labels,
+        **columns(path_column, image_column, column),
+        confidence_column=confidence,
+        limits=bounds or DEFAULT_LIMITS,
     )
 
 

@@ -22,11 +22,14 @@ from trustvlm.cli.console import (
     write_verdicts,
 )
 from trustvlm.cli.options import (
+    MAX_ARCHIVE_MEMBERS,
     MAX_PIXELS,
     ConfidenceColumn,
     Device,
     ImageColumn,
     Link,
+    MaxArchiveBytes,
+    MaxArchiveMembers,
     MaxPixels,
     PathColumn,
     Plugins,
@@ -111,6 +114,8 @@ def verify(
     sort_into: SortInto = None,
     link: Link = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    max_archive_bytes: MaxArchiveBytes = None,
+    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
     plugins: Plugins = None,
@@ -144,7 +149,12 @@ def verify(
     if output is not None:
         check_output(output)
     checked_sorting(sort_into, link=link)
-    bounds, named = limits(max_pixels), columns(path_column, image_column, names[0])
+    bounds, named = (
+        limits(
+            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
+        ),
+        columns(path_column, image_column, names[0]),
+    )
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": bounds}
     if cross_validate is not None:
         if labels is not None or risk is not None or meant is not None:
@@ -167,7 +177,7 @@ def verify(
         write_verdicts(verdicts, output)
         n_failed = sort_pictures(
             verdicts,
-            lambda: find_labelled(cross_validate, **named).refs,
+            lambda: find_labelled(cross_validate, limits=bounds, **named).refs,
             sort_into,
             link=link,
             limits=bounds,
@@ -207,6 +217,7 @@ def verify(
                 names[0],
                 confidence_column,
                 probabilities=probabilities,
+                bounds=bounds,
             )
             assert given is not None  # noqa: S101 -- labels are
             refs = given.refs

@@ -44,6 +44,7 @@ from trustvlm.images.references import (
     read_probability,
     shown,
 )
+from trustvlm.images.streams import StreamShard
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 from trustvlm.text import counted, join_names, printable
 
@@ -564,6 +565,7 @@ def find_labelled(
     label_column: str = "label",
     image_column: str | None = None,
     confidence_column: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> LabelledImages:
     """List the images of a source together with their classes; files of images are not opened.
 
@@ -592,6 +594,8 @@ def find_labelled(
     confidence_column
         Probabilities that came with labels from elsewhere. The column may be missing, and its cells
         may be empty; None reads none.
+    limits
+        Bounds on archives and Parquet files, and what is in them.
 
     Raises
     ------
@@ -615,7 +619,7 @@ def find_labelled(
             confidence_column=confidence_column,
         )
         return _with_classes(images, "the given list")
-    columns = (path_column, label_column, image_column, confidence_column)
+    columns = (path_column, label_column, image_column, confidence_column, limits)
     if len(names) == 1:
         return _labelled_at(names[0], "", *columns)
     listings = [_labelled_at(name, shown(name), *columns) for name in names]
@@ -652,6 +656,7 @@ def _labelled_at(
     label_column: str,
     image_column: str | None,
     confidence_column: str | None,
+    limits: Limits,
 ) -> LabelledImages:
     """Return the labelled images of a file or folder; `prefix` is put before the names in it."""
     location, name = Location.of(source), shown(source)
@@ -664,15 +669,24 @@ def _labelled_at(
             images = _from_table(metadata, own_column, label_column, confidence_column)
             return _with_loose(images, location, name)
         case "archive":
-            return _from_archive(location, name, prefix, label_column, confidence_column)
+            endings, skipped = text_endings(label_column), Skipped()
+            shard = archive_shard(name, location, prefix, skipped, limits, texts=endings)
+            return _from_archive(shard, skipped, label_column, confidence_column)
         case "table":
             images = _from_table(location, path_column, label_column, confidence_column)
             return _with_classes(images, name)
         case "Parquet file":
-            shard = ParquetShard(
-                name, location, prefix, path_column, image_column, label_column, confidence_column
+            rows = ParquetShard(
+                name,
+                location,
+                prefix,
+                path_column,
+                image_column,
+                label_column,
+                confidence_column,
+                limits=limits,
             )
-            return _with_classes(shard.labelled(), name)
+            return _with_classes(rows.labelled(), name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
     raise InputError(
         f"Expected a folder of class folders, or a table, an archive or a Parquet file with "
@@ -727,10 +741,9 @@ def _with_loose(listed: Iterable[LabelledImage], folder: Location, name: str) ->
 
 
 def _from_archive(
-    location: Location, name: str, prefix: str, label_column: str, confidence_column: str | None
+    shard: StreamShard, skipped: Skipped, label_column: str, confidence_column: str | None
 ) -> LabelledImages:
-    skipped = Skipped()
-    shard = archive_shard(name, location, prefix, skipped, texts=text_endings(label_column))
+    name = shard.name
     labels = labels_of(shard, label_column, confidence_column, skipped)
     if not labels.images:
         raise InputError(_no_images(name, skipped))

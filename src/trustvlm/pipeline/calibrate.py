@@ -63,7 +63,7 @@ def calibrate(
     state = fitted.for_own_labels() if labeller is None else fitted.for_given_labels()
     goal.check()
     _check(state, calibrator)
-    listed = list_labelled(labelled, state.classes, **columns)
+    listed = list_labelled(labelled, state.classes, limits=model.embedder.limits, **columns)
     if labeller is not None:
         listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)

@@ -364,7 +364,7 @@ def evaluate(
     model.state.check_calibration()
     state = model.state.for_own_labels() if labeller is None else model.state.for_given_labels()
     class_names = state.classes.labels
-    listed = list_labelled(labelled, state.classes, **columns)
+    listed = list_labelled(labelled, state.classes, limits=model.embedder.limits, **columns)
     if labeller is not None:
         listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)

@@ -114,7 +114,7 @@ def fit(
     target = None
     if adapt_to is not None and not isinstance(adapt_to, StoredTarget):
         target = open_images(adapt_to, limits=limits, **columns)
-    labelled = find_labelled(shots, **columns)
+    labelled = find_labelled(shots, limits=limits, **columns)
     class_list = classes_of(labelled, classes)
     listed = ListedImages(labelled.refs, class_list.indices(labelled.labels))
     if shots_per_class is not None:
@@ -183,7 +183,8 @@ def fit(
     if select is not None:
         state = _select_by_holding_out(state)
     elif images is not None:
-        state = _select_on(state, embedder, list_labelled(images, class_list, **columns), progress)
+        listed = list_labelled(images, class_list, limits=limits, **columns)
+        state = _select_on(state, embedder, listed, progress)
     if target is not None:
         state = _adapt(state, embedder, target, progress)
     if finetune:

@@ -20,7 +20,15 @@ from trustvlm.data_quality.duplicates import (
 )
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError
-from trustvlm.images import Columns, LabelledImage, LabelledSource, classes_of, find_labelled
+from trustvlm.images import (
+    DEFAULT_LIMITS,
+    Columns,
+    LabelledImage,
+    LabelledSource,
+    Limits,
+    classes_of,
+    find_labelled,
+)
 from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.cross_validate import check_folds, deal_folds, split_fold
 from trustvlm.pipeline.given_labels import LABEL_CONFIDENCE, GivenLabels
@@ -59,6 +67,7 @@ def cross_val_verify(
     score_parameters: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     confidence_column: str = LABEL_CONFIDENCE,
+    limits: Limits = DEFAULT_LIMITS,
     **columns: Unpack[Columns],
 ) -> Verdicts:
     """Judge every label of a data set by the images of the other folds, as `TrustVLM` says.
@@ -71,7 +80,7 @@ def cross_val_verify(
     check_folds(folds)
     given = dict(score_parameters or {})
     check_parameters(score, given)
-    source = find_labelled(labelled, confidence_column=confidence_column, **columns)
+    source = find_labelled(labelled, confidence_column=confidence_column, limits=limits, **columns)
     class_list = classes_of(source, classes)
     names = class_list.labels
     listed = ListedImages(source.refs, class_list.indices(source.labels))

@@ -609,7 +609,9 @@ class TrustVLM:
             source = ([images] if isinstance(images, str | os.PathLike) else images, labels)
         listed = source
         if not isinstance(listed, LabelledImages):
-            listed = find_labelled(source, confidence_column=confidence_column, **columns)
+            listed = find_labelled(
+                source, confidence_column=confidence_column, limits=self.limits, **columns
+            )
         refs = with_confidence(listed.refs, label_confidence)
         state = self.state
         given = GivenLabels(state.classes, refs, synonyms=synonyms, unknown=unknown_labels)
@@ -689,6 +691,7 @@ class TrustVLM:
             score_parameters=self.score_parameters,
             progress=progress,
             confidence_column=confidence_column,
+            limits=self.limits,
             **columns,
         )
 
@@ -988,7 +991,7 @@ class TrustVLM:
         """
         images: Any = corrections
         if not _are_labelled(images):
-            images = find_labelled(images, **columns).refs
+            images = find_labelled(images, limits=self.limits, **columns).refs
         state, report = update(
             self,
             images,

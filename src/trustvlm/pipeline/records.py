@@ -218,13 +218,17 @@ class ListedImages(Generic[S]):
 
 
 def list_labelled(
-    source: LabelledSource, classes: ClassList, **columns: Unpack[Columns]
+    source: LabelledSource,
+    classes: ClassList,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    **columns: Unpack[Columns],
 ) -> ListedImages[LabelledImage]:
     """List labelled images of given classes: a folder, a table, or `(paths, labels)`.
 
     Parameters
     ----------
-    source, **columns
+    source, limits, **columns
         As in `find_labelled`.
     classes
         What labels mean.
@@ -234,7 +238,7 @@ def list_labelled(
     InputError
         If the source does not exist or holds no images, or labels are not among the classes.
     """
-    listing = find_labelled(source, **columns)
+    listing = find_labelled(source, limits=limits, **columns)
     return ListedImages(listing.refs, classes.indices(listing.labels))
 
 
