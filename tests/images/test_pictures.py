@@ -291,7 +291,7 @@ def test_a_wrong_source_is_an_error(model, source, message):
 def test_what_cannot_be_read_is_a_row(model, tmp_path):
     file = tmp_path / "a.png"
     picture((200, 0, 0), 1).save(file)
-    closed, text = file.open("rb"), io.StringIO("text")
+    closed, text, texts = file.open("rb"), io.StringIO("text"), file.open()
     closed.close()
     with Image.open(file) as closed_image:
         pass
@@ -301,6 +301,7 @@ def test_what_cannot_be_read_is_a_row(model, tmp_path):
     bad = [
         closed,
         text,
+        texts,
         closed_image,
         cut,
         empty,
@@ -316,14 +317,15 @@ def test_what_cannot_be_read_is_a_row(model, tmp_path):
     errors = rows.column("error")
     for error, words in zip(
         errors,
-        ["is closed", 'mode "rb"', "", "", "no pixels", "4 x 4", "no image here", "no image here",
-         "empty", "", "no such file"],
+        ["is closed", 'mode "rb"', 'mode "rb"', "", "", "no pixels", "4 x 4", "no image here",
+         "no image here", "empty", "", "no such file"],
         strict=False,
     ):  # fmt: skip
         assert error
         assert words in error
-    assert rows[6].path == "image 6"
+    assert rows[7].path == "image 7"
     assert rows[-1].error == ""
+    texts.close()
 
 
 def test_files_are_left_where_they_were(model, tmp_path):
@@ -492,7 +494,8 @@ def test_two_pairs_are_no_pair_of_lists():
         (iter([(SHOTS[0], "red"), "ab"]), "a str at position 1"),
         ([(SHOTS[0], 2), (SHOTS[1], 3)], "got 2 at position 0. Write what the number stands for"),
         ((SHOTS, LABELS[:-1]), "12 images and 11 labels"),
-        ((SHOTS, "red"), "pair"),
+        ((SHOTS, "red"), "a label of each image as a list, but got a str"),
+        (("a.png", "red"), "pair"),
         ((SHOTS[0], LABELS), "1 images and 12 labels"),
         ({"a.png": SHOTS[0]}, "but got a dict"),
         (SHOTS[0], "of something else"),

@@ -67,7 +67,7 @@ def items_of(
     (['a.png', 'b.png'], ['photos/'])
     """
     if isinstance(source, str | os.PathLike):
-        return [os.fspath(source)]
+        return [str(os.fspath(source))]
     if is_picture(source):
         return [picture_at(0, source)]
     _refuse_parts(source)
@@ -178,7 +178,7 @@ def _is_number(value: Any) -> bool:
 def _item(position: int, value: Any) -> Item:
     """Return a path or URL as it is, which may be that of a folder, and pictures."""
     if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))  # and not NumPy's kind of texts
     return picture_at(position, value)
 
 
@@ -222,7 +222,7 @@ def _columns(
         are_rows = any(_is_pair(part) or isinstance(part, Mapping) for part in source)
         source = source if are_rows else tuple(source)
     if isinstance(source, tuple):
-        if len(source) != 2 or any(isinstance(part, str | bytes) for part in source):
+        if len(source) != 2 or isinstance(source[0], str | bytes):
             _refuse_pairs(source)
         images, labels = source
         items = items_of([images] if isinstance(images, os.PathLike) else images)

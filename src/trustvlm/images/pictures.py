@@ -387,12 +387,14 @@ def _undecoded(image: Image.Image, limits: Limits) -> bytes | None:
 def _read_file(file: Any, name: str, limits: Limits) -> bytes:
     if getattr(file, "closed", False):
         raise refusal("unreadable", name, "the file is closed", "Keep it open while it is read")
-    try:
-        content = _whole(file, limits)
-    except (OSError, ValueError) as error:
-        raise read_error(error, name) from error
+    content = None
+    if not isinstance(file, io.TextIOBase):
+        try:
+            content = _whole(file, limits)
+        except OSError as error:
+            raise read_error(error, name) from error
     if not isinstance(content, bytes | bytearray):
-        what = f"its file gives {type(content).__name__} and not bytes"
+        what = "the file is open for reading text, not bytes"
         raise refusal("unreadable", name, what, 'Open it with mode "rb"')
     check_size(len(content), limits, name)
     return bytes(content)
