@@ -290,6 +290,52 @@ def test_two_people_never_see_the_same_image(open_page, service, photos):
     assert first.complaints + second.complaints == []
 
 
+def test_leases_are_renewed_and_what_others_took_over_is_put_away(open_page, service, photos):
+    opened = open_page(service)
+    upload(opened, photos)
+    page = opened.page
+    page.clock.install()
+    in_view(opened, "Review")
+    page.locator("#item").wait_for()
+    first, second = (one["image"] for one in queued(service)["images"][:2])
+    with page.expect_response("**/v1/leases*") as renewed:
+        page.clock.fast_forward(31_000)
+    assert renewed.value.json()["held"][:2] == [first, second]
+    answered(service, first, action="skip")
+    page.clock.fast_forward(31_000)
+    page.get_by_text("Someone else has taken over the image that was here").wait_for()
+    page.keyboard.press("a")
+    page.get_by_text("Accepted: ").wait_for()
+    all_stored(opened)
+    assert [(row["image"], row["action"]) for row in exported(service)] == [
+        (first, "skip"),
+        (second, "accept"),
+    ]
+
+
+def test_the_pace_leaves_out_breaks(open_page, service):
+    opened = open_page(service)
+    rates = opened.page.evaluate(
+        """async () => {
+            const { Pace } = await import("/static/pace.js");
+            let now = 0;
+            const pace = new Pace(() => now);
+            const rates = [pace.perMinute()];
+            for (const seconds of [0, 2, 2, 2, 3600, 2]) {
+                now += 1000 * seconds;
+                pace.note(1);
+                rates.push(pace.perMinute());
+            }
+            pace.note(-1);
+            return [...rates, pace.answers];
+        }"""
+    )
+    assert rates[:4] == [None] * 4
+    assert rates[4] == 30
+    assert rates[5] == pytest.approx(4 / 66 * 60)  # a break counts as a minute
+    assert rates[6:] == [pytest.approx(5 / 68 * 60), 5]
+
+
 def test_an_answer_that_comes_too_late_is_refused_and_said(open_page, service, photos):
     opened = open_page(service)
     upload(opened, photos)
