@@ -125,7 +125,8 @@ def one_by_one(page: Page, truth: dict[str, str], person: Person, n: int) -> dic
             person.press(page, "Enter")
             counts["list"] += 1
         page.wait_for_function(
-            "(name) => document.querySelector('#item .name')?.textContent !== name",
+            "(name) => document.querySelector('#item .name')?.textContent !== name "
+            "|| document.querySelector('#single')?.hidden",
             arg=name,
             polling=5,
         )
