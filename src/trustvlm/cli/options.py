@@ -67,8 +67,9 @@ def labelled_argument(metavar: str = "LABELLED", more: str = "") -> Any:
     """Make the argument of labelled images: a path, or a URL, which no `Path` holds."""
     return typer.Argument(
         metavar=metavar,
-        help="Folder of class folders, or a CSV, JSON Lines or Parquet file with the columns path "
-        f"(or the bytes of images) and label{more}.",
+        help="Folder of class folders, a tar or zip archive of some, or with labels beside images "
+        "(.cls, .json), or a CSV, JSON Lines or Parquet file with the columns path (or the bytes "
+        f"of images) and label{more}.",
         show_default=False,
     )
 

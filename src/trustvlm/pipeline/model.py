@@ -415,7 +415,8 @@ class TrustVLM:
         Parameters
         ----------
         shots
-            Folder of class folders, CSV with `path,label`, or `(paths, labels)`.
+            Folder of class folders, CSV with `path,label`, an archive, `(images, labels)`, a list
+            of pairs, a data frame or data set; see `images.find_labelled`.
         shots_per_class
             Use at most this many per class, by the paper's draw; None uses all.
         draw
@@ -497,9 +498,10 @@ class TrustVLM:
         ----------
         images
             A file, a folder, a CSV with a `path` column, a text file of paths, a tar archive, a
-            Parquet file with images, the URL of any of these, or a list of several.
+            Parquet file with images, the URL of any of these; pictures that the program holds, as
+            PIL images, arrays, tensors, bytes, open files, data frames or data sets; or a list.
         path_column, image_column
-            Columns in tables and Parquet files; see `images.image_shards`.
+            Columns in tables, Parquet files, data frames and data sets; see `images.image_shards`.
         progress
             Called with images done, images in all (0 for a stream), and images that needed no
             forward pass.
@@ -758,7 +760,7 @@ class TrustVLM:
         Parameters
         ----------
         labelled
-            Folder of class folders, CSV with `path,label`, or `(paths, labels)`.
+            As the shots of `fit`.
         name
             What tables call it; None takes the folder's or file's name.
         scores
@@ -855,8 +857,7 @@ class TrustVLM:
         Parameters
         ----------
         labelled
-            Folder of class folders, CSV with `path,label`, or `(paths, labels)`: images that are
-            like those to come, and not among the shots.
+            As the shots of `fit`: images that are like those to come, and not among the shots.
         risk, confidence_level
             In (0, 1). Of several risks, all of which hold at once, the first decides; `use_risk`
             chooses another one.
