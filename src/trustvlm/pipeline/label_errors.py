@@ -10,8 +10,6 @@ from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from trustvlm.data_quality.duplicates import (
     DuplicatePair,
@@ -144,6 +142,10 @@ def fold_of_images(
     """
     n = len(labels)
     ends = np.array([(pair.image, pair.other) for pair in copies], dtype=np.int64).reshape(-1, 2)
+    # Late: predicting needs none of it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
     _, group = connected_components(graph, directed=False)
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
