@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trustvlm.images import (
     decode,
     find_images,
     find_labelled,
+    inputs,
     open_images,
 )
 
@@ -287,3 +289,17 @@ def test_json_lines_are_a_table(tmp_path):
         rows.write_text(line + "\n")
         with pytest.raises(InputError, match=message):
             find_images(rows)
+
+
+def test_a_file_that_may_not_be_read_is_no_file_passed_over(tmp_path, monkeypatch):
+    plant(tmp_path, "a.png", "locked", "pipe")
+
+    def fails(file):
+        if file.name == "locked":
+            raise PermissionError
+        raise OSError(errno.EINVAL, "a pipe")
+
+    monkeypatch.setattr(inputs, "open_regular", fails)
+    listed = find_images(tmp_path)
+    assert paths(listed) == ["a.png", "locked"]
+    assert dict(listed.skipped) == {"(none)": 1}
