@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.serialization import nan_to_null
@@ -121,6 +120,8 @@ class LabellerComparison:
         p = np.array([verdict.p_correct for verdict in judged])
         supported = estimated = float(p.mean()) if len(p) else math.nan
         if math.isnan(supported) and len(p) and self.log_odds:
+            from scipy.special import expit  # late: predicting does without it
+
             p = expit(np.array([verdict.confidence for verdict in judged]))
             supported, estimated = float(p.mean()), share_right(p, self.n_classes)
         return LabellerFacts(
