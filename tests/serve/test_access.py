@@ -335,7 +335,7 @@ def test_a_new_model_judges_a_picture_before_it_serves(client, monkeypatch, faul
     old, judge = client.context.models["colours"], Predictor.judge
 
     def broken_judge(self, *arguments):
-        if self is old._predictor:
+        if self is old._own:
             return judge(self, *arguments)
         if fault == "nan":
             return [replace(one, confidence=math.nan) for one in judge(self, *arguments)]
