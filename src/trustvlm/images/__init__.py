@@ -9,11 +9,11 @@ from trustvlm.images.inputs import (
     LabelledSource,
     Source,
     find_images,
-    find_labelled,
     image_shards,
     open_images,
 )
 from trustvlm.images.label_tables import find_labellers, find_most_probable
+from trustvlm.images.labelled import find_labelled
 from trustvlm.images.references import (
     ImageList,
     ImageRef,

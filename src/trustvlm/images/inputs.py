@@ -5,18 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.archives import ARCHIVE_EXTENSIONS, archive_shard, archive_type
-from trustvlm.images.collections import MapDataset, items_of, labelled_items
+from trustvlm.images.collections import MapDataset, items_of
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content, is_other_content
-from trustvlm.images.labelled_archives import labels_of, text_endings
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.pictures import Item, Picture
 from trustvlm.images.references import (
@@ -26,8 +24,6 @@ from trustvlm.images.references import (
     ImageRef,
     ImageShard,
     ImageSource,
-    LabelledImage,
-    LabelledImages,
     Location,
     RemoteImage,
     Skipped,
@@ -37,14 +33,11 @@ from trustvlm.images.references import (
     image_at,
     images_beside,
     is_output_folder,
-    is_split,
     is_system_folder,
     open_regular,
     read_head,
-    read_probability,
     shown,
 )
-from trustvlm.images.streams import StreamShard
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table
 from trustvlm.text import counted, join_names, printable
 
@@ -238,7 +231,7 @@ def image_shards(
         yield shard
     if shard is None:
         name = _name_of(head[0]) if len(head) == 1 else "the given list"
-        raise InputError(_no_images(name, skipped))
+        raise InputError(no_images(name, skipped))
 
 
 def open_images(
@@ -311,7 +304,7 @@ def _stream(
             n_images += 1
             yield image
     if not n_images:
-        raise InputError(_no_images(name if shards == 1 else "what was given", skipped))
+        raise InputError(no_images(name if shards == 1 else "what was given", skipped))
     warn_of_skipped(skipped)
 
 
@@ -453,7 +446,7 @@ def walk_images(
     if folder.is_url:
         files, top = file_system(folder.text)
         for relative in _remote_files(files, top):
-            if _is_image(relative, skipped):
+            if is_image(relative, skipped):
                 url = files.unstrip_protocol(f"{top}/{relative}")
                 yield RemoteImage(f"{start}{relative}", url)
         return
@@ -464,11 +457,11 @@ def walk_images(
             what = f"the folder cannot be listed ({failure.strerror})"
             remedy = "Allow yourself to read it, or leave it out"
             yield UnreadableImage.of(name, refusal("directory", name, what, remedy))
-        elif _is_image(relative, skipped, here / relative):
+        elif is_image(relative, skipped, here / relative):
             yield ImageRef(name, here / relative)
 
 
-def _is_image(relative: PurePosixPath, skipped: Skipped | None, file: Path | None = None) -> bool:
+def is_image(relative: PurePosixPath, skipped: Skipped | None, file: Path | None = None) -> bool:
     """Whether a file is an image by its extension or, if it lies here, by how it begins."""
     suffix = relative.suffix.lower()
     if suffix in IMAGE_EXTENSIONS or (file is not None and _begins_as_image(file)):
@@ -492,7 +485,7 @@ def _local_files(top: Path) -> Iterator[tuple[PurePosixPath, OSError | None]]:
 
     Of a folder that cannot be listed, its path and the reason.
     """
-    identity, names = _list_folder(top)
+    identity, names = list_folder(top)
     levels = [(PurePosixPath(), names, frozenset({identity}))]
     while levels:
         relative, names, above = levels[-1]
@@ -532,7 +525,7 @@ def _list(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
     return (status.st_dev, status.st_ino), sorted(names, reverse=True)
 
 
-def _list_folder(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
+def list_folder(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
     """Return the same, or raise `InputError`: of a folder that is named, or a class."""
     try:
         return _list(folder)
@@ -555,336 +548,12 @@ def _remote_files(files: Any, top: str) -> Iterator[PurePosixPath]:
                 yield PurePosixPath(f"{folder}/{name}").relative_to(top)
 
 
-# Images with classes.
-
-
-def find_labelled(
-    source: LabelledSource,
-    *,
-    path_column: str = "path",
-    label_column: str = "label",
-    image_column: str | None = None,
-    confidence_column: str | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> LabelledImages:
-    """List the images of a source together with their classes; files of images are not opened.
-
-    Parameters
-    ----------
-    source
-        * a folder of class folders: files at any depth below a class folder belong to it, and
-          image files beside the class folders are reported as `loose`;
-        * a folder with a `metadata.csv` or `metadata.jsonl`, as Hugging Face's data sets have it:
-          the columns `file_name` and that of labels; what it does not list is `loose`;
-        * a `.csv`, `.tsv` or `.jsonl` table with a column of paths or URLs, relative to its
-          folder, and one of labels;
-        * a `.parquet` file with the bytes of images, or with paths, and a column of labels; its
-          images are held in memory;
-        * a tar or zip archive, whose images are held in memory, too, with labels beside the images,
-          as WebDataset has them (`.cls`, or `label_column` in `.json`), or of class folders, which
-          may lie in one folder more; images without a label are `loose`;
-        * the URL of any of these; braces stand for several, as in `pets-{000..012}.tar`;
-        * a list of these;
-        * a tuple `(images, labels)` of equal length, where images are paths, URLs or pictures that
-          the program holds; or a list or an iterator of pairs `(image, label)`;
-        * a DataFrame, a `Dataset` of Hugging Face's `datasets`, or a data set of torch, of pairs;
-          see `images.collections`.
-    path_column, label_column, image_column
-        As in `Columns`.
-    confidence_column
-        Probabilities that came with labels from elsewhere. The column may be missing, and its cells
-        may be empty; None reads none.
-    limits
-        Bounds on archives and Parquet files, and what is in them.
-
-    Raises
-    ------
-    InputError
-        If there is no such path, no class folder, no image, an image without a label, or a
-        probability that is none.
-
-    Examples
-    --------
-    >>> labelled = find_labelled((["1.jpg", "2.jpg"], ["dog", "cat"]))
-    >>> labelled.classes, labelled.labels
-    (('cat', 'dog'), ['dog', 'cat'])
-    """
-    names = _several(source)
-    if names is None:
-        images = labelled_items(
-            source,
-            path_column=path_column,
-            label_column=label_column,
-            image_column=image_column,
-            confidence_column=confidence_column,
-        )
-        return _with_classes(images, "the given list")
-    columns = (path_column, label_column, image_column, confidence_column, limits)
-    if len(names) == 1:
-        return _labelled_at(names[0], "", *columns)
-    listings = [_labelled_at(name, shown(name), *columns) for name in names]
-    images = chain.from_iterable(listing.refs for listing in listings)
-    skipped = Skipped()
-    for listing in listings:
-        skipped.merge(Skipped(listing.skipped))
-    return replace(
-        _with_classes(images, "the given list"),
-        loose=tuple(chain.from_iterable(listing.loose for listing in listings)),
-        skipped=skipped,
-    )
-
-
-def _several(source: LabelledSource) -> list[str] | None:
-    """Return the files or folders that hold labelled images; None for images and their labels."""
-    if isinstance(source, str | os.PathLike):
-        return expand(os.fspath(source))
-    if not isinstance(source, list):
-        return None
-    names: list[str] = []
-    for item in source:
-        if not isinstance(item, str | os.PathLike):
-            return None
-        names += expand(os.fspath(item))
-    is_holder = bool(names) and all(input_kind(Location.of(name)) != "image" for name in names)
-    return names if is_holder else None
-
-
-def _labelled_at(
-    source: str,
-    prefix: str,
-    path_column: str,
-    label_column: str,
-    image_column: str | None,
-    confidence_column: str | None,
-    limits: Limits,
-) -> LabelledImages:
-    """Return the labelled images of a file or folder; `prefix` is put before the names in it."""
-    location, name = Location.of(source), shown(source)
-    match input_kind(location):
-        case "folder":
-            own_column = "file_name" if path_column == "path" else path_column
-            metadata = _metadata_of(location, own_column, label_column)
-            if metadata is None:
-                return _from_class_folders(location, name, prefix)
-            images = _from_table(metadata, own_column, label_column, confidence_column)
-            return _with_loose(images, location, name)
-        case "archive":
-            endings, skipped = text_endings(label_column), Skipped()
-            shard = archive_shard(name, location, prefix, skipped, limits, texts=endings)
-            return _from_archive(shard, skipped, label_column, confidence_column)
-        case "table":
-            images = _from_table(location, path_column, label_column, confidence_column)
-            return _with_classes(images, name)
-        case "Parquet file":
-            rows = ParquetShard(
-                name,
-                location,
-                prefix,
-                path_column,
-                image_column,
-                label_column,
-                confidence_column,
-                limits=limits,
-            )
-            return _with_classes(rows.labelled(), name)
-    problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
-    raise InputError(
-        f"Expected a folder of class folders, or a table, an archive or a Parquet file with "
-        f"labels, but {problem}."
-    )
-
-
-def _from_table(
-    location: Location, path_column: str, label_column: str, confidence_column: str | None
-) -> Iterator[LabelledImage]:
-    image_of = images_beside(location)
-    for path, label, p in read_table(
-        location, (path_column, label_column), (confidence_column or "",)
-    ):
-        yield LabelledImage(image_of(path), label, read_probability(p, path))
-
-
-# What data sets of Hugging Face call the list of the images in a folder.
-_METADATA = ("metadata.csv", "metadata.jsonl")
-
-
-def _metadata_of(folder: Location, path_column: str, label_column: str) -> Location | None:
-    """Return the list of labelled images in a folder; None if it has none, or none with labels.
-
-    Raises
-    ------
-    InputError
-        If the list has no labels, and there are no class folders either.
-    """
-    table = next((t for t in map(folder.below, _METADATA) if t.exists()), None)
-    if table is None:
-        return None
-    try:
-        if any(label for _, label in read_table(table, (path_column,), (label_column,))):
-            return table
-    except InputError:
-        if not _folders_in(folder):
-            raise
-    # It may say something else of images that lie in class folders.
-    return None if _folders_in(folder) else table
-
-
-def _with_loose(listed: Iterable[LabelledImage], folder: Location, name: str) -> LabelledImages:
-    """Return the images that are listed, and say which others the folder holds."""
-    labelled = _with_classes(listed, name)
-    skipped = Skipped()
-    names = {PurePosixPath(image.path).as_posix() for image in labelled.refs}
-    loose = [image.path for image in walk_images(folder, skipped=skipped)]
-    loose = [path for path in loose if path not in names]
-    _warn_of_loose(loose, f"in {name} that its metadata does not list")
-    return replace(labelled, loose=tuple(loose))
-
-
-def _from_archive(
-    shard: StreamShard, skipped: Skipped, label_column: str, confidence_column: str | None
-) -> LabelledImages:
-    name = shard.name
-    labels = labels_of(shard, label_column, confidence_column, skipped)
-    if not labels.images:
-        raise InputError(_no_images(name, skipped))
-    _check_splits(labels.folders, name, "Pack the folder of one of them alone")
-    warn_of_skipped(skipped)
-    _warn_of_loose(labels.loose, f"in {name} without a label")
-    listed = _with_classes(labels.images, name)
-    return replace(listed, loose=tuple(labels.loose), skipped=skipped)
-
-
-def _warn_of_loose(loose: Sequence[str], where: str) -> None:
-    """Warn of images that have no label."""
-    if loose:
-        more = ", ..." if len(loose) > NAMED else ""
-        warnings.warn(
-            f"{counted(len(loose), 'image')} {where}, of no class and left out: "
-            f"{', '.join(map(printable, loose[:NAMED]))}{more}",
-            TrustVLMWarning,
-            stacklevel=3,
-        )
-
-
-def _from_class_folders(folder: Location, name: str, prefix: str = "") -> LabelledImages:
-    skipped = Skipped()
-    if folder.is_url:
-        files, top = file_system(folder.text)
-        _, folders, names = next(files.walk(top, maxdepth=1), (top, [], []))
-        entries = [(name, True) for name in folders] + [(name, False) for name in names]
-        entries = [
-            (name, is_folder)
-            for name, is_folder in entries
-            if name and not (name.startswith(".") or (is_folder and is_system_folder(name)))
-        ]
-    else:
-        path = Path(folder.text)
-        # A link to the folder itself is no class.
-        entries = [
-            (name, is_folder)
-            for name, is_folder in _list_folder(path)[1]
-            if not (is_folder and path.samefile(path / name))
-        ]
-    classes = sorted(name for name, is_folder in entries if is_folder)
-    loose = sorted(
-        name
-        for name, is_folder in entries
-        if not is_folder
-        and _is_image(
-            PurePosixPath(name), skipped, None if folder.is_url else Path(folder.text) / name
-        )
-    )
-    if not classes:
-        raise InputError(
-            f"Expected {name!r} to hold one folder per class with its images inside, but it "
-            f"holds no folders ({len(loose)} image files)."
-        )
-    below = {label: _folders_in(folder.below(label)) for label in classes if is_split(label)}
-    nested = next((label for label, folders in below.items() if folders), "")
-    _check_splits(
-        {label: below.get(label, []) for label in classes},
-        name,
-        f"Name one of them, such as {folder.below(nested).text}",
-    )
-    _warn_of_one_class(folder, classes)
-    start = f"{prefix.rstrip('/')}/" if prefix else ""
-    images = tuple(
-        LabelledImage(image, shown(label))
-        for label in classes
-        for image in walk_images(folder.below(label), prefix=start + label, skipped=skipped)
-    )
-    if not images:
-        raise InputError(_no_images(f"the class folders of {name}", skipped))
-    warn_of_skipped(skipped)
-    _warn_of_loose([*map(shown, loose)], f"beside the class folders of {name}")
-    return LabelledImages(images, tuple(map(shown, classes)), tuple(map(shown, loose)), skipped)
-
-
-def _warn_of_one_class(folder: Location, classes: Sequence[str]) -> None:
-    """Warn of a single class that holds folders, as archives are unpacked into one of their own."""
-    if len(classes) == 1 and len(below := _folders_in(folder.below(classes[0]))) > 1:
-        inside = folder.below(classes[0]).text
-        warnings.warn(
-            f"{shown(classes[0])!r} is the only class folder, and holds {len(below)} folders: if "
-            f"those are the classes, name {shown(inside)!r}",
-            TrustVLMWarning,
-            stacklevel=2,
-        )
-
-
-def _check_splits(classes: Mapping[str, Collection[str]], name: str, choose: str) -> None:
-    """Refuse a folder of splits: two at least are called so, or all there are, and hold folders.
-
-    Parameters
-    ----------
-    classes
-        The class folders, and the folders in those that are called as a split is.
-    name
-        Of the source.
-    choose
-        How to name one of them.
-    """
-    splits = [label for label in classes if is_split(label)]
-    others = len(classes) - len(splits)
-    if not splits or (others and len(splits) == 1):
-        return
-    below = [bool(classes[label]) for label in splits]
-    # Without folders inside they may be classes, but hardly if there is nothing else.
-    if not (all(below) or (not others and len(splits) > 1)):
-        return
-    remedy = (
-        choose
-        if any(below)
-        else "Sort the images of each into one folder per class, or write a table of paths and "
-        "labels"
-    )
-    raise InputError(
-        f"Expected {name!r} to hold one folder per class, but its "
-        f"{'folder' if len(splits) == 1 else 'folders'} {join_names([*map(shown, splits)])} "
-        f"{'is a split' if len(splits) == 1 else 'are splits'} of a data set. {remedy}."
-    )
-
-
-def _folders_in(folder: Location) -> list[str]:
-    if folder.is_url:
-        files, top = file_system(folder.text)
-        return list(next(files.walk(top, maxdepth=1), (top, [], []))[1])
-    return [name for name, is_folder in _list_folder(Path(folder.text))[1] if is_folder]
-
-
-def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImages:
-    images = tuple(labelled)
-    if not images:
-        raise InputError(f"Expected at least one labelled image, but {name} lists none.")
-    return LabelledImages(images, tuple(sorted({image.label for image in images})))
-
-
 # Endings of files that may hold images, and that folders are not searched for.
 _HOLDING_IMAGES = ARCHIVE_EXTENSIONS | _PARQUET_EXTENSIONS | {".gz", ".bz2", ".xz", ".zst"}
 _ARCHIVES_THEMSELVES = " Name archives and Parquet files themselves, as with *.tar."
 
 
-def _no_images(name: str, skipped: Skipped) -> str:
+def no_images(name: str, skipped: Skipped) -> str:
     """Say that a source holds no images, and what it holds instead, by extension."""
     others = ""
     if skipped:
