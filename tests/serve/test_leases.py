@@ -56,6 +56,8 @@ def test_models_have_queues_of_their_own_and_nothing_stays():
     clock = Clock()
     leases = Leases(60.0, clock)
     assert leases.take("m", "a", IMAGES, 2) == leases.take("n", "b", IMAGES, 2) == IMAGES[:2]
+    assert leases.take("n", "a", IMAGES, 1) == IMAGES[2:3]
+    assert leases.release("n", "a") == 1
     assert len(leases) == 4
     clock.now = 60.0
     assert len(leases) == 0
@@ -67,9 +69,21 @@ def test_one_reviewer_cannot_hold_a_whole_queue():
     many = [str(i) for i in range(3 * MOST_HELD)]
     for _ in range(3):
         leases.take("m", "a", many, 200)
-    leases.renew("m", "a", many)
-    assert len(leases) <= MOST_HELD
+    for start in range(0, len(many), MOST_HELD):
+        leases.renew("m", "a", many[start : start + MOST_HELD])
+    leases.renew("n", "a", many)
+    assert len(leases) == MOST_HELD
     assert leases.take("m", "b", many, 1) == [many[MOST_HELD]]
+
+
+def test_what_is_answered_is_held_by_nobody():
+    leases, many = Leases(), [str(i) for i in range(2 * MOST_HELD)]
+    answered = leases.take("m", "a", many, MOST_HELD)
+    assert leases.take("n", "a", many, 1) == []
+    leases.end("m", answered)
+    assert leases.take("m", "a", many[MOST_HELD:], 2) == many[MOST_HELD:][:2]
+    leases.end("n", many)
+    assert len(leases) == 2
 
 
 @pytest.fixture
@@ -134,6 +148,23 @@ def test_what_is_given_back_is_anyones_at_once(reviewers):
     assert ann.leave() == 5
     assert ann.leave() == 0
     assert bob.next() == first
+
+
+def test_answers_end_the_leases_of_their_images(reviewers):
+    ann, _ = reviewers
+    one, *others = ann.next()
+    leases = ann.client.app.state.context.leases
+    assert len(leases) == 5
+    ann.answer(one)
+    assert len(leases) == 4
+    labels = ["red", "green", "no class"]
+    answers = [
+        {"image": image, "action": "correct", "label": label}
+        for image, label in zip(others[:3], labels, strict=True)
+    ]
+    sent = ann.client.post("/v1/feedback/batch", json={"answers": answers}).json()["answers"]
+    assert [answer["error"] is None for answer in sent] == [True, True, False]
+    assert len(leases) == 2
 
 
 def test_a_late_answer_counts_if_it_is_the_first_and_is_refused_if_not(reviewers, clock):

@@ -63,8 +63,7 @@ class Leases:
         self._end_old()
         own = [image for image in images if self._holder(model, image) == reviewer]
         free = [image for image in images if self._holder(model, image) is None]
-        n_held = sum(holder == reviewer for holder, _ in self._held.values())
-        return self._hold(model, reviewer, (own + free[: max(0, MOST_HELD - n_held)])[:limit])
+        return self._hold(model, reviewer, (own + free[: self._n_left(reviewer)])[:limit])
 
     def renew(self, model: str, reviewer: str, images: Iterable[str]) -> list[str]:
         """Lease images for longer; return those that are the reviewer's now.
@@ -72,8 +71,18 @@ class Leases:
         A lease that ended meanwhile begins anew if nobody else has taken the image.
         """
         self._end_old()
-        own = [i for i in images if self._holder(model, i) in (None, reviewer)]
-        return self._hold(model, reviewer, own[:MOST_HELD])
+        n_left, own = self._n_left(reviewer), []
+        for image in images:
+            holder = self._holder(model, image)
+            if holder == reviewer or (holder is None and n_left > 0):
+                n_left -= holder is None
+                own.append(image)
+        return self._hold(model, reviewer, own)
+
+    def end(self, model: str, images: Iterable[str]) -> None:
+        """End the leases of images that are answered, which would count as held by somebody."""
+        for image in images:
+            self._held.pop((model, image), None)
 
     def release(self, model: str, reviewer: str) -> int:
         """End all leases of a reviewer; return how many."""
@@ -85,6 +94,10 @@ class Leases:
 
     def _holder(self, model: str, image: str) -> str | None:
         return self._held.get((model, image), (None, 0.0))[0]
+
+    def _n_left(self, reviewer: str) -> int:
+        """Return how many more images a reviewer may hold."""
+        return max(0, MOST_HELD - sum(holder == reviewer for holder, _ in self._held.values()))
 
     def _hold(self, model: str, reviewer: str, images: list[str]) -> list[str]:
         until = self._clock() + self.seconds

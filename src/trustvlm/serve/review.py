@@ -99,6 +99,7 @@ async def answer_image(context: Service, said: schemas.FeedbackRequest) -> dict[
     """
     submission = await _submission(context, said, said.model)
     (recorded,) = await asyncio.to_thread(context.feedback.record_all, [submission])
+    context.leases.end(submission.answer.model, [said.image])
     if recorded.number is None:
         raise _answered(recorded)
     left = await asyncio.to_thread(context.feedback.n_open, submission.answer.model)
@@ -125,6 +126,8 @@ async def answer_images(context: Service, said: schemas.BatchRequest) -> dict[st
         except ServiceError as error:
             refused[i] = error
     stored = iter(await asyncio.to_thread(context.feedback.record_all, submissions))
+    for submission in submissions:
+        context.leases.end(submission.answer.model, [submission.answer.image])
     answers: list[dict[str, Any]] = []
     for i in range(len(said.answers)):
         recorded = Recorded(None, None) if i in refused else next(stored)
