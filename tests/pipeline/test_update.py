@@ -106,6 +106,38 @@ def test_the_calibration_is_renewed_as_if_on_the_images_themselves(
     assert not {shot["sha256"] for shot in updated.shots_} & of.seen
 
 
+@pytest.mark.filterwarnings("ignore:.*were calibrated on before")
+def test_each_look_at_the_labels_counts_though_nothing_is_certified(calibrated, folders, tmp_path):
+    calibrated.save(tmp_path / "m.trust")
+    strict = TrustVLM.load(tmp_path / "m.trust", store=calibrated.store)
+    strict.calibrate(folders / "checked", risk=0.001)
+    assert not strict.calibration_.certified
+    updated, _ = strict.update(folders / "corrected")
+    assert not updated.calibration_.certified
+    assert updated.calibration_.looks == strict.calibration_.looks + 1 == 3
+
+
+def test_a_calibration_from_the_shots_still_names_the_images_whose_labels_were_seen(
+    calibrated, folders, tmp_path
+):
+    calibrated.save(tmp_path / "m.trust")
+    model = TrustVLM.load(tmp_path / "m.trust", store=calibrated.store).calibrate_on_shots()
+    updated, report = model.update(folders / "corrected", even_if_worse=True)
+    assert report.calibration == "renewed"
+    assert updated.calibration_.seen == model.calibration_.seen == calibrated.calibration_.seen
+
+
+@pytest.mark.filterwarnings("ignore:no example images of 'green'")
+def test_a_calibration_from_the_shots_is_dropped_once_no_class_has_two(folders, store):
+    shots = pairs(folders / "shots")
+    red, blue = ([pair for pair in shots if pair[1] == name] for name in ("red", "blue"))
+    model = TrustVLM("offline", "offline", classes=["red", "green", "blue"], store=store)
+    model.fit(list(map(list, zip(*red, blue[0], strict=True)))).calibrate_on_shots()
+    updated, report = model.update(([red[1][0]], ["green"]), even_if_worse=True)
+    assert (updated.calibration_, report.calibration, report.relabelled) == (None, "dropped", 1)
+    assert "no class has two examples" in report.calibration_statement
+
+
 def test_images_calibrated_on_never_become_shots(calibrated, folders):
     both = listed(folders / "checked", folders / "corrected")
     updated, report = calibrated.update(both)

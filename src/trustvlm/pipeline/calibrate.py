@@ -162,7 +162,7 @@ def calibrate_again(
     """
     name = earlier.calibrator.name
     if earlier.certificate is None:
-        return calibrate_on_shots(replace(state, calibration=None), name)
+        return calibrate_on_shots(replace(state, calibration=earlier), name)
     if not repeatable(earlier):
         raise InputError("The model does not hold what its calibration could be repeated with.")
     assert earlier.vectors is not None  # noqa: S101 -- it is repeatable
@@ -289,6 +289,10 @@ def _after(
             and asked is not None
             and before is not None
             and asked.to_dict() == before.to_dict()
+            # With other shots it is another question, though nothing may be certified twice.
+            and np.allclose(
+                calibration.result.confidence, earlier.result.confidence, equal_nan=True
+            )
         ):
             # The same question gets the same answer: nothing new was learned from the labels.
             looks, cost = earlier.looks, "asked for the same again, this changes nothing."

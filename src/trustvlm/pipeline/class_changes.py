@@ -27,7 +27,6 @@ from trustvlm.images import ClassList, Columns, Source, open_images
 from trustvlm.images.classes import normal_form
 from trustvlm.pipeline.calibrate import (
     calibrate_again,
-    calibrate_on_shots,
     calibrate_options,
     renewed_statement,
     repeatable,
@@ -265,7 +264,7 @@ def _recalibrated(
     if not earlier.rules:
         if not (updated.bank.counts_ > 1).any():
             return updated, _dropped(done, earlier, "no class has two examples now", failures)
-        renewed = calibrate_on_shots(updated, earlier.calibrator.name)
+        renewed = calibrate_again(updated, earlier)
     else:
         why = ""
         if not repeatable(earlier):

@@ -245,7 +245,7 @@ def update(
     device = model.embedder.encoders.device
     aside = None
     if calibrate_on is not None:
-        aside = encode_images(list_labelled(calibrate_on, state.classes, **columns), model.embedder)
+        aside = encode_images(_listed(calibrate_on, model, **columns), model.embedder)
     usable, notes = _usable(state, encoded, aside)
     own, fresh, relabelled = _merged(state, usable)
     if not len(fresh) and not relabelled:
@@ -313,6 +313,13 @@ def _classes_of(state: ModelState, corrections: Sequence[LabelledImage]) -> NDAr
         raise InputError(
             f"{error} `trustvlm classes add` gives a model further classes."
         ) from error
+
+
+def _listed(
+    labelled: LabelledSource, model: FittedModel, **columns: Unpack[Columns]
+) -> ListedImages[LabelledImage]:
+    limits = model.embedder.limits
+    return list_labelled(labelled, model.state.classes, limits=limits, **columns)
 
 
 def _usable(
@@ -425,7 +432,7 @@ def _compare_on(
 ) -> Comparison:
     """Compare on labelled images, which neither model has learned from."""
     state = model.state.for_own_labels()
-    encoded = encode_images(list_labelled(labelled, state.classes, **columns), model.embedder)
+    encoded = encode_images(_listed(labelled, model, **columns), model.embedder)
     used = state.learned_from(calibrated_on=False)
     used["the corrections"] = {shot["sha256"] for shot in fresh.images}
     images, _ = exclude_leaked(
@@ -481,6 +488,9 @@ def _calibrated(
             **columns,
         )
         return renewed, "renewed", renewed_statement(renewed.calibration)
+    if not earlier.rules and not (updated.bank.counts_ > 1).any():
+        why = "the confidences are others now, and no class has two examples to learn them from"
+        return updated, "dropped", why
     if not repeatable(earlier):
         why = (
             "it was one for labels from elsewhere"
