@@ -35,9 +35,10 @@ app = typer.Typer(
     name="trustvlm",
     help=(
         "Label images with a vision-language model, and learn which labels can be trusted.\n\n"
-        "A CLIP-like model names any image, and is often confidently wrong. trustvlm checks each "
-        "label against example images of that class, seen by a second vision encoder, and reports "
-        "how far the label can be trusted, whether to accept or review it, and why."
+        "A CLIP-like model labels images with class names, and is often confidently wrong. "
+        "trustvlm checks each label against example images of that class, seen by a second "
+        "vision encoder, and reports how far the label can be trusted, whether to accept or "
+        "review it, and why."
     ),
     epilog=(
         "Start with:  trustvlm demo\n\n"

@@ -14,8 +14,8 @@ from trustvlm.exceptions import InputError
 app = typer.Typer(
     help=(
         "Show, prune or clear the stored embeddings.\n\n"
-        "Every embedding is kept under the hash of image, model and preprocessing, so that no "
-        "image goes twice through the same encoder. TRUSTVLM_CACHE names another folder."
+        "Embeddings are kept under the hash of image, model and preprocessing, so that an image "
+        "need not go through the same encoder again. TRUSTVLM_CACHE names another folder."
     ),
     no_args_is_help=True,
 )

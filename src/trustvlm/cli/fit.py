@@ -134,9 +134,8 @@ def fit(
     """Learn from labelled example images; writes a MODEL.trust directory.
 
     No network is trained: how far to trust text and examples is learned from the examples
-    themselves, each held out. A handful per class is enough, 16 is what the paper uses. The model
-    may correct labels, and always says what the label was before; --no-correct leaves them as
-    they are.
+    themselves, each held out. Four per class are a start, 16 is what the paper uses. The model
+    may correct labels, and says what the label was before; --no-correct leaves them as they are.
     """
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target

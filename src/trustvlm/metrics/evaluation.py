@@ -351,7 +351,8 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     correct
         `(n,)` booleans, or zeros and ones: whether each prediction is right.
     convention
-        `exact` (expected value over tie orders) or `trustvlm` (the released script's rules).
+        `exact` (AURC, AUGRC and their excess: expected value over tie orders; AUROC: a tie is half;
+        FPR95 and AUPR: ties together) or `trustvlm` (the released script's rules).
 
     Returns
     -------
