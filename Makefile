@@ -44,9 +44,9 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), Ray and S3, apart from the rest.
+extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), Ray, S3 and datasets, apart from the rest.
 	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py tests/bulk/test_bulk_buckets.py \
-		tests/test_s3.py
+		tests/test_s3.py tests/images/test_collections.py tests/adapters/test_dataset_columns.py
 
 # Folders of embeddings: of real CLIP models, and of the offline models.
 CLIP ?= ../shared/embeddings_clip
@@ -86,5 +86,5 @@ $(VENV)/.lint: $(SOURCES) | $(BIN)/python
 $(VENV)-extras/.done: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)-extras
 	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		'torch==2.13.0' -e '.[test,torch,openclip,timm,ray,s3-server]'
+		'torch==2.13.0' -e '.[test,torch,openclip,timm,ray,s3-server,datasets]'
 	touch $@

@@ -110,7 +110,7 @@ def test_a_saved_model_travels_by_its_path(model, files, tmp_path):
 def test_datasets_takes_it(model, files, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     if not hasattr(datasets, "Dataset"):
-        pytest.skip("the library datasets is not installed: a folder of tests is called the same")
+        pytest.skip("not installed (`make extras` does): `datasets` is a folder of tests")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     datasets.disable_progress_bars()
     made = datasets.Dataset.from_dict({"image": [str(file) for file in files]})

@@ -120,7 +120,7 @@ def test_wrong_data_frames(columns, options, message):
 def library(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     if not hasattr(datasets, "Dataset"):
-        pytest.skip("the library datasets is not installed: a folder of tests is called the same")
+        pytest.skip("not installed (`make extras` does): `datasets` is a folder of tests")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     datasets.disable_progress_bars()
     return datasets
