@@ -173,6 +173,22 @@ def shortened(text: str, length: int = 120) -> str:
     return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
+def main_clauses(text: str, length: int = 120) -> str:
+    """Leave out the last clauses of a long sentence, which "; " joins; the first stays whole.
+
+    Examples
+    --------
+    >>> main_clauses("text and examples agree; the text alone is unsure", 40)
+    'text and examples agree …'
+    >>> main_clauses("short; whole", 40), main_clauses("one clause too long", 5)
+    ('short; whole', 'one clause too long')
+    """
+    end = len(text)
+    while end > length and (cut := text.rfind("; ", 0, end)) > 0:
+        end = cut
+    return text if end == len(text) else f"{text[:end]} …"
+
+
 def join_names(names: Sequence[str], last: str = "and") -> str:
     """Join names with commas, and a word before the last.
 

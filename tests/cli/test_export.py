@@ -113,6 +113,7 @@ def test_calibration_data_are_a_random_sample(trustvlm, queue):
 
 def test_what_is_wrong_is_said(trustvlm, queue):
     (queue / "x.json").write_text('{"data": []}')
+    (queue / "two.csv").write_text("path,label\n1.jpg,red\n")
     for words, code, said in (
         (("export", "out.csv", "--format", "cvat", "-o", "a.json"), 1, "to end in .xml"),
         (("export", "no.csv", "--format", "cvat", "-o", "a.xml"), 1, "there is no 'no.csv'"),
@@ -122,7 +123,14 @@ def test_what_is_wrong_is_said(trustvlm, queue):
             ("export", "out.csv", "--format", "coco", "-o", "a.json", "--sample", 1, "--only",
              "review"), 1, "no random one",
         ),
+        (("export", ".", "--format", "coco", "-o", "a.json"), 1, "output of predict or verify"),
+        (("export", "two.csv", "--format", "coco", "-o", "a.json"), 1, "'label'. Rename one."),
+        (
+            ("export", "out.csv", "--format", "coco", "-o", "a.json", "--classes", "no.trust"),
+            1, "no.trust is not a .trust directory: there is no such directory",
+        ),
         (("corrections", "no.json", "-o", "a.csv"), 1, "trustvlm export"),
+        (("corrections", ".", "-o", "a.csv"), 1, "that FiftyOne exported"),
         (("corrections", "x.json", "-o", "a.csv"), 1, "its keys are 'data'"),
         (("corrections", "out.csv", "-o", "a.csv"), 1, "a table of predictions?"),
         (("corrections", "out.csv", "-o", "a.csv", "--from-name", "said"), 1, "called 'said'"),

@@ -151,6 +151,8 @@ def test_labellers_are_compared_and_probabilities_read(trustvlm, shots, labels, 
     assert "Estimated right" in done.out
     assert len(list(csv.DictReader(out.read_text().splitlines()))) == 72
     assert trustvlm("verify", model, table, *two).code == 1  # the rows need a file of their own
+    done = trustvlm("verify", model, table, *two, "--label-column", "carl", "-o", out)
+    assert (done.code, "a column 'carl' with something in it" in done.err) == (1, True)
     done = trustvlm("verify", model, table, "--probabilities", "-o", out)
     assert done.code == 0, done.err
     verdicts = list(csv.DictReader(out.read_text().splitlines()))

@@ -55,9 +55,10 @@ def test_an_image_of_no_class_goes_to_review_and_the_reason_says_so(model, photo
     odd = model.predict(strange)
     assert {verdict.decision for verdict in odd} == {"review"}
     assert all(
-        v.reason.startswith("the image resembles none of the classes enough: '") for v in odd
+        v.reason.startswith("the image resembles none of the classes enough: it is less like '")
+        for v in odd
     )
-    assert "of example images have less than" in odd[0].reason
+    assert "% of the example images are like their own class" in odd[0].reason
     ordinary = model.predict(photos)
     assert sum("none of the classes" in verdict.reason for verdict in ordinary) <= 3
     assert odd.run.out_of_distribution == len(odd)

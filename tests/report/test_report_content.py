@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from evaluations import make_evaluation
+from trustvlm import Verdicts
 from trustvlm.images.decoding import thumbnail
 from trustvlm.report import render_html
 from trustvlm.report.sections import class_rows, confusions, galleries, shots_by_class
@@ -135,6 +137,15 @@ class TestGalleries:
         empty = groups[0] if right else groups[1]
         assert not empty.cases
         assert "to show" in empty.meaning
+
+
+def test_the_first_clause_of_a_reason_is_shown_whole():
+    first = "the image resembles none of the classes: " + "it is less like them, " * 8 + "all"
+    whole = f"{first}; text and examples agree on x"
+    evaluation = make_evaluation()
+    verdicts = [replace(verdict, reason=whole) for verdict in evaluation.verdicts]
+    page = render_html(replace(evaluation, verdicts=Verdicts(verdicts)))
+    assert f'<p class="reason" title="{whole}">{first} \N{HORIZONTAL ELLIPSIS}</p>' in page
 
 
 class TestThumbnails:

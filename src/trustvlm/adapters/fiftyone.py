@@ -130,7 +130,13 @@ def read_fiftyone(source: str | os.PathLike[str]) -> list[Annotation]:
         labels: dict[str, Label | list[Label | int | str] | int | str | None]
 
     file = Path(source)
-    file = file / "labels.json" if file.is_dir() else file
+    if file.is_dir():
+        file = file / "labels.json"
+        if not file.exists():
+            raise InputError(
+                f"Expected {shown(file.parent)!r} to be a data set that FiftyOne exported, but it "
+                "holds no labels.json."
+            )
     name = shown(file)
     content = parse_json(read_bounded(Location(os.fspath(file))), name)
     dataset: Labels = checked(TypeAdapter(Labels), content, "labels of FiftyOne", name)

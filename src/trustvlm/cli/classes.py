@@ -152,7 +152,8 @@ def _written(
         console.note(f"warning: left out: {failure}")
     console.say(f"{change.done}.")
     if change.calibration != "none":
-        console.say(f"Calibration {change.calibration}: {change.calibration_statement}")
+        statement = change.calibration_statement.replace("NEW.trust", str(output))
+        console.say(f"Calibration {change.calibration}: {statement}")
     console.note(
         f"{output}: {counted(len(changed.classes_), 'class', 'classes')}, "
         f"{counted(len(changed.shots_), 'example image')}",

@@ -159,7 +159,7 @@ def _names(classes: str | None, rows: list[Verdict]) -> list[str]:
         from trustvlm.adapters.annotations import classes_in
 
         return classes_in(rows)
-    if Path(classes).is_dir():
+    if Path(classes).is_dir() or classes.rstrip("/").endswith(".trust"):
         from trustvlm.pipeline.state import ModelState
 
         return list(ModelState.load(classes).classes.labels)

@@ -245,7 +245,7 @@ def read_synonyms(file: Path | None) -> dict[str, str] | None:
     from trustvlm.images.tables import read_table
 
     synonyms: dict[str, str] = {}
-    for label, name in read_table(Location.of(file), ("label", "class")):
+    for label, name in read_table(Location.of(file), ("label", "class"), renamed_by=""):
         if synonyms.setdefault(label, name) != name:
             raise InputError(
                 f"Expected {str(file)!r} to give each label one class, but {label!r} has "

@@ -109,7 +109,7 @@ def update(
             steps=steps,
             **columns,
         )
-    show(report, quiet=quiet)
+    show(report, output, quiet=quiet)
     console.write_json(json_file, report.to_dict(), "comparison", quiet=quiet)
     if report.worse and not even_if_worse:
         raise worse_model(report)
@@ -150,7 +150,7 @@ def _opened(corrections: str, model: Path, name: str | None, classes: ClassList)
         store.close()
 
 
-def show(report: Update, *, quiet: bool) -> None:
+def show(report: Update, output: Path, *, quiet: bool) -> None:
     """Print what an update did, and the comparison."""
     changed = f", {report.relabelled} of the others relabelled" if report.relabelled else ""
     console.say(
@@ -162,5 +162,6 @@ def show(report: Update, *, quiet: bool) -> None:
     for comparison in report.comparisons:
         console.say(f"{comparison.statement}.")
     if report.calibration != "none":
-        console.say(f"Calibration {report.calibration}: {report.calibration_statement}")
+        statement = report.calibration_statement.replace("NEW.trust", str(output))
+        console.say(f"Calibration {report.calibration}: {statement}")
     console.remarks(report.notes, quiet=quiet)

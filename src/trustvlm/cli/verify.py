@@ -265,7 +265,7 @@ def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
             )
     note(
         f"({basis}; estimated right is from what the examples alone support to what is likely if "
-        "errors are random; guaranteed is neither)",
+        "errors are random; neither is guaranteed)",
         quiet=quiet,
     )
     for verdicts in compared.by_labeller.values():

@@ -163,8 +163,10 @@ def _text(value: Any) -> str:
 
 def _check_filled(source: PathLike, empty: Sequence[str]) -> None:
     if empty:
+        one = len(empty) == 1
         raise InputError(
-            f"Expected {shown(source)!r} to have columns {join_names([*map(repr, empty[:5])])}"
-            f"{', ...' if len(empty) > 5 else ''} with something in them, but there "
-            f"{'is none' if len(empty) == 1 else 'are none'}."
+            f"Expected {shown(source)!r} to have {'a column' if one else 'columns'} "
+            f"{join_names([*map(repr, empty[:5])])}{', ...' if len(empty) > 5 else ''} with "
+            f"something in {'it' if one else 'them'}, but {'it is' if one else 'they are'} missing "
+            "or empty. Look at how the columns of the table are called."
         )

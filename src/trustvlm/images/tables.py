@@ -59,7 +59,11 @@ def read_lines(location: Location) -> Iterator[str]:
 
 
 def read_table(
-    location: Location, columns: Sequence[str], optional: Sequence[str] = ()
+    location: Location,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    renamed_by: str = "--path-column, --label-column",
 ) -> Iterator[tuple[str, ...]]:
     """Yield some cells of each row of a CSV or JSON file.
 
@@ -76,6 +80,8 @@ def read_table(
     optional
         More of them, which may be missing, and cells of which may be empty: then "". Values of JSON
         Lines that are no texts are JSON.
+    renamed_by
+        The options that say how the columns are called, for the message; "" if there are none.
 
     Raises
     ------
@@ -93,7 +99,7 @@ def read_table(
         if _SEPARATOR.fullmatch(head.partition("\n")[0]):
             head = head.partition("\n")[2]
             next(lines)
-        delimiter, header = _find_header(name, head, columns)
+        delimiter, header = _find_header(name, head, columns, renamed_by)
         _check_distinct(header, [*columns, *optional], name)
         positions = [header.index(column) for column in columns]
         others = [header.index(column) if column in header else -1 for column in optional]
@@ -200,7 +206,9 @@ def _pick(cells: list[str], header: list[str], positions: list[int], where: str)
     return chosen
 
 
-def _find_header(name: str, head: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+def _find_header(
+    name: str, head: str, columns: Sequence[str], renamed_by: str
+) -> tuple[str, list[str]]:
     """Return the delimiter and the cells of the first row, from the beginning of a table."""
     headers = {delimiter: _header(head, delimiter) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
@@ -212,8 +220,8 @@ def _find_header(name: str, head: str, columns: Sequence[str]) -> tuple[str, lis
     missing = next(column for column in columns if column not in widest)
     raise InputError(
         f"Expected {name!r} to have a column {missing!r}, but its columns are "
-        f"{', '.join(map(repr, widest))}. Rename one, or say which to use "
-        "(--path-column, --label-column)."
+        f"{', '.join(map(repr, widest))}. Rename one"
+        f"{f', or say which to use ({renamed_by})' if renamed_by else ''}."
     )
 
 

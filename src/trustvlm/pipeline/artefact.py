@@ -755,8 +755,10 @@ def _read(path: Path | RemoteFolder, name: str, most: int = 0) -> bytes:
                     raise ArtefactError(f"{file} is not an ordinary file. {_REMEDY}")
                 content = stream.read(most + 1 if most else -1)
     except (FileNotFoundError, NotADirectoryError) as error:
+        gone = isinstance(path, Path) and not path.exists()
+        problem = "there is no such directory" if gone else f"{name} is missing"
         raise ArtefactError(
-            f"{path} is not a .trust directory: {name} is missing. Make one with `trustvlm fit`."
+            f"{path} is not a .trust directory: {problem}. Make one with `trustvlm fit`."
         ) from error
     except OSError as error:
         if isinstance(path, RemoteFolder):

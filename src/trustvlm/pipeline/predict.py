@@ -392,22 +392,21 @@ def reasons(
 def _too_unlike(i: int, c: int, shown: PredictionEvidence, names: Sequence[str]) -> str:
     if shown.gate.others is not None and shown.resemblance.other[i] >= 0:
         return other_reason(i, c, shown.gate.others, shown.resemblance, names)
-    if np.isnan(shown.resemblance.of_label[i]):
-        threshold, value = shown.gate.nearest, shown.nearest_score[i]
-        what = f"none of the classes: even '{names[int(shown.nearest[i])]}' only"
-        if not threshold.is_ood(value):  # a label without examples of its own
+    # Not the resemblances themselves: only what they are compared with tells a reader anything.
+    if np.isnan(shown.resemblance.of_label[i]):  # a label without examples of its own
+        threshold, like = shown.gate.nearest, f"'{names[int(shown.nearest[i])]}', the nearest,"
+        if not threshold.is_ood(shown.nearest_score[i]):
             return "the image resembles none of the classes that have examples"
-        value = number_beside(value, threshold.below, ".2f")
-        last = ""
+        what, theirs = "none of the classes enough", "the class nearest to them"
     else:
-        threshold = shown.gate.threshold
-        value = number_beside(shown.resemblance.of_label[i], threshold.below, ".2f")
-        none = shown.resemblance.is_ood[i]
-        what = f"{'none of the classes' if none else 'its label'} enough: '{names[c]}' by"
-        last = " (sum of three similarities, in standard deviations)"
+        threshold, like = shown.gate.threshold, f"'{names[c]}'"
+        what = (
+            "none of the classes enough" if shown.resemblance.is_ood[i] else "its label too little"
+        )
+        theirs = "their own class"
     return (
-        f"the image resembles {what} {value}, where at most {100 * threshold.false_flags:.1f} % of "
-        f"example images have less than {exact_number(threshold.below)}{last}"
+        f"the image resembles {what}: it is less like {like} than at least "
+        f"{math.floor(100 * (1 - threshold.false_flags))} % of the example images are like {theirs}"
     )
 
 

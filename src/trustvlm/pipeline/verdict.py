@@ -351,7 +351,7 @@ def _read(location: Location) -> Iterator[Verdict]:
     if is_folder or location.suffix == ".parquet":
         rows = _parquet_rows(location, is_folder)
     else:
-        table = read_table(location, _NEEDED, _OTHERS)
+        table = read_table(location, _NEEDED, _OTHERS, renamed_by="")
         rows = (dict(zip((*_NEEDED, *_OTHERS), cells, strict=True)) for cells in table)
     for number, row in enumerate(rows, start=1):
         yield _verdict(row, f"row {number} of {name!r}")
@@ -363,7 +363,10 @@ def _parquet_rows(location: Location, is_folder: bool) -> Iterator[dict[str, Any
     if is_folder:
         files = [Location(os.fspath(f)) for f in sorted(Path(location.text).glob("*.parquet"))]
         if not files:
-            raise InputError(f"Expected {shown(location.text)!r} to hold Parquet files.")
+            raise InputError(
+                f"Expected {shown(location.text)!r} to be the output of predict or verify, or a "
+                "folder of such Parquet files, but it is a folder without any."
+            )
     for part in files:
         name = shown(part.text)
         try:

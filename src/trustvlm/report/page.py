@@ -24,7 +24,7 @@ from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
 from trustvlm.tables.markup import environment_of
 from trustvlm.tables.metrics import COLUMNS, by_aurc, number
 from trustvlm.tables.scores import SIGNS, signs_of
-from trustvlm.text import counted, percent, printable, shortened
+from trustvlm.text import counted, main_clauses, percent, printable, shortened
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -70,7 +70,12 @@ def _environment(package: str) -> Environment:
     environment.globals.update(counted=counted)
     # `markup` is for what this package made: its style, its script and its figures.
     environment.filters.update(
-        markup=Markup, number=number, percent=percent, shortened=shortened, thumbnail=thumbnail
+        markup=Markup,
+        main_clauses=main_clauses,
+        number=number,
+        percent=percent,
+        shortened=shortened,
+        thumbnail=thumbnail,
     )
     return environment
 
