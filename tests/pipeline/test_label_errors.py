@@ -140,6 +140,9 @@ def test_settings_that_make_no_sense_are_refused(data, tmp_path) -> None:
         new_model().cross_val_verify(table, folds=1)
     with pytest.raises(InputError, match="two classes or more, but got 1"):
         new_model().cross_val_verify(write(tmp_path, [r for r in rows if r[1] == "red"]))
+    one_each = [next(row for row in rows if row[1] == label) for label in ("red", "green")]
+    with pytest.raises(InputError, match="nothing to judge the labels by"):
+        new_model().cross_val_verify(write(tmp_path, one_each))
     with pytest.raises(InputError, match="`trustvlm_star` cannot judge"):
         new_model(PixelEncoder(seed=1), score="trustvlm_star").cross_val_verify(table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import find_labelled, find_labellers, find_most_probable
 from trustvlm.pipeline import advise, monitor
+from trustvlm.pipeline.labellers import LabellerComparison
 from trustvlm.pipeline.records import encode_images
+from trustvlm.pipeline.verdict import Verdicts
 
 VLM, VISION = PixelEncoder(seed=1), PixelEncoder(seed=2, dim=9)
 
@@ -486,6 +489,11 @@ def test_labellers_stand_side_by_side(ending, model, photos, tmp_path) -> None:
     assert [row["labeller"] for row in rows] == ["ann"] * 56 + ["bob"] * 60
     assert "labeller" not in model.verify(photos).columns
     assert compared.to_dict()["labellers"]["ann"]["labels"] == 56
+    eve = list(compared.by_labeller["bob"])
+    eve[:7] = [replace(verdict, decision="error") for verdict in eve[:7]]
+    three = LabellerComparison({**compared.by_labeller, "eve": Verdicts(eve)}, True, 3)
+    assert three.facts["eve"].labels == 53
+    assert [pair.images for pair in three.agreements] == [56, 53, 53]
     with pytest.raises(InputError, match="columns 'eve' with something"):
         find_labellers(file, ["ann", "eve"])
 

@@ -115,6 +115,11 @@ def cross_val_verify(
     given_labels = GivenLabels(class_list, images.refs).pieces(images.refs, get(score))
     copies = _copies(images, len(names))
     fold = fold_of_images(images.labels, copies, folds)
+    if (fold == fold[0]).all():
+        raise InputError(
+            "Expected some class to have two images that are not nearly the same, but none has: "
+            "there is nothing to judge the labels by."
+        )
     rows: dict[int, Verdict] = {}
     for held_out in np.unique(fold).tolist():
         evidence = split_fold(shots, fold, held_out, given_labels)
