@@ -148,6 +148,7 @@ def test_what_makes_no_sense_is_refused(model, folders, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     for change, said in (
         (lambda: model.add_class(" Red ", photos), "no class has yet, but 'Red'"),
+        (lambda: model.rename_class("xyz", "b"), "but got 'xyz': its classes are '"),
         (lambda: model.add_class("", photos), "not to be empty"),
         (lambda: model.add_class("violet", tmp_path / "x.png"), "No example of 'violet'"),
         (lambda: model.rename_class("gray", "stone"), "but got 'gray': did you mean grey"),

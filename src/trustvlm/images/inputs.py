@@ -558,7 +558,7 @@ def no_images(name: str, skipped: Skipped) -> str:
     others = ""
     if skipped:
         endings = ", ".join(f"{count} x {suffix}" for suffix, count in skipped.most_common(5))
-        others = f" It holds {skipped.total()} other files ({endings})."
+        others = f" It holds {counted(skipped.total(), 'other file')} ({endings})."
     if skipped.keys() & _HOLDING_IMAGES:
         others += _ARCHIVES_THEMSELVES
     return (

@@ -35,7 +35,7 @@ from trustvlm.pipeline.fit import Shots, fit_again
 from trustvlm.pipeline.records import ListedImages, encode_images, exclude_leaked
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.risk_control.goals import goal_of
-from trustvlm.text import did_you_mean, join_names
+from trustvlm.text import counted, did_you_mean, join_names
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def add_class(
     updated = _with_classes(
         model, classes, texts, Shots.of_model(state).and_also(replace(new, images=contents))
     )
-    done = f"added {name!r} with {len(new)} examples"
+    done = f"added {name!r} with {counted(len(new), 'example')}"
     earlier = state.calibration
     if earlier is None or not earlier.rules:
         return _recalibrated(model, updated, done, failures=failures)
@@ -212,7 +212,10 @@ def _index(state: ModelState, name: str) -> int:
         forms = [normal_form(label) for label in known]
         if forms.count(normal_form(name)) == 1:
             return forms.index(normal_form(name))
-    hint = did_you_mean(name, classes.labels) or "see its classes in the manifest of the model."
+    some = ", ".join(map(repr, classes.labels[:20]))
+    hint = did_you_mean(name, classes.labels) or (
+        f"its classes are {some}{', ...' if len(classes) > 20 else ''}."
+    )
     raise InputError(f"Expected a class of the model, but got {name!r}: {hint}")
 
 
