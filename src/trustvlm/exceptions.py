@@ -30,7 +30,7 @@ class ModelUnavailableError(TrustVLMError, OSError):
 class ImageError(TrustVLMError, OSError):
     """One image cannot be used; `kind` is one word for tables, the message says the rest.
 
-    The message is for whoever sent the image. What a programmer could do besides is a note, which
+    The message is for the sender of the image. What a programmer could do besides is a note, which
     tracebacks show.
     """
 

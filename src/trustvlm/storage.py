@@ -19,7 +19,7 @@ from trustvlm.text import without_credentials
 class RemoteFolder:
     """A prefix in storage that fsspec reaches, such as `s3://bucket/folder`.
 
-    Object stores replace an object in one step: whoever reads sees the old one or the new one
+    Object stores replace an object in one step: readers see the old one or the new one
     whole. Nothing else is promised by all of them: no appending, no renaming, no locks.
 
     Parameters

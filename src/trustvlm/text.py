@@ -42,7 +42,7 @@ _SECRET = re.compile(r"(.*[-_])?(token|auth|api_?key|key|password|secret)", re.I
 
 
 def without_credentials(text: str) -> str:
-    """Leave out of the URLs in a text what lets whoever reads it in: passwords and signatures.
+    """Leave out of the URLs in a text what lets its readers in: passwords and signatures.
 
     Examples
     --------

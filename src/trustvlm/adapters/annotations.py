@@ -192,7 +192,7 @@ class Correction:
     path, label
         The image and its class.
     predicted
-        The label that was shown to them; "" if that is not known.
+        The label that was shown to them; "" if that is unknown.
     annotators
         How many gave a label.
     agreement
@@ -207,7 +207,7 @@ class Correction:
 
     @property
     def action(self) -> str:
-        """`accept` or `correct`, as on the review page; "" if it is not known which."""
+        """`accept` or `correct`, as on the review page; "" if it is unknown which."""
         if not self.predicted:
             return ""
         return "accept" if self.label == self.predicted else "correct"

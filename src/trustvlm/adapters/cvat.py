@@ -179,7 +179,7 @@ class _Reader:
             by_people = [tag for tag in self._tags if tag.get("source") not in _UNTOUCHED]
             others = [tag["label"] for tag in self._tags if tag.get("source") in _UNTOUCHED]
             predicted = others[0] if others else ""
-            # Whoever adds a tag and leaves the predicted one means the new one.
+            # A person who adds a tag and leaves the predicted one means the new one.
             tags = by_people or self._tags
             labels = tuple(dict.fromkeys(tag["label"] for tag in tags))
             self.annotations.append(

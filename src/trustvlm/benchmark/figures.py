@@ -283,7 +283,7 @@ def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Figure:
     )
 
 
-# The critical-difference diagram: which scores can be told apart by their average ranks.
+# The critical-difference diagram: which scores can be distinguished by their average ranks.
 
 # In CSS pixels: the figure, the axis in it, and the distances of what hangs below it.
 _WIDTH, _LEFT, _RIGHT = 640, 200, 440
@@ -291,7 +291,7 @@ _AXIS, _GROUP, _LABEL = 62, 7, 19
 
 
 def rank_figure(analysis: Analysis, metric: str) -> Figure:
-    """Draw average ranks over the data sets; bars join scores that cannot be told apart.
+    """Draw average ranks over the data sets; bars join scores that cannot be distinguished.
 
     Raises
     ------

@@ -267,7 +267,7 @@ def leaders(
 
     A score is better than another if what is shown says so *and* the paired bootstrap interval of
     their difference leaves out zero on the same side. `best` is better than every other score;
-    `second` is better than every other but one, so that two that cannot be told apart, and are
+    `second` is better than every other but one, so that two that cannot be distinguished, and are
     both better than the rest, are both marked so.
 
     Parameters
@@ -405,7 +405,7 @@ def compare_to_reference(
     return comparisons
 
 
-# Average ranks of scores over data sets, and which of them can be told apart.
+# Average ranks of scores over data sets, and which of them can be distinguished.
 
 
 @dataclass(frozen=True)
@@ -428,7 +428,7 @@ class RankComparison:
     f_statistic, f_p_value
         Iman and Davenport's less conservative form of it.
     critical_difference
-        Nemenyi: average ranks that differ by less cannot be told apart; NaN below 2 of either.
+        Nemenyi: average ranks that differ by less cannot be distinguished; NaN below 2 of either.
     alpha
         Of the critical difference.
     """
@@ -458,7 +458,7 @@ class RankComparison:
         return float(self.average_ranks[self.scores.index(score)])
 
     def groups(self) -> list[tuple[str, ...]]:
-        """Return the largest groups of scores that cannot be told apart, best first.
+        """Return the largest groups of scores that cannot be distinguished, best first.
 
         Two scores belong together if their average ranks differ by less than the critical
         difference. Groups of one are left out; without a critical difference there are none.

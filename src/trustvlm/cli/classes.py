@@ -26,7 +26,7 @@ Output = Annotated[
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the class.", show_default=False)]
 Text = Annotated[
     str | None,
-    typer.Option(help="What the prompts say of the class, in place of {}. [default: its name]"),
+    typer.Option(help="What the prompts say of the class, instead of {}. [default: its name]"),
 ]
 
 

@@ -126,7 +126,7 @@ def progress_bar(
     """Yield a progress callback that draws a bar on a terminal, or None where there is no one.
 
     The bar shows images done, how many came from the store, the rate and the time left.
-    A total of 0 means that the total is not known.
+    A total of 0 means that the total is unknown.
     """
     if quiet or not sys.stderr.isatty():
         yield None

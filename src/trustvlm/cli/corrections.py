@@ -236,7 +236,7 @@ def read_annotations(
     Raises
     ------
     InputError
-        If it is of no known kind, or damaged.
+        If it is of another kind, or damaged.
     """
     from trustvlm.adapters.annotations import parse_json, read_bounded
     from trustvlm.adapters.coco import read_coco

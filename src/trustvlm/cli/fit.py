@@ -233,10 +233,10 @@ def _like(
     stored = settings_of(settings_from)
     like: list[dict[str, Any]] = [
         {
-            name: value if _OPTIONS.get(name, name) in given else theirs.get(name, value)
+            name: value if _OPTIONS.get(name, name) in given else stored_values.get(name, value)
             for name, value in own.items()
         }
-        for own, theirs in ((of_model, stored.model), (of_fit, stored.fit))
+        for own, stored_values in ((of_model, stored.model), (of_fit, stored.fit))
     ]
     if "classes" in given:
         like[0]["class_texts"] = None

@@ -86,12 +86,12 @@ def label(
         limits=bounds,
         quiet=quiet,
     )
-    unlike = "images of none of the classes are accepted, too, as far as they resemble one"
+    caution = "images of none of the classes are accepted, too, as far as they resemble one"
     if other_classes is None:
-        unlike += ": --other-class names what else there may be"
+        caution += ": --other-class names what else there may be"
     console.say_what_came(
         verdicts,
-        [*model.encoders.notes(), unlike],
+        [*model.encoders.notes(), caution],
         basis=console.NOT_CALIBRATED,
         quiet=quiet,
         n_failed=n_failed,

@@ -197,12 +197,12 @@ def shot_posterior(
 
 
 def _at_random(n_classes: int) -> NDArray[np.float64]:
-    """Chance that class y is given in place of c, where all others are equally likely."""
+    """Chance that class y is given instead of c, where all others are equally likely."""
     return (1.0 - np.eye(n_classes)) / (n_classes - 1)
 
 
 def _look_alikes(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chance K(c, y) that class y is given in place of c, of classes that look alike, `(C, C)`.
+    """Chance K(c, y) that class y is given instead of c, of classes that look alike, `(C, C)`.
 
     From the sums of each class's shots. By the rank of the prototypes' cosine around their mean,
     not by the cosine, which every encoder spreads differently; classes equally near share ranks.

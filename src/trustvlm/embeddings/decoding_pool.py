@@ -254,7 +254,7 @@ class _DecoderProcess:
         return self._receive()
 
     def kill(self) -> None:
-        """End it, whatever it does; whoever waits for an answer is told."""
+        """End it, whatever it does; waiting threads get an error."""
         self._process.kill()
 
     def close(self) -> None:

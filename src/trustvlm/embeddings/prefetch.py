@@ -157,8 +157,8 @@ class ThreadPool:
     """Threads that work through tasks in order and do not keep the interpreter from ending.
 
     `concurrent.futures` would wait for its threads when the interpreter ends, and has no
-    replacement for one that hangs. Whoever waits for a result watches the time, so that tasks which
-    end cost nothing more.
+    replacement for one that hangs. The thread that waits for a result watches the time, so that
+    tasks which end cost nothing more.
 
     Parameters
     ----------

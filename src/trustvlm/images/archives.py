@@ -305,7 +305,7 @@ class TarShard(StreamShard):
     ) -> ImageSource | None:
         """Return the image that a member is; None for other members."""
         path = self._shown(member.name)
-        # Members of a type that is not known are files, says POSIX.
+        # Members of a type that is unknown are files, says POSIX.
         if not member.isreg() and member.type in tarfile.SUPPORTED_TYPES:
             is_named = looks_like_image(member.name)
             if member.islnk() or member.issym():
@@ -539,7 +539,7 @@ def _expand(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> byt
         head = b""
         if member.compress_type == zipfile.ZIP_LZMA:
             decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=2**30)
-            # Without the version, and with a size that is not known.
+            # Without the version, and with an unknown size.
             head = stream.read(9)[4:] + b"\xff" * 8
         while len(content) < size and not decompressor.eof:
             piece = head + stream.read(2**16) if decompressor.needs_input else b""

@@ -223,8 +223,8 @@ class ClassList:
         """Return the folder or name that each label means, or itself if there is none."""
         meant: dict[str, dict[int, str]] = {}
         names = set(map(canonical, self.names))
-        for known in (by_folder, by_name):
-            for spelled, i in known.items():
+        for index in (by_folder, by_name):
+            for spelled, i in index.items():
                 meant.setdefault(normal_form(spelled), {}).setdefault(i, spelled)
         spelling = {}
         for label in labels:

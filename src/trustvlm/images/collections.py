@@ -41,7 +41,7 @@ def items_of(
     """Return what a source names or holds: a list, or an iterator where it is to be read once.
 
     Pictures of a list are read when they are needed, those of an iterator or a data set as they
-    come, because whoever made them may close or write over them.
+    come, because the caller may close or write over them.
 
     Parameters
     ----------

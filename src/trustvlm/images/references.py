@@ -329,7 +329,7 @@ class LabelledImage:
     label
         Its class folder, or the label beside it.
     confidence
-        Probability that whoever gave the label gave with it; NaN where there is none.
+        Probability that came with the label; NaN where there is none.
     """
 
     source: ImageSource

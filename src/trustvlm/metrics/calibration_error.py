@@ -116,7 +116,7 @@ def ece_debiased(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> 
     Notes
     -----
     The parametric bootstrap of Kumar, Liang & Ma 2019 (arXiv 1909.10155) with the expectation in
-    closed form (the folded normal distribution) in place of resampling.
+    closed form (the folded normal distribution) instead of resampling.
 
     Examples
     --------

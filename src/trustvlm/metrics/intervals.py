@@ -3,7 +3,7 @@
 Percentiles of resamples hold what they should only where there are many errors and many right
 predictions: resamples cannot show an error that the samples lack. These intervals are binomial ones
 with as many trials as the variance over resamples stands for, which is itself taken to be as
-uncertain as so few errors make it; one further error of average place is what may have been missed.
+uncertain as so few errors make it; one further error of average rank is what may have been missed.
 How often they hold the truth: `benchmarks/intervals.py`.
 """
 
@@ -25,7 +25,7 @@ FEW = 10
 NEEDS_BOTH = ("auroc", "fpr95", "aupr_error")
 """Metrics that have no value unless some samples are right and some wrong."""
 
-# What one error adds to n times the metric (to 1 - it for AUPR-success), if its place in the order
+# What one error adds to n times the metric (to 1 - it for AUPR-success), if its rank in the order
 # is random: mean and mean square. At the share u of the samples from the top it adds -ln u to
 # the AURC and, to first order, to 1 - AUPR-success; 1 - u to the AUGRC.
 _RANDOM_ERROR = {
@@ -34,7 +34,7 @@ _RANDOM_ERROR = {
     "aupr_success": (1.0, 2.0),
     "augrc": (1 / 2, 1 / 3),
 }
-# Errors of random place that the variance of an AUROC is averaged with.
+# Errors of random rank that the variance of an AUROC is averaged with.
 _PRIOR_ERRORS = 5
 # Resampled values that differ by less are equal but for rounding.
 _ROUNDING = 1e-12
@@ -154,7 +154,7 @@ def metric_interval(
     that of an order by chance, in proportion of the errors to five, so that errors which happen to
     lie alike do not seem certain. AURC, E-AURC, AUGRC and 1 - AUPR-success are sums over errors:
     the lower end is that of Clopper-Pearson, the upper one the quantile of the beta distribution
-    whose mean and variance are the metric's and V with one further error of random place added
+    whose mean and variance are the metric's and V with one further error of random rank added
     (Fay & Feuer 1997, "Confidence intervals for directly standardized rates", Statistics in
     Medicine 16, who add the largest weight and take the gamma distribution of sums without bound).
     """

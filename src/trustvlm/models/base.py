@@ -365,7 +365,7 @@ def check_pixels(pixels: NDArray[np.uint8]) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return the texts as a list; refuse one string in place of several.
+    """Return the texts as a list; refuse one string instead of several.
 
     Raises
     ------

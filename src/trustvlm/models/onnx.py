@@ -292,7 +292,7 @@ def _providers(runtime: Any, device: str) -> list[str | tuple[str, dict[str, str
         )
     if _CUDA not in available:
         raise InputError(
-            "This ONNX Runtime cannot use a CUDA device: install onnxruntime-gpu in place of "
+            "This ONNX Runtime cannot use a CUDA device: install onnxruntime-gpu instead of "
             "onnxruntime, or use --device cpu or auto."
         )
     return [(_CUDA, {"device_id": number}) if number else _CUDA, _CPU]

@@ -138,7 +138,7 @@ def text_problems(
     Parameters
     ----------
     vlm
-        Whose text encoder made the embeddings; what it cuts is known if it has `cut_texts`.
+        Whose text encoder made the embeddings; what it cuts is reported if it has `cut_texts`.
     labels
         What verdicts call the C classes.
     class_names, templates

@@ -293,7 +293,7 @@ def load_vision(
     spec
         A preset, `same`, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `timm:<name>`,
         `onnx:<file>`, `moco-v2-r50:<file>`, `offline`, or whatever another registered backend
-        takes. A preset or `hf:...` may end in `#cls`: then the class token is taken in place of
+        takes. A preset or `hf:...` may end in `#cls`: then the class token is taken instead of
         the mean of all tokens.
     vlm
         The VLM whose image tower `same` stands for.

@@ -272,7 +272,7 @@ class OODGate:
     threshold
         Of resemblance.
     nearest
-        Of the cosine to the most similar prototype, in place of it.
+        Of the cosine to the most similar prototype, instead of it.
     lengths
         `(C,)` expected length of the mean of a class's examples, as unit vectors; it turns the
         cosine with a prototype into the mean cosine with its examples, which does not depend on

@@ -2,7 +2,7 @@
 
 It is a directory with a manifest and arrays, and no pickle. `Manifest` says what stands in the
 manifest, and `_check_arrays` which arrays belong to it, with their kinds and shapes. This module
-imports pydantic, so whoever neither writes nor reads an artefact does not import it.
+imports pydantic, so programs that neither write nor read an artefact do not import it.
 """
 
 from __future__ import annotations
@@ -369,10 +369,10 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> st
     >>> check_target("new.trust")
     ''
     """
-    place = _place(path)
-    if isinstance(place, RemoteFolder):
-        return _check_own(place, overwrite=overwrite) if _names(place) else ""
-    path = place
+    location = _place(path)
+    if isinstance(location, RemoteFolder):
+        return _check_own(location, overwrite=overwrite) if _names(location) else ""
+    path = location
     if path.is_symlink():
         raise ArtefactError(
             f"Expected {str(path)!r} to be a folder, or new, but it is a symbolic link. Name the "
@@ -498,7 +498,7 @@ def write_artefact(
     there whole. Both change places in one step, where the file system can do that (Linux and macOS,
     on local disks). Where it cannot, the new arrays are put beside the older ones, under a name of
     their own, and the new manifest, which names them, replaces the older one in one step. So it is
-    done in object storage, too: in S3, Google Cloud Storage and Azure, whoever reads after a write
+    done in object storage, too: in S3, Google Cloud Storage and Azure, a reader after a write
     sees what was written.
 
     Parameters
@@ -526,11 +526,11 @@ def write_artefact(
         "format_version": FORMAT_VERSION,
         "arrays": {"file": _ARRAYS, "sha256": hashlib.sha256(content).hexdigest()},
     }
-    place = _place(path)
-    if isinstance(place, RemoteFolder):
-        _write_remote(place, full, content, overwrite=overwrite)
+    location = _place(path)
+    if isinstance(location, RemoteFolder):
+        _write_remote(location, full, content, overwrite=overwrite)
         return
-    path, text = place, _manifest_text(full)
+    path, text = location, _manifest_text(full)
     if path.exists():
         instead = json.loads(text).get("calibration")
         _check_own(path, overwrite=overwrite, instead=instead)
@@ -601,7 +601,7 @@ def _hash_of(manifest: Mapping[str, Any]) -> str:
 
 
 def copy_artefact(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Path:
-    """Copy a `.trust` directory to a new place, whole or not at all; return where it is.
+    """Copy a `.trust` directory to a new path, whole or not at all; return where it is.
 
     Raises
     ------
@@ -730,12 +730,12 @@ def read_artefact(
     ArtefactError
         If the directory is missing, incomplete, damaged, or of another format version.
     """
-    place = _place(path)
+    location = _place(path)
     stated: bytes | None = None
     while True:
-        last, stated = stated, _read(place, _MANIFEST, _MOST_JSON)
+        last, stated = stated, _read(location, _MANIFEST, _MOST_JSON)
         try:
-            return _read_as_stated(place, stated)
+            return _read_as_stated(location, stated)
         except ArtefactError:
             # A manifest that is still the same is not being replaced: its fault is its own.
             if stated == last:

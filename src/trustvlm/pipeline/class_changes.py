@@ -208,8 +208,8 @@ def remove_classes(model: FittedModel, names: Sequence[str]) -> tuple[ModelState
 def _index(state: ModelState, name: str) -> int:
     """Return which class is meant, by its label, name or folder."""
     classes = state.classes
-    for known in (classes.labels, classes.folders):
-        forms = [normal_form(label) for label in known]
+    for names in (classes.labels, classes.folders):
+        forms = [normal_form(label) for label in names]
         if forms.count(normal_form(name)) == 1:
             return forms.index(normal_form(name))
     some = ", ".join(map(repr, classes.labels[:20]))

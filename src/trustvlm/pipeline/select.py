@@ -200,7 +200,7 @@ def _select(
 
     With few images the best of many candidates is mostly luck. This is the rule of one standard
     error (Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3), with the
-    95 % interval of the paired difference in place of one standard error.
+    95 % interval of the paired difference instead of one standard error.
     """
     check_selectable(score)
     rule, free = SELECTABLE[score], free_settings(score, fixed)

@@ -59,7 +59,7 @@ class ShotHealth:
         return file if content_hash(content) == self.hashes[shot] else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the findings as plain JSON values, with names in place of indices."""
+        """Return the findings as plain JSON values, with names instead of indices."""
         name, path, health = self.class_names, self.paths, self.health
         return {
             "shots": health.n_shots,

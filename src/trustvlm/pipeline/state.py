@@ -499,7 +499,7 @@ class ModelState:
         """Which images may have their label accepted at all; the calibration says by what.
 
         A score that adapts to its batch is for images of another kind than the shots: there only
-        what is unlike every class is stopped.
+        what resembles no class is stopped.
         """
         return self.gate_of(self.usual_gate if self.calibration is None else self.calibration.gate)
 

@@ -289,7 +289,7 @@ def update(
 
 
 class _Steps:
-    """Counts steps, and says so to whoever wants to know."""
+    """Counts steps, and reports them to a callback."""
 
     def __init__(self, steps: Steps | None, total: int) -> None:
         self._steps, self._done, self._total = steps, 0, total
@@ -373,8 +373,8 @@ def _merged(
         dtype=np.int64,
     )
     changed = int((labels != own.labels).sum())
-    known = {shot["sha256"] for shot in own.images}
-    rows = np.array([digest not in known for digest in corrections.hashes], dtype=bool)
+    own_hashes = {shot["sha256"] for shot in own.images}
+    rows = np.array([digest not in own_hashes for digest in corrections.hashes], dtype=bool)
     fresh = corrections.select(rows)
     # The paths of the other shots are relative to a folder of their own.
     paths = [

@@ -159,8 +159,8 @@ class AutoModel:
             `(n,)` the VLM's predictions.
         """
         top = logits.argmax(axis=1)
-        ahead = pick(logits, top) - pick(logits, vlm)
-        return np.where((self.counts[top] > 1) | (ahead >= np.log(_LEAST_ODDS)), top, vlm)
+        lead = pick(logits, top) - pick(logits, vlm)
+        return np.where((self.counts[top] > 1) | (lead >= np.log(_LEAST_ODDS)), top, vlm)
 
 
 def fit_auto(evidence: Evidence) -> AutoModel:
@@ -403,7 +403,7 @@ _SUREST = 1e-3
 
 
 def labeller_log_odds(confidence: Array, shots: int) -> Array:
-    """Weigh the probabilities `(n,)` of whoever gave the labels as log-odds; NaN counts as 1/2.
+    """Weigh the probabilities `(n,)` that came with the labels as log-odds; NaN counts as 1/2.
 
     Parameters
     ----------

@@ -96,7 +96,7 @@ class Evidence:
         that adapt to the images learn once, instead of from each batch.
     given_labels, label_confidence
         `(n,)` class indices of labels from elsewhere, which are judged instead of the VLM's; and
-        `(n,)` probabilities that whoever gave them gave them, NaN where there is none.
+        `(n,)` probabilities that came with them, NaN where there is none.
     has_text
         Whether there are logits.
     """

@@ -253,7 +253,7 @@ class BodyLimitMiddleware:
         """Return memory to the system now and then, once large bodies were let go of."""
         before, self._let_go = self._let_go, self._let_go + n_bytes
         if before < _KEPT_FREE <= self._let_go:
-            # Whoever had the body lets go of it meanwhile.
+            # The endpoint that had the body lets go of it meanwhile.
             asyncio.get_running_loop().call_later(_GIVE_BACK_SECONDS, self._give_back_now)
 
     def _give_back_now(self) -> None:

@@ -47,7 +47,7 @@ class UpdateStatus:
     state
         `none`, `running`, `ready`, `worse`, `failed`, `cancelled` or `switched`.
     done, total
-        Steps; the total is 0 as long as it is not known.
+        Steps; the total is 0 as long as it is unknown.
     started, ended
         `time.monotonic()`; None before.
     message
