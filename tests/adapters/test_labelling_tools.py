@@ -522,3 +522,17 @@ def test_verdicts_are_read_as_they_were_written(tmp_path):
             Verdicts.read(tmp_path / "b.csv")
     with pytest.raises(InputError, match="there is no"):
         Verdicts.read(tmp_path / "no.csv")
+
+
+def test_a_category_that_a_person_added_goes_before_the_predicted_one():
+    names = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    labels = [
+        {"image_id": 1, "category_id": 1, "score": 0.9},
+        {"image_id": 1, "category_id": 2},
+        {"image_id": 2, "category_id": 1, "score": 0.8},
+    ]
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)]
+    content = json.dumps({"images": images, "categories": names, "annotations": labels})
+    one, two = read_coco(content.encode(), "x.json")
+    assert (one.labels, one.predicted, one.unchanged) == (("dog",), "cat", False)
+    assert (two.labels, two.predicted, two.unchanged) == (("cat",), "cat", True)

@@ -248,7 +248,8 @@ def _stamp(path: Path) -> str:
 
 def _beside(path: Path) -> Path:
     """Return a name for an old model: that of the new one, and when it was replaced."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    # With microseconds: after a refusal, the next attempt may follow within the second.
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     name = path.absolute().name.removesuffix(".trust")
     return path.with_name(f"{name}-before-{moment}.trust")
 
