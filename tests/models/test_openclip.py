@@ -19,7 +19,7 @@ from hub_server import serve
 from torchvision_schemas import declare_schemas
 from trustvlm import models
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
-from trustvlm.models.base import VisionLanguageModel
+from trustvlm.models.base import CLIP_MEAN, CLIP_STD, VisionLanguageModel
 
 pytestmark = pytest.mark.torch
 
@@ -28,6 +28,13 @@ TEXTS = ["a photo of a cat.", "Dog", "a very long prompt " * 40, "a photo of a g
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+CLIP = (
+    "".join(
+        f"#{key}={','.join(map(str, values))}"
+        for key, values in {"mean": CLIP_MEAN, "std": CLIP_STD}.items()
+    )
+    + "#interpolation=bicubic#resize_mode=shortest"
+)
 CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {"model_cfg": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT}},
     "resnet": {
@@ -200,19 +207,54 @@ def tagged(open_clip, saved, tmp_path, monkeypatch) -> str:
 
 def test_activation_and_preprocessing_follow_the_weights(open_clip, saved, tagged):
     tag = models.load_vlm("openclip:tiny-rn/openai", device="cpu")
-    file = models.load_vlm(f"openclip:tiny-rn/{tagged}", device="cpu")
+    file = models.load_vlm(f"openclip:tiny-rn/{tagged}#like=openai", device="cpu")
+    plain = models.load_vlm(f"openclip:tiny-rn/{tagged}#quick_gelu=false{CLIP}", device="cpu")
     directory = models.load_vlm(f"openclip:local-dir:{saved / 'resnet'}", device="cpu")
     assert tag.preprocessing == directory.preprocessing
     pixels = np.stack([tag.preprocessing.pixels(image) for image in pictures()])
     np.testing.assert_array_equal(tag.encode_pixels(pixels), directory.encode_pixels(pixels))
     assert tag.identity.settings["activation"] == "quick_gelu"
-    # A bare file says nothing of its activation: the architecture decides.
-    assert file.identity.settings["activation"] == "gelu"
-    assert file.identity.weights == tag.identity.weights
-    assert file.identity.fingerprint(tag.preprocessing) != tag.identity.fingerprint(
+    assert file.preprocessing == tag.preprocessing
+    assert file.identity.fingerprint(file.preprocessing) == tag.identity.fingerprint(
         tag.preprocessing
     )
-    assert not np.allclose(file.encode_pixels(pixels), tag.encode_pixels(pixels), rtol=1e-3)
+    assert plain.identity.settings["activation"] == "gelu"
+    assert plain.preprocessing.mean == CLIP_MEAN
+    assert plain.identity.weights == tag.identity.weights
+    assert plain.identity.fingerprint(tag.preprocessing) != tag.identity.fingerprint(
+        tag.preprocessing
+    )
+    assert not np.allclose(plain.encode_pixels(pixels), tag.encode_pixels(pixels), rtol=1e-3)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_saved_model_of_a_file_loads_as_it_was_fitted(tagged, tmp_path, monkeypatch, older):
+    from trustvlm import TrustVLM
+    from trustvlm.models import openclip
+
+    for name in ("cat", "dog"):
+        (tmp_path / "shots" / name).mkdir(parents=True)
+        for index, image in enumerate(pictures()[:2]):
+            turned = image.transpose(Image.Transpose.ROTATE_180) if name == "dog" else image
+            turned.save(tmp_path / "shots" / name / f"{index}.png")
+    spec = f"openclip:tiny-rn/{tagged}" + ("" if older else "#like=openai#mean=0.3")
+    with monkeypatch.context() as patch:
+        if older:  # Versions before took CLIP's preprocessing and the architecture's activation.
+            patch.setattr(openclip, "file_settings", lambda *_: {})
+        model = TrustVLM(vlm=spec, vision="same", device="cpu").fit(tmp_path / "shots")
+        model.save(tmp_path / "m.trust")
+        expected = model.predict(tmp_path / "shots")
+    if older:
+        with pytest.raises(InputError, match="or which activation they have"):
+            models.load_vlm(spec)
+    loaded = TrustVLM.load(tmp_path / "m.trust", device="cpu")
+    assert str(list(loaded.predict(tmp_path / "shots"))) == str(list(expected))
+    vlm = loaded.encoders.vlm
+    assert vlm.preprocessing.mean == (CLIP_MEAN if older else (0.3, 0.3, 0.3))
+    assert vlm.identity.settings["activation"] == ("gelu" if older else "quick_gelu")
+    loaded.save(tmp_path / "again.trust")
+    again = TrustVLM.load(tmp_path / "again.trust", device="cpu")
+    assert again.encoders.vlm.preprocessing == vlm.preprocessing
 
 
 def test_the_presets_of_the_resnets_are_known_to_open_clip(open_clip):
@@ -240,10 +282,10 @@ def test_unknown_names_are_refused_with_a_suggestion(open_clip, name, message):
 def test_files_that_do_not_fit_are_refused(open_clip, saved, tagged, tmp_path):
     vit = saved / "vit" / "open_clip_model.safetensors"
     with pytest.raises(ModelUnavailableError, match=r"cannot be had: .*state_dict"):
-        models.load_vlm(f"openclip:tiny-rn/{vit}")
+        models.load_vlm(f"openclip:tiny-rn/{vit}#like=openai")
     (tmp_path / "broken.bin").write_bytes(b"nothing")
     with pytest.raises(ModelUnavailableError, match="cannot be had"):
-        models.load_vlm(f"openclip:tiny-rn/{tmp_path / 'broken.bin'}")
+        models.load_vlm(f"openclip:tiny-rn/{tmp_path / 'broken.bin'}#like=openai")
     with pytest.raises(ModelUnavailableError, match=r"cannot be had: .*not found"):
         models.load_vlm(f"openclip:local-dir:{tmp_path / 'nowhere'}")
     config = json.dumps(CONFIGS["vit"])
@@ -262,7 +304,7 @@ def test_a_pickle_is_not_executed(open_clip, tagged, tmp_path):
 
     (tmp_path / "trap.pt").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ModelUnavailableError, match="cannot be had"):
-        models.load_vlm(f"openclip:tiny-rn/{tmp_path / 'trap.pt'}")
+        models.load_vlm(f"openclip:tiny-rn/{tmp_path / 'trap.pt'}#like=openai")
     assert not (tmp_path / "sprung").exists()
 
 

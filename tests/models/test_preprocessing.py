@@ -174,3 +174,12 @@ def test_it_survives_json():
 def test_unusable_settings_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         Preprocessing(**setting)
+
+
+def test_a_crop_beyond_the_image_is_padded_as_torchvision_pads():
+    white = Image.new("RGB", (389, 389), "white")
+    for rounding, before in (("even", 29), ("down", 30)):
+        pixels = Preprocessing((448, 448), 389, rounding=rounding).pixels(white)
+        row = pixels[224, :, 0]
+        assert row.sum() == 389 * 255
+        assert row.argmax() == before

@@ -93,6 +93,31 @@ def pictures() -> list[Image.Image]:
     ]
 
 
+def test_every_published_model_is_prepared_as_timm_does_or_refused(timm):
+    from trustvlm.models.timm import _preprocessing
+
+    kinds = {}
+    for name in timm.list_pretrained():
+        known = timm.get_pretrained_cfg(name).to_dict()
+        settings = timm.data.resolve_data_config(pretrained_cfg=known)
+        geometry = {key: value for key, value in settings.items() if key not in ("mean", "std")}
+        kinds[str(sorted(geometry.items()))] = name, settings
+    assert len(kinds) > 50
+    refused = set()
+    for name, settings in kinds.values():
+        try:
+            ours = _preprocessing(name, settings)
+        except ModelUnavailableError:
+            refused.add((settings["crop_mode"], settings["crop_pct"] == 1.0))
+            continue
+        transform = timm.data.create_transform(**settings, is_training=False)
+        image = pictures()[0].resize((97, 130))
+        actual = ours.normalise(ours.pixels(image)[None])[0]
+        assert np.abs(actual - transform(image).numpy()).max() < 1e-5, name
+    # Padding, and a crop of what was squashed, as of NFNets.
+    assert refused <= {("border", True), ("squash", False)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_are_embedded_as_timm_does(timm, saved, kind):
     import torch

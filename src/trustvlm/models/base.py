@@ -142,7 +142,9 @@ class Preprocessing:
         return np.asarray(cropped, dtype=np.uint8)
 
     def _margin(self, spare: int) -> int:
-        return spare // 2 if self.rounding == "down" else round(spare / 2)
+        if self.rounding == "down":
+            return spare // 2
+        return round(spare / 2) if spare > 0 else -(-spare // 2)  # So torchvision pads.
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn `(n, height, width, 3)` uint8 into `(n, 3, height, width)` normalised float32."""

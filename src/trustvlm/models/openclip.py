@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.hub import download, first_line, no_hub, quiet
+from trustvlm.models.openclip_files import file_settings, split_options, triple
 from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
@@ -37,20 +38,27 @@ _REMEDY = no_hub("name a file as openclip:<architecture>/<file>")
 def load(name: str, options: LoadOptions) -> OpenClipVLM:
     """Load `<architecture>/<weights>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
 
-    The weights are one of open_clip's tags, such as `openai`, or a file.
+    The weights are one of open_clip's tags, such as `openai`, or a file; what a file leaves open
+    is found, or asked for, as `trustvlm.models.openclip_files` says.
 
     Raises
     ------
     InputError
-        For an unknown architecture, weights, device or precision.
+        For an unknown architecture, weights, option, device or precision, and for a file whose
+        preprocessing or activation is open.
     MissingExtraError
         If open_clip is not installed.
     ModelUnavailableError
         If the weights cannot be had, or do not fit.
     """
     library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
-    architecture, weights = (name, None) if name.startswith(_SCHEMES) else _split(library, name)
+    architecture, weights, of_file = (
+        (name, None, []) if name.startswith(_SCHEMES) else _split(library, name)
+    )
     tag = library.get_pretrained_cfg(architecture, weights) if weights else {}
+    settings = tag
+    if weights and not tag:
+        settings = file_settings(library, architecture, weights, of_file)
     try:
         if tag:
             weights = _fetch(library, tag)
@@ -61,8 +69,8 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
                 architecture,
                 weights,
                 # open_clip only warns where an architecture and its weights differ in this.
-                force_quick_gelu=bool(tag.get("quick_gelu")),
-                force_preprocess_cfg=tag,
+                force_quick_gelu=bool(settings.get("quick_gelu")),
+                force_preprocess_cfg=settings,
                 require_pretrained=True,
                 weights_only=True,
             )
@@ -144,8 +152,10 @@ class OpenClipVLM(TorchImageEncoder):
         return len(tokens) > int(tokenizer.context_length)
 
 
-def _split(library: Any, name: str) -> tuple[str, str]:
-    architecture, _, weights = name.partition("/")
+def _split(library: Any, name: str) -> tuple[str, str, list[str]]:
+    """Return the architecture, a tag or a file, and the options of a file."""
+    architecture, _, rest = name.partition("/")
+    weights, options = split_options(rest)
     architectures = library.list_models()
     if architecture not in architectures:
         hint = did_you_mean(architecture, architectures).replace("did", " Did", 1)
@@ -157,7 +167,13 @@ def _split(library: Any, name: str) -> tuple[str, str]:
             f"Expected openclip:{architecture}/<weights> to name a file or one of "
             f"{', '.join(tags)}, but got {weights!r}.{hint}"
         )
-    return architecture, weights if weights in tags else str(Path(weights).expanduser())
+    if weights in tags and options:
+        raise InputError(
+            f"Options are for weights from a file, but {weights!r} is a tag of open_clip, whose "
+            "settings are known."
+        )
+    file = weights if weights in tags else str(Path(weights).expanduser())
+    return architecture, file, options
 
 
 def _fetch(library: Any, tag: dict[str, Any]) -> str:
@@ -177,7 +193,7 @@ def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     # open_clip's evaluation transform reads everything but bilinear as bicubic.
     interpolation = "bilinear" if settings["interpolation"] == "bilinear" else "bicubic"
-    mean, std = _triple(settings["mean"]), _triple(settings["std"])
+    mean, std = triple(settings["mean"]), triple(settings["std"])
     mode = settings["resize_mode"]
     if mode == "squash":
         return Preprocessing((height, width), None, interpolation, mean, std)
@@ -187,11 +203,6 @@ def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:
         f"The image preprocessing of openclip:{source} is not supported: resize_mode is {mode} "
         f"for {height} x {width} pixels. Supported are squash, and shortest for a square."
     )
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (values,) * 3 if isinstance(values, int | float) else values
-    return float(red), float(green), float(blue)
 
 
 def _activation(model: Any) -> str:

@@ -29,6 +29,7 @@ from trustvlm.images import (
     open_images,
 )
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
+from trustvlm.models.openclip_files import as_recorded
 from trustvlm.models.prompts import read_prompts
 from trustvlm.models.registry import check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
@@ -265,13 +266,18 @@ class TrustVLM:
             If this model was fitted elsewhere, and the encoders here are others.
         """
         state = self._learned if self._is_from_elsewhere else None
-        for entry in () if state is None else state.encoders.values():
+        vlm, vision = self.vlm, self.vision
+        for role, entry in {} if state is None else state.encoders.items():
             # Only models that a backend from outside the package runs say so.
             if "plugin" in entry and entry["spec"] in (self.vlm, self.vision):
                 check_plugin(entry["spec"], entry["plugin"])
+            if role == "vlm" and entry["spec"] == vlm:
+                vlm = as_recorded(entry["spec"], entry)
+            if role == "vision" and entry["spec"] == vision:
+                vision = as_recorded(entry["spec"], entry)
         encoders = Encoders.load(
-            self.vlm,
-            self.vision,
+            vlm,
+            vision,
             protocol=self.protocol,
             device=self.device,
             precision=self.precision,
