@@ -123,6 +123,8 @@ def test_a_removed_class_leaves_nothing_behind(model, folders, store, tmp_path):
     assert change.calibration == "renewed"
     assert "other classes only" in change.calibration_statement
     same_arrays(left, whole, tmp_path)
+    ours, theirs = ([image["sha256"] for image in of.calibration_.images] for of in (left, whole))
+    assert ours == theirs
     # Its calibration images were looked at all the same.
     assert left.calibration_.seen == model.calibration_.seen
     assert left.calibration_.looks == 2
