@@ -79,19 +79,19 @@ def file_settings(library: Any, architecture: str, file: str, options: Iterable[
         )
     # Weights of both kinds go by the plain name, and a file does not tell which it holds.
     twin = f"{architecture}-quickgelu" in library.list_models()
-    if not twin and not any(known[_QUICK] for known in published.values()):
+    if not twin and not any(preset[_QUICK] for preset in published.values()):
         settings.setdefault(_QUICK, False)
     # What is given narrows them down, if any are like it.
     fitting = [
-        known
-        for known in published.values()
-        if all(known[key] == value for key, value in settings.items())
+        preset
+        for preset in published.values()
+        if all(preset[key] == value for key, value in settings.items())
     ] or list(published.values())
     missing: dict[str, list[Any]] = {}
     for key in _NAMES:
         if key in settings:
             continue
-        values = list(dict.fromkeys(known[key] for known in fitting))
+        values = list(dict.fromkeys(preset[key] for preset in fitting))
         if key == _QUICK:
             missing[key] = [True, False]
         elif len(values) == 1:
@@ -149,8 +149,8 @@ def _published(library: Any, architecture: str) -> dict[str, Settings]:
 def _of(library: Any, architecture: str, like: str) -> Settings:
     """Return the settings of published weights, named by their tag or `<architecture>/<tag>`."""
     other, _, tag = like.rpartition("/")
-    known = library.get_pretrained_cfg(other or architecture, tag)
-    if not known:
+    preset = library.get_pretrained_cfg(other or architecture, tag)
+    if not preset:
         tags = library.list_pretrained_tags_by_model(other or architecture)
         hint = did_you_mean(tag, tags).replace("did", " Did", 1)
         raise InputError(
@@ -158,14 +158,14 @@ def _of(library: Any, architecture: str, like: str) -> Settings:
             f"got {like!r}.{hint}"
         )
     transform = library.transform
-    known = known | transform.merge_preprocess_dict(transform.PreprocessCfg(), known)
+    preset = preset | transform.merge_preprocess_dict(transform.PreprocessCfg(), preset)
     return {
-        "mean": triple(known["mean"]),
-        "std": triple(known["std"]),
+        "mean": triple(preset["mean"]),
+        "std": triple(preset["std"]),
         # As open_clip's own transform has it.
-        "interpolation": "bilinear" if known["interpolation"] == "bilinear" else "bicubic",
-        "resize_mode": known["resize_mode"],
-        _QUICK: bool(known.get(_QUICK)) or _is_quick(library, other or architecture),
+        "interpolation": "bilinear" if preset["interpolation"] == "bilinear" else "bicubic",
+        "resize_mode": preset["resize_mode"],
+        _QUICK: bool(preset.get(_QUICK)) or _is_quick(library, other or architecture),
     }
 
 
