@@ -162,7 +162,7 @@ class Annotation:
     labels
         One as a rule; none if the annotator passed the image over.
     annotator
-        Whoever it was; the later of two annotations of one annotator counts.
+        Who it was; the later of two annotations of one annotator counts.
     time
         When it was made, in one form throughout; "" if the file does not say, then the later in
         the file counts.

@@ -17,7 +17,7 @@ _SLOT = "{}"
 # Shorter than this, a mean of unit vectors is rounding noise.
 _CANCELLED = 1e-6
 # Two texts nearer than this are one to the model. Of 89,000 pairs of classes of DTD, SUN397,
-# Caltech and CIFAR-10 by CLIP ViT-B/32 one is: its images are told apart 55 % of the time, those of
+# Caltech and CIFAR-10 by CLIP ViT-B/32 one is: its images are separated 55 % of the time, those of
 # the seven pairs from 0.95 to 0.97 some 87 % (docs/keep-it-healthy.md).
 ALIKE = 0.97
 TextEncoder = Callable[[Sequence[str]], NDArray[np.float32]]

@@ -213,7 +213,7 @@ def is_foreign(
     """Whether a request comes from a page of another origin that was not allowed.
 
     A request without `Origin` that changes something is not from a browser of today. One of
-    another scheme, which the host does not show, is told by `Sec-Fetch-Site` where that is sent.
+    another scheme, which the host does not show, is shown by `Sec-Fetch-Site` where that is sent.
 
     Examples
     --------

@@ -193,7 +193,7 @@ class AccessMiddleware:
 # Bytes of a body without images, such as an answer of a person. Such a body is parsed at once, on
 # the thread that serves all connections.
 _WITHOUT_IMAGES = 2**16
-# Bytes of bodies after which the C library is told to return what it keeps of them, and when.
+# Bytes of bodies after which the C library is asked to return what it keeps of them, and when.
 _KEPT_FREE = 2**22
 _GIVE_BACK_SECONDS = 5.0
 
@@ -371,7 +371,7 @@ class _BoundedConnection(H11Protocol):
     def _make_room(self) -> bool:
         """Close the connection that has said nothing for longest, or another; False if none can be.
 
-        What is closed counts as closed at once, since whoever waits for it is here already.
+        What is closed counts as closed at once, since the client that waits for it is here already.
         """
         others = [other for other in self.connections if isinstance(other, _BoundedConnection)]
         silent = [other for other in others if other.silent_since is not None]

@@ -426,7 +426,7 @@ def _keep(
 # Whether the process lives, whether it can judge an image, and what it has counted.
 
 health_router = APIRouter()
-# Whoever asks more often than this gets the last answer, so that asking costs nothing.
+# A client that asks more often than this gets the last answer, so that asking costs nothing.
 _FRESH_SECONDS = 1.0
 
 
