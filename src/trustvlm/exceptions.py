@@ -15,6 +15,10 @@ class InputError(TrustVLMError, ValueError):
     """An argument, array or file has the wrong shape, type, range or content."""
 
 
+class UsageError(InputError):
+    """Options of a command are missing, malformed or contradict each other."""
+
+
 class EvidenceMissingError(InputError):
     """A score was asked for without a piece of evidence that it needs."""
 

@@ -118,13 +118,13 @@ def test_embeddings_are_kept_only_if_asked_for(fitted, photos, tmp_path, monkeyp
 
 def test_a_folder_that_is_not_there_needs_its_slash(trustvlm, fitted, photos, tmp_path):
     done = trustvlm("predict", fitted, photos, "-o", tmp_path / "o")
-    assert done.code == 1
+    assert done.code == 2
     assert "or in a slash for a folder" in done.err
 
 
 def test_engines_are_named_and_need_a_folder(trustvlm, fitted, photos, tmp_path):
     done = trustvlm("predict", fitted, photos, "--engine", "ray", "-o", tmp_path / "o.csv")
-    assert done.code == 1
+    assert done.code == 2
     assert "-o FOLDER/" in done.err
     done = trustvlm("predict", fitted, photos, "--engine", "spark", "-o", f"{tmp_path}/o/")
     assert "to be local or ray, but got 'spark'" in done.err

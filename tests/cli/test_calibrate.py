@@ -132,8 +132,12 @@ def test_calibrate_exit_codes(trustvlm, model, labelled, shots, tmp_path):
     assert trustvlm("calibrate", model, labelled, "--risk", "much").code == 2
     twice = ("--per-class", "--class-risk", "red=0.1", "--class-risk", "red=0.2")
     assert trustvlm("calibrate", model, labelled, *twice).code == 2
-    for wrong in ((), (labelled, "--from-shots"), (labelled, "--cost-error", "5")):
-        assert trustvlm("calibrate", model, *wrong).code == 1
+    for wrong, code in (
+        ((), 2),
+        ((labelled, "--from-shots"), 2),
+        ((labelled, "--cost-error", 5), 1),
+    ):
+        assert trustvlm("calibrate", model, *wrong).code == code
     several = trustvlm("calibrate", model, labelled, "--per-class", "--min-coverage", "0.5")
     assert "choose one" in several.err
     broken = shutil.copytree(labelled, tmp_path / "broken")

@@ -115,13 +115,13 @@ def test_what_is_wrong_is_said(trustvlm, queue):
     (queue / "x.json").write_text('{"data": []}')
     (queue / "two.csv").write_text("path,label\n1.jpg,red\n")
     for words, code, said in (
-        (("export", "out.csv", "--format", "cvat", "-o", "a.json"), 1, "to end in .xml"),
+        (("export", "out.csv", "--format", "cvat", "-o", "a.json"), 2, "to end in .xml"),
         (("export", "no.csv", "--format", "cvat", "-o", "a.xml"), 1, "there is no 'no.csv'"),
-        (("export", "out.csv", "--format", "coco", "-o", "a.json", "--sample", 9), 1, "at most 4"),
+        (("export", "out.csv", "--format", "coco", "-o", "a.json", "--sample", 9), 2, "at most 4"),
         (("export", "out.csv", "--format", "via", "-o", "a.json"), 2, "via"),
         (
             ("export", "out.csv", "--format", "coco", "-o", "a.json", "--sample", 1, "--only",
-             "review"), 1, "no random one",
+             "review"), 2, "no random one",
         ),
         (("export", ".", "--format", "coco", "-o", "a.json"), 1, "output of predict or verify"),
         (("export", "two.csv", "--format", "coco", "-o", "a.json"), 1, "'label'. Rename one."),
@@ -161,7 +161,7 @@ def test_pictures_are_sorted_by_predict_label_and_verify(trustvlm, fitted, photo
         assert len(index) == 15
         assert f"see {target / 'index.csv'}" in done.err
     refused = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/x/", "--sort-into", "y")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "give -o OUT.csv" in refused.err
     refused = trustvlm("predict", fitted, photos, "--link")
     assert "name a folder with --sort-into" in refused.err

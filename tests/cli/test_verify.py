@@ -120,7 +120,7 @@ def test_a_data_set_is_checked_against_itself(trustvlm, labels, tmp_path) -> Non
         *("verify", "--cross-validate", table, "--vision", "offline", "--folds", "4", "-o", out)
     )
     assert done.code == 0, done.err
-    assert "judged by the images of the other 3 folds" in done.err
+    assert "judged by the images of other folds" in done.err
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 36
     wrong = [i % 4 == 0 for i in range(36)]
@@ -150,7 +150,7 @@ def test_labellers_are_compared_and_probabilities_read(trustvlm, shots, labels, 
     assert "ann and bob give the same label to 75.0\N{NO-BREAK SPACE}% of 36 images" in done.out
     assert "Estimated right" in done.out
     assert len(list(csv.DictReader(out.read_text().splitlines()))) == 72
-    assert trustvlm("verify", model, table, *two).code == 1  # the rows need a file of their own
+    assert trustvlm("verify", model, table, *two).code == 2  # the rows need a file of their own
     done = trustvlm("verify", model, table, *two, "--label-column", "carl", "-o", out)
     assert (done.code, "a column 'carl' with something in it" in done.err) == (1, True)
     done = trustvlm("verify", model, table, "--probabilities", "-o", out)
@@ -185,3 +185,13 @@ def test_examples_alone_need_neither_torch_nor_tokenizers(shots, labels, tmp_pat
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 36
     assert sum(row["decision"] == "accept" for row in rows) > 20
+
+
+def test_wrong_usage_ends_with_2(trustvlm, fitted):
+    for wrong, said in (
+        ((), "Expected MODEL.trust and LABELS"),
+        ((fitted, "labels.csv", "--folds", "3"), "--cross-validate"),
+        ((fitted, "labels.csv", "--unknown-labels", "eror"), "'review', 'error'"),
+    ):
+        done = trustvlm("verify", *wrong)
+        assert (done.code, said in " ".join(done.err.split())) == (2, True), done.err

@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
-from trustvlm.exceptions import TrustVLMError
+from trustvlm.exceptions import TrustVLMError, UsageError
 from trustvlm.files import output_error
 from trustvlm.text import printable, without_credentials
 
@@ -38,7 +38,7 @@ def main() -> None:
         except SystemExit as end:
             code = end.code
         except BaseException as error:
-            code = 1
+            code = 2 if isinstance(error, UsageError) else 1
             if signals.received is None and not isinstance(error, KeyboardInterrupt):
                 _explain(error, debug=debug)
             else:

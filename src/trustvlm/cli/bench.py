@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trustvlm.cli import console, options
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _chosen(name: str) -> list[Study]:
     from trustvlm.benchmark.studies import STUDIES
 
     if name != "all" and name not in STUDIES:
-        raise InputError(f"Expected a study among {', '.join(STUDIES)}, or all, but got {name!r}.")
+        raise UsageError(f"Expected a study among {', '.join(STUDIES)}, or all, but got {name!r}.")
     return list(STUDIES.values()) if name == "all" else [STUDIES[name]]
 
 
@@ -205,12 +205,12 @@ def _only_config(
     files: list[Path], shots: str | None, draws: int | None, convention: str | None
 ) -> Path:
     if len(files) != 1 or files[0].suffix != ".toml":
-        raise InputError(
+        raise UsageError(
             "Expected one CONFIG.toml, or --support TRAIN.npz with the arrays to test on, but got "
             f"{', '.join(map(str, files))} and no --support."
         )
     if any(value is not None for value in (shots, draws, convention)):
-        raise InputError(
+        raise UsageError(
             f"Expected --shots, --draws and --convention with arrays only: {files[0]} sets them."
         )
     return files[0]
@@ -400,7 +400,7 @@ def _preset(preset: str | None, val: Path | None) -> str:
         return preset or "untuned"
     if val is not None and preset in (None, "validation"):
         return "validation"
-    raise InputError(
+    raise UsageError(
         "Expected --preset untuned, --preset loo or --val VAL.npz, but got "
         f"--preset {preset}{'' if val is None else f' and --val {val}'}."
     )

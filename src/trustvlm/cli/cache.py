@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import say
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 
 app = typer.Typer(
     help=(
@@ -87,7 +87,7 @@ def parse_age(text: str) -> timedelta:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([dhm])", text.strip().lower())
     if match is None:
-        raise InputError(f"Expected an age such as 30d, 12h or 15m, but got {text!r}.")
+        raise UsageError(f"Expected an age such as 30d, 12h or 15m, but got {text!r}.")
     unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
     return timedelta(**{unit: float(match[1])})
 
@@ -102,7 +102,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
     if match is None:
-        raise InputError(f"Expected a size such as 5GB or 200MB, but got {text!r}.")
+        raise UsageError(f"Expected a size such as 5GB or 200MB, but got {text!r}.")
     return int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " "))
 
 

@@ -36,7 +36,7 @@ from trustvlm.cli.options import (
     read_given,
     read_synonyms,
 )
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.files import shown_target
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def calibrate(
 
     load_plugins(plugins)
     if (labelled is None) != from_shots:
-        raise InputError(
+        raise UsageError(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     _risks(risk), _class_risks(class_risk or [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import console, options
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def export(
 
     ending = _ENDINGS.get(to)
     if ending is not None and Path(output).suffix.lower() != ending:
-        raise InputError(f"Expected the output to end in {ending}, but got {output!r}.")
+        raise UsageError(f"Expected the output to end in {ending}, but got {output!r}.")
     if only is not None and sample is not None:
-        raise InputError("Give --only or --sample: a sample of one decision is no random one.")
+        raise UsageError("Give --only or --sample: a sample of one decision is no random one.")
     rows: list[Verdict] = list(Verdicts.read(verdicts))
     n_errors = sum(row.decision == "error" for row in rows)
     names = _names(classes, rows)
@@ -173,5 +173,5 @@ def _sampled(rows: list[Verdict], n: int, seed: int) -> list[Verdict]:
 
     ordered = random_order(rows, seed)
     if n > len(ordered):
-        raise InputError(f"Expected a sample of at most {len(ordered)} images, but got {n}.")
+        raise UsageError(f"Expected a sample of at most {len(ordered)} images, but got {n}.")
     return ordered[:n]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trustvlm.cli import console, options
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.files import shown_target
 from trustvlm.text import counted
 
@@ -143,7 +143,7 @@ def fit(
     options.load_plugins(plugins)
     lost = check_target(output, overwrite=overwrite)
     if adapt and adapt_to is not None:
-        raise InputError(
+        raise UsageError(
             "Expected either --adapt, to every run, or --adapt-to IMAGES, once, but got both."
         )
     adapting = "--adapt" if adapt else "--adapt-to" if adapt_to is not None else None
@@ -260,7 +260,7 @@ def _score(given: str | None, *, no_correct: bool, adapting: str | None) -> str:
     if no_correct and get(score).corrects:
         kept = score.removesuffix("_star")
         if kept not in names() or get(kept).corrects:
-            raise InputError(
+            raise UsageError(
                 f"--no-correct leaves labels as they are, but the score {score} corrects them: "
                 "choose auto or trustvlm, or leave --no-correct out."
             )
@@ -273,7 +273,7 @@ def _adapted(score: str, option: str) -> str:
     if score in adapted.values():
         return score
     if score not in adapted:
-        raise InputError(
+        raise UsageError(
             f"{option} is for the scores auto and auto_star, but the score is {score}: "
             "leave --score out."
         )

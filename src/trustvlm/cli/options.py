@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, UsageError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
@@ -136,10 +136,10 @@ Risk = Annotated[
     typer.Option(help="One of the risks calibrated for. [default: the first of them]"),
 ]
 WhenInvalid = Annotated[
-    str,
+    Literal["review", "keep"],
     typer.Option(
         help="What becomes of accepted labels if the images are not like those that the model was "
-        "calibrated on: review or keep."
+        "calibrated on."
     ),
 ]
 SortInto = Annotated[
@@ -185,7 +185,7 @@ ConfidenceColumn = Annotated[
     ),
 ]
 UnknownLabels = Annotated[
-    str, typer.Option(help="What becomes of labels that are no class: review or error.")
+    Literal["review", "error"], typer.Option(help="What becomes of labels that are no class.")
 ]
 
 
@@ -282,7 +282,7 @@ def checked_sorting(folder: Path | None, *, link: bool) -> None:
     if folder is not None:
         check_sorting(folder)
     elif link:
-        raise InputError("--link says how --sort-into does it: name a folder with --sort-into.")
+        raise UsageError("--link says how --sort-into does it: name a folder with --sort-into.")
 
 
 class OutputCommand(TyperCommand):
@@ -399,7 +399,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not separator:
-            raise InputError(f"Expected --set to be NAME=VALUE, but got {setting!r}.")
+            raise UsageError(f"Expected --set to be NAME=VALUE, but got {setting!r}.")
         try:
             parsed[name.strip()] = json.loads(value)
         except ValueError:
@@ -451,7 +451,7 @@ def distinct(tests: list[Path]) -> list[Path]:
     stems = [test.stem for test in tests]
     twice = {stem for stem in stems if stems.count(stem) > 1}
     if twice:
-        raise InputError(
+        raise UsageError(
             f"Expected test files with distinct names, but these repeat: {', '.join(twice)}."
         )
     return tests
@@ -468,7 +468,7 @@ def whole_numbers(text: str) -> list[int]:
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
-        raise InputError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
+        raise UsageError(f"Expected --shots such as 1,2,4,8,16, but got {text!r}.") from error
 
 
 def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:

@@ -43,7 +43,7 @@ from trustvlm.cli.options import (
     limits,
     load_plugins,
 )
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.files import is_stream
 
 
@@ -70,7 +70,7 @@ def actor_range(text: str) -> tuple[int, int]:
     try:
         return int(least), int(most or least)
     except ValueError:
-        raise InputError(
+        raise UsageError(
             f"Expected --actors to be a number or FEWEST:MOST, but got {text!r}."
         ) from None
 
@@ -95,12 +95,12 @@ def predict_into_folder(
 
     if engine == "ray":
         if profiled:
-            raise InputError("--profile is for one worker: Ray's dashboard shows what many do.")
+            raise UsageError("--profile is for one worker: Ray's dashboard shows what many do.")
         from trustvlm.bulk.ray_engine import RayEngine
 
         settings["engine"] = partial(RayEngine, **ray)
     elif engine != "local":
-        raise InputError(f"Expected --engine to be local or ray, but got {engine!r}.")
+        raise UsageError(f"Expected --engine to be local or ray, but got {engine!r}.")
     profile = Profile()
     with progress_bar("images", quiet=quiet) as update:
         summary = predict_in_bulk(
@@ -221,9 +221,9 @@ def predict(
     )
     if output is not None and is_folder(output):
         if other_classes:
-            raise InputError("For a folder name other classes at fit: trustvlm fit --other-class.")
+            raise UsageError("For a folder name other classes at fit: trustvlm fit --other-class.")
         if sort_into is not None:
-            raise InputError("--sort-into goes with a file: give -o OUT.csv, not a folder.")
+            raise UsageError("--sort-into goes with a file: give -o OUT.csv, not a folder.")
         predict_into_folder(
             model,
             inputs,
@@ -252,10 +252,10 @@ def predict(
         )
         return
     if engine != "local":
-        raise InputError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
+        raise UsageError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
     if output is not None:
         if not Path(output).suffix and not is_stream(output):
-            raise InputError(
+            raise UsageError(
                 f"Expected the output to end in .csv, .jsonl or .parquet, or in a slash for a "
                 f"folder, but got {output!r}."
             )

@@ -11,7 +11,7 @@ import typer
 
 from trustvlm.cli import console, options
 from trustvlm.cli.corrections import is_database
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, UsageError
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def update(
     hold_out: Annotated[
         float,
         typer.Option(
+            min=0,
+            max=0.5,
             help="Share of the corrections that is held back at a time, to compare the model "
-            "before and after; the new one learns from all of them. 0 compares nothing."
+            "before and after; the new one learns from all of them. 0 compares nothing.",
         ),
     ] = 0.3,
     compare_on: Annotated[
@@ -129,7 +131,7 @@ def _opened(corrections: str, model: Path, name: str | None, classes: ClassList)
     """Yield corrections as `TrustVLM.update` takes them; a database of answers stays open."""
     if not (corrections.endswith(".sqlite") or is_database(Path(corrections))):
         if name is not None:
-            raise InputError(
+            raise UsageError(
                 "Expected --answers-of with NAME.feedback.sqlite as CORRECTIONS, but got "
                 f"{corrections!r}."
             )

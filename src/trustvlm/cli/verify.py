@@ -48,7 +48,7 @@ from trustvlm.cli.options import (
     read_given,
     read_synonyms,
 )
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import UsageError
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def verify(
             "and score are taken.",
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="With --cross-validate.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="With --cross-validate. [default: 5]")
+    ] = None,
     vlm: Annotated[
         str, typer.Option(help="With --cross-validate, without a model; `none` needs no text.")
     ] = "none",
@@ -142,7 +144,7 @@ def verify(
     if len(names) > 1 and (
         output is None or probabilities or cross_validate is not None or sort_into is not None
     ):
-        raise InputError(
+        raise UsageError(
             "Several labellers (--label-column) need an output, -o OUT, and do not go with "
             "--probabilities, --cross-validate or --sort-into."
         )
@@ -158,7 +160,7 @@ def verify(
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": bounds}
     if cross_validate is not None:
         if labels is not None or risk is not None or meant is not None:
-            raise InputError(
+            raise UsageError(
                 "--cross-validate DATA takes the place of LABELS, and has no risk or synonyms: "
                 "leave these out."
             )
@@ -169,7 +171,7 @@ def verify(
         with progress_bar("images", quiet=quiet) as progress:
             verdicts = trust.cross_val_verify(
                 cross_validate,
-                folds=folds,
+                folds=folds or 5,
                 progress=progress,
                 confidence_column=confidence_column,
                 **named,
@@ -183,15 +185,14 @@ def verify(
             limits=bounds,
             quiet=quiet,
         )
-        basis = (
-            f"each label was judged by the images of the other {folds - 1} folds: no error rate is "
-            "guaranteed"
-        )
+        basis = "each label was judged by the images of other folds: no error rate is guaranteed"
         notes = trust.encoders.notes()
         say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
         return
+    if folds is not None:
+        raise UsageError("--folds goes with --cross-validate DATA.")
     if model is None or labels is None:
-        raise InputError(
+        raise UsageError(
             "Expected MODEL.trust and LABELS, or --cross-validate DATA without LABELS."
         )
     trust = TrustVLM.load(model, **settings)

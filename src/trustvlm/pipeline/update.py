@@ -251,7 +251,7 @@ def update(
     if not len(fresh) and not relabelled:
         why = [str(error) for error in encoded.errors if error is not None][:1] + notes
         raise InputError(
-            "None of the corrections teaches the model anything: "
+            "None of the corrections changes the model: "
             + ("; ".join(why) or "all of them are examples already, with these labels.")
         )
     updated = fit_again(state, own.and_also(fresh), device)
