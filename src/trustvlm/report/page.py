@@ -293,7 +293,7 @@ def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> lis
         (share, f"of {counted(own.n, 'label')} accepted"),
         (wrong, "wrong among the accepted"),
         (percent(own.accuracy_at(1.0)), "of all labels right"),
-        (percent(evaluation.metrics[evaluation.score].auroc), "AUROC of the trust score"),
+        (percent(evaluation.metrics[evaluation.score].auroc), "AUROC of the confidence"),
     ]
     return tiles if accepted.any() else [tiles[0], *tiles[2:]]
 

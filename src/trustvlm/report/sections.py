@@ -385,6 +385,7 @@ def _guarantee(evaluation: EvaluationResult) -> tuple[str, ...]:
         from trustvlm.risk_control.goals import UNCALIBRATED_RULE
 
         rule = str(evaluation.model.get("decision_rule") or UNCALIBRATED_RULE).rstrip(".")
+        rule = rule.removesuffix("; no error rate is guaranteed")
         return (
             f"No error rate is guaranteed. Decisions are {rule}.",
             "For a guarantee, calibrate on labelled images like those to come: trustvlm calibrate "
