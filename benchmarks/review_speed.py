@@ -31,14 +31,16 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
 
 from trustvlm import TrustVLM
 from trustvlm.demo import write_pictures
 from trustvlm.images import find_labelled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SIDE = 1024
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--no-proxy-server")
@@ -177,6 +179,8 @@ def measure(
 ) -> tuple[float, dict[str, int]]:
     """Fill the queue, answer all of it, and return answers a minute."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()

@@ -245,10 +245,10 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
     assert "number for number" in run(*started, "--val", files[1][0]).err
     for wrong in (["--preset", "paper"], ["--preset", "loo", "--val", files[1][1]]):
         done = run(*started, *wrong)
-        assert done.code == 1
+        assert done.code == 2
         assert "--preset" in done.err
-    assert run("bench", "arrays", "--support", files[0], files[1][0], "--shots", "x").code == 1
-    assert run("bench", "arrays", "--support", files[0], files[1][0], files[1][0]).code == 1
+    assert run("bench", "arrays", "--support", files[0], files[1][0], "--shots", "x").code == 2
+    assert run("bench", "arrays", "--support", files[0], files[1][0], files[1][0]).code == 2
     assert run("bench", "arrays", files[1][0]).code == 2
 
 

@@ -175,7 +175,7 @@ def test_wrong_folders_and_files(tmp_path):
     plant(tmp_path, "flat/1.jpg", "flat/2.jpg", "void/cat/notes.txt")
     with pytest.raises(InputError, match=r"holds no folders \(2 image files\)"):
         find_labelled(tmp_path / "flat")
-    with pytest.raises(InputError, match=r"1 other files \(1 x .txt\)"):
+    with pytest.raises(InputError, match=r"1 other file \(1 x .txt\)"):
         find_labelled(tmp_path / "void")
     with pytest.raises(InputError, match="got the file"):
         find_labelled(tmp_path / "flat" / "1.jpg")

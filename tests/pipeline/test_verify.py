@@ -436,8 +436,8 @@ def test_one_probability_per_class_gives_label_and_confidence(ending, model, pho
 def test_columns_of_probabilities_that_do_not_fit_are_refused(model, tmp_path) -> None:
     table = tmp_path / "p.csv"
     for text, message in (
-        ("path,red,blue\n1.png,0.5,0.5\n", "columns 'green' with something"),
-        ("path,red,blue,green\n1.png,0.5,0.5,\n", "columns 'green' with something"),
+        ("path,red,blue\n1.png,0.5,0.5\n", "column 'green' with something"),
+        ("path,red,blue,green\n1.png,0.5,0.5,\n", "column 'green' with something"),
         ("path,red,blue,green\n1.png,,,\n", "class at least for '1.png'"),
         ("path,red,blue,green\n1.png,50,20,30\n", "from 0 to 1"),
         ("file,red,blue,green\n1.png,1,0,0\n", "column 'path'"),
@@ -494,7 +494,7 @@ def test_labellers_stand_side_by_side(ending, model, photos, tmp_path) -> None:
     three = LabellerComparison({**compared.by_labeller, "eve": Verdicts(eve)}, True, 3)
     assert three.facts["eve"].labels == 53
     assert [pair.images for pair in three.agreements] == [56, 53, 53]
-    with pytest.raises(InputError, match="columns 'eve' with something"):
+    with pytest.raises(InputError, match="column 'eve' with something"):
         find_labellers(file, ["ann", "eve"])
 
 
