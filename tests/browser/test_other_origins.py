@@ -182,6 +182,7 @@ def use(opened, photo):
     page.get_by_text("1 image checked.").wait_for()
     page.get_by_label("Verdicts").get_by_role("img").first.wait_for()
     page.get_by_role("link", name="Review").click()
+    page.locator("#item").wait_for()
     page.keyboard.press("a")
     page.get_by_text("Accepted: ").wait_for()
     page.keyboard.press("u")
@@ -217,7 +218,10 @@ def test_the_page_works_behind_a_prefix(open_page, port, photo, stripped):
         opened = open_page(address)
         opened.page.wait_for_url(f"{address}/**")
         use(opened, photo)
-        assert f"curl -X POST {address}/v1/reload" in opened.page.locator("#commands").inner_text()
+        # The status of an update, asked for at an address relative to the page.
+        opened.page.wait_for_function(
+            "() => document.getElementById('command').textContent.startsWith('trustvlm update ')"
+        )
         asked_for = {url.removeprefix("blob:") for url in opened.requests}
         assert all(url.startswith((f"http://{OWN}:{proxy}/trust", f"http://{OWN}:{proxy}/"))
                    for url in asked_for)  # fmt: skip
