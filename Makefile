@@ -28,7 +28,7 @@ test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
 
 browser: $(VENV)/.browser ## Test the pages in Chromium, which must be installed.
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 coverage: ## Run the tests and show which lines they reach.
 	$(MAKE) test OPTIONS='--cov --cov-report=term-missing:skip-covered'

@@ -89,6 +89,8 @@ def current(opened):
 
 def in_view(opened, view):
     opened.page.get_by_role("navigation").get_by_role("link", name=view).click()
+    if view == "Review":  # its keys answer what is on the screen
+        opened.page.locator("#item:visible, #review-none:visible, .tile:visible").first.wait_for()
     opened.page.wait_for_load_state("networkidle")
 
 
