@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import console, options
-from trustvlm.text import counted
 
 if TYPE_CHECKING:
     from trustvlm.pipeline import TrustVLM
@@ -154,10 +153,6 @@ def _written(
     if change.calibration != "none":
         statement = change.calibration_statement.replace("NEW.trust", str(output))
         console.say(f"Calibration {change.calibration}: {statement}")
-    console.note(
-        f"{output}: {counted(len(changed.classes_), 'class', 'classes')}, "
-        f"{counted(len(changed.shots_), 'example image')}",
-        quiet=quiet,
-    )
+    console.note(f"{output}: {console.size_of(changed)}", quiet=quiet)
     if change.failures:
         raise typer.Exit(3)

@@ -42,6 +42,12 @@ def remarks(notes: Iterable[str], *, quiet: bool = False) -> None:
         note(f"note: {remark}", quiet=quiet)
 
 
+def size_of(model: TrustVLM) -> str:
+    """Say how many classes and examples a fitted model has."""
+    classes = counted(len(model.classes_), "class", "classes")
+    return f"{classes}, {counted(len(model.shots_), 'example image')}"
+
+
 def notes_of(model: TrustVLM) -> list[str]:
     """Say what a user should know of a model each time: whether a gate is there.
 

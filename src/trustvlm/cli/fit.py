@@ -10,7 +10,6 @@ import typer
 from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
 from trustvlm.files import shown_target
-from trustvlm.text import counted
 
 EPILOG = (
     "Example:  trustvlm fit shots/ -o pets.trust --vlm clip-vit-b16 --vision dinov2-base"
@@ -197,9 +196,7 @@ def fit(
         else f"trustvlm verify {name} LABELS -o out.csv"
     )
     console.note(
-        f"{name}: {counted(len(model.classes_), 'class', 'classes')}, "
-        f"{counted(len(model.shots_), 'example image')}, "
-        f"score {model.state.score}. Next: {following}",
+        f"{name}: {console.size_of(model)}, score {model.state.score}. Next: {following}",
         quiet=quiet,
     )
     if model.shot_failures_:

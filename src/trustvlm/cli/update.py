@@ -117,11 +117,7 @@ def update(
         raise worse_model(report)
     updated.save(output, overwrite=overwrite)
     console.remarks(filter(None, [lost]), quiet=quiet)
-    console.note(
-        f"{output}: {counted(len(updated.classes_), 'class', 'classes')}, "
-        f"{counted(len(updated.shots_), 'example image')}, score {updated.state.score}",
-        quiet=quiet,
-    )
+    console.note(f"{output}: {console.size_of(updated)}, score {updated.state.score}", quiet=quiet)
     if report.failures:
         raise typer.Exit(3)
 
