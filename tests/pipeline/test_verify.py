@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import find_labelled, find_labellers, find_most_probable
+from trustvlm.images import Limits, find_labelled, find_labellers, find_most_probable
 from trustvlm.pipeline import advise, monitor
 from trustvlm.pipeline.labellers import LabellerComparison
 from trustvlm.pipeline.records import encode_images
@@ -502,3 +503,10 @@ def test_a_folder_of_class_folders_holds_labels(model, photos) -> None:
     verdicts = model.verify(photos)
     assert verdicts.column("label") == [path.split("/")[0] for path in verdicts.column("path")]
     assert model.evaluate(photos, given_labels=photos).metrics["auto"].accuracy == 1.0
+
+
+def test_given_labels_are_read_within_the_limits_of_the_model(shots, photos, tmp_path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "labels"), "zip", photos)
+    bounded = new_model(limits=Limits(max_archive_members=4)).fit(shots)
+    with pytest.raises(InputError, match="members"):
+        bounded.labeller(archive)

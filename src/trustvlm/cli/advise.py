@@ -59,7 +59,7 @@ def advise(
     trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
     given = options.read_given(
         given_labels,
-        trust.classes_,
+        trust,
         path_column,
         image_column,
         given_column,

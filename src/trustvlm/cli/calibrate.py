@@ -173,7 +173,7 @@ def calibrate(
     )
     given = read_given(
         given_labels,
-        trust.classes_,
+        trust,
         path_column,
         image_column,
         given_column,

@@ -73,7 +73,7 @@ def evaluate(
     )
     given = options.read_given(
         given_labels,
-        trust.classes_,
+        trust,
         path_column,
         image_column,
         given_column,

@@ -108,7 +108,7 @@ def monitor(
     )
     given = read_given(
         given_labels,
-        trust.classes_,
+        trust,
         path_column,
         image_column,
         given_column,

@@ -15,7 +15,8 @@ from trustvlm.exceptions import InputError, UsageError
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
-    from trustvlm.images import ClassList, Columns, LabelledImages, Limits
+    from trustvlm.images import Columns, LabelledImages, Limits
+    from trustvlm.pipeline import TrustVLM
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -201,16 +202,15 @@ Probabilities = Annotated[
 
 def read_given(
     labels: str | None,
-    classes: ClassList,
+    trust: TrustVLM,
     path_column: str,
     image_column: str | None,
     column: str,
     confidence: str,
     *,
-    probabilities: bool = False,
-    bounds: Limits | None = None,
+    probabilities: bool,
 ) -> LabelledImages | None:
-    """List labels from elsewhere, for `--given-labels`; None without any.
+    """List labels from elsewhere, for `--given-labels`, within the model's limits; None without.
 
     Raises
     ------
@@ -219,15 +219,15 @@ def read_given(
     """
     if labels is None:
         return None
-    from trustvlm.images import DEFAULT_LIMITS, find_labelled, find_most_probable
+    from trustvlm.images import find_labelled, find_most_probable
 
     if probabilities:
-        return find_most_probable(labels, classes, path_column=path_column)
+        return find_most_probable(labels, trust.classes_, path_column=path_column)
     return find_labelled(
         labels,
         **columns(path_column, image_column, column),
         confidence_column=confidence,
-        limits=bounds or DEFAULT_LIMITS,
+        limits=trust.limits,
     )
 
 

@@ -212,13 +212,12 @@ def verify(
         else:
             given = read_given(
                 labels,
-                trust.classes_,
+                trust,
                 path_column,
                 image_column,
                 names[0],
                 confidence_column,
                 probabilities=probabilities,
-                bounds=bounds,
             )
             assert given is not None  # noqa: S101 -- labels are
             refs = given.refs

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import (
+    DEFAULT_LIMITS,
     ClassList,
     ImageSource,
     InMemoryImage,
     LabelledImage,
     LabelledImages,
     LabelledSource,
+    Limits,
     content_hash,
     find_labelled,
 )
@@ -210,6 +212,8 @@ class Labeller:
         Of the model.
     synonyms, unknown
         As in `GivenLabels`.
+    limits
+        As of `find_labelled`, where that lists the labels.
 
     Raises
     ------
@@ -225,9 +229,10 @@ class Labeller:
         *,
         synonyms: Mapping[str, str] | None = None,
         unknown: str = UNKNOWN_LABELS[0],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if not isinstance(labels, LabelledImages):
-            labels = find_labelled(labels, confidence_column=LABEL_CONFIDENCE)
+            labels = find_labelled(labels, confidence_column=LABEL_CONFIDENCE, limits=limits)
         self._by_image = by_image(labels.refs)
         self._given = GivenLabels(classes, labels.refs, synonyms=synonyms, unknown=unknown)
         if len(self._given.unknown) == len(labels.classes):

@@ -829,7 +829,13 @@ class TrustVLM:
         """
         if given_labels is None:
             return None
-        return Labeller(given_labels, self.classes_, synonyms=synonyms, unknown=unknown_labels)
+        return Labeller(
+            given_labels,
+            self.classes_,
+            synonyms=synonyms,
+            unknown=unknown_labels,
+            limits=self.limits,
+        )
 
     def calibrate(
         self,
