@@ -1,4 +1,4 @@
-"""Scores and encoder backends from outside the package: registries, files, installed packages."""
+"""Scores, metrics, encoders and data sets from outside: registries, files, installed packages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from importlib.metadata import entry_points
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 
 T = TypeVar("T")
 
 # A package offers what it registers by an entry point in one of these groups, which names a module.
-GROUPS = ("trustvlm.scores", "trustvlm.backends")
+GROUPS = ("trustvlm.scores", "trustvlm.metrics", "trustvlm.backends", "trustvlm.datasets")
 _registries: list[Registry[Any]] = []
 # What each file has added, by kind and name.
 _loaded: dict[Path, dict[tuple[str, str], Any]] = {}
+# What the last look at installed packages could not load.
+_failures: list[str] = []
 
 
 class Registry(dict[str, T]):
@@ -30,6 +34,9 @@ class Registry(dict[str, T]):
     ----------
     kind
         What they are, as error messages call them.
+    maker
+        Names the function that an entry was made of, which says where it is from; by default the
+        entry itself.
 
     Examples
     --------
@@ -40,9 +47,10 @@ class Registry(dict[str, T]):
     trustvlm.exceptions.InputError: A function named `largest` is already registered.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, maker: Callable[[T], Callable[..., Any] | None] | None = None):
         super().__init__()
         self.kind = kind
+        self._maker = maker
         _registries.append(self)
 
     def add(self, name: str, entry: T) -> None:
@@ -51,12 +59,20 @@ class Registry(dict[str, T]):
             raise InputError(f"A {self.kind} named `{name}` is already registered.")
         self[name] = entry
 
+    def from_outside(self) -> dict[str, T]:
+        """Return what was registered from outside this package."""
+        return {name: entry for name, entry in self.items() if self._is_outside(entry)}
+
+    def _is_outside(self, entry: Any) -> bool:
+        function = entry if self._maker is None else self._maker(entry)
+        return function is not None and not _is_own(function)
+
 
 def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Run a Python file that registers scores or encoder backends; return the names that it added.
+    """Run a Python file that registers scores, metrics, encoders or data sets; return their names.
 
     The file is executed: load only files that you trust. A file that is loaded already is not run
-    again.
+    again. Of a file that fails nothing stays registered.
 
     Raises
     ------
@@ -76,14 +92,16 @@ def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise InputError(f"The plugin {path} fails: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(module_name, None)
+        _remove_all_but(before)
+        raise InputError(f"The plugin {path} fails: {_describe(error)}") from error
     added = {key: entry for key, entry in _entries().items() if key not in before}
     if not added:
         raise InputError(
-            f"The plugin {path} registers no score and no encoder backend: decorate a function "
-            "with @trustvlm.scores.register(...) or @trustvlm.models.register_backend(...)."
+            f"The plugin {path} registers no score, metric, encoder backend or data set: decorate "
+            "a function with @trustvlm.scores.register(...), @trustvlm.metrics.register(...), "
+            "@trustvlm.models.register_backend(...) or @trustvlm.datasets.register(...)."
         )
     _loaded[file] = added
     return tuple(name for _, name in added)
@@ -100,27 +118,45 @@ def loaded_plugins() -> tuple[Path, ...]:
 
 
 def load_installed() -> tuple[str, ...]:
-    """Load the scores and backends of installed packages, by their entry points.
+    """Load what installed packages register, by their entry points in `GROUPS`.
 
-    The groups are `trustvlm.scores` and `trustvlm.backends`.
+    One that fails takes nothing else down: nothing of it stays registered, and whoever asks for a
+    name that is not registered learns of it, by `describe_failures`.
 
-    Raises
-    ------
-    InputError
-        If one of them fails; the message names the package's entry point.
+    Returns
+    -------
+    tuple of str
+        The names that were added.
+
+    Warns
+    -----
+    TrustVLMWarning
+        For each that fails, which names its entry point and package.
     """
     before = _entries()
+    _failures.clear()
     for group in GROUPS:
         for entry in entry_points(group=group):
+            already = _entries()
             try:
                 entry.load()
-            except Exception as error:
-                raise InputError(
-                    f"The entry point {entry.name} = {entry.value} of group {group} fails: {error}"
-                ) from error
+            except (Exception, SystemExit) as error:
+                _remove_all_but(already)
+                message = (
+                    f"The entry point `{entry.name} = {entry.value}` of {_package(entry)}, group "
+                    f"{group}, fails: {_describe(error)}"
+                )
+                _failures.append(message)
+                warnings.warn(f"{message}. It is left out.", TrustVLMWarning, stacklevel=2)
     return tuple(key[1] for key in _entries() if key not in before)
 
 
+def describe_failures() -> str:
+    """Say which installed plugins could not be loaded, for errors about a missing name; or ""."""
+    return "".join(f" {message}." for message in _failures)
+
+
+@cache
 def origin(function: Callable[..., Any]) -> dict[str, str]:
     """Say which file or module from outside the package a function comes from; {} for its own.
 
@@ -128,29 +164,97 @@ def origin(function: Callable[..., Any]) -> dict[str, str]:
     -------
     dict
         `name`, of a file or of a package's module, and its `sha256`, "" where there is no file to
-        read, as for what a running program registered itself.
+        read, as for what a running program registered itself. Where an installed package offers
+        the module by an entry point, also `package`: its name and version. Not to be changed.
 
     Examples
     --------
     >>> origin(load_plugin)
     {}
     """
-    module = function.__module__
-    if module.partition(".")[0] == __package__:
+    if _is_own(function):
         return {}
+    module = function.__module__
+    top = module.partition(".")[0]
     try:
         file = Path(inspect.getsourcefile(function) or "")
         content = file.read_bytes()
     except (OSError, TypeError):
         return {"name": module, "sha256": ""}
-    alone = module.startswith("trustvlm_plugin_")
-    return {
-        "name": file.name if alone else module,
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    if module.startswith("trustvlm_plugin_"):
+        return {"name": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+    described = {"name": module, "sha256": hashlib.sha256(content).hexdigest()}
+    for group in GROUPS:
+        for entry in entry_points(group=group):
+            if entry.module.partition(".")[0] == top:
+                return {**described, "package": _package(entry)}
+    return described
+
+
+def from_where(function: Callable[..., Any]) -> str:
+    """Write ` of FILE` for errors about what a function from outside the package returns, or "".
+
+    Examples
+    --------
+    >>> from_where(load_plugin)
+    ''
+    """
+    of = origin(function)
+    return f" of {of.get('package', of['name'])}" if of else ""
+
+
+def differs(recorded: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """Whether two origins are known to be different files or versions.
+
+    Examples
+    --------
+    >>> differs({"name": "a.py", "sha256": "0"}, {"name": "a.py", "sha256": "1"})
+    True
+    """
+    # Models that were saved before packages were recorded say nothing of them.
+    return any(recorded[key] != here.get(key, "") for key in recorded)
+
+
+def how_to_load(plugin: Mapping[str, str]) -> str:
+    """Say how to get what a saved model needs of a plugin, by its `origin`.
+
+    Examples
+    --------
+    >>> how_to_load({"name": "gap", "sha256": "", "package": "gap-package 1.0"})
+    'install the package gap-package 1.0, which brings the module gap'
+    """
+    if "package" in plugin:
+        return f"install the package {plugin['package']}, which brings the module {plugin['name']}"
+    return (
+        f"load {plugin['name']} with --plugin FILE.py, or trustvlm.plugins.load_plugin, or install "
+        "the package that brings it"
+    )
+
+
+def _package(entry: EntryPoint) -> str:
+    return "an unknown package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".")
+
+
+def _is_own(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__module__", "").partition(".")[0] == __package__
 
 
 def _entries() -> dict[tuple[str, str], Any]:
+    """Return all that was registered from outside this package, by kind and name."""
+    # What is the package's own is registered by whoever first imports it, a plugin maybe.
     return {
-        (registry.kind, name): entry for registry in _registries for name, entry in registry.items()
+        (registry.kind, name): entry
+        for registry in _registries
+        for name, entry in registry.from_outside().items()
     }
+
+
+def _remove_all_but(kept: Mapping[tuple[str, str], Any]) -> None:
+    for registry in _registries:
+        for name in registry.from_outside():
+            if (registry.kind, name) not in kept:
+                del registry[name]

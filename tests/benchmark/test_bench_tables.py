@@ -451,7 +451,7 @@ def test_progress_and_refusals():
     seen = []
     analyse(make_results(), ["aurc"], n_resamples=20, progress=lambda a, b: seen.append((a, b)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    with pytest.raises(InputError, match="metrics among"):
+    with pytest.raises(InputError, match="`metrics` to be among"):
         columns_of(["ece"])
     bad = make_results(["pets"], ["msp"], draws=1)
     key = next(iter(bad.samples))

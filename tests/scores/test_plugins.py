@@ -1,9 +1,11 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
 from trustvlm import plugins, scores
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 
 GAP = '''
 import numpy as np
@@ -30,14 +32,57 @@ def test_a_score_in_a_file_outside_the_package_is_found(gap):
     assert scores.compute("gap", logits=[[3.0, 1.0]]).confidence.tolist() == [2.0]
 
 
-def test_an_installed_score_is_found_by_its_entry_point(gap, tmp_path, monkeypatch):
-    (tmp_path / "gap_package.py").write_text(GAP)
-    info = tmp_path / "gap_package-1.0.dist-info"
+def install(folder, name, content, group="trustvlm.scores"):
+    """Write a package as an installer does: a module, and its entry point."""
+    module = f"{name}_package"
+    (folder / f"{module}.py").write_text(content)
+    info = folder / f"{module}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[trustvlm.scores]\ngap = gap_package\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+    sys.modules.pop(module, None)
+
+
+def test_an_installed_score_is_found_by_its_entry_point(gap, tmp_path, monkeypatch):
+    install(tmp_path, "gap", GAP)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert plugins.load_installed() == ("gap",)
+    assert plugins.origin(scores.get("gap").function)["package"] == "gap-package 1.0"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"{GAP}\n1 / 0", "ZeroDivisionError"),
+        (f"{GAP}\nraise SystemExit(3)", "SystemExit: 3"),
+        (GAP.replace('"gap"', '"msp"'), "A score named `msp` is already registered"),
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+    ],
+)
+def test_an_installed_plugin_that_fails_is_named_and_takes_nothing_down(
+    content, said, tmp_path, capsys, monkeypatch
+):
+    install(tmp_path, "gap", content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_failures", [])
+    with pytest.warns(TrustVLMWarning) as caught:
+        assert plugins.load_installed() == ()
+    (warning,) = caught
+    assert "`gap = gap_package` of gap-package 1.0, group trustvlm.scores, fails" in str(
+        warning.message
+    )
+    assert said in str(warning.message)
+    assert "gap" not in scores.names()
+    assert scores.get("msp").summary.startswith("Maximum softmax")
+    # Whoever needs it is told, and others go on.
+    with pytest.raises(InputError, match=r"no score named `gap`.*gap-package 1\.0"):
+        scores.compute("gap", logits=[[1.0, 0.0]])
+    from command import Command
+
+    done = Command(capsys, monkeypatch)("scores")
+    assert done.code == 0
+    assert "msp" in done.out
+    assert "gap-package 1.0" in done.err
 
 
 @pytest.mark.parametrize(
@@ -51,6 +96,24 @@ def test_a_plugin_that_does_not_work_is_named(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         plugins.load_plugin(path)
     assert "bad.py" in str(caught.value)
+
+
+def test_of_a_file_that_fails_nothing_stays_registered(gap):
+    gap.write_text(f"{GAP}\nraise ValueError('too late')")
+    with pytest.raises(InputError, match=r"gap\.py fails: ValueError: too late"):
+        plugins.load_plugin(gap)
+    assert "gap" not in scores.names()
+    gap.write_text(GAP)
+    assert plugins.load_plugin(gap) == ("gap",)
+
+
+def test_a_file_that_imports_the_package_first_adds_its_own_names_alone(gap):
+    program = f"from trustvlm.plugins import load_plugin; print(load_plugin({str(gap)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "('gap',)\n", done.stderr
+    gap.write_text("import trustvlm.scores")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "registers no score, metric, encoder backend or data set" in done.stderr
 
 
 def test_it_appears_in_the_tables(gap, tmp_path, capsys, monkeypatch):

@@ -389,7 +389,7 @@ class Analysis:
 
 def analyse(
     results: Results,
-    metrics: Sequence[str] = tuple(METRIC_COLUMNS),
+    metrics: Sequence[str] | None = None,
     *,
     n_resamples: int = 2000,
     progress: Callable[[int, int], None] | None = None,
@@ -401,7 +401,7 @@ def analyse(
     results
         Of one setting; see `Results.of`.
     metrics
-        Which, in the order of the tables.
+        Which, in the order of the tables; None for all.
     n_resamples
         Of the paired bootstrap, which takes nearly all of the time: a few seconds for 25 scores
         on 500 images.
@@ -424,6 +424,7 @@ def analyse(
     """
     if len(results.settings) > 1:
         raise InputError(f"Expected results of one setting, but got {len(results.settings)}.")
+    metrics = tuple(METRIC_COLUMNS) if metrics is None else tuple(metrics)
     columns = columns_of(metrics)
     every = {column.name: spreads(results, column.name) for column in columns}
     ranks = {}
@@ -453,7 +454,7 @@ def analyse(
             progress(done, len(results.datasets))
     return Analysis(
         results=results,
-        metrics=tuple(metrics),
+        metrics=metrics,
         spreads=every,
         ranks=ranks,
         resampled=resampled,

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm import metrics
 from trustvlm.benchmark.results import Setting, cell_file
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.pipeline import select
+from trustvlm.plugins import origin
 from trustvlm.scores import Evidence, get, names
 from trustvlm.scores.few_shot import draw_shots
 
@@ -363,8 +365,14 @@ class EncodedDataset:
 
     def cell_file(self, folder: Path, scores: Sequence[str], **what: Any) -> Path:
         """Name the file of what is measured on this data set, with some scores, by default all."""
-        formulas = {name: get(name).formula for name in scores or names()}
-        return cell_file(folder, {**self.identity, "scores": formulas, **what})
+        used = {name: get(name) for name in scores or names()}
+        registered = {name: metrics.get(name).function for name in metrics.names()}
+        makers = {**{name: score.function for name, score in used.items()}, **registered}
+        # A changed plugin gives other numbers under the same formula.
+        outside = {name: of for name, f in makers.items() if f is not None and (of := origin(f))}
+        identity = {**self.identity, **({"plugins": outside} if outside else {})}
+        formulas = {name: score.formula for name, score in used.items()}
+        return cell_file(folder, {**identity, "scores": formulas, **what})
 
     @property
     def about(self) -> dict[str, Any]:

@@ -320,7 +320,7 @@ def write_page(
     title: str = "Benchmark of confidence scores",
     notes: Sequence[str] = (),
     studies: Mapping[Setting, Sequence[ReportSection]] | None = None,
-    metrics: Sequence[str] = tuple(METRIC_COLUMNS),
+    metrics: Sequence[str] | None = None,
     n_resamples: int = 2000,
     workers: Workers | None = None,
     progress: Progress | None = None,
@@ -343,7 +343,7 @@ def write_page(
     studies
         Further sections by setting, such as those of `benchmark.studies`.
     metrics
-        Which metrics, in the order of the tables.
+        Which metrics, in the order of the tables; None for all.
     n_resamples
         Of the paired bootstrap; see `analyse`.
     workers
@@ -409,7 +409,7 @@ def write_page(
 
 def _analyses(
     parts: Sequence[Results],
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None,
     n_resamples: int,
     progress: Progress | None,
 ) -> list[Analysis]:

@@ -271,13 +271,14 @@ def metric_values(confidence: ArrayLike, correct: ArrayLike, convention: str) ->
         # That a metric is undefined the rows say themselves.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         evaluation = metrics.evaluate(confidence, correct, convention=convention)
-    values: dict[str, Any] = nan_to_null({n: getattr(evaluation, n) for n in metrics.METRICS})
+    values: dict[str, Any] = nan_to_null({n: getattr(evaluation, n) for n in metrics.names()})
     return {**values, "n": evaluation.n}
 
 
 # Compare scores on arrays: every score, number of shots and draw, on the same images.
 
 ROW_KEYS = ("dataset", "score", "shots", "draw", *metrics.METRICS, "n")
+"""Keys of a row; where metrics are registered, theirs stand before `n`."""
 
 
 @dataclass

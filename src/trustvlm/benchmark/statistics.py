@@ -14,17 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.benchmark.results import Results, Row, Samples, value_of
 from trustvlm.exceptions import InputError
-from trustvlm.metrics import METRICS, PairedDifference
+from trustvlm.metrics import PairedDifference
 from trustvlm.metrics.bootstrap import (
     check_names,
     check_plan,
-    evaluated,
     generator,
     multiplicities,
-    resampled_counts,
 )
+from trustvlm.metrics.bootstrap import resampled as resampled_values
 from trustvlm.metrics.conventions import value
 from trustvlm.metrics.counts import Ranking, area_table, rank
+from trustvlm.metrics.info import METRIC_INFO
 from trustvlm.metrics.paired import holm
 from trustvlm.tables.table import Mark, Spread
 
@@ -160,7 +160,7 @@ class Bootstrap:
 
 def resample(
     samples: Mapping[str, Samples],
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     *,
     first: str = "",
     n_resamples: int = 2000,
@@ -176,7 +176,7 @@ def resample(
     samples
         By score, confidence `(n,)` and correct `(n,)`; image i is the same in all.
     metrics
-        Names from `METRICS`, in the `exact` convention.
+        Names from `metrics.names()`, in the `exact` convention; None for all.
     first
         The score in whose order images are drawn: for a comparison of it with any other, the
         result is that of `metrics.paired_bootstrap(first, other)` with the same seed.
@@ -196,7 +196,7 @@ def resample(
     >>> resample(scores).difference("a", "b", "auroc").low > 0
     True
     """
-    names = check_names(list(metrics))
+    names = check_names(metrics)
     n_resamples, _ = check_plan(n_resamples, 0.5)
     rng = generator(seed)
     rankings = {
@@ -227,11 +227,17 @@ def _fill(
     n_resamples: int,
     rng: np.random.Generator,
 ) -> None:
-    table = area_table(base.n)
-    # Metrics see ranks alone: scores that rank alike, such as logits and cosines, need one pass.
+    table, names = area_table(base.n), list(next(iter(resampled.values())))
+    by_order = all(METRIC_INFO[name].needs == "order" for name in names)
+
+    def seen(ranking: Ranking) -> bytes:
+        return _ranks(ranking) + (b"" if by_order else ranking.confidence.tobytes())
+
+    # Most metrics see ranks alone: scores that rank alike, such as logits and cosines, need one
+    # pass.
     distinct: dict[bytes, str] = {}
     for score, ranking in rankings.items():
-        distinct.setdefault(_ranks(ranking), score)
+        distinct.setdefault(seen(ranking), score)
     # Where in the base order, in which images are resampled, each score's order has its images.
     rank_of = np.empty(base.n, dtype=np.intp)
     rank_of[base.order] = np.arange(base.n)
@@ -240,12 +246,12 @@ def _fill(
     for weights in multiplicities(base.n, n_resamples, rng):
         rows = slice(done, done + len(weights))
         for score, columns in positions.items():
-            counts = resampled_counts(rankings[score], np.take(weights, columns, axis=1))
-            for name, values in evaluated(counts, list(resampled[score]), table).items():
+            drawn = np.take(weights, columns, axis=1)
+            for name, values in resampled_values(rankings[score], drawn, names, table).items():
                 resampled[score][name][rows] = values
         done += len(weights)
     for score, ranking in rankings.items():
-        for name, values in resampled[distinct[_ranks(ranking)]].items():
+        for name, values in resampled[distinct[seen(ranking)]].items():
             resampled[score][name][:] = values
 
 

@@ -30,7 +30,7 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     of
         What the rows are of, such as the models' names.
     """
-    from trustvlm.tables.metrics import NARROW_COLUMNS, number
+    from trustvlm.tables.metrics import narrow_columns, number
     from trustvlm.tables.scores import CORRECTS, WHOLE_BATCH, signs_of
 
     if not every:
@@ -41,11 +41,11 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
     means = {
         score: {
             column.name: column.scale * _mean([r[column.name] for r in rows if r["score"] == score])
-            for column in NARROW_COLUMNS
+            for column in narrow_columns()
         }
         for score in dict.fromkeys(row["score"] for row in rows)
     }
-    titles = [f"{c.short_title}{' %' if c.scale == 100 else ''}" for c in NARROW_COLUMNS]
+    titles = [f"{c.short_title}{' %' if c.scale == 100 else ''}" for c in narrow_columns()]
     ascii_signs = str.maketrans({CORRECTS: "L", WHOLE_BATCH: "B"})
     marks = {score: signs_of(score).translate(ascii_signs) for score in means}
     console.print_table(

@@ -62,12 +62,12 @@ def crossvalidate(
 
 
 def _print(validated: CrossValidation) -> None:
-    from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
+    from trustvlm.tables.metrics import by_aurc, narrow_cells, narrow_columns
 
     console.print_table(
-        ["Score\n", *(f"{column.short_title}\n{column.unit}" for column in NARROW_COLUMNS)],
+        ["Score\n", *(f"{column.short_title}\n{column.unit}" for column in narrow_columns())],
         [[name, *narrow_cells(validated.metrics[name])] for name in by_aurc(validated.metrics)],
-        numbers=range(1, 1 + len(NARROW_COLUMNS)),
+        numbers=range(1, 1 + len(narrow_columns())),
         title=f"{len(validated.labels)} examples, {validated.folds} folds",
     )
 

@@ -3,7 +3,8 @@
 All metrics take `(confidence, correct)`: higher confidence is more trusted, correct is boolean or 0
 and 1. They work in float64, need nothing but NumPy, and return fractions.
 
-`evaluate` gives every metric from one sort; each is also a function of its own. `risk_coverage`
+`evaluate` gives every metric from one sort; each is also a function of its own. `register` adds one
+of your own to all of them. `risk_coverage`
 gives the operating points and `risk_band` how far they would move; `risk_at_threshold`,
 `risk_at_coverage` and `coverage_at_risk` read one of them, with an interval. `bootstrap` gives
 intervals of metrics, `paired_bootstrap` a comparison of two confidences on the same images,
@@ -42,13 +43,14 @@ from trustvlm.metrics.evaluation import (
     aupr_success,
     aurc,
     auroc,
+    compute,
     eaugrc,
     eaurc,
     evaluate,
     fpr95,
 )
 from trustvlm.metrics.groups import GroupMetric, by_group
-from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.info import METRICS, MetricInfo, get, names, register, unregister
 from trustvlm.metrics.operating_points import (
     CoverageAtRisk,
     OperatingPoint,
@@ -65,6 +67,7 @@ __all__ = [
     "Evaluation",
     "GroupMetric",
     "Interval",
+    "MetricInfo",
     "OperatingPoint",
     "PairedDifference",
     "Reliability",
@@ -79,6 +82,7 @@ __all__ = [
     "bootstrap",
     "brier",
     "by_group",
+    "compute",
     "coverage_at_risk",
     "eaugrc",
     "eaurc",
@@ -88,14 +92,18 @@ __all__ = [
     "ece_sweep",
     "evaluate",
     "fpr95",
+    "get",
+    "names",
     "nll",
     "paired_bootstrap",
     "paired_bootstraps",
     "probability_quality",
+    "register",
     "reliability",
     "risk_at_coverage",
     "risk_at_threshold",
     "risk_band",
     "risk_coverage",
     "rms_calibration_error",
+    "unregister",
 ]

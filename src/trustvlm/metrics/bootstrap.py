@@ -14,18 +14,20 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import FewSamplesWarning, InputError
 from trustvlm.metrics.conventions import EXACT, aurc, best_aurc, value, warn_undefined
 from trustvlm.metrics.counts import Counts, Ranking, area_table, rank
-from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.info import METRIC_INFO, unknown_error
+from trustvlm.metrics.info import names as registered_names
 from trustvlm.metrics.intervals import FEW, metric_interval
 
 
-def check_names(metrics: str | Sequence[str], argument: str = "metrics") -> list[str]:
-    """Return the metrics' names as a list, or raise `InputError` for an unknown one."""
+def check_names(metrics: str | Sequence[str] | None, argument: str = "metrics") -> list[str]:
+    """Return the metrics' names as a list, all for None; `InputError` for an unknown one."""
+    among = registered_names()
+    if metrics is None:
+        return list(among)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        raise InputError(
-            f"Expected `{argument}` to be among {', '.join(METRICS)}, but got {unknown[0]!r}."
-        )
+    for name in names:
+        if name not in among:
+            raise unknown_error(name, among, argument)
     return names
 
 
@@ -148,6 +150,33 @@ def evaluated(
     return {name: values[name] for name in names}
 
 
+def resampled(
+    ranking: Ranking, weights: NDArray[np.int64], names: Sequence[str], table: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Evaluate metrics, registered ones too, on resamples of a ranking, in convention `exact`.
+
+    Parameters
+    ----------
+    ranking
+        n samples.
+    weights
+        `(rows, n)` multiplicities, in the order of the ranking.
+    names, table
+        As of `evaluated`.
+    """
+    own = [name for name in names if METRIC_INFO[name].function is None]
+    values = evaluated(resampled_counts(ranking, weights), own, table) if own else {}
+    others = [METRIC_INFO[name] for name in names if name not in values]
+    if others:
+        # Their functions see each resample written out, still in order.
+        drawn = [np.repeat(np.arange(ranking.n), row) for row in weights]
+        for info in others:
+            values[info.name] = np.array(
+                [info.of(ranking.confidence[i], ranking.correct[i]) for i in drawn]
+            )
+    return {name: values[name] for name in names}
+
+
 def _cumulative(values: NDArray[np.int64]) -> NDArray[np.int64]:
     sums = np.zeros((len(values), values.shape[1] + 1), dtype=np.int64)
     np.cumsum(values, axis=1, out=sums[:, 1:])
@@ -207,7 +236,7 @@ class Interval:
 def bootstrap(
     confidence: ArrayLike,
     correct: ArrayLike,
-    metrics: str | Sequence[str] = METRICS,
+    metrics: str | Sequence[str] | None = None,
     *,
     n_resamples: int = 2000,
     seed: int | np.random.Generator | None = 0,
@@ -227,7 +256,7 @@ def bootstrap(
     correct
         `(n,)` booleans, or zeros and ones.
     metrics
-        Names from `METRICS`; all by default.
+        Names from `metrics.names()`; None for all.
     n_resamples
         How many resamples to draw.
     seed
@@ -272,9 +301,8 @@ def bootstrap(
         done = 0
         for weights in multiplicities(ranking.n, n_resamples, rng):
             # Which of n equal draws is which sample is arbitrary: they are in ranked order.
-            counts = resampled_counts(ranking, weights)
             rows = slice(done, done + len(weights))
-            for name, values in evaluated(counts, names, table).items():
+            for name, values in resampled(ranking, weights, names, table).items():
                 samples[name][rows] = values
             done += len(weights)
     warn_few([name for name in names if not math.isnan(estimates[name])], ranking)

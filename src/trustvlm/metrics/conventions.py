@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.metrics.counts import Counts, Ranking, rank, rank_weighted
-from trustvlm.metrics.info import METRIC_INFO, METRICS
+from trustvlm.metrics.info import METRIC_INFO, names
 from trustvlm.text import join_names
 
 Values = NDArray[np.float64]
@@ -154,7 +154,7 @@ EXACT: dict[str, Callable[[Counts], Values]] = {
     "aupr_success": aupr_success,
     "aupr_error": aupr_error,
 }
-"""The formula of every metric, by name, in convention `exact`."""
+"""The formula of every metric of this package, by name, in convention `exact`."""
 
 
 # Convention `exact` with weights of samples: of one ranking.
@@ -278,8 +278,8 @@ def check_convention(
         raise InputError(
             f"Expected `convention` to be {' or '.join(CONVENTIONS)}, but got {convention!r}."
         )
-    if convention == "trustvlm" and (metric not in METRICS or sample_weight is not None):
-        lacking = "no `sample_weight`" if metric in METRICS else f"no {METRIC_INFO[metric].title}"
+    if convention == "trustvlm" and (metric not in names() or sample_weight is not None):
+        lacking = "no `sample_weight`" if metric in names() else f"no {METRIC_INFO[metric].title}"
         raise InputError(
             f"Expected `convention` to be 'exact', but got {convention!r}: the released script has "
             f"{lacking}."
@@ -288,6 +288,8 @@ def check_convention(
 
 def value(name: str, ranking: Ranking, convention: str) -> float:
     """Compute one metric; NaN, without a warning, where it has no value."""
+    if METRIC_INFO[name].function is not None:
+        return METRIC_INFO[name].of(ranking.confidence, ranking.correct)
     if convention == "trustvlm" and name in _RELEASED:
         return _RELEASED[name](ranking)
     return float(EXACT[name](ranking.in_blocks))
@@ -317,14 +319,24 @@ def warn_undefined(names: Sequence[str], ranking: Ranking, *, stacklevel: int = 
     """Say in one warning which metrics have no value on these samples, and why."""
     if not names:
         return
-    counts = ranking.in_blocks
-    if ranking.n == 0:
-        reason = "there are no samples"
-    else:
-        reason = f"every sample is {'correct' if counts.n_wrong == 0 else 'wrong'}"
-    titles = join_names([METRIC_INFO[name].title for name in names])
+    titles: dict[str, list[str]] = {}
+    for name in names:
+        titles.setdefault(_why_undefined(name, ranking), []).append(METRIC_INFO[name].title)
+    parts = (f"{join_names(t)} {'is' if len(t) == 1 else 'are'}" for t in titles.values())
     warnings.warn(
-        f"{titles} {'is' if len(names) == 1 else 'are'} undefined: {reason}.",
+        "; ".join(f"{p} undefined: {why}" for p, why in zip(parts, titles, strict=True)) + ".",
         UndefinedMetricWarning,
         stacklevel=stacklevel,
     )
+
+
+def _why_undefined(name: str, ranking: Ranking) -> str:
+    counts, info = ranking.in_blocks, METRIC_INFO[name]
+    if ranking.n == 0:
+        return "there are no samples"
+    outside = ranking.confidence[0] > 1 or ranking.confidence[-1] < 0
+    if info.function is not None and info.needs == "probability" and outside:
+        return "the confidences are not probabilities"
+    if counts.n_wrong and counts.n_right:
+        return "its function gives NaN"
+    return f"every sample is {'correct' if counts.n_wrong == 0 else 'wrong'}"

@@ -9,7 +9,8 @@ tells right from wrong.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -22,7 +23,8 @@ from trustvlm.metrics.conventions import (
     warn_undefined,
 )
 from trustvlm.metrics.counts import rank
-from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.info import METRICS, unknown_error
+from trustvlm.metrics.info import names as registered_names
 
 # Selective classification: accuracy and the areas under risk-coverage curves.
 
@@ -316,6 +318,8 @@ class Evaluation:
         `exact` or `trustvlm`.
     eaugrc
         Lower is better; NaN in convention `trustvlm`, which has none.
+    others
+        Values of registered metrics by name, each also an attribute of that name.
     """
 
     accuracy: float
@@ -329,6 +333,17 @@ class Evaluation:
     n: int
     convention: str
     eaugrc: float = math.nan
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> float:
+        """Return a registered metric."""
+        if not name.startswith("_") and name != "others" and name in self.others:
+            return self.others[name]
+        if name in registered_names():
+            raise AttributeError(
+                f"The metric `{name}` was not registered yet when this was evaluated."
+            )
+        raise AttributeError(f"There is no metric or attribute named {name!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics by name, as plain Python values.
@@ -338,11 +353,13 @@ class Evaluation:
         >>> evaluate([0.9, 0.1], [1, 0]).to_dict()["auroc"]
         1.0
         """
-        return asdict(self)
+        values = asdict(self)
+        others = values.pop("others")
+        return {**values, **others}
 
 
 def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact") -> Evaluation:
-    """Compute every metric of a confidence score.
+    """Compute every metric of a confidence score, registered ones too.
 
     Parameters
     ----------
@@ -372,7 +389,49 @@ def evaluate(confidence: ArrayLike, correct: ArrayLike, convention: str = "exact
     """
     check_convention(convention)
     ranking = rank(confidence, correct)
-    names = tuple(EXACT) if convention == "exact" else METRICS
-    values = {name: value(name, ranking, convention) for name in names}
-    warn_undefined([name for name in names if math.isnan(values[name])], ranking)
-    return Evaluation(**values, n=ranking.n, convention=convention)
+    own = tuple(EXACT) if convention == "exact" else METRICS
+    others = tuple(name for name in registered_names() if name not in METRICS)
+    values = {name: value(name, ranking, convention) for name in (*own, *others)}
+    warn_undefined([name for name in values if math.isnan(values[name])], ranking)
+    return Evaluation(
+        **{name: values[name] for name in own},
+        n=ranking.n,
+        convention=convention,
+        others={name: values[name] for name in others},
+    )
+
+
+def compute(
+    name: str,
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    convention: str = "exact",
+) -> float:
+    """Compute one metric by its name: of this package, or registered.
+
+    Parameters
+    ----------
+    name
+        One of `names()`, or `eaugrc`.
+    confidence, correct, convention
+        As of `evaluate`.
+
+    Returns
+    -------
+    float
+        NaN with an `UndefinedMetricWarning` where it is undefined.
+
+    Raises
+    ------
+    InputError
+        For an unknown name (near names are suggested), and as `evaluate`.
+
+    Examples
+    --------
+    >>> compute("auroc", [0.9, 0.8, 0.2], [1, 0, 0])
+    1.0
+    """
+    among = (*EXACT, *(other for other in registered_names() if other not in METRICS))
+    if name not in among:
+        raise unknown_error(name, among, "name")
+    return measure(name, confidence, correct, convention)

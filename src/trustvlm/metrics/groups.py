@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from trustvlm.exceptions import InputError, UndefinedMetricWarning
 from trustvlm.metrics.calibration_error import nll
 from trustvlm.metrics.conventions import WEIGHTED, check_convention, measure
-from trustvlm.metrics.info import METRIC_INFO
+from trustvlm.metrics.info import METRIC_INFO, get
 from trustvlm.metrics.inputs import confidence_array, correctness_array, weight_array
 from trustvlm.text import join_names
 
@@ -78,9 +78,9 @@ def by_group(
         `(n,)` texts, booleans or whole numbers: the group of each sample, such as its class, camera
         or region.
     metric
-        A name from `METRICS`, `eaugrc` or `nll`.
+        A name from `metrics.names()`, `eaugrc` or `nll`.
     convention
-        `exact` or, for a name from `METRICS`, `trustvlm`.
+        `exact` or, for a name from `metrics.names()`, `trustvlm`.
     sample_weight
         `(n,)` weights as of `aurc`, for `accuracy`, `aurc`, `augrc` and `nll`.
 
@@ -115,10 +115,7 @@ def by_group(
     >>> dict(by_group(confidence[accepted], correct[accepted], groups[accepted], "accuracy").values)
     {'day': 1.0, 'night': 0.0}
     """
-    if metric not in METRIC_INFO:
-        raise InputError(
-            f"Expected `metric` to be among {', '.join(METRIC_INFO)}, but got {metric!r}."
-        )
+    get(metric)
     weighted = (*WEIGHTED, "nll")
     if sample_weight is not None and metric not in weighted:
         raise InputError(

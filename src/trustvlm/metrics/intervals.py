@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.metrics.conventions import EXACT, aurc, best_aurc
 from trustvlm.metrics.counts import Counts, Ranking, area_table
+from trustvlm.metrics.info import METRIC_INFO
 
 FEW = 10
 """Intervals with fewer errors, or fewer right predictions, are wide and rough."""
@@ -157,6 +158,9 @@ def metric_interval(
     whose mean and variance are the metric's and V with one further error of random rank added
     (Fay & Feuer 1997, "Confidence intervals for directly standardized rates", Statistics in
     Medicine 16, who add the largest weight and take the gamma distribution of sums without bound).
+
+    A registered metric: Student's interval with that V, within its bounds; none where all samples
+    are right, or all wrong, and where the bounds are infinite and all resamples agree.
     """
     wrong, right = int(ranking.in_blocks.n_wrong), int(ranking.in_blocks.n_right)
     if math.isnan(estimate):
@@ -166,6 +170,10 @@ def metric_interval(
         return low, high, "Clopper-Pearson"
     if metric == "fpr95":
         return *_fpr95_interval(ranking, level), "order statistics"
+    info = METRIC_INFO[metric]
+    if info.function is not None:
+        low, high = _any_interval(estimate, samples, min(wrong, right), level, info.bounds)
+        return low, high, "" if math.isnan(low) else "bootstrap"
     if not (wrong and right):
         low, high = _one_class_interval(metric, ranking.n, level, all_right=wrong == 0)
         return min(low, estimate), max(high, estimate), "one class"
@@ -202,6 +210,28 @@ def student(degrees: float, level: float) -> float:
     if math.isinf(degrees):
         return float(scipy.special.ndtri((1 + level) / 2))
     return float(scipy.special.stdtrit(max(degrees, 1), (1 + level) / 2))
+
+
+def _any_interval(
+    estimate: float,
+    samples: NDArray[np.float64],
+    fewest: int,
+    level: float,
+    bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """Interval of a metric of which only its bounds are known; see `metric_interval`."""
+    kept, (least, most) = samples[~np.isnan(samples)], bounds
+    if fewest < 1 or kept.size < 2:
+        return math.nan, math.nan
+    deviation = float(kept.std(ddof=1)) * math.sqrt(fewest / max(fewest - 1, 1))
+    if deviation > _ROUNDING:
+        half = student(fewest - 1, level) * deviation
+        return max(estimate - half, least), min(estimate + half, most)
+    width = most - least
+    if math.isinf(width):
+        return math.nan, math.nan
+    low, high = clopper_pearson((estimate - least) / width, fewest, level)
+    return least + width * float(low), least + width * float(high)
 
 
 def _sum_interval(
@@ -314,9 +344,14 @@ def bisect(holds: Callable[[float], bool]) -> float:
 
 
 def difference_interval(
-    a: float, b: float, samples: NDArray[np.float64], carriers: int, level: float
+    a: float,
+    b: float,
+    samples: NDArray[np.float64],
+    carriers: int,
+    level: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float, float]:
-    """Interval of the difference a - b of two values in [0, 1], and p-value of no difference.
+    """Interval of the difference a - b of two values, and p-value of no difference.
 
     Parameters
     ----------
@@ -329,15 +364,18 @@ def difference_interval(
         for the accuracy.
     level
         Nominal coverage, in (0, 1).
+    bounds
+        Least and largest value that a and b can have.
 
     Returns
     -------
     low, high
         Student's interval around a - b, with the standard deviation over resamples, corrected for
-        the number of carriers, and `carriers` - 1 degrees of freedom; within [-1, 1]. The end that
-        lies farther from zero than a - b is moved on by (a - b) / `carriers`, as if one more sample
-        carried the difference. NaN with fewer than two resamples or without carriers. Where all
-        resamples agree, the difference of the Clopper-Pearson intervals of `carriers` trials.
+        the number of carriers, and `carriers` - 1 degrees of freedom; within what the bounds allow.
+        The end that lies farther from zero than a - b is moved on by (a - b) / `carriers`, as if
+        one more sample carried the difference. NaN with fewer than two resamples or without
+        carriers. Where all resamples agree, the difference of the Clopper-Pearson intervals of
+        `carriers` trials; NaN with infinite bounds.
     p_value
         1 - the level at which the interval begins to hold zero: below 1 - `level` if and only if
         zero lies outside.
@@ -350,7 +388,7 @@ def difference_interval(
     (-0.05, 0.47, 0.1)
     """
     kept = samples[~np.isnan(samples)]
-    difference = a - b
+    difference, width = a - b, bounds[1] - bounds[0]
     if kept.size < 2 or carriers < 1 or math.isnan(difference):
         return math.nan, math.nan, math.nan
     deviation = float(kept.std(ddof=1))
@@ -363,8 +401,10 @@ def difference_interval(
         further = difference / carriers
         low = difference - half + min(further, 0.0)
         high = difference + half + max(further, 0.0)
-        return max(low, -1.0), min(high, 1.0), p_value
-    first, second = min(max(a, 0.0), 1.0), min(max(b, 0.0), 1.0)
+        return max(low, -width), min(high, width), p_value
+    if math.isinf(width):
+        return math.nan, math.nan, math.nan
+    first, second = (min(max((end - bounds[0]) / width, 0.0), 1.0) for end in (a, b))
 
     def apart(alpha: float) -> bool:
         low, high = clopper_pearson([first, second], carriers, 1 - alpha)
@@ -372,4 +412,4 @@ def difference_interval(
 
     lows, highs = clopper_pearson([first, second], carriers, level)
     p_value = bisect(apart) if difference else 1.0
-    return float(lows[0] - highs[1]), float(highs[0] - lows[1]), p_value
+    return width * float(lows[0] - highs[1]), width * float(highs[0] - lows[1]), p_value

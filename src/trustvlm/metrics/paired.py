@@ -14,15 +14,14 @@ from trustvlm.exceptions import InputError
 from trustvlm.metrics.bootstrap import (
     check_names,
     check_plan,
-    evaluated,
     generator,
     multiplicities,
-    resampled_counts,
+    resampled,
     warn_few,
 )
 from trustvlm.metrics.conventions import value, warn_undefined
 from trustvlm.metrics.counts import Ranking, area_table, rank
-from trustvlm.metrics.info import METRICS
+from trustvlm.metrics.info import METRIC_INFO
 from trustvlm.metrics.inputs import confidence_array
 from trustvlm.metrics.intervals import NEEDS_BOTH, difference_interval
 
@@ -82,7 +81,7 @@ class PairedDifference:
             low, high, p_value = 0.0, 0.0, 1.0
         else:
             low, high, p_value = difference_interval(
-                a, b, samples, _carriers(metric, *rankings), level
+                a, b, samples, _carriers(metric, *rankings), level, METRIC_INFO[metric].bounds
             )
         return cls(
             metric=metric,
@@ -134,7 +133,7 @@ def paired_bootstrap(
     correct_b
         The same of the second method, where it predicts otherwise; `correct_a` by default.
     metric
-        One name from `METRICS`, in the `exact` convention.
+        One name from `metrics.names()`, in the `exact` convention.
     n_resamples
         How many resamples to draw.
     seed
@@ -183,7 +182,7 @@ def paired_bootstraps(
     confidence_b: ArrayLike,
     correct_a: ArrayLike,
     correct_b: ArrayLike | None = None,
-    metrics: str | Sequence[str] = METRICS,
+    metrics: str | Sequence[str] | None = None,
     *,
     n_resamples: int = 2000,
     seed: int | np.random.Generator | None = 0,
@@ -196,7 +195,7 @@ def paired_bootstraps(
     confidence_a, confidence_b, correct_a, correct_b, n_resamples, seed, level
         As of `paired_bootstrap`.
     metrics
-        Names from `METRICS`; all by default.
+        Names from `metrics.names()`; None for all.
 
     Returns
     -------
@@ -257,11 +256,11 @@ def _tested(
             warn_undefined(lacking, ranking, stacklevel=4)
             break
     warn_few(defined, a, b, stacklevel=4)
-    resampled = _differences(defined, a, b, n_resamples, rng) if defined else {}
+    of_resamples = _differences(defined, a, b, n_resamples, rng) if defined else {}
     undefined = np.full(n_resamples, math.nan)
     differences = {}
     for name, both in values.items():
-        samples = resampled.get(name, undefined)
+        samples = of_resamples.get(name, undefined)
         differences[name] = PairedDifference.of_samples(name, (a, b), both, samples, level)
     return differences
 
@@ -276,8 +275,8 @@ def _differences(
     at = position_in_a[b.order]
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for weights in multiplicities(a.n, n_resamples, rng):
-        of_a = evaluated(resampled_counts(a, weights), names, table)
-        of_b = evaluated(resampled_counts(b, np.take(weights, at, axis=1)), names, table)
+        of_a = resampled(a, weights, names, table)
+        of_b = resampled(b, np.take(weights, at, axis=1), names, table)
         for name in names:
             parts[name].append(of_a[name] - of_b[name])
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
@@ -287,12 +286,14 @@ def _same(metric: str, a: Ranking, b: Ranking) -> bool:
     """Whether a metric cannot differ: equal labels for the accuracy, else equal orders too."""
     if metric == "accuracy":
         return not _carriers(metric, a, b)
+    if METRIC_INFO[metric].needs != "order" and not np.array_equal(a.confidence, b.confidence):
+        return False
     return all(map(np.array_equal, (a.order, a.ends, a.correct), (b.order, b.ends, b.correct)))
 
 
 def _carriers(metric: str, a: Ranking, b: Ranking) -> int:
     """Count the samples that carry a difference; see `paired_bootstrap`."""
-    if metric in NEEDS_BOTH:
+    if metric in NEEDS_BOTH or METRIC_INFO[metric].function is not None:
         # The threshold of FPR95 rests on the twentieth of the right ones that lie below it.
         each = 20 if metric == "fpr95" else 1
         counts = (a.in_blocks, b.in_blocks)

@@ -14,7 +14,14 @@ from typing import cast
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.models.base import NO_VLM, ImageEncoder, NoVLM, VisionLanguageModel
-from trustvlm.plugins import Registry, load_installed, origin
+from trustvlm.plugins import (
+    Registry,
+    describe_failures,
+    differs,
+    how_to_load,
+    load_installed,
+    origin,
+)
 from trustvlm.text import did_you_mean
 
 # Models by short name.
@@ -157,7 +164,7 @@ _MODULES = {
     "moco-v2-r50": "trustvlm.models.timm",
     "offline": "trustvlm.models.offline.encoders",
 }
-_BACKENDS: Registry[Backend] = Registry("encoder backend")
+_BACKENDS: Registry[Backend] = Registry("encoder backend", lambda backend: backend.load)
 
 
 def register_backend(
@@ -361,6 +368,7 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
             f" A backend `{prefix}` of your own is registered by the file, --plugin FILE.py, or "
             "the installed package that brings it."
         )
+        text += describe_failures()
     raise InputError(text)
 
 
@@ -398,13 +406,12 @@ def check_plugin(spec: str, plugin: Mapping[str, str]) -> None:
     if _backend(prefix) is None:
         raise InputError(
             f"The model {spec!r} needs the encoder backend `{prefix}`, which {plugin['name']} "
-            "registers: load that file with --plugin FILE.py, or trustvlm.plugins.load_plugin, or "
-            "install the package that brings it."
+            f"registers: {how_to_load(plugin)}.{describe_failures()}"
         )
-    if plugin_of(spec) != plugin:
+    if differs(plugin, plugin_of(spec)):
         warnings.warn(
-            f"The encoder backend `{prefix}` is not the version of {plugin['name']} with which the "
-            f"model {spec!r} was saved.",
+            f"The encoder backend `{prefix}` is not the version of "
+            f"{plugin.get('package', plugin['name'])} with which the model {spec!r} was saved.",
             TrustVLMWarning,
             stacklevel=2,
         )

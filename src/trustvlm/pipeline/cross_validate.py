@@ -66,7 +66,7 @@ class CrossValidation:
         rows = [
             {
                 "score": name,
-                **{key: nan_to_null(float(getattr(evaluation, key))) for key in metrics.METRICS},
+                **{key: nan_to_null(float(getattr(evaluation, key))) for key in metrics.names()},
                 "n": evaluation.n,
             }
             for name, evaluation in self.metrics.items()

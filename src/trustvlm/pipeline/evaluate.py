@@ -278,17 +278,7 @@ class EvaluationResult:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score, as `trustvlm bench arrays` writes them; values are fractions."""
-        keys = (
-            "accuracy",
-            "aurc",
-            "eaurc",
-            "augrc",
-            "auroc",
-            "fpr95",
-            "aupr_success",
-            "aupr_error",
-            "n",
-        )
+        keys = (*metrics.names(), "n")
         return [
             {
                 "dataset": self.dataset,

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from trustvlm import metrics
 from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
 from trustvlm.files import write_text
-from trustvlm.metrics.info import METRICS
 from trustvlm.metrics.intervals import FEW
 from trustvlm.metrics.paired import holm
 from trustvlm.plots.risk_coverage import risk_coverage_figure
@@ -26,7 +25,7 @@ from trustvlm.report.page import render
 from trustvlm.report.summary import Acceptance
 from trustvlm.report.terminal import empty_table
 from trustvlm.serialization import nan_to_null
-from trustvlm.tables.metrics import COLUMNS, METRIC_COLUMNS, number
+from trustvlm.tables.metrics import METRIC_COLUMNS, all_columns, number, registered_units
 from trustvlm.text import counted, percent, printable, shortened
 
 if TYPE_CHECKING:
@@ -291,7 +290,7 @@ class RunComparison:
     confidence_a, confidence_b
         `(k,)` float64.
     differences
-        By metric, in the order of `metrics.METRICS`.
+        By metric, in the order of `metrics.names()`.
     switched
         Of the labels.
     n_resamples
@@ -367,7 +366,6 @@ def compare_runs(
             confidence_a,
             correct_b,
             correct_a,
-            METRICS,
             n_resamples=n_resamples,
             seed=seed,
             level=level,
@@ -592,7 +590,7 @@ def render_comparison(comparison: RunComparison) -> str:
         findings=comparison_findings(comparison),
         cautions=comparison_cautions(comparison),
         rows=_rows(comparison),
-        columns=COLUMNS,
+        columns=all_columns(),
         groups=[
             (f"Right by {shortened(run.name, 80)} alone", _images(comparison, only), only.sum())
             for run, only in ((comparison.b, only_b), (comparison.a, only_a))
@@ -627,8 +625,8 @@ def comparison_table(comparison: RunComparison) -> Table:
         f"{comparison.b.name} against {comparison.a.name}: "
         f"{counted(comparison.n, 'image')}, paired by {comparison.pairing.by}",
         f"Difference with its {100 * comparison.differences[0].level:g} % interval (paired "
-        "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, the rest in "
-        "percent.",
+        "bootstrap); p corrected (Holm)\nexcept AURC's. The AURC family is x1000, "
+        f"{registered_units()}the rest in percent.",
     )
     table.add_column("Metric", no_wrap=True, min_width=12)
     for name in (comparison.a.name, comparison.b.name):
@@ -673,7 +671,7 @@ def _rows(comparison: RunComparison) -> list[dict[str, Any]]:
             "p": p_value_text(one.p_adjusted),
             "better": better(comparison, one),
         }
-        for column, one in ((column, comparison.of(column.name)) for column in COLUMNS)
+        for column, one in ((column, comparison.of(column.name)) for column in all_columns())
     ]
 
 

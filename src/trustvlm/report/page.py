@@ -22,7 +22,7 @@ from trustvlm.plots.figure import Figure
 from trustvlm.report import sections, summary
 from trustvlm.report.summary import BIBTEX, CITATION, PAPER_URL, Acceptance
 from trustvlm.tables.markup import environment_of
-from trustvlm.tables.metrics import COLUMNS, by_aurc, number
+from trustvlm.tables.metrics import all_columns, by_aurc, number
 from trustvlm.tables.scores import SIGNS, signs_of
 from trustvlm.text import counted, main_clauses, percent, printable, shortened
 
@@ -255,7 +255,7 @@ def render_html(evaluation: EvaluationResult) -> str:
         points=summary.working_points(compared) if compared else [],
         compared=list(compared),
         figures={f.name: f.svg() for f in figures_of(evaluation)},
-        columns=COLUMNS,
+        columns=all_columns(),
         metric_rows=_metric_rows(evaluation),
         signs=SIGNS,
         classes=classes[:_MAX_CLASSES],
@@ -301,10 +301,10 @@ def _tiles(evaluation: EvaluationResult, compared: dict[str, Acceptance]) -> lis
 def _metric_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
     from trustvlm import scores
 
-    leaders = {column: column.best(evaluation.metrics) for column in COLUMNS}
+    leaders = {column: column.best(evaluation.metrics) for column in all_columns()}
     rows = []
     for name in by_aurc(evaluation.metrics):
-        values = {column: column.value(evaluation.metrics[name]) for column in COLUMNS}
+        values = {column: column.value(evaluation.metrics[name]) for column in all_columns()}
         score = scores.get(name) if name in scores.names() else None
         rows.append(
             {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trustvlm.monitoring.drift import ENOUGH_TO_WATCH
-from trustvlm.tables.metrics import NARROW_COLUMNS, by_aurc, narrow_cells
+from trustvlm.tables.metrics import by_aurc, narrow_cells, narrow_columns
 from trustvlm.text import counted, percent, printable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def table(evaluation: EvaluationResult) -> Table:
         _caption(evaluation),
     )
     result.add_column("Score\n", no_wrap=True, overflow="ellipsis")
-    for column in NARROW_COLUMNS:
+    for column in narrow_columns():
         title = column.short_title
         result.add_column(
             f"{title}\n{column.unit}", justify="right", no_wrap=True, min_width=len(title)
@@ -83,7 +83,7 @@ def _caption(evaluation: EvaluationResult) -> str:
         lines.append("Judged are labels from elsewhere (--given-labels).")
     if any(
         math.isnan(column.value(values))
-        for column in NARROW_COLUMNS
+        for column in narrow_columns()
         for values in evaluation.metrics.values()
     ):
         lines.append("- undefined on these images.")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.plugins import Registry
+from trustvlm.plugins import Registry, describe_failures
 from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
 from trustvlm.scores.evidence import EVIDENCE_NAMES, OF_TEXT, PER_IMAGE, Evidence, compare_as_stored
 from trustvlm.scores.prototypes import PrototypeBank
@@ -225,7 +225,7 @@ class Score:
 # Pieces of evidence that are of the shots.
 OF_SHOTS = ("bank", *(name for name in EVIDENCE_NAMES if name.startswith("support_")))
 
-_REGISTRY: Registry[Score] = Registry("score")
+_REGISTRY: Registry[Score] = Registry("score", lambda score: score.function)
 
 
 def register(
@@ -344,7 +344,7 @@ def get(name: str) -> Score:
     """
     if name not in _REGISTRY:
         hint = did_you_mean(name, _REGISTRY) or f"known: {', '.join(_REGISTRY)}."
-        raise InputError(f"There is no score named `{name}`; {hint}")
+        raise InputError(f"There is no score named `{name}`; {hint}{describe_failures()}")
     return _REGISTRY[name]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from trustvlm.exceptions import InputError
 from trustvlm.metrics import Evaluation
-from trustvlm.metrics.info import METRIC_INFO, METRICS, MetricInfo
+from trustvlm.metrics.info import METRIC_INFO, MetricInfo, names, unknown_error
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class MetricColumn(MetricInfo):
     @property
     def sign(self) -> str:
         """The unit it is shown in, with the sign of multiplication."""
-        return self.unit.replace("x", "×")
+        return self.unit if self.scale == 1 else self.unit.replace("x", "×")
 
     @property
     def short_title(self) -> str:
@@ -42,10 +41,32 @@ class MetricColumn(MetricInfo):
         return max(values) if self.higher_is_better else min(values)
 
 
-METRIC_COLUMNS = {name: MetricColumn(**asdict(METRIC_INFO[name])) for name in METRICS}
-COLUMNS = tuple(METRIC_COLUMNS.values())
-# What fits a terminal of 80 columns.
-NARROW_COLUMNS = tuple(column for column in COLUMNS if not column.name.startswith("aupr"))
+class _MetricColumns(Mapping[str, MetricColumn]):
+    """The columns of all metrics that there are now, registered ones last."""
+
+    def __getitem__(self, name: str) -> MetricColumn:
+        if name not in names():
+            raise KeyError(name)
+        return MetricColumn(**vars(METRIC_INFO[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names())
+
+    def __len__(self) -> int:
+        return len(names())
+
+
+METRIC_COLUMNS = _MetricColumns()
+
+
+def all_columns() -> tuple[MetricColumn, ...]:
+    """Return the columns of every metric, registered ones last."""
+    return tuple(METRIC_COLUMNS.values())
+
+
+def narrow_columns() -> tuple[MetricColumn, ...]:
+    """Return what fits a terminal of 80 columns, as long as few metrics are registered."""
+    return tuple(column for column in all_columns() if not column.name.startswith("aupr"))
 
 
 def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> str:
@@ -60,8 +81,8 @@ def number(value: float, digits: int = 2, *, undefined: str = "undefined") -> st
 
 
 def narrow_cells(evaluation: Evaluation) -> list[str]:
-    """Write the metrics of `NARROW_COLUMNS`, in the shown units; "-" where one is undefined."""
-    return [number(column.value(evaluation), undefined="-") for column in NARROW_COLUMNS]
+    """Write the metrics of `narrow_columns`, in the shown units; "-" where one is undefined."""
+    return [number(column.value(evaluation), undefined="-") for column in narrow_columns()]
 
 
 def by_aurc(metrics: Mapping[str, Evaluation]) -> list[str]:
@@ -83,11 +104,9 @@ def columns_of(metrics: Sequence[str]) -> list[MetricColumn]:
     >>> [column.title for column in columns_of(["aurc", "fpr95"])]
     ['AURC', 'FPR95']
     """
-    unknown = [name for name in metrics if name not in METRIC_COLUMNS]
-    if unknown:
-        raise InputError(
-            f"Expected metrics among {', '.join(METRIC_COLUMNS)}, but got {unknown[0]!r}."
-        )
+    for name in metrics:
+        if name not in METRIC_COLUMNS:
+            raise unknown_error(name, METRIC_COLUMNS, "metrics")
     return [METRIC_COLUMNS[name] for name in metrics]
 
 
@@ -99,8 +118,8 @@ def describe_unit(column: MetricColumn) -> str:
     >>> describe_unit(METRIC_COLUMNS["aurc"]), describe_unit(METRIC_COLUMNS["auroc"])
     ('AURC ×1000, lower is better', 'AUROC in percent, higher is better')
     """
-    unit = "in percent" if column.sign == "%" else column.sign
-    return f"{column.title} {unit}, {'higher' if column.higher_is_better else 'lower'} is better"
+    unit = " in percent" if column.sign == "%" else f" {column.sign}".rstrip()
+    return f"{column.title}{unit}, {'higher' if column.higher_is_better else 'lower'} is better"
 
 
 def describe_units(columns: Sequence[MetricColumn]) -> str:
@@ -113,9 +132,16 @@ def describe_units(columns: Sequence[MetricColumn]) -> str:
     """
     lower = [column.title for column in columns if not column.higher_is_better]
     return (
-        f"The AURC family is times 1000, the rest in percent; {', '.join(lower) or 'none'} "
+        f"The AURC family is times 1000, {registered_units()}the rest in percent; "
+        f"{', '.join(lower) or 'none'} "
         f"{'is' if len(lower) == 1 else 'are'} better low, the others high."
     )
+
+
+def registered_units() -> str:
+    """Name the units of registered metrics that are not in percent, for a list of units; or ""."""
+    others = [column for column in all_columns() if column.function and column.scale != 100]
+    return "".join(f"{c.title} {c.unit or 'as it is'}, " for c in others)
 
 
 def label_axis(column: MetricColumn) -> str:
@@ -126,4 +152,4 @@ def label_axis(column: MetricColumn) -> str:
     >>> label_axis(METRIC_COLUMNS["aurc"]), label_axis(METRIC_COLUMNS["auroc"])
     ('AURC (×1000)', 'AUROC (%)')
     """
-    return f"{column.title} ({column.sign})"
+    return f"{column.title} ({column.sign})" if column.sign else column.title
