@@ -50,7 +50,7 @@ def test_every_cell_is_a_row_and_a_second_run_computes_nothing(study):
     assert {row["dataset"] for row in first.rows} == {"colours/test", "colours/other"}
     assert {row["parameters"].get("k") for row in first.rows if row["score"] == "knn"} == {3}
     assert set(first.samples) == {
-        (f"colours/{split}", score, ("offline", vision, "clean"))
+        (f"colours/{split}", score, ("offline", vision, "clean", ""))
         for split in ("test", "other")
         for score in ("msp", "trustvlm", "knn")
         for vision in ("offline", "same")
@@ -231,6 +231,15 @@ def test_a_set_of_the_catalogue_has_its_own_validation_images(tmp_path):
             "which does not exist",
         ),
         (('name = "colours"', "colour = 1"), "does not know `colour`"),
+        (('vision = "same"', 'vision = "offline"'), r"`models` to differ, but offline \+ offline"),
+        (("shots = [1, 2]", 'protocols = ["clean", "clean"]'), "`protocols` to differ, but clean"),
+        (
+            (
+                "[[models]]",
+                '[[datasets]]\ntrain = "colours/train"\ntest = ["colours/test"]\n[[models]]',
+            ),
+            "`datasets` to differ, but colours/test is there twice",
+        ),
         (('name = "colours"', "= 1"), "cannot be read as TOML"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tomllib
@@ -16,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     StrictInt,
     StrictStr,
     Tag,
@@ -29,6 +31,7 @@ from trustvlm.benchmark.dataset import PRESETS
 from trustvlm.exceptions import InputError
 from trustvlm.files import local_path
 from trustvlm.images import DEFAULT_LIMITS, Columns
+from trustvlm.models import read_prompts
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import check_parameters, get
@@ -170,20 +173,46 @@ SetConfig: TypeAlias = Annotated[
 ]
 
 
+_Prompt: TypeAlias = Annotated[
+    Annotated[StrictStr, Tag("<text>")] | Annotated[tuple[StrictStr, ...], Tag("<list>")],
+    Discriminator(lambda prompt: "<list>" if isinstance(prompt, list | tuple) else "<text>"),
+]
+
+
 class ModelPair(_Table):
-    """A VLM and the encoder that verifies it."""
+    """A VLM, the encoder that verifies it, and what the VLM's prompts say.
+
+    Attributes
+    ----------
+    vlm, vision
+        As for `TrustVLM`.
+    prompt
+        A template; several, whose embeddings are averaged; the path of a text file with one a line;
+        or the name of templates that differ from one data set to the next: of a table of `prompts`,
+        or of one of `datasets.PROMPT_PRESETS`. None takes the model's own.
+    """
 
     vlm: StrictStr
     vision: StrictStr
-    prompt: (
-        Annotated[
-            Annotated[StrictStr, Tag("<text>")] | Annotated[tuple[StrictStr, ...], Tag("<list>")],
-            Discriminator(
-                lambda prompt: "<list>" if isinstance(prompt, list | tuple) else "<text>"
-            ),
-        ]
-        | None
-    ) = None
+    prompt: _Prompt | None = None
+
+    @property
+    def prompt_label(self) -> str:
+        """What rows call the prompt; empty for the model's own."""
+        if self.prompt is None:
+            return ""
+        if isinstance(self.prompt, str):
+            return self.prompt if "{" in self.prompt else Path(self.prompt).name
+        text = " | ".join(self.prompt)
+        if len(text) <= _LONGEST_LABEL:
+            return text
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        return f"{len(self.prompt)} templates ({digest})"
+
+
+# Longer ensembles are called by their number of templates and a digest.
+_LONGEST_LABEL = 80
+_DEFAULT = "default"
 
 
 def _every_score(value: Any) -> Any:
@@ -221,6 +250,9 @@ class BenchConfig(_Table):
         Names; empty takes every score that the evidence allows.
     parameters
         A score's own parameters, by its name.
+    prompts
+        Templates by data set, under a name that a model's `prompt` can say. `default` stands for
+        data sets that are not named; without it they have the model's own prompt.
     preset
         `untuned` (the scores' defaults, r=1 and T=0.01) or `paper` (for sets of the catalogue, the
         values of the released commands; how those were chosen is not documented); or `loo` or
@@ -254,6 +286,7 @@ class BenchConfig(_Table):
     datasets: tuple[SetConfig, ...] = Field(min_length=1)
     preset: Annotated[StrictStr, _among(*PRESETS)] = "untuned"
     models: tuple[ModelPair, ...] = Field(min_length=1)
+    prompts: Mapping[StrictStr, Mapping[StrictStr, _Prompt]] = Field(default_factory=dict)
     protocols: Annotated[tuple[StrictStr, ...], Field(min_length=1), _among(*PROTOCOLS)] = (
         "clean",
     )
@@ -265,6 +298,78 @@ class BenchConfig(_Table):
     device: StrictStr = "auto"
     precision: StrictStr = "float32"
     max_pixels: _Count = DEFAULT_LIMITS.max_pixels
+    # Paths of prompts are relative to it.
+    _folder: Path = PrivateAttr(Path())
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the folder of the file; it is in no field."""
+        if context:
+            self._folder = Path(context["folder"])
+
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        """Read every prompt, and know every data set that one is for."""
+        own = [dataset.name for dataset in self.datasets]
+        for name, by_set in self.prompts.items():
+            for key, prompt in by_set.items():
+                if key != _DEFAULT and key not in own and not datasets.is_known(key):
+                    hint = did_you_mean(key, (*own, *datasets.names(), _DEFAULT))
+                    raise InputError(
+                        f"`{name}` of `prompts` has a prompt for {key!r}, which is no data set"
+                        + (f"; {hint}" if hint else ".")
+                    )
+                self._read_prompt(prompt)
+        for pair in self.models:
+            named = pair.prompt in self.prompts or pair.prompt in datasets.PROMPT_PRESETS
+            if pair.prompt is not None and not named:
+                self._read_prompt(pair.prompt)
+        return self
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> Self:
+        """Refuse what would be two cells with one name."""
+        pairs = [(pair.vlm, pair.vision, pair.prompt_label) for pair in self.models]
+        splits = [f"{data.name}/{split}" for data in self.datasets for split in data.splits]
+        for key, names in (("models", pairs), ("datasets", splits), ("protocols", self.protocols)):
+            first: dict[Any, int] = {}
+            for place, name in enumerate(names, 1):
+                if name in first:
+                    shown = name if isinstance(name, str) else " + ".join(filter(None, name))
+                    remedy = "Give one another `name`." if key == "datasets" else "Remove one."
+                    raise InputError(
+                        f"Expected the entries of `{key}` to differ, but {shown} is there twice: "
+                        f"their rows could not be told apart. {remedy}"
+                    )
+                first[name] = place
+        return self
+
+    def _read_prompt(self, prompt: str | tuple[str, ...]) -> tuple[str, ...]:
+        if isinstance(prompt, str) and "{" not in prompt:
+            path = self._folder / prompt
+            if not path.is_file():
+                names = (*self.prompts, *datasets.PROMPT_PRESETS)
+                hint = did_you_mean(prompt, names)
+                raise InputError(
+                    "Expected `prompt` to be a template with {} for the class name, a list of "
+                    f"them, a text file of them, or one of {', '.join(names)}, but got "
+                    f"{prompt!r}. {hint[:1].upper()}{hint[1:]}".rstrip()
+                )
+            return read_prompts(path)
+        return read_prompts(prompt)
+
+    def templates_of(
+        self, models: ModelPair, dataset: FolderSet | CatalogueSet
+    ) -> tuple[str, ...] | None:
+        """Return the prompt templates of a model on a data set; None for the model's own."""
+        prompt = models.prompt
+        if isinstance(prompt, str):
+            if prompt in self.prompts:
+                table = self.prompts[prompt]
+                by_set = {_name_of_set(key): value for key, value in table.items()}
+                prompt = table.get(dataset.name, by_set.get(dataset.name, table.get(_DEFAULT)))
+            elif prompt in datasets.PROMPT_PRESETS:
+                return datasets.prompt_templates(prompt, dataset.name)
+        return None if prompt is None else self._read_prompt(prompt)
 
     @model_validator(mode="after")
     def _check_validation(self) -> Self:
@@ -299,6 +404,10 @@ class BenchConfig(_Table):
         """Number of points of the grid; all scores share the shots and images of one."""
         axes = (self.datasets, self.models, self.protocols, self.shots)
         return self.draws * math.prod(map(len, axes))
+
+
+def _name_of_set(key: str) -> str:
+    return datasets.get(key).name if datasets.is_known(key) else key
 
 
 def read_config(path: str | os.PathLike[str]) -> BenchConfig:

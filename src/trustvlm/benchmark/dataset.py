@@ -328,7 +328,7 @@ class EncodedDataset:
     name
         Of the data set.
     setting
-        Names of the models and the protocol; empty where arrays do not name them.
+        Names of the models, the protocol and the prompt; empty where arrays do not name them.
     support, tests
         Arrays of the images that shots are drawn from, and of each test split.
     draws
@@ -337,6 +337,8 @@ class EncodedDataset:
         Sets the scores' parameters.
     identity
         All that tells this data set from any other, for the names of cells.
+    templates
+        Of the prompts that its logits are from; empty where arrays do not say.
     """
 
     name: str
@@ -346,6 +348,7 @@ class EncodedDataset:
     draws: Mapping[tuple[int, int], NDArray[np.int64]]
     tuning: Tuning = field(default_factory=Tuning)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -376,8 +379,10 @@ class EncodedDataset:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What every row on this data set says of the models."""
-        about: dict[str, Any] = {k: value for k, value in self.setting._asdict().items() if value}
+        """What every row on this data set says of the models and the prompts."""
+        about: dict[str, Any] = dict(self.setting.named)
+        if self.templates:
+            about["templates"] = list(self.templates)
         if identity := self.identity.get("settings"):
             about["convention"] = identity["convention"]
             about["versions"] = {"trustvlm": identity["trustvlm"], "numpy": np.__version__}

@@ -35,7 +35,7 @@ from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.text import did_you_mean
 
-SampleKey = tuple[str, str, tuple[str, str, str]]
+SampleKey = tuple[str, str, Setting]
 Point = tuple[int, int]
 
 # What images a data set has, before any of them is opened.
@@ -126,17 +126,21 @@ def encode_datasets(
     TrustVLMError
         If a model cannot be loaded.
     """
+    loaded = None
     for models, protocol in product(config.models, config.protocols):
-        encoders = records.Encoders.load(
-            models.vlm,
-            models.vision,
-            protocol=protocol,
-            device=config.device,
-            precision=config.precision,
-        )
+        wanted = (models.vlm, models.vision, protocol)
+        if wanted != loaded:
+            encoders = records.Encoders.load(
+                models.vlm,
+                models.vision,
+                protocol=protocol,
+                device=config.device,
+                precision=config.precision,
+            )
+            loaded = wanted
         notes += [note for note in encoders.notes() if note not in notes]
         for dataset in config.datasets:
-            setting = Setting(models.vlm, models.vision, protocol)
+            setting = Setting(*wanted, models.prompt_label)
             try:
                 yield encode_dataset(config, dataset, models, setting, encoders, store, on_image)
             except TrustVLMError as error:
@@ -167,7 +171,7 @@ def encode_dataset(
     """
     listed = list_set(dataset, validation=config.preset == "validation")
     n_classes, labels = len(listed.class_names), listed.train.labels
-    prompts = read_prompts(encoders.vlm.prompt if models.prompt is None else models.prompt)
+    prompts = config.templates_of(models, dataset) or read_prompts(encoders.vlm.prompt)
     embedder = records.Embedder(encoders, store, limits=Limits(max_pixels=config.max_pixels))
     texts = embedder.embed_classes(listed.class_names, prompts)
     left_out: list[str] = []
@@ -234,6 +238,8 @@ def encode_dataset(
                 "vision": dict(records.describe(encoders.vision)),
                 "logit_scale": float(encoders.vlm.logit_scale),
                 "protocol": setting.protocol,
+                # What rows call it is in finished cells too.
+                **({"prompt": setting.prompt} if setting.prompt else {}),
                 "precision": config.precision,
                 "convention": config.convention,
             },
@@ -242,6 +248,7 @@ def encode_dataset(
             "parameters": tuning.parameters,
             **tuning.identity(),
         },
+        templates=prompts,
     )
 
 
@@ -272,11 +279,10 @@ class Grid:
     studies
         Has measured the further studies on the same images.
     rows
-        One dict per test split, score, model pair, protocol, number of shots and draw; a failed
-        cell is a row with `error`.
+        One dict per test split, score, model pair, protocol, prompt, number of shots and draw; a
+        failed cell is a row with `error`.
     samples
-        Confidence and correctness of draw 0 at the most shots, by dataset, score and (vlm, vision,
-        protocol).
+        Confidence and correctness of draw 0 at the most shots, by dataset, score and setting.
     classes
         True classes and class names by dataset.
     notes
@@ -401,7 +407,7 @@ def _failed(unreadable: UnreadableDataset, point: Point) -> list[dict[str, Any]]
             "score": None,
             "shots": shots,
             "draw": draw,
-            **unreadable.setting._asdict(),
+            **unreadable.setting.named,
             "error": str(unreadable.error),
         }
         for split in unreadable.dataset.splits

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, write_text
 from trustvlm.metrics import CONVENTIONS
+from trustvlm.text import shortened
 
 
 def readable(text: str) -> str:
@@ -46,23 +47,48 @@ _NEEDED = ("dataset", "score", "shots", "draw")
 
 
 class Setting(NamedTuple):
-    """The models and the protocol that a row was measured with; empty where a row names none.
+    """The models, protocol and prompt that a row was measured with; empty where it names none.
+
+    A prompt is named as the study names it: by its template, or by the name of templates that
+    differ from one data set to the next. It is empty for the model's own.
 
     Examples
     --------
     >>> Setting("clip-vit-b16", "dinov2-base").label
     'clip-vit-b16 + dinov2-base'
+    >>> Setting("clip-vit-b16", "same", "clean", "coop").label
+    'clip-vit-b16 + same, protocol clean, prompt coop'
     """
 
     vlm: str = ""
     vision: str = ""
     protocol: str = ""
+    prompt: str = ""
 
     @property
     def label(self) -> str:
-        """The setting in a few words; empty if the rows name neither models nor protocol."""
+        """The setting in a few words; empty if the rows name none of it."""
         models = " + ".join(filter(None, (self.vlm, self.vision)))
-        return ", ".join(filter(None, (models, self.protocol and f"protocol {self.protocol}")))
+        protocol = self.protocol and f"protocol {self.protocol}"
+        return ", ".join(filter(None, (models, protocol, self.describe_prompt())))
+
+    def describe_prompt(self) -> str:
+        """Name the prompt, in few words; empty for the model's own.
+
+        Examples
+        --------
+        >>> Setting(prompt="{} texture.").describe_prompt()
+        'prompt "{} texture."'
+        """
+        prompt = shortened(self.prompt, 60)
+        if not prompt:
+            return ""
+        return f'prompt "{prompt}"' if "{" in prompt else f"prompt {prompt}"
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What of it has a name, as rows say it."""
+        return {key: value for key, value in self._asdict().items() if value}
 
 
 class Classes(NamedTuple):
@@ -135,11 +161,13 @@ class Results(RowSet):
     rows
         One mapping per cell of the study, with `dataset`, `score`, `shots`, `draw`, the metrics as
         fractions (None or absent where undefined) and `n`; optionally `vlm`, `vision`, `protocol`,
-        and `error` where the cell failed. A row that failed for all scores has None as score.
+        `prompt`, and `error` where the cell failed. A row that failed for all scores has None as
+        score.
     samples
         `(confidence, correct)`, each `(n,)`, of draw 0 at the largest number of shots; the images
         of a data set in one order for all its scores. The key is `(dataset, score)` for the first
-        setting of the rows, `(dataset, score, (vlm, vision, protocol))` for any.
+        setting of the rows, `(dataset, score, (vlm, vision, protocol, prompt))` for any; what
+        stands at the end of a setting and is empty may be left out.
     classes
         True classes by data set, for the gains of single classes.
     reference
@@ -191,7 +219,11 @@ class Results(RowSet):
         cells = Counter((*(row[key] for key in _NEEDED), setting_of(row)) for row in self.rows)
         cell, times = max(cells.items(), key=lambda item: item[1], default=((), 1))
         if times > 1:
-            raise InputError(f"Expected one row per cell, but {times} rows are of {cell[:4]}.")
+            *about, setting = cell
+            label = f" with {setting.label}" if setting.label else ""
+            raise InputError(
+                f"Expected one row per cell, but {times} rows are of {tuple(about)}{label}."
+            )
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -209,7 +241,7 @@ class Results(RowSet):
         samples = {
             (key[0], key[1]): sample
             for key, sample in self.samples.items()
-            if (first if len(key) == 2 else tuple(key[2])) == setting
+            if (first if len(key) == 2 else Setting(*key[2])) == setting
         }
         rows = [row for row in self.rows if setting_of(row) == setting]
         return replace(self, rows=rows, samples=samples)
@@ -287,7 +319,7 @@ def write_cell(file: Path, rows: Any) -> None:
 
 # Raw rows on disk: JSON Lines always, Parquet where pyarrow is installed.
 
-_NESTED = ("parameters", "selection", "versions", "fingerprints")
+_NESTED = ("parameters", "selection", "versions", "fingerprints", "templates")
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

@@ -267,7 +267,7 @@ def run(
     from trustvlm.benchmark.config import read_config
     from trustvlm.benchmark.grid import run_grid
     from trustvlm.benchmark.page import write_page
-    from trustvlm.benchmark.results import Results, write_rows
+    from trustvlm.benchmark.results import Results, setting_of, write_rows
     from trustvlm.report import check_report
 
     study, shared = read_config(config), options.workers(jobs, plugins)
@@ -277,9 +277,11 @@ def run(
     write_rows(grid.rows, study.out)
     failed = [row for row in grid.rows if row.get("error")]
     good = [row for row in grid.rows if not row.get("error")]
-    for pair in dict.fromkeys((row["vlm"], row["vision"], row["protocol"]) for row in good):
-        of_pair = [row for row in good if (row["vlm"], row["vision"], row["protocol"]) == pair]
-        print_means(of_pair, "{} verified by {}, protocol {}".format(*pair))
+    for setting in dict.fromkeys(map(setting_of, good)):
+        of_pair = [row for row in good if setting_of(row) == setting]
+        protocol, prompt = f"protocol {setting.protocol}", setting.describe_prompt()
+        pair = f"{setting.vlm} verified by {setting.vision}"
+        print_means(of_pair, ", ".join(filter(None, (pair, protocol, prompt))))
         for sentence in spoilt_labels(of_pair):
             console.note(f"note: {sentence}", quiet=quiet)
     console.remarks(grid.notes, quiet=quiet)

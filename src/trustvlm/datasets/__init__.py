@@ -1,13 +1,16 @@
 """The 17 sets of the paper, in the directory layout of CoOp and TPT, read without torchvision."""
 
 from trustvlm.datasets.catalogue import (
+    PROMPT_PRESETS,
     DatasetSpec,
     Split,
     get,
     imagenet_class_list,
     imagenet_classes,
+    is_known,
     names,
     preset,
+    prompt_templates,
 )
 from trustvlm.datasets.loading import (
     Dataset,
@@ -20,6 +23,7 @@ from trustvlm.datasets.loading import (
 )
 
 __all__ = [
+    "PROMPT_PRESETS",
     "Dataset",
     "DatasetSpec",
     "DatasetStatus",
@@ -28,10 +32,12 @@ __all__ = [
     "get",
     "imagenet_class_list",
     "imagenet_classes",
+    "is_known",
     "load",
     "load_shots",
     "names",
     "preset",
+    "prompt_templates",
     "shots_source",
     "status",
 ]

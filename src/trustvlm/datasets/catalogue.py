@@ -48,6 +48,8 @@ class DatasetSpec:
         Name of the set whose training images serve as shots; mostly the set itself.
     weight, temperature
         Released hyper-parameters of TrustVLM; None where nothing was released.
+    template
+        CoOp's prompt template.
     citation, terms
         What to cite, and what is stated on the rights in the images. No legal advice.
     """
@@ -67,6 +69,7 @@ class DatasetSpec:
     shots_from: str = ""
     weight: float = 1.0
     temperature: float | None = None
+    template: str = "a photo of a {}."
 
     def __post_init__(self) -> None:
         if not self.shots_from:
@@ -122,13 +125,31 @@ def get(name: str) -> DatasetSpec:
     >>> get("OxfordPets").name, get("ImageNet-V2").folder
     ('pets', 'imagenetv2-matched-frequency-format-val')
     """
-    for spec in read_catalogue():
-        if bare(name) in map(bare, (spec.name, spec.title, *spec.folders)):
-            return spec
+    spec = _find(name)
+    if spec is not None:
+        return spec
     guess = did_you_mean(name.lower(), names(), n=1).capitalize()
     raise InputError(
         f"Expected a data set to be one of {', '.join(names())}, but got {name!r}. {guess}".rstrip()
     )
+
+
+def is_known(name: str) -> bool:
+    """Say whether there is a set of this name, title or folder.
+
+    Examples
+    --------
+    >>> is_known("DTD"), is_known("colours")
+    (True, False)
+    """
+    return _find(name) is not None
+
+
+def _find(name: str) -> DatasetSpec | None:
+    for spec in read_catalogue():
+        if bare(name) in map(bare, (spec.name, spec.title, *spec.folders)):
+            return spec
+    return None
 
 
 def preset(name: str) -> dict[str, float | None]:
@@ -150,6 +171,65 @@ def preset(name: str) -> dict[str, float | None]:
     """
     spec = get(name)
     return {"weight": spec.weight, "temperature": spec.temperature}
+
+
+# Prompt templates that differ from one set to the next.
+
+_ENSEMBLE = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+PROMPT_PRESETS = {
+    "coop": "CoOp's template of the set",
+    "coop-ensemble": "the seven templates that CLIP's authors selected for ImageNet, and, for "
+    "other sets, CoOp's template of the set",
+    "tip-adapter": "for ImageNet and its relatives those seven, else CoOp's template of the set",
+}
+
+
+def prompt_templates(preset: str, name: str) -> tuple[str, ...]:
+    """Return the prompt templates that a preset has for one data set.
+
+    `coop` and `coop-ensemble` are those of CoOp (Zhou et al., IJCV 2022; in its repository
+    KaiyangZhou/CoOp, trainers/zsclip.py and trainers/imagenet_templates.py), `tip-adapter` those of
+    Tip-Adapter (Zhang et al., ECCV 2022). The seven templates are from CLIP's notebook on prompts
+    for ImageNet. None of the two has templates for CIFAR, nor for sets of one's own: these have
+    "a photo of a {}.".
+
+    Parameters
+    ----------
+    preset
+        One of `PROMPT_PRESETS`.
+    name
+        Of the set, as in `get`, or of a set that is not in the catalogue.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset.
+
+    Examples
+    --------
+    >>> prompt_templates("coop", "dtd"), prompt_templates("coop", "my own set")
+    (('{} texture.',), ('a photo of a {}.',))
+    >>> len(prompt_templates("coop-ensemble", "dtd")), len(prompt_templates("tip-adapter", "dtd"))
+    (8, 1)
+    """
+    if preset not in PROMPT_PRESETS:
+        raise InputError(
+            f"Expected `preset` to be one of {', '.join(PROMPT_PRESETS)}, but got {preset!r}."
+        )
+    spec = _find(name)
+    template = DatasetSpec.template if spec is None else spec.template
+    of_imagenet = spec is not None and spec.layout in ("class folders", "numbered folders")
+    if preset == "coop-ensemble":
+        return _ENSEMBLE if spec is not None and spec.name == "imagenet" else (*_ENSEMBLE, template)
+    return _ENSEMBLE if preset == "tip-adapter" and of_imagenet else (template,)
 
 
 def bare(text: str) -> str:

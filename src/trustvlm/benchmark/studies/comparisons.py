@@ -99,10 +99,13 @@ class EncodersStudy(ComparisonStudy):
         """Show a heat map and a table for each score."""
         column = METRIC_COLUMNS[settings.metric]
         by_score = defaultdict(list)
+        # What else differs besides the pair of models is said with the model that predicts.
+        apart = [key for key in ("protocol", "prompt") if len({row.get(key) for row in rows}) > 1]
         for row in rows:
-            by_score[row["score"]].append(
-                {**row, "pair": f"{row['vlm']} verified by {row['vision']}"}
-            )
+            said = [f"{key} {row.get(key) or 'of its own'}" for key in apart]
+            vlm = ", ".join([str(row["vlm"]), *said])
+            pair = f"{vlm} verified by {row['vision']}"
+            by_score[row["score"]].append({**row, "vlm": vlm, "pair": pair})
         return self.section(
             [
                 heat_map(

@@ -258,7 +258,7 @@ class StudyRunner:
         return [
             study.show(rows, self.settings)
             for study, rows in self._measured(across=True)
-            if len(set(map(setting_of, rows))) > 1
+            if _pairs_of(rows) > 1
         ]
 
     def remarks(self) -> list[str]:
@@ -272,7 +272,7 @@ class StudyRunner:
             *(
                 f"The study {study.name} compares pairs of models, and here is one."
                 for study, rows in self._measured(across=True)
-                if len(set(map(setting_of, rows))) == 1
+                if _pairs_of(rows) == 1
             ),
         ]
 
@@ -280,3 +280,8 @@ class StudyRunner:
         for study in self.studies:
             if study.across == across:
                 yield study, self.rows.get(study.name, [])
+
+
+def _pairs_of(rows: Sequence[Row]) -> int:
+    """Return how many pairs of models there are."""
+    return len({(row.get("vlm"), row.get("vision")) for row in rows})
