@@ -25,6 +25,7 @@ def advise(
     labelled: Annotated[
         str | None, options.labelled_argument(more=": images beside the examples")
     ] = None,
+    *,
     risk: Annotated[
         float, typer.Option(help="Share of errors to bear among accepted images.")
     ] = 0.05,
@@ -32,17 +33,10 @@ def advise(
         int, typer.Option(min=1, help="How many more examples of a class to try.")
     ] = 8,
     json_file: Annotated[Path | None, options.json_option("Write all findings as JSON.")] = None,
-    path_column: options.PathColumn = "path",
-    label_column: options.LabelColumn = "label",
-    image_column: options.ImageColumn = None,
-    given_labels: options.GivenLabels = None,
-    given_column: options.GivenColumn = "label",
-    confidence_column: options.ConfidenceColumn = "label_confidence",
-    probabilities: options.Probabilities = False,
-    synonyms: options.Synonyms = None,
-    unknown_labels: options.UnknownLabels = "review",
+    columns: options.ColumnOptions,
+    given: options.GivenLabelOptions,
     device: options.Device = "auto",
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -55,17 +49,9 @@ def advise(
     from trustvlm.pipeline import advise as find
 
     options.load_plugins(plugins)
-    meant = options.read_synonyms(synonyms)
-    trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
-    given = options.read_given(
-        given_labels,
-        trust,
-        path_column,
-        image_column,
-        given_column,
-        confidence_column,
-        probabilities=probabilities,
-    )
+    given.check()
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
+    labeller = given.labeller(trust, columns.path_column, columns.image_column)
     with console.progress_bar("images, then trials", quiet=quiet, unit="/s") as progress:
         on_trial = None if progress is None else lambda done, most: progress(done, most, 0)
         advised = find(
@@ -73,10 +59,10 @@ def advise(
             labelled,
             risk=risk,
             examples=examples,
-            labeller=trust.labeller(given, meant, unknown_labels),
+            labeller=labeller,
             progress=progress,
             on_trial=on_trial,
-            **options.columns(path_column, image_column, label_column),
+            **columns.named,
         )
     console.say("\n".join(_lines(advised)))
     if advised.excluded:

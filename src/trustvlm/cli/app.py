@@ -29,7 +29,7 @@ from trustvlm.cli import (
     verify,
 )
 from trustvlm.cli.console import say
-from trustvlm.cli.options import OutputCommand
+from trustvlm.cli.options import OutputCommand, with_groups
 
 app = typer.Typer(
     name="trustvlm",
@@ -74,7 +74,7 @@ for module in (
         serve.add_to(app)
         continue
     command = module.__name__.rpartition(".")[2]
-    app.command(epilog=module.EPILOG, cls=OutputCommand)(getattr(module, command))
+    app.command(epilog=module.EPILOG, cls=OutputCommand)(with_groups(getattr(module, command)))
 for name, epilog in choices.EPILOGS.items():
     app.command(epilog=epilog)(getattr(choices, name))
 app.add_typer(classes.app, name="classes")

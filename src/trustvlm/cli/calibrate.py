@@ -7,35 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, remarks, say, write_json
-from trustvlm.cli.options import (
-    MAX_ARCHIVE_MEMBERS,
-    MAX_PIXELS,
-    ConfidenceColumn,
-    Device,
-    ExcludeShots,
-    GivenColumn,
-    GivenLabels,
-    ImageColumn,
-    LabelColumn,
-    MaxArchiveBytes,
-    MaxArchiveMembers,
-    MaxPixels,
-    ModelPath,
-    Overwrite,
-    PathColumn,
-    Plugins,
-    Probabilities,
-    Quiet,
-    Synonyms,
-    UnknownLabels,
-    columns,
-    labelled_argument,
-    limits,
-    load_plugins,
-    read_given,
-    read_synonyms,
-)
+from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
 from trustvlm.files import shown_target
 
@@ -47,11 +19,12 @@ EPILOG = "Example:  trustvlm calibrate pets.trust labelled/ --risk 0.02 --confid
 
 
 def calibrate(
-    model: ModelPath,
+    model: options.ModelPath,
     labelled: Annotated[
         str | None,
-        labelled_argument(more=": images like those to come, and not among the examples"),
+        options.labelled_argument(more=": images like those to come, and not among the examples"),
     ] = None,
+    *,
     risk: Annotated[
         str,
         typer.Option(
@@ -122,16 +95,9 @@ def calibrate(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write what was certified as JSON."),
     ] = None,
-    exclude_shots: ExcludeShots = False,
-    path_column: PathColumn = "path",
-    label_column: LabelColumn = "label",
-    image_column: ImageColumn = None,
-    given_labels: GivenLabels = None,
-    given_column: GivenColumn = "label",
-    confidence_column: ConfidenceColumn = "label_confidence",
-    probabilities: Probabilities = False,
-    synonyms: Synonyms = None,
-    unknown_labels: UnknownLabels = "review",
+    exclude_shots: options.ExcludeShots = False,
+    columns: options.ColumnOptions,
+    given: options.GivenLabelOptions,
     no_gate: Annotated[
         bool,
         typer.Option(
@@ -139,13 +105,11 @@ def calibrate(
             help="Let images be accepted that hardly resemble the examples of their label.",
         ),
     ] = False,
-    device: Device = "auto",
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_archive_bytes: MaxArchiveBytes = None,
-    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
-    plugins: Plugins = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    bounds: options.LimitOptions,
+    plugins: options.Plugins = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Learn on labelled images which labels can be accepted unseen, and how likely each is right.
 
@@ -157,34 +121,20 @@ def calibrate(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.artefact import check_target
 
-    load_plugins(plugins)
+    options.load_plugins(plugins)
     if (labelled is None) != from_shots:
         raise UsageError(
             "Expected either LABELLED, a folder or CSV of labelled images, or --from-shots."
         )
     _risks(risk), _class_risks(class_risk or [])
-    meant = read_synonyms(synonyms)
-    trust = TrustVLM.load(
-        model,
-        device=device,
-        limits=limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
-    )
-    given = read_given(
-        given_labels,
-        trust,
-        path_column,
-        image_column,
-        given_column,
-        confidence_column,
-        probabilities=probabilities,
-    )
+    given.check()
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
+    labels = given.read(trust, columns.path_column, columns.image_column)
     lost = check_target(output or model, overwrite=overwrite)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)
     else:
-        with progress_bar("images", quiet=quiet) as progress:
+        with console.progress_bar("images", quiet=quiet) as progress:
             trust.calibrate(
                 labelled,
                 risk=_risks(risk),
@@ -199,20 +149,18 @@ def calibrate(
                 calibrator=calibrator,
                 exclude_shots=exclude_shots,
                 gate=not no_gate,
-                given_labels=given,
-                synonyms=meant,
-                unknown_labels=unknown_labels,
                 progress=progress,
-                **columns(path_column, image_column, label_column),
+                **labels,
+                **columns.named,
             )
     calibration = trust.calibration_
     assert calibration is not None  # noqa: S101 -- it has just been made
     trust.save(output or model, overwrite=overwrite)
-    remarks(filter(None, [lost]), quiet=quiet)
+    console.remarks(filter(None, [lost]), quiet=quiet)
     _show(calibration, quiet=quiet)
     certificate = calibration.to_manifest(len(trust.classes_))
-    write_json(json_file, certificate, "certificate", quiet=quiet)
-    note(f"{shown_target(output or model)}: {_outcome(calibration)}", quiet=quiet)
+    console.write_json(json_file, certificate, "certificate", quiet=quiet)
+    console.note(f"{shown_target(output or model)}: {_outcome(calibration)}", quiet=quiet)
     if calibration.unreadable:
         raise typer.Exit(3)
 
@@ -266,14 +214,14 @@ def _show(calibration: Calibration, *, quiet: bool) -> None:
         if calibration.certificate is None
         else f"labelled images of {calibration.dataset}"
     )
-    say(f"{n} {what}: {right} of the labels are right.")
-    say(calibration.statement)
-    say(calibrator_statement(calibration.quality()))
+    console.say(f"{n} {what}: {right} of the labels are right.")
+    console.say(calibration.statement)
+    console.say(calibrator_statement(calibration.quality()))
     if calibration.certificate is None:
         return
     if calibration.gate_statement:
-        say(calibration.gate_statement)
+        console.say(calibration.gate_statement)
     if calibration.certificate.certified:
-        note(assumption_of(calibration.certificate), quiet=quiet)
+        console.note(assumption_of(calibration.certificate), quiet=quiet)
     else:
-        note("Until then predict sends every image to review.", quiet=quiet)
+        console.note("Until then predict sends every image to review.", quiet=quiet)

@@ -54,6 +54,7 @@ def corrections(
             "images.",
         ),
     ],
+    *,
     use: Annotated[
         Use,
         typer.Option(
@@ -105,9 +106,7 @@ def corrections(
             metavar="SHOTS", help="List these examples as well, so that `fit` sees old and new."
         ),
     ] = None,
-    path_column: options.PathColumn = "path",
-    label_column: options.LabelColumn = "label",
-    image_column: options.ImageColumn = None,
+    columns: options.ColumnOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Turn answers into labelled images, which `fit` and `calibrate` read.
@@ -126,8 +125,7 @@ def corrections(
     if not answers.exists():
         raise InputError(f"There is no {answers}; see `trustvlm serve` and `trustvlm export`.")
     examples = []
-    columns = options.columns(path_column, image_column, label_column)
-    for image in find_labelled(shots, **columns).refs if shots is not None else ():
+    for image in find_labelled(shots, **columns.named).refs if shots is not None else ():
         if image.file is None:
             raise InputError(f"Expected --shots to be files on this machine, but got {image.path}.")
         examples.append((image.file, image.label))
@@ -149,7 +147,7 @@ def corrections(
     if table.exists():
         raise InputError(f"{table} exists already: name another, or move it away.")
     annotations = read_annotations(
-        answers, from_name=from_name, path_column=path_column, url_prefix=url_prefix
+        answers, from_name=from_name, path_column=columns.path_column, url_prefix=url_prefix
     )
     exported = None if verdicts is None else Verdicts.read(verdicts)
     if exported is not None:

@@ -20,6 +20,7 @@ EPILOG = "Example:  trustvlm evaluate pets.trust labelled/ --report report/ --js
 def evaluate(
     model: options.ModelPath,
     labelled: Annotated[str, options.labelled_argument()],
+    *,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -34,19 +35,10 @@ def evaluate(
     ] = None,
     convention: options.Convention = "exact",
     exclude_shots: options.ExcludeShots = False,
-    path_column: options.PathColumn = "path",
-    label_column: options.LabelColumn = "label",
-    image_column: options.ImageColumn = None,
-    given_labels: options.GivenLabels = None,
-    given_column: options.GivenColumn = "label",
-    confidence_column: options.ConfidenceColumn = "label_confidence",
-    probabilities: options.Probabilities = False,
-    synonyms: options.Synonyms = None,
-    unknown_labels: options.UnknownLabels = "review",
+    columns: options.ColumnOptions,
+    given: options.GivenLabelOptions,
     device: options.Device = "auto",
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    max_archive_bytes: options.MaxArchiveBytes = None,
-    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,34 +55,18 @@ def evaluate(
     options.load_plugins(plugins)
     if report is not None:
         check_report(report)
-    meant = options.read_synonyms(synonyms)
-    trust = TrustVLM.load(
-        model,
-        device=device,
-        limits=options.limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
-    )
-    given = options.read_given(
-        given_labels,
-        trust,
-        path_column,
-        image_column,
-        given_column,
-        confidence_column,
-        probabilities=probabilities,
-    )
+    given.check()
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
+    labels = given.read(trust, columns.path_column, columns.image_column)
     with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,
             scores=options.split_names(scores),
             convention=convention,
             exclude_shots=exclude_shots,
-            given_labels=given,
-            synonyms=meant,
-            unknown_labels=unknown_labels,
             progress=progress,
-            **options.columns(path_column, image_column, label_column),
+            **labels,
+            **columns.named,
         )
     if report is not None:
         result = replace(result, health=examine(trust.state))

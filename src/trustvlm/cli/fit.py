@@ -23,6 +23,7 @@ def fit(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL.trust", help="Where to write.")
     ],
+    *,
     settings_from: Annotated[
         str | None,
         typer.Option(
@@ -117,15 +118,11 @@ def fit(
             help="clean: each encoder has its own preprocessing; paper: as the released script."
         ),
     ] = "clean",
-    path_column: options.PathColumn = "path",
-    label_column: options.LabelColumn = "label",
-    image_column: options.ImageColumn = None,
+    columns: options.ColumnOptions,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     draft: options.Draft = False,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    max_archive_bytes: options.MaxArchiveBytes = None,
-    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -169,20 +166,17 @@ def fit(
             settings_from,
             of_model,
             of_fit,
-            given=_on_command_line(context),
+            given=options.options_given(context),
         )
     of_model["score"] = _score(of_model["score"], no_correct=no_correct, adapting=adapting)
-    limits = options.limits(
-        max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-    )
-    model = TrustVLM(**of_model, device=device, limits=limits)
+    model = TrustVLM(**of_model, device=device, limits=bounds.limits())
     with console.progress_bar("examples", quiet=quiet) as progress:
         model.fit(
             shots,
             **of_fit,
             select_on=select_on,
             progress=progress,
-            **options.columns(path_column, image_column, label_column),
+            **columns.named,
         )
     model.save(output, overwrite=overwrite)
     console.remarks(filter(None, [lost]), quiet=quiet)
@@ -205,12 +199,6 @@ def fit(
 
 # The options by which what a model is made of is called on the command line.
 _OPTIONS = {"score_parameters": "settings", "shots_per_class": "per_class"}
-
-
-def _on_command_line(context: typer.Context) -> frozenset[str]:
-    """Name the parameters that the user has given."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(n for n, s in sources.items() if getattr(s, "name", "") == "COMMANDLINE")
 
 
 def _like(

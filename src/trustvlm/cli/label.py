@@ -18,6 +18,7 @@ EPILOG = (
 def label(
     inputs: options.Inputs,
     classes: Annotated[str, options.classes_option()],
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -42,9 +43,7 @@ def label(
     draft: options.Draft = False,
     sort_into: options.SortInto = None,
     link: options.Link = False,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    max_archive_bytes: options.MaxArchiveBytes = None,
-    max_archive_members: options.MaxArchiveMembers = options.MAX_ARCHIVE_MEMBERS,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,9 +62,7 @@ def label(
         check_output(output)
     options.checked_sorting(sort_into, link=link)
     columns = options.columns(path_column, image_column)
-    bounds = options.limits(
-        max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-    )
+    limits = bounds.limits()
     model = TrustVLM(
         **options.encoder_settings(vlm, vision, prompt),
         classes=classes,
@@ -73,17 +70,17 @@ def label(
         device=device,
         precision=precision,
         draft=draft,
-        limits=bounds,
+        limits=limits,
     )
     with console.progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress, **columns)
     console.write_verdicts(verdicts, output)
     n_failed = console.sort_pictures(
         verdicts,
-        lambda: open_images(inputs, limits=bounds, **columns),
+        lambda: open_images(inputs, limits=limits, **columns),
         sort_into,
         link=link,
-        limits=bounds,
+        limits=limits,
         quiet=quiet,
     )
     caution = "images of none of the classes are accepted, too, as far as they resemble one"

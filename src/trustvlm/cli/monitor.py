@@ -7,31 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trustvlm.cli.console import note, progress_bar, say, write_json
-from trustvlm.cli.options import (
-    MAX_ARCHIVE_MEMBERS,
-    MAX_PIXELS,
-    ConfidenceColumn,
-    Device,
-    GivenColumn,
-    GivenLabels,
-    ImageColumn,
-    MaxArchiveBytes,
-    MaxArchiveMembers,
-    MaxPixels,
-    ModelPath,
-    PathColumn,
-    Plugins,
-    Probabilities,
-    Quiet,
-    Synonyms,
-    UnknownLabels,
-    columns,
-    limits,
-    load_plugins,
-    read_given,
-    read_synonyms,
-)
+from trustvlm.cli import console, options
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.monitor import DriftReport
@@ -44,7 +20,7 @@ EPILOG = "Example:  trustvlm monitor pets.trust photos/ --state pets.drift.json"
 
 
 def monitor(
-    model: ModelPath,
+    model: options.ModelPath,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -52,6 +28,7 @@ def monitor(
             help="Incoming images: images, folders, CSVs with the column path, or text files.",
         ),
     ],
+    *,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -73,20 +50,13 @@ def monitor(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
     ] = None,
-    path_column: PathColumn = "path",
-    image_column: ImageColumn = None,
-    given_labels: GivenLabels = None,
-    given_column: GivenColumn = "label",
-    confidence_column: ConfidenceColumn = "label_confidence",
-    probabilities: Probabilities = False,
-    synonyms: Synonyms = None,
-    unknown_labels: UnknownLabels = "review",
-    device: Device = "auto",
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_archive_bytes: MaxArchiveBytes = None,
-    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    path_column: options.PathColumn = "path",
+    image_column: options.ImageColumn = None,
+    given: options.GivenLabelOptions,
+    device: options.Device = "auto",
+    bounds: options.LimitOptions,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Watch whether incoming images still resemble the ordinary ones; run it every night.
 
@@ -97,37 +67,23 @@ def monitor(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline import monitor as watch
 
-    load_plugins(plugins)
-    meant = read_synonyms(synonyms)
-    trust = TrustVLM.load(
-        model,
-        device=device,
-        limits=limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
-    )
-    given = read_given(
-        given_labels,
-        trust,
-        path_column,
-        image_column,
-        given_column,
-        confidence_column,
-        probabilities=probabilities,
-    )
-    with progress_bar("images", quiet=quiet) as progress:
+    options.load_plugins(plugins)
+    given.check()
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
+    labeller = given.labeller(trust, path_column, image_column)
+    with console.progress_bar("images", quiet=quiet) as progress:
         drift = watch(
             trust,
             inputs,
             state=state,
             reference=reference or None,
             false_alarm=false_alarm,
-            labeller=trust.labeller(given, meant, unknown_labels),
+            labeller=labeller,
             progress=progress,
-            **columns(path_column, image_column),
+            **options.columns(path_column, image_column),
         )
     _show(drift, quiet=quiet)
-    write_json(json_file, drift.to_dict(), "findings", quiet=quiet)
+    console.write_json(json_file, drift.to_dict(), "findings", quiet=quiet)
     if drift.monitor.drifted:
         raise typer.Exit(_DRIFTED)
     if drift.failures:
@@ -137,9 +93,9 @@ def monitor(
 def _show(drift: DriftReport, *, quiet: bool) -> None:
     from trustvlm.report.terminal import drift_caution, drift_sentence
 
-    say(drift_sentence(drift))
+    console.say(drift_sentence(drift))
     caution = drift_caution(drift)
     if caution:
-        note(f"note: {caution}", quiet=quiet)
+        console.note(f"note: {caution}", quiet=quiet)
     for failure in drift.failures:
-        note(f"left out: {failure.error}", quiet=quiet)
+        console.note(f"left out: {failure.error}", quiet=quiet)

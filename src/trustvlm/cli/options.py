@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,11 +16,13 @@ import typer
 from typer.core import TyperCommand
 
 from trustvlm.exceptions import InputError, UsageError
+from trustvlm.text import join_names
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.run import Workers
     from trustvlm.images import Columns, LabelledImages, Limits
     from trustvlm.pipeline import TrustVLM
+    from trustvlm.pipeline.labellers import Labeller
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -188,8 +194,6 @@ ConfidenceColumn = Annotated[
 UnknownLabels = Annotated[
     Literal["review", "error"], typer.Option(help="What becomes of labels that are no class.")
 ]
-
-
 Probabilities = Annotated[
     bool,
     typer.Option(
@@ -200,35 +204,199 @@ Probabilities = Annotated[
 ]
 
 
+# Groups of options, each one parameter of a command, see `with_groups`.
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """How the columns of tables of labelled images are called."""
+
+    path_column: PathColumn = "path"
+    label_column: LabelColumn = "label"
+    image_column: ImageColumn = None
+
+    @property
+    def named(self) -> Columns:
+        """As the API takes them."""
+        return columns(self.path_column, self.image_column, self.label_column)
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Bounds on images and on archives of them."""
+
+    max_pixels: MaxPixels = MAX_PIXELS
+    max_archive_bytes: MaxArchiveBytes = None
+    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS
+
+    def limits(self, **bounds: Any) -> Limits:
+        """Return them as the API takes them; `bounds` are others of `Limits`."""
+        from trustvlm.images import Limits
+
+        return Limits(**vars(self), **bounds)
+
+
+@dataclass(frozen=True)
+class GivenLabelOptions:
+    """Labels from elsewhere, beside the images that a command reads."""
+
+    given_labels: GivenLabels = None
+    given_column: GivenColumn = "label"
+    confidence_column: ConfidenceColumn = "label_confidence"
+    probabilities: Probabilities = False
+    synonyms: Synonyms = None
+    unknown_labels: UnknownLabels = "review"
+
+    def check(self) -> None:
+        """Make sure, before anything else is read, that labels are given and synonyms can be read.
+
+        Raises
+        ------
+        UsageError
+            If options say how to read labels that are not given.
+        InputError
+            As `read_synonyms`.
+        """
+        if self.given_labels is None and self != GivenLabelOptions():
+            raise UsageError(
+                "--given-column, --confidence-column, --probabilities, --synonyms and "
+                "--unknown-labels say how labels are read: name these with --given-labels."
+            )
+        read_synonyms(self.synonyms)
+
+    def read(self, trust: TrustVLM, path_column: str, image_column: str | None) -> dict[str, Any]:
+        """Read them as `TrustVLM.calibrate`, `evaluate` and `labeller` take them.
+
+        Raises
+        ------
+        InputError
+            As `read_given` and `read_synonyms`.
+        """
+        given = None
+        if self.given_labels is not None:
+            with renamed_options({"--label-column": "--given-column"}):
+                given = read_given(
+                    self.given_labels,
+                    trust,
+                    columns(path_column, image_column, self.given_column),
+                    self.confidence_column,
+                    probabilities=self.probabilities,
+                )
+        return {
+            "given_labels": given,
+            "synonyms": read_synonyms(self.synonyms),
+            "unknown_labels": self.unknown_labels,
+        }
+
+    def labeller(
+        self, trust: TrustVLM, path_column: str, image_column: str | None
+    ) -> Labeller | None:
+        """Return whose labels are judged; None for the model's own. Raises as `read`."""
+        return trust.labeller(*self.read(trust, path_column, image_column).values())
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with an option for each field of the groups among its parameters.
+
+    A group is a dataclass of options: the command declares one parameter of that type, and gets it
+    filled. typer itself has no groups.
+
+    Examples
+    --------
+    >>> def show(*, bounds: LimitOptions, quiet: Quiet = False) -> None:
+    ...     print(bounds.max_pixels)
+    >>> list(inspect.signature(with_groups(show)).parameters)
+    ['max_pixels', 'max_archive_bytes', 'max_archive_members', 'quiet']
+    >>> with_groups(show)(max_pixels=100, max_archive_bytes=None, max_archive_members=1)
+    100
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters: dict[str, inspect.Parameter] = {}
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    for name, parameter in signature.parameters.items():
+        own = {name: parameter}
+        group: Any = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            own = dict(inspect.signature(group, eval_str=True).parameters)
+            groups[name] = group, list(own)
+        # By keyword only, so that one without a default may follow one with it.
+        parameters |= {key: one.replace(kind=one.KEYWORD_ONLY) for key, one in own.items()}
+
+    @functools.wraps(command)
+    def filled(**values: Any) -> None:
+        made = {
+            name: group(**{field: values.pop(field) for field in fields})
+            for name, (group, fields) in groups.items()
+        }
+        command(**values, **made)
+
+    filled.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+    return filled
+
+
+@contextmanager
+def renamed_options(names: Mapping[str, str]) -> Iterator[None]:
+    """Let errors name the options that the user has, where a command calls them otherwise.
+
+    Examples
+    --------
+    >>> with renamed_options({"--label-column": "--given-column"}):
+    ...     raise InputError("There is none (--label-column).")
+    Traceback (most recent call last):
+    trustvlm.exceptions.InputError: There is none (--given-column).
+    """
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for name, own in names.items():
+            message = message.replace(name, own)
+        raise InputError(message) from error
+
+
+def options_given(context: typer.Context) -> frozenset[str]:
+    """Name the parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(n for n, s in sources.items() if getattr(s, "name", "") == "COMMANDLINE")
+
+
+def refuse_options(context: typer.Context, names: Mapping[str, str], why: str) -> None:
+    """Raise `UsageError` if options are given that would be ignored.
+
+    Parameters
+    ----------
+    context
+        Of the command.
+    names
+        The options that would be, by the names of their parameters.
+    why
+        Continues the sentence that begins with the option.
+    """
+    given = options_given(context)
+    if ignored := [option for name, option in names.items() if name in given]:
+        raise UsageError(f"{join_names(ignored)} {why}")
+
+
 def read_given(
-    labels: str | None,
+    labels: str,
     trust: TrustVLM,
-    path_column: str,
-    image_column: str | None,
-    column: str,
+    named: Columns,
     confidence: str,
     *,
     probabilities: bool,
-) -> LabelledImages | None:
-    """List labels from elsewhere, for `--given-labels`, within the model's limits; None without.
+) -> LabelledImages:
+    """List labels from elsewhere within the model's limits.
 
     Raises
     ------
     InputError
         As `find_labelled` or, with `probabilities`, `find_most_probable`.
     """
-    if labels is None:
-        return None
     from trustvlm.images import find_labelled, find_most_probable
 
     if probabilities:
-        return find_most_probable(labels, trust.classes_, path_column=path_column)
-    return find_labelled(
-        labels,
-        **columns(path_column, image_column, column),
-        confidence_column=confidence,
-        limits=trust.limits,
-    )
+        return find_most_probable(labels, trust.classes_, path_column=named["path_column"])
+    return find_labelled(labels, **named, confidence_column=confidence, limits=trust.limits)
 
 
 def read_synonyms(file: Path | None) -> dict[str, str] | None:
@@ -372,19 +540,6 @@ def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> 
         "vision": vision or ("offline" if vlm == "offline" else "dinov2-base"),
         "prompt": prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
     }
-
-
-def limits(max_pixels: int, **bounds: Any) -> Limits:
-    """Return the bounds on an image; `bounds` are others of `Limits`.
-
-    Examples
-    --------
-    >>> limits(1_000_000).max_pixels
-    1000000
-    """
-    from trustvlm.images import Limits
-
-    return Limits(max_pixels=max_pixels, **bounds)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

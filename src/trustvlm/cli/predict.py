@@ -9,40 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trustvlm.cli.console import (
-    basis_of,
-    note,
-    notes_of,
-    progress_bar,
-    remarks,
-    say_invalid,
-    say_what_came,
-    sort_pictures,
-    write_verdicts,
-)
-from trustvlm.cli.options import (
-    MAX_ARCHIVE_MEMBERS,
-    MAX_PIXELS,
-    Device,
-    ImageColumn,
-    ImageSeconds,
-    Inputs,
-    Link,
-    MaxArchiveBytes,
-    MaxArchiveMembers,
-    MaxPixels,
-    ModelPath,
-    OtherClasses,
-    PathColumn,
-    Plugins,
-    Quiet,
-    Risk,
-    SortInto,
-    WhenInvalid,
-    checked_sorting,
-    limits,
-    load_plugins,
-)
+from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
 from trustvlm.files import is_stream
 
@@ -102,7 +69,7 @@ def predict_into_folder(
     elif engine != "local":
         raise UsageError(f"Expected --engine to be local or ray, but got {engine!r}.")
     profile = Profile()
-    with progress_bar("images", quiet=quiet) as update:
+    with console.progress_bar("images", quiet=quiet) as update:
         summary = predict_in_bulk(
             model,
             inputs,
@@ -112,12 +79,12 @@ def predict_into_folder(
             **settings,
         )
     if profiled:
-        note("\n".join(profile.lines()))
+        console.note("\n".join(profile.lines()))
     # The last one says what decides; what the encoders say was said where they were chosen.
-    remarks(summary.notes[-1:], quiet=quiet)
-    note(str(summary), quiet=quiet)
+    console.remarks(summary.notes[-1:], quiet=quiet)
+    console.note(str(summary), quiet=quiet)
     if summary.run is not None and summary.run.invalid:
-        say_invalid(summary.run)
+        console.say_invalid(summary.run)
         raise typer.Exit(4)
     if summary.decisions.get("error"):
         raise typer.Exit(3)
@@ -130,8 +97,9 @@ EPILOG = "Example:  trustvlm predict pets.trust photos/ -o out.csv"
 
 
 def predict(
-    model: ModelPath,
-    inputs: Inputs,
+    model: options.ModelPath,
+    inputs: options.Inputs,
+    *,
     output: Annotated[
         str | None,
         typer.Option(
@@ -142,11 +110,11 @@ def predict(
             "[default: CSV to standard output]",
         ),
     ] = None,
-    device: Device = "auto",
-    max_pixels: MaxPixels = MAX_PIXELS,
+    device: options.Device = "auto",
+    bounds: options.LimitOptions,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
-    path_column: PathColumn = "path",
-    image_column: ImageColumn = None,
+    path_column: options.PathColumn = "path",
+    image_column: options.ImageColumn = None,
     part_size: Annotated[
         int, typer.Option(min=1, help="Images in each file of a folder, at most.")
     ] = 2048,
@@ -171,7 +139,7 @@ def predict(
     ] = "1:8",
     cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
     gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
-    risk: Risk = None,
+    risk: options.Risk = None,
     prediction_sets: Annotated[
         float | None,
         typer.Option(
@@ -183,15 +151,13 @@ def predict(
     set_method: Annotated[
         str, typer.Option(help="Of prediction sets: lac (the smallest), aps or raps.")
     ] = "lac",
-    when_invalid: WhenInvalid = "review",
-    image_seconds: ImageSeconds = 60.0,
-    max_archive_bytes: MaxArchiveBytes = None,
-    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
-    other_classes: OtherClasses = None,
-    sort_into: SortInto = None,
-    link: Link = False,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    when_invalid: options.WhenInvalid = "review",
+    image_seconds: options.ImageSeconds = 60.0,
+    other_classes: options.OtherClasses = None,
+    sort_into: options.SortInto = None,
+    link: options.Link = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Label images and say how far each label can be trusted, whether to accept it, and why.
 
@@ -212,13 +178,8 @@ def predict(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
-    load_plugins(plugins)
-    bounds = limits(
-        max_pixels,
-        seconds=image_seconds,
-        max_archive_bytes=max_archive_bytes,
-        max_archive_members=max_archive_members,
-    )
+    options.load_plugins(plugins)
+    limits = bounds.limits(seconds=image_seconds)
     if output is not None and is_folder(output):
         if other_classes:
             raise UsageError("For a folder name other classes at fit: trustvlm fit --other-class.")
@@ -232,7 +193,7 @@ def predict(
             batch_size=batch_size,
             path_column=path_column,
             image_column=image_column,
-            limits=bounds,
+            limits=limits,
             part_size=part_size,
             retries=retries,
             keep_embeddings=keep_embeddings,
@@ -260,14 +221,14 @@ def predict(
                 f"folder, but got {output!r}."
             )
         check_output(output)
-    checked_sorting(sort_into, link=link)
-    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=bounds)
+    options.checked_sorting(sort_into, link=link)
+    trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=limits)
     if risk is not None:
         trust.use_risk(risk)
     if other_classes:
         trust.use_other_classes(other_classes)
     profile = Profile()
-    with progress_bar("images", quiet=quiet) as progress:
+    with console.progress_bar("images", quiet=quiet) as progress:
         verdicts = trust.predict(
             inputs,
             path_column=path_column,
@@ -279,18 +240,20 @@ def predict(
             profile=profile,
         )
     with profile.stage("writing"):
-        write_verdicts(verdicts, output)
-        n_failed = sort_pictures(
+        console.write_verdicts(verdicts, output)
+        n_failed = console.sort_pictures(
             verdicts,
             lambda: open_images(
-                inputs, path_column=path_column, image_column=image_column, limits=bounds
+                inputs, path_column=path_column, image_column=image_column, limits=limits
             ),
             sort_into,
             link=link,
-            limits=bounds,
+            limits=limits,
             quiet=quiet,
         )
     if profiled:
-        note("\n".join(profile.lines()))
-    basis = basis_of(trust.calibration_)
-    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)
+        console.note("\n".join(profile.lines()))
+    basis = console.basis_of(trust.calibration_)
+    console.say_what_came(
+        verdicts, console.notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed
+    )

@@ -36,6 +36,7 @@ def update(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="NEW.trust", help="Where to write.")
     ],
+    *,
     hold_out: Annotated[
         float,
         typer.Option(
@@ -75,11 +76,9 @@ def update(
         ),
     ] = None,
     json_file: Annotated[Path | None, options.json_option("Write the comparison as JSON.")] = None,
-    path_column: options.PathColumn = "path",
-    label_column: options.LabelColumn = "label",
-    image_column: options.ImageColumn = None,
+    columns: options.ColumnOptions,
     device: options.Device = "auto",
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -96,8 +95,7 @@ def update(
 
     options.load_plugins(plugins)
     lost = check_target(output, overwrite=overwrite)
-    trust = TrustVLM.load(model, device=device, limits=options.limits(max_pixels))
-    columns = options.columns(path_column, image_column, label_column)
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
     with (
         _opened(corrections, model, answers_of, trust.classes_) as images,
         console.counting_bar("update", quiet=quiet) as steps,
@@ -109,7 +107,7 @@ def update(
             calibrate_on=calibrate_on,
             even_if_worse=True,
             steps=steps,
-            **columns,
+            **columns.named,
         )
     show(report, output, quiet=quiet)
     console.write_json(json_file, report.to_dict(), "comparison", quiet=quiet)

@@ -8,46 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trustvlm.cli.console import (
-    basis_of,
-    note,
-    notes_of,
-    print_table,
-    progress_bar,
-    remarks,
-    say,
-    say_invalid,
-    say_what_came,
-    sort_pictures,
-    write_verdicts,
-)
-from trustvlm.cli.options import (
-    MAX_ARCHIVE_MEMBERS,
-    MAX_PIXELS,
-    ConfidenceColumn,
-    Device,
-    ImageColumn,
-    Link,
-    MaxArchiveBytes,
-    MaxArchiveMembers,
-    MaxPixels,
-    PathColumn,
-    Plugins,
-    Probabilities,
-    Quiet,
-    Risk,
-    SortInto,
-    Synonyms,
-    UnknownLabels,
-    WhenInvalid,
-    checked_sorting,
-    columns,
-    labelled_argument,
-    limits,
-    load_plugins,
-    read_given,
-    read_synonyms,
-)
+from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
 from trustvlm.text import counted, percent
 
@@ -68,8 +29,9 @@ def verify(
         ),
     ] = None,
     labels: Annotated[
-        str | None, labelled_argument("LABELS", ", and perhaps label_confidence")
+        str | None, options.labelled_argument("LABELS", ", and perhaps label_confidence")
     ] = None,
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -79,7 +41,7 @@ def verify(
             help="Where to write. [default: CSV to standard output]",
         ),
     ] = None,
-    path_column: PathColumn = "path",
+    path_column: options.PathColumn = "path",
     label_column: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,11 +50,11 @@ def verify(
             "compare several labellers; NAME_confidence are then the probabilities of NAME.",
         ),
     ] = None,
-    image_column: ImageColumn = None,
-    confidence_column: ConfidenceColumn = "label_confidence",
-    probabilities: Probabilities = False,
-    synonyms: Synonyms = None,
-    unknown_labels: UnknownLabels = "review",
+    image_column: options.ImageColumn = None,
+    confidence_column: options.ConfidenceColumn = "label_confidence",
+    probabilities: options.Probabilities = False,
+    synonyms: options.Synonyms = None,
+    unknown_labels: options.UnknownLabels = "review",
     cross_validate: Annotated[
         str | None,
         typer.Option(
@@ -111,17 +73,15 @@ def verify(
     vision: Annotated[
         str, typer.Option(help="With --cross-validate, without a model: the encoder that compares.")
     ] = "dinov2-base",
-    risk: Risk = None,
-    when_invalid: WhenInvalid = "review",
-    sort_into: SortInto = None,
-    link: Link = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_archive_bytes: MaxArchiveBytes = None,
-    max_archive_members: MaxArchiveMembers = MAX_ARCHIVE_MEMBERS,
-    device: Device = "auto",
+    risk: options.Risk = None,
+    when_invalid: options.WhenInvalid = "review",
+    sort_into: options.SortInto = None,
+    link: options.Link = False,
+    bounds: options.LimitOptions,
+    device: options.Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
+    plugins: options.Plugins = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say of labels from elsewhere which can be trusted, and what to consider instead.
 
@@ -138,8 +98,8 @@ def verify(
     from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.verdict import check_output
 
-    load_plugins(plugins)
-    meant = read_synonyms(synonyms)
+    options.load_plugins(plugins)
+    meant = options.read_synonyms(synonyms)
     names = list(dict.fromkeys(label_column or ["label"]))
     if len(names) > 1 and (
         output is None or probabilities or cross_validate is not None or sort_into is not None
@@ -150,14 +110,9 @@ def verify(
         )
     if output is not None:
         check_output(output)
-    checked_sorting(sort_into, link=link)
-    bounds, named = (
-        limits(
-            max_pixels, max_archive_bytes=max_archive_bytes, max_archive_members=max_archive_members
-        ),
-        columns(path_column, image_column, names[0]),
-    )
-    settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": bounds}
+    options.checked_sorting(sort_into, link=link)
+    limits, named = bounds.limits(), options.columns(path_column, image_column, names[0])
+    settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": limits}
     if cross_validate is not None:
         if labels is not None or risk is not None or meant is not None:
             raise UsageError(
@@ -168,7 +123,7 @@ def verify(
             trust = TrustVLM(vlm, vision, **settings)
         else:
             trust = TrustVLM.load(model, **settings)
-        with progress_bar("images", quiet=quiet) as progress:
+        with console.progress_bar("images", quiet=quiet) as progress:
             verdicts = trust.cross_val_verify(
                 cross_validate,
                 folds=folds or 5,
@@ -176,18 +131,18 @@ def verify(
                 confidence_column=confidence_column,
                 **named,
             )
-        write_verdicts(verdicts, output)
-        n_failed = sort_pictures(
+        console.write_verdicts(verdicts, output)
+        n_failed = console.sort_pictures(
             verdicts,
-            lambda: find_labelled(cross_validate, limits=bounds, **named).refs,
+            lambda: find_labelled(cross_validate, limits=limits, **named).refs,
             sort_into,
             link=link,
-            limits=bounds,
+            limits=limits,
             quiet=quiet,
         )
         basis = "each label was judged by the images of other folds: no error rate is guaranteed"
         notes = trust.encoders.notes()
-        say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
+        console.say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
         return
     if folds is not None:
         raise UsageError("--folds goes with --cross-validate DATA.")
@@ -204,34 +159,29 @@ def verify(
         "when_invalid": when_invalid,
     }
     of = trust.calibration_
-    basis = basis_of(of if of is not None and of.given else None)
-    with progress_bar("images", quiet=quiet) as progress:
+    basis = console.basis_of(of if of is not None and of.given else None)
+    with console.progress_bar("images", quiet=quiet) as progress:
         if len(names) > 1:
             labellers = find_labellers(labels, names, path_column=path_column)
             compared = trust.compare_labellers(labellers, progress=progress, **settled)
         else:
-            given = read_given(
-                labels,
-                trust,
-                path_column,
-                image_column,
-                names[0],
-                confidence_column,
-                probabilities=probabilities,
+            given = options.read_given(
+                labels, trust, named, confidence_column, probabilities=probabilities
             )
-            assert given is not None  # noqa: S101 -- labels are
             refs = given.refs
             verdicts = trust.verify(given, progress=progress, **settled)
     if len(names) > 1:
-        write_verdicts(compared.verdicts, output)
-        remarks(notes_of(trust), quiet=quiet)
+        console.write_verdicts(compared.verdicts, output)
+        console.remarks(console.notes_of(trust), quiet=quiet)
         _show(compared, basis, quiet=quiet)
         return
-    write_verdicts(verdicts, output)
-    n_failed = sort_pictures(
-        verdicts, lambda: refs, sort_into, link=link, limits=bounds, quiet=quiet
+    console.write_verdicts(verdicts, output)
+    n_failed = console.sort_pictures(
+        verdicts, lambda: refs, sort_into, link=link, limits=limits, quiet=quiet
     )
-    say_what_came(verdicts, notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed)
+    console.say_what_came(
+        verdicts, console.notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed
+    )
 
 
 def _estimated(facts: LabellerFacts) -> str:
@@ -243,7 +193,7 @@ def _estimated(facts: LabellerFacts) -> str:
 
 def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
     """Print labellers side by side; the exit code is that of the worst."""
-    print_table(
+    console.print_table(
         ["Labeller", "Labels", "Judged", "Accepted", "Estimated right"],
         [
             [
@@ -259,18 +209,18 @@ def _show(compared: LabellerComparison, basis: str, *, quiet: bool) -> None:
     )
     for pair in compared.agreements:
         if pair.images:
-            say(
+            console.say(
                 f"{pair.one} and {pair.other} give the same label to {percent(pair.same)} of "
                 f"{counted(pair.images, 'image')}."
             )
-    note(
+    console.note(
         f"({basis}; estimated right is from what the examples alone support to what is likely if "
         "errors are random; neither is guaranteed)",
         quiet=quiet,
     )
     for verdicts in compared.by_labeller.values():
         if verdicts.run is not None and verdicts.run.invalid:
-            say_invalid(verdicts.run)
+            console.say_invalid(verdicts.run)
             raise typer.Exit(4)
     if any(verdicts.decisions()["error"] for verdicts in compared.by_labeller.values()):
         raise typer.Exit(3)

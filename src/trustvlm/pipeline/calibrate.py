@@ -14,7 +14,7 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import Columns, LabelledSource
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.given_labels import Labeller
+from trustvlm.pipeline.labellers import Labeller
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,

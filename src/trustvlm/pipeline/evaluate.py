@@ -22,7 +22,7 @@ from trustvlm.metrics import Evaluation, paired_bootstrap
 from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
 from trustvlm.pipeline.cross_validate import measure
-from trustvlm.pipeline.given_labels import Labeller
+from trustvlm.pipeline.labellers import Labeller
 from trustvlm.pipeline.predict import (
     ClassProbabilities,
     best_other,

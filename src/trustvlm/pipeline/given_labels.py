@@ -7,31 +7,21 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import (
-    DEFAULT_LIMITS,
     ClassList,
     ImageSource,
-    InMemoryImage,
     LabelledImage,
-    LabelledImages,
-    LabelledSource,
-    Limits,
-    content_hash,
-    find_labelled,
 )
-from trustvlm.images.pictures import HeldPicture, is_numbered
 from trustvlm.images.references import read_probability
-from trustvlm.pipeline.records import EncodedImages, ListedImages
+from trustvlm.pipeline.records import EncodedImages
 from trustvlm.pipeline.verdict import Verdict, error_verdict
 from trustvlm.scores import Score
-from trustvlm.text import counted
 
 Image = TypeVar("Image", bound=ImageSource)
 
@@ -148,7 +138,7 @@ class GivenLabels:
             zip(images.refs, labels, images.hashes, strict=True)
         ):
             if errors[i] is None and label < 0:
-                errors[i] = _no_class(ref)
+                errors[i] = no_class(ref)
             elif errors[i] is None and digest in examples:
                 problem = "this image is among the examples, by which no label of its own is judged"
                 errors[i] = NotJudgedError("example", problem)
@@ -197,161 +187,9 @@ class GivenLabels:
         )
 
 
-GivenSource: TypeAlias = LabelledSource | LabelledImages
-"""Labels from elsewhere: where they are, or as `find_labelled` lists them."""
-
-
-class Labeller:
-    """The labels that somebody else gave to images which are listed apart from them.
-
-    Parameters
-    ----------
-    labels
-        The labels, with the images that they are of. Images are matched by their files.
-    classes
-        Of the model.
-    synonyms, unknown
-        As in `GivenLabels`.
-    limits
-        As of `find_labelled`, where that lists the labels.
-
-    Raises
-    ------
-    InputError
-        As `find_labelled` and `GivenLabels`, or if an image has two different labels, or no label
-        is a class.
-    """
-
-    def __init__(
-        self,
-        labels: GivenSource,
-        classes: ClassList,
-        *,
-        synonyms: Mapping[str, str] | None = None,
-        unknown: str = UNKNOWN_LABELS[0],
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
-        if not isinstance(labels, LabelledImages):
-            labels = find_labelled(labels, confidence_column=LABEL_CONFIDENCE, limits=limits)
-        self._by_image = by_image(labels.refs)
-        self._given = GivenLabels(classes, labels.refs, synonyms=synonyms, unknown=unknown)
-        if len(self._given.unknown) == len(labels.classes):
-            raise InputError(
-                f"No given label is a class of the model: '{self._given.unknown[0]}', for one, is "
-                "none. Say what other words mean with --synonyms (synonyms=)."
-            )
-
-    def label_of(self, image: Any) -> LabelledImage | None:
-        """Return an image with its given label; None if it has none."""
-        return self._by_image.get(image_key(image))
-
-    def listed(self, images: ListedImages[Image]) -> ListedImages[Image]:
-        """Return the images that have a given label.
-
-        Raises
-        ------
-        InputError
-            If none has one.
-
-        Warns
-        -----
-        TrustVLMWarning
-            If some have none.
-        """
-        rows = np.array([self.label_of(image) is not None for image in images.refs], dtype=bool)
-        if not rows.any():
-            raise InputError(
-                f"None of the {len(rows)} images has a given label: images are matched by their "
-                "files, so both lists have to name the same ones."
-            )
-        if not rows.all():
-            warnings.warn(
-                f"left out: {counted(int((~rows).sum()), 'image')} without a given label",
-                TrustVLMWarning,
-                stacklevel=4,
-            )
-        return images.select(rows)
-
-    def of_class(self, images: EncodedImages[Image]) -> EncodedImages[Image]:
-        """Return the images whose given label is a class; each of the others is left out.
-
-        Where unknown labels are errors, it stays as one.
-
-        Parameters
-        ----------
-        images
-            All with a given label.
-
-        Warns
-        -----
-        TrustVLMWarning
-            If images are left out.
-        """
-        own = self._own(images.refs)
-        of_class = self._given.indices(own) >= 0
-        if self._given.is_error:
-            unknown = [
-                error or (None if is_class else _no_class(image))
-                for error, is_class, image in zip(images.errors, of_class, own, strict=True)
-            ]
-            return replace(images, errors=unknown)
-        if not of_class.all():
-            first = next(i.label for i, c in zip(own, of_class, strict=True) if not c)
-            warnings.warn(
-                f"left out: {counted(int((~of_class).sum()), 'image')} whose given label is no "
-                f"class of the model, such as '{first}'. `verify` reviews or refuses such labels",
-                TrustVLMWarning,
-                stacklevel=4,
-            )
-        return images.select(of_class)
-
-    def pieces(self, images: Sequence[Any], score: Score | None = None) -> dict[str, Any]:
-        """Return what evidence takes of the given labels of images, as `GivenLabels.pieces`."""
-        return self._given.pieces(self._own(images), score)
-
-    def _own(self, images: Sequence[Any]) -> list[LabelledImage]:
-        return [self._by_image[image_key(image)] for image in images]
-
-
-def _no_class(image: LabelledImage) -> NotJudgedError:
+def no_class(image: LabelledImage) -> NotJudgedError:
+    """Return the error of an image whose label is no class."""
     return NotJudgedError("label", f"the label '{image.label}' is no class of the model")
-
-
-def by_image(images: Iterable[LabelledImage]) -> dict[str, LabelledImage]:
-    """Return labelled images by what `image_key` says of each.
-
-    Raises
-    ------
-    InputError
-        If one image has two different labels.
-    """
-    result: dict[str, LabelledImage] = {}
-    for image in images:
-        other = result.setdefault(image_key(image), image)
-        if other.label != image.label:
-            raise InputError(
-                f"Expected one label of each image, but {image.path!r} has '{other.label}' and "
-                f"'{image.label}': give one labeller at a time."
-            )
-    return result
-
-
-def image_key(image: ImageSource) -> str:
-    """Return what is the same of one image in two lists: its file, its URL, or else its content.
-
-    A position is no name: two lists of pictures that a program holds may differ in their order.
-    """
-    file: Path | None = getattr(image, "file", None)
-    if file is not None:
-        return str(file.resolve())
-    source = image.source if isinstance(image, LabelledImage) else image
-    if not isinstance(source, HeldPicture | InMemoryImage):
-        return image.path
-    name = "" if is_numbered(image.path) else image.path
-    try:
-        return f"{name} {content_hash(image.read())}"
-    except ImageError:
-        return image.path
 
 
 def with_confidence(

@@ -47,13 +47,11 @@ from trustvlm.pipeline.given_labels import (
     LABEL_CONFIDENCE,
     UNKNOWN_LABELS,
     GivenLabels,
-    GivenSource,
-    Labeller,
     with_confidence,
 )
 from trustvlm.pipeline.label_errors import cross_val_verify
 from trustvlm.pipeline.label_images import label_images
-from trustvlm.pipeline.labellers import LabellerComparison
+from trustvlm.pipeline.labellers import GivenSource, Labeller, LabellerComparison
 from trustvlm.pipeline.predict import Predictor
 from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
 from trustvlm.pipeline.runs import check_when_invalid

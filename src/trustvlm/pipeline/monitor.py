@@ -21,7 +21,7 @@ from trustvlm.images import Columns, ImageSource, Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.given_labels import Labeller
+from trustvlm.pipeline.labellers import Labeller
 from trustvlm.pipeline.records import encode_in_chunks
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of

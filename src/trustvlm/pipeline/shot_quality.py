@@ -15,7 +15,7 @@ from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Columns, LabelledSource, content_hash, read_bytes
-from trustvlm.pipeline.given_labels import Labeller
+from trustvlm.pipeline.labellers import Labeller
 from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
 from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdicts, failures_of
