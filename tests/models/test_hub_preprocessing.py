@@ -78,7 +78,6 @@ SUPPORTED: dict[str, dict[str, Any]] = {
     },
 }
 UNSUPPORTED: dict[str, dict[str, Any]] = {
-    "NaFlex": {"image_processor_type": "Siglip2ImageProcessor", "size": 16, "patch_size": 16},
     "DPT": {"image_processor_type": "DPTImageProcessor", "size": 32},
     "do_resize": {**SUPPORTED["siglip"], "do_resize": False},
     "do_rescale": {**SUPPORTED["siglip"], "do_rescale": False},
@@ -126,7 +125,7 @@ def test_pixels_and_normalisation_are_those_of_transformers(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_it_cannot_do_is_an_error_that_says_so(name: str, tmp_path: Path) -> None:
-    named = name if name not in ("NaFlex", "DPT") else "image_processor_type"
+    named = name if name != "DPT" else "image_processor_type"
     with pytest.raises(ModelUnavailableError, match=rf"(?s){tmp_path}.*not supported: .*{named}"):
         read_preprocessing(write(tmp_path, UNSUPPORTED[name]))
 

@@ -83,10 +83,10 @@ class PixelsTask:
         pixels = decode_pixels(self.content, self.name, self.wanted, self.limits)
         return [pixels[preprocessing].tobytes() for preprocessing in self.wanted]
 
-    def result(self, parts: Sequence[bytes]) -> dict[Preprocessing, NDArray[np.uint8]]:
-        """Return `(height, width, 3)` uint8 by preprocessing."""
+    def result(self, parts: Sequence[bytes]) -> dict[Preprocessing, NDArray[Any]]:
+        """Return `(height, width, 3)` by preprocessing."""
         return {
-            preprocessing: np.frombuffer(part, np.uint8).reshape(*preprocessing.size, 3)
+            preprocessing: np.frombuffer(part, preprocessing.dtype).reshape(*preprocessing.size, 3)
             for preprocessing, part in zip(self.wanted, parts, strict=True)
         }
 

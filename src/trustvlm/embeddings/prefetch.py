@@ -313,7 +313,7 @@ class PreparedImage:
     stored
         Stored vectors by fingerprint.
     pixels
-        `(height, width, 3)` uint8 by the fingerprint of each encoder whose vector is missing.
+        `(height, width, 3)` by the fingerprint of each encoder whose vector is missing.
     """
 
     path: str
@@ -322,7 +322,7 @@ class PreparedImage:
     unfinished: Preparation | None = None
     error: ImageError | None = None
     stored: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    pixels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    pixels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -522,7 +522,7 @@ def _pixels(
     needed: Mapping[str, Preprocessing],
     settings: PrefetchSettings,
     stopwatch: Stopwatch,
-) -> dict[str, NDArray[np.uint8]]:
+) -> dict[str, NDArray[Any]]:
     same = {key: without_normalisation(preprocessing) for key, preprocessing in needed.items()}
     image = ref.source if isinstance(ref, LabelledImage) else ref
     pixels = dict(image.pixels) if isinstance(image, DecodedImage) else {}
@@ -537,7 +537,7 @@ def _pixels(
 class DecodedImage(InMemoryImage):
     """An image that was decoded elsewhere, by preprocessings `without_normalisation`."""
 
-    pixels: Mapping[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    pixels: Mapping[Preprocessing, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 def without_normalisation(preprocessing: Preprocessing) -> Preprocessing:
@@ -552,7 +552,7 @@ def decode_pixels(
     limits: Limits,
     stopwatch: Stopwatch | None = None,
     profile: Profile | None = None,
-) -> dict[Preprocessing, NDArray[np.uint8]]:
+) -> dict[Preprocessing, NDArray[Any]]:
     """Decode an image once for all encoders, as far as that is possible.
 
     Parameters
@@ -569,7 +569,7 @@ def decode_pixels(
     Returns
     -------
     dict
-        `(height, width, 3)` uint8 by preprocessing.
+        `(height, width, 3)` by preprocessing.
 
     Raises
     ------

@@ -59,6 +59,14 @@ class Preprocessing:
     plain_rgb
         Whether images are neither turned upright nor composited over white, as `images.decode` has
         it.
+    rounded
+        Whether pixel values are whole numbers after the resize, as Pillow and torchvision leave
+        them. transformers' DINOv3 resizes fractions: then `pixels` are float32, from 0 to 255.
+        Only for images that are squashed.
+    patch, patches
+        Side of a patch in pixels and the most patches of an image, for NaFlex models, which read
+        every image in about its own aspect ratio; 0 for others. `pixels` then has a row for each
+        patch, and one more for their grid: `size` is `(patches + 1, patch * patch)`.
 
     Raises
     ------
@@ -80,6 +88,9 @@ class Preprocessing:
     rounding: str = "down"
     draft: bool = False
     plain_rgb: bool = False
+    rounded: bool = True
+    patch: int = 0
+    patches: int = 0
 
     def __post_init__(self) -> None:
         for name, names in (("interpolation", _FILTERS), ("rounding", _ROUNDINGS)):
@@ -94,6 +105,16 @@ class Preprocessing:
                 "Expected `size` to be a height and a width and `resize` None or a length, of at "
                 f"least one pixel each, but got {self.size} and {self.resize}."
             )
+        if self.patches and (self.size, self.resize) != (
+            (self.patches + 1, self.patch * self.patch),
+            None,
+        ):
+            raise InputError(
+                f"Expected `size` to be {(self.patches + 1, self.patch * self.patch)} and `resize` "
+                f"None for {self.patches} patches, but got {self.size} and {self.resize}."
+            )
+        if not self.rounded and self.resize is not None:
+            raise InputError("Expected `rounded` to be true with a centre crop, but got false.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise InputError(
                 "Expected `mean` and `std` to have a value per colour, those of `std` above zero, "
@@ -116,10 +137,27 @@ class Preprocessing:
             return None
         return -(-2 * (self.resize or max(self.size)) // _DRAFT_STEP) * _DRAFT_STEP
 
-    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop an RGB image to `(height, width, 3)` uint8, not yet normalised."""
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of `pixels`: uint8, or float32 where they are not rounded.
+
+        Examples
+        --------
+        >>> Preprocessing(resize=None, rounded=False).dtype
+        dtype('float32')
+        """
+        return np.dtype(np.uint8 if self.rounded else np.float32)
+
+    def pixels(self, image: Image.Image) -> NDArray[Any]:
+        """Resize and crop an RGB image to `(height, width, 3)` of `dtype`, not yet normalised."""
         filter_ = _FILTERS[self.interpolation]
         height, width = self.size
+        if self.patches:
+            return self._packed(image)
+        if not self.rounded:
+            channels = (channel.convert("F") for channel in image.split())
+            fractions = [channel.resize((width, height), filter_) for channel in channels]
+            return np.stack([np.asarray(channel) for channel in fractions], axis=-1)
         if self.resize is None:
             return np.asarray(image.resize((width, height), filter_), dtype=np.uint8)
         short = min(image.size)
@@ -141,13 +179,26 @@ class Preprocessing:
         cropped = resized.crop((left, top, left + width, top + height))
         return np.asarray(cropped, dtype=np.uint8)
 
+    def _packed(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the patches of the resized image row by row, and their grid in the last row."""
+        rows, columns = _grid(image.height, image.width, self.patch, self.patches)
+        shape = (rows, self.patch, columns, self.patch, 3)
+        resized = image.resize(
+            (columns * self.patch, rows * self.patch), _FILTERS[self.interpolation]
+        )
+        patches = np.asarray(resized, dtype=np.uint8).reshape(shape).swapaxes(1, 2)
+        packed = np.zeros((*self.size, 3), dtype=np.uint8)
+        packed[: rows * columns] = patches.reshape(rows * columns, -1, 3)
+        packed[-1, :2, :2] = [divmod(rows, 256), divmod(columns, 256)]
+        return packed
+
     def _margin(self, spare: int) -> int:
         if self.rounding == "down":
             return spare // 2
         return round(spare / 2) if spare > 0 else -(-spare // 2)  # So torchvision pads.
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn `(n, height, width, 3)` uint8 into `(n, 3, height, width)` normalised float32."""
+    def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Turn `(n, height, width, 3)` pixels into `(n, 3, height, width)` normalised float32."""
         mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
         std = np.asarray(self.std, dtype=np.float32)[:, None, None]
         # Whole channels, in place: eight times faster than colour by colour.
@@ -167,6 +218,10 @@ class Preprocessing:
         for name in ("draft", "plain_rgb"):
             if not settings[name]:
                 del settings[name]
+        if settings["rounded"]:
+            del settings["rounded"]
+        if not settings["patches"]:
+            del settings["patch"], settings["patches"]
         return settings
 
     @classmethod
@@ -181,7 +236,32 @@ class Preprocessing:
             rounding=settings["rounding"],
             draft=settings.get("draft", False),
             plain_rgb=settings.get("plain_rgb", False),
+            rounded=settings.get("rounded", True),
+            patch=settings.get("patch", 0),
+            patches=settings.get("patches", 0),
         )
+
+
+def _grid(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
+    """Rows and columns of patches that an image becomes, `most` at most, its aspect kept.
+
+    By bisection over the scale, as SigLIP 2's authors do it, to the same last digit.
+    """
+
+    def grid(scale: float) -> tuple[int, int]:
+        sides = (math.ceil(side * scale / patch) for side in (height, width))
+        rows, columns = (max(side, 1) for side in sides)
+        return rows, columns
+
+    tolerance = 1e-5
+    low, high = tolerance / 10, 100.0
+    while high - low >= tolerance:
+        middle = (low + high) / 2
+        if math.prod(grid(middle)) <= most:
+            low = middle
+        else:
+            high = middle
+    return grid(low)
 
 
 def _resize_window(
@@ -277,8 +357,8 @@ class ImageEncoder(Protocol):
     dim: int
     note: str
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode `(n, height, width, 3)` uint8 RGB of `preprocessing.size` to `(n, dim)`.
+    def encode_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Encode `(n, height, width, 3)` RGB of `preprocessing`'s size and dtype to `(n, dim)`.
 
         Normalisation (mean, std) happens inside. The vectors are not L2-normalised.
         """
@@ -340,8 +420,8 @@ class NoVLM:
 # Check what callers hand to an encoder.
 
 
-def check_pixels(pixels: NDArray[np.uint8]) -> None:
-    """Refuse what is not `(n, height, width, 3)` uint8.
+def check_pixels(pixels: NDArray[Any], dtype: Any = np.uint8) -> None:
+    """Refuse what is not `(n, height, width, 3)` of a dtype, that of the preprocessing.
 
     Raises
     ------
@@ -354,14 +434,14 @@ def check_pixels(pixels: NDArray[np.uint8]) -> None:
     """
     if (
         not isinstance(pixels, np.ndarray)
-        or pixels.dtype != np.uint8
+        or pixels.dtype != dtype
         or pixels.ndim != 4
         or pixels.shape[3] != 3
     ):
         shape = getattr(pixels, "shape", None)
         kind = getattr(pixels, "dtype", type(pixels).__name__)
         raise InputError(
-            "Expected `pixels` to be uint8 of shape (n, height, width, 3), "
+            f"Expected `pixels` to be {np.dtype(dtype)} of shape (n, height, width, 3), "
             f"but got {kind} of shape {shape}."
         )
 

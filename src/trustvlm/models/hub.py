@@ -17,7 +17,13 @@ from typing import Any
 
 from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import ModelUnavailableError
-from trustvlm.models.base import CLIP_MEAN, CLIP_STD, Preprocessing
+from trustvlm.models.base import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+)
 
 # Keep what model libraries say to themselves away from the user.
 
@@ -317,20 +323,31 @@ class _Processor:
     square: bool
     crop: bool = False
     crop_pct: bool = False
+    normalises: bool = True
+    rounded: bool = True
+    patches: bool = False
 
 
 # The class defaults of transformers' image processors.
 _PROCESSORS = {
     "CLIP": _Processor(3, CLIP_MEAN, CLIP_STD, square=False, crop=True),
+    "ChineseCLIP": _Processor(3, CLIP_MEAN, CLIP_STD, square=False, crop=True),
     "Bit": _Processor(3, CLIP_MEAN, CLIP_STD, square=False, crop=True),
     "Siglip": _Processor(3, _HALF, _HALF, square=True),
+    "Siglip2": _Processor(2, _HALF, _HALF, square=True, patches=True),
     "ViT": _Processor(2, _HALF, _HALF, square=True),
+    "DINOv3ViT": _Processor(2, IMAGENET_MEAN, IMAGENET_STD, square=True, rounded=False),
+    "Tipsv2": _Processor(2, _HALF, _HALF, square=True, normalises=False),
     "ConvNext": _Processor(3, _HALF, _HALF, square=False, crop_pct=True),
 }
 # For repositories from before the settings named their processor.
 _BY_MODEL = {
     "clip": "CLIP",
+    "metaclip_2": "CLIP",
+    "chinese_clip": "ChineseCLIP",
+    "altclip": "CLIP",
     "siglip": "Siglip",
+    "siglip2": "Siglip2",
     "dinov2": "Bit",
     "vit": "ViT",
     "convnext": "ConvNext",
@@ -374,14 +391,21 @@ def _preprocessing(directory: Path, settings: Mapping[str, Any]) -> Preprocessin
     resample = settings.get("resample", processor.resample)
     if resample not in _RESAMPLING:
         raise _unsupported(directory, f"resample={resample}")
-    size, resize = _geometry(directory, settings, processor)
-    normalises = settings.get("do_normalize", True)
+    patch = int(settings.get("patch_size", 16)) if processor.patches else 0
+    patches = int(settings.get("max_num_patches", 256)) if processor.patches else 0
+    size, resize = (patches + 1, patch * patch), None
+    if not processor.patches:
+        size, resize = _geometry(directory, settings, processor)
+    normalises = settings.get("do_normalize", processor.normalises)
     return Preprocessing(
         size=size,
         resize=resize,
         interpolation=_RESAMPLING[resample],
         mean=_triple(settings.get("image_mean", processor.mean)) if normalises else (0.0, 0.0, 0.0),
         std=_triple(settings.get("image_std", processor.std)) if normalises else (1.0, 1.0, 1.0),
+        rounded=processor.rounded,
+        patch=patch,
+        patches=patches,
     )
 
 
@@ -389,7 +413,7 @@ def _settings(directory: Path) -> Mapping[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         settings = _read(directory / name)
         settings = settings.get("image_processor", settings)
-        if isinstance(settings, dict) and "size" in settings:
+        if isinstance(settings, dict) and settings.keys() & {"size", "max_num_patches"}:
             return settings
     raise ModelUnavailableError(
         f"{directory} says nothing about image preprocessing: preprocessor_config.json is "
@@ -467,7 +491,14 @@ def _unsupported(directory: Path, setting: str) -> ModelUnavailableError:
 # Load a model's tokenizer, and refuse one that would silently read texts in another way.
 
 # Without one of these, transformers makes up a tokenizer with an empty vocabulary.
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 
 
 def load_tokenizer(files: ModelFiles, vocabulary: int) -> Any:

@@ -1,8 +1,9 @@
-"""CLIP, SigLIP, SigLIP 2, DINOv2 and other models in the Hugging Face format."""
+"""CLIP, SigLIP, MetaCLIP, DINO and other models in the Hugging Face format."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
-from trustvlm.models.base import ModelIdentity, check_texts
+from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.hub import (
     ModelFiles,
     first_line,
@@ -25,6 +26,14 @@ from trustvlm.models.torch_encoder import (
     inference,
     to_vectors,
 )
+
+# Families whose texts are padded to the full length, in lower case.
+_FULL_LENGTH = ("siglip", "tipsv2")
+# Families that the tests compare with transformers; others are checked as they are loaded.
+_COMPARED = ("clip", "siglip", "metaclip_2", "chinese_clip", "altclip", "tipsv2")
+# Tokens of the texts that a family was trained on, where its positions go further.
+_TRAINED_LENGTH = {"chinese_clip": 52}
+_PROMPTS = {"siglip": PROMPTS["siglip"], "chinese_clip": PROMPTS["chinese"]}
 
 
 @register_backend(
@@ -48,17 +57,20 @@ def load(name: str, options: LoadOptions) -> HuggingFaceVision:
         If the model cannot be had, is damaged, or is of another kind.
     """
     files, model, family = _load(name, options.revision)
+    joint = _is_joint(model)
     if options.role == VLM:
-        if family not in PROMPTS:
+        if not joint:
+            pixels = model.main_input_name == "pixel_values"
+            other = f" It is an image encoder: --vision hf:{name}" if pixels else ""
             raise ModelUnavailableError(
-                f"{name} is a {family} model, not a vision-language model of the kinds "
-                f"{' and '.join(PROMPTS)}. An image encoder goes to --vision hf:{name}"
+                f"hf:{name} is a {family} model, which embeds no texts beside images: it cannot "
+                f"predict.{other}"
             )
         tokenizer = load_tokenizer(files, int(model.config.text_config.vocab_size))
         return HuggingFaceVLM(files, model, tokenizer, family, options)
-    if family not in PROMPTS and model.main_input_name != "pixel_values":
-        raise ModelUnavailableError(f"{name} is a {family} model, which encodes no images.")
-    if options.pooling == "cls" and (family in PROMPTS or not _has_class_token(model)):
+    if not joint and model.main_input_name != "pixel_values":
+        raise ModelUnavailableError(f"hf:{name} is a {family} model, which encodes no images.")
+    if options.pooling == "cls" and (joint or not _has_class_token(model)):
         raise InputError(f"hf:{name} is a {family} model, which offers no class token to take.")
     return HuggingFaceVision(files, model, family, options)
 
@@ -84,8 +96,16 @@ class HuggingFaceVision(TorchImageEncoder):
         options: LoadOptions,
         **settings: Any,
     ) -> None:
-        self._joint = family in PROMPTS
+        self._joint = _is_joint(model)
         self._pooling = "projection" if self._joint else options.pooling
+        if hasattr(model, "summary_idxs") and options.pooling == "mean":
+            self._pooling = "summary"
+        preprocessing = read_preprocessing(files.directory)
+        if preprocessing.patches and not self._joint:
+            raise ModelUnavailableError(
+                f"hf:{files.source} is the image tower of a NaFlex model alone, which is not "
+                "supported: name the whole model."
+            )
         super().__init__(
             model,
             identity=ModelIdentity(
@@ -100,15 +120,21 @@ class HuggingFaceVision(TorchImageEncoder):
                     **settings,
                 },
             ),
-            preprocessing=read_preprocessing(files.directory),
-            dim=_joint_dim(model.config) if self._joint else _dim(model.config),
+            preprocessing=preprocessing,
+            dim=_dim(model.config, self._pooling, family),
             options=options,
         )
 
     def _features(self, tensor: Any) -> Any:
+        if self.preprocessing.patches:
+            inputs = _unpacked(tensor, self.preprocessing)
+            return self._model.get_image_features(**inputs).pooler_output
         if self._joint:
             return self._model.get_image_features(pixel_values=tensor).pooler_output
-        hidden = self._model(pixel_values=tensor).last_hidden_state
+        output = self._model(pixel_values=tensor)
+        if self._pooling == "summary":
+            return output.summary
+        hidden = output.last_hidden_state
         if self._pooling == "cls":
             return hidden[:, 0]
         # (n, tokens, d) of a transformer, (n, d, h, w) of a convolutional network
@@ -116,17 +142,27 @@ class HuggingFaceVision(TorchImageEncoder):
 
 
 class HuggingFaceVLM(HuggingFaceVision):
-    """A CLIP or SigLIP model run by transformers.
+    """A model that transformers runs and that embeds images and texts: CLIP, SigLIP and others.
 
-    CLIP's texts are batched by length and padded to the longest of the batch, which changes
-    nothing under its causal mask. SigLIP's are padded to the model's full length and put in lower
-    case, as it was trained; the tokenizer that SigLIP 2 is published with leaves the case alone.
+    Texts are batched by length and padded to the longest of the batch, where padding changes
+    nothing: under CLIP's causal mask, or where it is masked. SigLIP's and TIPS's are padded to the
+    model's full length and put in lower case, as they were trained; the tokenizer that SigLIP 2 is
+    published with leaves the case alone. Models of other families than those that the tests compare
+    are checked as they are loaded: whether their own logits are a scaled cosine of the embeddings,
+    and whether padding changes nothing.
 
     Attributes
     ----------
     logit_scale, prompt
-        As in `trustvlm.models.base.VisionLanguageModel`. SigLIP's bias is left out: the softmax
-        over classes does not see it.
+        As in `trustvlm.models.base.VisionLanguageModel`.
+    logit_bias
+        What SigLIP adds to its logits; None for other models. The softmax over classes does not
+        see it, the sigmoid does.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If the model compares images and texts in another way.
     """
 
     def __init__(
@@ -137,19 +173,51 @@ class HuggingFaceVLM(HuggingFaceVision):
         family: str,
         options: LoadOptions,
     ) -> None:
-        self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.prompt = PROMPTS[family]
+        self.logit_scale, self.logit_bias = _scale_and_bias(model, files.source)
+        self.prompt = _PROMPTS.get(family, PROMPTS["clip"])
         self._tokenizer = tokenizer
-        self._full = family == "siglip"
-        self._length = int(model.config.text_config.max_position_embeddings)
+        self._full = family in _FULL_LENGTH
+        self._lower = self._full
+        self._inputs = _text_inputs(model, tokenizer, family)
+        self._length = _text_length(model, tokenizer)
         super().__init__(
             files,
             model,
             family,
             options,
             tokenizer=files.tokenizer(),
-            lower_case=self._full,
+            lower_case=self._lower,
         )
+        if family not in _COMPARED:
+            self._check(files.source, family)
+
+    def _check(self, source: str, family: str) -> None:
+        """Compare with the model's own logits, and one text alone with one that is padded."""
+        why = ""
+        try:
+            texts = ["cat", "a photo of a dog on a bed"]
+            together = self.encode_texts(texts)
+            alone = self.encode_texts(texts[:1])
+            with inference(self._device):
+                import torch
+
+                tensor = torch.zeros(1, 3, *self.preprocessing.size, device=self._device)
+                image = to_vectors(self._features(tensor))
+                tokens = self._tokens(texts)
+                logits = to_vectors(self._model(pixel_values=tensor, **tokens).logits_per_image)
+            if not np.allclose(alone, together[:1], atol=1e-4 * np.abs(alone).max()):
+                why = "padding changes its texts' embeddings"
+            lengths = np.linalg.norm(image, axis=1)[:, None] * np.linalg.norm(together, axis=1)
+            own = self.logit_scale * (image @ together.T) / lengths + (self.logit_bias or 0.0)
+            if not np.allclose(own, logits, atol=1e-3):
+                why = "its logits are not a scaled cosine of its embeddings"
+        # Models of other kinds lack one of these parts, or give other shapes.
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            why = first_line(error).rstrip(".")
+        if why:
+            raise ModelUnavailableError(
+                f"hf:{source} is a {family} model, which cannot be used for prediction: {why}."
+            )
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Encode m texts to `(m, dim)` float32, not L2-normalised; longer ones are cut.
@@ -181,23 +249,21 @@ class HuggingFaceVLM(HuggingFaceVision):
             text
             for text in check_texts(texts)
             if len(
-                self._tokenizer(text.lower() if self._full else text, verbose=False)["input_ids"]
+                self._tokenizer(text.lower() if self._lower else text, verbose=False)["input_ids"]
             )
             > self._length
         ]
 
     def _tokens(self, texts: list[str]) -> dict[str, Any]:
         tokens = self._tokenizer(
-            [text.lower() for text in texts] if self._full else texts,
+            [text.lower() for text in texts] if self._lower else texts,
             padding="max_length" if self._full else "longest",
             padding_side="right",
             truncation=True,
             max_length=self._length,
             return_tensors="pt",
         )
-        # SigLIP attends to its padding; CLIP must not.
-        names = ("input_ids",) if self._full else ("input_ids", "attention_mask")
-        return {name: tokens[name].to(self._device) for name in names}
+        return {name: tokens[name].to(self._device) for name in self._inputs}
 
 
 def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
@@ -228,10 +294,11 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
         raise ModelUnavailableError(
             f"{name} cannot be loaded from {files.directory}: {first_line(error)}"
         ) from error
-    family = str(model.config.model_type)
+    # The network of NaFlex has another name in transformers.
+    family = str(model.config.model_type).replace("siglip2", "siglip")
     # The pooler of an image encoder is not used, and often not published.
     missing = {
-        key for key in report["missing_keys"] if family in PROMPTS or not key.startswith("pooler.")
+        key for key in report["missing_keys"] if _is_joint(model) or not key.startswith("pooler.")
     }
     if missing:
         raise ModelUnavailableError(
@@ -253,11 +320,73 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _joint_dim(config: Any) -> int:
-    size = getattr(config, "projection_dim", None)
-    return int(size if isinstance(size, int) else config.vision_config.hidden_size)
+def _is_joint(model: Any) -> bool:
+    """Whether it embeds images and texts, each by itself."""
+    return all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text"))
 
 
-def _dim(config: Any) -> int:
+def _scale_and_bias(model: Any, source: str) -> tuple[float, float | None]:
+    """Return s and b of z = s * cos(image, text) + b; b is None where there is none."""
+    if hasattr(model, "logit_scale"):
+        scale = float(model.logit_scale.detach().float().exp())
+    elif hasattr(model, "temperature"):
+        scale = 1 / float(model.temperature.detach().float())
+    else:
+        raise ModelUnavailableError(
+            f"hf:{source} has neither a logit scale nor a temperature: it cannot predict."
+        )
+    bias = getattr(model, "logit_bias", None)
+    return scale, None if bias is None else float(bias.detach().float())
+
+
+def _text_inputs(model: Any, tokenizer: Any, family: str) -> tuple[str, ...]:
+    if family == "siglip":  # It attends to its padding.
+        return ("input_ids",)
+    taken = signature(model.get_text_features).parameters
+    return tuple(name for name in tokenizer.model_input_names if name in taken)
+
+
+def _text_length(model: Any, tokenizer: Any) -> int:
+    """Return how many tokens the text encoder reads."""
+    length = int(model.config.text_config.max_position_embeddings)
+    for name, module in model.named_modules():
+        # RoBERTa's positions begin after that of the padding.
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
+            length -= module.padding_idx + 1
+            break
+    trained = _TRAINED_LENGTH.get(str(model.config.model_type), length)
+    return min(length, trained, int(tokenizer.model_max_length))
+
+
+def _unpacked(tensor: Any, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Turn normalised `(n, 3, patches + 1, patch * patch)` into what a NaFlex model reads."""
+    import torch
+
+    red, green = (
+        (tensor[:, i, -1, :2] * preprocessing.std[i] + preprocessing.mean[i]) * 255 for i in (0, 1)
+    )
+    shapes = (red.round() * 256 + green.round()).long()  # rows and columns of each image
+    positions = torch.arange(preprocessing.patches, device=tensor.device)
+    mask = (positions < shapes.prod(dim=1, keepdim=True)).to(torch.int32)
+    patches = tensor[:, :, :-1].permute(0, 2, 3, 1).flatten(2)
+    return {
+        "pixel_values": patches * mask[..., None],
+        "pixel_attention_mask": mask,
+        "spatial_shapes": shapes,
+    }
+
+
+def _dim(config: Any, pooling: str, family: str) -> int | None:
+    """Return the length of a vector as far as the configuration tells it."""
+    if pooling == "projection":
+        size = getattr(config, "projection_dim", None)
+        if not isinstance(size, int) and family in _COMPARED:
+            size = config.vision_config.hidden_size
+        return int(size) if isinstance(size, int) else None
+    if pooling == "summary":
+        return len(config.summary_idxs) * int(config.hidden_size)
     size = getattr(config, "hidden_size", None)
     return int(size if isinstance(size, int) else config.hidden_sizes[-1])

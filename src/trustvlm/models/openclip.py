@@ -91,12 +91,16 @@ class OpenClipVLM(TorchImageEncoder):
     Attributes
     ----------
     identity, preprocessing, dim, note, logit_scale, prompt
-        As in `trustvlm.models.base.VisionLanguageModel`. A bias, which SigLIP has, is left out:
-        the softmax over classes does not see it.
+        As in `trustvlm.models.base.VisionLanguageModel`.
+    logit_bias
+        What SigLIP adds to its logits; None for other models. The softmax over classes does not
+        see it, the sigmoid does.
     """
 
     def __init__(self, source: str, model: Any, tokenizer: Any, options: LoadOptions) -> None:
-        family = "clip" if getattr(model, "logit_bias", None) is None else "siglip"
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = None if bias is None else float(bias.detach())
+        family = "clip" if bias is None else "siglip"
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.prompt = PROMPTS[family]
         self._tokenizer = tokenizer

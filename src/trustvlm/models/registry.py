@@ -28,7 +28,11 @@ from trustvlm.text import did_you_mean
 
 VLM, VISION = "vlm", "vision"
 # The templates that the paper uses, by the kind of model.
-PROMPTS = {"clip": "a photo of a {}.", "siglip": "This is a photo of {}."}
+PROMPTS = {
+    "clip": "a photo of a {}.",
+    "siglip": "This is a photo of {}.",
+    "chinese": "{}的照片。",  # of the templates of Chinese-CLIP, the one that CLIP's became
+}
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ def inference(device: Any, dtype: Any = None) -> Iterator[None]:
             yield
 
 
-def to_tensor(pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: Any) -> Any:
-    """Move uint8 pixels to the device and normalise them there, in float32."""
+def to_tensor(pixels: NDArray[Any], preprocessing: Preprocessing, device: Any) -> Any:
+    """Move pixels to the device and normalise them there, in float32."""
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(pixels))
@@ -171,15 +171,15 @@ class TorchImageEncoder:
         """Turn normalised `(n, 3, height, width)` into `(n, dim)`, both on the device."""
         return self._model(tensor)
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode `(n, height, width, 3)` uint8 RGB to `(n, dim)` float32, not L2-normalised.
+    def encode_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Encode `(n, height, width, 3)` RGB to `(n, dim)` float32, not L2-normalised.
 
         Raises
         ------
         InputError
             If the pixels have another type or shape, or a size that the network cannot read.
         """
-        check_pixels(pixels)
+        check_pixels(pixels, self.preprocessing.dtype)
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
         with inference(self._device, self._dtype):

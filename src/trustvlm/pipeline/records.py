@@ -87,9 +87,15 @@ class Encoders:
             if isinstance(vision, str)
             else vision
         )
+        same = verifier is loaded
         if protocol == "paper" or draft:  # encoders that were passed stay as they are
             loaded, verifier = copy.copy(loaded), copy.copy(verifier)
         if protocol == "paper":
+            if loaded.preprocessing.patches and not same:
+                raise InputError(
+                    "The protocol `paper` gives the vision encoder the VLM's pixels, but those of "
+                    f"{loaded.identity.spec} are of no fixed size: use `clean`."
+                )
             loaded.preprocessing = replace(loaded.preprocessing, rounding="even", plain_rgb=True)
             verifier.preprocessing = loaded.preprocessing
             if loaded.identity.settings.get("family") == "siglip":
