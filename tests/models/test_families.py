@@ -196,6 +196,17 @@ def test_what_embeds_images_and_texts_predicts_whatever_its_family(tmp_path: Pat
     np.testing.assert_allclose(encoder.logit_scale * cosines, expected, atol=1e-4)
 
 
+def test_code_of_a_repository_is_not_run(tmp_path: Path) -> None:
+    tiny_families.save_tiny_dinov3(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_type"] = "jina_clip"
+    config["auto_map"] = {"AutoConfig": "code.Config", "AutoModel": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(ModelUnavailableError, match="which trustvlm does not run"):
+        load_vlm(f"hf:{tmp_path}")
+
+
 def test_a_family_that_compares_in_another_way_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,51 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
         load_vision(typed)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("bioclip2", "bioclip-2"),
+        ("BioCLIP", "bioclip-2"),
+        ("pe-core", "pe-core-b16 or pe-core-l14-336"),
+        ("siglip2", "siglip2-b16-224, siglip2-b16-384, .* or siglip2-so400m-naflex"),
+        ("eva-clip", "eva02-clip-b16 or eva02-clip-l14-336"),
+        ("metaclip-2", "metaclip2-b16, metaclip2-l14 or metaclip2-h14"),
+        ("naflex", "siglip2-b16-naflex"),
+        ("clip-vit-l14@336", "clip-vit-l14-336"),
+        ("ViT-B/32", "clip-vit-b32"),
+        ("clip", "clip-vit-b16, clip-vit-b32, clip-vit-l14 or clip-vit-l14-336"),
+        ("remoteclip", "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like="),
+        ("google/siglip2-base-patch16-224", "siglip2-b16-224"),
+        ("org/name", "hf:org/name, or openclip:hf-hub:org/name"),
+        ("dinov3", "--vision dinov3-small, --vision dinov3-base or --vision dinov3-large"),
+    ],
+)
+def test_what_people_call_a_vlm_is_answered_with_its_name_here(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"Did you mean {meant}"):
+        load_vlm(typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("dinov3", "dinov3-small, dinov3-base or dinov3-large"),
+        ("dinov3-vitb16", "dinov3-base"),
+        ("facebook/dinov3-vitb16-pretrain-lvd1689m", "dinov3-base"),
+        ("c-radio", "c-radio-v3-b16 or c-radio-v4-so400m"),
+        ("tips", "tipsv2-vision-b14"),
+        ("pe-core", "pe-core-vision-b16"),
+    ],
+)
+def test_so_is_what_they_call_a_vision_encoder(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"Did you mean {meant}\?"):
+        load_vision(typed)
+
+
+def test_jina_clip_is_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match="jina-clip runs code from its repository"):
+        load_vlm("jina-clip-v2")
+
+
 @pytest.mark.parametrize("load", [load_vlm, load_vision])
 def test_the_offline_models_run_in_float32_only(load):
     with pytest.raises(InputError, match=r"float32 with the offline models, .* 'bfloat16'"):

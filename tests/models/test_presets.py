@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trustvlm.models import Preset, load_vlm, presets, read_prompts
+from pixel_encoder import PixelEncoder
+from trustvlm.models import (
+    LoadOptions,
+    Preset,
+    backends,
+    load_vision,
+    load_vlm,
+    presets,
+    read_prompts,
+    registry,
+)
 from trustvlm.models.registry import PROMPTS
 
 
@@ -19,10 +30,37 @@ def test_a_prompt_and_a_scale_belong_to_what_predicts(preset: Preset) -> None:
         assert read_prompts(preset.prompt) == (preset.prompt,)
 
 
-def test_prompts_are_those_of_the_paper() -> None:
+def test_prompts_are_those_of_the_paper_or_of_the_publisher() -> None:
     stated = {preset.name: preset.prompt for preset in presets() if preset.prompt}
-    kinds = {name: "siglip" if name.startswith("siglip") else "clip" for name in stated}
-    assert stated == {name: PROMPTS[kind] for name, kind in kinds.items()}
+    kinds = {name: "siglip" if "siglip" in name else "clip" for name in stated}
+    own = {"chinese-clip-b16": PROMPTS["chinese"], "biomedclip": "this is a photo of {}"}
+    assert stated == {name: PROMPTS[kind] for name, kind in kinds.items()} | own
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_every_preset_has_its_facts(preset: Preset) -> None:
+    assert min(map(len, (preset.good_for, preset.card, preset.licence))) > 0
+    assert (preset.parameters > 0) == bool(preset.resolution) == (preset.name != "same")
+    assert (preset.text_length > 0) == (preset.role != "vision")
+
+
+def test_a_preset_has_its_own_prompt_and_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def loader(name: str, options: LoadOptions) -> PixelEncoder:
+        asked.append((name, options.pooling))
+        return PixelEncoder()
+
+    for name in ("hf", "openclip"):
+        backend = next(backend for backend in backends() if backend.name == name)
+        monkeypatch.setitem(registry._BACKENDS, name, replace(backend, load=loader))
+    assert load_vlm("chinese-clip-b16").prompt == PROMPTS["chinese"]
+    assert load_vlm("hf:org/name").prompt == PixelEncoder().prompt
+    load_vision("dinov3-base")
+    load_vision("dinov3-base#cls")
+    load_vision("dinov2-base")
+    dinov3 = ("facebook/dinov3-vitb16-pretrain-lvd1689m", "cls")
+    assert asked[2:] == [dinov3, dinov3, ("facebook/dinov2-base", "mean")]
 
 
 def test_the_offline_model_has_the_stated_prompt_and_scale() -> None:

@@ -51,24 +51,29 @@ def models(
     if as_json:
         _print_json([asdict(preset) for preset in presets()])
         return
-    rows = [[p.name, _ROLES[p.role], p.about, _extra(p.extra)] for p in presets()]
+    rows = [
+        [
+            *(p.name, _ROLES[p.role], f"{p.parameters:,} M" if p.parameters else ""),
+            *(p.resolution, str(p.text_length or ""), f"{p.about}; for {p.good_for}"),
+            *(p.licence, p.extra),
+        ]
+        for p in presets()
+    ]
     patterns: dict[str, list[str]] = {}
     for backend in backends():
         role = "both" if len(backend.roles) > 1 else backend.roles[0]
         if origin(backend.load):
-            rows.append([backend.pattern, _ROLES[role], backend.summary, _extra(backend.extra)])
+            name = [backend.pattern, _ROLES[role]]
+            rows.append([*name, "", "", "", backend.summary, "", backend.extra])
         elif backend.form:
             patterns.setdefault(role, []).append(backend.pattern)
-    print_table(["name", "for", "what", "needs"], rows)
+    columns = ["name", "for", "size", "px", "tokens", "what", "licence", "extra"]
+    print_table(columns, rows, numbers=range(2, 5), pipe_width=200)
     say(
         f"\nBesides: {', '.join(patterns['both'])}, and for --vision also "
         f"{', '.join(patterns['vision'])}; #cls after a vision model takes its class token instead "
         "of the mean over all tokens."
     )
-
-
-def _extra(name: str) -> str:
-    return f"trustvlm[{name}]" if name else ""
 
 
 # `trustvlm datasets`: the sets of the paper, and which of them are on this disk.

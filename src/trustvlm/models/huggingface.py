@@ -291,6 +291,11 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
         ) from error
     # transformers raises whatever its parts raise.
     except Exception as error:
+        if "custom code" in str(error):
+            raise ModelUnavailableError(
+                f"hf:{name} is a network of code in its repository, which trustvlm does not run: "
+                "this version of transformers has none of that kind."
+            ) from error
         raise ModelUnavailableError(
             f"{name} cannot be loaded from {files.directory}: {first_line(error)}"
         ) from error

@@ -22,7 +22,7 @@ from trustvlm.plugins import (
     load_installed,
     origin,
 )
-from trustvlm.text import did_you_mean
+from trustvlm.text import did_you_mean, join_names
 
 # Models by short name.
 
@@ -53,6 +53,17 @@ class Preset:
         Of the weights, as their publisher states it.
     about
         One line for tables.
+    good_for
+        What it is good for, by its publisher's description.
+    card
+        Where the facts stand: a repository of the hub, whose model card they are from, or another
+        page.
+    parameters
+        In millions; 0 where it has none of its own.
+    resolution
+        Pixels along the sides of what the network reads, in words; "" where it has none of its own.
+    text_length
+        Tokens of a text that it reads; 0 for models that read none.
     prompt
         The template that a VLM uses unless another is given; "" for other models.
     logit_scale
@@ -65,6 +76,11 @@ class Preset:
     extra: str
     licence: str
     about: str
+    good_for: str
+    card: str
+    parameters: int = 0
+    resolution: str = ""
+    text_length: int = 0
     prompt: str = ""
     logit_scale: str = ""
 
@@ -328,6 +344,8 @@ def load_vision(
 
 def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
     backend, name = _resolve(named, options.role)
+    if name.endswith(_CLS):  # A preset's, whose own pooling that is.
+        name, options = name.removesuffix(_CLS), replace(options, pooling="cls")
     _check_options(named, options, backend)
     encoder = backend.load(name, options)
     expected = VisionLanguageModel if options.role == VLM else ImageEncoder
@@ -337,6 +355,9 @@ def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
             f"but got a {type(encoder).__name__}, which lacks attributes or methods of one."
         )
     encoder.identity = replace(encoder.identity, spec=spec)
+    preset = {preset.name: preset for preset in presets()}.get(named)
+    if preset and isinstance(encoder, VisionLanguageModel):
+        encoder.prompt = preset.prompt
     return encoder
 
 
@@ -360,9 +381,11 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
         if complete or spec in by_name:
             return backend, name
     offered = {offer.name: offer.pattern for offer in backends() if role in offer.roles}
-    near = did_you_mean(prefix, (by_name | offered).keys() - {prefix})
-    hint = near.replace("did", "Did", 1) or f"Presets: {', '.join(by_name)}."
-    if any(preset.name == spec for preset in presets()):
+    exact = any(preset.name == spec for preset in presets())
+    near = _near_names(spec, role) or did_you_mean(prefix, (by_name | offered).keys() - {prefix})
+    every = f"Presets: {', '.join(by_name)}."
+    hint = every if exact else near.replace("did", "Did", 1) or every
+    if exact:
         other = VISION if role == VLM else VLM
         hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}. {hint}"
     patterns = ", ".join(pattern for pattern in offered.values() if pattern not in by_name)
@@ -374,6 +397,81 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
         )
         text += describe_failures()
     raise InputError(text)
+
+
+# What people call models that have another name here, without signs between the letters, and the
+# names that are meant: presets, or the beginnings of several, or how to name what is no preset.
+_ALIASES = {
+    "bioclip": "bioclip-2",
+    "clip": "clip-vit",
+    "cnclip": "chinese-clip",
+    "cradio": "c-radio",
+    "dfnclip": "openclip:ViT-B-16/dfn2b",
+    "dinov2reg": "dinov2-base-registers",
+    "evaclip": "eva02-clip",
+    "eva02": "eva02-clip",
+    "fashionclip": "hf:patrickjohncyh/fashion-clip",
+    "laionclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "marqofashionsiglip": "fashion-siglip",
+    "metaclip": "metaclip2",
+    "mobileclip": "mobileclip2",
+    "naflex": "siglip2-b16-naflex",
+    "openclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "pe": "pe-core",
+    "pecore": "pe-core",
+    "perceptionencoder": "pe-core",
+    "pubmedclip": "biomedclip",
+    "radio": "c-radio",
+    "remoteclip": "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like=laion2b_s34b_b79k",
+    "so400m": "siglip2-so400m",
+    "tips": "tipsv2",
+    "vitb16": "clip-vit-b16",
+    "vitb32": "clip-vit-b32",
+    "vitl14": "clip-vit-l14",
+    "vitl14336": "clip-vit-l14-336",
+}
+_REFUSED = {
+    "jinaclip": "jina-clip runs code from its repository, which trustvlm does not do.",
+    "nomicembedvision": "nomic-embed-vision runs code from its repository, which trustvlm does not "
+    "do.",
+}
+_MOST_NAMES = 6
+
+
+def _near_names(spec: str, role: str) -> str:
+    """Write a question that names the models that `spec` may stand for; "" if none is known."""
+    typed = _letters(spec)
+    for name, why in _REFUSED.items():
+        if typed.startswith(name):
+            return why
+    ordered = sorted(presets(), key=lambda preset: preset.role not in (role, "both"))
+    # A repository of the hub without the prefix: its preset, or its name.
+    repository = spec.removeprefix("hf-hub:").rstrip("/")
+    named = [preset for preset in ordered if repository == preset.spec.partition("#")[0][3:]]
+    if not named and ":" not in spec:
+        alias = _ALIASES.get(typed, typed)
+        if ":" in alias:
+            return f"Did you mean {alias}?"
+        meant = _letters(alias)
+        if len(meant) >= len("dino"):
+            called = {preset: _letters(preset.name) for preset in ordered}
+            by_repository = {preset: _letters(preset.spec.split("/")[-1]) for preset in ordered}
+            for letters in (called, by_repository):
+                named = named or [p for p in ordered if letters[p].startswith(meant)]
+        if not named and repository.count("/") == 1:
+            return f"Did you mean hf:{repository}, or openclip:hf-hub:{repository}?"
+    fitting = [preset for preset in named if preset.role in (role, "both")] or named
+    if not fitting:
+        return ""
+    names = [
+        preset.name if preset.role in (role, "both") else f"--{preset.role} {preset.name}"
+        for preset in fitting[:_MOST_NAMES]
+    ]
+    return f"Did you mean {join_names(names, 'or')}?"
+
+
+def _letters(name: str) -> str:
+    return "".join(sign for sign in name.lower() if sign.isalnum())
 
 
 def plugin_of(spec: str) -> dict[str, str]:
