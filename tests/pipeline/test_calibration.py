@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, decisions, metrics
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, LeakError, TrustVLMWarning
-from trustvlm.images import find_images
+from trustvlm.images import find_images, find_labelled
 from trustvlm.pipeline.artefact import read_artefact, write_artefact
 from trustvlm.pipeline.predict import explain, verdicts_with_shots
 from trustvlm.pipeline.records import encode_images
@@ -302,13 +303,35 @@ def test_looks_at_the_same_images_are_counted(fitted, labelled, tmp_path):
     assert "2 calibrations have used labels of these images" in second.rule
     # Other images start anew, but the first ones are remembered, in the artefact too.
     fresh = fitted.calibrate(others, risk=0.3, confidence_level=0.9).calibration_
-    assert (fresh.looks, len(fresh.earlier)) == (1, 45)
+    assert fresh.looks == 1
+    assert sorted(Counter(fitted.state.looked_at.values()).items()) == [(1, 24), (2, 45)]
     fitted.vlm = fitted.vision = "offline"
     fitted.save(tmp_path / "m.trust")
     loaded = TrustVLM.load(tmp_path / "m.trust", **ENCODERS, store=EmbeddingStore.memory())
-    assert loaded.calibration_.earlier == fresh.earlier
-    with pytest.warns(TrustVLMWarning, match="45 of the 45 images were calibrated on before"):
-        loaded.calibrate(labelled, risk=0.2, confidence_level=0.9)
+    assert loaded.state.looked_at == fitted.state.looked_at
+    # In between others were looked at, and the model changed: that makes no label unseen.
+    with pytest.warns(TrustVLMWarning, match="45 of the 45 images were calibrated on before: 3"):
+        third = loaded.calibrate(labelled, risk=0.2, confidence_level=0.9).calibration_
+    assert third.looks == 3
+    # One image that was looked at before makes the whole calibration a further look.
+    mixed = (*find_labelled(others).refs, *find_labelled(labelled).refs[:1])
+    with pytest.warns(TrustVLMWarning, match=r"25 of the 25 images were calibrated on before: 4"):
+        loaded.calibrate([(i.file, i.label) for i in mixed], risk=0.2, confidence_level=0.9)
+    assert loaded.calibration_.looks == 4
+
+
+def test_files_of_earlier_versions_say_what_was_looked_at_in_their_calibration(
+    fitted, labelled, tmp_path
+):
+    fitted.calibrate(labelled, risk=0.2, confidence_level=0.9)
+    fitted.vlm = fitted.vision = "offline"
+    fitted.save(tmp_path / "m.trust")
+    manifest, arrays = read_artefact(tmp_path / "m.trust")
+    seen = manifest.pop("looked_at")
+    manifest["calibration"]["data"] |= {"looks": 3, "earlier": ["0" * 64]}
+    write_artefact(tmp_path / "old.trust", manifest, arrays)
+    old = TrustVLM.load(tmp_path / "old.trust", **ENCODERS, store=EmbeddingStore.memory())
+    assert old.state.looked_at == dict.fromkeys([*seen, "0" * 64], 3)
 
 
 def test_nothing_certified_is_not_called_calibrated(fitted, labelled):

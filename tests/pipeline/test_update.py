@@ -1,13 +1,16 @@
 """Corrections become shots: as if fitted with them, compared before, and calibrated anew."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 import trustvlm.pipeline.update as module
 from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import InputError, LeakError, WorseModelError
+from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning, WorseModelError
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.artefact import read_artefact
 from trustvlm.risk_control.goals import Goal, goal_of
@@ -98,12 +101,12 @@ def test_the_calibration_is_renewed_as_if_on_the_images_themselves(
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
     of, then = updated.calibration_, anew.calibration_
     assert of.certificate == then.certificate != calibrated.calibration_.certificate
-    assert of.seen == then.seen == calibrated.calibration_.seen
+    assert updated.state.looked_at == anew.state.looked_at
     assert (of.looks, then.looks) == (2, 2)
     assert report.calibration_statement.startswith(f"{of.statement}. 2 calibrations have used")
     (corrected, checked) = report.comparisons
     assert (corrected.n, checked.n) == (12, 36)
-    assert not {shot["sha256"] for shot in updated.shots_} & of.seen
+    assert not {shot["sha256"] for shot in updated.shots_} & set(updated.state.looked_at)
 
 
 @pytest.mark.filterwarnings("ignore:.*were calibrated on before")
@@ -124,7 +127,7 @@ def test_a_calibration_from_the_shots_still_names_the_images_whose_labels_were_s
     model = TrustVLM.load(tmp_path / "m.trust", store=calibrated.store).calibrate_on_shots()
     updated, report = model.update(folders / "corrected", even_if_worse=True)
     assert report.calibration == "renewed"
-    assert updated.calibration_.seen == model.calibration_.seen == calibrated.calibration_.seen
+    assert updated.state.looked_at == model.state.looked_at == calibrated.state.looked_at
 
 
 @pytest.mark.filterwarnings("ignore:no example images of 'green'")
@@ -143,7 +146,7 @@ def test_images_calibrated_on_never_become_shots(calibrated, folders):
     updated, report = calibrated.update(both)
     assert report.added == 12
     assert any("36 corrections left out" in note for note in report.notes)
-    assert not {shot["sha256"] for shot in updated.shots_} & calibrated.calibration_.seen
+    assert not {shot["sha256"] for shot in updated.shots_} & set(calibrated.state.looked_at)
     with pytest.raises(InputError, match="corrections changes the model"):
         calibrated.update(folders / "checked")
 
@@ -151,7 +154,9 @@ def test_images_calibrated_on_never_become_shots(calibrated, folders):
 def test_images_to_calibrate_on_are_left_out_of_the_corrections(calibrated, folders):
     both = listed(folders / "other", folders / "corrected")
     updated, report = calibrated.update(both, calibrate_on=folders / "other")
-    assert report.added == 12
+    # Two of the twelve are nearly the same as one of them, more than these are among themselves.
+    assert report.added == 10
+    assert any("2 corrections left out, being nearly" in note for note in report.notes)
     assert len(updated.calibration_.images) == 18
     with pytest.raises(LeakError, match="the shots"):
         calibrated.update(folders / "corrected", calibrate_on=folders / "shots")
@@ -168,6 +173,13 @@ def test_a_calibration_that_cannot_be_repeated_is_dropped_and_said(model, folder
     given.calibrate(folders / "checked", given_labels=folders / "checked", risk=0.3)
     updated, report = given.update(folders / "corrected")
     assert updated.calibration_ is None
+    # Whose labels were looked at is not dropped with it, not even by the file.
+    assert set(updated.state.looked_at.values()) == {1}
+    updated.save(tmp_path / "dropped.trust")
+    dropped = TrustVLM.load(tmp_path / "dropped.trust", store=store)
+    with pytest.warns(TrustVLMWarning, match="36 of the 36 images were calibrated on before: 2"):
+        dropped.calibrate(folders / "checked", risk=0.3)
+    assert dropped.calibration_.looks == 2
     assert report.calibration == "dropped"
     assert "labels from elsewhere" in report.calibration_statement
     on_shots = TrustVLM.load(tmp_path / "m.trust", store=store).calibrate_on_shots()
@@ -208,6 +220,8 @@ def test_corrections_are_judged_by_models_without_them(model, folders, monkeypat
         return judge(state, shots)
 
     monkeypatch.setattr(module, "_apply", spy)
+    # Pictures of one colour are all alike, and are taken for different ones here.
+    monkeypatch.setattr(module, "near_duplicate_groups", lambda rows, **_: np.arange(len(rows)))
     updated, report = model.update(folders / "corrected")
     # Of twelve in four parts: six shots before, and the nine others beside them.
     assert [known for known, _ in judged] == [6, 15] * 4
@@ -301,3 +315,42 @@ def test_a_model_without_a_vlm_learns_without_a_comparison(folders, store):
     updated, report = model.update(folders / "corrected")
     assert (report.comparisons, len(updated.shots_)) == ((), 18)
     assert any("no labels to compare" in note for note in report.notes)
+
+
+def near_copies(folder, to, n=1):
+    """Save pictures of a folder again, a little brighter each time: other bytes, same scenes."""
+    rows = []
+    for path, label in pairs(folder):
+        for i in range(1, n + 1):
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB")).astype(int)
+            file = to / f"{label}-{path.stem}-{i}.png"
+            Image.fromarray(np.clip(pixels + i, 0, 255).astype(np.uint8)).save(file)
+            rows.append((file, label))
+    return [file for file, _ in rows], [label for _, label in rows]
+
+
+def test_further_pictures_of_calibration_images_become_no_examples(calibrated, folders, tmp_path):
+    copies = near_copies(folders / "checked", tmp_path)
+    with pytest.raises(InputError, match="36 corrections left out, being nearly the same as"):
+        calibrated.update(copies)
+    both = ([*copies[0], *listed(folders / "corrected")[0]],)
+    both += ([*copies[1], *listed(folders / "corrected")[1]],)
+    updated, report = calibrated.update(both)
+    assert report.added <= 12
+    assert not {Path(shot["path"]).name for shot in updated.shots_} & {p.name for p in copies[0]}
+
+
+def test_pictures_of_one_scene_do_not_vouch_for_each_other(model, folders, tmp_path, monkeypatch):
+    judged, judge = [], module._apply
+
+    def spy(state, shots):
+        known, asked = ({Path(s["path"]).stem[:-2] for s in i} for i in (state.shots, shots.images))
+        judged.append(known & asked)
+        return judge(state, shots)
+
+    monkeypatch.setattr(module, "_apply", spy)
+    _, report = model.update(near_copies(folders / "corrected", tmp_path, n=3), even_if_worse=True)
+    assert report.comparisons[0].n == 36
+    assert judged
+    assert not any(judged)

@@ -175,6 +175,22 @@ def test_what_cannot_be_written_leaves_the_old_model(served, monkeypatch):
     assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "unfit")
     now = json.loads((served.path / "manifest.json").read_bytes())
     assert now == json.loads(content)
+    assert not list(served.path.parent.glob("*-before-*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(update_job.TrustVLM, "save", lambda *_, **__: fail(""))
+        assert served.post("/v1/update/switch").json()["error"]["kind"] == "unfit"
+    assert json.loads((served.path / "manifest.json").read_bytes()) == now
+    assert not list(served.path.parent.glob("*-before-*"))
+    # What cannot even be put back stays beside it, and is named.
+    with monkeypatch.context() as patch:
+        patch.setattr(served.context.models, "reload", fail)
+        patch.setattr(update_job, "write_artefact", lambda *_, **__: fail(""))
+        message = served.post("/v1/update/switch").json()["error"]["message"]
+    (kept,) = served.path.parent.glob("*-before-*")
+    assert kept.name in message
+    update_job._put_back(kept, served.path)
+    assert not kept.exists()
+    assert json.loads((served.path / "manifest.json").read_bytes()) == now
     assert sum(served.get("/v1/model").json()["shots"]) == 12
     # Nothing was lost: it may be tried again, within the same second as well.
     assert update_job._beside(served.path) != update_job._beside(served.path)

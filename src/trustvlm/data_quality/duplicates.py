@@ -14,6 +14,8 @@ from trustvlm.scores.neighbour_search import NEAR_DUPLICATE
 
 # Copies filed under two classes must not raise the bar for themselves, unless there are many.
 _SHARE = 0.9
+# Two copies of one picture among the others must not hide other copies.
+_USUAL = 0.95
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,58 @@ def near_duplicate_threshold(features: ArrayLike, labels: ArrayLike, *, n_classe
     return min(max(NEAR_DUPLICATE, float(np.sort(nearest)[rank])), 1.0 - 1e-6)
 
 
+def nearer_than_usual(
+    features: ArrayLike, others: ArrayLike, *, threshold: float = NEAR_DUPLICATE
+) -> NDArray[np.bool_]:
+    """`(n,)` whether each image is a near-duplicate of one of m others, nearer than these usually.
+
+    If all were drawn alike, an image would be as near to its nearest of the others as each of those
+    is to its own. So what is as near as all but one in twenty of the others are to their nearest
+    does not count, however alike all of them are, as the pictures of one fixed camera.
+
+    Parameters
+    ----------
+    features, others
+        `(n, d)` and `(m, d)` features.
+    threshold
+        Cosine from which two images are nearly the same; see `near_duplicate_threshold`.
+
+    Examples
+    --------
+    >>> others = [[1.0, 0.0], [0.9, 0.3], [0.0, 1.0]]
+    >>> nearer_than_usual([[0.0, 2.0], [1.0, 1.0]], others)
+    array([ True, False])
+    """
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
+    columns = unit_rows(as_matrix(others, "others", nonzero=True))
+    if not (len(rows) and len(columns)):
+        return np.zeros(len(rows), dtype=bool)
+    nearest = np.empty(len(rows))
+    for block in row_blocks(len(rows), len(columns)):
+        nearest[block] = (rows[block] @ columns.T).max(axis=1)
+    usual = usually_nearest(others)
+    return np.asarray((nearest >= threshold - 1e-12) & (nearest > usual))
+
+
+def usually_nearest(features: ArrayLike) -> float:
+    """Cosine that 19 in 20 images stay at or below with the nearest other one; -1 for one image.
+
+    Examples
+    --------
+    >>> usually_nearest([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    0.8
+    """
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
+    nearest = np.full(len(rows), -1.0)
+    for block in row_blocks(len(rows), len(rows)):
+        cosines = rows[block] @ rows.T
+        cosines[np.arange(len(cosines)), np.arange(len(rows))[block]] = -1.0
+        nearest[block] = cosines.max(axis=1)
+    if not len(rows):
+        return -1.0
+    return float(np.sort(nearest)[math.ceil(_USUAL * len(rows) - 1e-9) - 1])
+
+
 def near_duplicates(
     features: ArrayLike, others: ArrayLike | None = None, *, threshold: float = NEAR_DUPLICATE
 ) -> list[DuplicatePair]:
@@ -114,6 +168,48 @@ def near_duplicates(
             cosines[later] = -2.0
         pairs += _best(cosines, block.start, threshold, swap=others is None)
     return sorted(pairs, key=lambda pair: -pair.cosine)
+
+
+def near_duplicate_groups(
+    features: ArrayLike, *, threshold: float = NEAR_DUPLICATE
+) -> NDArray[np.int64]:
+    """`(n,)` group of each image, 0, 1, ...: those that a chain of near-duplicates connects.
+
+    Parameters
+    ----------
+    features
+        `(n, d)` features.
+    threshold
+        Cosine from which two images are nearly the same; see `near_duplicate_threshold`.
+
+    Examples
+    --------
+    >>> near_duplicate_groups([[1.0, 0.0], [0.0, 1.0], [2.0, 0.1]])
+    array([0, 1, 0])
+    """
+    rows = unit_rows(as_matrix(features, "features", nonzero=True))
+    ends = [np.empty((0, 2), dtype=np.int64)]
+    for block in row_blocks(len(rows), len(rows)):
+        close = np.argwhere(rows[block] @ rows.T >= threshold - 1e-12)
+        ends.append(close + np.array([block.start, 0]))
+    return connected_groups(len(rows), np.concatenate(ends))
+
+
+def connected_groups(n: int, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`(n,)` group of each of n things, of which `(k, 2)` pairs belong together.
+
+    Examples
+    --------
+    >>> connected_groups(4, np.array([[0, 2], [2, 3]]))
+    array([0, 1, 0, 0])
+    """
+    # Late: predicting needs none of it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    _, group = connected_components(graph, directed=False)
+    return np.asarray(group, dtype=np.int64)
 
 
 def _best(

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,7 @@ class CalibrationData(_Entry):
     images: tuple[ImageEntry, ...]
     unreadable: tuple[str, ...]
     looks: int = Field(default=1, ge=1)
+    # Of earlier calibrations; newer files have `looked_at` instead.
     earlier: tuple[str, ...] = ()
     given_labels: bool = False
 
@@ -206,6 +207,7 @@ class Manifest(_Entry):
     finetuning: FinetuningEntry | None
     adaptation: AdaptationEntry | None = None
     calibration: CalibrationEntry | None
+    looked_at: dict[str, Annotated[int, Field(ge=1)]] = {}
     learned: LearnedEntry | None = None
 
 
@@ -627,6 +629,15 @@ def copy_artefact(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> P
     except OSError as error:
         raise _not_written(to, error) from error
     return to
+
+
+def remove_artefact(path: Path) -> None:
+    """Remove a copy that `copy_artefact` made; what cannot be removed stays."""
+    with suppress(OSError):
+        for file in list(path.iterdir()):
+            if _is_own(file.name):
+                file.unlink()
+        path.rmdir()
 
 
 def _without_hash(manifest: Mapping[str, Any]) -> dict[str, Any]:

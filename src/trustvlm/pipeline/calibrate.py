@@ -88,7 +88,7 @@ def calibrate(
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
         given=labeller is not None,
     )
-    return replace(fitted, calibration=_after(state.calibration, calibration))
+    return _after(fitted, state.calibration, calibration)
 
 
 # Vectors of more calibration images than this are not kept: 128 MiB, some 26,000 images.
@@ -184,7 +184,7 @@ def calibrate_again(
         unreadable=earlier.unreadable,
     )
     # Its cost is for the report to state: `renewed_statement`.
-    return replace(state, calibration=_after(earlier, calibration, warn=False))
+    return _after(state, earlier, calibration, warn=False)
 
 
 def renewed_statement(calibration: Calibration | None) -> str:
@@ -255,45 +255,23 @@ def calibrate_on_shots(state: ModelState, calibrator: str) -> ModelState:
         parameters=state.parameters,
         created_at=now(),
     )
-    return replace(state, calibration=_after(state.calibration, calibration))
+    return _after(state, state.calibration, calibration)
 
 
 def _after(
-    earlier: Calibration | None, calibration: Calibration, *, warn: bool = True
-) -> Calibration:
-    """Return the calibration with a count of those that looked at labels of the same images.
+    state: ModelState, earlier: Calibration | None, calibration: Calibration, *, warn: bool = True
+) -> ModelState:
+    """Return the model so calibrated, with a count of looks at the labels of the same images.
 
     What a certificate allows is a probability over the draw of images whose labels nobody has
-    looked at. One that is tried with other settings until it pleases has had several chances.
+    looked at. One that is tried with other settings until it pleases has had several chances. The
+    count is one more than that of the image which was looked at most, and becomes that of all.
     """
-    if earlier is None:
-        return calibration
-    own = {image["sha256"] for image in calibration.images}
-    again = len(own & earlier.seen)
-    looks = earlier.looks + 1 if again else 1
+    own = [image["sha256"] for image in calibration.images]
+    again = sum(digest in state.looked_at for digest in own)
+    looks = 1 + max((state.looked_at.get(digest, 0) for digest in own), default=0)
     if again:
-        asked, before = calibration.certificate, earlier.certificate
-        same = (
-            calibration.score,
-            dict(calibration.parameters),
-            calibration.gate,
-            calibration.seen,
-        ) == (
-            earlier.score,
-            dict(earlier.parameters),
-            earlier.gate,
-            earlier.seen - set(earlier.earlier),
-        )
-        if (
-            same
-            and asked is not None
-            and before is not None
-            and asked.to_dict() == before.to_dict()
-            # With other shots it is another question, though nothing may be certified twice.
-            and np.allclose(
-                calibration.result.confidence, earlier.result.confidence, equal_nan=True
-            )
-        ):
+        if earlier is not None and _asks_the_same(calibration, earlier):
             # The same question gets the same answer: nothing new was learned from the labels.
             looks, cost = earlier.looks, "asked for the same again, this changes nothing."
         else:
@@ -307,7 +285,29 @@ def _after(
                 TrustVLMWarning,
                 stacklevel=4,
             )
-    return replace(calibration, looks=looks, earlier=tuple(sorted(earlier.seen - own)))
+    return replace(
+        state,
+        calibration=replace(calibration, looks=looks),
+        looked_at={**state.looked_at, **dict.fromkeys(own, looks)},
+    )
+
+
+def _asks_the_same(calibration: Calibration, earlier: Calibration) -> bool:
+    """Whether two calibrations ask the same of the same images."""
+
+    def question(of: Calibration) -> tuple[Any, ...]:
+        images = {image["sha256"] for image in of.images}
+        return of.score, dict(of.parameters), of.gate, of.given, images
+
+    asked, before = calibration.certificate, earlier.certificate
+    return (
+        question(calibration) == question(earlier)
+        and asked is not None
+        and before is not None
+        and asked.to_dict() == before.to_dict()
+        # With other shots it is another question, though nothing may be certified twice.
+        and np.allclose(calibration.result.confidence, earlier.result.confidence, equal_nan=True)
+    )
 
 
 def _check(state: ModelState, calibrator: str) -> None:

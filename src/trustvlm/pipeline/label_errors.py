@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trustvlm.data_quality.duplicates import (
     DuplicatePair,
+    connected_groups,
     near_duplicate_threshold,
     near_duplicates,
 )
@@ -147,12 +148,7 @@ def fold_of_images(
     """
     n = len(labels)
     ends = np.array([(pair.image, pair.other) for pair in copies], dtype=np.int64).reshape(-1, 2)
-    # Late: predicting needs none of it.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
-    _, group = connected_components(graph, directed=False)
+    group = connected_groups(n, ends)
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
     # The only image of a class is judged, too: it may be a copy of one of another class.
     return np.asarray(np.maximum(deal_folds(labels[first], folds), 0)[group])

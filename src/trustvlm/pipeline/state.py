@@ -102,9 +102,8 @@ class Calibration:
         By method of prediction sets, `(n,)` nonconformity of the true label of each image; empty
         if it is not on record.
     looks
-        How many calibrations have looked at labels of these images: 1 for a guarantee in full.
-    earlier
-        SHA-256 of images of earlier calibrations of this model that are not among `images`.
+        How many calibrations have looked at labels of these images, of that which was looked at
+        most: 1 for a guarantee in full.
     revision
         Of the score, as in the file that it was read from; None if it was calibrated just now.
     given
@@ -130,7 +129,6 @@ class Calibration:
     other_rules: tuple[Rule, ...] = ()
     set_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     looks: int = 1
-    earlier: tuple[str, ...] = ()
     revision: int | None = None
     given: bool = False
     vectors: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -144,11 +142,6 @@ class Calibration:
     def certified(self) -> bool:
         """Whether anything is ever accepted by a certified rule."""
         return self.certificate is not None and self.certificate.certified
-
-    @property
-    def seen(self) -> frozenset[str]:
-        """SHA-256 of every image that a calibration of this model has looked at."""
-        return frozenset(self.earlier) | {image["sha256"] for image in self.images}
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -260,7 +253,6 @@ class Calibration:
                 "images": [dict(image) for image in self.images],
                 "unreadable": list(self.unreadable),
                 "looks": self.looks,
-                "earlier": list(self.earlier),
                 "given_labels": self.given,
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
@@ -431,6 +423,10 @@ class ModelState:
         Unlabelled images that the score adapted to, once and for all; None if there were none.
     class_texts
         What the prompts say of each class; empty where that is its name.
+    looked_at
+        How many calibrations have looked at the label of each image, by its SHA-256. It stays when
+        a calibration is dropped or is followed by one on other images, so that no label is ever
+        looked at as if for the first time.
     learned
         What the score had learned from the shots when the model was saved; None if it is not on
         record. It is used for these shots, texts and that score alone: for others, it is learned
@@ -465,6 +461,7 @@ class ModelState:
     other_classes: OtherClasses | None = None
     target: TargetImages | None = None
     class_texts: tuple[str, ...] = ()
+    looked_at: Mapping[str, int] = field(default_factory=dict)
 
     learned: Learned | None = field(default=None, compare=False, repr=False)
     # What was derived from the shots stays with a copy of the state that has the same shots.
@@ -719,6 +716,7 @@ class ModelState:
             "calibration": self.calibration.to_manifest(len(self.classes))
             if self.calibration
             else None,
+            "looked_at": dict(self.looked_at),
             "decision_rule": self.calibration.rule if self.calibration else UNCALIBRATED_RULE,
         }
 
@@ -857,6 +855,7 @@ class ModelState:
                 arrays["target_image_embeddings"],
                 tuple(image.model_dump() for image in manifest.adaptation.images),
             ),
+            looked_at=_restored_looks(manifest),
         )
         entry = manifest.learned
         storage = get(state.score).storage if entry and state.score in names() else None
@@ -874,6 +873,16 @@ class ModelState:
         packed = Packed(stored, entry.values)
         learned = Learned(storage, packed, entry.key, state._arrays_of_shots)
         return replace(state, learned=learned)
+
+
+def _restored_looks(manifest: Manifest) -> dict[str, int]:
+    """Return how often the label of each image was looked at.
+
+    Files of older versions say it of all images of their last calibration together.
+    """
+    data = None if manifest.calibration is None else manifest.calibration.data
+    images = () if data is None else (*data.earlier, *(image.sha256 for image in data.images))
+    return {**dict.fromkeys(images, 1 if data is None else data.looks), **manifest.looked_at}
 
 
 def _restored_calibration(
@@ -906,7 +915,6 @@ def _restored_calibration(
             if name.startswith(SET_SCORES)
         },
         looks=entry.data.looks,
-        earlier=entry.data.earlier,
         revision=entry.score.revision,
         given=entry.data.given_labels,
         vectors=(arrays[_VECTORS[0]], arrays[_VECTORS[1]])

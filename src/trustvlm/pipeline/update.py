@@ -12,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm import metrics
+from trustvlm.data_quality.duplicates import (
+    near_duplicate_groups,
+    near_duplicate_threshold,
+    nearer_than_usual,
+    usually_nearest,
+)
 from trustvlm.exceptions import (
     FewSamplesWarning,
     InputError,
@@ -353,7 +359,34 @@ def _usable(
             f"{counted(len(leaked), 'correction')} left out, being among "
             f"{' and '.join(roles)}, which must not become examples"
         )
+    apart = _is_apart(state, new, aside)
+    if not apart.all():
+        notes.append(
+            f"{counted(int((~apart).sum()), 'correction')} left out, being nearly the same as "
+            "images to calibrate on: with such examples these would look easier than other images"
+        )
+        new = new.select(apart)
     return new.select(new.is_first), notes
+
+
+def _is_apart(
+    state: ModelState,
+    corrections: EncodedImages[LabelledImage],
+    aside: EncodedImages[LabelledImage] | None,
+) -> NDArray[np.bool_]:
+    """`(n,)` whether each correction is no near-duplicate of an image that is calibrated on.
+
+    Other photographs of one scene have other bytes. A model that learns from one of them is right
+    about the other, but not about the images to come: see benchmarks/renewed_guarantees.py.
+    """
+    of = state.calibration
+    others = corrections.features[:0]
+    if aside is not None:
+        others = aside.readable().features
+    elif of is not None and of.vectors is not None:
+        others = of.vectors[0]
+    limit = _copies_from(state, Shots.of_model(state))
+    return ~nearer_than_usual(corrections.features, others, threshold=limit)
 
 
 def _merged(
@@ -401,12 +434,18 @@ def _compare_held_out(
 ) -> Comparison:
     """Judge each correction by the model before, and by one with those of the other parts.
 
-    Which part an image is in depends on its content alone, so that the result depends on neither
-    the order nor the names of the images.
+    Which part an image is in depends on the contents alone, so that the result depends on neither
+    the order nor the names of the images. Near-duplicates share a part: else a correction would be
+    judged by a copy of itself, and the model after would seem better than it is.
     """
+    limit = max(_copies_from(state, own, fresh), usually_nearest(_drawn_at_random(state)))
+    groups = near_duplicate_groups(fresh.features, threshold=limit + 1e-9)
     order = np.argsort([shot["sha256"] for shot in fresh.images])
+    # Groups in the order of their first content.
+    _, first, group = np.unique(groups[order], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
     part = np.empty(len(fresh), dtype=np.int64)
-    part[order] = np.arange(len(fresh)) % parts
+    part[order] = rank[group] % parts
     results = [
         ScoreResult(np.empty(len(fresh), dtype=np.int64), np.empty(len(fresh))) for _ in range(2)
     ]
@@ -421,6 +460,19 @@ def _compare_held_out(
         progress.advance()
     before, after = results
     return Comparison.of_results(ANSWERS, before, after, fresh.labels)
+
+
+def _copies_from(state: ModelState, *shots: Shots) -> float:
+    """Return the cosine from which images are nearly the same, by labelled ones."""
+    features = np.concatenate([of.features for of in shots])
+    labels = np.concatenate([of.labels for of in shots])
+    return near_duplicate_threshold(features, labels, n_classes=len(state.classes))
+
+
+def _drawn_at_random(state: ModelState) -> NDArray[np.float32]:
+    """Features of images of which each is of a scene of its own: those calibrated on, or shots."""
+    of = state.calibration
+    return state.support_features if of is None or of.vectors is None else of.vectors[0]
 
 
 def _compare_on(

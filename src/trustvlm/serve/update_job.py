@@ -17,7 +17,12 @@ from trustvlm.embeddings.store import NullStore
 from trustvlm.exceptions import TrustVLMError
 from trustvlm.files import url_of
 from trustvlm.images import LabelledImage
-from trustvlm.pipeline.artefact import copy_artefact, read_artefact, write_artefact
+from trustvlm.pipeline.artefact import (
+    copy_artefact,
+    read_artefact,
+    remove_artefact,
+    write_artefact,
+)
 from trustvlm.pipeline.model import TrustVLM
 from trustvlm.serve.feedback import FeedbackStore, StorageError, labelled_answers
 from trustvlm.serve.responses import ServiceError
@@ -216,13 +221,18 @@ class Updates:
             unfit = "The old model stays in service."
             try:
                 kept = copy_artefact(served.path, _beside(served.path))
+            except (OSError, TrustVLMError) as error:
+                raise ServiceError(409, "unfit", f"{unfit} {error}") from error
+            try:
                 status.model.save(served.path, overwrite=True)
             except (OSError, TrustVLMError) as error:
+                # It is written whole or not at all, so that the old one is where it was.
+                remove_artefact(kept)
                 raise ServiceError(409, "unfit", f"{unfit} {error}") from error
             try:
                 reload(served.name)
             except TrustVLMError as error:
-                write_artefact(served.path, *read_artefact(kept), overwrite=True)
+                _put_back(kept, served.path)
                 self._put(served.name, replace(status, stamp=_stamp(served.path)))
                 raise ServiceError(409, "unfit", f"{unfit} {error}") from error
             self._put(served.name, replace(status, state="switched", kept=kept.name, model=None))
@@ -244,6 +254,26 @@ def _stamp(path: Path) -> str:
     with suppress(TrustVLMError):
         return str(read_artefact(path)[0].get("manifest_sha256", ""))
     return ""
+
+
+def _put_back(kept: Path, path: Path) -> None:
+    """Write a kept model where it was, and remove the copy.
+
+    Raises
+    ------
+    ServiceError
+        If it cannot be written; it says where the copy is (409).
+    """
+    try:
+        write_artefact(path, *read_artefact(kept), overwrite=True)
+    except (OSError, TrustVLMError) as error:
+        raise ServiceError(
+            409,
+            "unfit",
+            "The old model stays in service, but could not be put back for the next start: a copy "
+            f"of it is {kept.name}. {error}",
+        ) from error
+    remove_artefact(kept)
 
 
 def _beside(path: Path) -> Path:
