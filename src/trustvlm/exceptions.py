@@ -69,6 +69,10 @@ class BulkError(TrustVLMError):
     """Bulk prediction cannot go on; what is done so far is kept."""
 
 
+class PluginError(TrustVLMError):
+    """Code from outside the package fails; the message names it."""
+
+
 class LeakError(InputError):
     """Evaluation images are also among the shots."""
 

@@ -65,7 +65,7 @@ class Registry(dict[str, T]):
 
     def _is_outside(self, entry: Any) -> bool:
         function = entry if self._maker is None else self._maker(entry)
-        return function is not None and not _is_own(function)
+        return function is not None and not is_own(function)
 
 
 def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ def origin(function: Callable[..., Any]) -> dict[str, str]:
     >>> origin(load_plugin)
     {}
     """
-    if _is_own(function):
+    if is_own(function):
         return {}
     module = function.__module__
     top = module.partition(".")[0]
@@ -192,7 +192,7 @@ def origin(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def from_where(function: Callable[..., Any]) -> str:
-    """Write ` of FILE` for errors about what a function from outside the package returns, or "".
+    """Write ` of FILE` for errors about what a function or class from outside returns, or "".
 
     Examples
     --------
@@ -239,7 +239,14 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(".")
 
 
-def _is_own(function: Callable[..., Any]) -> bool:
+def is_own(function: Callable[..., Any]) -> bool:
+    """Whether a function or class is of this package.
+
+    Examples
+    --------
+    >>> is_own(is_own), is_own(max)
+    (True, False)
+    """
     return getattr(function, "__module__", "").partition(".")[0] == __package__
 
 

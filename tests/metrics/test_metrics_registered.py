@@ -16,7 +16,12 @@ from trustvlm.benchmark.analysis import analyse
 from trustvlm.benchmark.results import Results
 from trustvlm.benchmark.score_tables import overview_table
 from trustvlm.benchmark.statistics import resample
-from trustvlm.exceptions import FewSamplesWarning, InputError, UndefinedMetricWarning
+from trustvlm.exceptions import (
+    FewSamplesWarning,
+    InputError,
+    PluginError,
+    UndefinedMetricWarning,
+)
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of, describe_units, label_axis
 
 HALF = """
@@ -167,7 +172,7 @@ def test_probabilities_are_demanded_where_they_are_needed():
 )
 def test_what_it_gives_is_checked_and_it_is_named(function, said):
     register(function)
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises((InputError, PluginError), match=said) as raised:
         metrics.evaluate([0.9, 0.1], [1, 0])
     assert "test_metrics_registered" in str(raised.value)
 

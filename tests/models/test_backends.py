@@ -14,7 +14,9 @@ import pytest
 from command import Command, Finished
 from pictures import write_class_folders
 from trustvlm import TrustVLM, models, plugins
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings.store import NullStore
+from trustvlm.exceptions import InputError, TrustVLMError, TrustVLMWarning
 from trustvlm.models import LoadOptions, backends, register_backend, unregister_backend
 
 PIXELS = '''
@@ -260,3 +262,60 @@ def test_what_it_loads_must_be_an_encoder() -> None:
     finally:
         unregister_backend("nothing")
     assert seen == [("", LoadOptions("vlm", "cpu", "bfloat16"))]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('"pixels.py", "", weights', '"pixels.py", "", ""', "ModelIdentity with a SHA-256 of its"),
+        ("3 * cells * cells", "0", "`dim` is a whole number of at least 1, but got 0"),
+        ("Preprocessing(size=(8, 8), resize=8)", "None", "`preprocessing` is a Preprocessing"),
+        ("logit_scale = 50.0", "logit_scale = 0.0", "`logit_scale` is above 0, but got 0"),
+        ('prompt = "a photo of a {}."', 'prompt = "{} {}"', "a prompt template to hold {} once"),
+        ("return Pixels(int(name))", "return int('x')", "fails to load 'pixels:2': ValueError"),
+    ],
+)
+def test_what_an_encoder_says_of_itself_is_checked(
+    pixels: Path, before: str, after: str, said: str
+) -> None:
+    assert before in PIXELS
+    pixels.write_text(PIXELS.replace(before, after))
+    plugins.load_plugin(pixels)
+    with pytest.raises(TrustVLMError, match=said) as raised:
+        models.load_vlm("pixels:2")
+    assert "pixels.py" in str(raised.value) or "prompt" in said
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("parts.reshape(-1)", r"'pixels:2' to return shape \(3, 12\), but got \(36,\)"),
+        ("parts.astype(complex)", r"'pixels:2' of pixels\.py to return real numbers"),
+        ("[[1.0], [1.0, 2.0]]", r"'pixels:2' of pixels\.py fails: ValueError"),
+        ("1 / 0", r"'pixels:2' of pixels\.py fails: ZeroDivisionError"),
+    ],
+)
+def test_what_an_encoder_returns_is_checked(
+    pixels: Path, tmp_path: Path, returned: str, said: str
+) -> None:
+    wanted = "parts.reshape(n, self.dim).astype(np.float32)"
+    pixels.write_text(PIXELS.replace(wanted, returned))
+    plugins.load_plugin(pixels)
+    photos = write_class_folders(tmp_path / "photos", per_class=1)
+    model = TrustVLM(vlm="pixels:2", vision="same", store=NullStore())
+    with pytest.raises(TrustVLMError, match=said):
+        model.fit(photos)
+
+
+def test_a_changed_file_computes_its_embeddings_anew(pixels: Path, tmp_path: Path) -> None:
+    photos = write_class_folders(tmp_path / "photos", per_class=1)
+    store = EmbeddingStore(tmp_path / "store")
+    features = []
+    for content in (PIXELS, PIXELS.replace("/ 255", "/ 255 + 1")):
+        pixels.write_text(content)
+        other = shutil.copy(pixels, tmp_path / f"pixels_{len(features)}.py")
+        plugins.load_plugin(other)
+        model = TrustVLM(vlm="pixels:1", vision="pixels:2", store=store).fit(photos)
+        features.append(model.support_features_)
+        unregister_backend("pixels")
+    assert abs(features[1] - features[0] - 1).max() < 1e-6

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from trustvlm import plugins, scores
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from pictures import write_class_folders
+from trustvlm import TrustVLM, plugins, scores
+from trustvlm.exceptions import InputError, PluginError, TrustVLMWarning
 
 GAP = '''
 import numpy as np
@@ -129,3 +130,47 @@ def test_it_appears_in_the_tables(gap, tmp_path, capsys, monkeypatch):
     assert "gap" in done.out
     assert "gap" in {row["score"] for row in json.loads(rows.read_text())["rows"]}
     assert "gap" in run("scores").out
+
+
+def test_a_model_needs_the_plugin_of_its_score(gap, tmp_path, monkeypatch, recwarn):
+    folder = write_class_folders(tmp_path / "shots", per_class=2)
+    plugins.load_plugin(gap)
+    model = TrustVLM(vlm="offline", vision="offline", score="gap").fit(folder)
+    model.save(tmp_path / "gap.trust")
+    recorded = json.loads((tmp_path / "gap.trust" / "manifest.json").read_text())["score"]
+    assert recorded["plugin"]["name"] == "gap.py"
+    scores.unregister("gap")
+    with pytest.raises(
+        InputError, match=r"needs the score `gap`, which gap\.py registers: load gap"
+    ):
+        TrustVLM.load(tmp_path / "gap.trust")
+    # The same from an installed package is loaded without a word from the user.
+    install(tmp_path, "gap", GAP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(TrustVLMWarning, match=r"`gap` is not the version of gap\.py"):
+        loaded = TrustVLM.load(tmp_path / "gap.trust")
+    loaded.save(tmp_path / "package.trust")
+    scores.unregister("gap")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"install the package gap-package 1\.0, which brings the"):
+        TrustVLM.load(tmp_path / "package.trust")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("1 / 0", r"score `gap` of gap\.py fails: ZeroDivisionError"),
+        ("([0], [1.0])", r"score `gap` of gap\.py to return a ScoreResult, but got a tuple"),
+        ("ScoreResult(np.zeros(1, int), np.ones(1))", r"to return 2 class indices .* shape \(1,\)"),
+        ("ScoreResult(np.zeros(2), np.ones(2))", "class indices as `prediction`.* dtype float64"),
+        ("ScoreResult(np.full(2, 7), np.ones(2))", r"classes in 0\.\.1, but got 7 to 7"),
+        ("ScoreResult(np.zeros(2, int), np.array([1, np.nan]))", "1 of 2 are NaN .* image 1"),
+        ("ScoreResult(np.zeros(2, int), np.ones((2, 2)))", r"real numbers .* shape \(2, 2\)"),
+    ],
+)
+def test_what_it_returns_is_checked_and_it_is_named(body, said, gap):
+    head = GAP[: GAP.index("    top =")]
+    gap.write_text(f"{head}    return {body}\n")
+    plugins.load_plugin(gap)
+    with pytest.raises((InputError, PluginError), match=said):
+        scores.compute("gap", logits=[[1.0, 0.0], [0.0, 1.0]])

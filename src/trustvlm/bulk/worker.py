@@ -23,7 +23,13 @@ from trustvlm.bulk.journal import identify
 from trustvlm.bulk.parts import FinishedPart, Part, finished_part
 from trustvlm.embeddings import NullStore, Profile
 from trustvlm.embeddings.prefetch import n_hanging
-from trustvlm.exceptions import ArtefactError, BulkError, TrustVLMError, TrustVLMWarning
+from trustvlm.exceptions import (
+    ArtefactError,
+    BulkError,
+    PluginError,
+    TrustVLMError,
+    TrustVLMWarning,
+)
 from trustvlm.files import shown_target
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import ImageSource, Skipped, UnreadableImage
@@ -250,9 +256,10 @@ def main() -> None:
             else:
                 finished = computer.compute(request.part, request.fatal)
                 respond("done", (finished, n_hanging()))
-    except TrustVLMError as error:
-        respond("refused", error)
     except BaseException as error:
+        if isinstance(error, TrustVLMError) and not isinstance(error, PluginError):
+            respond("refused", error)
+            os._exit(70)
         # A part that makes the program fail is treated as one that kills it.
         respond("dying", f"{type(error).__name__}: {error}")
     os._exit(70)

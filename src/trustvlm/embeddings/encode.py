@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from trustvlm.embeddings.prefetch import (
     prefetch_chunks,
 )
 from trustvlm.embeddings.store import EmbeddingStore, NewVectors
-from trustvlm.exceptions import ImageError, InputError
+from trustvlm.exceptions import ImageError, InputError, PluginError, TrustVLMError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
+from trustvlm.plugins import from_where
 from trustvlm.text import printable
 
 S = TypeVar("S", bound=ImageSource)
@@ -124,7 +125,7 @@ def encode_images(
             raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
     profile = profile or Profile()
     fingerprints = {
-        name: encoder.identity.fingerprint(encoder.preprocessing)
+        name: encoder.identity.storage_key(encoder.preprocessing)
         for name, encoder in encoders.items()
     }
     distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
@@ -385,7 +386,7 @@ class Batch(Generic[S]):
         self._computed.update(missing)
         pixels = np.stack([self._images[digest].pixels[fingerprint] for digest in missing])
         with self._profile.stage(f"{FORWARD}{name}"):
-            computed = np.asarray(encoder.encode_pixels(pixels), dtype=np.float32)
+            computed = _forward(encoder, encoder.encode_pixels, pixels)
         if computed.shape != (len(pixels), encoder.dim):
             raise InputError(
                 f"Expected the encoder {encoder.identity.spec!r} to return shape "
@@ -433,6 +434,37 @@ class Batch(Generic[S]):
         return Chunk(tuple(self._refs), hashes, tuple(errors), embeddings)
 
 
+def _forward(
+    encoder: ImageEncoder, method: Callable[[Any], Any], inputs: Any
+) -> NDArray[np.float32]:
+    """Call a method of an encoder, and return what it gives as float32.
+
+    Raises
+    ------
+    PluginError
+        If an encoder from outside the package fails.
+    InputError
+        If it gives anything but real numbers.
+    """
+    outside = from_where(type(encoder))
+    try:
+        computed = np.asarray(method(inputs))
+    except TrustVLMError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        if not outside:
+            raise
+        raise PluginError(
+            f"The encoder {encoder.identity.spec!r}{outside} fails: {type(error).__name__}: {error}"
+        ) from error
+    if computed.dtype.kind not in "fiu":
+        raise InputError(
+            f"Expected the encoder {encoder.identity.spec!r}{outside} to return real numbers, but "
+            f"got dtype {computed.dtype}."
+        )
+    return np.asarray(computed, dtype=np.float32)
+
+
 # Texts: each goes through the model once.
 
 _TEXTS_AT_ONCE = 256
@@ -465,7 +497,7 @@ def encode_texts(
     """
     if isinstance(texts, str):
         raise InputError(f"Expected `texts` to be a list of texts, but got one text, {texts!r}.")
-    fingerprint = vlm.identity.fingerprint(vlm.preprocessing)
+    fingerprint = vlm.identity.storage_key(vlm.preprocessing)
     keys = {text: content_hash(f"text:{text}".encode("utf-8", "surrogatepass")) for text in texts}
     stored = store.get_many(fingerprint, keys.values())
     vectors = {
@@ -487,7 +519,7 @@ def encode_texts(
 
 
 def _forward_texts(vlm: VisionLanguageModel, texts: Sequence[str]) -> NDArray[np.float32]:
-    computed = np.asarray(vlm.encode_texts(texts), dtype=np.float32)
+    computed = _forward(vlm, vlm.encode_texts, texts)
     if computed.shape != (len(texts), vlm.dim):
         raise InputError(
             f"Expected the model {vlm.identity.spec!r} to return shape {(len(texts), vlm.dim)} "

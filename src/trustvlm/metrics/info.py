@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, PluginError
 from trustvlm.plugins import Registry, describe_failures, from_where
 from trustvlm.text import did_you_mean
 
@@ -75,8 +75,10 @@ class MetricInfo:
 
         Raises
         ------
+        PluginError
+            If it fails.
         InputError
-            If it fails, or gives anything but one number within its bounds, or NaN.
+            If it gives anything but one number within its bounds, or NaN.
         """
         if not len(correct) or (self.needs == "probability" and not _in_unit_interval(confidence)):
             return math.nan
@@ -85,7 +87,7 @@ class MetricInfo:
             result: Any = self.function(confidence, correct)
             value = float(result) if np.ndim(result) == 0 else None
         except Exception as error:  # whatever somebody else's code raises
-            raise InputError(
+            raise PluginError(
                 f"The metric `{self.name}`{from_where(self.function)} fails: "
                 f"{type(error).__name__}: {error}"
             ) from error

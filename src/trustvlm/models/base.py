@@ -309,6 +309,9 @@ class ModelIdentity:
         SHA-256 of the weights, in hex.
     settings
         Whatever else changes the numbers: pooling, precision, a fixed logit scale, ...
+    code
+        What tells versions of an encoder from outside the package apart, a SHA-256 of its file;
+        filled in when it is loaded, "" for the encoders of this package.
     """
 
     spec: str
@@ -316,6 +319,7 @@ class ModelIdentity:
     revision: str
     weights: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
 
     def fingerprint(self, preprocessing: Preprocessing) -> str:
         """Return a SHA-256 in hex over weights, settings and preprocessing.
@@ -330,9 +334,23 @@ class ModelIdentity:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def storage_key(self, preprocessing: Preprocessing) -> str:
+        """Return the fingerprint under which embeddings are stored.
+
+        It holds the `code` too: an encoder from outside the package may compute other numbers of
+        the same weights after its file was changed, while a model that was fitted with the former
+        version can still be loaded, with a warning.
+        """
+        fingerprint = self.fingerprint(preprocessing)
+        if not self.code:
+            return fingerprint
+        return hashlib.sha256(f"{fingerprint} {self.code}".encode()).hexdigest()
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the identity as plain JSON values."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        """Return the identity as plain JSON values, without the code, which artefacts name."""
+        values = {**asdict(self), "settings": dict(self.settings)}
+        del values["code"]
+        return values
 
 
 @runtime_checkable

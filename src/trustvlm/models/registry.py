@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,14 +11,24 @@ from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from inspect import getdoc
-from typing import cast
+from numbers import Integral
+from typing import Any, cast
 
-from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.models.base import NO_VLM, ImageEncoder, NoVLM, VisionLanguageModel
+from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
+from trustvlm.models.base import (
+    NO_VLM,
+    ImageEncoder,
+    ModelIdentity,
+    NoVLM,
+    Preprocessing,
+    VisionLanguageModel,
+)
+from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import (
     Registry,
     describe_failures,
     differs,
+    from_where,
     how_to_load,
     load_installed,
     origin,
@@ -347,18 +358,61 @@ def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
     if name.endswith(_CLS):  # A preset's, whose own pooling that is.
         name, options = name.removesuffix(_CLS), replace(options, pooling="cls")
     _check_options(named, options, backend)
-    encoder = backend.load(name, options)
+    outside = from_where(backend.load)
+    try:
+        encoder = backend.load(name, options)
+    except TrustVLMError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        if not outside:
+            raise
+        raise PluginError(
+            f"The encoder backend `{backend.name}`{outside} fails to load {spec!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     expected = VisionLanguageModel if options.role == VLM else ImageEncoder
     if not isinstance(encoder, expected):
         raise InputError(
             f"Expected the backend `{backend.name}` to load a {expected.__name__} for {spec!r}, "
             f"but got a {type(encoder).__name__}, which lacks attributes or methods of one."
         )
-    encoder.identity = replace(encoder.identity, spec=spec)
+    if outside:
+        _check_facts(encoder, f"the backend `{backend.name}`{outside} to load for {spec!r}")
+    code = " ".join(origin(backend.load).values())
+    encoder.identity = replace(encoder.identity, spec=spec, code=code)
     preset = {preset.name: preset for preset in presets()}.get(named)
     if preset and isinstance(encoder, VisionLanguageModel):
         encoder.prompt = preset.prompt
     return encoder
+
+
+def _check_facts(encoder: ImageEncoder, where: str) -> None:
+    """Check what an encoder from outside the package says of itself."""
+    identity: Any = encoder.identity  # of any type: nobody checked them yet
+    preprocessing: Any = encoder.preprocessing
+    dim: Any = encoder.dim
+    if not isinstance(identity, ModelIdentity) or not identity.weights:
+        raise InputError(
+            f"Expected {where} an encoder whose `identity` is a ModelIdentity with a SHA-256 of "
+            f"its weights: embeddings are stored under it; but got {identity!r}."
+        )
+    if not isinstance(preprocessing, Preprocessing):
+        raise InputError(
+            f"Expected {where} an encoder whose `preprocessing` is a Preprocessing, but got "
+            f"{preprocessing!r}."
+        )
+    if not isinstance(dim, Integral) or dim < 1:
+        raise InputError(
+            f"Expected {where} an encoder whose `dim` is a whole number of at least 1, but got "
+            f"{dim!r}."
+        )
+    if isinstance(encoder, VisionLanguageModel):
+        if not math.isfinite(encoder.logit_scale) or encoder.logit_scale <= 0:
+            raise InputError(
+                f"Expected {where} a model whose `logit_scale` is above 0, but got "
+                f"{encoder.logit_scale!r}."
+            )
+        read_prompts(encoder.prompt)
 
 
 def _check_options(named: str, options: LoadOptions, backend: Backend | None = None) -> None:

@@ -105,11 +105,12 @@ class SelectionEntry(_Entry):
 
 
 class ScoreEntry(_Entry):
-    """The score, its parameters as given or selected, and how they were selected."""
+    """The score, its parameters as given or selected, how they were, and whose code it is."""
 
     name: str
     parameters: dict[str, Any]
     selection: SelectionEntry | None = None
+    plugin: dict[str, str] | None = None
 
 
 class ShotsEntry(_Entry):

@@ -23,6 +23,7 @@ from trustvlm.images import ClassList
 from trustvlm.monitoring.ood import GATES, OODGate, OtherClasses, gate_statement
 from trustvlm.pipeline.records import Embedder
 from trustvlm.pipeline.select import SELECTABLE, Selection
+from trustvlm.plugins import origin
 from trustvlm.risk_control.certify import Certificate
 from trustvlm.risk_control.goals import (
     UNCALIBRATED_RULE,
@@ -39,11 +40,10 @@ from trustvlm.scores import (
     ScoreResult,
     check_parameters,
     get,
-    names,
     prepare,
     zero_shot_logits,
 )
-from trustvlm.scores.compute import Packed, Storage, judging_given, keywords
+from trustvlm.scores.compute import Packed, Storage, check_plugin, judging_given, keywords
 from trustvlm.scores.evidence import ShotLogits
 from trustvlm.text import join_names, short_percent
 
@@ -750,6 +750,8 @@ class ModelState:
             arrays["target_features"] = self.target.features
             arrays["target_image_embeddings"] = self.target.image_embeddings
         manifest, storage = self.to_manifest(), get(self.score).storage
+        if outside := origin(get(self.score).function):
+            manifest["score"]["plugin"] = dict(outside)
         if storage is not None and len(self.support_labels):
             score = prepare(self.score, self.evidence_of_shots(), **self.parameters)
             packed = storage.pack(score.learned)
@@ -774,6 +776,7 @@ class ModelState:
         from trustvlm.pipeline.artefact import read_model  # pydantic takes its time
 
         manifest, arrays = read_model(path)
+        check_plugin(manifest.score.name, manifest.score.plugin)
         try:
             state = cls._restored(manifest, arrays)
             state._check()
@@ -792,8 +795,7 @@ class ModelState:
 
     def _check(self) -> None:
         """Raise `InputError` unless parameters, and what is certified, fit the rest."""
-        if self.score in names():  # others come with a plugin
-            check_parameters(self.score, self.parameters)
+        check_parameters(self.score, self.parameters)
         of = self.calibration
         rules = () if of is None or of.certificate is None else (of.certificate, *of.other_rules)
         for rule in rules:
@@ -858,7 +860,7 @@ class ModelState:
             looked_at=_restored_looks(manifest),
         )
         entry = manifest.learned
-        storage = get(state.score).storage if entry and state.score in names() else None
+        storage = get(state.score).storage if entry else None
         # What another version has learned, or with other parameters, is learned anew.
         if (
             entry is None

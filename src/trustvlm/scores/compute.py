@@ -8,7 +8,9 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -16,8 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.exceptions import InputError
-from trustvlm.plugins import Registry, describe_failures
+from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
+from trustvlm.plugins import (
+    Registry,
+    describe_failures,
+    differs,
+    from_where,
+    how_to_load,
+    is_own,
+    load_installed,
+    origin,
+)
 from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
 from trustvlm.scores.evidence import EVIDENCE_NAMES, OF_TEXT, PER_IMAGE, Evidence, compare_as_stored
 from trustvlm.scores.prototypes import PrototypeBank
@@ -348,6 +359,45 @@ def get(name: str) -> Score:
     return _REGISTRY[name]
 
 
+def check_plugin(name: str, plugin: Mapping[str, str] | None) -> None:
+    """Check that the score of a saved model is here, in the version that it was saved with.
+
+    Parameters
+    ----------
+    name
+        Of the score.
+    plugin
+        Its `trustvlm.plugins.origin` when the model was saved; None or {} for the package's own,
+        and in models that were saved before that was recorded.
+
+    Raises
+    ------
+    InputError
+        If there is no such score.
+
+    Warns
+    -----
+    TrustVLMWarning
+        If it comes from another file, or another version of it.
+    """
+    if name not in _REGISTRY:
+        load_installed()
+    if name not in _REGISTRY:
+        known = plugin or {"name": "the file that registers it", "sha256": ""}
+        brings = f"which {plugin['name']} registers" if plugin else "which a plugin registers"
+        raise InputError(
+            f"The model needs the score `{name}`, {brings}: {how_to_load(known)}."
+            f"{describe_failures()}"
+        )
+    if plugin and differs(plugin, origin(get(name).function)):
+        warnings.warn(
+            f"The score `{name}` is not the version of {plugin.get('package', plugin['name'])} "
+            "with which the model was saved: calibrate it again if it changed.",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
+
+
 @cache
 def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
     """Return the keyword-only parameters of a function, with their defaults; not to be changed.
@@ -395,7 +445,60 @@ class PreparedScore:
         blocks: Iterable[Evidence] = [evidence]
         if not self.whole_batch:
             blocks = evidence.blocks(by_shot=self.score.by_shot)
-        return joined([self.score.function(block, *learned, **settings) for block in blocks])
+        return joined([self._score(block, learned, settings) for block in blocks])
+
+    def _score(
+        self, block: Evidence, learned: tuple[Any, ...], settings: Mapping[str, Any]
+    ) -> ScoreResult:
+        function = self.score.function
+        if is_own(function):
+            return function(block, *learned, **settings)
+        with _naming(self.score.name, function):
+            result = function(block, *learned, **settings)
+        return _checked(result, block, f"the score `{self.score.name}`{from_where(function)}")
+
+
+@contextmanager
+def _naming(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Name a score from outside the package in the error that its code raises."""
+    try:
+        yield
+    except TrustVLMError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        raise PluginError(
+            f"The score `{name}`{from_where(function)} fails: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _checked(result: Any, block: Evidence, name: str) -> ScoreResult:
+    """Return what a score from outside the package gives, or say what is wrong with it."""
+    n, n_classes = block.n, block.n_classes
+    if not isinstance(result, ScoreResult):
+        raise InputError(
+            f"Expected {name} to return a ScoreResult, but got a {type(result).__name__}."
+        )
+    prediction, confidence = np.asarray(result.prediction), np.asarray(result.confidence)
+    for array, kinds, what in (
+        (prediction, "iu", "class indices as `prediction`"),
+        (confidence, "fiu", "real numbers as `confidence`"),
+    ):
+        if array.shape != (n,) or array.dtype.kind not in kinds:
+            raise InputError(
+                f"Expected {name} to return {n} {what}, one an image, but got dtype {array.dtype} "
+                f"of shape {array.shape}."
+            )
+    if n and not 0 <= prediction.min() <= prediction.max() < n_classes:
+        raise InputError(
+            f"Expected {name} to predict classes in 0..{n_classes - 1}, but got "
+            f"{prediction.min()} to {prediction.max()}."
+        )
+    if not (finite := np.isfinite(confidence)).all():
+        raise InputError(
+            f"Expected {name} to give finite confidences, but {int((~finite).sum())} of {n} are "
+            f"NaN or infinite, the first of image {int(np.flatnonzero(~finite)[0])}."
+        )
+    return ScoreResult(prediction.astype(np.int64), confidence.astype(np.float64))
 
 
 def score_together(
@@ -491,7 +594,8 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     if fit is not None:
         given = {name: settings[name] for name in keywords(fit)}
         if score.storage is None:
-            learned = fit(evidence, **given)
+            with _naming(name, fit) if not is_own(fit) else nullcontext():
+                learned = fit(evidence, **given)
         else:
             learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
     return PreparedScore(score, settings, learned, score.reads_whole_batch(evidence))

@@ -405,7 +405,7 @@ class ServedModel:
         )
         self._store = store
         self._encoders = {
-            encoder.identity.fingerprint(encoder.preprocessing): encoder.preprocessing
+            encoder.identity.storage_key(encoder.preprocessing): encoder.preprocessing
             for encoder in (self.model.encoders.vlm, self.model.encoders.vision)
             if encoder.dim
         }
