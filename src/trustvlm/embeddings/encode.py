@@ -442,11 +442,12 @@ def _forward(
     Raises
     ------
     PluginError
-        If an encoder from outside the package fails.
+        If an encoder fails that a backend from outside the package loaded. What one raises that was
+        passed as an object is passed on.
     InputError
         If it gives anything but real numbers.
     """
-    outside = from_where(type(encoder))
+    outside = from_where(type(encoder)) if encoder.identity.code else ""
     try:
         computed = np.asarray(method(inputs))
     except TrustVLMError:
