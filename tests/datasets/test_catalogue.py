@@ -81,6 +81,25 @@ def test_released_hyper_parameters():
         ("ImageNetV2", "imagenet-v2"),
         ("imagenet_sketch", "imagenet-sketch"),
         ("CIFAR-100", "cifar100"),
+        ("DTD", "dtd"),
+        ("Describable Textures", "dtd"),
+        ("Caltech-101", "caltech101"),
+        ("Caltech", "caltech101"),
+        ("SUN-397", "sun397"),
+        ("Oxford-IIIT Pets", "pets"),
+        ("Flowers-102", "flowers102"),
+        ("Oxford Flowers", "flowers102"),
+        ("FGVC Aircraft", "aircraft"),
+        ("FGVCAircraft", "aircraft"),
+        ("Food-101", "food101"),
+        ("UCF-101", "ucf101"),
+        ("Cars", "cars"),
+        ("EuroSAT", "eurosat"),
+        ("ImageNet-1K", "imagenet"),
+        ("ILSVRC-2012", "imagenet"),
+        ("ImageNet-Adversarial", "imagenet-a"),
+        ("ImageNet-Rendition", "imagenet-r"),
+        ("ImageNet V2", "imagenet-v2"),
     ],
 )
 def test_names_as_people_write_them(said, name):
@@ -94,8 +113,42 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 def test_no_name_means_two_sets():
     for spec in read_catalogue():
-        for said in (spec.name, spec.title, *spec.folders):
+        for said in (spec.name, spec.title, *spec.folders, *spec.aliases):
             assert datasets.get(said) is spec
+
+
+# As CoOp has them, by its own names of the sets.
+COOP = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "DescribableTextures": "{} texture.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "StanfordCars": "a photo of a {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "SUN397": "a photo of a {}.",
+    "Caltech101": "a photo of a {}.",
+    "UCF101": "a photo of a person doing {}.",
+    "ImageNet": "a photo of a {}.",
+    "ImageNetSketch": "a photo of a {}.",
+    "ImageNetV2": "a photo of a {}.",
+    "ImageNetA": "a photo of a {}.",
+    "ImageNetR": "a photo of a {}.",
+}
+
+
+def test_coops_templates():
+    for name, template in COOP.items():
+        assert datasets.prompt_templates("coop", name) == (template,)
+    assert {datasets.get(name).name for name in COOP} == {*datasets.names()} - {
+        "cifar10", "cifar100"
+    }  # fmt: skip
+    assert datasets.prompt_templates("coop", "cifar10") == ("a photo of a {}.",)
+    ensemble = datasets.prompt_templates("coop-ensemble", "UCF101")
+    assert ensemble[0] == "itap of a {}."
+    assert ensemble[-1] == "a photo of a person doing {}."
+    with pytest.raises(InputError, match="coop, coop-ensemble, tip-adapter, but got 'cop'"):
+        datasets.prompt_templates("cop", "dtd")
 
 
 def test_every_set_has_a_source_of_shots():

@@ -147,11 +147,88 @@ def test_sketch(root):
     assert dataset.refs[999].path == "ImageNet-Sketch/n15075141/sketch_0.JPEG"
 
 
-@pytest.mark.parametrize("folder", ["ImageNet-Sketch/sketch", "imagenet-sketch/images"])
+@pytest.mark.parametrize(
+    "folder",
+    ["ImageNet-Sketch/sketch", "imagenet-sketch/sketch", "imagenet-sketch/images"],
+)
 def test_sketch_as_the_archive_and_as_coop_have_it(tmp_path, folder):
     plant_files(tmp_path / folder, (f"{w}/1.JPEG" for w in WNIDS))
     dataset = datasets.load(small("imagenet-sketch", test=1000), tmp_path, strict=True)
     assert len(dataset) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("imagenet-a", "imagenet-a/imagenet-a"),
+        ("imagenet-a", "imagenet-adversarial/imagenet-a"),
+        ("imagenet-r", "imagenet-r/imagenet-r"),
+        ("imagenet", "ILSVRC/Data/CLS-LOC"),
+        ("imagenet", "imagenet/ILSVRC/Data/CLS-LOC"),
+        ("imagenet-v2", "imagenetv2/imagenetv2-matched-frequency-format-val"),
+    ],
+)
+def test_other_folders_of_the_relatives(tmp_path, name, folder):
+    spec = datasets.get(name)
+    inside = "val/" if name == "imagenet" else ""
+    classes = datasets.imagenet_class_list(name).folders
+    plant_files(tmp_path / folder, (f"{inside}{c}/1.JPEG" for c in classes))
+    plant_files(tmp_path / folder.split("/")[0], ["README.txt"])
+    dataset = datasets.load(small(name, test=spec.n_classes), tmp_path, strict=True)
+    assert dataset.labels.tolist() == list(range(spec.n_classes))
+
+
+# What the released script does, where this project does what the publishers of the sets say.
+
+
+@pytest.mark.parametrize("name", ["a", "r"])
+def test_a_and_r_over_all_names(root, name):
+    """200 classes of images, 1000 names, and shots of all 1000 classes."""
+    rules = datasets.ImageNetRules(names="imagenet")
+    spec = small(f"imagenet-{name}", test=200)
+    test = datasets.load(spec, root, strict=True, rules=rules)
+    assert test.class_names == tuple(c.name for c in CLASSES)
+    assert test.class_ids == tuple(WNIDS)
+    for ref, label in zip(test.refs, test.labels, strict=True):
+        assert ref.path.split("/")[1] == WNIDS[label] == ref.label
+    assert len(set(test.labels.tolist())) == 200
+    with pytest.warns(TrustVLMWarning, match="expected 1281167 images, but found 2000"):
+        shots = datasets.load_shots(spec, root, rules=rules)
+    assert shots.class_ids == test.class_ids
+    assert shots.counts.tolist() == [2] * 1000
+
+
+def test_numbers_as_text(root):
+    """What ImageFolder makes of folders 0 to 999: they are sorted by name."""
+    rules = datasets.ImageNetRules(folder_order="text")
+    test = datasets.load(small("imagenet-v2", test=1000), root, strict=True, rules=rules)
+    folder = {
+        int(r.path.split("/")[1]): label for r, label in zip(test.refs, test.labels, strict=True)
+    }
+    by_name = sorted(map(str, range(1000)))
+    assert [by_name[folder[i]] for i in range(1000)] == [str(i) for i in range(1000)]
+    assert (folder[0], folder[1], folder[10], folder[100], folder[2]) == (0, 1, 2, 3, 112)
+    assert test.class_names == tuple(c.name for c in CLASSES)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet-v2", "imagenet-a"])
+def test_shots_of_the_test_images(root, name):
+    spec = small(name, test=200 if name == "imagenet-a" else 1000)
+    rules = datasets.ImageNetRules(shots_from="test")
+    shots = datasets.load_shots(spec, root, strict=True, rules=rules)
+    test = datasets.load(spec, root, strict=True)
+    assert [ref.path for ref in shots.refs] == [ref.path for ref in test.refs]
+    assert shots.labels.tolist() == test.labels.tolist()
+
+
+def test_rules_leave_other_sets_alone():
+    for name in datasets.names():
+        spec = datasets.get(name)
+        rules = datasets.RELEASED_RULES.of(spec)
+        if not name.startswith("imagenet"):
+            assert rules == datasets.AS_PUBLISHED
+        assert (rules.names == "imagenet") == (name in ("imagenet-a", "imagenet-r"))
+        assert (rules.folder_order == "text") == (name == "imagenet-v2")
 
 
 def test_numbers_are_numbers(root):

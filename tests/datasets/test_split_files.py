@@ -58,6 +58,57 @@ def test_images_in_the_folder_of_the_set_as_tpt_has_them(tmp_path):
     assert dataset.refs[0].read().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "images"),
+    [
+        # As torchvision lays them down.
+        ("flowers102", "flowers-102", "jpg"),
+        ("dtd", "dtd", "dtd/images"),
+        ("pets", "oxford-iiit-pet", "images"),
+        ("cars", "stanford_cars", ""),
+        ("caltech101", "caltech101", "101_ObjectCategories"),
+        ("food101", "food-101", "images"),
+        ("sun397", "SUN397", ""),
+        ("eurosat", "eurosat", "2750"),
+        # As the archives unpack in a folder of the set.
+        ("dtd", "DTD", "dtd/images"),
+        ("caltech101", "Caltech101", "caltech-101/101_ObjectCategories"),
+        ("food101", "Food101", "food-101/images"),
+        ("eurosat", "EuroSAT_RGB", ""),
+        ("eurosat", "EuroSAT", "EuroSAT_RGB"),
+        ("ucf101", "UCF101", "UCF-101-midframes"),
+    ],
+)
+def test_layouts_of_torchvision_and_of_the_archives(tmp_path, name, folder, images):
+    splits = tmp_path / "splits"
+    plant_zhou(tmp_path / "data", name, folder=folder, images=images, splits_dir=splits)
+    dataset = datasets.load(small(name), tmp_path / "data", splits_dir=splits, strict=True)
+    base = "/".join(part for part in (folder, images) if part)
+    assert [ref.path for ref in dataset.refs] == [f"{base}/{row[0]}" for row in ROWS["test"]]
+    assert dataset.refs[0].read()
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "fgvc_aircraft",
+        "fgvc-aircraft-2013b/data",
+        "fgvc_aircraft/data",
+        "fgvc_aircraft/fgvc-aircraft-2013b/data",
+    ],
+)
+def test_aircraft_as_its_archive_unpacks(tmp_path, folder):
+    lists = {"train": ["1 A"], "val": ["2 B"], "test": ["3 B"]}
+    home = plant_aircraft(tmp_path / "made", lists, "A\nB\n")
+    (tmp_path / "data" / folder).parent.mkdir(parents=True)
+    shutil.move(home, tmp_path / "data" / folder)
+    counts = dict.fromkeys(lists, 1)
+    spec = replace(datasets.get("aircraft"), counts=counts, n_classes=2)
+    dataset = datasets.load(spec, tmp_path / "data", strict=True)
+    assert dataset.labels.tolist() == [1]
+    assert dataset.refs[0].read()
+
+
 def test_spaces_and_other_alphabets_in_the_root(tmp_path):
     root = tmp_path / "мои данные, part 1" / "картинки é"
     plant_zhou(root, "sun397")
@@ -129,7 +180,7 @@ def test_wrong_case_of_the_folder(tmp_path):
     if (tmp_path / "Flower102").is_dir():
         pytest.skip("this file system ignores case")
     with pytest.raises(
-        InputError, match=r"'Flower102' \(or 'oxford_flowers'\) under .* holds flow"
+        InputError, match=r"'Flower102' \(or 'oxford_flowers', 'flowers-102'\) under .* holds flow"
     ):
         datasets.load("flowers102", tmp_path)
     with pytest.raises(InputError, match="Rename 'flower102' to 'Flower102'"):

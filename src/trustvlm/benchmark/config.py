@@ -7,6 +7,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -18,6 +19,7 @@ from pydantic import (
     Discriminator,
     Field,
     PrivateAttr,
+    StrictBool,
     StrictInt,
     StrictStr,
     Tag,
@@ -35,7 +37,7 @@ from trustvlm.models import read_prompts
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
 from trustvlm.scores import check_parameters, get
-from trustvlm.text import did_you_mean
+from trustvlm.text import did_you_mean, join_names
 
 # What a study may say: each class is a table of the file.
 
@@ -142,6 +144,11 @@ class FolderSet(_Table):
         }
 
 
+_AS_PUBLISHED = "as-published"
+_Rules: TypeAlias = Annotated[StrictStr, _among(*datasets.IMAGENET_RULES)]
+_spec = datasets.get
+
+
 class CatalogueSet(_Table):
     """A set of the catalogue (`trustvlm datasets`), by its name.
 
@@ -151,16 +158,46 @@ class CatalogueSet(_Table):
         As in the catalogue.
     root, splits_dir
         The folder that holds all data sets, and perhaps another one with their split files.
+    imagenet_rules
+        Of ImageNet and its relatives: `as-published` or `released`; by default the study's.
+    names, folder_order, shots_from
+        Single fields of `datasets.ImageNetRules`, where the set's shall differ.
     """
 
     name: Annotated[StrictStr, AfterValidator(lambda name: datasets.get(name).name)]
     root: _Path
     splits_dir: _Path | None = None
+    imagenet_rules: _Rules = _AS_PUBLISHED
+    names: Annotated[StrictStr, _among("own", "imagenet")] | None = None
+    folder_order: Annotated[StrictStr, _among("number", "text")] | None = None
+    shots_from: Annotated[StrictStr, _among("train", "test")] | None = None
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        applicable = datasets.applicable_rules(datasets.get(self.name))
+        for key in self._own_rules:
+            if key not in applicable:
+                where = [n for n in datasets.names() if key in datasets.applicable_rules(_spec(n))]
+                raise InputError(
+                    f"`{key}` is for {join_names(where)} alone, and means nothing for {self.name}."
+                )
+        return self
+
+    @property
+    def _own_rules(self) -> dict[str, Any]:
+        keys = (field.name for field in fields(datasets.ImageNetRules))
+        return {key: value for key in keys if (value := getattr(self, key)) is not None}
+
+    @property
+    def rules(self) -> datasets.ImageNetRules:
+        """How the set is read, if it is ImageNet or one of its relatives."""
+        rules = datasets.IMAGENET_RULES[self.imagenet_rules]
+        return replace(rules, **self._own_rules).of(datasets.get(self.name))
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the test splits."""
-        return ("test",)
+        return (self.rules.split,)
 
 
 def _kind(table: Any) -> str:
@@ -260,6 +297,12 @@ class BenchConfig(_Table):
         images.
     convention
         Of the metrics.
+    imagenet_rules
+        How ImageNet and its relatives are read: `as-published`, or as the `released` script does.
+    shared_images
+        What is done with test images that are also shots, by content: `drop` or `keep`.
+    near_duplicates
+        Whether test images that resemble a shot closely are listed.
     device, precision
         Where and how the encoders run.
     max_pixels
@@ -295,11 +338,26 @@ class BenchConfig(_Table):
         tuple[StrictStr, ...] | None,
         BeforeValidator(lambda studies: None if studies == "all" else studies),
     ] = None
+    imagenet_rules: _Rules = _AS_PUBLISHED
+    shared_images: Annotated[StrictStr, _among("drop", "keep")] = "drop"
+    near_duplicates: StrictBool = False
     device: StrictStr = "auto"
     precision: StrictStr = "float32"
     max_pixels: _Count = DEFAULT_LIMITS.max_pixels
     # Paths of prompts are relative to it.
     _folder: Path = PrivateAttr(Path())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_rules_on(cls, table: Any) -> Any:
+        """Give the sets of the catalogue the study's rules, unless they have their own."""
+        if not isinstance(table, dict) or "imagenet_rules" not in table:
+            return table
+        sets = table.get("datasets")
+        if isinstance(sets, list | tuple):
+            own = {"imagenet_rules": table["imagenet_rules"]}
+            sets = [{**own, **s} if isinstance(s, dict) and "root" in s else s for s in sets]
+        return {**table, "datasets": sets}
 
     def model_post_init(self, context: Any) -> None:
         """Keep the folder of the file; it is in no field."""
@@ -373,6 +431,12 @@ class BenchConfig(_Table):
 
     @model_validator(mode="after")
     def _check_validation(self) -> Self:
+        for dataset in self.datasets if self.preset in ("loo", "validation") else ():
+            if isinstance(dataset, CatalogueSet) and dataset.rules.shots_from == "test":
+                raise InputError(
+                    f"The shots of `{dataset.name}` are test images (shots_from), and the preset "
+                    f"`{self.preset}` would select settings on what is tested. Take another preset."
+                )
         for dataset in self.datasets if self.preset == "validation" else ():
             if isinstance(dataset, FolderSet):
                 lacks = dataset.validation is None
@@ -435,6 +499,7 @@ def read_config(path: str | os.PathLike[str]) -> BenchConfig:
 
 _EXPECTED = {
     "int_type": "to be a whole number",
+    "bool_type": "to be true or false",
     "greater_than_equal": "to be a whole number of at least {ge}",
     "string_type": "to be a text",
     "path_type": "to be a path",

@@ -320,6 +320,34 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class SharedImage:
+    """A test or validation image that scores learn from as well, or from one much like it.
+
+    Attributes
+    ----------
+    dataset, image
+        Its data set and split, and its path.
+    other, role
+        Path of the other image, and whether that is a `training` or a `validation` image.
+    vision, cosine
+        The encoder that compared the two, and the cosine of their features.
+    same_content
+        Whether both are the same file, byte for byte.
+    kept
+        Whether it is tested nevertheless.
+    """
+
+    dataset: str
+    image: str
+    other: str
+    role: str
+    vision: str
+    cosine: float
+    same_content: bool
+    kept: bool
+
+
+@dataclass(frozen=True)
 class EncodedDataset:
     """A data set through one pair of encoders.
 
@@ -339,6 +367,8 @@ class EncodedDataset:
         All that tells this data set from any other, for the names of cells.
     templates
         Of the prompts that its logits are from; empty where arrays do not say.
+    notes, shared
+        What must be said of its images, and those that are shared with shots.
     """
 
     name: str
@@ -349,6 +379,8 @@ class EncodedDataset:
     tuning: Tuning = field(default_factory=Tuning)
     identity: Mapping[str, Any] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    shared: tuple[SharedImage, ...] = ()
 
     @classmethod
     def from_arrays(

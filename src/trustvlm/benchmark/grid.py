@@ -5,11 +5,13 @@ Every finished cell is on disk, so an interrupted grid goes on where it stopped.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,20 +22,22 @@ from numpy.typing import NDArray
 from trustvlm import datasets
 from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
-from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, Tuning
-from trustvlm.benchmark.results import Classes, Setting, read_cell, write_cell
+from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, SharedImage, Tuning
+from trustvlm.benchmark.results import Classes, Setting, read_cell, readable, write_cell
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
+from trustvlm.csv_cells import to_cell
+from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
-from trustvlm.files import atomic_path
+from trustvlm.files import atomic_path, write_text
 from trustvlm.images import Limits, classes_of, find_labelled
 from trustvlm.models import read_prompts
 from trustvlm.pipeline import records
 from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
-from trustvlm.text import did_you_mean
+from trustvlm.text import did_you_mean, printable
 
 SampleKey = tuple[str, str, Setting]
 Point = tuple[int, int]
@@ -66,14 +70,14 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
         If something is missing, or labels and classes do not fit.
     """
     if isinstance(dataset, CatalogueSet):
-        options: dict[str, Any] = {"splits_dir": dataset.splits_dir}
+        options: dict[str, Any] = {"splits_dir": dataset.splits_dir, "rules": dataset.rules}
         shots = datasets.load_shots(dataset.name, dataset.root, **options)
         test = datasets.load(dataset.name, dataset.root, "test", **options)
         val = datasets.load(dataset.name, dataset.root, "val", **options) if validation else None
         return ListedSet(
             tuple(test.class_names),
             records.ListedImages(shots.refs, shots.labels),
-            {"test": records.ListedImages(test.refs, test.labels)},
+            {dataset.rules.split: records.ListedImages(test.refs, test.labels)},
             None if val is None else records.ListedImages(val.refs, val.labels),
         )
     columns = dataset.columns
@@ -112,12 +116,14 @@ def encode_datasets(
 ) -> Iterator[EncodedDataset | UnreadableDataset]:
     """Encode the data sets of a study, one pair of encoders after another; only what is new.
 
+    At the end `shared-images.csv` lists the test images that are also shots, or resemble one.
+
     Parameters
     ----------
     config, store
         The study, already checked, and where embeddings are kept.
     notes
-        Gets the warnings of the models, to show wherever their numbers are.
+        Gets the warnings of the models and of shared images, to show wherever numbers are.
     on_image
         Progress, as in `encode_images`.
 
@@ -126,7 +132,7 @@ def encode_datasets(
     TrustVLMError
         If a model cannot be loaded.
     """
-    loaded = None
+    loaded, shared = None, dict[SharedImage, None]()
     for models, protocol in product(config.models, config.protocols):
         wanted = (models.vlm, models.vision, protocol)
         if wanted != loaded:
@@ -142,9 +148,16 @@ def encode_datasets(
         for dataset in config.datasets:
             setting = Setting(*wanted, models.prompt_label)
             try:
-                yield encode_dataset(config, dataset, models, setting, encoders, store, on_image)
+                encoded = encode_dataset(
+                    config, dataset, models, setting, encoders, store, on_image
+                )
             except TrustVLMError as error:
                 yield UnreadableDataset(dataset, setting, error)
+                continue
+            notes += [note for note in encoded.notes if note not in notes]
+            shared.update(dict.fromkeys(encoded.shared))
+            yield encoded
+    write_shared_images(list(shared), config.out)
 
 
 def encode_dataset(
@@ -164,8 +177,8 @@ def encode_dataset(
     Raises
     ------
     LeakError
-        If a test image is also among the drawn training images or the validation images, by
-        content, or a validation image among the drawn training images.
+        If all test images are also among the drawn training images or the validation images, by
+        content, or some are and are kept although settings are selected.
     InputError
         If labels and classes do not fit, or no image can be read.
     """
@@ -207,18 +220,20 @@ def encode_dataset(
     support = as_arrays("train", shown)
     content = hashlib.sha256(json.dumps([listed.class_names, prompts, shown.hashes]).encode())
     content.update(shown.labels.tobytes())
-    learned_from = {"training": shown.hashes}
+    learned_from = {"training": shown}
     validation, tests = None, []
     others = [] if listed.validation is None else [("val", listed.validation)]
+    overlap = _Overlap(config, dataset, setting.vision)
     for split, images in [*others, *listed.tests.items()]:
-        encoded = encode(split, images).readable()
+        name = f"{dataset.name}/{split}"
+        encoded = overlap.resolve(name, encode(split, images).readable(), learned_from)
         arrays = as_arrays(split, encoded)
-        _refuse_leaks(arrays.name, encoded, learned_from)
         if images is listed.validation:
             validation = arrays
-            learned_from["validation"] = encoded.hashes
+            learned_from["validation"] = encoded
         else:
             tests.append(arrays)
+            overlap.compare(arrays, encoded, support, shown)
         content.update(json.dumps([arrays.name, encoded.hashes]).encode())
         content.update(encoded.labels.tobytes())
     for message in left_out:
@@ -249,22 +264,129 @@ def encode_dataset(
             **tuning.identity(),
         },
         templates=prompts,
+        notes=tuple(overlap.notes),
+        shared=tuple(overlap.shared),
     )
 
 
-def _refuse_leaks(
-    name: str, images: records.EncodedImages[Any], learned_from: Mapping[str, Sequence[str]]
-) -> None:
-    _, leaked = records.exclude_leaked(images, learned_from, purpose="", exclude=True)
-    if leaked:
+# Images that are tested and also something else: the same by content, or nearly the same.
+
+SHARED_IMAGES = "shared-images.csv"
+
+
+class _Overlap:
+    """What the images of one data set share with those that scores learn from."""
+
+    def __init__(self, config: BenchConfig, dataset: FolderSet | CatalogueSet, vision: str) -> None:
+        of_test = isinstance(dataset, CatalogueSet) and dataset.rules.shots_from == "test"
+        self.keep = config.shared_images == "keep" or of_test
+        self.selects = config.preset in ("loo", "validation")
+        self.near_duplicates = config.near_duplicates
+        self.vision = vision
+        self.notes: list[str] = []
+        self.shared: list[SharedImage] = []
+
+    def resolve(
+        self,
+        name: str,
+        images: records.EncodedImages[Any],
+        learned_from: Mapping[str, records.EncodedImages[Any]],
+    ) -> records.EncodedImages[Any]:
+        """Leave out images that are shots or validation images, by content, unless they are kept.
+
+        Raises
+        ------
+        LeakError
+            If none is left, or if settings would be selected on images that are kept to be tested.
+        """
+        hashes = {role: encoded.hashes for role, encoded in learned_from.items()}
+        new, leaked = records.exclude_leaked(images, hashes, purpose="", exclude=True)
+        if not leaked:
+            return images
         # By which image comes first; no content has two roles.
-        role_of = {digest: role for role, hashes in learned_from.items() for digest in hashes}
-        roles = dict.fromkeys(role_of[digest] for digest in images.hashes if digest in role_of)
-        raise LeakError(
+        other = {
+            digest: (role, ref.path)
+            for role, encoded in learned_from.items()
+            for digest, ref in zip(encoded.hashes, encoded.refs, strict=True)
+        }
+        pairs = [
+            (path, *other[digest])
+            for path, digest in zip(images.paths, images.hashes, strict=True)
+            if digest in other
+        ]
+        roles = dict.fromkeys(role for _, role, _ in pairs)
+        first = ", ".join(map(printable, leaked[:3])) + (", ..." if len(leaked) > 3 else "")
+        what = (
             f"{len(leaked)} of {len(images)} images of {name} are also {' or '.join(roles)} "
-            "images, by content: metrics on them would be too good. Remove them from one of the "
-            "two."
+            f"images, by content ({first})"
         )
+        if not len(new) or (self.keep and self.selects):
+            remedy = (
+                "they cannot be kept where settings are selected on them."
+                if len(new)
+                else 'remove them from one of the two, or keep them with shared_images = "keep".'
+            )
+            raise LeakError(f"{what}: metrics on them would be too good; {remedy}")
+        self.notes.append(
+            f"{what}, and kept: scores that learn from them look better than they are."
+            if self.keep
+            else f"{what}, and left out."
+        )
+        self.shared += [
+            SharedImage(name, path, other_path, role, self.vision, 1.0, True, self.keep)
+            for path, role, other_path in pairs
+        ]
+        return images if self.keep else new
+
+    def compare(
+        self,
+        test: ArraySet,
+        images: records.EncodedImages[Any],
+        support: ArraySet,
+        shots: records.EncodedImages[Any],
+    ) -> None:
+        """List the images of a test set that closely resemble a shot, where this is wanted."""
+        if not self.near_duplicates:
+            return
+        labels, n_classes = support.labels, support.n_classes
+        bar = near_duplicate_threshold(support.features, labels, n_classes=n_classes)
+        same = set(shots.hashes)
+        pairs = [
+            pair
+            for pair in near_duplicates(test.features, support.features, threshold=bar)
+            if images.hashes[pair.image] not in same
+        ]
+        self.shared += [
+            SharedImage(
+                test.name, images.paths[pair.image], shots.paths[pair.other], "training",
+                self.vision, pair.cosine, False, True,
+            )
+            for pair in pairs
+        ]  # fmt: skip
+        if pairs:
+            self.notes.append(
+                f"{len(pairs)} of {len(test)} images of {test.name} closely resemble a shot "
+                f"(cosine of at least {bar:.3f} by {self.vision}): {SHARED_IMAGES} lists them."
+            )
+
+
+def write_shared_images(shared: Sequence[SharedImage], folder: Path) -> Path:
+    """Write `shared-images.csv`: images of which scores learn something, or something similar.
+
+    Where there are none, a file of an earlier run is removed.
+    """
+    file = folder / SHARED_IMAGES
+    if not shared:
+        file.unlink(missing_ok=True)
+        return file
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(field.name for field in fields(SharedImage))
+    for image in shared:
+        values = (getattr(image, field.name) for field in fields(image))
+        writer.writerow(to_cell(readable(v)) if isinstance(v, str) else v for v in values)
+    write_text(file, stream.getvalue())
+    return file
 
 
 # Every cell of the grid, and further studies on the same images.
@@ -286,7 +408,7 @@ class Grid:
     classes
         True classes and class names by dataset.
     notes
-        Warnings of the models, to show wherever their numbers are.
+        Warnings of the models and of shared images, to show wherever numbers are.
     computed
         How many cells were not on disk yet.
     """

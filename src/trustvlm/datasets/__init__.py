@@ -1,9 +1,14 @@
 """The 17 sets of the paper, in the directory layout of CoOp and TPT, read without torchvision."""
 
 from trustvlm.datasets.catalogue import (
+    AS_PUBLISHED,
+    IMAGENET_RULES,
     PROMPT_PRESETS,
+    RELEASED_RULES,
     DatasetSpec,
+    ImageNetRules,
     Split,
+    applicable_rules,
     get,
     imagenet_class_list,
     imagenet_classes,
@@ -23,12 +28,17 @@ from trustvlm.datasets.loading import (
 )
 
 __all__ = [
+    "AS_PUBLISHED",
+    "IMAGENET_RULES",
     "PROMPT_PRESETS",
+    "RELEASED_RULES",
     "Dataset",
     "DatasetSpec",
     "DatasetStatus",
+    "ImageNetRules",
     "ShotsSource",
     "Split",
+    "applicable_rules",
     "get",
     "imagenet_class_list",
     "imagenet_classes",

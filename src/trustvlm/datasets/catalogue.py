@@ -31,9 +31,14 @@ class DatasetSpec:
     layout
         How images, labels and splits are laid down.
     folders
-        Where the set may lie under the data root, the usual folder first.
+        Where the set may lie under the data root, the usual folder first: as the paper's users and
+        CoOp's have it, as torchvision does, and as the archive unpacks.
+    aliases
+        Further names in print.
     images
         Folder of the images inside it; "" where they lie in the folder itself.
+    other_images
+        Where else inside it they may be: as their archive unpacks in the folder of the set.
     split_folders
         Folder of each split inside it, where they have folders of their own.
     split_file
@@ -62,7 +67,9 @@ class DatasetSpec:
     counts: Mapping[Split, int] = field(hash=False)
     citation: str
     terms: str
+    aliases: tuple[str, ...] = ()
     images: str = ""
+    other_images: tuple[str, ...] = ()
     split_folders: Mapping[Split, str] = field(default_factory=dict, hash=False)
     split_file: str | None = None
     subset: str = ""
@@ -90,8 +97,9 @@ class DatasetSpec:
 def read_catalogue() -> tuple[DatasetSpec, ...]:
     """Return the facts of the 17 sets, in the paper's order; `catalogue.toml` is read once."""
     text = files(__package__).joinpath("catalogue.toml").read_text("utf-8")
+    lists = ("folders", "aliases", "other_images")
     return tuple(
-        DatasetSpec(**facts | {"folders": tuple(facts["folders"])})
+        DatasetSpec(**facts | {key: tuple(facts[key]) for key in lists if key in facts})
         for facts in tomllib.loads(text)["dataset"]
     )
 
@@ -113,7 +121,7 @@ def get(name: str) -> DatasetSpec:
     Parameters
     ----------
     name
-        Its name, title or folder; case and punctuation do not matter.
+        Its name, title or folder, or another name in print; case and punctuation do not matter.
 
     Raises
     ------
@@ -135,7 +143,7 @@ def get(name: str) -> DatasetSpec:
 
 
 def is_known(name: str) -> bool:
-    """Say whether there is a set of this name, title or folder.
+    """Say whether there is a set of this name, as `get` takes it.
 
     Examples
     --------
@@ -147,7 +155,7 @@ def is_known(name: str) -> bool:
 
 def _find(name: str) -> DatasetSpec | None:
     for spec in read_catalogue():
-        if bare(name) in map(bare, (spec.name, spec.title, *spec.folders)):
+        if bare(name) in map(bare, (spec.name, spec.title, *spec.folders, *spec.aliases)):
             return spec
     return None
 
@@ -171,6 +179,75 @@ def preset(name: str) -> dict[str, float | None]:
     """
     spec = get(name)
     return {"weight": spec.weight, "temperature": spec.temperature}
+
+
+# How ImageNet and its relatives are read: as they were published, or as the released script does.
+
+
+@dataclass(frozen=True)
+class ImageNetRules:
+    """How ImageNet and its relatives are read.
+
+    Attributes
+    ----------
+    names
+        What the VLM chooses from on ImageNet-A and -R: the 200 names of their `own` classes, as
+        they were published, or all of `imagenet`.
+    folder_order
+        Of ImageNet-V2, whose folders are called 0 to 999: as `number`, which is the class, or as
+        `text`, so that folder 10 is class 2 and most labels are wrong.
+    shots_from
+        ImageNet's `train` images, or the `test` images of the set itself.
+
+    Examples
+    --------
+    >>> ImageNetRules(names="imagenet").of(get("imagenet-a")).split
+    'test-1000-names'
+    >>> RELEASED_RULES.of(get("imagenet-v2")).split, RELEASED_RULES.of(get("dtd")).split
+    ('test-text-order-shots-of-test', 'test')
+    """
+
+    names: Literal["own", "imagenet"] = "own"
+    folder_order: Literal["number", "text"] = "number"
+    shots_from: Literal["train", "test"] = "train"
+
+    def of(self, spec: DatasetSpec) -> ImageNetRules:
+        """Return those that mean something for one set, and the published ones otherwise."""
+        keys = applicable_rules(spec)
+        return ImageNetRules(**{key: getattr(self, key) for key in keys})
+
+    @property
+    def split(self) -> str:
+        """Name the test split, so that no two readings have the same name."""
+        parts = (
+            ("1000-names", self.names == "imagenet"),
+            ("text-order", self.folder_order == "text"),
+            ("shots-of-test", self.shots_from == "test"),
+        )
+        return "-".join(("test", *(name for name, changed in parts if changed)))
+
+
+AS_PUBLISHED = ImageNetRules()
+RELEASED_RULES = ImageNetRules("imagenet", "text", "test")
+IMAGENET_RULES = {"as-published": AS_PUBLISHED, "released": RELEASED_RULES}
+
+
+def applicable_rules(spec: DatasetSpec) -> tuple[str, ...]:
+    """Name the fields of `ImageNetRules` that mean something for a set.
+
+    Examples
+    --------
+    >>> applicable_rules(get("imagenet-a")), applicable_rules(get("cifar10"))
+    (('names', 'shots_from'), ())
+    """
+    if spec.layout not in ("class folders", "numbered folders"):
+        return ()
+    means = {
+        "names": bool(spec.subset),
+        "folder_order": spec.layout == "numbered folders",
+        "shots_from": True,
+    }
+    return tuple(key for key, meant in means.items() if meant)
 
 
 # Prompt templates that differ from one set to the next.

@@ -108,7 +108,12 @@ def _all_names(folder: Path) -> frozenset[str]:
 
 def _looks_right(spec: DatasetSpec, folder: Path) -> bool:
     if spec.layout == "split file":
-        return any((folder / part).exists() for part in (spec.images, spec.split_file) if part)
+        inside = (spec.images, spec.split_file, *spec.other_images)
+        return any((folder / part).exists() for part in inside if part)
+    if spec.layout == "variant lists":
+        return (folder / "variants.txt").is_file()
+    if spec.layout == "numbered folders":
+        return any(name.isdecimal() for name in _all_names(folder))
     if spec.layout != "class folders":
         return True
     ids = {imagenet_class.wnid for imagenet_class in imagenet_classes(spec.subset)}

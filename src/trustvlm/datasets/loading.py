@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.datasets import layout, readers
-from trustvlm.datasets.catalogue import DatasetSpec, Split, get, mask, read_catalogue
+from trustvlm.datasets.catalogue import (
+    AS_PUBLISHED,
+    DatasetSpec,
+    ImageNetRules,
+    Split,
+    get,
+    imagenet_classes,
+    mask,
+    read_catalogue,
+)
 from trustvlm.datasets.cifar import read_cifar
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.references import shown
@@ -161,6 +170,7 @@ def load(
     *,
     splits_dir: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    rules: ImageNetRules = AS_PUBLISHED,
 ) -> Dataset:
     """List one split of one of the 17 sets, without opening its images.
 
@@ -178,6 +188,8 @@ def load(
         Where `split_zhou_*.json` lies, if not in the set's folder.
     strict
         Refuse a set that is not as published, rather than warn.
+    rules
+        How ImageNet's relatives are read.
 
     Raises
     ------
@@ -199,7 +211,29 @@ def load(
     spec = get(name) if isinstance(name, str) else name
     folder, listing = read_split(spec, root, split, splits_dir)
     report_deviations(spec, split, folder, listing, strict=strict)
+    listing = _under_rules(listing, spec, rules.of(spec))
     return Dataset(**vars(listing), spec=spec, split=split, folder=folder)
+
+
+def _under_rules(
+    listing: layout.Listing, spec: DatasetSpec, rules: ImageNetRules
+) -> layout.Listing:
+    """Give the images of a listing the labels and class names that some rules want."""
+    if rules.names == "imagenet":
+        every = imagenet_classes()
+        listing = replace(
+            listing,
+            labels=np.array(mask(spec.subset), dtype=np.int64)[listing.labels],
+            class_names=tuple(c.name for c in every),
+            class_ids=tuple(c.wnid for c in every),
+        )
+    if rules.folder_order == "text":
+        # The rank of a folder among those that there are, sorted by name.
+        numbers = np.unique(listing.labels)
+        ranks = np.empty(len(listing.class_names), dtype=np.int64)
+        ranks[np.array(sorted(numbers, key=str), dtype=np.int64)] = np.arange(len(numbers))
+        listing = replace(listing, labels=ranks[listing.labels])
+    return listing
 
 
 # Where the labelled examples of a set come from.
@@ -248,12 +282,13 @@ def load_shots(
     *,
     splits_dir: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    rules: ImageNetRules = AS_PUBLISHED,
 ) -> Dataset:
     """List the images from which the shots of a set are drawn, with the classes of that set.
 
     For most sets this is `load(name, root, "train")`. For ImageNet's relatives it is ImageNet's
     training split, without the classes that the relative does not have; `labels` and
-    `class_names` are those of the relative.
+    `class_names` are those of the relative. `rules` may want all classes, or the test images.
 
     Raises
     ------
@@ -266,6 +301,11 @@ def load_shots(
         As `load` does; of a part of ImageNet, the number of images is not checked.
     """
     spec = get(name) if isinstance(name, str) else name
+    rules = rules.of(spec)
+    if rules.shots_from == "test":
+        return load(spec, root, "test", splits_dir=splits_dir, strict=strict, rules=rules)
+    if rules.names == "imagenet":
+        spec = replace(spec, subset="")
     source = get(spec.shots_from) if spec.shots_from != spec.name else spec
     subset = spec.subset if source is not spec and spec.subset else None
     folder, listing = read_split(source, root, "train", splits_dir, subset=subset)

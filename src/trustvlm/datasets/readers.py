@@ -180,15 +180,18 @@ def _listed_images(
 def _base(spec: DatasetSpec, folder: Path, paths: list[str]) -> tuple[Path, tuple[str, ...]]:
     """Return the folder that the paths start from, and which of them it lacks.
 
-    TPT has the images of some sets in the set's folder, CoOp in a folder inside it.
+    TPT has the images of some sets in the set's folder, CoOp in a folder inside it, and an archive
+    that is unpacked in the set's folder may make one more.
     """
-    usual = folder / spec.images
-    missing = missing_files(usual, paths)
-    if missing and usual != folder:
-        missing_otherwise = missing_files(folder, paths)
-        if len(missing_otherwise) < len(missing):
-            return folder, missing_otherwise
-    return usual, missing
+    best, missing = folder / spec.images, missing_files(folder / spec.images, paths)
+    for base in (folder, *(folder / part for part in spec.other_images)):
+        if not missing:
+            break
+        if base != best and base.is_dir():
+            missing_otherwise = missing_files(base, paths)
+            if len(missing_otherwise) < len(missing):
+                best, missing = base, missing_otherwise
+    return best, missing
 
 
 # ImageNet and its relatives: one folder per class, named by WordNet ID or by number.
