@@ -14,6 +14,7 @@ import pytest
 from matplotlib import colormaps
 
 from bench_results import make_results
+from figure_texts import cut, overlapping, words
 from trustvlm.benchmark.analysis import analyse
 from trustvlm.benchmark.figures import (
     equal_coverage_figure,
@@ -99,11 +100,6 @@ def axes_of(drawing):
     return [axes for part in figure.subfigs or [figure] for axes in part.axes]
 
 
-def words(text):
-    tree = ElementTree.fromstring(text)
-    return ["".join(e.itertext()) for e in tree.iter() if e.tag.rpartition("}")[2] == "text"]
-
-
 def test_figures_are_well_formed_described_and_named_apart(drawings):
     for drawing in drawings:
         text = replace(drawing, name=f"chapter-{drawing.name}").svg()
@@ -136,13 +132,20 @@ def test_pdfs_are_pdfs_without_dates(drawings, tmp_path):
         assert b"/FontFile2" in content or b"TrueType" in content
 
 
+def test_no_text_is_cut_or_lies_on_another(drawings):
+    for drawing in drawings:
+        assert cut(drawing) == [], drawing.name
+        assert overlapping(drawing) == [], drawing.name
+
+
 def test_captions_name_unit_and_direction(drawings):
     for drawing in drawings:
         if "aurc" in drawing.name and not drawing.name.startswith("ranks"):
             assert "AURC ×1000, lower is better" in drawing.caption
         assert drawing.caption.endswith(".")
-        assert re.search(r"\d shots? per class; (\d+ draws|draw 0) of the shots; ", drawing.caption)
-        assert "Convention exact" in drawing.caption
+        assert len(drawing.caption.split()) <= 40
+        assert re.search(r"\d shots? per class; (\d+ draws|draw 0) of the shots; ", drawing.notes)
+        assert "Convention exact" in drawing.notes
 
 
 def test_captions_count_the_images(analysis):
@@ -153,7 +156,7 @@ def test_captions_count_the_images(analysis):
         equal_coverage_figure(analysis, SCORES),
         rank_figure(analysis, "aurc"),
     ):
-        assert "3 data sets with 120 test images each" in drawing.caption
+        assert "3 data sets with 120 test images each" in drawing.notes
 
 
 def test_banners_are_part_of_the_figure():
@@ -302,7 +305,7 @@ def test_heat_maps_write_means_and_frame_the_chosen_cell():
     assert shown[2, 0] == "1150.0"
     (frame,) = [patch for patch in axes.patches if not patch.get_fill()]
     assert (frame.get_x(), frame.get_y()) == (0, 1)
-    assert "2 data sets" in drawing.caption
+    assert "2 data sets" in drawing.notes
     lightest = max(
         (p for p in axes.patches if p.get_fill()), key=lambda p: sum(p.get_facecolor()[:3])
     )
@@ -324,7 +327,7 @@ def test_heat_map_means_are_over_what_all_cells_share():
         "–",
         "500.0",
     ]
-    assert "all cells have: d." in drawing.caption
+    assert "all cells have: d." in drawing.notes
 
 
 def test_text_on_every_shade_has_enough_contrast():

@@ -222,8 +222,8 @@ def test_samples_of_the_first_setting_mark_the_first_chapter_only(tmp_path):
         n for n in tables if n.endswith("against-reference.md")
     }
     texts = {name: (tmp_path / "tables" / f"{name}-auroc.md").read_text() for name in CHAPTERS}
-    assert "Bold: better than" in texts["1-clip"]
-    assert "Bold: better than" not in texts["2-siglip"]
+    assert "Bold: significantly better than" in texts["1-clip"]
+    assert "Bold: significantly better than" not in texts["2-siglip"]
     assert "**" not in texts["2-siglip"]
     assert page.headings.count("What accepting less buys") == 1
 

@@ -30,6 +30,7 @@ from trustvlm.benchmark.statistics import holm
 from trustvlm.exceptions import InputError
 from trustvlm.metrics import METRICS, paired_bootstrap
 from trustvlm.tables import markup
+from trustvlm.tables.latex import Paper, escape_latex, render_latex
 from trustvlm.tables.metrics import METRIC_COLUMNS, columns_of
 from trustvlm.tables.scores import SIGNS, signs_of
 from trustvlm.tables.table import Cell, Head, Line, Marking, Table, slug
@@ -139,23 +140,82 @@ def test_the_overview_has_means_of_every_metric_and_one_rank(results, analysis):
         assert cell.text == f"{1000 * np.mean(values):.2f}"
         rank = analysis.ranks["auroc"].rank_of(score)
         assert cell_of(table, score, "Rank").text == f"{rank:.2f}"
-    assert "rank is by AUROC" in table.caption
+    assert "Rank by AUROC" in table.caption
     assert not any(cell.mark for line in table.lines for cell in line.cells)
 
 
-def test_captions_name_units_convention_shots_draws_and_test(analysis):
-    caption = metric_table(analysis, "aurc").caption_with("Bold", "italics")
+def test_captions_and_notes_name_units_convention_shots_draws_and_test(analysis):
+    table = metric_table(analysis, "aurc")
+    caption = table.caption_with("Bold", "italics")
     for words in (
         "AURC ×1000, lower is better",
-        "16 shots per class",
-        "standard deviation over 2 draws",
-        "Convention exact",
-        "Bold: better than every other score",
-        f"{RESAMPLES:,} resamples",
-        "not corrected",
-        "†: may change the predicted label",
+        "16 shots a class",
+        "± SD over 2 draws",
+        "Bold: significantly better than every other score",
+        "italics: than all but one (paired bootstrap, 95 %)",
+        "▸ reference",
+        "† may change labels",
     ):
         assert words in caption
+    for words in (
+        "standard deviation over 2 draws",
+        "Convention exact",
+        f"{RESAMPLES:,} resamples",
+        "nothing is corrected",
+        "†: may change the predicted label.",
+    ):
+        assert words in table.notes
+    judged = (
+        "by E-AURC, AUROC, FPR95, AUPR-success and AUPR-error it is then judged on other labels"
+    )
+    assert judged in dataset_table(analysis, "pets").notes
+
+
+def every_table(analysis, results):
+    gains = class_gains(
+        *(results.of(results.settings[0]).samples_of("pets")[s] for s in ("msp", "trustvlm")),
+        *results.classes["pets"],
+    )
+    return [
+        *(metric_table(analysis, metric) for metric in analysis.metrics),
+        *(difference_table(analysis, metric) for metric in analysis.metrics),
+        *(shots_table(analysis, metric) for metric in analysis.metrics),
+        *(dataset_table(analysis, dataset) for dataset in results.datasets),
+        overview_table(analysis, "aurc"),
+        tally_table(analysis),
+        rank_table(analysis),
+        gain_table(gains, "pets", "msp", "trustvlm", 0.8),
+        failure_table([{**results.rows[0], "score": None, "error": "no folder"}]),
+    ]
+
+
+def test_captions_have_at_most_forty_words_and_the_rest_is_in_the_text(analysis, results):
+    for table in every_table(analysis, results):
+        caption = table.caption_with("Bold", "underlined")
+        assert len(caption.split()) <= 40, caption
+        latex, markdown = render_latex(table), markup.render_markdown(table)
+        assert escape_latex(caption) in latex
+        if table.notes:
+            assert rf"\tabletext{{Table~\ref{{tab:{table.name}" in latex
+            assert markdown.endswith(f"{markup.escape_markdown(table.notes)}\n")
+            assert table.notes in html_text(markup.render_html(table))
+
+
+def html_text(html):
+    parser = HTMLParser()
+    texts = []
+    parser.handle_data = texts.append
+    parser.feed(str(html))
+    return "".join(texts)
+
+
+def test_the_reference_is_marked_otherwise_than_by_test(analysis):
+    table = metric_table(analysis, "aurc")
+    (own,) = [line for line in table.lines if line.own]
+    assert own.label == "trustvlm"
+    assert "\n| ▸ trustvlm |" in markup.render_markdown(table)
+    assert "\n$\\triangleright$~trustvlm &" in render_latex(table)
+    assert '<span class="mark" title="reference">▸</span> trustvlm<' in markup.render_html(table)
 
 
 def test_marks_follow_the_paired_bootstrap(results, analysis):
@@ -193,7 +253,8 @@ def test_without_samples_nothing_is_marked_or_compared():
 def test_one_draw_has_no_spread_and_says_so():
     table = metric_table(analyse(make_results(draws=1), ["aurc"], n_resamples=50), "aurc")
     assert not any(cell.aside for line in table.lines for cell in line.cells)
-    assert "One draw" in table.caption
+    assert "One draw" in table.notes
+    assert "SD" not in table.caption
 
 
 def test_one_data_set_has_no_mean_and_no_rank():
@@ -213,11 +274,11 @@ def test_undefined_is_a_dash_in_every_format():
     analysis = analyse(make_results(accuracy=1.1), ["aurc", "auroc"], n_resamples=50)
     table = metric_table(analysis, "auroc")
     assert {cell.text for line in table.lines for cell in line.cells} == {"–"}
-    assert "–: undefined" in table.caption
+    assert "–: undefined" in table.notes
     assert markdown_rows(markup.render_markdown(table))[2][1] == "–"
-    assert latex_rows(markup.render_latex(table))[1][1].strip() == "--"
+    assert latex_rows(render_latex(table))[1][1].strip() == "--"
     assert "undefined" in Cells(str(markup.render_html(table))).rows[1][1]
-    assert "Without these" in table.caption
+    assert "Without these" in table.notes
 
 
 def test_a_metric_undefined_in_some_draws_says_in_how_many():
@@ -228,7 +289,7 @@ def test_a_metric_undefined_in_some_draws_says_in_how_many():
     ]
     table = metric_table(analyse(Results(rows), ["auroc"]), "auroc")
     assert cell_of(table, "msp", "pets").aside.endswith("(2/3)")
-    assert "(k/n)" in table.caption
+    assert "(k/n)" in table.notes
 
 
 def test_failed_cells_are_listed_and_not_dropped():
@@ -242,7 +303,7 @@ def test_failed_cells_are_listed_and_not_dropped():
     results = Results(rows)
     table = metric_table(analyse(results, ["aurc"]), "aurc")
     assert cell_of(table, "noise", "pets").text == "failed"
-    assert "2 cells failed" in table.caption
+    assert "2 cells failed" in table.notes
     failures = failure_table(results.failures)
     (line,) = failures.lines
     assert [cell.text for cell in line.cells] == ["noise", "–", "2", "no | memory"]
@@ -312,7 +373,7 @@ def test_differences_have_sign_interval_and_star(results, analysis):
 
 
 def test_rank_tables_say_each_test_once(analysis):
-    caption = rank_table(analysis).caption
+    caption = rank_table(analysis).notes
     assert caption.count("Friedman's test") <= len(analysis.metrics)
     assert "independent" in caption
 
@@ -325,7 +386,7 @@ def test_gain_tables_count_images(results):
     assert len(table.lines) == 4
     total = sum(line.cells[5].value for line in table.lines)
     assert total == sum(samples["trustvlm_star"][1]) - sum(samples["trustvlm"][1])
-    assert "80 %" in gain_table(gains, "pets", "msp", "trustvlm", 0.8).caption
+    assert "80 %" in gain_table(gains, "pets", "msp", "trustvlm", 0.8).notes
 
 
 def hostile_table(columns=2, lines=3):
@@ -338,8 +399,9 @@ def hostile_table(columns=2, lines=3):
             Line(HOSTILE, tuple(Cell("1.00", "± 0.10", "best", 1.0) for _ in range(columns)))
             for _ in range(lines)
         ),
-        marking=Marking(HOSTILE, HOSTILE, HOSTILE),
+        marking=Marking(HOSTILE, HOSTILE),
         breaks=(1,),
+        notes=HOSTILE,
     )
 
 
@@ -359,7 +421,7 @@ def test_no_name_breaks_html():
 
 
 def test_no_name_breaks_latex():
-    text = markup.render_latex(hostile_table())
+    text = render_latex(hostile_table()).partition("#1\\par}\n")[2]
     assert {len(row) for row in latex_rows(text)} == {3}
     bare = re.sub(r"\\[\\{}$&#%_]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -372,34 +434,119 @@ def test_no_name_breaks_latex():
 
 def test_latex_rows_that_begin_like_arguments_are_guarded():
     lines = tuple(Line(label, (Cell("1"),)) for label in ("[a]", "*b"))
-    text = markup.render_latex(Table("t", "T", "C.", (Head("x"), Head("y")), lines))
+    text = render_latex(Table("t", "T", "C.", (Head("x"), Head("y")), lines))
     assert "{}[a] & 1" in text
     assert "{}*b & 1" in text
 
 
-def test_wide_latex_tables_come_in_parts_and_long_ones_over_pages():
-    wide = markup.render_latex(hostile_table(columns=20))
-    assert wide.count(r"\begin{table}") == 3
-    assert sum(len(row) - 1 for row in latex_rows(wide)[::4]) == 20
-    assert wide.count(r"\label{tab:hostile-") == 3
-    long = markup.render_latex(hostile_table(lines=60))
-    assert long.count(r"\begin{longtable}") == 1
-    assert r"\usepackage{longtable}" in long
+def wide_table(columns, lines=12, name="wide"):
+    rng = np.random.default_rng(0)
+    return Table(
+        name=name,
+        title="Wide",
+        caption="Many columns.",
+        heads=(Head("Score"), *(Head(f"office_caltech10/test_{i}", "%") for i in range(columns))),
+        lines=tuple(
+            Line(
+                f"a_score_{row}",
+                tuple(Cell(f"{v:.2f}", "± 10.25", "best") for v in rng.uniform(10, 999, columns)),
+                own=row == 1,
+                signs="†‡",
+            )
+            for row in range(lines)
+        ),
+    )
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(tmp_path, analysis):
-    hostile = markup.render_latex(hostile_table()).replace("花", "")
-    tables = [hostile, markup.render_latex(metric_table(analysis, "aurc"))]
-    tables.append(markup.render_latex(difference_table(analysis, "auroc")))
-    tables.append(markup.render_latex(hostile_table(lines=60)).replace("花", ""))
-    packages = "".join(rf"\usepackage{{{p}}}" for p in ("booktabs", "graphicx", "longtable"))
-    body = "\n".join(tables)
-    text = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
-    (tmp_path / "t.tex").write_text(text, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+def test_latex_tables_take_one_column_both_or_come_in_parts():
+    narrow, both, parts = (render_latex(wide_table(n)) for n in (2, 5, 20))
+    assert narrow.count(r"\begin{table}[t]") == 1
+    assert both.count(r"\begin{table*}[t]") == 1
+    assert parts.count(r"\begin{table*}[t]") == 4
+    heads = [row for row in latex_rows(parts) if "Score" in row[0]]
+    assert [len(row) - 1 for row in heads] == [5, 5, 5, 5]
+    assert re.findall(r"\\label\{(.*?)\}", parts) == [f"tab:wide-{i}" for i in (1, 2, 3, 4)]
+    assert parts.count(r"continued from Table~\ref{tab:wide-1}.") == 3
+    assert parts.count("Many columns.") == 1
+    long = render_latex(wide_table(2, lines=100))
+    assert long.count(r"\begin{table}[t]") == 3
+    assert len([row for row in latex_rows(long) if "score" in row[0]]) == 100
+    room = Paper(column=300, text=1000)
+    assert render_latex(wide_table(10), room).count(r"\begin{table*}[t]") == 1
+
+
+def test_long_texts_are_broken_and_rules_stay_at_their_lines():
+    words = "a long message about a failure " * 12
+    lines = tuple(Line(f"set {i}", (Cell(words, value=words), Cell("1"))) for i in range(20))
+    heads = (Head("Data set"), Head("Error", text=True), Head("Cells"))
+    text = render_latex(Table("t", "T", "C.", heads, lines, breaks=(3, 15)))
+    assert text.count("tabular}[t]{@{}l@{}}") == 20
+    assert text.count(r"\end{table") >= 2
+    assert text.count(words.split()[0]) >= 20 * 12
+    rules = [i for i, row in enumerate(text.splitlines()) if row == r"\midrule"]
+    before = [text.splitlines()[i + 1] for i in rules]
+    assert [row[:7].strip(" &") for row in before if row[:6] in ("set 3 ", "set 15")] == [
+        "set 3",
+        "set 15",
+    ]
+
+
+NARROWEST = r"\documentclass[twocolumn,a4paper]{article}"
+OTHERS = {
+    "IEEEtran": r"\documentclass[conference]{IEEEtran}",
+    # The page of CVPR and ICCV, whose style is not on CTAN.
+    "article": r"\documentclass[10pt,twocolumn,letterpaper]{article}"
+    r"\setlength\textwidth{6.875in}\setlength\columnsep{0.3125in}",
+}
+
+
+def compiled(folder, tables, document_class=NARROWEST):
+    """Compile tables in a class; return the log, with the width of every table and its line."""
+    packages = "".join(rf"\usepackage{{{p}}}" for p in ("booktabs", "graphicx"))
+    shrinking = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    body = "\n\\clearpage\n".join(tables).replace(shrinking, r"\measured{%")
+    command = (
+        r"\newsavebox{\measuredbox}\newcommand{\measured}[1]{\sbox{\measuredbox}{#1}"
+        r"\typeout{measured \the\wd\measuredbox\space of \the\linewidth}\usebox{\measuredbox}}"
+    )
+    text = rf"{document_class}{packages}{command}\begin{{document}}Text.{body}\end{{document}}"
+    (folder / "t.tex").write_text(text, encoding="utf-8")
+    run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(run, cwd=folder, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
+    return (folder / "t.log").read_text("utf-8", "replace")
+
+
+needs_latex = pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="pdflatex is not installed"
+)
+
+
+@needs_latex
+def test_latex_compiles_and_fits_the_columns_of_a_paper(tmp_path, analysis, results):
+    hostile = [render_latex(hostile_table(n, k)).replace("花", "") for n, k in ((2, 3), (3, 60))]
+    tables = [*map(render_latex, every_table(analysis, results)), *hostile]
+    tables += [render_latex(wide_table(n, name=f"wide-{n}")) for n in (2, 3, 5, 6, 20)]
+    log = compiled(tmp_path, tables)
+    widths = re.findall(r"measured ([\d.]+)pt of ([\d.]+)pt", log)
+    assert len(widths) == "".join(tables).count(r"\resizebox") > 30
+    assert {float(line) for _, line in widths} == {221.0, 452.0}
+    # Nothing is shrunk, and what spans the page would not fit one column.
+    assert [(w, line) for w, line in widths if float(w) > float(line)] == []
+    assert not re.findall(r"Overfull \\hbox.*alignment", log)
+
+
+@needs_latex
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_classes_have_room_for_what_fits_the_narrowest(tmp_path, analysis, name):
+    if not subprocess.run(["kpsewhich", f"{name}.cls"], capture_output=True, check=False).stdout:
+        pytest.skip(f"{name} is not installed")
+    tables = [render_latex(wide_table(20)), render_latex(metric_table(analysis, "aurc"))]
+    widths = re.findall(
+        r"measured ([\d.]+)pt of ([\d.]+)pt", compiled(tmp_path, tables, OTHERS[name])
+    )
+    assert widths
+    assert all(float(width) <= float(line) for width, line in widths)
 
 
 def test_formats_mark_the_same_cells(analysis):
@@ -416,7 +563,7 @@ def test_formats_mark_the_same_cells(analysis):
         ],
         "latex": [
             ["best" if "textbf" in c else "second" if "underline" in c else "" for c in row[1:]]
-            for row in latex_rows(markup.render_latex(table))[1:]
+            for row in latex_rows(render_latex(table))[1:]
         ],
         "html": [
             ["second" if "(second" in c else "best" if "(best)" in c else "" for c in row[1:]]
@@ -431,7 +578,7 @@ def test_the_same_results_make_the_same_tables(results):
     first, second = (
         [
             render(metric_table(analyse(results, ["aurc"], n_resamples=60), "aurc"))
-            for render in (markup.render_markdown, markup.render_latex, markup.render_html)
+            for render in (markup.render_markdown, render_latex, markup.render_html)
         ]
         for _ in range(2)
     )
@@ -440,11 +587,9 @@ def test_the_same_results_make_the_same_tables(results):
 
 def test_the_convention_of_the_rows_is_named():
     results = make_results(convention="trustvlm")
-    caption = metric_table(analyse(results, ["aurc"], n_resamples=50), "aurc").caption_with(
-        "B", "i"
-    )
-    assert "Convention trustvlm" in caption
-    assert "in convention exact" in caption
+    notes = metric_table(analyse(results, ["aurc"], n_resamples=50), "aurc").notes
+    assert "Convention trustvlm" in notes
+    assert "in convention exact" in notes
 
 
 def test_progress_and_refusals():
@@ -497,7 +642,7 @@ def test_scores_that_change_labels_or_see_the_whole_batch_are_marked():
     markdown = [row.split(" | ")[0] for row in markup.render_markdown(table).splitlines()[6:]]
     names = ["| msp", "| auto", r"| conf\_ot †‡", "| gda †", r"| auto\_unlabelled ‡"]
     assert markdown == names
-    assert r"conf\_ot\textsuperscript{\textdagger{}\textdaggerdbl{}}" in markup.render_latex(table)
+    assert r"conf\_ot\textsuperscript{\textdagger{}\textdaggerdbl{}}" in render_latex(table)
     for sign, meaning in SIGNS.items():
         assert markup.render_html(table).count(f'<sup title="{meaning}">{sign}</sup>') == 2
     assert signs_of("of nobody") == ""

@@ -13,6 +13,7 @@ import pytest
 
 from benchmark_files import write_arrays
 from command import Command
+from figure_texts import cut, overlapping, words
 from pictures import write_class_folders
 from trustvlm import metrics, scores
 from trustvlm.benchmark import ArraySet, load_arrays, run_study
@@ -226,13 +227,16 @@ def test_every_study_has_figures_and_tables_whose_captions_say_what_they_rest_on
         assert section.figures
         assert section.tables or section.folded
         for figure in section.figures:
-            assert re.search(r"shots per class; (2 draws|draw 0) of the shots; ", figure.caption)
-            assert re.search(r"\d test images", figure.caption)
-            assert "Convention exact" in figure.caption
+            assert re.search(r"shots per class; (2 draws|draw 0) of the shots; ", figure.notes)
+            assert re.search(r"\d test images", figure.notes)
+            assert "Convention exact" in figure.notes
+            assert len(figure.caption.split()) <= 40, figure.caption
+            assert cut(figure) == overlapping(figure) == []
             assert re.search(r"lower is better|in percent|percentage points", figure.caption)
             assert figure.svg().startswith("<svg")
         for table in (*section.tables, *section.folded):
-            assert "Convention exact" in table.caption
+            assert "Convention exact" in table.notes
+            assert len(table.caption_with("Bold", "underlined").split()) <= 40, table.caption
             assert all(len(line.cells) + 1 == len(table.heads) for line in table.lines)
 
 
@@ -241,7 +245,7 @@ def test_the_sensitivity_study_says_aloud_that_it_shows_test_images(runner):
     assert "TEST images" in section.title
     assert "chosen on test data" in section.text
     for figure in section.figures:
-        assert BANNER in figure.svg().replace("&lt;", "<")
+        assert BANNER in " ".join(words(figure.svg()))
         assert figure.caption.startswith(BANNER)
     for table in section.folded:
         assert "TEST images" in table.title
@@ -289,7 +293,7 @@ def test_the_convention_is_the_plans(sets):
     runner = StudyRunner([STUDIES["modalities"]], settings)
     runner.add(EncodedDataset.from_arrays(sets[0], sets[1:], settings.shots, settings.draws))
     (section,) = runner.sections(Setting())
-    assert "Convention trustvlm" in section.figures[0].caption
+    assert "Convention trustvlm" in section.figures[0].notes
 
 
 STUDY = """

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from figure_texts import cut, overlapping, words
 from trustvlm.exceptions import InputError
-from trustvlm.plots.figure import INK, SERIES, Figure
+from trustvlm.plots.figure import INK, SERIES, Figure, text_width, wrap
 from trustvlm.plots.risk_coverage import (
     confidence_histogram,
     reliability_diagram,
@@ -20,11 +22,6 @@ from trustvlm.plots.risk_coverage import (
 )
 
 K = np.arange(1, 101) / 100
-
-
-def words(svg: str) -> list[str]:
-    tags = ElementTree.fromstring(svg).iter()
-    return ["".join(e.itertext()) for e in tags if e.tag.endswith("}text")]
 
 
 def every_figure(suffix: str = "") -> list[Figure]:
@@ -51,6 +48,14 @@ def test_figures_are_described_and_as_large_as_they_say():
         assert root.get("viewBox").split()[2:] == [root.get("width"), root.get("height")]
         inches = figure.matplotlib().get_size_inches()
         assert [float(root.get(k)) for k in ("width", "height")] == pytest.approx(72 * inches)
+
+
+def test_no_text_is_cut_or_lies_on_another():
+    for figure in every_figure():
+        assert cut(figure) == []
+        assert overlapping(figure) == []
+    wide = replace(every_figure()[0], labels=("a label as wide as the figure is " * 3,) * 4)
+    assert cut(wide)
 
 
 def test_text_stays_text_in_one_colour_that_can_be_read():
@@ -167,9 +172,27 @@ def test_a_legend_takes_the_rows_it_needs_below_the_drawing():
 def test_a_banner_is_part_of_the_figure():
     plain = Figure("n", "T", "C.", 100, 80, lambda body: body.subplots() and None)
     warned = Figure("n", "T", "C.", 100, 80, plain.draw, banner="Not for choosing")
-    assert "Not for choosing" in words(warned.svg())
+    assert words(warned.svg())[-2:] == ["Not for", "choosing"]
     heights = [f.matplotlib().get_size_inches()[1] for f in (plain, warned)]
     assert heights[0] < heights[1]
+
+
+@pytest.mark.parametrize("width", [320, 420, 720])
+def test_no_banner_is_cut(width):
+    banner = "TEST images: shows how settings matter, never how to choose, on any account at all"
+    figure = Figure("n", "T", "C.", width, 120, lambda body: body.subplots() and None)
+    assert cut(replace(figure, banner=banner)) == []
+    # Not an idle test: in one line it is wider than the two narrower figures.
+    assert (len(replace(figure, banner=banner)._banner_lines) > 1) == (width < 700)
+
+
+def test_texts_are_broken_where_they_have_no_room():
+    assert wrap("office_caltech10__test_webcam", 130, 12) == ["office_caltech10__", "test_webcam"]
+    assert wrap("short", 130, 12) == ["short"]
+    (line,) = wrap("x" * 100, 130, 12)
+    assert line.endswith("…")
+    assert 100 < text_width(line, 12) <= 130
+    assert text_width("mmm", 12, "bold") > text_width("mmm", 12) > text_width("iii", 12)
 
 
 def test_what_another_process_drew_is_taken_over():

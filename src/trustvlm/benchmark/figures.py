@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trustvlm import metrics
 from trustvlm.benchmark.analysis import Analysis
 from trustvlm.benchmark.captions import (
     describe_mean,
@@ -15,15 +16,17 @@ from trustvlm.benchmark.captions import (
     describe_results,
     describe_units_of_ranks,
 )
-from trustvlm.benchmark.statistics import RankComparison
+from trustvlm.benchmark.results import Samples
+from trustvlm.benchmark.statistics import LEVEL, RankComparison
 from trustvlm.exceptions import InputError
 from trustvlm.plots.figure import INK, MARKERS, MUTED, SERIES, Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.plots.risk_coverage import risk_coverage_panel
+from trustvlm.report.page import perfect_curve
 from trustvlm.report.summary import Acceptance
 from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis, number
 from trustvlm.tables.table import UNDEFINED, slug
-from trustvlm.text import percent, shortened
+from trustvlm.text import counted, join_names, percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,8 +107,9 @@ def modality_figure(analysis: Analysis, metric: str, labels: Mapping[str, str]) 
     return Figure(
         name=f"modalities-{slug(metric)}",
         title=f"Text only, image only, both: {column.title}",
-        caption=f"{describe_unit(column)}. {describe_results(analysis)} Bars are "
-        "means over the draws, whiskers one standard deviation to each side.",
+        caption=f"{describe_unit(column)}. Bars are means over the draws, whiskers one standard "
+        "deviation to each side.",
+        notes=describe_results(analysis),
         width=width,
         height=len(datasets) * group + 60,
         draw=draw,
@@ -174,8 +178,9 @@ def equal_coverage_figure(
         name="equal-coverage",
         title="Accuracy at equal coverage",
         caption="Share right among the accepted images when every score accepts the same share, "
-        f"its most trusted. {describe_results(analysis, draw=0)} No test is made here: intervals "
-        "are in the tables.",
+        "its most trusted.",
+        notes=f"{describe_results(analysis, draw=0)} No test is made here: intervals are in the "
+        "tables.",
         width=width,
         height=len(datasets) * step + 80,
         draw=draw,
@@ -184,7 +189,7 @@ def equal_coverage_figure(
 
 
 def _rows(axes: Axes, datasets: Sequence[str], step: float, middle: float) -> None:
-    axes.set_yticks(np.arange(len(datasets)) * step + middle, [shortened(d, 28) for d in datasets])
+    axes.set_yticks(np.arange(len(datasets)) * step + middle, [shortened(d, 36) for d in datasets])
     axes.tick_params(axis="y", length=0, labelsize=12)
     axes.set_ylim(len(datasets) * step - step / 2 + middle, -step / 2 + middle)
     axes.grid(visible=False, axis="y")
@@ -248,8 +253,8 @@ def shots_figure(
         name=f"shots-{slug(metric)}{'-by-dataset' if by_dataset else ''}",
         title=f"{column.title} by shots{', each data set' if by_dataset else ''}",
         caption=f"{describe_unit(column)}, against the number of shots per class, on "
-        "a logarithmic axis. Band: one standard deviation over the draws to each side. "
-        f"{describe_results(analysis, every_shot=True)}"
+        "a logarithmic axis. Band: one standard deviation over the draws to each side.",
+        notes=f"{describe_results(analysis, every_shot=True)}"
         f"{'' if by_dataset else ' ' + describe_mean(analysis, metric)}",
         x_label="shots per class",
         y_label=label_axis(column),
@@ -259,27 +264,66 @@ def shots_figure(
     )
 
 
+# Resamples of each band, and how many curves have one: more would hide each other.
+_RESAMPLES, _BANDS = 200, 2
+
+
 def risk_coverage_figure(analysis: Analysis, scores: Sequence[str]) -> Figure:
-    """Risk-coverage curves of a few scores, one panel for each data set with samples."""
+    """Risk-coverage curves of a few scores, one panel for each data set with samples.
+
+    Each panel has the oracle of the reference's labels, and bands of the reference and of the first
+    of the other scores by average rank; the legend has the mean of AURC over the panels.
+    """
+    results, reference = analysis.results, analysis.results.reference
+    metric = "aurc" if "aurc" in analysis.metrics else analysis.metrics[0]
+    first = [s for s in analysis.ordered(metric) if s in scores and s != reference]
+    banded = [*(s for s in scores if s == reference), *first][:_BANDS]
+    by_set: dict[str, dict[str, Samples]] = {}
+    for dataset in results.datasets:
+        every = results.samples_of(dataset)
+        if shown := {s: every[s] for s in scores if s in every and len(np.asarray(every[s][1]))}:
+            by_set[dataset] = shown
+
+    # Whose labels the perfect orders have: those of the reference, as far as it was measured.
+    labelled = {d: reference if reference in of else next(iter(of)) for d, of in by_set.items()}
+    perfect = {d: np.asarray(of[labelled[d]][1]) for d, of in by_set.items()}
+
+    def label(name: str, samples: Mapping[str, Samples]) -> str:
+        """Add the mean over data sets, each the mean of its test sets, as tables have it."""
+        if len(samples) < len(by_set):
+            return name  # not to be compared with means over all of them
+        areas: dict[str, list[float]] = {}
+        for dataset, sample in samples.items():
+            areas.setdefault(results.set_of(dataset), []).append(metrics.aurc(*sample))
+        return f"{name}: AURC {1000 * float(np.mean([np.mean(of) for of in areas.values()])):.0f}"
+
+    labels = {s: label(s, {d: of[s] for d, of in by_set.items() if s in of}) for s in scores}
+    oracle = label("oracle", {dataset: (right, right) for dataset, right in perfect.items()})
     panels = []
-    for dataset in analysis.results.datasets:
-        samples = analysis.results.samples_of(dataset)
-        curves = {}
-        for score in scores:
-            if score in samples and len(np.asarray(samples[score][1])):
-                curves[score] = Acceptance.of(*samples[score]).curve(80)
-        if curves:
-            panels.append(risk_coverage_panel(dataset, curves))
+    for dataset, of_set in by_set.items():
+        curves = {labels[s]: Acceptance.of(*sample).curve(80) for s, sample in of_set.items()}
+        bands = {}
+        for score in (s for s in banded if s in of_set):
+            coverage, _ = curves[labels[score]]
+            band = metrics.risk_band(*of_set[score], coverage, n_resamples=_RESAMPLES)
+            bands[labels[score]] = (band.low, band.high)
+        ideal = perfect_curve(float(perfect[dataset].mean()), np.arange(1, 101) / 100)
+        panels.append(risk_coverage_panel(dataset, curves, bands=bands, ideal=ideal, oracle=oracle))
+    whose = join_names(list(dict.fromkeys(labelled.values())))
+    mean = "mean over data sets, " if len(panels) > 1 else ""
     return small_multiples(
         panels,
         name="risk-coverage",
         title="Risk by coverage",
-        caption="Share wrong among the accepted images against the share accepted, most trusted "
-        f"first; lower is better. {describe_results(analysis, draw=0)} Where few images are "
-        "accepted the curves jump and may leave the frame; each panel has its own scale.",
-        x_label="accepted images (%)",
+        caption="Share wrong among the accepted images against the share accepted; lower is "
+        f"better. AURC: {mean}×1000. Pale: {100 * LEVEL:g} % bands over images of "
+        f"{join_names(banded)}. Dotted: a perfect order of the labels of {whose}.",
+        notes=f"{describe_results(analysis, draw=0)} Where few images are accepted the curves jump "
+        "and may leave the frame; each panel has its own scale. A band holds at each coverage by "
+        "itself. Scores that may change labels have other perfect orders.",
+        x_label="accepted images, most trusted first (%)",
         y_label="wrong among the accepted (%)",
-        highlight=analysis.results.reference,
+        highlight=labels.get(reference, ""),
     )
 
 
@@ -339,10 +383,12 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
     return Figure(
         name=f"ranks-{slug(metric)}",
         title=f"Average ranks by {column.title}",
-        caption=f"Average rank by {column.title} over {describe_units_of_ranks(ranks)}, "
-        f"1 is best, of means over draws. {describe_results(analysis)} {describe_ranks(ranks)} "
-        "A bar joins scores whose ranks differ by less than the critical difference, CD. Data sets "
-        "are taken to be independent of one another.",
+        caption=f"Average rank by {column.title} over {counted(len(ranks.units), 'data set')}, 1 "
+        "is best. A bar joins scores whose ranks differ by less than the critical difference, CD "
+        f"(Nemenyi, {ranks.alpha:g}).",
+        notes=f"Ranks of means over draws, over {describe_units_of_ranks(ranks)}. "
+        f"{describe_results(analysis)} {describe_ranks(ranks)} Data sets are taken to be "
+        "independent of one another.",
         width=_WIDTH,
         height=height,
         draw=draw,

@@ -126,9 +126,9 @@ def matrix_table(
         Of the metric.
     """
     column, means = METRIC_COLUMNS[metric], matrix(rows, metric, keys)
-    caption = [
-        caution,
-        _describe_cells(rows, column, words, of, convention),
+    caption = [caution, f"{_describe_cells(rows, column, words, of)}; mean ± SD over draws."]
+    notes = [
+        describe_basis(rows, convention),
         "Mean ± standard deviation over the draws; without ± where all draws agree.",
         means.remark,
     ]
@@ -136,6 +136,7 @@ def matrix_table(
         name=name,
         title=title,
         caption=" ".join(filter(None, caption)),
+        notes=" ".join(filter(None, notes)),
         heads=(
             Head(words[0][:1].upper() + words[0][1:]),
             *(Head(plainly(one), falling=column.higher_is_better) for one in means.columns),
@@ -154,11 +155,11 @@ def matrix_table(
 
 
 def _describe_cells(
-    rows: Sequence[Row], column: MetricColumn, words: tuple[str, str], of: str, convention: str
+    rows: Sequence[Row], column: MetricColumn, words: tuple[str, str], of: str
 ) -> str:
     return (
         f"{describe_unit(column)}, of {of or rows[0]['score']}: {words[0]} (lines) by "
-        f"{words[1]} (columns). {describe_basis(rows, convention)}"
+        f"{words[1]} (columns)"
     )
 
 
@@ -234,11 +235,15 @@ def heat_map(
     _check(rows, keys, of)
     caption = [
         f"{banner}." if banner else "",
-        _describe_cells(rows, column, words, of, convention),
+        f"{_describe_cells(rows, column, words, of)}.",
+        "Lighter is better" + (" within a column." if shade_columns else "."),
+        "Frame: the default." if framed else "",
+    ]
+    notes = [
+        describe_basis(rows, convention),
         "Means over the draws" + ("." if "dataset" in keys else " and data sets."),
         means.remark,
-        "Lighter is better" + (" within a column." if shade_columns else "."),
-        "The frame marks the default, which nothing was tuned for." if framed else "",
+        "Nothing was tuned for the default." if framed else "",
     ]
 
     # What each cell is shaded against: all of them, or those of its column.
@@ -293,6 +298,7 @@ def heat_map(
         name=name,
         title=title,
         caption=" ".join(filter(None, caption)),
+        notes=" ".join(filter(None, notes)),
         width=max(320.0, _CELL[0] * len(means.columns) + 170.0),
         # A single line has to leave room for the name of its axis.
         height=max(_CELL[1] * len(means.lines), 100.0) + 130.0,

@@ -26,7 +26,8 @@ from trustvlm.files import write_text
 from trustvlm.plots.figure import Figure
 from trustvlm.report.page import render
 from trustvlm.serialization import nan_to_null
-from trustvlm.tables import markup
+from trustvlm.tables.latex import render_latex
+from trustvlm.tables.markup import render_html, render_markdown
 from trustvlm.tables.metrics import METRIC_COLUMNS
 from trustvlm.tables.table import Table, slug
 from trustvlm.text import counted
@@ -175,7 +176,7 @@ def named(sections: Sequence[ReportSection], prefix: str = "") -> list[ReportSec
 
 def write_table(table: Table, folder: Path) -> None:
     """Write `tables/<name>.md` and `.tex`."""
-    for suffix, write in (("md", markup.render_markdown), ("tex", markup.render_latex)):
+    for suffix, write in (("md", render_markdown), ("tex", render_latex)):
         write_text(folder / "tables" / f"{table.name}.{suffix}", readable(write(table)))
 
 
@@ -306,7 +307,7 @@ def _write_html(
             *facts,
             ("software", f"trustvlm {__version__}"),
         ],
-        table_html=markup.render_html,
+        table_html=render_html,
         **content,
     )
     write_text(target, html)

@@ -24,6 +24,7 @@ from trustvlm.tables.metrics import (
 )
 from trustvlm.tables.scores import CORRECTS, SIGNS, WHOLE_BATCH, signs_of
 from trustvlm.tables.table import (
+    OWN,
     UNDEFINED,
     Cell,
     Head,
@@ -36,9 +37,9 @@ from trustvlm.tables.table import (
     slug,
     spread_cell,
 )
-from trustvlm.text import counted, shortened
+from trustvlm.text import counted, join_names, shortened
 
-# Sentences of captions: what tables are about, and the signs and marks that they have.
+# What captions say, in few words, and what the notes below the tables add.
 
 
 def _describe_study(analysis: Analysis) -> str:
@@ -51,37 +52,71 @@ def _describe_study(analysis: Analysis) -> str:
 
 def _describe_shots(analysis: Analysis) -> str:
     """Say how many shots a table is about."""
-    return counted(analysis.results.largest, "shot") + " per class"
+    return counted(analysis.results.largest, "shot") + " a class"
+
+
+def _draws(analysis: Analysis, *, largest_only: bool = True) -> int:
+    results = analysis.results
+    return len(
+        {row["draw"] for row in results.rows if row["shots"] == results.largest or not largest_only}
+    )
+
+
+def _describe_mean(analysis: Analysis, *, largest_only: bool = True) -> str:
+    """Say what a number with ± is; empty if there is one draw."""
+    draws = _draws(analysis, largest_only=largest_only)
+    return f", mean ± SD over {draws} draws" if draws > 1 else ""
 
 
 def _describe_spread(analysis: Analysis, *, largest_only: bool = True) -> str:
-    """Say what ± means; empty if there is one draw."""
-    results = analysis.results
-    draws = {
-        row["draw"] for row in results.rows if row["shots"] == results.largest or not largest_only
-    }
-    if len(draws) < 2:
+    """Say what ± means, or that there is one draw."""
+    draws = _draws(analysis, largest_only=largest_only)
+    if draws < 2:
         return "One draw of the shots: no spread over draws is known."
     return (
-        f"Mean ± standard deviation over {len(draws)} draws of the shots; "
+        f"Mean ± standard deviation over {draws} draws of the shots; "
         "without ± where all draws agree."
     )
 
 
-def _small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -> str:
-    """Name the convention, and explain the signs that the table has."""
-    results = analysis.results
-    rows = [row for row in results.rows if dataset in ("", row["dataset"])]
-    undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
-    signs = "".join(map(signs_of, results.scores))
-    failed = sum(bool(row.get("error")) for row in rows)
+# Metrics that judge the order of the labels, whichever these are.
+_OF_ORDER = ("eaurc", "eaugrc", "auroc", "fpr95", "aupr_success", "aupr_error")
+
+
+def _describe_signs(analysis: Analysis, metrics: Sequence[str]) -> str:
+    """Explain the signs that a table of some metrics has, beyond the few words of its legend."""
+    signs = "".join(map(signs_of, analysis.results.scores))
+    order = join_names([METRIC_COLUMNS[m].title for m in metrics if m in _OF_ORDER])
+    judges = f"; by {order} it is then judged on other labels than scores without" if order else ""
     sentences = [
-        describe_convention(results.convention),
-        f"{CORRECTS}: {SIGNS[CORRECTS]}; measures of the order alone (AUROC, FPR95, E-AURC, "
-        f"AUPR) then judge other labels than those of the scores without {CORRECTS}."
+        f"{CORRECTS}: {SIGNS[CORRECTS]}{f'{judges} {CORRECTS}' if order else ''}."
         if CORRECTS in signs
         else "",
         f"{WHOLE_BATCH}: {SIGNS[WHOLE_BATCH]}." if WHOLE_BATCH in signs else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _legend(scores: Iterable[str], reference: str | None) -> str:
+    """Say in a few words what stands before and after the names of some scores."""
+    signs = "".join(map(signs_of, scores))
+    parts = [
+        f"{OWN} reference" if reference is not None else "",
+        f"{CORRECTS} may change labels" if CORRECTS in signs else "",
+        f"{WHOLE_BATCH} sees the whole batch" if WHOLE_BATCH in signs else "",
+    ]
+    shown = "; ".join(filter(None, parts))
+    return f"{shown}." if shown else ""
+
+
+def _small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") -> str:
+    """Name the convention, and say what is undefined or failed."""
+    results = analysis.results
+    rows = [row for row in results.rows if dataset in ("", row["dataset"])]
+    undefined = any(math.isnan(value_of(row, m)) for row in rows for m in metrics)
+    failed = sum(bool(row.get("error")) for row in rows)
+    sentences = [
+        describe_convention(results.convention),
         "–: undefined, as where all labels are right; (k/n): defined in k of n draws."
         if undefined
         else "",
@@ -92,17 +127,27 @@ def _small_print(analysis: Analysis, metrics: Sequence[str], dataset: str = "") 
     return " ".join(filter(None, sentences))
 
 
-def _marking(analysis: Analysis, where: str) -> Marking | None:
+def _marking(analysis: Analysis) -> Marking | None:
     """Say what the marks mean and how they are tested; None where no test was possible."""
     if not analysis.resampled:
         return None
-    convention = "" if analysis.results.convention == "exact" else ", in convention exact"
     return Marking(
-        best=f"better than every other score {where}",
-        second="better than every other but one",
-        test=f"Marks are given by test only: the paired bootstrap over images "
-        f"({100 * LEVEL:g} %, {analysis.n_resamples:,} resamples, draw 0{convention}) "
-        "must leave out zero. It is not corrected for the number of scores.",
+        best="significantly better than every other score",
+        second=f"than all but one (paired bootstrap, {100 * LEVEL:g} %)",
+    )
+
+
+def _describe_marks(analysis: Analysis) -> str:
+    """Say in full by which test marks are given."""
+    if not analysis.resampled:
+        return "Without samples no test was made, and nothing is marked."
+    convention = "" if analysis.results.convention == "exact" else ", in convention exact"
+    return (
+        f"Marks are given by test only: the {100 * LEVEL:g} % interval of the difference to each "
+        f"other score, by the paired bootstrap over images ({analysis.n_resamples:,} resamples, "
+        f"draw 0{convention}), must leave out zero on the side that the shown means say. Where no "
+        "score passes, none is marked. As the best must pass against every other, nothing is "
+        "corrected for their number."
     )
 
 
@@ -117,20 +162,23 @@ def overview_table(analysis: Analysis, rank_by: str) -> Table:
         means = [spread_cell(analysis.mean(c.name, score), c.scale) for c in columns]
         return [*means, rank_cell(analysis.ranks[rank_by].rank_of(score))]
 
-    caption = [
-        f"Means over data sets, of {_describe_study(analysis)}; {_describe_shots(analysis)}. "
-        f"{describe_units(columns)} The rank is by {METRIC_COLUMNS[rank_by].title}.",
-        _describe_spread(analysis),
-        describe_mean(analysis, rank_by),
-        "Nothing is marked here: tests are made on each data set, and of ranks.",
-        _small_print(analysis, analysis.metrics),
-    ]
+    lower = [column.title for column in columns if not column.higher_is_better]
     return _score_table(
         analysis,
         cells,
+        metrics=analysis.metrics,
         name="overview",
         title="Every metric at a glance",
-        caption=caption,
+        caption=f"Means over data sets, {_describe_shots(analysis)}{_describe_mean(analysis)}; "
+        f"{join_names(lower) or 'none'} better low, the others high. "
+        f"Rank by {METRIC_COLUMNS[rank_by].title}.",
+        notes=[
+            f"{_describe_study(analysis)}. {describe_units(columns)}",
+            _describe_spread(analysis),
+            describe_mean(analysis, rank_by),
+            "Nothing is marked here: tests are made on each data set, and of ranks.",
+            _small_print(analysis, analysis.metrics),
+        ],
         heads=[*_metric_heads(columns), Head("Rank")],
     )
 
@@ -151,20 +199,22 @@ def metric_table(analysis: Analysis, metric: str) -> Table:
             row.append(rank_cell(analysis.ranks[metric].rank_of(score)))
         return row
 
-    caption = [
-        f"{describe_unit(column)}, of {_describe_study(analysis)}; {_describe_shots(analysis)}.",
-        _describe_spread(analysis),
-        describe_mean(analysis, metric) if several else "",
-        _small_print(analysis, [metric]),
-    ]
     return _score_table(
         analysis,
         cells,
+        metrics=[metric],
         name=slug(metric),
         title=f"{column.title} of every score",
-        caption=caption,
+        caption=f"{describe_unit(column)}; {_describe_shots(analysis)}{_describe_mean(analysis)}.",
+        notes=[
+            f"{_describe_study(analysis)}.",
+            _describe_spread(analysis),
+            describe_mean(analysis, metric) if several else "",
+            _small_print(analysis, [metric]),
+            _describe_marks(analysis),
+        ],
         heads=heads,
-        marking=_marking(analysis, "on that data set"),
+        marking=_marking(analysis),
     )
 
 
@@ -174,40 +224,44 @@ def dataset_table(analysis: Analysis, dataset: str) -> Table:
     marks = {column.name: analysis.marks(column.name, dataset) for column in columns}
     images = analysis.results.sizes[dataset]
     count = f" ({counted(images, 'image')})" if images else ""
-    caption = [
-        f"Every metric on {dataset}{count}; {_describe_shots(analysis)}. {describe_units(columns)}",
-        _describe_spread(analysis),
-        _small_print(analysis, analysis.metrics, dataset),
-    ]
     return _score_table(
         analysis,
         lambda score: [_cell(analysis, c.name, dataset, score, marks[c.name]) for c in columns],
+        metrics=analysis.metrics,
         name=f"dataset-{slug(dataset)}",
         title=dataset,
-        caption=caption,
+        caption=f"Metrics on {dataset}{count}; "
+        f"{_describe_shots(analysis)}{_describe_mean(analysis)}.",
+        notes=[
+            describe_units(columns),
+            _describe_spread(analysis),
+            _small_print(analysis, analysis.metrics, dataset),
+            _describe_marks(analysis),
+        ],
         heads=_metric_heads(columns),
-        marking=_marking(analysis, "by that metric"),
+        marking=_marking(analysis),
     )
 
 
 def shots_table(analysis: Analysis, metric: str) -> Table:
     """One metric of every score at every number of shots, as mean over the data sets."""
     results, column = analysis.results, METRIC_COLUMNS[metric]
-    caption = [
-        f"{describe_unit(column)}, by shots per class: mean over data sets.",
-        _describe_spread(analysis, largest_only=False),
-        describe_mean(analysis, metric),
-        _small_print(analysis, [metric]),
-    ]
     return _score_table(
         analysis,
         lambda score: [
             spread_cell(analysis.mean(metric, score, shots), column.scale)
             for shots in results.shots
         ],
+        metrics=[metric],
         name=f"shots-{slug(metric)}",
         title=f"{column.title} by shots",
-        caption=caption,
+        caption=f"{describe_unit(column)}, by shots a class: mean over data sets"
+        f"{_describe_mean(analysis, largest_only=False).replace(', mean', '')}.",
+        notes=[
+            _describe_spread(analysis, largest_only=False),
+            describe_mean(analysis, metric),
+            _small_print(analysis, [metric]),
+        ],
         heads=[Head(str(shots), "shots", column.higher_is_better) for shots in results.shots],
     )
 
@@ -218,33 +272,37 @@ def _score_table(
     *,
     name: str,
     title: str,
-    caption: Sequence[str],
+    caption: str,
+    notes: Sequence[str],
     heads: Iterable[Head],
+    metrics: Sequence[str],
     marking: Marking | None = None,
     against: str | None = None,
 ) -> Table:
     """Build a table with a line for every score but `against`, and with `heads` for its cells.
 
-    The reference, and scores that may change labels, are set apart. Empty sentences of the caption
-    are left out.
+    The reference, and scores that may change labels, are set apart. Empty notes are left out.
     """
+    reference = analysis.results.reference
     scores, breaks = by_group(tuple(s for s in analysis.results.scores if s != against))
     return Table(
         name=name,
         title=title,
-        caption=" ".join(filter(None, caption)),
+        caption=caption,
         heads=(Head("Score"), *heads),
         lines=tuple(
             Line(
                 score,
                 tuple(cells(score)),
-                own=score == analysis.results.reference,
+                own=score == reference,
                 signs=signs_of(score),
             )
             for score in scores
         ),
         marking=marking,
         breaks=breaks,
+        legend=_legend(scores, reference if reference in scores else None),
+        notes=" ".join(filter(None, [*notes, _describe_signs(analysis, metrics)])),
     )
 
 
@@ -300,13 +358,12 @@ def tally_table(analysis: Analysis) -> Table:
     return _score_table(
         analysis,
         lambda score: [tally(score, column) for column in columns],
+        metrics=analysis.metrics,
         name="against-reference",
         title=f"Every score against {reference}",
-        caption=[
-            f"Number of data sets on which a score is better than {reference} / cannot be told "
-            f"apart from it / is worse; {_describe_shots(analysis)}, draw 0.",
-            _describe_test(analysis),
-        ],
+        caption=f"Data sets on which a score is significantly better than {reference} / cannot be "
+        f"told apart / is worse; {_describe_shots(analysis)}.",
+        notes=[f"Draw 0 of the shots. {_describe_test(analysis)}"],
         heads=[Head(column.title, falling=True) for column in columns],
         against=reference,
     )
@@ -322,14 +379,16 @@ def difference_table(analysis: Analysis, metric: str) -> Table:
             _difference(comparisons.get((dataset, score)), column.scale)
             for dataset in results.datasets
         ],
+        metrics=[metric],
         name=f"difference-{slug(metric)}",
         title=f"{column.title}: difference to {results.reference}",
-        caption=[
-            f"Score less {results.reference}, {describe_unit(column)}: "
-            f"{'positive' if column.higher_is_better else 'negative'} says that the score is "
-            f"better; {_describe_shots(analysis)}, draw 0.",
-            f"In brackets the {100 * LEVEL:g} % interval of each difference alone.",
-            f"*: significant. {_describe_test(analysis)}",
+        caption=f"{column.title} of a score less that of {results.reference} ({column.sign}): "
+        f"{'positive' if column.higher_is_better else 'negative'} says that the score is better; "
+        f"{_describe_shots(analysis)}. In brackets the {100 * LEVEL:g} % interval; *: significant "
+        "after Holm's correction.",
+        notes=[
+            f"{describe_unit(column)}. Draw 0 of the shots; each interval is of its difference "
+            f"alone. {_describe_test(analysis)}"
         ],
         heads=[Head(dataset, falling=column.higher_is_better) for dataset in results.datasets],
         against=results.reference,
@@ -346,12 +405,13 @@ def rank_table(analysis: Analysis) -> Table:
     return _score_table(
         analysis,
         lambda score: [rank_cell(analysis.ranks[c.name].rank_of(score)) for c in columns],
+        metrics=analysis.metrics,
         name="ranks",
         title="Average ranks",
-        caption=[
-            f"Average rank over data sets, 1 is best, of {_describe_study(analysis)}; "
-            f"{_describe_shots(analysis)}, means over draws and over the test sets of a data set.",
-            "Data sets are taken to be independent of one another.",
+        caption=f"Average rank over data sets, 1 is best; {_describe_shots(analysis)}.",
+        notes=[
+            f"{_describe_study(analysis)}; ranks of means over draws and over the test sets of a "
+            "data set. Data sets are taken to be independent of one another.",
             *sentences,
         ],
         heads=[Head(column.title) for column in columns],
@@ -419,10 +479,11 @@ def gain_table(
     return Table(
         name=f"gains-{slug(dataset)}-{slug(second)}-{slug(first)}",
         title=f"{dataset}: classes that gain and lose from {first} to {second}",
-        caption=f"Images of each class on {dataset}. {well} *: gains and losses of the class "
-        "differ by more than chance (exact McNemar test, Holm's correction over classes, 0.05).",
+        caption=f"Images of each class on {dataset} that turn out well by {first} and by {second}. "
+        "*: gains and losses differ significantly (McNemar, Holm's correction over classes).",
         heads=(Head("Class"), *(Head(title, falling=True) for title in heads)),
         lines=tuple(lines),
+        notes=f"{well} The test is McNemar's exact one, at 0.05, corrected over the classes.",
     )
 
 

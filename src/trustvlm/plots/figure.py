@@ -34,6 +34,12 @@ DASHES: tuple[Any, ...] = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+# Heights in CSS pixels: of a line of a warning above a figure, with what surrounds them all, and of
+# a row of the legend below it.
+_BANNER_LINE, _BANNER_PAD, _LEGEND_ROW = 18, 12, 21
+_BANNER_SIZE = 12.5
+# Width of a line with its gaps in a legend, and size of its letters.
+_HANDLE, _LEGEND_SIZE = 58, 12.5
 _STYLE: dict[Any, Any] = {
     # Identifiers in SVG are random without a salt.
     "svg.hashsalt": "trustvlm",
@@ -42,7 +48,7 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 13,
-    "legend.fontsize": 12.5,
+    "legend.fontsize": _LEGEND_SIZE,
     "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -61,10 +67,6 @@ _STYLE: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
 }
-# Heights in CSS pixels: of a warning above a figure, and of a row of the legend below it.
-_BANNER, _LEGEND_ROW = 30, 21
-# Widths in a legend: a line with its gaps, and a letter.
-_HANDLE, _LETTER = 58, 8
 # Identifiers and what refers to them, within tags alone: text may hold anything. A page needs no
 # prefix before `href`.
 _IDENTIFIER = re.compile(r'(?:xlink:)?( id="|href="#|url\(#)(?=[^<>]*>)')
@@ -79,8 +81,8 @@ class Figure:
     name
         For file names, and for identifiers within a page.
     title, caption
-        A heading, and sentences that say what is drawn, in which units, by which convention. Both
-        are read aloud instead of the figure.
+        A heading, and what readers need to read the figure, in at most forty words. Both are read
+        aloud instead of the figure.
     width, height
         In CSS pixels, without the legend and the banner.
     draw
@@ -89,6 +91,8 @@ class Figure:
         The entries of the legend below the figure, in the order of the handles; none by default.
     banner
         A warning above the figure, within it: figures are copied without their captions.
+    notes
+        What else is to be said, in the text around the figure: what it rests on, conventions.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Figure:
     draw: Callable[[FigureBase], Sequence[Artist] | None]
     labels: tuple[str, ...] = ()
     banner: str = ""
+    notes: str = ""
 
     def svg(self) -> str:
         """Return an `<svg>` element for a page, also the content of an SVG file."""
@@ -150,11 +155,20 @@ class Figure:
 
     @property
     def _size(self) -> tuple[float, float]:
-        return self.width, self.height + (_BANNER if self.banner else 0) + self._legend_height
+        return self.width, self.height + self._banner_height + self._legend_height
+
+    @cached_property
+    def _banner_lines(self) -> list[str]:
+        return wrap(self.banner, self.width - 16, _BANNER_SIZE, weight="bold")
+
+    @property
+    def _banner_height(self) -> float:
+        return _BANNER_LINE * len(self._banner_lines) + _BANNER_PAD if self.banner else 0
 
     @property
     def _columns(self) -> int:
-        entry = _HANDLE + _LETTER * max(map(len, self.labels), default=1)
+        widest = max((text_width(label, _LEGEND_SIZE) for label in self.labels), default=1)
+        entry = _HANDLE + widest
         return max(1, min(int(self.width / entry), len(self.labels)))
 
     @property
@@ -202,7 +216,12 @@ class Figure:
         if self.banner:
             # On the left, which small screens show first.
             body.suptitle(
-                self.banner, x=0.01, ha="left", color=WRONG, fontsize=12.5, fontweight="bold"
+                "\n".join(self._banner_lines),
+                x=0.01,
+                ha="left",
+                color=WRONG,
+                fontsize=_BANNER_SIZE,
+                fontweight="bold",
             )
         return self.draw(body) or ()
 
@@ -216,6 +235,51 @@ def _style() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         yield
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width of a line of text in the figures' font, in the unit of its size.
+
+    Examples
+    --------
+    >>> 20 < text_width("msp", 12) < 30
+    True
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    with warnings.catch_warnings():
+        # As where figures are drawn.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width)
+
+
+def wrap(text: str, room: float, size: float, *, weight: str = "normal") -> list[str]:
+    """Break a text after spaces, underscores and slashes into lines that fit the room.
+
+    A piece that is wider by itself is cut, with an ellipsis.
+
+    Examples
+    --------
+    >>> wrap("office_caltech10 test", 110, 12)
+    ['office_caltech10', 'test']
+    """
+    lines = [""]
+    for piece in filter(None, re.findall(r"[^\s_/]*[\s_/]*", " ".join(text.split()))):
+        if lines[-1] and text_width((lines[-1] + piece).rstrip(), size, weight) > room:
+            lines.append("")
+        lines[-1] += piece
+    return [_cut(line.rstrip(), room, size, weight) for line in lines]
+
+
+def _cut(line: str, room: float, size: float, weight: str) -> str:
+    if text_width(line, size, weight) <= room:
+        return line
+    while line and text_width(f"{line}…", size, weight) > room:
+        line = line[:-1]
+    return f"{line}…"
 
 
 def ink_on(red: float, green: float, blue: float) -> str:

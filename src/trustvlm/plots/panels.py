@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError
-from trustvlm.plots.figure import DASHES, INK, MARKERS, MUTED, SERIES, Figure
-from trustvlm.text import shortened
+from trustvlm.plots.figure import DASHES, INK, MARKERS, MUTED, SERIES, Figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _ALONE, _WIDE, _ROW, _BELOW = (420, 300), 720, 190, 34
+# Of the titles of panels: size, room for a line, and what a second line takes.
+_TITLE, _TITLE_ROOM, _TITLE_LINE = 12, 190, 15
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def small_multiples(
     ticks: Mapping[float, str] | None = None,
     markers: bool = False,
     banner: str = "",
+    notes: str = "",
     marked: float | None = None,
     zero: bool = False,
 ) -> Figure:
@@ -89,7 +91,7 @@ def small_multiples(
     ----------
     panels
         At least one; a single one is drawn larger, without its title.
-    name, title, caption, banner
+    name, title, caption, banner, notes
         As of `Figure`.
     x_label, y_label
         Written once.
@@ -130,6 +132,8 @@ def small_multiples(
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     alone = len(panels) == 1
+    titles = {panel.title: wrap(panel.title, _TITLE_ROOM, _TITLE)[:2] for panel in panels}
+    deepest = max(map(len, titles.values()))
 
     def draw(body: FigureBase) -> Sequence[Any]:
         from matplotlib.lines import Line2D
@@ -140,7 +144,7 @@ def small_multiples(
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw_panel(axes, panel, styles)
             if not alone:
-                axes.set_title(shortened(panel.title, 26), fontsize=12, loc="left")
+                axes.set_title("\n".join(titles[panel.title]), fontsize=_TITLE, loc="left")
             if marked is not None:
                 axes.axvline(marked, color=MUTED, linestyle=":", linewidth=2, zorder=1)
             if zero:
@@ -157,10 +161,11 @@ def small_multiples(
         title,
         caption,
         width=_ALONE[0] if alone else _WIDE * columns / _COLUMNS,
-        height=_ALONE[1] if alone else rows * _ROW + _BELOW,
+        height=_ALONE[1] if alone else rows * (_ROW + (deepest - 1) * _TITLE_LINE) + _BELOW,
         draw=draw,
         labels=tuple(styles),
         banner=banner,
+        notes=notes,
     )
 
 

@@ -25,9 +25,13 @@ def risk_coverage_panel(
     *,
     bands: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ideal: tuple[ArrayLike, ArrayLike] | None = None,
+    oracle: str = "oracle",
     decided: tuple[float, float] | None = None,
 ) -> Panel:
-    """Make one panel of risk-coverage curves, in percent; see `risk_coverage_figure`."""
+    """Make one panel of risk-coverage curves, in percent; see `risk_coverage_figure`.
+
+    `oracle` is what the legend calls the ideal curve.
+    """
     shown = {}
     for score, curve in curves.items():
         x, (y, *band) = _percent(score, *curve, *(bands or {}).get(score, ()))
@@ -39,7 +43,7 @@ def risk_coverage_panel(
     if ideal is not None:
         line = {"color": MUTED, "linestyle": ":", "linewidth": 1.2, "zorder": 2}
         x, (y,) = _percent("ideal", *ideal)
-        shown["oracle"] = Curve(x, y, style=line)
+        shown[oracle] = Curve(x, y, style=line)
     if decided is not None:
         ring = {"color": INK, "linestyle": "", "marker": "o", "markersize": 9, "zorder": 5}
         ring |= {"markerfacecolor": "none", "markeredgewidth": 1.8, "clip_on": False}

@@ -48,9 +48,10 @@ def sight_table(scores: Iterable[str] | None = None) -> Table:
     return Table(
         name="sight",
         title="What each score sees",
-        caption="Empty: not seen. The VLM's image space: images are compared with images there. "
-        "The vision encoder is the second one, which may be the VLM's own. The whole batch: all "
-        "images at once, without labels, so that a verdict depends on the others.",
+        caption="What each score looks at; empty: not seen.",
+        notes="The VLM's image space: images are compared with images there. The vision encoder is "
+        "the second one, which may be the VLM's own. The whole batch: all images at once, without "
+        "labels, so that a verdict depends on the others.",
         heads=(Head("Score"), *(Head(head, text=True) for head in heads)),
         lines=tuple(lines),
     )

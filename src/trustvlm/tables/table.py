@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 UNDEFINED = "–"
+# Before the label of the reference, so that it can be told from what a test marks.
+OWN = "▸"
 
 # What a cell leads by, where a test says so.
 Mark: TypeAlias = Literal["", "best", "second"]
@@ -78,23 +80,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Marking:
-    """What the two marks mean, and by which test they are given; ends of sentences."""
+    """What the two marks mean; ends of a sentence that names the test they are given by."""
 
     best: str
     second: str
-    test: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with everything that its caption must say.
+    """A table with everything that is to be said of it.
 
     Attributes
     ----------
     name
         For file names and labels.
     title, caption
-        A heading, and sentences that stand on their own. Plain text.
+        A heading, and what readers need to read the numbers: at most forty words together with the
+        marks and the legend. Plain text.
     heads
         Of the first column, which holds the lines' labels, and of the others.
     lines
@@ -103,6 +105,10 @@ class Table:
         Meaning of the marks; None in tables without.
     breaks
         Numbers of the lines before which printed tables have a rule.
+    legend
+        What the signs of the labels mean; the end of the caption.
+    notes
+        What else is to be said, in the text around the table: conventions, tests, what is left out.
     """
 
     name: str
@@ -112,20 +118,22 @@ class Table:
     lines: tuple[Line, ...]
     marking: Marking | None = None
     breaks: tuple[int, ...] = ()
+    legend: str = ""
+    notes: str = ""
 
     def caption_with(self, best: str, second: str) -> str:
         """Return the caption, the marks called by how a format shows them.
 
         Examples
         --------
-        >>> marking = Marking("the best", "the second best", "By lot.")
+        >>> marking = Marking("the best", "the second best, by lot")
         >>> Table("t", "T", "About it.", (), (), marking).caption_with("Bold", "italic")
-        'About it. Bold: the best; italic: the second best. By lot.'
+        'About it. Bold: the best; italic: the second best, by lot.'
         """
-        if self.marking is None:
-            return self.caption
-        marking = self.marking
-        return f"{self.caption} {best}: {marking.best}; {second}: {marking.second}. {marking.test}"
+        marks = ""
+        if self.marking is not None:
+            marks = f"{best}: {self.marking.best}; {second}: {self.marking.second}."
+        return " ".join(filter(None, (self.caption, marks, self.legend)))
 
 
 def spread_cell(spread: Spread, scale: float, mark: Mark = "", *, failed: bool = False) -> Cell:

@@ -247,11 +247,10 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
         ],
         name=f"sensitivity-weight-{slug(metric)}",
         title=f"{column.title} by weight, on TEST images",
-        caption=f"{BANNER}. {describe_unit(column)}, against the weight r of the "
-        f"visual term; trustvlm_star at T = {defaults['temperature']:g}. The dotted line is the "
-        f"default, r = {defaults['weight']:g}, which nothing was tuned for; r = 0 is MSP. "
-        f"{describe_basis(shown, settings.convention)} Band: one standard deviation over the draws "
-        "to each side.",
+        caption=f"{BANNER}. {describe_unit(column)}, against the weight r of the visual term; "
+        f"dotted: the default, r = {defaults['weight']:g}. Band: one SD over the draws.",
+        notes=f"trustvlm_star at T = {defaults['temperature']:g}; nothing was tuned for the "
+        f"default; r = 0 is MSP. {describe_basis(shown, settings.convention)}",
         x_label="weight r of the visual term",
         y_label=label_axis(column),
         highlight="trustvlm",
@@ -338,9 +337,9 @@ class GainStudy(Study):
             name="gain-at-equal-coverage",
             title=f"Accuracy gained by {_STAR} at equal coverage",
             caption=f"Share right among the accepted under {_STAR}, less that under another score "
-            "when it accepts as many images, its most trusted; in percentage points, above zero is "
-            f"a gain. {describe_basis(rows, settings.convention)} Means over the draws; band: one "
-            "standard deviation to each side.",
+            "at the same coverage, in percentage points. Means over the draws; band: one standard "
+            "deviation to each side.",
+            notes=describe_basis(rows, settings.convention),
             x_label="accepted images (%)",
             y_label="accuracy gained (points)",
             highlight="over trustvlm",
@@ -358,10 +357,11 @@ def _gain_table(rows: Sequence[Row], other: str, settings: StudySettings) -> Tab
     return Table(
         name=f"gain-{other.replace('_', '-')}",
         title=f"Accuracy gained by {_STAR} over {other} at equal coverage",
-        caption=f"Share right among the accepted under {_STAR}, less that under {other}, in "
-        "percentage points, when both accept the same share of the images, their most trusted. In "
-        f"brackets the 95 % interval of each difference alone (paired bootstrap over images, "
-        f"{_RESAMPLES:,} resamples). {describe_basis(first.values(), settings.convention)}",
+        caption=f"Share right among the accepted under {_STAR}, less that under {other} at the "
+        "same coverage, in percentage points; in brackets the 95 % interval of each difference.",
+        notes=f"Each score accepts its most trusted images. Intervals are of each difference alone "
+        f"(paired bootstrap over images, {_RESAMPLES:,} resamples). "
+        f"{describe_basis(first.values(), settings.convention)}",
         heads=(
             Head("Data set"),
             *(Head(f"{100 * c:g} % accepted", "points", falling=True) for c in _IN_TABLE),

@@ -167,8 +167,7 @@ class MissingStudy(Study):
             scale=100,
             name="missing-accepted",
             title="Who is accepted when classes lack shots",
-            says=f"Share of a group's images that are among the {100 * _COVERAGE:g} % of all "
-            "images that a score trusts most, in percent",
+            says=f"Percent of a group among the {100 * _COVERAGE:g} % most trusted images",
             y_label="accepted (%)",
         )
         return self.section([metric_figure, accepted_figure], [_missing_table(rows, settings)])
@@ -216,10 +215,11 @@ def _missing_figure(
         ],
         name=name,
         title=title,
-        caption=f"{says}, against the share of classes without any shot, by whether the true class "
-        f"of an image has shots. {describe_basis(rows, convention)} Means over data sets; a data "
-        "set counts where the group has images and the metric is defined. Band: one standard "
-        "deviation over the draws to each side.",
+        caption=f"{says}, against the share of classes without shots, by whether the true class "
+        "has shots. Band: one SD over the draws.",
+        notes=f"{describe_basis(rows, convention)} Means over data sets; a data set counts where "
+        "the group has images and the metric is defined. Band: one standard deviation over the "
+        "draws to each side.",
         x_label="classes without shots (%)",
         y_label=y_label,
         highlight="trustvlm",
@@ -241,10 +241,11 @@ def _missing_table(rows: Sequence[Row], settings: StudySettings) -> Table:
     return Table(
         name=f"missing-{slug(settings.metric)}",
         title=f"{column.title}, and who is accepted, when classes lack shots",
-        caption=f"{describe_unit(column)}, and the share of a group's images that are "
-        f"among the {100 * _COVERAGE:g} % of all images that a score trusts most, by whether the "
-        f"true class of an image has shots. {describe_basis(rows, settings.convention)} Means over "
-        "data sets ± standard deviation over draws.",
+        caption=f"{describe_unit(column)}, and the percent of a group among the "
+        f"{100 * _COVERAGE:g} % most trusted images, by whether the true class has shots; mean ± "
+        "SD over draws.",
+        notes=f"{describe_basis(rows, settings.convention)} Means over data sets ± standard "
+        "deviation over draws.",
         heads=(
             Head("Score, without shots"),
             *(
