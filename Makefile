@@ -9,8 +9,10 @@ SOURCES := pyproject.toml constraints.txt
 LOCK ?= requirements-demo.txt
 # Files of tests on every core; tests of a file share what they set up.
 SIDE_BY_SIDE := -n auto --dist loadfile
+# What a wheel is tested by: the core, and the README's commands and Python.
+WHEEL_TESTS := tests/metrics tests/calibration tests/test_docs.py -k 'not test_snippets_run or README'
 
-.PHONY: help demo lock test browser lint types format coverage extras results clean
+.PHONY: help demo lock test docs browser lint types format coverage extras package oldest newest results clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,8 +29,13 @@ lock: $(BIN)/python ## Renew requirements-demo.txt, the versions and hashes of a
 test: $(VENV)/.test ## Run all tests and doctests; OPTIONS are pytest's.
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
 
-browser: $(VENV)/.browser ## Test the pages in Chromium, which must be installed.
-	$(BIN)/python -m pytest tests/browser
+docs: $(VENV)/.docs ## Build the documentation site into build/site, strictly, and check its links and names.
+	rm -rf build/site
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto -c docs -d build/doctrees . build/site
+	TRUSTVLM_SITE=build/site $(BIN)/python -m pytest tests/test_site.py
+
+browser: $(VENV)/.browser ## Test the pages in Chromium, which must be installed; those of `make docs`, too.
+	TRUSTVLM_SITE=$(wildcard build/site) $(BIN)/python -m pytest tests/browser
 
 coverage: ## Run the tests and show which lines they reach.
 	$(MAKE) test OPTIONS='--cov --cov-report=term-missing:skip-covered'
@@ -48,6 +55,24 @@ extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), R
 	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py tests/bulk/test_bulk_buckets.py \
 		tests/test_s3.py tests/images/test_collections.py tests/adapters/test_dataset_columns.py
 
+package: $(VENV)/.package ## Build the sdist and the wheel, check them, and test the wheel where nothing else is.
+	rm -rf dist build/sdist $(VENV)-wheel
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	mkdir -p build/sdist && tar -xzf dist/trustvlm-*.tar.gz -C build/sdist --strip-components 1
+	TRUSTVLM_DIST=dist $(BIN)/python -m pytest tests/test_package.py
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		"$$(echo dist/trustvlm-*.whl)[demo]" pytest pytest-xdist hypothesis scikit-learn
+	cd build/sdist && rm -rf src && ../../$(VENV)-wheel/bin/python -m pytest $(SIDE_BY_SIDE) $(WHEEL_TESTS)
+	$(VENV)-wheel/bin/trustvlm demo --out build/sdist/demo-output
+
+oldest: $(VENV)-oldest/.done ## Test with the oldest versions that pyproject.toml allows; OPTIONS are pytest's.
+	$(VENV)-oldest/bin/python -m pytest $(SIDE_BY_SIDE) -W default $(OPTIONS)
+
+newest: $(VENV)-newest/.done ## Test with the newest versions that there are; OPTIONS are pytest's.
+	$(VENV)-newest/bin/python -m pytest $(SIDE_BY_SIDE) $(OPTIONS)
+
 # Folders of embeddings: of real CLIP models, and of the offline models.
 CLIP ?= ../shared/embeddings_clip
 STANDINS ?= ../shared/embeddings
@@ -56,7 +81,7 @@ results: $(VENV)/.test ## Make docs/results.md and the README's table and figure
 	$(BIN)/python benchmarks/publish_results.py $(CLIP) $(STANDINS)
 
 clean: ## Remove environments and outputs.
-	rm -rf $(VENV) $(VENV)-extras demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-extras $(VENV)-wheel $(VENV)-oldest $(VENV)-newest build dist demo-output docs/reference/generated .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # torch stands on every line that could otherwise pull an unpinned one.
 $(BIN)/python:
@@ -79,6 +104,14 @@ $(VENV)/.browser: $(VENV)/.test
 	$(PIP) -e '.[browser]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) 'torch==2.13.0' -e '.[docs]'
+	touch $@
+
+$(VENV)/.package: $(SOURCES) | $(BIN)/python
+	$(PIP) build pytest twine
+	touch $@
+
 $(VENV)/.lint: $(SOURCES) | $(BIN)/python
 	$(PIP) -e '.[lint]'
 	touch $@
@@ -87,4 +120,19 @@ $(VENV)-extras/.done: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)-extras
 	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		'torch==2.13.0' -e '.[test,torch,openclip,timm,ray,s3-server,datasets]'
+	touch $@
+
+# torch comes first and without what it needs, so that nothing is there before the versions are chosen.
+$(VENV)-oldest/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'torch==2.13.0'
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct \
+		'torch==2.13.0' -e '.[test,torch,torchmetrics]'
+	touch $@
+
+$(VENV)-newest/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		'torch==2.13.0' -e '.[test,torch,torchmetrics]'
 	touch $@

@@ -14,7 +14,7 @@ from pictures import write_class_folders
 from trustvlm import TrustVLM, models, scores
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Set up by the environment that runs the tests, or run by CI as they stand.
 ELSEWHERE = ("pip install", "make ")
@@ -119,6 +119,14 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_readme_lists_every_page():
+    """Its list is the navigation of the documentation site."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    listed = set(re.findall(r"\]\(([^)#:]+)\)", text[text.index("\n## Read on\n") :]))
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES} | {"docs/tutorial.ipynb"}
+    assert sorted(pages - listed - {"README.md"}) == []
 
 
 def test_no_page_names_a_preset_that_does_not_exist():

@@ -483,6 +483,7 @@ def _misstated(name: str, state: State) -> str | None:
 # P(correct): from a score to the probability that the label is right.
 
 DEFAULT_CALIBRATOR = "logistic"
+"""The one that begins with what is known without labels."""
 
 
 @dataclass(frozen=True)
@@ -507,6 +508,7 @@ _KINDS = {
     "venn_abers": _Kind(fit_venn_abers, predict_venn_abers, ("confidence", "low", "high")),
 }
 CALIBRATORS = tuple(_KINDS)
+"""The curves from a score to P(correct), by name."""
 
 
 class Calibrator:

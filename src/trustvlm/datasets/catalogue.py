@@ -15,6 +15,7 @@ from trustvlm.images import ClassList
 from trustvlm.text import did_you_mean
 
 Split: TypeAlias = Literal["train", "val", "test"]
+"""The parts of a published data set."""
 Layout: TypeAlias = Literal[
     "split file", "variant lists", "class folders", "numbered folders", "pickles"
 ]

@@ -31,8 +31,8 @@ from trustvlm.plugins import from_where
 from trustvlm.text import printable
 
 S = TypeVar("S", bound=ImageSource)
-# Called with images done, images in all (0 if unknown), and those done without a forward pass.
 Progress: TypeAlias = Callable[[int, int, int], None]
+"""Called with images done, images in all (0 if unknown), and those done without a forward pass."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.text import printable
 
-# The ways in which one image can be unusable: one word for tables, one sentence for people.
-
 KINDS = {
     "missing": "there is no such file",
     "directory": "it is a folder, not a file",
@@ -33,6 +31,7 @@ KINDS = {
     "fatal": "it stopped the process that read it, again and again",
     "embedding": "an encoder gave NaN or infinity for it",
 }
+"""The ways in which one image can be unusable: one word for tables, one sentence for people."""
 
 
 def refusal(kind: str, name: str, what: str, remedy: str, *, note: str = "") -> ImageError:
@@ -146,6 +145,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+"""The bounds that hold where none are given."""
 
 
 @dataclass(eq=False)

@@ -126,6 +126,7 @@ _OPENED = (
 # file in a folder becomes a row that says so, rather than a picture that nobody missed.
 _OTHERS = ".jxl .psd .svg .ico .tga .cr2 .cr3 .nef .arw .dng .orf .raf .rw2"
 IMAGE_EXTENSIONS = frozenset(_OPENED.split() + _OTHERS.split())
+"""The endings of names that make a file in a folder an image."""
 
 
 def looks_like_image(name: str) -> bool:

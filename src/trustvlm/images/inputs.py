@@ -44,11 +44,11 @@ from trustvlm.text import counted, join_names, printable
 # How much of a file says what it is, and of an iterator whether there is anything.
 _HEAD_BYTES, _HEAD_ITEMS = 256, 1000
 
-# A path or URL, a picture, or several; and the same with the classes of the images.
 PathLike: TypeAlias = str | os.PathLike[str]
 PathSource: TypeAlias = PathLike | Iterable[PathLike]
 _One: TypeAlias = PathLike | Picture | None
 Source: TypeAlias = PathLike | Picture | Iterable[_One] | Mapping[str, _One] | MapDataset[Any]
+"""Where images are taken: a path or URL, a picture, or several of them."""
 LabelledSource: TypeAlias = (
     PathLike
     | tuple[Source, Iterable[Any]]
@@ -56,6 +56,7 @@ LabelledSource: TypeAlias = (
     | Iterable[Mapping[str, Any]]
     | MapDataset[Any]
 )
+"""The same with the classes of the images."""
 
 
 class Columns(TypedDict, total=False):

@@ -69,7 +69,7 @@ def nll(
 
 
 def ece(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """Mean over images of |share right - mean probability| of its bin: expected calibration error.
+    """Expected calibration error: `|share right - mean probability|` of an image's bin, on average.
 
     With bins of equal number. Biased upwards, the more so the fewer images there are in a bin:
     `ece_if_calibrated` is what to expect of perfect probabilities. NaN without images.
@@ -110,7 +110,7 @@ def ece_if_calibrated(probability: ArrayLike, bins: int = 15) -> float:
 def ece_debiased(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
     """Return the `ece` less an estimate of its bias: what its gaps would grow by on a second draw.
 
-    With s the standard deviation of a bin's share right, a gap g becomes 2 |g| - E|N(g, s^2)|.
+    With s the standard deviation of a bin's share right, a gap g becomes `2 |g| - E|N(g, s^2)|`.
     Part of the bias stays; a single value may be a little below 0. NaN without images.
 
     Notes

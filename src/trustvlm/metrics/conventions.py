@@ -268,6 +268,7 @@ _RELEASED: dict[str, Callable[[Ranking], float]] = {
 # One metric of one ranking, by name and convention.
 
 CONVENTIONS = ("exact", "trustvlm")
+"""`exact`, which does not depend on the order of the samples, and the released script's rules."""
 
 
 def check_convention(

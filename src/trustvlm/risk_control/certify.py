@@ -32,16 +32,17 @@ from trustvlm.risk_control.tests import (
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import did_you_mean, exact_number, short_percent
 
-# The ways to certify a threshold, by name: which hypotheses are rejected, of the p-values of exact
-# binomial tests from the strictest threshold to the most lenient, at a level. The fixed sequence
-# tests where each number of errors is first allowed, the others at levels of coverage.
-
 DEFAULT_METHOD = "fixed_sequence"
+"""The one that accepts most, of `METHODS`."""
+
 METHODS: dict[str, Callable[[ArrayLike, float], NDArray[np.bool_]]] = {
     "fixed_sequence": fixed_sequence,
     "bonferroni": bonferroni,
     "learn_then_test": holm,
 }
+"""The ways to certify a threshold, by name: which hypotheses are rejected, of the p-values of exact
+binomial tests from the strictest threshold to the most lenient, at a level. The fixed sequence
+tests where each number of errors is first allowed, the others at levels of coverage."""
 
 
 def check_method(name: str) -> None:

@@ -108,6 +108,7 @@ UNCALIBRATED_RULE = (
     "than those of any other class, and no less than example images do, otherwise review; no error "
     "rate is guaranteed"
 )
+"""What is said where no threshold was calibrated."""
 
 
 def looks_statement(looks: int) -> str:
@@ -371,6 +372,8 @@ def assumption_of(rule: Rule) -> str:
 
 
 GUARANTEES = ("high-probability", "expectation")
+"""What a threshold is chosen for: a risk that holds with a stated probability over the calibration
+images, or on average over them and the batch."""
 """Whether the risk is kept with a confidence level, by any one calibration, or only on average."""
 
 

@@ -30,7 +30,7 @@ Scores that add up evidence leave the term of such a class out instead. What is 
 class PrototypeBank:
     """One prototype per class: the mean of the un-normalised shots, scaled to length one.
 
-    P_c = m_c / |m_c|,  m_c = (1/N_c) * sum of E(x) over the N_c shots of class c.
+    `P_c = m_c / |m_c|`,  `m_c = (1/N_c) * sum of E(x)` over the `N_c` shots of class c.
 
     The bank keeps the sum and the number of shots of each class, so shots can be added, removed
     and banks merged at any time. A class without shots is a stated state, not an error: its
