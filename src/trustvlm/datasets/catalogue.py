@@ -229,8 +229,11 @@ class ImageNetRules:
 
 
 AS_PUBLISHED = ImageNetRules()
+"""Each set of ImageNet as its own publication has it; the default."""
 RELEASED_RULES = ImageNetRules("imagenet", "text", "test")
+"""The sets of ImageNet as the released script reads them."""
 IMAGENET_RULES = {"as-published": AS_PUBLISHED, "released": RELEASED_RULES}
+"""Both, by their names in studies and on the command line."""
 
 
 def applicable_rules(spec: DatasetSpec) -> tuple[str, ...]:
@@ -268,6 +271,7 @@ PROMPT_PRESETS = {
     "other sets, CoOp's template of the set",
     "tip-adapter": "for ImageNet and its relatives those seven, else CoOp's template of the set",
 }
+"""Published choices of prompts, by name, and what each one is."""
 
 
 def prompt_templates(preset: str, name: str) -> tuple[str, ...]:

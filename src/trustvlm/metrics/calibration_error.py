@@ -69,7 +69,7 @@ def nll(
 
 
 def ece(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error: `|share right - mean probability|` of an image's bin, on average.
+    """Average `|share right - mean probability|` of bins over images: expected calibration error.
 
     With bins of equal number. Biased upwards, the more so the fewer images there are in a bin:
     `ece_if_calibrated` is what to expect of perfect probabilities. NaN without images.
