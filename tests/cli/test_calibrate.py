@@ -175,3 +175,24 @@ def test_an_image_in_the_store_needs_neither_scipy_nor_the_runtime(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"
     assert "1 images: " in done.stderr
+
+
+def test_groups_are_named_by_their_column(trustvlm, model, labelled, tmp_path):
+    rows = [(file, file.parent.name) for file in sorted(labelled.glob("*/*.png"))]
+    lines = [f"{file},{label},{i // 2}" for i, (file, label) in enumerate(rows)]
+    table = tmp_path / "frames.csv"
+    table.write_text("\n".join(["path,label,scene", *lines]) + "\n")
+    asked = ("--risk", "0.3", "--confidence", "0.8", "--group-column", "scene")
+    done = trustvlm("calibrate", model, table, *asked, "-o", tmp_path / "scenes.trust")
+    assert done.code == 0, done.err
+    assert "18 labelled images of frames" in done.out
+    assert "One image of each group (scene) was used" in done.out
+    missing = trustvlm("calibrate", model, table, "--group-column", "take")
+    assert missing.code == 1
+    assert "--group-column" in missing.err
+    measured = tmp_path / "measured.json"
+    measure = ("evaluate", model, table, "--group-column", "scene", "--json", measured)
+    assert trustvlm(*measure).code == 0
+    assert {row["n"] for row in json.loads(measured.read_text())["rows"]} == {18}
+    wrong = trustvlm("verify", model, table, "--group-column", "scene")
+    assert (wrong.code, "--group-column goes with --cross-validate" in wrong.err) == (2, True)

@@ -322,3 +322,34 @@ def test_a_row_of_a_parquet_file_without_a_label_is_named(tmp_path, value):
     parquet.write_table(table, tmp_path / "p.parquet")
     with pytest.raises(InputError, match=r"'label' of .*got (None|''|-1) for 'b\.png'"):
         find_labelled(tmp_path / "p.parquet")
+
+
+def test_groups_of_images_that_are_not_independent(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,scene\n1.jpg,cat, lake \n2.jpg,dog,7\n")
+    (tmp_path / "a.jsonl").write_text('{"path": "1.jpg", "label": "cat", "scene": 7}\n')
+    listed = find_labelled(tmp_path / "a.csv", group_column="scene")
+    assert [image.group for image in listed.refs] == ["lake", "7"]
+    assert [image.group for image in find_labelled(tmp_path / "a.csv").refs] == ["", ""]
+    assert find_labelled(tmp_path / "a.jsonl", group_column="scene").refs[0].group == "7"
+    pandas = pytest.importorskip("pandas", reason="data frames")
+    frame = pandas.DataFrame({"path": ["1.jpg"], "label": ["cat"], "scene": [3]})
+    assert next(iter(find_labelled(frame, group_column="scene").refs)).group == "3"
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet files")
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pandas(frame), tmp_path / "a.parquet")
+    assert find_labelled(tmp_path / "a.parquet", group_column="scene").refs[0].group == "3"
+
+
+def test_images_without_a_group_are_an_error(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text("path,label,scene\n1.jpg,cat,lake\n2.jpg,dog,\n")
+    with pytest.raises(InputError, match=r"'scene', but '2\.jpg' has none"):
+        find_labelled(table, group_column="scene")
+    with pytest.raises(InputError, match=r"'shot', but '1\.jpg' has none, or there is no such"):
+        find_labelled(table, group_column="shot")
+    plant(tmp_path, "in/cat/1.jpg")
+    with pytest.raises(InputError, match=r"in' is neither: write a CSV with"):
+        find_labelled(tmp_path / "in", group_column="scene")
+    with pytest.raises(InputError, match=r"give the groups themselves \(groups=\)"):
+        find_labelled((["1.jpg"], ["cat"]), group_column="scene")

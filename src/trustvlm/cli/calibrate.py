@@ -97,6 +97,7 @@ def calibrate(
     ] = None,
     exclude_shots: options.ExcludeShots = False,
     columns: options.ColumnOptions,
+    group_column: options.GroupColumn = None,
     given: options.GivenLabelOptions,
     no_gate: Annotated[
         bool,
@@ -151,7 +152,7 @@ def calibrate(
                 gate=not no_gate,
                 progress=progress,
                 **labels,
-                **columns.named,
+                **options.in_groups(columns.named, group_column),
             )
     calibration = trust.calibration_
     assert calibration is not None  # noqa: S101 -- it has just been made

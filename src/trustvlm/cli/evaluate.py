@@ -36,6 +36,7 @@ def evaluate(
     convention: options.Convention = "exact",
     exclude_shots: options.ExcludeShots = False,
     columns: options.ColumnOptions,
+    group_column: options.GroupColumn = None,
     given: options.GivenLabelOptions,
     device: options.Device = "auto",
     bounds: options.LimitOptions,
@@ -66,7 +67,7 @@ def evaluate(
             exclude_shots=exclude_shots,
             progress=progress,
             **labels,
-            **columns.named,
+            **options.in_groups(columns.named, group_column),
         )
     if report is not None:
         result = replace(result, health=examine(trust.state))

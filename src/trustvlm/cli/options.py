@@ -69,6 +69,16 @@ ImageColumn = Annotated[
     ),
 ]
 
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of what images have in common that are not independent of each other, such as "
+        "the scene of a frame, or a patient: one image of each group is used, drawn at random, and "
+        "every group counts once.",
+    ),
+]
+
 
 def labelled_argument(metavar: str = "LABELLED", more: str = "") -> Any:
     """Make the argument of labelled images: a path, or a URL, which no `Path` holds."""
@@ -525,6 +535,17 @@ def columns(path: str, image: str | None, label: str = "label") -> Columns:
     {'path_column': 'file', 'label_column': 'label', 'image_column': None}
     """
     return {"path_column": path, "label_column": label, "image_column": image}
+
+
+def in_groups(columns: Columns, group_column: str | None) -> Columns:
+    """Name the column of groups beside the others.
+
+    Examples
+    --------
+    >>> in_groups({"path_column": "file"}, "scene")
+    {'path_column': 'file', 'group_column': 'scene'}
+    """
+    return {**columns, "group_column": group_column}
 
 
 def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> dict[str, Any]:

@@ -67,6 +67,14 @@ def verify(
     folds: Annotated[
         int | None, typer.Option(min=2, help="With --cross-validate. [default: 5]")
     ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --cross-validate: column of what images have in common that are not "
+            "independent of each other, such as the scene of a frame; a group shares a fold.",
+        ),
+    ] = None,
     vlm: Annotated[
         str, typer.Option(help="With --cross-validate, without a model; `none` needs no text.")
     ] = "none",
@@ -129,7 +137,7 @@ def verify(
                 folds=folds or 5,
                 progress=progress,
                 confidence_column=confidence_column,
-                **named,
+                **options.in_groups(named, group_column),
             )
         console.write_verdicts(verdicts, output)
         n_failed = console.sort_pictures(
@@ -144,8 +152,9 @@ def verify(
         notes = trust.encoders.notes()
         console.say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
         return
-    if folds is not None:
-        raise UsageError("--folds goes with --cross-validate DATA.")
+    for value, option in ((folds, "--folds"), (group_column, "--group-column")):
+        if value is not None:
+            raise UsageError(f"{option} goes with --cross-validate DATA.")
     if model is None or labels is None:
         raise UsageError(
             "Expected MODEL.trust and LABELS, or --cross-validate DATA without LABELS."

@@ -1,9 +1,10 @@
 """From verdicts to decisions: accept, or let a person review; and what to look after.
 
 `certify` finds a threshold with a guaranteed risk, `certify_coverage` one that accepts enough,
-`certify_per_class` one for each class, `cheapest` the one that costs least; `select_conformal`
-accepts labels of a batch with an expected share of errors; `PredictionSets` lists the labels that
-an image may have; `Calibrator` turns a score into P(correct).
+`certify_per_class` one for each class, `cheapest` the one that costs least; `one_per_group` draws
+images that are independent of each other; `select_conformal` accepts labels of a batch with an
+expected share of errors; `PredictionSets` lists the labels that an image may have; `Calibrator`
+turns a score into P(correct).
 `check_shots` looks for trouble among the shots, `OODGate` stops out-of-distribution images,
 `DriftMonitor` tells when incoming images change, `ShiftReference` whether a run of images differs
 from the calibration images. All on NumPy arrays.
@@ -33,6 +34,7 @@ from trustvlm.risk_control.goals import (
     certify_coverage,
     guarantee_p_value,
 )
+from trustvlm.risk_control.groups import one_per_group
 from trustvlm.risk_control.per_class import ClassCertificates, certify_per_class
 from trustvlm.risk_control.prediction_sets import SET_METHODS, PredictionSets, nonconformity
 
@@ -69,5 +71,6 @@ __all__ = [
     "guarantee_p_value",
     "near_duplicates",
     "nonconformity",
+    "one_per_group",
     "select_conformal",
 ]

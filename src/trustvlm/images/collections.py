@@ -13,7 +13,14 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from trustvlm.exceptions import InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.pictures import Item, batch_of, is_picture, kept, picture_at, share_locks
-from trustvlm.images.references import ImageSource, LabelledImage, image_at, read_probability, shown
+from trustvlm.images.references import (
+    ImageSource,
+    LabelledImage,
+    image_at,
+    read_group,
+    read_probability,
+    shown,
+)
 from trustvlm.text import join_names
 
 T_co = TypeVar("T_co", covariant=True)
@@ -96,6 +103,7 @@ def labelled_items(
     label_column: str = "label",
     image_column: str | None = None,
     confidence_column: str | None = None,
+    group_column: str | None = None,
 ) -> Iterator[LabelledImage]:
     """Yield the pictures that a program holds together with their labels.
 
@@ -105,7 +113,7 @@ def labelled_items(
         A tuple `(images, labels)`, of which the images are anything that `items_of` takes; a list
         or an iterator of pairs; a DataFrame or a data set with a column of labels; a data set of
         torch of pairs.
-    path_column, label_column, image_column, confidence_column
+    path_column, label_column, image_column, confidence_column, group_column
         Of a DataFrame or a `Dataset`; as in `images.find_labelled`.
 
     Raises
@@ -127,8 +135,16 @@ def labelled_items(
         for row, (image, cells) in enumerate(rows):
             p = read_probability(_none_for_nan(cells.get(confidence_column or "")), image.path)
             label = labels(cells[label_column], row)
-            yield LabelledImage(_source(kept(image) if table.is_stream else image), label, p)
+            by = group_column
+            group = "" if by is None else read_group(cells.get(by), image.path, by)
+            source_of = _source(kept(image) if table.is_stream else image)
+            yield LabelledImage(source_of, label, p, group)
         return
+    if group_column is not None:
+        raise InputError(
+            f"Expected a table with the column {group_column!r} of groups, but got images and "
+            "labels: give the groups themselves (groups=)."
+        )
     names = _class_names(source) if _is_torch_dataset(source) else ()
     pairs = _rows_of(source) if _is_torch_dataset(source) else source
     images, labels_given = _columns(pairs, image_column or "image", label_column)

@@ -70,11 +70,15 @@ class Columns(TypedDict, total=False):
         The classes of labelled images; `label` by default.
     image_column
         The bytes of images in a Parquet file; the only such column by default.
+    group_column
+        What labelled images have in common that are not independent of each other, such as a scene;
+        none by default.
     """
 
     path_column: str
     label_column: str
     image_column: str | None
+    group_column: str | None
 
 
 InputKind: TypeAlias = Literal["folder", "table", "text list", "archive", "Parquet file", "image"]

@@ -35,6 +35,7 @@ from trustvlm.images.references import (
     images_beside,
     is_split,
     is_system_folder,
+    read_group,
     read_probability,
     shown,
 )
@@ -50,6 +51,7 @@ def find_labelled(
     label_column: str = "label",
     image_column: str | None = None,
     confidence_column: str | None = None,
+    group_column: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> LabelledImages:
     """List the images of a source together with their classes; files of images are not opened.
@@ -74,8 +76,9 @@ def find_labelled(
           the program holds; or a list or an iterator of pairs `(image, label)`;
         * a DataFrame, a `Dataset` of Hugging Face's `datasets`, or a data set of torch, of pairs;
           see `images.collections`.
-    path_column, label_column, image_column
-        As in `Columns`.
+    path_column, label_column, image_column, group_column
+        As in `Columns`. Every image needs a group where there is a column of them; folders and
+        archives have none.
     confidence_column
         Probabilities that came with labels from elsewhere. The column may be missing, and its cells
         may be empty; None reads none.
@@ -102,9 +105,10 @@ def find_labelled(
             label_column=label_column,
             image_column=image_column,
             confidence_column=confidence_column,
+            group_column=group_column,
         )
         return _with_classes(images, "the given list")
-    columns = (path_column, label_column, image_column, confidence_column, limits)
+    columns = (path_column, label_column, image_column, confidence_column, group_column, limits)
     if len(names) == 1:
         return _labelled_at(names[0], "", *columns)
     listings = [_labelled_at(name, shown(name), *columns) for name in names]
@@ -141,6 +145,7 @@ def _labelled_at(
     label_column: str,
     image_column: str | None,
     confidence_column: str | None,
+    group_column: str | None,
     limits: Limits,
 ) -> LabelledImages:
     """Return the labelled images of a file or folder; `prefix` is put before the names in it."""
@@ -150,15 +155,21 @@ def _labelled_at(
             own_column = "file_name" if path_column == "path" else path_column
             metadata = _metadata_of(location, own_column, label_column)
             if metadata is None:
+                _check_no_groups(group_column, name)
                 return _from_class_folders(location, name, prefix)
-            images = _from_table(metadata, own_column, label_column, confidence_column)
+            images = _from_table(
+                metadata, own_column, label_column, confidence_column, group_column
+            )
             return _with_loose(images, location, name)
         case "archive":
+            _check_no_groups(group_column, name)
             endings, skipped = text_endings(label_column), Skipped()
             shard = archive_shard(name, location, prefix, skipped, limits, texts=endings)
             return _from_archive(shard, skipped, label_column, confidence_column)
         case "table":
-            images = _from_table(location, path_column, label_column, confidence_column)
+            images = _from_table(
+                location, path_column, label_column, confidence_column, group_column
+            )
             return _with_classes(images, name)
         case "Parquet file":
             rows = ParquetShard(
@@ -169,6 +180,7 @@ def _labelled_at(
                 image_column,
                 label_column,
                 confidence_column,
+                group_column,
                 limits=limits,
             )
             return _with_classes(rows.labelled(), name)
@@ -179,14 +191,27 @@ def _labelled_at(
     )
 
 
+def _check_no_groups(group_column: str | None, name: str) -> None:
+    if group_column is not None:
+        raise InputError(
+            f"Expected a table or a Parquet file with the column {group_column!r} of groups, but "
+            f"{name!r} is neither: write a CSV with the columns path, label and {group_column}."
+        )
+
+
 def _from_table(
-    location: Location, path_column: str, label_column: str, confidence_column: str | None
+    location: Location,
+    path_column: str,
+    label_column: str,
+    confidence_column: str | None,
+    group_column: str | None,
 ) -> Iterator[LabelledImage]:
     image_of = images_beside(location)
-    for path, label, p in read_table(
-        location, (path_column, label_column), (confidence_column or "",)
+    for path, label, p, cell in read_table(
+        location, (path_column, label_column), (confidence_column or "", group_column or "")
     ):
-        yield LabelledImage(image_of(path), label, read_probability(p, path))
+        group = "" if group_column is None else read_group(cell, path, group_column)
+        yield LabelledImage(image_of(path), label, read_probability(p, path), group)
 
 
 # What data sets of Hugging Face call the list of the images in a folder.

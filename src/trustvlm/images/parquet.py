@@ -20,6 +20,7 @@ from trustvlm.images.references import (
     Skipped,
     UnreadableImage,
     images_beside,
+    read_group,
     read_probability,
 )
 from trustvlm.images.streams import Allowance, StreamShard, image_size, size_of
@@ -47,12 +48,15 @@ class ParquetShard(StreamShard):
         give them, if there are any.
     confidence_column
         Probabilities that came with the labels; the column may be missing, and cells be null.
+    group_column
+        Groups of images that are not independent of each other; None for none.
     """
 
     path_column: str = "path"
     image_column: str | None = None
     label_column: str | None = None
     confidence_column: str | None = None
+    group_column: str | None = None
 
     def _damage(self) -> tuple[type[Exception], ...]:
         return (OSError, _pyarrow().ArrowException)
@@ -64,6 +68,7 @@ class ParquetShard(StreamShard):
             file = opened.enter_context(parquet.ParquetFile(stream))
             column = self._column(file.schema_arrow)
             wanted = {column, self.path_column, self.label_column, self.confidence_column}
+            wanted.add(self.group_column)
             names = [name for name in file.schema_arrow.names if name in wanted]
             label_of = self._label_of(file.schema_arrow)
             repeated = self._repeated_names(file, column)
@@ -77,7 +82,10 @@ class ParquetShard(StreamShard):
                         allowance.take(image_size(image))
                         if label_of is not None:
                             p = read_probability(cells.get(self.confidence_column), image.path)
-                            image = LabelledImage(image, label_of(cells, image.path), p)
+                            by, group = self.group_column, ""
+                            if by is not None:
+                                group = read_group(cells.get(by), image.path, by)
+                            image = LabelledImage(image, label_of(cells, image.path), p, group)
                         yield image
                     row += 1
 

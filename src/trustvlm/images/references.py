@@ -330,11 +330,15 @@ class LabelledImage:
         Its class folder, or the label beside it.
     confidence
         Probability that came with the label; NaN where there is none.
+    group
+        What it has in common with images that it is not independent of, such as a scene; "" where
+        nothing is said of that.
     """
 
     source: ImageSource
     label: str
     confidence: float = math.nan
+    group: str = ""
 
     @property
     def path(self) -> str:
@@ -376,6 +380,29 @@ def read_probability(cell: Any, path: str) -> float:
             f"but got {cell!r}. Name the column of probabilities with --confidence-column."
         )
     return p
+
+
+def read_group(cell: Any, path: str, column: str) -> str:
+    """Return the group that a table gives an image.
+
+    Raises
+    ------
+    InputError
+        If there is none, or no such column.
+
+    Examples
+    --------
+    >>> read_group(7, "1.jpg", "scene")
+    '7'
+    """
+    group = "" if cell is None or cell != cell else str(cell).strip()
+    if not group:
+        raise InputError(
+            f"Expected a group of each image in the column {column!r}, but {shown(path)!r} has "
+            "none, or there is no such column. Say which to use (--group-column), and give images "
+            "that stand alone a group of their own."
+        )
+    return group
 
 
 # Several images: a list of all, pieces of it, and those with classes.

@@ -149,6 +149,7 @@ class CalibrationData(_Entry):
     # Of earlier calibrations; newer files have `looked_at` instead.
     earlier: tuple[str, ...] = ()
     given_labels: bool = False
+    groups: str = ""
 
 
 class CalibratorEntry(_Entry):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -46,6 +47,7 @@ def calibrate(
     exclude_shots: bool = False,
     gate: bool = True,
     labeller: Labeller | None = None,
+    groups: Sequence[str] | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> ModelState:
@@ -63,7 +65,9 @@ def calibrate(
     state = fitted.for_own_labels() if labeller is None else fitted.for_given_labels()
     goal.check()
     _check(state, calibrator)
-    listed = list_labelled(labelled, state.classes, limits=model.embedder.limits, **columns)
+    listed = list_labelled(
+        labelled, state.classes, limits=model.embedder.limits, groups=groups, **columns
+    )
     if labeller is not None:
         listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)
@@ -87,6 +91,7 @@ def calibrate(
         dataset=name_of(labelled) if name is None else name,
         unreadable=tuple(failure.path for failure in failures_of(encoded)),
         given=labeller is not None,
+        groups=columns.get("group_column") or ("given" if groups is not None else ""),
     )
     return _after(fitted, state.calibration, calibration)
 
@@ -182,6 +187,7 @@ def calibrate_again(
         images=tuple(earlier.images[i] for i in rows),
         dataset=earlier.dataset,
         unreadable=earlier.unreadable,
+        groups=earlier.groups,
     )
     # Its cost is for the report to state: `renewed_statement`.
     return _after(state, earlier, calibration, warn=False)

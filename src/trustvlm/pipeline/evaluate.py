@@ -336,6 +336,7 @@ def evaluate(
     convention: str = "exact",
     exclude_shots: bool = False,
     labeller: Labeller | None = None,
+    groups: Sequence[str] | None = None,
     progress: Progress | None = None,
     **columns: Unpack[Columns],
 ) -> EvaluationResult:
@@ -354,7 +355,9 @@ def evaluate(
     model.state.check_calibration()
     state = model.state.for_own_labels() if labeller is None else model.state.for_given_labels()
     class_names = state.classes.labels
-    listed = list_labelled(labelled, state.classes, limits=model.embedder.limits, **columns)
+    listed = list_labelled(
+        labelled, state.classes, limits=model.embedder.limits, groups=groups, **columns
+    )
     if labeller is not None:
         listed = labeller.listed(listed)
     encoded = encode_images(listed, model.embedder, progress)

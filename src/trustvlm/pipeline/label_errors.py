@@ -115,7 +115,10 @@ def cross_val_verify(
     )
     given_labels = GivenLabels(class_list, images.refs).pieces(images.refs, get(score))
     copies = _copies(images, len(names))
-    fold = fold_of_images(images.labels, copies, folds)
+    groups = None
+    if columns.get("group_column") is not None:
+        groups = np.unique([image.group for image in images.refs], return_inverse=True)[1]
+    fold = fold_of_images(images.labels, copies, folds, groups)
     if (fold == fold[0]).all():
         raise InputError(
             "Expected some class to have two images that are not nearly the same, but none has: "
@@ -134,11 +137,14 @@ def cross_val_verify(
 
 
 def fold_of_images(
-    labels: NDArray[np.int64], copies: Sequence[DuplicatePair], folds: int
+    labels: NDArray[np.int64],
+    copies: Sequence[DuplicatePair],
+    folds: int,
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """`(n,)` fold of each image; images that are nearly the same share one.
+    """`(n,)` fold of each image; images that are nearly the same, or of one group, share one.
 
-    Otherwise a copy with the same wrong label would speak for it.
+    Otherwise a copy with the same wrong label, or another frame of the scene, would speak for it.
 
     Examples
     --------
@@ -148,6 +154,9 @@ def fold_of_images(
     """
     n = len(labels)
     ends = np.array([(pair.image, pair.other) for pair in copies], dtype=np.int64).reshape(-1, 2)
+    if groups is not None:
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        ends = np.concatenate([ends, np.stack([np.arange(n), first[group]], axis=1)])
     group = connected_groups(n, ends)
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
     # The only image of a class is judged, too: it may be a copy of one of another class.

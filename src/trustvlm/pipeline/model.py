@@ -756,6 +756,7 @@ class TrustVLM:
         given_labels: GivenSource | None = None,
         synonyms: Mapping[str, str] | None = None,
         unknown_labels: str = UNKNOWN_LABELS[0],
+        groups: Sequence[str] | None = None,
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> EvaluationResult:
@@ -782,6 +783,11 @@ class TrustVLM:
         unknown_labels
             What becomes of images whose given label is no class, which nothing accepts: with
             `review` they are left out, with a warning; with `error` they are `failures`.
+        groups
+            Of each image, in the order of the source, what it has in common with others that it is
+            not independent of, such as the scene of a frame; or `group_column`, the column of a
+            table that says it. One image of each group is used, drawn at random: every group counts
+            once.
         progress
             As in `iter_predict`.
         **columns
@@ -803,6 +809,7 @@ class TrustVLM:
             convention=convention,
             exclude_shots=exclude_shots,
             labeller=self.labeller(given_labels, synonyms, unknown_labels),
+            groups=groups,
             progress=progress,
             **columns,
         )
@@ -855,6 +862,7 @@ class TrustVLM:
         given_labels: GivenSource | None = None,
         synonyms: Mapping[str, str] | None = None,
         unknown_labels: str = UNKNOWN_LABELS[0],
+        groups: Sequence[str] | None = None,
         progress: Progress | None = None,
         **columns: Unpack[Columns],
     ) -> TrustVLM:
@@ -898,6 +906,11 @@ class TrustVLM:
         given_labels, synonyms, unknown_labels
             Labels from elsewhere of the same images, as in `evaluate`: the guarantee is then one on
             that labeller, and the true classes come from `labelled` as ever.
+        groups
+            Of each image, in the order of the source, what it has in common with others that it is
+            not independent of, such as the scene of a frame; or `group_column`, the column of a
+            table that says it. One image of each group is used, drawn at random, and the guarantee
+            is about images drawn so: every group counts once.
         progress
             As in `iter_predict`.
         **columns
@@ -938,6 +951,7 @@ class TrustVLM:
             exclude_shots=exclude_shots,
             gate=gate,
             labeller=self.labeller(given_labels, synonyms, unknown_labels),
+            groups=groups,
             progress=progress,
             **columns,
         )

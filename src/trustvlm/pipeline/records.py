@@ -31,6 +31,7 @@ from trustvlm.images.references import Location, shown
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses
+from trustvlm.risk_control.groups import one_per_group
 from trustvlm.text import printable
 
 # The two encoders that look at every image, as the protocol wants them.
@@ -228,9 +229,12 @@ def list_labelled(
     classes: ClassList,
     *,
     limits: Limits = DEFAULT_LIMITS,
+    groups: Sequence[str] | None = None,
     **columns: Unpack[Columns],
 ) -> ListedImages[LabelledImage]:
     """List labelled images of given classes: a folder, a table, or `(paths, labels)`.
+
+    Of images with groups, one of each is listed, drawn at random: see `one_per_group`.
 
     Parameters
     ----------
@@ -238,14 +242,21 @@ def list_labelled(
         As in `find_labelled`.
     classes
         What labels mean.
+    groups
+        Of each image, in the order of the source, where no column says them.
 
     Raises
     ------
     InputError
-        If the source does not exist or holds no images, or labels are not among the classes.
+        If the source does not exist or holds no images, or labels are not among the classes, or
+        groups differ in number from images.
     """
     listing = find_labelled(source, limits=limits, **columns)
-    return ListedImages(listing.refs, classes.indices(listing.labels))
+    listed = ListedImages(listing.refs, classes.indices(listing.labels))
+    if groups is None and columns.get("group_column") is None:
+        return listed
+    of_each = [image.group for image in listing.refs] if groups is None else list(groups)
+    return listed.select(one_per_group(of_each, [image.path for image in listing.refs]))
 
 
 def name_of(labelled: LabelledSource) -> str:

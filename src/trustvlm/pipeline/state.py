@@ -33,6 +33,7 @@ from trustvlm.risk_control.goals import (
     looks_statement,
     rule_from_dict,
 )
+from trustvlm.risk_control.groups import groups_statement
 from trustvlm.risk_control.tests import check_fraction
 from trustvlm.scores import (
     Evidence,
@@ -108,6 +109,9 @@ class Calibration:
         Of the score, as in the file that it was read from; None if it was calibrated just now.
     given
         Whether labels from elsewhere were judged, not the model's own.
+    groups
+        What groups images of which one each was drawn, such as the name of a column; "" if every
+        image counts.
     vectors
         `(n, d)` features and `(n, e)` image embeddings of the calibration images, float32, by which
         a model with more shots is calibrated again on the same images; None if not on record.
@@ -131,6 +135,7 @@ class Calibration:
     looks: int = 1
     revision: int | None = None
     given: bool = False
+    groups: str = ""
     vectors: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
@@ -161,7 +166,8 @@ class Calibration:
             # Each is certified at the level that all of them together leave it (Bonferroni).
             level = 1 - len(rules) * (1 - self.certificate.confidence_level)
             together = f"all {len(rules)} hold at once with {short_percent(level)} confidence"
-        return ". ".join(filter(None, (self.certificate.statement(), *others, together)))
+        counted = groups_statement(self.groups) if self.groups and certified else ""
+        return ". ".join(filter(None, (self.certificate.statement(), *others, together, counted)))
 
     def at_risk(self, risk: float) -> Calibration:
         """Return the calibration with the rule for one of its risks deciding.
@@ -254,6 +260,7 @@ class Calibration:
                 "unreadable": list(self.unreadable),
                 "looks": self.looks,
                 "given_labels": self.given,
+                "groups": self.groups,
             },
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "other_rules": [rule.to_dict() for rule in self.other_rules],
@@ -919,6 +926,7 @@ def _restored_calibration(
         looks=entry.data.looks,
         revision=entry.score.revision,
         given=entry.data.given_labels,
+        groups=entry.data.groups,
         vectors=(arrays[_VECTORS[0]], arrays[_VECTORS[1]])
         if all(name in arrays for name in _VECTORS)
         else None,

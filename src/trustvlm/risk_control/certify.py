@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.inputs import confidence_array, correctness_array
+from trustvlm.risk_control.groups import one_per_group
 from trustvlm.risk_control.sequences import (
     FIRST_SHARE,
     LEVELS,
@@ -256,6 +257,7 @@ def certify(
     levels: int = LEVELS,
     thresholds: ArrayLike | None = None,
     eligible: ArrayLike | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> Certificate:
     """Find the most lenient threshold at which the risk is certified to be at most `risk`.
 
@@ -290,6 +292,11 @@ def certify(
         `(n,)` booleans: which images may be accepted at all, by a rule that does not depend on the
         calibration set and is applied to new images too; None for all. Others only lower the
         coverage.
+    groups
+        `(n,)` what images have in common that are not independent of each other, such as the scene
+        of a frame. One image of each is used, by `one_per_group`, and counted in `n`. The groups
+        have to be independent draws then, and the risk is that of new images drawn so: every group
+        counts once.
 
     Returns
     -------
@@ -318,6 +325,12 @@ def certify(
     check_method(method)
     check_fraction(risk, "risk")
     check_fraction(confidence_level, "confidence_level")
+    if groups is not None:
+        score = confidence_array(confidence)
+        right = correctness_array(correct, len(score))
+        drawn = one_per_group(groups, [str(i) for i in range(len(score))])
+        confidence, correct = score[drawn], right[drawn]
+        eligible = None if eligible is None else np.asarray(eligible)[drawn]
     n, accepting = among(confidence, correct, eligible)
     check_fraction(first_share, "first_share")
     budget = 1 - confidence_level

@@ -1,0 +1,73 @@
+"""Groups of images that are right or wrong together: one image of each, drawn at random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trustvlm.exceptions import InputError
+
+GROUP_SEED = 0
+"""Of the draw, fixed, so that nobody draws until a certificate pleases."""
+
+
+def one_per_group(
+    groups: Sequence[Hashable], keys: Sequence[str] | None = None, *, seed: int = GROUP_SEED
+) -> NDArray[np.int64]:
+    """`(k,)` ascending positions of one image of each of the k groups, drawn at random.
+
+    The frames of a scene, or the scans of a patient, are not independent of each other: n of them
+    say less than n images do. One of each group, drawn without a look at anything else of it, is
+    as good as an independent draw if the groups are; and what holds for such draws holds where
+    every group counts once, however many images it has.
+
+    Parameters
+    ----------
+    groups
+        `(n,)` what the images of one group have in common.
+    keys
+        `(n,)` names of the images, by which the draw does not depend on their order; by default
+        their positions are.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    InputError
+        If groups and keys differ in number.
+
+    Examples
+    --------
+    >>> chosen = one_per_group(["a", "a", "b", "a", "b"])
+    >>> len(chosen), [("a", "a", "b", "a", "b")[i] for i in chosen.tolist()].count("a")
+    (2, 1)
+    """
+    names = [str(i) for i in range(len(groups))] if keys is None else keys
+    if len(names) != len(groups):
+        raise InputError(
+            f"Expected a group of each image, but got {len(names)} images and {len(groups)} groups."
+        )
+    drawn: dict[Hashable, tuple[bytes, int]] = {}
+    for i, (group, name) in enumerate(zip(groups, names, strict=True)):
+        text = f"{seed}\0{group}\0{name}".encode("utf-8", "surrogatepass")
+        lot = hashlib.sha256(text).digest(), i
+        drawn[group] = min(lot, drawn.get(group, lot))
+    return np.array(sorted(i for _, i in drawn.values()), dtype=np.int64)
+
+
+def groups_statement(groups: str) -> str:
+    """Say what a guarantee is about that rests on one image of each group.
+
+    Examples
+    --------
+    >>> print(groups_statement("scene"))
+    One image of each group (scene) was used, drawn at random: the guarantee is about images drawn \
+so, in which every group counts once
+    """
+    return (
+        f"One image of each group ({groups}) was used, drawn at random: the guarantee is about "
+        "images drawn so, in which every group counts once"
+    )
