@@ -1,4 +1,7 @@
-"""A model hub on this machine: as much of its protocol as a download of files needs."""
+"""A stand-in of the model hub on this machine: as much of its protocol as a download needs.
+
+It is no Hugging Face hub: what that does besides (Xet, redirects, rate limits) is not tested here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -26,11 +30,15 @@ class Hub:
     directories
         What each repository holds.
     gated
-        Repositories whose terms were not accepted.
+        Repositories whose files are sent to whoever has a token alone, as the real hub does; what
+        is in them everybody learns.
     sent
         Names of the files that were downloaded, in order.
     commit
-        The only revision, which is also `main`.
+        The only revision, which is also `main`, unless `revisions` has others.
+    revisions
+        Of each repository that has several: the commit and the directory that each name leads to,
+        commits, tags and branches; one that is missing was deleted.
     """
 
     address: str
@@ -38,6 +46,14 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     sent: list[str] = field(default_factory=list)
     commit: str = COMMIT
+    revisions: dict[str, dict[str, tuple[str, Path]]] = field(default_factory=dict)
+
+    def resolve(self, repository: str, revision: str) -> tuple[str, Path] | None:
+        """Return the commit that a name leads to, and what it holds."""
+        if repository in self.revisions:
+            return self.revisions[repository].get(revision)
+        known = revision in ("main", COMMIT)
+        return (COMMIT, self.directories[repository]) if known else None
 
 
 @contextmanager
@@ -84,27 +100,29 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0].strip("/")
         parts = path.removeprefix("api/models/").split("/")
         repository = "/".join(parts[:2])
-        directory = self.hub.directories.get(repository)
-        revision = parts[3] if len(parts) > 3 else "main"
-        if directory is None:
+        revision = unquote(parts[3]) if len(parts) > 3 else "main"
+        is_file = parts[2:3] == ["resolve"]
+        has_token = "Authorization" in self.headers
+        if repository not in self.hub.directories:
             self._refuse(404, "RepoNotFound")
-        elif repository in self.hub.gated:
-            self._refuse(403, "GatedRepo")
-        elif revision not in ("main", COMMIT):
+        elif repository in self.hub.gated and is_file and not has_token:
+            self._refuse(401, "GatedRepo")
+        elif (target := self.hub.resolve(repository, revision)) is None:
             self._refuse(404, "RevisionNotFound")
-        elif parts[2:3] == ["resolve"]:
-            self._file(directory, "/".join(parts[4:]), body=body)
+        elif is_file:
+            self._file(*target, "/".join(parts[4:]), body=body)
         elif parts[2:3] == ["tree"]:
-            self._json([_entry(directory, file) for file in _files(directory)])
+            self._json([_entry(target[1], file) for file in _files(target[1])])
         else:
+            commit, directory = target
             siblings = [{"rfilename": str(f.relative_to(directory))} for f in _files(directory)]
-            self._json({"id": repository, "sha": COMMIT, "siblings": siblings})
+            self._json({"id": repository, "sha": commit, "siblings": siblings})
 
-    def _file(self, directory: Path, name: str, *, body: bool) -> None:
+    def _file(self, commit: str, directory: Path, name: str, *, body: bool) -> None:
         content = (directory / name).read_bytes()
         entry = _entry(directory, directory / name)
         self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit)
         self.send_header("ETag", f'"{entry.get("lfs", entry)["oid"]}"')
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

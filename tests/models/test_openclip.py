@@ -271,7 +271,7 @@ def test_the_presets_of_the_resnets_are_known_to_open_clip(open_clip):
         ("RN5/openai", "no model 'RN5'. Did you mean RN50"),
         ("RN50/opena", "Did you mean openai"),
         ("RN50", "to name a file or one of openai"),
-        ("RN50/there/is/no.safetensors", "to name a file or one of openai"),
+        ("RN50/there", "to name a file or one of openai"),
     ],
 )
 def test_unknown_names_are_refused_with_a_suggestion(open_clip, name, message):
@@ -286,7 +286,7 @@ def test_files_that_do_not_fit_are_refused(open_clip, saved, tagged, tmp_path):
     (tmp_path / "broken.bin").write_bytes(b"nothing")
     with pytest.raises(ModelUnavailableError, match="cannot be had"):
         models.load_vlm(f"openclip:tiny-rn/{tmp_path / 'broken.bin'}#like=openai")
-    with pytest.raises(ModelUnavailableError, match=r"cannot be had: .*not found"):
+    with pytest.raises(ModelUnavailableError, match="There is no directory"):
         models.load_vlm(f"openclip:local-dir:{tmp_path / 'nowhere'}")
     config = json.dumps(CONFIGS["vit"])
     (tmp_path / "open_clip_config.json").write_text(config)

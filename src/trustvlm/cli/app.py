@@ -21,6 +21,7 @@ from trustvlm.cli import (
     export,
     fit,
     label,
+    models,
     monitor,
     predict,
     report,
@@ -77,6 +78,7 @@ for module in (
     app.command(epilog=module.EPILOG, cls=OutputCommand)(with_groups(getattr(module, command)))
 for name, epilog in choices.EPILOGS.items():
     app.command(epilog=epilog)(getattr(choices, name))
+app.add_typer(models.app, name="models")
 app.add_typer(classes.app, name="classes")
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")

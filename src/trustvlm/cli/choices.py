@@ -1,4 +1,4 @@
-"""`trustvlm models`, `datasets` and `scores`: what there is to choose from."""
+"""`trustvlm datasets` and `scores`: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trustvlm.cli.console import print_table, say
-from trustvlm.cli.options import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from trustvlm.datasets import DatasetSpec, DatasetStatus, Split
@@ -20,60 +19,15 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 EPILOGS = {
-    "models": "Example:  trustvlm models",
     "datasets": "Example:  trustvlm datasets --root /data\n\n"
     "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt",
     "scores": "Example:  trustvlm scores --json",
 }
 
 
-def _print_json(rows: list[dict[str, Any]], default: Callable[[Any], str] | None = None) -> None:
+def print_json(rows: list[dict[str, Any]], default: Callable[[Any], str] | None = None) -> None:
+    """Print rows as JSON; `default` turns what JSON does not have into text."""
     say(json.dumps(rows, indent=2, ensure_ascii=False, default=default))
-
-
-# `trustvlm models`: every model that has a short name.
-
-_ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
-
-
-def models(
-    as_json: AsJson = False,
-    plugins: Plugins = None,
-) -> None:
-    """List the models that have a short name, and how to name any other.
-
-    `--vlm` names the model that predicts, `--vision` the encoder that verifies.
-    """
-    from trustvlm.models import backends, presets
-    from trustvlm.plugins import origin
-
-    load_plugins(plugins)
-    if as_json:
-        _print_json([asdict(preset) for preset in presets()])
-        return
-    rows = [
-        [
-            *(p.name, _ROLES[p.role], f"{p.parameters:,} M" if p.parameters else ""),
-            *(p.resolution, str(p.text_length or ""), f"{p.about}; for {p.good_for}"),
-            *(p.licence, p.extra),
-        ]
-        for p in presets()
-    ]
-    patterns: dict[str, list[str]] = {}
-    for backend in backends():
-        role = "both" if len(backend.roles) > 1 else backend.roles[0]
-        if origin(backend.load):
-            name = [backend.pattern, _ROLES[role]]
-            rows.append([*name, "", "", "", backend.summary, "", backend.extra])
-        elif backend.form:
-            patterns.setdefault(role, []).append(backend.pattern)
-    columns = ["name", "for", "size", "px", "tokens", "what", "licence", "extra"]
-    print_table(columns, rows, numbers=range(2, 5), pipe_width=200)
-    say(
-        f"\nBesides: {', '.join(patterns['both'])}, and for --vision also "
-        f"{', '.join(patterns['vision'])}; #cls after a vision model takes its class token instead "
-        "of the mean over all tokens."
-    )
 
 
 # `trustvlm datasets`: the sets of the paper, and which of them are on this disk.
@@ -129,7 +83,7 @@ def _print_catalogue(as_json: bool) -> None:
 
     specs = [get(name) for name in names()]
     if as_json:
-        _print_json([asdict(spec) for spec in specs])
+        print_json([asdict(spec) for spec in specs])
         return
     rows = [
         [
@@ -166,7 +120,7 @@ def _print_status(root: Path, splits: Path | None, as_json: bool) -> None:
 
     statuses = status(root, splits_dir=splits)
     if as_json:
-        _print_json([asdict(entry) for entry in statuses], default=shown)
+        print_json([asdict(entry) for entry in statuses], default=shown)
         return
     rows = [
         [
@@ -222,7 +176,7 @@ def scores(
     load_installed()
     entries = [get(name) for name in names()]
     if as_json:
-        _print_json([{fact: getattr(s, fact) for fact in _SCORE_FACTS} for s in entries])
+        print_json([{fact: getattr(s, fact) for fact in _SCORE_FACTS} for s in entries])
         return
     if markdown:
         from trustvlm.tables.markup import render_markdown

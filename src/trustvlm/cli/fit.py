@@ -34,6 +34,7 @@ def fit(
         ),
     ] = None,
     vlm: options.Vlm = "clip-vit-b16",
+    revision: options.Revision = None,
     vision: Annotated[str | None, options.vision_option("verifies")] = None,
     classes: Annotated[
         str | None,
@@ -168,6 +169,7 @@ def fit(
             of_fit,
             given=options.options_given(context),
         )
+    of_model["vlm"] = options.at_revision(of_model["vlm"], revision)
     of_model["score"] = _score(of_model["score"], no_correct=no_correct, adapting=adapting)
     model = TrustVLM(**of_model, device=device, limits=bounds.limits())
     with console.progress_bar("examples", quiet=quiet) as progress:

@@ -29,6 +29,7 @@ def label(
         ),
     ] = None,
     vlm: options.Vlm = "clip-vit-b16",
+    revision: options.Revision = None,
     vision: Annotated[str | None, options.vision_option("compares images")] = None,
     prompt: options.Prompt = None,
     other_classes: options.OtherClasses = None,
@@ -64,7 +65,7 @@ def label(
     columns = options.columns(path_column, image_column)
     limits = bounds.limits()
     model = TrustVLM(
-        **options.encoder_settings(vlm, vision, prompt),
+        **options.encoder_settings(options.at_revision(vlm, revision), vision, prompt),
         classes=classes,
         other_classes=other_classes or (),
         device=device,

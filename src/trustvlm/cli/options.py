@@ -106,6 +106,14 @@ Vlm = Annotated[
         "are judged: `trustvlm verify`."
     ),
 ]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        help="Commit, tag or branch of the VLM's repository, as --vlm NAME@REVISION has it. That "
+        "of the other encoder is written --vision NAME@REVISION. [default: the latest]",
+    ),
+]
 Prompt = Annotated[
     list[str] | None,
     typer.Option(
@@ -561,6 +569,27 @@ def encoder_settings(vlm: str, vision: str | None, prompt: list[str] | None) -> 
         "vision": vision or ("offline" if vlm == "offline" else "dinov2-base"),
         "prompt": prompt[0] if prompt is not None and len(prompt) == 1 else prompt,
     }
+
+
+def at_revision(vlm: str, revision: str | None) -> str:
+    """Name the VLM with its revision, for `--revision`; None leaves it as it is.
+
+    Raises
+    ------
+    UsageError
+        If it names another one already, or has none.
+    """
+    if revision is None:
+        return vlm
+    from trustvlm.models.registry import at_revision
+
+    try:
+        return at_revision(vlm, revision)
+    except InputError as error:
+        raise UsageError(
+            f"{error} --revision is of --vlm; that of the other encoder is written "
+            "--vision NAME@REVISION."
+        ) from error
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

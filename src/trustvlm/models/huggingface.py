@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableE
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.hub import (
     ModelFiles,
+    check_directory,
     first_line,
     load_tokenizer,
     locate,
     quiet,
     read_preprocessing,
+    wanted_files,
 )
 from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
@@ -36,6 +39,15 @@ _TRAINED_LENGTH = {"chinese_clip": 52}
 _PROMPTS = {"siglip": PROMPTS["siglip"], "chinese_clip": PROMPTS["chinese"]}
 
 
+def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
+    """Have a repository downloaded; return its directory, and the files that are read of it."""
+    files = locate(name, revision=revision)
+    # What could not be read would be carried in vain.
+    files.weight_files()
+    read_preprocessing(files.directory)
+    return files, wanted_files(files.directory)
+
+
 @register_backend(
     "hf",
     roles=(VLM, VISION),
@@ -43,6 +55,8 @@ _PROMPTS = {"siglip": PROMPTS["siglip"], "chinese_clip": PROMPTS["chinese"]}
     extra="torch",
     revisions=True,
     class_token=True,
+    check=check_directory,
+    fetch=fetch_files,
 )
 def load(name: str, options: LoadOptions) -> HuggingFaceVision:
     """Load a model in the Hugging Face format with transformers.

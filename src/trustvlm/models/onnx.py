@@ -20,7 +20,8 @@ from trustvlm.models.base import (
     Preprocessing,
     check_pixels,
 )
-from trustvlm.models.hub import files_hash, read_preprocessing
+from trustvlm.models.directories import files_hash
+from trustvlm.models.hub import read_preprocessing
 from trustvlm.models.registry import LoadOptions, register_backend
 
 # The key under which a model's metadata may hold what the file beside it would.
@@ -50,6 +51,13 @@ class OnnxFile:
     output: str | None
 
 
+def check_file(name: str) -> None:
+    """Refuse a file that is not there, with `ModelUnavailableError`."""
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise ModelUnavailableError(f"There is no file {file}.")
+
+
 def read_onnx(file: Path) -> OnnxFile:
     """Read where an ONNX model's weights are and how its images are prepared.
 
@@ -66,8 +74,7 @@ def read_onnx(file: Path) -> OnnxFile:
         If the file is missing or damaged, wants weights from outside its folder, or the
         preprocessing is stated nowhere or cannot be read.
     """
-    if not file.is_file():
-        raise ModelUnavailableError(f"There is no file {file}.")
+    check_file(str(file))
     onnx = require("onnx", extra="onnx", purpose=f"The model onnx:{file}")
     try:
         model = onnx.load(file, load_external_data=False)
@@ -163,7 +170,7 @@ _POOLING: dict[int, tuple[int, ...]] = {2: (), 3: (1,), 4: (2, 3)}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-@register_backend("onnx", form="<file>", extra="onnx")
+@register_backend("onnx", form="<file>", extra="onnx", check=check_file)
 def load(name: str, options: LoadOptions) -> OnnxVision:
     """Load an `.onnx` file with the preprocessing that is stated beside or in it.
 

@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
-from trustvlm.models.hub import download, first_line, no_hub, quiet
+from trustvlm.models.hub import (
+    TOKENIZER_FILES,
+    ModelFiles,
+    WantedFiles,
+    check_directory,
+    download,
+    first_line,
+    has_tokenizer,
+    no_hub,
+    of_directory,
+    quiet,
+)
 from trustvlm.models.openclip_files import file_settings, split_options, triple
 from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
@@ -26,15 +37,70 @@ from trustvlm.text import did_you_mean
 # Names that open_clip looks up in a repository or a directory, weights included.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
 _SCHEMES = (_HUB, _DIRECTORY)
+_SETTINGS = "open_clip_config.json"
 # What the weights are called in a repository, unless open_clip's table says otherwise.
-_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_WEIGHTS = (("open_clip_model.safetensors",), ("open_clip_pytorch_model.bin",))
+_WANTED = WantedFiles(
+    (_SETTINGS, *TOKENIZER_FILES), _WEIGHTS, lambda folder: (folder / _SETTINGS).is_file()
+)
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz", ".npy")
 _TEXTS_AT_ONCE = 256
-# The small files of a repository, which say what is in it.
-_SETTINGS = ("open_clip_config.json", "*.json")
-_REMEDY = no_hub("name a file as openclip:<architecture>/<file>")
+_LOCAL = "name a file as openclip:<architecture>/<file>"
 
 
-@register_backend("openclip", roles=(VLM, VISION), form="<arch>/<weights>", extra="openclip")
+def check_weights(name: str) -> None:
+    """Refuse a directory or a file of weights that is not there, with `ModelUnavailableError`."""
+    if name.startswith(_SCHEMES):
+        if name.startswith(_DIRECTORY):
+            check_directory(f"{name.removeprefix(_DIRECTORY).rstrip('/')}/")
+        return
+    file = Path(split_options(name.partition("/")[2])[0]).expanduser()
+    is_path = file.suffix in _SUFFIXES or len(file.parts) > 1
+    if is_path and not file.is_file():
+        raise ModelUnavailableError(f"There is no file {file}.")
+
+
+def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
+    """Have a repository downloaded; return its directory, and the files that are read of it.
+
+    A tokenizer that is in another repository comes along.
+    """
+    library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
+    if name.startswith(_SCHEMES):
+        files = locate(name, revision)
+        architecture, wanted = f"{_DIRECTORY}{files.directory}", _WANTED
+    else:
+        architecture, weights, _ = _split(library, name)
+        tag = library.get_pretrained_cfg(architecture, weights)
+        repository = _fetch(library, name, tag, revision)[0] if tag else None
+        if repository is None:
+            raise InputError(f"The weights openclip:{name} are a file, in no hub: copy it.")
+        files, wanted = repository, wanted_of(str(tag["hf_hub"]).rpartition("/")[2])
+    text = library.get_model_config(architecture)["text_cfg"]
+    if tower := text.get("hf_model_name"):
+        raise InputError(
+            f"open_clip reads the text tower of openclip:{name} from another repository, {tower}, "
+            "through the hub's cache: load the model once where there is a network, and carry that "
+            "cache, the folder of HF_HOME."
+        )
+    needed = {file.name: file for file in wanted.among(files.directory)}
+    repo = text.get("hf_tokenizer_name", "")
+    if repo and repo != files.source:
+        of_tokenizer = WantedFiles(TOKENIZER_FILES, are_enough=has_tokenizer)
+        folder = download(repo, of_tokenizer).directory
+        needed |= {file.name: file for file in of_tokenizer.among(folder)}
+    return files, list(needed.values())
+
+
+@register_backend(
+    "openclip",
+    roles=(VLM, VISION),
+    form="<arch>/<weights>",
+    extra="openclip",
+    revisions=True,
+    check=check_weights,
+    fetch=fetch_files,
+)
 def load(name: str, options: LoadOptions) -> OpenClipVLM:
     """Load `<architecture>/<weights>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
 
@@ -52,18 +118,19 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
         If the weights cannot be had, or do not fit.
     """
     library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
-    architecture, weights, of_file = (
-        (name, None, []) if name.startswith(_SCHEMES) else _split(library, name)
-    )
-    tag = library.get_pretrained_cfg(architecture, weights) if weights else {}
-    settings = tag
-    if weights and not tag:
-        settings = file_settings(library, architecture, weights, of_file)
+    files = None
     try:
-        if tag:
-            weights = _fetch(library, tag)
-        elif name.startswith(_HUB):
-            download(name.removeprefix(_HUB), _SETTINGS)
+        if name.startswith(_SCHEMES):
+            files = locate(name, options.revision)
+            architecture, weights = f"{_DIRECTORY}{files.directory}", None
+            settings: dict[str, Any] = {}
+        else:
+            architecture, weights, of_file = _split(library, name)
+            settings = library.get_pretrained_cfg(architecture, weights)
+            if settings:
+                files, weights = _fetch(library, name, settings, options.revision)
+            else:
+                settings = file_settings(library, architecture, weights, of_file)
         with quiet():
             model = library.create_model(
                 architecture,
@@ -74,15 +141,23 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
                 require_pretrained=True,
                 weights_only=True,
             )
-            tokenizer = library.get_tokenizer(architecture)
+            tokenizer = _tokenizer(library, name, architecture, files)
+    except (InputError, MissingExtraError):
+        raise
     # open_clip raises whatever the network, the hub's client and torch raise.
     except Exception as error:
-        local = not tag and not name.startswith(_HUB)
         raise ModelUnavailableError(
             f"The model openclip:{name} cannot be had: {first_line(error)}"
-            f"{'' if local else _REMEDY}"
         ) from error
-    return OpenClipVLM(name, model, tokenizer, options)
+    return OpenClipVLM(name, model, tokenizer, options, files)
+
+
+def locate(name: str, revision: str | None) -> ModelFiles:
+    """Find the directory of `hf-hub:<repo>` or `local-dir:<directory>`."""
+    if name.startswith(_DIRECTORY):
+        return of_directory(name.removeprefix(_DIRECTORY))
+    remedy = no_hub(f"openclip:{name}", revision, _LOCAL)
+    return download(name.removeprefix(_HUB), _WANTED, revision=revision, remedy=remedy)
 
 
 class OpenClipVLM(TorchImageEncoder):
@@ -97,7 +172,14 @@ class OpenClipVLM(TorchImageEncoder):
         see it, the sigmoid does.
     """
 
-    def __init__(self, source: str, model: Any, tokenizer: Any, options: LoadOptions) -> None:
+    def __init__(
+        self,
+        source: str,
+        model: Any,
+        tokenizer: Any,
+        options: LoadOptions,
+        files: ModelFiles | None,
+    ) -> None:
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias.detach())
         family = "clip" if bias is None else "siglip"
@@ -109,8 +191,10 @@ class OpenClipVLM(TorchImageEncoder):
             model,
             identity=ModelIdentity(
                 spec=f"openclip:{source}",
-                source=source,
-                revision="",
+                source=f"{_HUB}{files.source}"
+                if files and files.revision and source.startswith(_SCHEMES)
+                else source,
+                revision=files.revision if files else "",
                 weights=state_hash(model),
                 settings={
                     "family": family,
@@ -180,16 +264,53 @@ def _split(library: Any, name: str) -> tuple[str, str, list[str]]:
     return architecture, file, options
 
 
-def _fetch(library: Any, tag: dict[str, Any]) -> str:
-    """Return the file of a tag's weights, downloaded if it is not there yet."""
+def _fetch(
+    library: Any, name: str, tag: dict[str, Any], revision: str | None
+) -> tuple[ModelFiles | None, str]:
+    """Return the repository of a tag's weights, if it has one, and their file."""
     repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
-    if repo:
-        snapshot = download(repo, _SETTINGS)
-        names = (str(Path(file).with_suffix(".safetensors")), file) if file else _WEIGHTS
-        for name in names:
-            if (snapshot / name).is_file():
-                return str(snapshot / name)
-    return str(library.download_pretrained(tag))
+    if not repo:
+        if revision is not None:
+            raise InputError(f"The weights openclip:{name} are a file, which has no revisions.")
+        return None, str(library.download_pretrained(tag))
+    remedy = no_hub(f"openclip:{name}", revision, _LOCAL)
+    files = download(repo, wanted_of(file), revision=revision, remedy=remedy)
+    names = [each for (each,) in wanted_of(file).weights]
+    here = [files.directory / each for each in names if (files.directory / each).is_file()]
+    if not here:
+        raise ModelUnavailableError(f"The model repository {repo!r} has no file {names[-1]}.")
+    return files, str(here[0])
+
+
+def wanted_of(file: str) -> WantedFiles:
+    """Say which files of a repository are wanted for weights in a file, "" for the usual one."""
+    if not file:
+        return WantedFiles(_WANTED.settings, _WEIGHTS)
+    named = ((str(Path(file).with_suffix(".safetensors")),), (file,))
+    return WantedFiles((*TOKENIZER_FILES, "*config.json"), named)
+
+
+def _tokenizer(library: Any, name: str, architecture: str, files: ModelFiles | None) -> Any:
+    """Return the tokenizer that open_clip's table or the repository's settings name."""
+    text = library.get_model_config(architecture)["text_cfg"]
+    repo = text.get("hf_tokenizer_name", "")
+    if not repo or name.startswith(_DIRECTORY):
+        return library.get_tokenizer(architecture)
+    directory = files.directory if files else Path()
+    if files is None or files.source != repo:
+        try:
+            wanted = WantedFiles(TOKENIZER_FILES, are_enough=has_tokenizer)
+            directory = download(repo, wanted).directory
+        except ModelUnavailableError:
+            # As in a directory, the one that came with the weights.
+            if files is None or not has_tokenizer(directory):
+                raise
+    return library.tokenizer.HFTokenizer(
+        str(directory),
+        context_length=text.get("context_length", library.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )
 
 
 def _preprocessing(source: str, settings: dict[str, Any]) -> Preprocessing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from importlib import import_module
 from importlib.resources import files
 from inspect import getdoc
 from numbers import Integral
+from pathlib import Path
 from typing import Any, cast
 
 from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
@@ -23,6 +25,7 @@ from trustvlm.models.base import (
     Preprocessing,
     VisionLanguageModel,
 )
+from trustvlm.models.hub import ModelFiles
 from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import (
     Registry,
@@ -143,6 +146,8 @@ class LoadOptions:
 
 
 Loader = Callable[[str, LoadOptions], ImageEncoder]
+Check = Callable[[str], None]
+Fetch = Callable[[str, str | None], tuple[ModelFiles, list[Path]]]
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,15 @@ class Backend:
     extra
         The extra of trustvlm that it needs; "" for none.
     revisions
-        Whether its models have revisions.
+        Whether its models have revisions: `<name>@<revision>`, or the option `revision`.
     class_token
         Whether `#cls` may end the spec of a vision encoder.
+    check
+        Raises at once what can be said of a name before a library is imported, such as that a file
+        is missing; None for nothing.
+    fetch
+        Has the files of a hub model downloaded, by its name and revision; returns where they are
+        and which of them are needed. None for a backend whose models are in no hub.
     """
 
     name: str
@@ -174,6 +185,8 @@ class Backend:
     extra: str = ""
     revisions: bool = False
     class_token: bool = False
+    check: Check | None = None
+    fetch: Fetch | None = None
 
     @property
     def pattern(self) -> str:
@@ -206,6 +219,8 @@ def register_backend(
     extra: str = "",
     revisions: bool = False,
     class_token: bool = False,
+    check: Check | None = None,
+    fetch: Fetch | None = None,
 ) -> Callable[[Loader], Loader]:
     """Register a loader of encoders under the prefix of their specs.
 
@@ -216,7 +231,7 @@ def register_backend(
 
     Parameters
     ----------
-    name, roles, form, extra, revisions, class_token
+    name, roles, form, extra, revisions, class_token, check, fetch
         As in `Backend`.
 
     Raises
@@ -244,7 +259,8 @@ def register_backend(
         built_in = load.__module__ == _MODULES.get(name)
         if not built_in and (name in _MODULES or any(preset.name == name for preset in presets())):
             raise InputError(f"An encoder backend or preset named `{name}` is already registered.")
-        _BACKENDS.add(name, Backend(name, load, roles, form, extra, revisions, class_token))
+        facts = (roles, form, extra, revisions, class_token, check, fetch)
+        _BACKENDS.add(name, Backend(name, load, *facts))
         return load
 
     return decorate
@@ -291,14 +307,15 @@ def load_vlm(
     ----------
     spec
         A preset, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `offline`, or whatever
-        another registered backend takes; `none` for no model at all.
+        another registered backend takes; `none` for no model at all. A preset or a model of a
+        repository may be followed by `@` and a commit, tag or branch of it.
     device
         `auto`, `cpu` or `cuda`.
     precision
         `float32`, or `bfloat16` for matrix products and convolutions of the image side in that.
         Models that ONNX Runtime runs, `offline` among them, offer `float32` only.
     revision
-        Commit, tag or branch of a hub repository, for models that `hf:` stands for.
+        The same commit, tag or branch, by itself.
 
     Raises
     ------
@@ -313,7 +330,7 @@ def load_vlm(
     if spec == NO_VLM:
         return NoVLM()
     options = LoadOptions(VLM, device, precision, revision)
-    return cast(VisionLanguageModel, _load(spec, spec, options))
+    return cast(VisionLanguageModel, _load(spec, options))
 
 
 def load_vision(
@@ -332,7 +349,7 @@ def load_vision(
         A preset, `same`, `hf:<repo or directory>`, `openclip:<arch>/<weights>`, `timm:<name>`,
         `onnx:<file>`, `moco-v2-r50:<file>`, `offline`, or whatever another registered backend
         takes. A preset or `hf:...` may end in `#cls`: then the class token is taken instead of
-        the mean of all tokens.
+        the mean of all tokens; `@<revision>` stands before it.
     vlm
         The VLM whose image tower `same` stands for.
     device, precision, revision
@@ -343,21 +360,76 @@ def load_vision(
     InputError, MissingExtraError, ModelUnavailableError
         As `load_vlm`.
     """
-    named, pooling = (spec.removesuffix(_CLS), "cls") if spec.endswith(_CLS) else (spec, "mean")
-    options = LoadOptions(VISION, device, precision, revision, pooling)
-    if named == "same":
-        _check_options(named, options)
+    options = LoadOptions(VISION, device, precision, revision)
+    if spec.removesuffix(_CLS) == "same":
+        _check_options("same", replace(options, pooling=_parse(spec, VISION).pooling))
         if vlm is None or not vlm.dim:
             raise InputError("`same` is the VLM's own image tower: pass the VLM as `vlm`.")
         return vlm
-    return _load(named, spec, options)
+    return _load(spec, options)
 
 
-def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
-    backend, name = _resolve(named, options.role)
-    if name.endswith(_CLS):  # A preset's, whose own pooling that is.
-        name, options = name.removesuffix(_CLS), replace(options, pooling="cls")
-    _check_options(named, options, backend)
+def check_name(spec: str, role: str) -> None:
+    """Refuse the name of a model that cannot be had, as far as that can be said at once.
+
+    No library that runs models is imported, and nothing is downloaded.
+
+    Parameters
+    ----------
+    spec
+        As in `load_vlm` and `load_vision`.
+    role
+        `vlm` or `vision`.
+
+    Raises
+    ------
+    InputError
+        If no model has that name.
+    ModelUnavailableError
+        If it names a file or a directory that is not there.
+
+    Examples
+    --------
+    >>> check_name("offline", "vlm")
+    """
+    if spec == NO_VLM and role == VLM:
+        return
+    if spec.removesuffix(_CLS) != "same":
+        _resolved(spec, LoadOptions(role))
+
+
+def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, list[Path]]:
+    """Have the files of a hub model downloaded; return where they are, and those that are needed.
+
+    Raises
+    ------
+    InputError
+        If no model has that name, or it has no files in a hub.
+    ModelUnavailableError, MissingExtraError
+        If they cannot be had.
+    """
+    spec = spec.removesuffix(_CLS)
+    base = spec.partition("@")[0]
+    by_name = {preset.name: preset for preset in presets()}
+    if base == NO_VLM or (base in by_name and by_name[base].spec == base):
+        raise InputError(f"The model {base!r} has no files in a hub: there is nothing to fetch.")
+    backend = None if base in by_name else _backend(base.partition(":")[0])
+    roles = (by_name[base].role,) if base in by_name else backend.roles if backend else (VLM,)
+    role = VISION if roles == (VISION,) else VLM
+    backend, name, options = _resolved(spec, LoadOptions(role, revision=revision))
+    if backend.fetch is None:
+        raise InputError(
+            f"Models of `{backend.name}` are in no hub: there is nothing to fetch for {spec!r}. "
+            "Copy its files."
+        )
+    files, needed = backend.fetch(name, options.revision)
+    if not files.revision:
+        raise InputError(f"{spec!r} is a directory on this machine: copy it as it is.")
+    return files, needed
+
+
+def _load(spec: str, options: LoadOptions) -> ImageEncoder:
+    backend, name, options = _resolved(spec, options)
     outside = from_where(backend.load)
     try:
         encoder = backend.load(name, options)
@@ -380,6 +452,7 @@ def _load(named: str, spec: str, options: LoadOptions) -> ImageEncoder:
         _check_facts(encoder, f"the backend `{backend.name}`{outside} to load for {spec!r}")
     code = " ".join(origin(backend.load).values())
     encoder.identity = replace(encoder.identity, spec=spec, code=code)
+    named = _parse(spec, options.role).name
     preset = {preset.name: preset for preset in presets()}.get(named)
     if preset and isinstance(encoder, VisionLanguageModel):
         encoder.prompt = preset.prompt
@@ -413,6 +486,125 @@ def _check_facts(encoder: ImageEncoder, where: str) -> None:
                 f"{encoder.logit_scale!r}."
             )
         read_prompts(encoder.prompt)
+
+
+def _resolved(spec: str, options: LoadOptions) -> tuple[Backend, str, LoadOptions]:
+    """Return the backend, the name that it shall load, and how, after all that can be checked."""
+    parsed = _parse(spec, options.role)
+    if parsed.revision is not None and options.revision not in (None, parsed.revision):
+        raise InputError(
+            f"Expected one revision, but got {parsed.revision!r} in {spec!r} and "
+            f"{options.revision!r}: leave one of them out."
+        )
+    revision = options.revision if parsed.revision is None else parsed.revision
+    options = replace(options, revision=revision, pooling=parsed.pooling)
+    backend, name = _resolve(parsed.name, options.role)
+    if name.endswith(_CLS):  # A preset's, whose own pooling that is.
+        name, options = name.removesuffix(_CLS), replace(options, pooling="cls")
+    _check_options(parsed.name, options, backend)
+    if backend.check is not None:
+        backend.check(name)
+    if revision is not None and _is_local(f"{backend.name}:{name}"):
+        raise InputError(
+            f"A revision was given, {revision!r}, but {name!r} is on this machine, where only one "
+            "is: leave it out."
+        )
+    return backend, name, options
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """What a spec consists of: a preset or `<backend>:<name>`, a revision, and the pooling."""
+
+    name: str
+    revision: str | None
+    pooling: str
+
+
+def _parse(spec: str, role: str) -> _Parsed:
+    pooling = "mean"
+    if role == VISION and spec.endswith(_CLS):
+        spec, pooling = spec.removesuffix(_CLS), "cls"
+    base, separator, revision = spec.partition("@")
+    prefix, _, name = base.partition(":")
+    backend = None if any(preset.name == base for preset in presets()) else _backend(prefix)
+    takes_none = backend is not None and not backend.revisions
+    # A file or directory may have the sign in its name.
+    if not separator or takes_none or _is_local(spec) or _is_path(name, revision):
+        return _Parsed(spec, None, pooling)
+    if not revision:
+        raise InputError(f"Expected a commit, tag or branch after the @ of {spec!r}, but got none.")
+    return _Parsed(base, revision, pooling)
+
+
+_SCHEMES = ("hf-hub:", "local-dir:")
+_FILE = re.compile(r"\.(pt|pth|bin|safetensors|ckpt|npz|npy|tar)(#.*)?")
+
+
+def _is_path(name: str, rest: str) -> bool:
+    """Whether what is before and after an @ can be nothing but a path, to a missing file or not."""
+    return name.startswith((".", "~", "/", _SCHEMES[1])) or bool(_FILE.search(rest))
+
+
+def _is_local(spec: str) -> bool:
+    """Whether a spec names a file or directory that is here."""
+    prefix, _, name = spec.partition(":")
+    if name.startswith(_SCHEMES[0]):
+        return False
+    # Here a file follows the name of an architecture.
+    path = name.partition("/")[2].partition("#")[0] if prefix == "openclip" else ""
+    paths = [Path(text).expanduser() for text in (name.removeprefix(_SCHEMES[1]), path) if text]
+    return any(path.exists() for path in paths)
+
+
+def at_revision(spec: str, revision: str) -> str:
+    """Name a revision of a VLM that is given by itself.
+
+    Raises
+    ------
+    InputError
+        If the name has another one, or the model has none.
+    ModelUnavailableError
+        As `check_name`.
+
+    Examples
+    --------
+    >>> at_revision("clip-vit-b16", "main")
+    'clip-vit-b16@main'
+    """
+    backend, _, _ = _resolved(spec, LoadOptions(VLM, revision=revision))
+    return f"{spec.removesuffix(f'@{revision}')}@{revision}" if backend.revisions else spec
+
+
+def at_commit(spec: str, source: str, revision: str) -> str:
+    """Name the very commit of a model that was saved with its name, source and revision.
+
+    A directory that is not here is replaced by the repository that it was fetched from.
+
+    Examples
+    --------
+    >>> at_commit("dinov2-base#cls", "facebook/dinov2-base", 40 * "a")[-12:]
+    'aaaaaaaa#cls'
+    >>> at_commit("hf:./clip", "openai/clip", 40 * "a")[:18]
+    'hf:openai/clip@aaa'
+    >>> at_commit("same", "openai/clip", 40 * "a")
+    'same'
+    >>> at_commit("offline", "...", "0.1.0"), at_commit("hf:./clip", "./clip", "")
+    ('offline', 'hf:./clip')
+    """
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        return spec
+    parsed = _parse(spec, VISION)  # a spec of a VLM has nothing besides
+    end = _CLS if parsed.pooling == "cls" else ""
+    by_name = {preset.name: preset.spec for preset in presets()}
+    prefix, _, name = by_name.get(parsed.name, parsed.name).partition(":")
+    backend = _backend(prefix)
+    if backend is None or not backend.revisions or _is_local(parsed.name):
+        return spec
+    is_directory = name.startswith((".", "~", "/", _SCHEMES[1])) or prefix == "hf"
+    if is_directory and parsed.name not in by_name:
+        return f"{prefix}:{source}@{revision}{end}"
+    return f"{parsed.name}@{revision}{end}"
 
 
 def _check_options(named: str, options: LoadOptions, backend: Backend | None = None) -> None:

@@ -8,21 +8,54 @@ from pathlib import Path
 from typing import Any
 
 from trustvlm.environment import require
-from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
-from trustvlm.models.hub import download, first_line, no_hub, quiet
+from trustvlm.models.hub import (
+    ModelFiles,
+    WantedFiles,
+    check_directory,
+    download,
+    first_line,
+    no_hub,
+    of_directory,
+    quiet,
+)
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import TorchImageEncoder, require_library, state_hash
 from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
-# The small files of a repository, which say what is in it.
-_SETTINGS = ("config.json", "*.json")
-_REMEDY = no_hub("name a directory as timm:local-dir:<directory>", "--vision")
+_SETTINGS = "config.json"
+_WEIGHTS = (("model.safetensors",), ("pytorch_model.bin",))
+_WANTED = WantedFiles((_SETTINGS,), _WEIGHTS, lambda folder: (folder / _SETTINGS).is_file())
 
 
-@register_backend("timm", form="<name>", extra="timm")
+def check_name(name: str) -> None:
+    """Refuse a directory that is not there, with `ModelUnavailableError`."""
+    if name.startswith(_DIRECTORY):
+        check_directory(f"{name.removeprefix(_DIRECTORY).rstrip('/')}/")
+
+
+def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
+    """Have a repository downloaded; return its directory, and the files that are read of it."""
+    timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
+    files, overlay = _files(timm, name, revision)
+    if files is None:
+        raise InputError(f"The weights of timm:{name} are in no hub: copy their file.")
+    weights = Path(overlay["file"]).name if overlay else ""
+    wanted = WantedFiles(("*config.json",), ((weights,),)) if weights else _WANTED
+    return files, wanted.among(files.directory)
+
+
+@register_backend(
+    "timm",
+    form="<name>",
+    extra="timm",
+    revisions=True,
+    check=check_name,
+    fetch=fetch_files,
+)
 def load(name: str, options: LoadOptions) -> TorchImageEncoder:
     """Load `<architecture>.<tag>`, or `hf-hub:<repo>` or `local-dir:<directory>`.
 
@@ -38,25 +71,72 @@ def load(name: str, options: LoadOptions) -> TorchImageEncoder:
         If the weights cannot be had, or do not fit.
     """
     timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
-    repo = _repository(timm, name)
     try:
-        if repo:
-            download(repo, _SETTINGS)
+        files, overlay = _files(timm, name, options.revision)
+        is_named = name.startswith((_HUB, _DIRECTORY))
         with quiet():
             # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
-            model = timm.create_model(name, pretrained=True)
+            model = timm.create_model(
+                f"{_DIRECTORY}{files.directory}" if files and is_named else name,
+                pretrained=True,
+                pretrained_cfg_overlay=overlay,
+            )
             model.reset_classifier(0)
             settings = timm.data.resolve_model_data_config(model)
+    except (InputError, MissingExtraError):
+        raise
     # timm raises whatever the network, the hub's client and torch raise.
     except Exception as error:
         raise ModelUnavailableError(
             f"The model timm:{name} cannot be had: {first_line(error)}"
-            f"{'' if name.startswith(_DIRECTORY) else _REMEDY}"
         ) from error
-    return _encoder(f"timm:{name}", name, model, _preprocessing(name, settings), options)
+    return _encoder(f"timm:{name}", name, model, _preprocessing(name, settings), options, files)
 
 
-@register_backend("moco-v2-r50", form="<file>", extra="timm")
+def _files(
+    timm: Any, name: str, revision: str | None
+) -> tuple[ModelFiles | None, dict[str, str] | None]:
+    """Return the directory of a model, if it has one, and what is to be said of its weights."""
+    if name.startswith(_DIRECTORY):
+        return of_directory(name.removeprefix(_DIRECTORY)), None
+    local = "name a directory as timm:local-dir:<directory>"
+    remedy = no_hub(f"timm:{name}", revision, local, "--vision")
+    if name.startswith(_HUB):
+        return download(name.removeprefix(_HUB), _WANTED, revision=revision, remedy=remedy), None
+    repo, file = _repository(timm, name)
+    if not repo:
+        if revision is not None:
+            raise InputError(f"The weights of timm:{name} are a file, which has no revisions.")
+        return None, None
+    wanted = wanted_of(file)
+    files = download(repo, wanted, revision=revision, remedy=remedy)
+    for (weights,) in wanted.weights:
+        if (files.directory / weights).is_file():
+            return files, {"file": str(files.directory / weights)}
+    raise ModelUnavailableError(
+        f"The model repository {repo!r} has no file {wanted.weights[-1][0]}."
+    )
+
+
+def wanted_of(file: str) -> WantedFiles:
+    """Say which files of a repository are wanted for weights in a file, "" for the usual one."""
+    if not file:
+        return WantedFiles((_SETTINGS,), _WEIGHTS)
+    safe = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+    other = safe.get(file, str(Path(file).with_suffix(".safetensors")))
+    names = dict.fromkeys((other, file) if file.endswith(".bin") else (file,))
+    return WantedFiles(("*config.json",), tuple((each,) for each in names))
+
+
+def check_checkpoint(file: str) -> None:
+    """Refuse a checkpoint that is not named, or not there, with `ModelUnavailableError`."""
+    path = Path(file).expanduser()
+    if not file or not path.is_file():
+        what = f"There is no file {path}." if file else "moco-v2-r50 needs a checkpoint file."
+        raise ModelUnavailableError(f"{what} {CHECKPOINT}")
+
+
+@register_backend("moco-v2-r50", form="<file>", extra="timm", check=check_checkpoint)
 def load_moco(file: str, options: LoadOptions) -> TorchImageEncoder:
     """Load MoCo v2's ResNet-50 (He et al. 2020, Chen et al. 2020) from a checkpoint file.
 
@@ -89,7 +169,12 @@ def load_moco(file: str, options: LoadOptions) -> TorchImageEncoder:
 
 
 def _encoder(
-    spec: str, source: str, model: Any, preprocessing: Preprocessing, options: LoadOptions
+    spec: str,
+    source: str,
+    model: Any,
+    preprocessing: Preprocessing,
+    options: LoadOptions,
+    files: ModelFiles | None = None,
 ) -> TorchImageEncoder:
     """Return the network without its classifier as an encoder.
 
@@ -97,8 +182,10 @@ def _encoder(
     """
     identity = ModelIdentity(
         spec=spec,
-        source=source,
-        revision="",
+        source=f"{_HUB}{files.source}"
+        if files and files.revision and source.startswith((_HUB, _DIRECTORY))
+        else source,
+        revision=files.revision if files else "",
         weights=state_hash(model),
         settings={
             "family": "timm",
@@ -109,12 +196,8 @@ def _encoder(
     return TorchImageEncoder(model, identity=identity, preprocessing=preprocessing, options=options)
 
 
-def _repository(timm: Any, name: str) -> str:
-    """Return the hub repository that a name leads to, "" for none."""
-    if name.startswith(_DIRECTORY):
-        return ""
-    if name.startswith(_HUB):
-        return name.removeprefix(_HUB).partition("@")[0]
+def _repository(timm: Any, name: str) -> tuple[str, str]:
+    """Return the hub repository that a name leads to, "" for none, and the file, if it is named."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         hint = did_you_mean(architecture, timm.list_models()).replace("did", " Did", 1)
@@ -126,7 +209,8 @@ def _repository(timm: Any, name: str) -> str:
         raise InputError(
             f"timm has no weights {tag!r} for {architecture}. It has: {', '.join(published)}."
         )
-    return str(timm.get_pretrained_cfg(name).hf_hub_id or "")
+    settings = timm.get_pretrained_cfg(name)
+    return str(settings.hf_hub_id or ""), str(settings.hf_hub_filename or "")
 
 
 def _preprocessing(name: str, settings: Mapping[str, Any]) -> Preprocessing:
@@ -176,10 +260,8 @@ def read_encoder(file: str) -> dict[str, Any]:
     ModelUnavailableError
         If no file is named, or it cannot be read, or holds no weights.
     """
+    check_checkpoint(file)
     path = Path(file).expanduser()
-    if not file or not path.is_file():
-        what = f"There is no file {path}." if file else "moco-v2-r50 needs a checkpoint file."
-        raise ModelUnavailableError(f"{what} {CHECKPOINT}")
     torch = require("torch", extra="timm", purpose="MoCo v2's ResNet-50")
     try:
         if path.suffix == ".safetensors":

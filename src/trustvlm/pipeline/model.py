@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR
 from trustvlm.embeddings import EmbeddingStore, Profile, Progress
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError
 from trustvlm.images import (
     DEFAULT_LIMITS,
     ClassList,
@@ -31,7 +31,7 @@ from trustvlm.images import (
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.openclip_files import as_recorded
 from trustvlm.models.prompts import read_prompts
-from trustvlm.models.registry import check_plugin, plugin_of
+from trustvlm.models.registry import at_commit, check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
 from trustvlm.pipeline.class_changes import (
     ClassChange,
@@ -264,23 +264,35 @@ class TrustVLM:
             If this model was fitted elsewhere, and the encoders here are others.
         """
         state = self._learned if self._is_from_elsewhere else None
-        vlm, vision = self.vlm, self.vision
+        named: dict[str, Any] = {"vlm": self.vlm, "vision": self.vision}
+        recorded = dict(named)
         for role, entry in {} if state is None else state.encoders.items():
             # Only models that a backend from outside the package runs say so.
-            if "plugin" in entry and entry["spec"] in (self.vlm, self.vision):
+            if "plugin" in entry and entry["spec"] in named.values():
                 check_plugin(entry["spec"], entry["plugin"])
-            if role == "vlm" and entry["spec"] == vlm:
-                vlm = as_recorded(entry["spec"], entry)
-            if role == "vision" and entry["spec"] == vision:
-                vision = as_recorded(entry["spec"], entry)
-        encoders = Encoders.load(
-            vlm,
-            vision,
+            if entry["spec"] == named[role]:
+                spec = as_recorded(entry["spec"], entry)
+                source, revision = entry.get("source", ""), entry.get("revision", "")
+                recorded[role] = at_commit(spec, source, revision)
+        load = partial(
+            Encoders.load,
             protocol=self.protocol,
             device=self.device,
             precision=self.precision,
             draft=self.draft,
         )
+        unavailable = None
+        try:
+            encoders = load(**recorded)
+        except ModelUnavailableError as error:
+            if recorded == named:
+                raise
+            # What the name leads to now may be the same, at a commit that changed other files.
+            try:
+                encoders = load(**named)
+            except ModelUnavailableError:
+                raise error from None
+            unavailable = error
         if state is None:
             return encoders
         for role, entry in state.encoders.items() if state.protocol == "paper" else ():
@@ -288,8 +300,15 @@ class TrustVLM:
             # In older models the paper's protocol read images as the clean one does.
             if "plain_rgb" not in entry["preprocessing"]:
                 encoder.preprocessing = replace(encoder.preprocessing, plain_rgb=False)
-        check_same_model("VLM", state.encoders["vlm"], describe(encoders.vlm))
-        check_same_model("vision encoder", state.encoders["vision"], describe(encoders.vision))
+        try:
+            check_same_model("VLM", state.encoders["vlm"], describe(encoders.vlm))
+            check_same_model("vision encoder", state.encoders["vision"], describe(encoders.vision))
+        except ArtefactError as error:
+            if unavailable is None:
+                raise
+            raise ArtefactError(
+                f"{unavailable} What its name leads to here differs: {error}"
+            ) from (unavailable)
         return encoders
 
     @cached_property

@@ -81,6 +81,10 @@ class Encoders:
             raise InputError(
                 f"Expected `protocol` to be {' or '.join(PROTOCOLS)}, but got {protocol!r}."
             )
+        # Of both, before one of them is loaded, which may take minutes.
+        for named, role in ((vlm, "vlm"), (vision, "vision")):
+            if isinstance(named, str):
+                models.check_name(named, role)
         settings = {"device": device, "precision": precision}
         loaded = models.load_vlm(vlm, **settings) if isinstance(vlm, str) else vlm
         verifier = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trustvlm.exceptions import InputError
+from trustvlm.models.registry import at_commit
 from trustvlm.pipeline.records import Encoders, describe
 from trustvlm.pipeline.state import FittedModel, ModelState, TargetImages
 
@@ -87,7 +88,15 @@ def settings_of(model: FittedModel | str | os.PathLike[str]) -> FitSettings:
         target = StoredTarget(state.target, fingerprints)
     parameters = state.fixed_parameters if selects else state.parameters
     return FitSettings(
-        model={**constructor_arguments(state), "score_parameters": dict(parameters)},
+        model={
+            **constructor_arguments(state),
+            # The very commit: the latest may be another model.
+            **{
+                role: at_commit(entry["spec"], entry.get("source", ""), entry.get("revision", ""))
+                for role, entry in state.encoders.items()
+            },
+            "score_parameters": dict(parameters),
+        },
         fit={
             "shots_per_class": state.shots_per_class,
             "draw": state.draw,

@@ -977,9 +977,22 @@ def check_same_model(role: str, stored: Mapping[str, Any], here: Mapping[str, An
     )
     raise ArtefactError(
         f"The {role} on this machine ({here.get('spec')}) is not the one that the artefact was "
-        f"made with ({stored.get('spec')}). {detail or 'The fingerprints differ'}. Use the same "
-        "model and versions, or fit again."
+        f"made with ({stored.get('spec')}). {detail or 'The fingerprints differ'}. "
+        f"{_remedy(stored, here)}"
     )
+
+
+def _remedy(stored: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say what to do about another model than that of an artefact."""
+    source, revision = stored.get("source"), stored.get("revision")
+    if not revision or stored.get("weights") == here.get("weights"):
+        return "Use the same model and versions, or fit again."
+    if (source, revision) == (here.get("source"), here.get("revision")):
+        return (
+            "Both name the same files, so that those here were changed or damaged: remove them and "
+            "have them downloaded, or copied, again."
+        )
+    return f"It was made with {source} at {revision}: use that, or fit again."
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,197 @@
+"""Model directories: the record that `trustvlm models fetch` writes, and where they are found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trustvlm.exceptions import InputError, ModelUnavailableError
+
+# Hashes that tell files apart.
+
+
+def files_hash(files: Sequence[Path]) -> str:
+    """SHA-256 of one file in hex; of several, the SHA-256 over their names and hashes.
+
+    The bytes are read, whatever the name says: the hub's cache names large files by their SHA-256,
+    and what lies there may have been exchanged.
+    """
+    if len(files) == 1:
+        return file_hash(files[0])
+    lines = [f"{file.name} {file_hash(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file in hex; it is read again only after it was changed."""
+    target = file.resolve()
+    status = target.stat()
+    changes = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return _hash_of(target, *changes)
+
+
+@cache
+def _hash_of(file: Path, *_status: int) -> str:
+    # Gigabytes take seconds: a file that has not changed is read once in a process.
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+# The record that lies in a directory beside the files that were fetched.
+
+RECORD = "trustvlm-model.json"
+_FORMAT = "trustvlm.model-files"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Where the files of a directory are from.
+
+    Attributes
+    ----------
+    directory
+        Where they lie.
+    spec
+        What was fetched, such as `hf:openai/clip-vit-base-patch16`.
+    repository
+        Its id on the hub.
+    revision
+        The commit.
+    asked
+        The commit, tag or branch that was asked for; "" for the repository's main branch.
+    hashes
+        SHA-256 in hex of each file, by name.
+    """
+
+    directory: Path
+    spec: str
+    repository: str
+    revision: str
+    asked: str
+    hashes: Mapping[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the file holds, as plain JSON values."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "spec": self.spec,
+            "repository": self.repository,
+            "revision": self.revision,
+            "asked": self.asked,
+            "sha256": dict(self.hashes),
+        }
+
+    def check(self) -> None:
+        """Compare the files with their SHA-256, which sticks and disks may have damaged.
+
+        Raises
+        ------
+        ModelUnavailableError
+            If one is missing or differs.
+        """
+        for name, expected in self.hashes.items():
+            file = self.directory / name
+            if not file.is_file():
+                raise ModelUnavailableError(
+                    f"{file} is missing, which {RECORD} beside it names: copy the directory again."
+                )
+            if file_hash(file) != expected:
+                raise ModelUnavailableError(
+                    f"{file} is not the file that was fetched: its SHA-256 differs from that in "
+                    f"{RECORD}. Copy the directory again; if you changed the file yourself, "
+                    f"remove {RECORD}, and it is a model of your own."
+                )
+
+
+def read_record(directory: Path) -> ModelRecord | None:
+    """Read the record of a directory; None if it has none.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If it cannot be read, or names files outside the directory.
+    """
+    file = directory / RECORD
+    if not file.is_file():
+        return None
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if (facts["format"], facts["version"]) != (_FORMAT, _VERSION):
+            raise ValueError(f"format {facts['format']!r}, version {facts['version']!r}")
+        texts = [facts[name] for name in ("spec", "repository", "revision", "asked")]
+        hashes = dict(facts["sha256"])
+        if not all(isinstance(text, str) for text in (*texts, *hashes.values())):
+            raise ValueError("a value that is no text")
+        if any(Path(name).name != name for name in hashes):
+            raise ValueError("a file in another directory")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelUnavailableError(
+            f"{file} cannot be understood ({error!r}): fetch the model again with "
+            "`trustvlm models fetch`, or remove the file."
+        ) from error
+    spec, repository, revision, asked = texts
+    return ModelRecord(directory, spec, repository, revision, asked, hashes)
+
+
+# Folders of such directories, which the environment names.
+
+VARIABLE = "TRUSTVLM_MODELS"
+
+
+def find_directory(repository: str, revision: str | None = None) -> ModelRecord | None:
+    """Find what was fetched of a hub repository in the folders that `TRUSTVLM_MODELS` names.
+
+    Parameters
+    ----------
+    repository
+        Its id.
+    revision
+        A commit, tag or branch; None for any, if all that lie there are of one commit.
+
+    Returns
+    -------
+    ModelRecord or None
+        None if there is none; its files are not compared yet.
+
+    Raises
+    ------
+    InputError
+        If the variable names no folder, or several commits lie there and none is asked for.
+    ModelUnavailableError
+        If a record cannot be read.
+    """
+    records = [
+        record
+        for directory in _directories()
+        if (record := read_record(directory)) is not None
+        and record.repository == repository
+        and (revision is None or revision in (record.revision, record.asked))
+    ]
+    commits = list(dict.fromkeys(record.revision for record in records))
+    if len(commits) > 1:
+        raise InputError(
+            f"{VARIABLE} holds {len(commits)} commits of {repository} ({', '.join(commits)}): name "
+            f"one, as in hf:{repository}@{commits[0]}."
+        )
+    return records[0] if records else None
+
+
+def _directories() -> Iterator[Path]:
+    """Yield the folders named, the folders in them, and the folders in these, with a record."""
+    for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        root = Path(name).expanduser()
+        if not root.is_dir():
+            raise InputError(
+                f"The variable {VARIABLE} names {name!r}, which is no folder: name the folder of "
+                "what `trustvlm models fetch` wrote, or unset it."
+            )
+        for pattern in (RECORD, f"*/{RECORD}", f"*/*/{RECORD}"):
+            yield from (file.parent for file in sorted(root.glob(pattern)))

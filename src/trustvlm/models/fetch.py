@@ -1,0 +1,110 @@
+"""Write the files of a hub model to a plain directory, for a machine without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from trustvlm.exceptions import OutputError
+from trustvlm.files import output_error
+from trustvlm.models.directories import RECORD, ModelRecord, file_hash, read_record
+from trustvlm.models.registry import fetch_files
+
+
+def fetch(
+    spec: str, directory: str | os.PathLike[str], *, revision: str | None = None
+) -> ModelRecord:
+    """Write exactly the files that a model consists of, and where they are from.
+
+    They are taken from the hub's cache, or downloaded to it first; files that an interrupted
+    download has completed are not downloaded again. The directory is there whole or not at all.
+    One that has the model already is left as it is, after its files were compared.
+
+    Parameters
+    ----------
+    spec
+        A preset, or a model of a hub repository: `hf:<repo>`, `openclip:<arch>/<tag>`,
+        `openclip:hf-hub:<repo>`, `timm:<name>`, `timm:hf-hub:<repo>`; `@<revision>` may follow.
+    directory
+        New, empty, or of the same model.
+    revision
+        The same commit, tag or branch, by itself.
+
+    Returns
+    -------
+    ModelRecord
+        As it lies in the directory, in `trustvlm-model.json`.
+
+    Raises
+    ------
+    InputError
+        If no model has that name, or it has no files to fetch.
+    ModelUnavailableError, MissingExtraError
+        If it cannot be had here.
+    OutputError
+        If the directory holds something else, or cannot be written.
+    """
+    target = Path(directory).expanduser()
+    earlier = _check_target(target)
+    files, needed = fetch_files(spec, revision=revision)
+    record = ModelRecord(
+        target,
+        spec=spec,
+        repository=files.source,
+        revision=files.revision,
+        asked=revision or spec.partition("@")[2].partition("#")[0],
+        hashes={file.name: file_hash(file) for file in needed},
+    )
+    if earlier is not None:
+        if (earlier.repository, earlier.revision) != (record.repository, record.revision):
+            raise OutputError(
+                f"{target} holds {earlier.repository} at {earlier.revision}, not "
+                f"{record.repository} at {record.revision}: name another directory."
+            )
+        earlier.check()
+        if set(record.hashes) <= set(earlier.hashes):
+            return earlier
+        raise OutputError(
+            f"{target} holds other files of {record.repository}: name another directory."
+        )
+    _write(record, needed)
+    return record
+
+
+def _check_target(target: Path) -> ModelRecord | None:
+    """Return the record of what was fetched there before; refuse a directory of something else."""
+    if not target.exists():
+        return None
+    record = read_record(target) if target.is_dir() else None
+    if record is None and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(
+            f"{target} exists, and is no directory that `trustvlm models fetch` wrote: name a new "
+            "one."
+        )
+    return record
+
+
+def _write(record: ModelRecord, files: Iterable[Path]) -> None:
+    target = record.directory.absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside it, so that it can change its name at the end.
+        with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}.", dir=target.parent) as name:
+            whole = Path(name) / "model"
+            whole.mkdir()
+            for file in files:
+                # What links lead to, which those of the hub's cache do.
+                shutil.copyfile(file, whole / file.name)
+                with (whole / file.name).open("rb+") as copied:
+                    os.fsync(copied.fileno())
+            facts = json.dumps(record.facts(), indent=2)
+            (whole / RECORD).write_text(f"{facts}\n", encoding="utf-8")
+            if target.exists():
+                target.rmdir()
+            whole.rename(target)
+    except OSError as error:
+        raise output_error(record.directory, error) from error
