@@ -527,8 +527,11 @@ def _parse(spec: str, role: str) -> _Parsed:
         spec, pooling = spec.removesuffix(_CLS), "cls"
     base, separator, revision = spec.partition("@")
     prefix, _, name = base.partition(":")
-    backend = None if any(preset.name == base for preset in presets()) else _backend(prefix)
+    names = {preset.name for preset in presets()}
+    backend = None if base in names else _backend(prefix)
     takes_none = backend is not None and not backend.revisions
+    # That is how papers write the resolution.
+    takes_none |= f"{base}-{revision.removesuffix('px')}" in names
     # A file or directory may have the sign in its name.
     if not separator or takes_none or _is_local(spec) or _is_path(name, revision):
         return _Parsed(spec, None, pooling)
