@@ -225,7 +225,7 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
     run = Command(capsys, monkeypatch)
     rows, verdicts = tmp_path / "rows.json", tmp_path / "verdicts.npz"
     done = run(
-        *["bench", "arrays", "--support", files[0], *files[1], "--scores", "msp,trustvlm_star"],
+        *["bench", "arrays", "--support", files[0], *files[1], "--scores", "MSP,TrustVLM*"],
         *["--shots", "4,1", "--draws", 2, "--json", rows, "--verdicts", verdicts],
     )
     assert done.code == 0, done.err

@@ -61,6 +61,57 @@ def test_every_cell_is_a_row_and_a_second_run_computes_nothing(study):
     assert again.rows == first.rows
 
 
+def test_scores_and_sets_are_called_as_papers_call_them(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'scores = ["TrustVLM*", "MSP", "msp", "Doctor"]\n[parameters]\n"TrustVLM*" = {weight = 2}\n'
+        '[[models]]\nvlm = "offline"\nvision = "offline"\n'
+        '[[datasets]]\nname = "Describable Textures"\nroot = "data"\n'
+    )
+    config = read_config(study)
+    assert config.scores == ("trustvlm_star", "msp", "doctor_alpha")
+    assert config.parameters_of(config.datasets[0])["trustvlm_star"] == {"weight": 2}
+    assert config.datasets[0].name == "dtd"
+
+
+def test_imagenet_is_read_as_its_publishers_or_the_script_have_it(tmp_path):
+    study = tmp_path / "study.toml"
+    sets = ("dtd", "imagenet", "imagenet-a", "imagenet-v2")
+    models = '[[models]]\nvlm = "offline"\nvision = "same"\n'
+    tables = [f'[[datasets]]\nname = "{name}"\nroot = "data"\n' for name in sets]
+
+    def splits(text):
+        study.write_text(text)
+        return [f"{d.name}/{split}" for d in read_config(study).datasets for split in d.splits]
+
+    assert splits(models + "".join(tables)) == [f"{name}/test" for name in sets]
+    released = 'imagenet_rules = "released"\n'
+    assert splits(released + models + "".join(tables)) == [
+        "dtd/test",
+        "imagenet/test-shots-of-test",
+        "imagenet-a/test-1000-names-shots-of-test",
+        "imagenet-v2/test-text-order-shots-of-test",
+    ]
+    # Single rules, and a set in both ways in one study.
+    both = f'{tables[2]}{tables[2]}names = "imagenet"\n{tables[3]}imagenet_rules = "as-published"\n'
+    assert splits(f"{models}{both}") == [
+        "imagenet-a/test",
+        "imagenet-a/test-1000-names",
+        "imagenet-v2/test",
+    ]
+    own = f'{tables[2]}{tables[3]}imagenet_rules = "as-published"\n'
+    assert splits(f"{released}{models}{own}")[1] == "imagenet-v2/test"
+    for wrong, message in (
+        (f'{tables[0]}names = "own"\n', "`names` is for imagenet-a and imagenet-r alone"),
+        (f'{tables[3]}folder_order = "name"\n', "`folder_order` among number, text"),
+        (f'{tables[1]}imagenet_rules = "x"\n', "`imagenet_rules` among as-published, released"),
+    ):
+        with pytest.raises(InputError, match=message):
+            splits(models + wrong)
+    with pytest.raises(InputError, match="would select settings on what is tested"):
+        splits(f'preset = "loo"\n{released}{models}{tables[1]}')
+
+
 def test_an_interrupted_grid_goes_on_where_it_stopped(study):
     config, store = read_config(study), EmbeddingStore.memory()
 

@@ -364,3 +364,39 @@ def test_scores_and_metrics_do_not_need_torch(tmp_path):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("TrustVLM", "trustvlm"),
+        ("TrustVLM*", "trustvlm_star"),
+        ("TrustVLM*(F)", "trustvlm_star_f"),
+        ("TrustVLM* (F)", "trustvlm_star_f"),
+        ("MSP", "msp"),
+        ("MaxLogit", "maxlogit"),
+        ("Doctor", "doctor_alpha"),
+        ("DOCTOR-α", "doctor_alpha"),
+        ("Doctor beta", "doctor_beta"),
+        ("kNN", "knn"),
+        ("Tip-Adapter", "tip_adapter"),
+        ("Trust Score", "trust_score"),
+        ("Mahalanobis", "mahalanobis"),
+        ("p-norm MaxLogit", "pnorm_maxlogit"),
+        ("GDA", "gda"),
+        ("TRINE", "trine"),
+        ("trustvlm_star", "trustvlm_star"),
+        ("TrustVLM-D", "TrustVLM-D"),
+        ("no such score", "no such score"),
+    ],
+)
+def test_names_in_print(said, name):
+    assert scores.canonical_name(said) == name
+
+
+def test_no_name_in_print_means_two_scores():
+    for name in scores.names():
+        assert scores.canonical_name(name.upper()) == name
+        assert scores.canonical_name(name.replace("_", "-")) == name
+    with pytest.raises(InputError, match=r"named `TrustVLM\*`; in print that is `trustvlm_star`"):
+        scores.get("TrustVLM*")

@@ -36,7 +36,7 @@ from trustvlm.images import DEFAULT_LIMITS, Columns
 from trustvlm.models import read_prompts
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE
-from trustvlm.scores import check_parameters, get
+from trustvlm.scores import canonical_name, check_parameters, get
 from trustvlm.text import did_you_mean, join_names
 
 # What a study may say: each class is a table of the file.
@@ -259,17 +259,16 @@ def _every_score(value: Any) -> Any:
 
 
 def _check_scores(scores: tuple[str, ...]) -> tuple[str, ...]:
-    for name in scores:
-        get(name)
-    return scores
+    return tuple(dict.fromkeys(get(canonical_name(name)).name for name in scores))
 
 
 def _check_parameters(
     parameters: Mapping[str, Mapping[str, Any]],
 ) -> Mapping[str, Mapping[str, Any]]:
-    for name, settings in parameters.items():
+    named = {canonical_name(name): settings for name, settings in parameters.items()}
+    for name, settings in named.items():
         check_parameters(name, settings)
-    return parameters
+    return named
 
 
 class BenchConfig(_Table):
@@ -284,7 +283,7 @@ class BenchConfig(_Table):
     datasets, models, protocols, shots, draws
         The axes of the grid.
     scores
-        Names; empty takes every score that the evidence allows.
+        Names, also as papers have them; empty takes every score that the evidence allows.
     parameters
         A score's own parameters, by its name.
     prompts
@@ -393,7 +392,11 @@ class BenchConfig(_Table):
             for place, name in enumerate(names, 1):
                 if name in first:
                     shown = name if isinstance(name, str) else " + ".join(filter(None, name))
-                    remedy = "Give one another `name`." if key == "datasets" else "Remove one."
+                    remedy = (
+                        "Give one another `name`, or remove it."
+                        if key == "datasets"
+                        else "Remove one."
+                    )
                     raise InputError(
                         f"Expected the entries of `{key}` to differ, but {shown} is there twice: "
                         f"their rows could not be told apart. {remedy}"

@@ -28,7 +28,7 @@ from trustvlm.benchmark.dataset import (
 )
 from trustvlm.exceptions import InputError, TrustVLMWarning, UndefinedMetricWarning
 from trustvlm.plugins import load_installed, load_plugin, loaded_plugins
-from trustvlm.scores import Evidence, ScoreResult, get, names, prepare
+from trustvlm.scores import Evidence, ScoreResult, canonical_name, get, names, prepare
 from trustvlm.scores.compute import OF_SHOTS, score_together
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import join_names
@@ -190,6 +190,8 @@ class Measurement:
 def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> list[str]:
     """Return the scores that these arrays have the evidence for; wanted ones must be.
 
+    Names may be those of papers, such as `TrustVLM*`.
+
     Raises
     ------
     InputError, EvidenceMissingError
@@ -198,9 +200,10 @@ def usable_scores(support: ArraySet, wanted: Sequence[str] | None = None) -> lis
     evidence = _evidence(support)
     if wanted is None:
         return [name for name, needs in names().items() if all(map(evidence.has, needs))]
-    for name in wanted:
+    chosen = list(dict.fromkeys(map(canonical_name, wanted)))
+    for name in chosen:
         evidence.demand(get(name).needs, by=name)
-    return list(dict.fromkeys(wanted))
+    return chosen
 
 
 def _evidence(support: ArraySet) -> Evidence:

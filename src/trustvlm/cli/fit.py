@@ -241,9 +241,9 @@ def _like(
 def _score(given: str | None, *, no_correct: bool, adapting: str | None) -> str:
     """Name the score that is asked for."""
     from trustvlm.pipeline.state import DEFAULT_SCORE
-    from trustvlm.scores import get, names
+    from trustvlm.scores import canonical_name, get, names
 
-    score = DEFAULT_SCORE if given is None else given
+    score = DEFAULT_SCORE if given is None else canonical_name(given)
     if no_correct and get(score).corrects:
         kept = score.removesuffix("_star")
         if kept not in names() or get(kept).corrects:

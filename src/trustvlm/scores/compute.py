@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -354,9 +355,52 @@ def get(name: str) -> Score:
         If there is none of that name; the message suggests near ones.
     """
     if name not in _REGISTRY:
-        hint = did_you_mean(name, _REGISTRY) or f"known: {', '.join(_REGISTRY)}."
+        known = canonical_name(name)
+        hint = f"in print that is `{known}`." if known != name else did_you_mean(name, _REGISTRY)
+        hint = hint or f"known: {', '.join(_REGISTRY)}."
         raise InputError(f"There is no score named `{name}`; {hint}{describe_failures()}")
     return _REGISTRY[name]
+
+
+# Names in print that differ from the registered ones in more than case and punctuation.
+_IN_PRINT = {
+    "doctor": "doctor_alpha",
+    "maximumsoftmaxprobability": "msp",
+    "maxsoftmaxprobability": "msp",
+    "negativeentropy": "entropy",
+    "knearestneighbours": "knn",
+    "mahalanobisdistance": "mahalanobis",
+    "tipadaptertrainingfree": "tip_adapter",
+    "maximumconceptmatching": "mcm",
+    "gaussiandiscriminantanalysis": "gda",
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the registered name of a score that is called as papers call it.
+
+    Case and punctuation do not matter, `*` is `_star`, and DOCTOR alone is its alpha. What is
+    registered, and what is not known, stays as it is.
+
+    Examples
+    --------
+    >>> [canonical_name(name) for name in ("TrustVLM*", "TrustVLM*(F)", "MSP", "Doctor", "mps")]
+    ['trustvlm_star', 'trustvlm_star_f', 'msp', 'doctor_alpha', 'mps']
+    """
+    if name in _REGISTRY:
+        return name
+    form = _bare(name)
+    candidates = [known for known in _REGISTRY if _bare(known) == form]
+    if len(candidates) == 1:
+        return candidates[0]
+    return _IN_PRINT[form] if _IN_PRINT.get(form) in _REGISTRY else name
+
+
+def _bare(name: str) -> str:
+    spelt = name.lower().replace("*", "star")
+    for letter, word in {"α": "alpha", "β": "beta"}.items():
+        spelt = spelt.replace(letter, word)
+    return re.sub(r"[^a-z0-9]", "", spelt)
 
 
 def check_plugin(name: str, plugin: Mapping[str, str] | None) -> None:
