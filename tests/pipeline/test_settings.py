@@ -29,7 +29,7 @@ OF_THE_COMMAND = {
 }  # fmt: skip
 # What the command line calls otherwise, or says of the score.
 WORDS = {"settings": "score_parameters", "per_class": "shots_per_class"}
-OF_THE_SCORE = {"no_correct": "score", "adapt": "score"}
+OF_THE_SCORE = {"no_correct": "score", "adapt": "score", "link": "score_parameters"}
 # What was learned from images, and when.
 LEARNED = {
     "text_embeddings", "bank", "support_features", "support_image_embeddings", "support_labels",

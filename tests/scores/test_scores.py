@@ -271,7 +271,7 @@ def test_the_registry_knows_what_each_score_needs():
         assert score.source
         assert score.formula
     assert scores.get("trustvlm_star").corrects
-    assert scores.get("trustvlm").parameters == {"weight": 1.0}
+    assert scores.get("trustvlm").parameters == {"weight": 1.0, "link": "softmax"}
     with pytest.raises(InputError, match="did you mean trustvlm"):
         scores.get("trustvml")
     with pytest.raises(InputError, match="already registered"):

@@ -81,6 +81,14 @@ def fit(
             help="A parameter of the score, such as weight of trustvlm; repeatable.",
         ),
     ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            metavar="softmax|sigmoid",
+            help="What makes probabilities of SigLIP's logits, with --score msp, margin or "
+            "trustvlm: over the classes, or of each class by itself. [default: softmax]",
+        ),
+    ] = None,
     per_class: Annotated[
         int | None,
         typer.Option(
@@ -150,7 +158,8 @@ def fit(
         "class_texts": None,
         "other_classes": other_classes or (),
         "score": score,
-        "score_parameters": options.parse_settings(settings or []),
+        "score_parameters": options.parse_settings(settings or [])
+        | ({} if link is None else {"link": link}),
         "finetune": finetune,
         "protocol": protocol,
         "precision": precision,

@@ -199,6 +199,7 @@ class Manifest(_Entry):
     precision: str
     draft: bool = False
     logit_scale: float = Field(gt=0, le=1e6)
+    logit_bias: float | None = Field(default=None, ge=-1e6, le=1e6)
     classes: tuple[str, ...] = Field(min_length=1)
     folders: tuple[str, ...] = Field(min_length=1)
     class_texts: tuple[str, ...] = ()

@@ -220,7 +220,7 @@ def split_fold(
     if shots.has_text:
         logits = shots.piece("support_logits")
         text = {"logits": logits[seen], "support_logits": logits[kept]}
-        text["text_embeddings"] = shots.text_embeddings
+        text |= {"text_embeddings": shots.text_embeddings, "logit_bias": shots.logit_bias}
         if (embeddings := shots.support_image_embeddings) is not None:
             text["image_embeddings"] = embeddings[seen]
             text["support_image_embeddings"] = embeddings[kept]

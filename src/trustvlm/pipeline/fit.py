@@ -54,6 +54,7 @@ from trustvlm.pipeline.settings import StoredTarget
 from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, keeping_labels, now
 from trustvlm.pipeline.verdict import folder_of
 from trustvlm.scores import PrototypeBank, check_parameters, get, names
+from trustvlm.scores.evidence import LINKS, NO_BIAS
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 from trustvlm.scores.prototype_scores import harm_of_few_shots
@@ -102,6 +103,10 @@ def fit(
     """
     given = dict(score_parameters or {})
     check_parameters(score, given)
+    if given.get("link", LINKS[0]) not in LINKS:
+        raise InputError(
+            f"Expected `link` to be {join_names(LINKS, 'or')}, but got {given['link']!r}."
+        )
     if select is not None or images is not None:
         _check_selection(score, given, select, images)
     if adapt_to is not None and not get(score).adapts:
@@ -122,6 +127,8 @@ def fit(
         listed = listed.select(drawn.indices)
     embedder = load_embedder()
     encoders = embedder.encoders
+    bias = getattr(encoders.vlm, "logit_bias", None)
+    _check_link(given, bias, encoders.protocol)
     held = None if stored is None else stored.of_encoders(encoders)
     has_vlm = encoders.vlm.dim > 0
     if not has_vlm:
@@ -153,6 +160,7 @@ def fit(
         precision=encoders.precision,
         draft=encoders.draft,
         logit_scale=float(encoders.vlm.logit_scale),
+        logit_bias=bias,
         score=score,
         score_parameters=given,
         text_embeddings=text_embeddings,
@@ -306,6 +314,19 @@ def _check_every_class(names: Sequence[str], labels: NDArray[np.int64]) -> None:
         )
 
 
+def _check_link(given: Mapping[str, Any], bias: float | None, protocol: str) -> None:
+    """Raise `InputError` if a score shall take the sigmoid of what was not trained with it."""
+    if given.get("link", "softmax") == "softmax":
+        return
+    if bias is None:
+        raise InputError(NO_BIAS)
+    if protocol == "paper":
+        raise InputError(
+            "The protocol `paper` fixes the logit scale at 100, for which the model's bias is not "
+            "meant: use `clean` with the link `sigmoid`."
+        )
+
+
 def _check_selection(score: str, given: Mapping[str, Any], select: str | None, images: Any) -> None:
     """Raise `InputError` unless what is asked for can be selected."""
     if select not in (None, "loo"):
@@ -315,6 +336,11 @@ def _check_selection(score: str, given: Mapping[str, Any], select: str | None, i
             "Expected either `select`, on the shots, or `select_on`, on other images, not both."
         )
     check_selectable(score)
+    if given.get("link", "softmax") != "softmax":
+        raise InputError(
+            "Weight and temperature are selected for the link `softmax` alone: give the weight "
+            "with the link `sigmoid`."
+        )
     if not free_settings(score, given):
         raise InputError(f"Nothing is left to select for the score `{score}`: all of it is given.")
 

@@ -106,6 +106,7 @@ def cross_val_verify(
             ),
             "support_image_embeddings": images.image_embeddings,
             "text_embeddings": texts,
+            "logit_bias": getattr(vlm, "logit_bias", None),
         }
     shots = Evidence.of(
         bank=PrototypeBank().fit(images.features, images.labels, n_classes=len(names)),

@@ -277,6 +277,7 @@ class Trial:
                 "logits": self._logits[judged],
                 "image_embeddings": images.image_embeddings[judged],
                 "text_embeddings": shots.text_embeddings,
+                "logit_bias": shots.logit_bias,
                 "support_logits": and_joined(shots.support_logits, self._logits),
                 "support_image_embeddings": and_joined(
                     shots.support_image_embeddings, images.image_embeddings

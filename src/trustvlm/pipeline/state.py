@@ -434,6 +434,9 @@ class ModelState:
         How many calibrations have looked at the label of each image, by its SHA-256. It stays when
         a calibration is dropped or is followed by one on other images, so that no label is ever
         looked at as if for the first time.
+    logit_bias
+        b of SigLIP's sigmoid(z + b); None if the VLM has none, or the model was saved before it
+        was recorded.
     learned
         What the score had learned from the shots when the model was saved; None if it is not on
         record. It is used for these shots, texts and that score alone: for others, it is learned
@@ -469,6 +472,7 @@ class ModelState:
     target: TargetImages | None = None
     class_texts: tuple[str, ...] = ()
     looked_at: Mapping[str, int] = field(default_factory=dict)
+    logit_bias: float | None = None
 
     learned: Learned | None = field(default=None, compare=False, repr=False)
     # What was derived from the shots stays with a copy of the state that has the same shots.
@@ -567,6 +571,7 @@ class ModelState:
             bank=self.bank,
             support_features=self.support_features,
             support_labels=self.support_labels,
+            logit_bias=self.logit_bias,
             **of_vlm,
             **({} if self.target is None else self._target_arrays(self.target)),
         )
@@ -698,6 +703,7 @@ class ModelState:
             "precision": self.precision,
             "draft": self.draft,
             "logit_scale": self.logit_scale,
+            **({} if self.logit_bias is None else {"logit_bias": self.logit_bias}),
             "classes": list(self.classes.names),
             "other_classes": [] if self.other_classes is None else list(self.other_classes.names),
             "folders": list(self.classes.folders),
@@ -827,6 +833,7 @@ class ModelState:
             precision=manifest.precision,
             draft=manifest.draft,
             logit_scale=manifest.logit_scale,
+            logit_bias=manifest.logit_bias,
             class_texts=manifest.class_texts,
             score=manifest.score.name,
             score_parameters=manifest.score.parameters,

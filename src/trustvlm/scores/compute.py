@@ -673,6 +673,7 @@ def compute(
     target_image_embeddings: ArrayLike | None = None,
     given_labels: ArrayLike | None = None,
     label_confidence: ArrayLike | None = None,
+    logit_bias: float | None = None,
     **parameters: Any,
 ) -> ScoreResult:
     """Compute a score by name from arrays alone.
@@ -697,6 +698,8 @@ def compute(
     given_labels, label_confidence
         `(n,)` class indices of labels from elsewhere, which are judged instead of the VLM's, and
         `(n,)` probabilities that came with them, NaN where there is none.
+    logit_bias
+        Of a SigLIP model, for the parameter `link="sigmoid"` of `msp`, `margin` and `trustvlm`.
     **parameters
         The score's own parameters, such as `weight` of `trustvlm`.
 
@@ -739,6 +742,7 @@ def compute(
         target_image_embeddings=target_image_embeddings,
         given_labels=given_labels,
         label_confidence=label_confidence,
+        logit_bias=logit_bias,
     )
     return apply(name, evidence, **parameters)
 

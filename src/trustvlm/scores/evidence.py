@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from trustvlm.exceptions import EvidenceMissingError, InputError
@@ -33,6 +34,12 @@ Array = NDArray[Any]
 _Derived = TypeVar("_Derived")
 PER_IMAGE = ("logits", "features", "image_embeddings", "given_labels", "label_confidence")
 OF_TEXT = ("logits", "support_logits")
+LINKS = ("softmax", "sigmoid")
+"""What turns logits into probabilities: over the classes, or of each by itself."""
+NO_BIAS = (
+    "The link `sigmoid` needs the bias of a model that was trained with a sigmoid loss, as SigLIP "
+    "was, but there is none (`logit_bias`): use the link `softmax`."
+)
 NO_SHOTS = "Expected at least one shot, but `support_labels` is empty."
 
 
@@ -99,6 +106,9 @@ class Evidence:
         `(n,)` probabilities that came with them, NaN where there is none.
     has_text
         Whether there are logits.
+    logit_bias
+        b of SigLIP's sigmoid(z + b), which scores with the parameter `link` may take in place of
+        the softmax; None for models that were trained without one.
     """
 
     logits: Array
@@ -116,6 +126,7 @@ class Evidence:
     given_labels: NDArray[np.int64] | None = None
     label_confidence: NDArray[np.float64] | None = None
     has_text: bool = True
+    logit_bias: float | None = None
 
     @classmethod
     def of(
@@ -135,6 +146,7 @@ class Evidence:
         target_image_embeddings: ArrayLike | None = None,
         given_labels: ArrayLike | None = None,
         label_confidence: ArrayLike | None = None,
+        logit_bias: float | None = None,
     ) -> Evidence:
         """Check every array against the others; the shots give the bank where none is passed.
 
@@ -185,6 +197,7 @@ class Evidence:
                 target_image_embeddings, "target_image_embeddings", t, "target_logits"
             ),
             has_text=logits is not None,
+            logit_bias=_bias(logit_bias),
             **_given(given_labels, label_confidence, n, n_classes),
         )
         if logits is None and m is not None:
@@ -237,6 +250,61 @@ class Evidence:
             raise EvidenceMissingError(f"Expected evidence with `{name}`, but it has none.")
         piece: Array = array
         return piece
+
+    def probabilities(self, link: str) -> NDArray[np.float64]:
+        """`(n, C)` probabilities of the classes from the text side.
+
+        Parameters
+        ----------
+        link
+            `softmax`: of each class among these; they add up to 1. `sigmoid`: of each class by
+            itself, that its text describes the image; they do not depend on the other classes.
+
+        Raises
+        ------
+        InputError
+            For another link, or for the sigmoid without a `logit_bias`.
+
+        Examples
+        --------
+        >>> evidence = Evidence.of(logits=[[12.0, 10.0]], logit_bias=-10.0)
+        >>> evidence.probabilities("softmax").round(3), evidence.probabilities("sigmoid").round(3)
+        (array([[0.881, 0.119]]), array([[0.881, 0.5  ]]))
+        """
+        if link not in LINKS:
+            raise InputError(f"Expected `link` to be {' or '.join(LINKS)}, but got {link!r}.")
+        if link == "softmax":
+            return softmax(self.logits)
+        if self.logit_bias is None:
+            raise InputError(NO_BIAS)
+        p: NDArray[np.float64] = scipy.special.expit(
+            self.logits.astype(np.float64) + self.logit_bias
+        )
+        return p
+
+    def judged(self, link: str = "softmax") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return `(n,)` labels, given ones or else the most probable, and their probabilities.
+
+        Raises
+        ------
+        InputError
+            As `probabilities`.
+
+        Examples
+        --------
+        >>> evidence = Evidence.of(logits=[[12.0, 10.0]], logit_bias=-10.0, given_labels=[1])
+        >>> evidence.judged("sigmoid")
+        (array([1]), array([0.5]))
+        """
+        if link == "softmax":
+            return self.once(
+                "judged", lambda: labels_and_probabilities(self.logits, self.given_labels)
+            )
+        p = self.probabilities(link)
+        # Of the logits, which the sigmoid may round to equal values.
+        given = self.given_labels
+        labels = np.asarray(self.logits.argmax(axis=1) if given is None else given, dtype=np.int64)
+        return labels, pick(p, labels)
 
     def once(self, name: str, compute: Callable[[], _Derived], of: object = None) -> _Derived:
         """Return what several scores derive from this evidence, computed by the first that asks.
@@ -485,7 +553,15 @@ def _given(
     return {"given_labels": given, "label_confidence": p}
 
 
-EVIDENCE_NAMES = tuple(field.name for field in fields(Evidence) if field.name != "has_text")
+EVIDENCE_NAMES = tuple(
+    field.name for field in fields(Evidence) if field.name not in ("has_text", "logit_bias")
+)
+
+
+def _bias(value: float | None) -> float | None:
+    if value is not None and not np.isfinite(value):
+        raise InputError(f"Expected `logit_bias` to be a finite number, but got {value!r}.")
+    return None if value is None else float(value)
 
 
 def labels_and_probabilities(

@@ -98,18 +98,26 @@ def prototype_posterior(evidence: Evidence, *, temperature: float = 0.01) -> Sco
     source=_PAPER,
     judges_given=True,
 )
-def trustvlm(evidence: Evidence, *, weight: float = 1.0) -> ScoreResult:
+def trustvlm(evidence: Evidence, *, weight: float = 1.0, link: str = "softmax") -> ScoreResult:
     """TrustVLM: maximum softmax probability plus `weight` times the image similarity.
 
     The prediction is the VLM's. `weight` = 0 is MSP. For a predicted class without shots the
-    image term is absent, that is 0.
+    image term is absent, that is 0. `link` is as of `msp`.
     """
-    return verified(compare(evidence), weight=weight)
+    judged = None if link == "softmax" else evidence.judged(link)
+    return verified(compare(evidence), weight=weight, judged=judged)
 
 
-def verified(comparison: Comparison, weight: float) -> ScoreResult:
-    """Score images by `trustvlm`, from a comparison with any prototypes."""
-    prediction, probability = comparison.judged
+def verified(
+    comparison: Comparison,
+    weight: float,
+    judged: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
+) -> ScoreResult:
+    """Score images by `trustvlm`, from a comparison with any prototypes.
+
+    `judged` gives labels and their text probabilities where they are not the softmax's.
+    """
+    prediction, probability = comparison.judged if judged is None else judged
     similarity = np.where(comparison.present[prediction], comparison.similarity_to(prediction), 0.0)
     return ScoreResult(prediction, probability + weight * similarity)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import EvidenceMissingError, InputError
 from trustvlm.scores.arrays import log_softmax, pick, softmax, top_probability, unit_rows
 from trustvlm.scores.compute import ScoreResult, register
-from trustvlm.scores.evidence import Evidence, labels_and_probabilities
+from trustvlm.scores.evidence import Evidence
 
 
 def judged_labels(evidence: Evidence) -> NDArray[np.int64]:
@@ -44,14 +44,13 @@ def _keep(evidence: Evidence, confidence: NDArray[np.float64]) -> ScoreResult:
     source="Hendrycks & Gimpel 2017 (arXiv 1610.02136)",
     judges_given=True,
 )
-def msp(evidence: Evidence) -> ScoreResult:
-    """Maximum softmax probability, in (0, 1]: the paper's image-to-text score S_it."""
-    return ScoreResult(
-        *evidence.once(
-            "judged",
-            lambda: labels_and_probabilities(evidence.logits, evidence.given_labels),
-        )
-    )
+def msp(evidence: Evidence, *, link: str = "softmax") -> ScoreResult:
+    """Maximum softmax probability, in (0, 1]: the paper's image-to-text score S_it.
+
+    With the `link` sigmoid it is the probability, by SigLIP's own loss, that the label's text
+    describes the image, whatever the other classes are. The labels are the same.
+    """
+    return ScoreResult(*evidence.judged(link))
 
 
 @register(
@@ -82,12 +81,13 @@ def entropy(evidence: Evidence) -> ScoreResult:
 
 
 @register("margin", formula="p_(1) - p_(2)", source="Scheffer et al. 2001", judges_given=True)
-def margin(evidence: Evidence) -> ScoreResult:
+def margin(evidence: Evidence, *, link: str = "softmax") -> ScoreResult:
     """Difference of the two largest probabilities, in [0, 1]; 1 if there is a single class.
 
-    Of a given label: its probability less the largest of another class, in [-1, 1].
+    Of a given label: its probability less the largest of another class, in [-1, 1]. `link` is as
+    of `msp`.
     """
-    p = softmax(evidence.logits)
+    p = evidence.probabilities(link)
     prediction = judged_labels(evidence)
     if p.shape[1] == 1:
         return ScoreResult(prediction, np.ones(len(p)))
