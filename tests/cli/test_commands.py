@@ -28,6 +28,7 @@ COMMANDS = [
     "update",
     "models",
     "scores",
+    "metrics",
     "cache",
 ]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trustvlm.cli.console import print_table, say
+from trustvlm.cli.options import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from trustvlm.datasets import DatasetSpec, DatasetStatus, Split
@@ -22,6 +23,7 @@ EPILOGS = {
     "datasets": "Example:  trustvlm datasets --root /data\n\n"
     "Class names of ImageNet:  trustvlm datasets --classes imagenet > imagenet.txt",
     "scores": "Example:  trustvlm scores --json",
+    "metrics": "Example:  trustvlm metrics --plugin my_metric.py",
 }
 
 
@@ -54,11 +56,14 @@ def datasets(
         ),
     ] = None,
     as_json: AsJson = False,
+    plugins: Plugins = None,
 ) -> None:
     """List the 17 sets of the paper, or with --root, which of them are there and complete.
 
-    The directory layout is that of CoOp and TPT. Images are counted, not opened.
+    The directory layout is that of CoOp and TPT. Images are counted, not opened. Sets of your own
+    come with --plugin, a TOML file of their facts or a Python file with a reader.
     """
+    load_plugins(plugins)
     if classes is not None:
         _print_classes(classes)
         return
@@ -83,7 +88,7 @@ def _print_catalogue(as_json: bool) -> None:
 
     specs = [get(name) for name in names()]
     if as_json:
-        print_json([asdict(spec) for spec in specs])
+        print_json([{**asdict(spec), "reader": _reader(spec)} for spec in specs])
         return
     rows = [
         [
@@ -101,6 +106,12 @@ def _print_catalogue(as_json: bool) -> None:
     say("\nWith --root DIR: which of them are there. With --json: what to cite, and terms.")
 
 
+def _reader(spec: DatasetSpec) -> str | None:
+    from trustvlm.plugins import origin
+
+    return None if spec.reader is None else origin(spec.reader).get("name", "")
+
+
 def _folder(spec: DatasetSpec) -> str:
     inside = spec.images or ", ".join(spec.split_folders.values())
     return f"{spec.folder}/{inside}" if inside else spec.folder
@@ -111,6 +122,8 @@ def _origin(spec: DatasetSpec) -> str:
         return spec.split_file
     if spec.layout == "variant lists":
         return "variants.txt, images_variant_*.txt"
+    if spec.reader is not None:
+        return f"reader: {_reader(spec)}"
     return "" if spec.shots_from == spec.name else f"shots: {spec.shots_from}, train"
 
 
@@ -168,12 +181,13 @@ def scores(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a table of what each sees, for a document.")
     ] = False,
+    plugins: Plugins = None,
 ) -> None:
     """List the confidence scores: what each sees and needs, its formula, and where it is from."""
-    from trustvlm.plugins import load_installed
+    from trustvlm.plugins import from_where
     from trustvlm.scores import get, names
 
-    load_installed()
+    load_plugins(plugins)
     entries = [get(name) for name in names()]
     if as_json:
         print_json([{fact: getattr(s, fact) for fact in _SCORE_FACTS} for s in entries])
@@ -190,4 +204,35 @@ def scores(
         say(f"    {s.summary}")
         say(f"    {s.formula}")
         say(f"    {s.sight}")
-        say(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}\n")
+        where = from_where(s.function).replace(" of ", "; registered by ", 1)
+        say(f"    needs {', '.join(s.needs)}; {s.complexity}; {s.source}{where}\n")
+
+
+# `trustvlm metrics`: what tables and studies measure.
+
+
+def metrics(as_json: AsJson = False, plugins: Plugins = None) -> None:
+    """List the metrics of tables and studies: unit, which end is good, and what each means."""
+    from trustvlm.metrics import get, names
+    from trustvlm.plugins import from_where
+
+    load_plugins(plugins)
+    entries = [get(name) for name in names()]
+    if as_json:
+        facts = ("name", "title", "unit", "higher_is_better", "needs", "meaning")
+        print_json([{fact: getattr(entry, fact) for fact in facts} for entry in entries])
+        return
+    for entry in entries:
+        unit = f", in {entry.unit}" if entry.unit else ""
+        end = "higher" if entry.higher_is_better else "lower"
+        where = "" if entry.function is None else from_where(entry.function)
+        say(f"{entry.name} ({entry.title}{unit}; {end} is better)")
+        say(f"    {entry.meaning}")
+        say(f"    needs {_READS[entry.needs]}{where.replace(' of ', '; registered by ', 1)}\n")
+
+
+_READS = {
+    "order": "the order of the confidences alone",
+    "values": "the values of the confidences",
+    "probability": "confidences that are probabilities of being right",
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from trustvlm.cli import console, options
 from trustvlm.cli.choices import AsJson, print_json
 from trustvlm.cli.console import print_table, say
 from trustvlm.cli.options import Plugins, load_plugins
+
+if TYPE_CHECKING:
+    from trustvlm.models import Backend
 
 _ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
 
@@ -38,7 +41,12 @@ def models(
 
     load_plugins(plugins)
     if as_json:
-        print_json([asdict(preset) for preset in presets()])
+        print_json(
+            [
+                *(asdict(preset) for preset in presets()),
+                *(_outside(backend) for backend in backends() if origin(backend.load)),
+            ]
+        )
         return
     rows = [
         [
@@ -63,6 +71,20 @@ def models(
         f"{', '.join(patterns['vision'])}; #cls after a vision model takes its class token instead "
         "of the mean over all tokens."
     )
+
+
+def _outside(backend: Backend) -> dict[str, Any]:
+    """Return the facts of a backend from outside the package, under the names that presets have."""
+    from trustvlm.plugins import origin
+
+    return {
+        "name": backend.pattern,
+        "role": "both" if len(backend.roles) > 1 else backend.roles[0],
+        "spec": backend.pattern,
+        "extra": backend.extra,
+        "about": backend.summary,
+        "plugin": origin(backend.load)["name"],
+    }
 
 
 @app.command(

@@ -150,8 +150,9 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option(
         "--plugin",
-        metavar="FILE.py",
-        help="A Python file that registers scores or encoder backends; it is executed. Repeatable.",
+        metavar="FILE",
+        help="A Python file that registers scores, metrics, encoder backends or data sets; it is "
+        "executed. Or a TOML file of data sets. Repeatable.",
     ),
 ]
 
@@ -626,12 +627,21 @@ def split_names(value: str | None) -> list[str] | None:
 
 
 def load_plugins(plugins: list[Path] | None) -> None:
-    """Register the scores and encoder backends of installed packages, and of files."""
+    """Register what installed packages and files bring, and add the data sets of TOML files."""
     from trustvlm.plugins import load_installed, load_plugin
 
     load_installed()
     for plugin in plugins or []:
-        load_plugin(plugin)
+        if _is_catalogue(plugin):
+            from trustvlm.datasets import add_catalogue
+
+            add_catalogue(plugin)
+        else:
+            load_plugin(plugin)
+
+
+def _is_catalogue(plugin: Path) -> bool:
+    return plugin.suffix.lower() == ".toml"
 
 
 # Options that the benchmark's commands share.
@@ -681,4 +691,6 @@ def workers(jobs: int | None, plugins: list[Path] | None) -> Workers:
     from trustvlm.benchmark.run import Workers
     from trustvlm.environment import usable_cores
 
-    return Workers(jobs or usable_cores(), tuple(plugins or ()))
+    # Data sets are read here; other processes get arrays.
+    files = tuple(plugin for plugin in plugins or () if not _is_catalogue(plugin))
+    return Workers(jobs or usable_cores(), files)

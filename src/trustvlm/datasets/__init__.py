@@ -1,5 +1,6 @@
-"""The 17 sets of the paper, in the directory layout of CoOp and TPT, read without torchvision."""
+"""The 17 sets of the paper in the layout of CoOp and TPT, and sets of one's own; no torchvision."""
 
+from trustvlm.datasets.added import add_catalogue, register, unregister
 from trustvlm.datasets.catalogue import (
     AS_PUBLISHED,
     IMAGENET_RULES,
@@ -38,6 +39,7 @@ __all__ = [
     "ImageNetRules",
     "ShotsSource",
     "Split",
+    "add_catalogue",
     "applicable_rules",
     "get",
     "imagenet_class_list",
@@ -48,6 +50,8 @@ __all__ = [
     "names",
     "preset",
     "prompt_templates",
+    "register",
     "shots_source",
     "status",
+    "unregister",
 ]

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList
+from trustvlm.plugins import Registry, describe_failures
 from trustvlm.text import did_you_mean
 
 Split: TypeAlias = Literal["train", "val", "test"]
 """The parts of a published data set."""
 Layout: TypeAlias = Literal[
-    "split file", "variant lists", "class folders", "numbered folders", "pickles"
+    "split file",
+    "variant lists",
+    "class folders",
+    "numbered folders",
+    "pickles",
+    "labelled",
+    "reader",
 ]
+# Lists the images of one split in the folder of a set: their paths in it, and their labels.
+Reader: TypeAlias = Callable[[Path, str], Iterable[tuple[str | Path, str]]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class DatasetSpec:
     other_images
         Where else inside it they may be: as their archive unpacks in the folder of the set.
     split_folders
-        Folder of each split inside it, where they have folders of their own.
+        Folder of each split inside it, where they have folders of their own; with the layout
+        `labelled`, whatever `images.find_labelled` reads: a folder of class folders, or a table.
     split_file
         Zhou's list of the splits; None where the set has its own.
     n_classes
@@ -58,6 +69,12 @@ class DatasetSpec:
         CoOp's prompt template.
     citation, terms
         What to cite, and what is stated on the rights in the images. No legal advice.
+    classes
+        Of a set with the layout `labelled`, a file of class names in its folder, as `images.
+        read_classes` reads it; "" takes the labels of its training images, sorted. With a `reader`,
+        the names themselves.
+    reader
+        Lists the images of a set with the layout `reader`, which was registered.
     """
 
     name: str
@@ -78,6 +95,9 @@ class DatasetSpec:
     weight: float = 1.0
     temperature: float | None = None
     template: str = "a photo of a {}."
+
+    classes: str | tuple[str, ...] = ""
+    reader: Reader | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.shots_from:
@@ -105,15 +125,24 @@ def read_catalogue() -> tuple[DatasetSpec, ...]:
     )
 
 
+# Sets that users added; see datasets/added.py.
+ADDED: Registry[DatasetSpec] = Registry("data set", lambda spec: spec.reader)
+
+
+def every_set() -> tuple[DatasetSpec, ...]:
+    """Return the facts of the 17 sets, and of those that were added."""
+    return (*read_catalogue(), *ADDED.values())
+
+
 def names() -> tuple[str, ...]:
-    """Return the names of the 17 sets, in the paper's order.
+    """Return the names of the 17 sets, in the paper's order, and of those that were added.
 
     Examples
     --------
     >>> names()[:3], len(names())
     (('flowers102', 'dtd', 'pets'), 17)
     """
-    return tuple(spec.name for spec in read_catalogue())
+    return tuple(spec.name for spec in every_set())
 
 
 def get(name: str) -> DatasetSpec:
@@ -140,6 +169,7 @@ def get(name: str) -> DatasetSpec:
     guess = did_you_mean(name.lower(), names(), n=1).capitalize()
     raise InputError(
         f"Expected a data set to be one of {', '.join(names())}, but got {name!r}. {guess}".rstrip()
+        + describe_failures()
     )
 
 
@@ -155,7 +185,7 @@ def is_known(name: str) -> bool:
 
 
 def _find(name: str) -> DatasetSpec | None:
-    for spec in read_catalogue():
+    for spec in every_set():
         if bare(name) in map(bare, (spec.name, spec.title, *spec.folders, *spec.aliases)):
             return spec
     return None

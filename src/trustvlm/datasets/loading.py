@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.datasets import layout, readers
+from trustvlm.datasets.added import read_by_function, read_labelled
 from trustvlm.datasets.catalogue import (
     AS_PUBLISHED,
     DatasetSpec,
     ImageNetRules,
     Split,
+    every_set,
     get,
     imagenet_classes,
     mask,
-    read_catalogue,
 )
 from trustvlm.datasets.cifar import read_cifar
 from trustvlm.exceptions import InputError, TrustVLMWarning
@@ -73,6 +74,10 @@ def read_split(
             listing = readers.read_numbered_folders(spec, folder)
         case "pickles":
             listing = read_cifar(spec, folder, split)
+        case "labelled":
+            listing = read_labelled(spec, folder, split)
+        case "reader":
+            listing = read_by_function(spec, folder, split)
     return folder, listing
 
 
@@ -363,7 +368,7 @@ def status(
     splits_dir
         Where `split_zhou_*.json` lie, if not in the folders of the sets.
     specs
-        Which sets to look for; None for all 17.
+        Which sets to look for; None for all 17, and those that were added.
 
     Raises
     ------
@@ -378,7 +383,7 @@ def status(
     """
     top = layout.checked_folder(root, "root")
     splits = None if splits_dir is None else layout.checked_folder(splits_dir, "splits_dir")
-    wanted = read_catalogue() if specs is None else specs
+    wanted = every_set() if specs is None else specs
     return [_status(spec, top, splits) for spec in wanted]
 
 
