@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## Do the whole job on built-in photographs (installs no tor
 
 lock: $(BIN)/python ## Renew requirements-demo.txt, the versions and hashes of all that the demo installs.
 	$(PIP) uv
-	printf 'hatchling\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --extra demo -c constraints.txt \
+	printf 'hatchling\nhatch-fancy-pypi-readme\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --extra demo -c constraints.txt \
 		--universal --python-version 3.11 --generate-hashes --no-annotate --upgrade --quiet \
 		--custom-compile-command 'make lock' --output-file requirements-demo.txt
 

@@ -25,7 +25,9 @@ from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parents[1]
 # Classes of other libraries, whose members are not described again.
-FOREIGN = "Exception, dict, Protocol, BaseEstimator, ClassifierMixin, _MetadataRequester"
+FOREIGN = (
+    "Exception, BaseException, dict, Protocol, BaseEstimator, ClassifierMixin, _MetadataRequester"
+)
 OPTIONS = "options"
 GENERATED = ROOT / "docs" / "reference" / "generated"
 sys.path.insert(0, str(ROOT / "src"))
@@ -275,7 +277,7 @@ class NameRole(PyXRefRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Make the reference, or the code."""
         # Words such as `coverage` or `n` are parameters far more often than they are functions.
-        if re.fullmatch(r"\w*[A-Z]\w*[a-z]\w*|(\w+\.)+\w+", self.text):
+        if re.fullmatch(r"[A-Z]\w*[a-z]{2}\w*|(\w+\.)+\w+", self.text):
             return super().run()
         return [nodes.literal(self.rawtext, self.text)], []
 

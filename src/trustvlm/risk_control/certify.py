@@ -34,7 +34,7 @@ from trustvlm.serialization import nan_to_null
 from trustvlm.text import did_you_mean, exact_number, short_percent
 
 DEFAULT_METHOD = "fixed_sequence"
-"""The one that accepts most, of `METHODS`."""
+"""The one of `METHODS` that is taken where none is named."""
 
 METHODS: dict[str, Callable[[ArrayLike, float], NDArray[np.bool_]]] = {
     "fixed_sequence": fixed_sequence,
