@@ -489,12 +489,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     declare_schemas()
-    rows = []
+    rows, failed = [], []
     print("| preset | size | " + " | ".join(COLUMNS) + " |\n|---|--:|" + "--:|" * len(COLUMNS))
     for preset in presets():
         if preset.name in ("same", "offline") or (chosen.names and preset.name not in chosen.names):
             continue
-        row = compare(preset)
+        try:
+            row = compare(preset)
+        except Exception as error:
+            failed.append(preset.name)
+            print(f"{preset.name}: {error!r}", file=sys.stderr, flush=True)
+            continue
         rows.append(row)
         size = f"{row['parameters']:,} M" + (f", {row['layers']} layers" if row["layers"] else "")
         cells = [f"{row[column]:.0e}" if column in row else "" for column in COLUMNS]
@@ -503,6 +508,8 @@ def main() -> None:
         if chosen.json:
             chosen.json.write_text(json.dumps(rows, indent=2))
         gc.collect()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ import pytest
 from PIL import Image
 
 import tiny_families
-from trustvlm.exceptions import ModelUnavailableError
-from trustvlm.models import load_vision, load_vlm
+from pictures import COLOURS, write_class_folders
+from trustvlm import TrustVLM
+from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings.decoding_pool import PixelsTask
+from trustvlm.exceptions import InputError, ModelUnavailableError, TrustVLMWarning
+from trustvlm.images import DEFAULT_LIMITS
+from trustvlm.models import Preprocessing, load_vision, load_vlm
 from trustvlm.models.huggingface import _unpacked
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -222,3 +228,52 @@ def test_a_family_that_compares_in_another_way_is_refused(
     monkeypatch.setattr(kind, "forward", other)
     with pytest.raises(ModelUnavailableError, match="not a scaled cosine"):
         load_vlm(f"hf:{folder}", device="cpu")
+
+
+def test_their_pixels_go_through_the_pipeline(
+    directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Patches in a packed array, and fractions, in place of a picture of whole numbers."""
+    shots = write_class_folders(tmp_path / "shots", per_class=3)
+    model = TrustVLM(
+        vlm=f"hf:{directory('naflex')}",
+        vision=f"hf:{directory('dinov3')}",
+        score="msp",
+        score_parameters={"link": "sigmoid"},
+        store=EmbeddingStore.memory(),
+        device="cpu",
+    )
+    with warnings.catch_warnings():
+        # Random weights tell colours apart by hardly anything.
+        warnings.simplefilter("ignore", TrustVLMWarning)
+        verdicts = model.fit(shots).predict(shots)
+        model.save(tmp_path / "m.trust")
+        again = TrustVLM.load(tmp_path / "m.trust", device="cpu", store=EmbeddingStore.memory())
+        assert again.predict(shots).to_csv() == verdicts.to_csv()
+    assert set(verdicts.column("label")) <= set(COLOURS)
+    with pytest.raises(InputError, match="of no fixed size: use `clean`"):
+        TrustVLM(model.vlm, model.vision, protocol="paper", device="cpu").fit(shots)
+    # A service decodes in other processes, which send bytes.
+    file = next(shots.rglob("*.png"))
+    encoders = (model.encoders.vlm, model.encoders.vision)
+    wanted = tuple(encoder.preprocessing for encoder in encoders)
+    task = PixelsTask(file.read_bytes(), file.name, DEFAULT_LIMITS, wanted)
+    received = task.result(task.run())
+    for preprocessing in wanted:
+        np.testing.assert_array_equal(
+            received[preprocessing], preprocessing.pixels(Image.open(file).convert("RGB"))
+        )
+    assert Preprocessing.from_dict(wanted[0].to_dict()) == wanted[0]
+    assert Preprocessing.from_dict(wanted[1].to_dict()) == wanted[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resize": 8, "rounded": False}, "`rounded` to be true with a centre crop"),
+        ({"patch": 16, "patches": 4}, r"`size` to be \(5, 256\) and `resize` None for 4 patches"),
+    ],
+)
+def test_settings_that_do_not_fit_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Preprocessing((8, 8), **settings)

@@ -50,6 +50,7 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
         ("clip", "clip-vit-b16, clip-vit-b32, clip-vit-l14 or clip-vit-l14-336"),
         ("remoteclip", "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like="),
         ("google/siglip2-base-patch16-224", "siglip2-b16-224"),
+        ("imageomics/bioclip-2", "bioclip-2"),
         ("org/name", "hf:org/name, or openclip:hf-hub:org/name"),
         ("dinov3", "--vision dinov3-small, --vision dinov3-base or --vision dinov3-large"),
     ],

@@ -652,9 +652,12 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
 # names that are meant: presets, or the beginnings of several, or how to name what is no preset.
 _ALIASES = {
     "bioclip": "bioclip-2",
+    "bioclip25": "openclip:hf-hub:imageomics/bioclip-2.5-vith14",
     "clip": "clip-vit",
     "cnclip": "chinese-clip",
     "cradio": "c-radio",
+    "cradiov4": "c-radio-v4",
+    "cradiov4h": "timm:vit_huge_patch16_radio_v4.c_radio",
     "dfnclip": "openclip:ViT-B-16/dfn2b",
     "dinov2reg": "dinov2-base-registers",
     "evaclip": "eva02-clip",
@@ -696,7 +699,7 @@ def _near_names(spec: str, role: str) -> str:
     ordered = sorted(presets(), key=lambda preset: preset.role not in (role, "both"))
     # A repository of the hub without the prefix: its preset, or its name.
     repository = spec.removeprefix("hf-hub:").rstrip("/")
-    named = [preset for preset in ordered if repository == preset.spec.partition("#")[0][3:]]
+    named = [preset for preset in ordered if repository == _repository(preset.spec)]
     if not named and ":" not in spec:
         alias = _ALIASES.get(typed, typed)
         if ":" in alias:
@@ -717,6 +720,14 @@ def _near_names(spec: str, role: str) -> str:
         for preset in fitting[:_MOST_NAMES]
     ]
     return f"Did you mean {join_names(names, 'or')}?"
+
+
+def _repository(spec: str) -> str | None:
+    """Return the repository of the hub that a preset names as such; None for the others."""
+    for prefix in ("hf:", "openclip:hf-hub:"):
+        if spec.startswith(prefix):
+            return spec.removeprefix(prefix).partition("#")[0]
+    return None
 
 
 def _letters(name: str) -> str:
