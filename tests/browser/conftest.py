@@ -104,15 +104,24 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., WatchedPage]]:
-    """Open a file or an address in a fresh window of some width and theme."""
+    """Open a file or an address in a fresh window of some width and theme.
+
+    `intercepted` is for tests that call `page.route` while the page is open: the renderer is told
+    of the first route only, and takes it into account some time after `page.route` has returned. A
+    route that is there before the page, and fits no address, is that first one.
+    """
     contexts = []
 
-    def opened(file: Path | str, *, width: int = 1280, theme: str = "light") -> WatchedPage:
+    def opened(
+        file: Path | str, *, width: int = 1280, theme: str = "light", intercepted: bool = False
+    ) -> WatchedPage:
         context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=theme, reduced_motion="reduce"
         )
         contexts.append(context)
         context.set_default_timeout(20_000)
+        if intercepted:
+            context.route("**/no-such-address", lambda route: route.fallback())
         watched = WatchedPage(context.new_page())
         watched.page.goto(file if isinstance(file, str) else file.as_uri())
         return watched

@@ -315,6 +315,26 @@ def test_leases_are_renewed_and_what_others_took_over_is_put_away(open_page, ser
     ]
 
 
+def test_nothing_can_be_answered_before_the_classes_are_there(open_page, service, photos):
+    opened = open_page("about:blank", intercepted=True)
+    page, held = opened.page, []
+    page.route("**/v1/model?*", held.append)
+    page.goto(service)
+    upload(opened, photos[:3])
+    page.get_by_role("navigation").get_by_role("link", name="Review").click()
+    page.get_by_text("3 left").wait_for()
+    # What cannot be answered is not shown: a key would do nothing, and nobody would know why.
+    assert not page.locator("#item, #review-none").filter(visible=True).count()
+    page.keyboard.press("a")
+    held[0].continue_()
+    page.locator("#item").wait_for()
+    page.keyboard.press("a")
+    page.get_by_text("Accepted: ").wait_for()
+    all_stored(opened)
+    assert len(exported(service)) == 1
+    assert opened.complaints == []
+
+
 def test_the_pace_leaves_out_breaks(open_page, service):
     opened = open_page(service)
     rates = opened.page.evaluate(
@@ -418,6 +438,11 @@ def test_many_alike_are_answered_at_once(open_page, service, photos):
     assert opened.complaints == []
 
 
+def until_offline(page):
+    """Wait until the page feels it, which takes its time on a busy machine."""
+    page.wait_for_function("() => fetch('healthz').then(() => false, () => true)")
+
+
 def test_nothing_is_lost_while_the_service_is_away(open_page, service, photos):
     opened = open_page(service)
     upload(opened, photos)
@@ -426,6 +451,7 @@ def test_nothing_is_lost_while_the_service_is_away(open_page, service, photos):
     page.get_by_role("img", name="The image").wait_for()
     order = [one["image"] for one in queued(service)["images"]]
     page.context.set_offline(True)
+    until_offline(page)
     page.keyboard.press("a")
     page.keyboard.press("s")
     page.get_by_text("2 answers are not stored yet: The service cannot be reached.").wait_for()
@@ -444,7 +470,7 @@ def test_nothing_is_lost_while_the_service_is_away(open_page, service, photos):
 
 
 def test_an_answer_whose_receipt_is_lost_is_stored_once(open_page, service, photos):
-    opened = open_page(service)
+    opened = open_page(service, intercepted=True)
     upload(opened, photos)
     page = opened.page
     in_view(opened, "Review")
@@ -470,7 +496,7 @@ def test_an_answer_whose_receipt_is_lost_is_stored_once(open_page, service, phot
 
 
 def test_answers_outlive_a_reload_of_the_page(open_page, service, photos):
-    opened = open_page(service)
+    opened = open_page(service, intercepted=True)
     upload(opened, photos)
     page = opened.page
     in_view(opened, "Review")
@@ -495,7 +521,7 @@ def test_answers_outlive_a_reload_of_the_page(open_page, service, photos):
 def test_what_the_service_cannot_store_is_said_and_sent_again(
     open_page, service, photos, status, kind, message
 ):
-    opened = open_page(service)
+    opened = open_page(service, intercepted=True)
     upload(opened, photos[:3])
     page = opened.page
     in_view(opened, "Review")

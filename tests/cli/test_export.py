@@ -72,9 +72,16 @@ def test_the_queue_goes_out_and_the_answers_come_back(trustvlm, queue):
         ("photos/a/1, ü.png", "cat", "accept"),
         ("photos/b/1, ü.png", "dog", "correct"),
     ]
-    again = trustvlm(*back)
-    assert again.code == 1
-    assert "new.csv exists already" in again.err
+    # A table that is named is replaced, as everywhere; one that nobody named is not.
+    (queue / "new.csv").write_text("path,label\nmine.png,cat\n")
+    assert trustvlm(*back, "--verdicts", "out.csv").code == 3
+    assert len(table(queue / "new.csv")) == 2
+    (queue / "folder").mkdir()
+    (queue / "folder" / "labels.csv").write_text("path,label\nmine.png,cat\n")
+    refused = trustvlm(*back[:3], queue / "folder", *back[4:])
+    assert refused.code == 1
+    assert "labels.csv exists already" in refused.err
+    assert "mine.png" in (queue / "folder" / "labels.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,6 @@ Text = Annotated[
 ]
 
 
-@app.command(epilog="Example:  trustvlm classes add pets.trust hamster shots/hamster/ -o new.trust")
 def add(
     model: options.ModelPath,
     name: Name,
@@ -41,8 +40,12 @@ def add(
             show_default=False,
         ),
     ],
+    *,
     output: Output,
     text: Text = None,
+    path_column: options.PathColumn = "path",
+    image_column: options.ImageColumn = None,
+    bounds: options.LimitOptions,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
     overwrite: options.Overwrite = False,
@@ -53,8 +56,14 @@ def add(
     The calibration is dropped: none of its images shows the new class, so that the guarantee would
     not be one for images to come. The command that renews it is printed.
     """
-    trust = _opened(model, output, device, plugins, overwrite)
-    _written(*trust.add_class(name, shots, text=text), output, overwrite, quiet)
+    trust = _opened(model, output, device, plugins, overwrite, limits=bounds.limits())
+    columns = options.columns(path_column, image_column)
+    _written(*trust.add_class(name, shots, text=text, **columns), output, overwrite, quiet)
+
+
+app.command(epilog="Example:  trustvlm classes add pets.trust hamster shots/hamster/ -o new.trust")(
+    options.with_groups(add)
+)
 
 
 @app.command(
@@ -131,15 +140,20 @@ def remove(
 
 
 def _opened(
-    model: Path, output: Path, device: str, plugins: list[Path] | None, overwrite: bool
+    model: Path,
+    output: Path,
+    device: str,
+    plugins: list[Path] | None,
+    overwrite: bool,
+    **settings: Any,
 ) -> TrustVLM:
     """Load a model whose successor can be written."""
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.artefact import check_target
 
     options.load_plugins(plugins)
-    check_target(output, overwrite=overwrite)
-    return TrustVLM.load(model, device=device)
+    trust = TrustVLM.load(model, device=device, **settings)
+    options.check_successor(model, output, overwrite=overwrite)
+    return trust
 
 
 def _written(

@@ -188,12 +188,14 @@ def basis_of(calibration: Calibration | None) -> str:
     return calibration.statement
 
 
-def write_verdicts(verdicts: Verdicts, output: str | Path | None) -> None:
-    """Write to a file by its ending, or CSV to standard output."""
-    if output is None:
-        sys.stdout.write(verdicts.to_csv())
-    else:
+def write_verdicts(
+    verdicts: Verdicts, output: str | Path | None, sort_into: Path | None = None
+) -> None:
+    """Write to a file by its ending, or CSV to standard output unless pictures are sorted."""
+    if output is not None:
         verdicts.write(output)
+    elif sort_into is None:
+        sys.stdout.write(verdicts.to_csv())
 
 
 def sort_pictures(

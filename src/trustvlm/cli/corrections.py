@@ -51,7 +51,7 @@ def corrections(
             "-o",
             metavar="FOLDER|OUT.csv",
             help="Where to write: the table, or a folder for labels.csv and, of a database, "
-            "images.",
+            "images. A table that you name is replaced, one in a folder is not.",
         ),
     ],
     *,
@@ -144,8 +144,10 @@ def corrections(
 
     table = output if output.suffix.lower() == ".csv" else output / "labels.csv"
     check_file(table)
-    if table.exists():
-        raise InputError(f"{table} exists already: name another, or move it away.")
+    if table != output and table.exists():
+        raise InputError(
+            f"{table} exists already: name another folder, or the table itself, which replaces it."
+        )
     annotations = read_annotations(
         answers, from_name=from_name, path_column=columns.path_column, url_prefix=url_prefix
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustvlm.cli import console, options
-from trustvlm.exceptions import UsageError
+from trustvlm.exceptions import InputError, UsageError
 from trustvlm.text import counted
 
 if TYPE_CHECKING:
@@ -39,7 +39,17 @@ EPILOG = (
 _ENDINGS = {Format.LABEL_STUDIO: ".json", Format.CVAT: ".xml", Format.COCO: ".json"}
 
 
+# Options of one tool, by the names of their parameters.
+_OF_LABEL_STUDIO = {
+    "url_prefix": "--url-prefix",
+    "model_version": "--model-version",
+    "from_name": "--from-name",
+    "to_name": "--to-name",
+}
+
+
 def export(
+    context: typer.Context,
     verdicts: Annotated[
         str,
         typer.Argument(
@@ -60,6 +70,7 @@ def export(
             "folder for FiftyOne.",
         ),
     ],
+    *,
     only: Annotated[
         Decision | None, typer.Option(help="Leave other images out. [default: all]")
     ] = None,
@@ -77,7 +88,7 @@ def export(
         typer.Option(
             metavar="FOLDER",
             help="What the paths of the verdicts are relative to: the folder or the folder of the "
-            "table that predict was given.",
+            "table that predict was given. Not for Label Studio, see --url-prefix.",
         ),
     ] = Path(),
     url_prefix: Annotated[
@@ -121,6 +132,18 @@ def export(
         raise UsageError(f"Expected the output to end in {ending}, but got {output!r}.")
     if only is not None and sample is not None:
         raise UsageError("Give --only or --sample: a sample of one decision is no random one.")
+    if sample is None:
+        options.refuse_options(context, {"seed": "--seed"}, "goes with --sample.")
+    if to is Format.LABEL_STUDIO:
+        why = "does not go with Label Studio, which asks for images at URLs: name --url-prefix."
+        options.refuse_options(context, {"image_root": "--image-root"}, why)
+    else:
+        options.refuse_options(context, _OF_LABEL_STUDIO, "is for --format label-studio only.")
+    if not image_root.is_dir():
+        raise InputError(
+            f"Expected --image-root to be the folder of the images, but {str(image_root)!r} is "
+            f"{'a file' if image_root.exists() else 'not there'}."
+        )
     rows: list[Verdict] = list(Verdicts.read(verdicts))
     n_errors = sum(row.decision == "error" for row in rows)
     names = _names(classes, rows)

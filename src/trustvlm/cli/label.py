@@ -75,7 +75,7 @@ def label(
     )
     with console.progress_bar("images", quiet=quiet) as progress:
         verdicts = model.label(inputs, correct=correct, progress=progress, **columns)
-    console.write_verdicts(verdicts, output)
+    console.write_verdicts(verdicts, output, sort_into)
     n_failed = console.sort_pictures(
         verdicts,
         lambda: open_images(inputs, limits=limits, **columns),

@@ -136,7 +136,8 @@ Convention = Annotated[
 Overwrite = Annotated[
     bool,
     typer.Option(
-        "--overwrite", help="Replace a model that is calibrated; its calibration is then lost."
+        "--overwrite",
+        help="Replace the model that is read, or another that is calibrated; that is then lost.",
     ),
 ]
 ExcludeShots = Annotated[
@@ -174,7 +175,7 @@ SortInto = Annotated[
         "--sort-into",
         metavar="FOLDER",
         help="Copy each picture into accepted/LABEL/ or review/LABEL/ in a new folder; index.csv "
-        "says which is which.",
+        "says which is which. Rows are then written with -o only.",
     ),
 ]
 Link = Annotated[
@@ -280,6 +281,12 @@ class GivenLabelOptions:
             raise UsageError(
                 "--given-column, --confidence-column, --probabilities, --synonyms and "
                 "--unknown-labels say how labels are read: name these with --given-labels."
+            )
+        columns_named = (self.given_column, self.confidence_column) != ("label", "label_confidence")
+        if self.probabilities and columns_named:
+            raise UsageError(
+                "--given-column and --confidence-column do not go with --probabilities: its "
+                "columns are called as the classes."
             )
         read_synonyms(self.synonyms)
 
@@ -394,6 +401,29 @@ def refuse_options(context: typer.Context, names: Mapping[str, str], why: str) -
     given = options_given(context)
     if ignored := [option for name, option in names.items() if name in given]:
         raise UsageError(f"{join_names(ignored)} {why}")
+
+
+def check_successor(
+    model: str | os.PathLike[str], output: str | os.PathLike[str], *, overwrite: bool
+) -> str:
+    """Return what is lost where a changed model is written, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the model that is changed would be replaced without `--overwrite`.
+    ArtefactError
+        As `check_target`.
+    """
+    from trustvlm.pipeline.artefact import check_target
+
+    lost = check_target(output, overwrite=overwrite)
+    if not overwrite and os.path.realpath(model) == os.path.realpath(output):
+        raise InputError(
+            f"Expected a new name for the changed model, but {os.fspath(output)!r} is the one that "
+            "is changed, which would be gone. Name another folder, or say --overwrite."
+        )
+    return lost
 
 
 def read_given(

@@ -96,7 +96,22 @@ def predict_into_folder(
 EPILOG = "Example:  trustvlm predict pets.trust photos/ -o out.csv"
 
 
+# Options that only some runs heed, by the names of their parameters.
+_OF_FOLDERS = {
+    "part_size": "--part-size",
+    "retries": "--retries",
+    "keep_embeddings": "--keep-embeddings",
+}
+_OF_RAY = {
+    "ray_address": "--ray-address",
+    "actors": "--actors",
+    "cpus_per_actor": "--cpus-per-actor",
+    "gpus_per_actor": "--gpus-per-actor",
+}
+
+
 def predict(
+    context: typer.Context,
     model: options.ModelPath,
     inputs: options.Inputs,
     *,
@@ -180,11 +195,20 @@ def predict(
 
     options.load_plugins(plugins)
     limits = bounds.limits(seconds=image_seconds)
+    if prediction_sets is None:
+        sets = {"set_method": "--set-method"}
+        options.refuse_options(context, sets, "goes with --prediction-sets LEVEL.")
+    if engine != "ray":
+        options.refuse_options(context, _OF_RAY, "is for workers of Ray: say --engine ray, too.")
     if output is not None and is_folder(output):
         if other_classes:
             raise UsageError("For a folder name other classes at fit: trustvlm fit --other-class.")
-        if sort_into is not None:
-            raise UsageError("--sort-into goes with a file: give -o OUT.csv, not a folder.")
+        if sort_into is not None or link:
+            raise UsageError(
+                "--sort-into and --link need all rows at once, and a folder as output is for more "
+                "of them than the memory holds: give -o OUT.csv, for a part of the images at a "
+                "time if they are too many."
+            )
         predict_into_folder(
             model,
             inputs,
@@ -214,6 +238,7 @@ def predict(
         return
     if engine != "local":
         raise UsageError(f"--engine {engine} writes into a folder: give -o FOLDER/.")
+    options.refuse_options(context, _OF_FOLDERS, "is for a folder as output: give -o FOLDER/.")
     if output is not None:
         if not Path(output).suffix and not is_stream(output):
             raise UsageError(
@@ -240,7 +265,7 @@ def predict(
             profile=profile,
         )
     with profile.stage("writing"):
-        console.write_verdicts(verdicts, output)
+        console.write_verdicts(verdicts, output, sort_into)
         n_failed = console.sort_pictures(
             verdicts,
             lambda: open_images(

@@ -90,12 +90,11 @@ def update(
     images that were held back, nothing is written.
     """
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.artefact import check_target
     from trustvlm.pipeline.update import worse_model
 
     options.load_plugins(plugins)
-    lost = check_target(output, overwrite=overwrite)
     trust = TrustVLM.load(model, device=device, limits=bounds.limits())
+    lost = options.check_successor(model, output, overwrite=overwrite)
     with (
         _opened(corrections, model, answers_of, trust.classes_) as images,
         console.counting_bar("update", quiet=quiet) as steps,

@@ -19,7 +19,25 @@ if TYPE_CHECKING:
 EPILOG = "Example:  trustvlm verify pets.trust labels.csv -o out.csv"
 
 
+# Options that only some runs heed, by the names of their parameters.
+_OF_COLUMNS = {
+    "label_column": "--label-column",
+    "confidence_column": "--confidence-column",
+    "image_column": "--image-column",
+}
+_OF_LABELS = {
+    "probabilities": "--probabilities",
+    "unknown_labels": "--unknown-labels",
+    "when_invalid": "--when-invalid",
+    "synonyms": "--synonyms",
+    "risk": "--risk",
+}
+_OF_DATA = {"folds": "--folds", "group_column": "--group-column"}
+_OF_ENCODERS = {"vlm": "--vlm", "vision": "--vision"}
+
+
 def verify(
+    context: typer.Context,
     model: Annotated[
         Path | None,
         typer.Argument(
@@ -108,7 +126,15 @@ def verify(
 
     options.load_plugins(plugins)
     meant = options.read_synonyms(synonyms)
-    names = list(dict.fromkeys(label_column or ["label"]))
+    names = label_column or ["label"]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(
+            f"Expected each column of labels once, but --label-column {min(twice)} is given "
+            f"{names.count(min(twice))} times."
+        )
+    if probabilities:
+        why = "does not go with --probabilities: its columns are called as the classes."
+        options.refuse_options(context, _OF_COLUMNS, why)
     if len(names) > 1 and (
         output is None or probabilities or cross_validate is not None or sort_into is not None
     ):
@@ -116,17 +142,26 @@ def verify(
             "Several labellers (--label-column) need an output, -o OUT, and do not go with "
             "--probabilities, --cross-validate or --sort-into."
         )
+    if len(names) > 1:
+        why = "does not go with several --label-column: of NAME it is NAME_confidence, if it is"
+        options.refuse_options(
+            context, {"confidence_column": "--confidence-column"}, f"{why} there."
+        )
+        why = "does not go with several --label-column: their tables name images by paths."
+        options.refuse_options(context, {"image_column": "--image-column"}, why)
     if output is not None:
         check_output(output)
     options.checked_sorting(sort_into, link=link)
     limits, named = bounds.limits(), options.columns(path_column, image_column, names[0])
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": limits}
     if cross_validate is not None:
-        if labels is not None or risk is not None or meant is not None:
-            raise UsageError(
-                "--cross-validate DATA takes the place of LABELS, and has no risk or synonyms: "
-                "leave these out."
-            )
+        if labels is not None:
+            raise UsageError("--cross-validate DATA takes the place of LABELS: leave these out.")
+        why = "does not go with --cross-validate, which judges every label and certifies none."
+        options.refuse_options(context, _OF_LABELS, why)
+        if model is not None:
+            why = "does not go with MODEL.trust, which has encoders of its own."
+            options.refuse_options(context, _OF_ENCODERS, why)
         if model is None:
             trust = TrustVLM(vlm, vision, **settings)
         else:
@@ -139,7 +174,7 @@ def verify(
                 confidence_column=confidence_column,
                 **options.in_groups(named, group_column),
             )
-        console.write_verdicts(verdicts, output)
+        console.write_verdicts(verdicts, output, sort_into)
         n_failed = console.sort_pictures(
             verdicts,
             lambda: find_labelled(cross_validate, limits=limits, **named).refs,
@@ -152,9 +187,9 @@ def verify(
         notes = trust.encoders.notes()
         console.say_what_came(verdicts, notes, basis=basis, quiet=quiet, n_failed=n_failed)
         return
-    for value, option in ((folds, "--folds"), (group_column, "--group-column")):
-        if value is not None:
-            raise UsageError(f"{option} goes with --cross-validate DATA.")
+    options.refuse_options(
+        context, {**_OF_DATA, **_OF_ENCODERS}, "goes with --cross-validate DATA."
+    )
     if model is None or labels is None:
         raise UsageError(
             "Expected MODEL.trust and LABELS, or --cross-validate DATA without LABELS."
@@ -184,7 +219,7 @@ def verify(
         console.remarks(console.notes_of(trust), quiet=quiet)
         _show(compared, basis, quiet=quiet)
         return
-    console.write_verdicts(verdicts, output)
+    console.write_verdicts(verdicts, output, sort_into)
     n_failed = console.sort_pictures(
         verdicts, lambda: refs, sort_into, link=link, limits=limits, quiet=quiet
     )

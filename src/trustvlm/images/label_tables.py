@@ -22,6 +22,7 @@ from trustvlm.text import join_names
 
 # A column of probabilities that came with the labels of another is called like it.
 CONFIDENCE = "_confidence"
+_REMEDY = "Columns that are called as the classes hold their probabilities, as 0.9 and not as 90 %."
 
 
 def find_labellers(
@@ -62,7 +63,9 @@ def find_labellers(
     for path, cells in _rows(location, path_column, columns):
         for name, label, p in zip(names, cells, cells[len(names) :], strict=False):
             if label:
-                images[name].append(LabelledImage(image_of(path), label, read_probability(p, path)))
+                remedy = f"Rename the column {name + CONFIDENCE!r} if it holds something else."
+                probability = read_probability(p, path, remedy)
+                images[name].append(LabelledImage(image_of(path), label, probability))
     _check_filled(source, [name for name in names if not images[name]])
     return {
         name: LabelledImages(tuple(own), tuple(sorted({image.label for image in own})))
@@ -119,7 +122,7 @@ def find_most_probable(
                 f"none. The columns are called as the classes: {join_names(classes.labels[:5])}"
                 f"{', ...' if n > 5 else ''}."
             )
-        p = [read_probability(cell, path) if cell else 0.0 for cell in given]
+        p = [read_probability(cell, path, _REMEDY) if cell else 0.0 for cell in given]
         best = max(range(n), key=p.__getitem__)
         images.append(LabelledImage(image_of(path), classes.labels[best], p[best]))
     _check_filled(

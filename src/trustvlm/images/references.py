@@ -355,8 +355,12 @@ class LabelledImage:
         return self.source.read(limits)
 
 
-def read_probability(cell: Any, path: str) -> float:
+def read_probability(
+    cell: Any, path: str, remedy: str = "Name the column of probabilities with --confidence-column."
+) -> float:
     """Return what a table says of the probability of a label; NaN for an empty cell or None.
+
+    `remedy` is what a user can do about another cell.
 
     Raises
     ------
@@ -377,7 +381,7 @@ def read_probability(cell: Any, path: str) -> float:
     if not (0 <= p <= 1 or math.isnan(p)):
         raise InputError(
             f"Expected the label of {shown(path)!r} to have a probability from 0 to 1, or none, "
-            f"but got {cell!r}. Name the column of probabilities with --confidence-column."
+            f"but got {cell!r}. {remedy}"
         )
     return p
 

@@ -78,7 +78,7 @@ def add_class(
     state, name = model.state, name.strip()
     _check_free(state, name)
     classes = ClassList((*state.classes.names, name), (*state.classes.folders, name))
-    images = list(open_images(shots, **columns))
+    images = list(open_images(shots, limits=model.embedder.limits, **columns))
     listed = ListedImages(images, np.full(len(images), len(classes) - 1))
     encoded = encode_images(listed, model.embedder)
     used = state.learned_from(calibrated_on=False)
@@ -122,6 +122,8 @@ def rename_class(
     state, new = model.state, new.strip()
     at = _index(state, old)
     _check_free(state, new, besides=(at,))
+    if new == state.classes.names[at] and (keep_prompt or state.texts[at] == new):
+        raise InputError(f"Expected another name for the class {new!r}, but it is called so.")
     names = [new if i == at else name for i, name in enumerate(state.classes.names)]
     texts = list(state.texts)
     if not keep_prompt:

@@ -26,6 +26,7 @@ function show() {
 
 async function useChosen(name) {
   review.leave();
+  review.useClasses([]);
   useModel(name);
   const facts = await ask("v1/model");
   review.useClasses(facts.classes);

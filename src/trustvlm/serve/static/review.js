@@ -27,6 +27,8 @@ let asking = null; // the request under way
 let turn = 0; // counts the changes of what is asked for
 
 const inView = () => !byId("review").hidden;
+// Until the classes are there, nothing is shown: no label could be accepted or chosen.
+const canAnswer = () => inView() && classes.size > 0;
 // What is wrong in the grid is corrected one by one before it goes on.
 const inGrid = () => many && waiting.length === 0;
 // The predicted label first; not if it is a label from elsewhere that is no class of the model.
@@ -87,7 +89,7 @@ function preload() {
 }
 
 function showEmpty(empty) {
-  byId("review-none").hidden = !empty || Boolean(asking);
+  byId("review-none").hidden = !empty || Boolean(asking) || !canAnswer();
   const others = left() > 0;
   byId("none-waits").hidden = others;
   byId("others-look").hidden = !others;
@@ -151,11 +153,11 @@ function refill() {
   return mine.done;
 }
 
-const isOut = () => inView() && waiting.length + grid.items().length === 0 && left() > 0;
+const isOut = () => canAnswer() && waiting.length + grid.items().length === 0 && left() > 0;
 
 async function fill(isWanted) {
   try {
-    if (!inView()) {
+    if (!canAnswer()) {
       open = await nOpen();
       return;
     }
@@ -315,6 +317,7 @@ export function useClasses(labels) {
   answered.clear();
   delete byId("item").dataset.image;
   for (const image of outbox.pendingImages()) answered.add(image);
+  show();
 }
 
 // Keys and buttons.
