@@ -318,9 +318,10 @@ def test_leases_are_renewed_and_what_others_took_over_is_put_away(open_page, ser
 def test_nothing_can_be_answered_before_the_classes_are_there(open_page, service, photos):
     opened = open_page("about:blank", intercepted=True)
     page, held = opened.page, []
-    page.route("**/v1/model?*", held.append)
+    page.route("**/v1/model?*", lambda route: held.append(route))
     page.goto(service)
-    upload(opened, photos[:3])
+    page.get_by_label("choose files").set_input_files(photos[:3])
+    page.get_by_text("3 images checked.").wait_for()
     page.get_by_role("navigation").get_by_role("link", name="Review").click()
     page.get_by_text("3 left").wait_for()
     # What cannot be answered is not shown: a key would do nothing, and nobody would know why.

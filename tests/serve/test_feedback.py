@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import sqlite3
 import stat
@@ -134,16 +135,70 @@ Reviewing.TestCase.settings = hypothesis_settings(max_examples=10, stateful_step
 TestReviewing = Reviewing.TestCase
 
 
+def room_for(n_bytes):
+    """What a picture of so many bytes called by one letter takes, with its verdict and its row."""
+    return n_bytes + len(json.dumps(verdict())) + 1 + 512
+
+
 def test_no_room_is_reported_and_a_replaced_image_counts_once(tmp_path):
-    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=10)
+    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=room_for(10))
     assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(8)))
     assert not store.keep(KeptImage(DIGESTS[1], "m", "b", verdict(), bytes(8)))
     assert store.keep(KeptImage(DIGESTS[0], "m", "a", verdict(), bytes(10)))
     store.close()
 
 
+def test_verdicts_on_small_pictures_take_room_too(tmp_path):
+    path, n = tmp_path / "f.sqlite", 50
+    for _ in range(2):  # counted as they come, and when the file is opened again
+        store = FeedbackStore(path, max_bytes=n * room_for(1))
+        kept = [
+            store.keep(KeptImage(f"{i:064x}", "m", "a", verdict(), b"x")) for i in range(n + 20)
+        ]
+        assert kept == [True] * n + [False] * 20
+        store.close()
+    assert path.stat().st_size < 2 * n * room_for(1)
+
+
+def test_answers_are_bounded(tmp_path):
+    path = tmp_path / "f.sqlite"
+    store = FeedbackStore(path, max_answers=3)
+    first = Submission(said(DIGESTS[0]), key="k")
+    (one,) = store.record_all([first])
+    number = store.record(said(DIGESTS[0]))
+    assert store.undo(number)  # it stays in the file
+    with pytest.raises(StorageError, match="holds 3 answers") as refused:
+        store.record_all([Submission(said(DIGESTS[1])), Submission(said(DIGESTS[2]))])
+    assert refused.value.full
+    assert "--max-answers" in refused.value.remedy
+    assert [row["id"] for row in store.answers()] == [one.number]
+    assert store.record(said(DIGESTS[1])) == 3  # of the two none was stored
+    with pytest.raises(StorageError):
+        store.record(said(DIGESTS[2]))
+    # Sent again, it is stored already; and taking back needs no room.
+    assert store.record_all([first])[0].number == one.number
+    assert store.undo(3)
+    store.close()
+    with pytest.raises(StorageError):
+        FeedbackStore(path, max_answers=3).record(said(DIGESTS[2]))
+    assert FeedbackStore(path, max_answers=4).record(said(DIGESTS[2])) == 4
+
+
+def test_beyond_the_most_answers_the_service_says_what_to_do(colours):
+    with client_of(colours, max_answers=2) as client:
+        for _ in range(2):
+            assert client.post("/v1/feedback", json=SKIP).status_code == 200
+        batch = {"answers": [SKIP]}
+        for path, body in (("/v1/feedback", SKIP), ("/v1/feedback/batch", batch)):
+            refused = client.post(path, json=body)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["kind"]) == (507, "storage_full")
+            assert "another --feedback file, or a larger --max-answers" in error["message"]
+        assert client.get("/v1/queue").status_code == 200
+
+
 def test_a_forgotten_image_makes_room(tmp_path):
-    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=10)
+    store = FeedbackStore(tmp_path / "f.sqlite", max_bytes=room_for(10))
     for digest in DIGESTS[:3]:
         assert store.keep(KeptImage(digest, "m", "a", verdict(), bytes(8)))
         assert not store.forget(digest, "other")

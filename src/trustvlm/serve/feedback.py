@@ -83,6 +83,12 @@ _OPEN = """
         SELECT 1 FROM answers a
         WHERE a.image = i.image AND a.model = i.model AND a.undone_at IS NULL)
 """
+# What a kept image takes: a verdict may have more bytes than a small picture.
+_ROW_BYTES = 512
+_ROOM = """
+    SELECT coalesce(sum(length(content) + length(verdict) + length(name) + 512), 0) FROM images
+"""
+_ROOM_OF_ONE = _ROOM + " WHERE image = ? AND model = ?"
 _PREDICTED = "json_extract(i.verdict, '$.label')"
 
 
@@ -94,12 +100,15 @@ class StorageError(TrustVLMError):
     message
         What is wrong.
     full
-        Whether there is no room on the disk.
+        Whether there is no room, on the disk or by a bound.
+    remedy
+        What to do, as a sentence.
     """
 
-    def __init__(self, message: str, *, full: bool) -> None:
+    def __init__(self, message: str, *, full: bool, remedy: str = "Make room;") -> None:
         super().__init__(message)
         self.full = full
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -205,7 +214,10 @@ class FeedbackStore:
     path
         The file; it is created if need be, for its owner alone to read.
     max_bytes
-        Of images to keep; 0 keeps none.
+        Of images to keep, with the verdicts on them; 0 keeps none.
+    max_answers
+        To store, those that were undone included, which stay in the file. Beyond them `record` and
+        `record_all` raise `StorageError`.
 
     Raises
     ------
@@ -222,9 +234,9 @@ class FeedbackStore:
     >>> store.close()
     """
 
-    def __init__(self, path: Path, *, max_bytes: int = 2**31) -> None:
+    def __init__(self, path: Path, *, max_bytes: int = 2**31, max_answers: int = 10**6) -> None:
         self.path = path
-        self._max_bytes = max_bytes
+        self._max_bytes, self._max_answers = max_bytes, max_answers
         self._turn = threading.RLock()
         try:
             self._open()
@@ -244,8 +256,7 @@ class FeedbackStore:
         self._connection.row_factory = sqlite3.Row
         for statement in _ADDED:
             self._connection.execute(statement)
-        query = "SELECT coalesce(sum(length(content)), 0) FROM images"
-        (self._bytes,) = self._connection.execute(query).fetchone()
+        (self._bytes,) = self._connection.execute(_ROOM).fetchone()
         self._file = self._file_at_path()
 
     def _file_at_path(self) -> tuple[int, int] | None:
@@ -288,9 +299,8 @@ class FeedbackStore:
         )
         with self._database() as connection:
             # A newer verdict on the same image replaces the older one.
-            query = "SELECT length(content) FROM images WHERE image = ? AND model = ?"
-            old = connection.execute(query, row[:2]).fetchone()
-            growth = len(kept.content) - (old[0] if old else 0)
+            (old,) = connection.execute(_ROOM_OF_ONE, row[:2]).fetchone()
+            growth = len(kept.content) + len(row[3]) + len(kept.name) + _ROW_BYTES - old
             if self._bytes + growth > self._max_bytes:
                 return False
             connection.execute("REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -322,6 +332,14 @@ class FeedbackStore:
         earlier = next(iter(self._rows(query, image)), None)
         if earlier is not None and submission.if_unanswered:
             return Recorded(None, earlier)
+        # No answer is ever deleted, so the last number says how many there are.
+        (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM answers").fetchone()
+        if number >= self._max_answers:
+            raise StorageError(
+                f"The feedback database holds {number} answers, and may hold no more.",
+                full=True,
+                remedy="Start the service with another --feedback file, or a larger --max-answers;",
+            )
         query = """
             INSERT INTO answers (image, model, action, label, folder, predicted, confidence,
                                  created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -411,11 +429,11 @@ class FeedbackStore:
     def forget(self, image: str, model: str) -> bool:
         """Remove a kept image, not the answers on it; False if there is none."""
         with self._database() as connection:
-            kept = self.kept(image, model)
+            (room,) = connection.execute(_ROOM_OF_ONE, (image, model)).fetchone()
             query = "DELETE FROM images WHERE image = ? AND model = ?"
             connection.execute(query, (image, model))
-            self._bytes -= len(kept.content) if kept else 0
-        return kept is not None
+            self._bytes -= room
+        return bool(room)
 
     def digests(self, model: str) -> Iterator[str]:
         """Yield the SHA-256 of every kept image in ascending order, which is a random one."""

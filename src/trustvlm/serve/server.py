@@ -107,7 +107,7 @@ def _answer_errors(app: FastAPI, context: Context) -> None:
     async def unstored(_: Request, error: StorageError) -> Response:
         context.log.event("storage", detail=str(error))
         if error.full:
-            return respond(507, "storage_full", f"{error} Make room; nothing was stored.")
+            return respond(507, "storage_full", f"{error} {error.remedy} nothing was stored.")
         return respond(503, "storage", f"{error} Nothing was stored.", {"Retry-After": "5"})
 
     @app.exception_handler(RequestValidationError)
@@ -158,7 +158,9 @@ def open_context(models: Sequence[Path], settings: Settings, keys: Keys, log: Lo
     """
     paths, telemetry = models_by_name(models), Telemetry()
     feedback = FeedbackStore(
-        feedback_path(models, settings), max_bytes=settings.max_kept_mib * 2**20
+        feedback_path(models, settings),
+        max_bytes=settings.max_kept_mib * 2**20,
+        max_answers=settings.max_answers,
     )
     try:
         registry = ModelRegistry(paths, settings, telemetry, feedback.path.parent)

@@ -101,7 +101,14 @@ class Settings(BaseSettings):
         "model.",
     )
     max_kept_mib: int = Field(
-        2048, ge=0, description="Images kept for review, in MiB; 0 keeps none."
+        2048,
+        ge=0,
+        description="Images kept for review, with the verdicts on them, in MiB; 0 keeps none.",
+    )
+    max_answers: int = Field(
+        1_000_000,
+        ge=1,
+        description="Answers of people in the feedback database; beyond them the answer is 507.",
     )
     when_invalid: Literal["review", "keep"] = Field(
         "review",
