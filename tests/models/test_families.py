@@ -230,6 +230,15 @@ def test_a_family_that_compares_in_another_way_is_refused(
         load_vlm(f"hf:{folder}", device="cpu")
 
 
+def test_what_reads_a_random_part_of_an_image_is_refused(tmp_path: Path) -> None:
+    config = transformers.ViTMAEConfig(**tiny_families._VISION)
+    transformers.ViTMAEModel(config).save_pretrained(tmp_path)
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelUnavailableError, match="another vector each time"):
+        load_vision(f"hf:{tmp_path}", device="cpu")
+
+
 def test_their_pixels_go_through_the_pipeline(
     directory: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ from trustvlm.models.torch_encoder import (
 _FULL_LENGTH = ("siglip", "tipsv2")
 # Families that the tests compare with transformers; others are checked as they are loaded.
 _COMPARED = ("clip", "siglip", "metaclip_2", "chinese_clip", "altclip", "tipsv2")
+_COMPARED_VISION = ("dinov2", "dinov2_with_registers", "dinov3_vit", "radio", "resnet", "vit")
 # Tokens of the texts that a family was trained on, where its positions go further.
 _TRAINED_LENGTH = {"chinese_clip": 52}
 _PROMPTS = {"siglip": PROMPTS["siglip"], "chinese_clip": PROMPTS["chinese"]}
@@ -114,7 +115,8 @@ class HuggingFaceVision(TorchImageEncoder):
         self._pooling = "projection" if self._joint else options.pooling
         if hasattr(model, "summary_idxs") and options.pooling == "mean":
             self._pooling = "summary"
-        preprocessing = read_preprocessing(files.directory)
+        # Set at once: a network of unknown dimensions is tried on a black image.
+        self.preprocessing = preprocessing = read_preprocessing(files.directory)
         if preprocessing.patches and not self._joint:
             raise ModelUnavailableError(
                 f"hf:{files.source} is the image tower of a NaFlex model alone, which is not "
@@ -138,6 +140,22 @@ class HuggingFaceVision(TorchImageEncoder):
             dim=_dim(model.config, self._pooling, family),
             options=options,
         )
+        if not self._joint and family not in _COMPARED_VISION:
+            with inference(self._device):
+                first, second = (to_vectors(self._features(self._pattern())) for _ in range(2))
+            if not np.array_equal(first, second):
+                raise ModelUnavailableError(
+                    f"hf:{files.source} is a {family} model, which gives another vector each time "
+                    "for the same image: it cannot be used as an encoder."
+                )
+
+    def _pattern(self) -> Any:
+        """Return `(1, 3, height, width)` of some image, to try the network on."""
+        import torch
+
+        shape = (1, 3, *self.preprocessing.size)
+        values = torch.linspace(-1, 1, 3 * shape[2] * shape[3], device=self._device)
+        return values.reshape(shape)
 
     def _features(self, tensor: Any) -> Any:
         if self.preprocessing.patches:
@@ -212,17 +230,16 @@ class HuggingFaceVLM(HuggingFaceVision):
             texts = ["cat", "a photo of a dog on a bed"]
             together = self.encode_texts(texts)
             alone = self.encode_texts(texts[:1])
-            with inference(self._device):
-                import torch
-
-                tensor = torch.zeros(1, 3, *self.preprocessing.size, device=self._device)
+            with inference(self._device), np.errstate(all="ignore"):
+                tensor = self._pattern()
                 image = to_vectors(self._features(tensor))
                 tokens = self._tokens(texts)
                 logits = to_vectors(self._model(pixel_values=tensor, **tokens).logits_per_image)
+                lengths = np.linalg.norm(image, axis=1)[:, None] * np.linalg.norm(together, axis=1)
+                cosines = (image @ together.T) / lengths
             if not np.allclose(alone, together[:1], atol=1e-4 * np.abs(alone).max()):
                 why = "padding changes its texts' embeddings"
-            lengths = np.linalg.norm(image, axis=1)[:, None] * np.linalg.norm(together, axis=1)
-            own = self.logit_scale * (image @ together.T) / lengths + (self.logit_bias or 0.0)
+            own = self.logit_scale * cosines + (self.logit_bias or 0.0)
             if not np.allclose(own, logits, atol=1e-3):
                 why = "its logits are not a scaled cosine of its embeddings"
         # Models of other kinds lack one of these parts, or give other shapes.
@@ -401,10 +418,10 @@ def _unpacked(tensor: Any, preprocessing: Preprocessing) -> dict[str, Any]:
 def _dim(config: Any, pooling: str, family: str) -> int | None:
     """Return the length of a vector as far as the configuration tells it."""
     if pooling == "projection":
+        if family not in _COMPARED:
+            return None
         size = getattr(config, "projection_dim", None)
-        if not isinstance(size, int) and family in _COMPARED:
-            size = config.vision_config.hidden_size
-        return int(size) if isinstance(size, int) else None
+        return int(size if isinstance(size, int) else config.vision_config.hidden_size)
     if pooling == "summary":
         return len(config.summary_idxs) * int(config.hidden_size)
     size = getattr(config, "hidden_size", None)
