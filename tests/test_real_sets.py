@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from trustvlm import TrustVLM
+from trustvlm.embeddings.encode import image_key
 from trustvlm.exceptions import TrustVLMWarning
 
 SETS = (
@@ -54,8 +55,7 @@ def test_a_plain_recomputation_from_the_stored_embeddings_agrees(evaluations, da
 
     def stored(encoder, contents):
         hashes = [sha256(content).hexdigest() for content in contents]
-        fingerprint = encoder.identity.fingerprint(encoder.preprocessing)
-        rows = model.embedding_store.get_many(fingerprint, hashes)
+        rows = model.embedding_store.get_many(image_key(encoder), hashes)
         return np.array([rows[digest] for digest in hashes], dtype=np.float64)
 
     def unit(rows):

@@ -28,7 +28,7 @@ from trustvlm.embeddings import (
     encode_images,
     prefetch,
 )
-from trustvlm.embeddings.encode import StoreWriter
+from trustvlm.embeddings.encode import StoreWriter, image_key
 from trustvlm.embeddings.store import NewVectors
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import ImageRef, InMemoryImage, Limits, content_hash, decode, find_images
@@ -618,7 +618,7 @@ def test_a_damaged_row_is_computed_again(photos, tmp_path):
 
 def test_a_vector_of_another_length_is_not_used(photos):
     encoder, store = PixelEncoder(), EmbeddingStore.memory()
-    fingerprint = encoder.identity.fingerprint(encoder.preprocessing)
+    fingerprint = image_key(encoder)
     digest = content_hash(photos[0].file.read_bytes())
     store.put_many(fingerprint, {digest: np.zeros(99, np.float32)})
     got = encode_all(photos[:1], {"e": encoder}, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from trustvlm.embeddings.store import EmbeddingStore, NewVectors
 from trustvlm.exceptions import ImageError, InputError, PluginError, TrustVLMError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
+from trustvlm.images.formats import pixel_versions
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.plugins import from_where
 from trustvlm.text import printable
@@ -64,6 +66,16 @@ class Chunk(Generic[S]):
     def readable(self) -> NDArray[np.bool_]:
         """`(n,)` bool, True where there is no error."""
         return np.array([error is None for error in self.errors], dtype=bool)
+
+
+def image_key(encoder: ImageEncoder) -> str:
+    """Return the fingerprint under which an encoder's embeddings of images are stored.
+
+    It holds the versions that make the pixels, too, unlike the one by which saved models know their
+    encoders: with another Pillow they load, and images are encoded anew.
+    """
+    key = encoder.identity.storage_key(encoder.preprocessing)
+    return hashlib.sha256(f"{key} {pixel_versions()}".encode()).hexdigest()
 
 
 def encode_images(
@@ -124,10 +136,7 @@ def encode_images(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InputError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
     profile = profile or Profile()
-    fingerprints = {
-        name: encoder.identity.storage_key(encoder.preprocessing)
-        for name, encoder in encoders.items()
-    }
+    fingerprints = {name: image_key(encoder) for name, encoder in encoders.items()}
     distinct = {fingerprints[name]: encoder for name, encoder in encoders.items()}
     names = {fingerprints[name]: name for name in reversed(list(encoders))}
     total = len(refs) if isinstance(refs, Sized) else 0

@@ -362,8 +362,10 @@ class EmbeddingStore:
     """Vectors by content and encoder, in one SQLite file.
 
     A vector is looked up by the SHA-256 of what it was computed from and the fingerprint of
-    what computed it: other weights, settings or preprocessing have another fingerprint. Versions
-    of the libraries have not, since they seldom change a number: clear the store if one did.
+    what computed it: other weights, settings or preprocessing have another one, and so have, for
+    images, other versions of Pillow and its decoders (`images.formats.pixel_versions`). The
+    versions of torch, transformers and ONNX Runtime, and the device, are not part of it: they
+    change the last digits (docs/models.md).
     Several threads and processes may use one store. A store does not stop the work it serves:
     where the file cannot be used, a warning says so and vectors are kept in memory; a damaged file
     is moved aside and begun anew; a damaged row is not returned.

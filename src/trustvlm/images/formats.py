@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import cast
 
+import PIL
 from PIL import Image, features
 
 from trustvlm.exceptions import ImageError
@@ -117,6 +121,35 @@ FORMATS = (
 # What a service opens that anyone may send to: the formats that people have pictures in, and of
 # which no decoder is written in Python.
 SERVED_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP", "HEIC"})
+
+# Raised when this package's own decoding, or `Preprocessing.pixels`, gives other pixels: the tests
+# compare them with some that were recorded.
+PIXELS_REVISION = 1
+# The parts of Pillow, by its names for them, that turn bytes into pixels, but for zlib, which loses
+# nothing.
+_DECODERS = ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "libtiff", "avif")
+
+
+@cache
+def pixel_versions() -> str:
+    """Say which versions make the pixels of an image here: of Pillow, its decoders, this package.
+
+    Pillow resizes, too, and not all of its versions alike: 13 shrinks tall images along their
+    height first.
+
+    Examples
+    --------
+    >>> pixel_versions().startswith("trustvlm 1, Pillow ")
+    True
+    """
+    versions = {"trustvlm": str(PIXELS_REVISION), "Pillow": PIL.__version__}
+    for name in _DECODERS:
+        with suppress(ValueError):  # a Pillow that has never heard of it
+            versions[name] = str(features.version(name))
+    with suppress(PackageNotFoundError):
+        versions["pillow-heif"] = version("pillow-heif")
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
+
 
 _OPENED = (
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .tif .tiff .bmp .dib .avif "

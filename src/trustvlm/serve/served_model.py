@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trustvlm.embeddings import EmbeddingStore
+from trustvlm.embeddings.encode import image_key
 from trustvlm.embeddings.prefetch import without_normalisation
 from trustvlm.exceptions import ArtefactError, ImageError, InputError, TrustVLMWarning
 from trustvlm.files import shown_target
@@ -405,7 +406,7 @@ class ServedModel:
         )
         self._store = store
         self._encoders = {
-            encoder.identity.storage_key(encoder.preprocessing): encoder.preprocessing
+            image_key(encoder): encoder.preprocessing
             for encoder in (self.model.encoders.vlm, self.model.encoders.vision)
             if encoder.dim
         }
