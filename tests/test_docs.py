@@ -40,17 +40,19 @@ def commands(block):
     for line in block.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words and not line.startswith(ELSEWHERE):
-            assert words[0] == "trustvlm", f"no way to run: {line}"
-            yield words[1:]
+            assert words[0] in ("trustvlm", "export"), f"no way to run: {line}"
+            yield words[1:] if words[0] == "trustvlm" else words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_snippets_run(page, workplace, capsys, monkeypatch):
+def test_snippets_run(page, workplace, capsys, monkeypatch, request):
     if not BLOCK.search(page.read_text()):
         return
     run, registered = Command(capsys, monkeypatch), set(scores.names())
     backends = models.backends()
     names = {"__name__": "__main__"}
+    if page.name == "offline-machines.md":
+        request.getfixturevalue("tiny_hub")
     for language, block in BLOCK.findall(page.read_text()):
         if language == "toml":
             (workplace / re.match(r"# (\S+\.toml)", block)[1]).write_text(block)
@@ -58,7 +60,10 @@ def test_snippets_run(page, workplace, capsys, monkeypatch):
             exec(compile(block, str(page), "exec"), names)
         elif language == "bash":
             for arguments in commands(block):
-                if "clip-vit-b16" in arguments:
+                if arguments[0] == "export":
+                    export(arguments[1], monkeypatch)
+                    continue
+                if "clip-vit-b16" in arguments and "tiny_hub" not in request.fixturenames:
                     if not tiny_presets(workplace, monkeypatch):
                         continue
                     run("cache", "clear", "--yes")
@@ -88,6 +93,39 @@ def test_the_readmes_model_accepts_what_is_right(workplace, capsys, monkeypatch)
     # The offline VLM alone is wrong on most of them, and the rows say what it said.
     assert "true" in {row["corrected"] for row in accepted}
     assert all((row["corrected"] == "true") == (row["label"] != row["vlm_label"]) for row in rows)
+
+
+@pytest.fixture
+def tiny_hub(workplace, monkeypatch):
+    """A stand-in of the hub, whose repositories of two presets hold tiny random models."""
+    pytest.importorskip("torch", reason="needs the extra torch")
+    pytest.importorskip("transformers", reason="needs the extra torch")
+    from hub_server import serve
+    from tiny_models import save_tiny_clip, save_tiny_dinov2
+
+    models_there = {
+        "openai/clip-vit-base-patch16": save_tiny_clip(workplace / "hub" / "clip"),
+        "facebook/dinov2-base": save_tiny_dinov2(workplace / "hub" / "dinov2"),
+    }
+    with serve(models_there) as hub:
+        files = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        export("HF_HOME=huggingface", monkeypatch)
+        monkeypatch.delenv("TRUSTVLM_MODELS", raising=False)
+        yield hub
+
+
+def export(assignment, monkeypatch):
+    """Set a variable of the environment, which the hub's library has read when it was imported."""
+    name, value = assignment.split("=")
+    monkeypatch.setenv(name, value)
+    if name == "HF_HOME":
+        monkeypatch.delenv("TRUSTVLM_MODELS", raising=False)  # so that the cache has to do
+        cache = str(Path(value).absolute() / "hub")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
+    elif name == "HF_HUB_OFFLINE":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", value == "1")
 
 
 def tiny_presets(folder, monkeypatch):

@@ -53,7 +53,10 @@ def test_pixels_are_those_of_this_revision() -> None:
     for content in pictures().values():
         for way in WAYS.values():
             digest.update(way.pixels(decode(content, plain_rgb=way.plain_rgb)).tobytes())
-    assert (formats.PIXELS_REVISION, digest.hexdigest()) == (1, "0e2e89af2255ca5e5c0fdc81ea56380aaab0859dd6b298884d044800eec25b42")
+    assert (formats.PIXELS_REVISION, digest.hexdigest()) == (
+        1,
+        "0e2e89af2255ca5e5c0fdc81ea56380aaab0859dd6b298884d044800eec25b42",
+    )
 
 
 def test_the_versions_name_pillow_and_its_decoders() -> None:
