@@ -1,4 +1,4 @@
-"""Sentences about results: what numbers rest on, what tables mark, findings and cautions."""
+"""Sentences about results: what numbers rest on, and what tests of ranks say."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 
 from trustvlm.benchmark.analysis import Analysis
-from trustvlm.benchmark.results import Results, Row, RowSet
+from trustvlm.benchmark.results import Row, RowSet
 from trustvlm.benchmark.statistics import RankComparison
-from trustvlm.tables.metrics import METRIC_COLUMNS, number
 from trustvlm.text import counted, join_names
 
 _CONVENTIONS = {
@@ -131,88 +130,3 @@ def probability(p: float) -> str:
     ('= 0.031', '< 0.001')
     """
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-# A study in sentences: its findings, and what to keep in mind.
-
-_FEW, _LISTED = 100, 12
-
-
-def findings(analysis: Analysis, metric: str) -> list[str]:
-    """Return the findings by one metric, in a few sentences that the tests support."""
-    column, ranks = METRIC_COLUMNS[metric], analysis.ranks[metric]
-    ranked = [score for score in analysis.ordered(metric) if score in ranks.scores]
-    sentences = []
-    if len(ranked) > 1 and len(ranks.units) > 1:
-        first, second = ranked[:2]
-        sentences.append(
-            f"By {column.title}, {first} has the best average rank of "
-            f"{counted(len(ranked), 'score')} over {describe_units_of_ranks(ranks)}: "
-            f"{ranks.rank_of(first):.2f}; next is {second} with {ranks.rank_of(second):.2f}. "
-            f"{describe_ranks(ranks)}"
-        )
-    elif ranked:
-        value = column.scale * analysis.mean(metric, ranked[0]).mean
-        sentences.append(
-            f"The best {column.title} is that of {ranked[0]}, {number(value)}; the table says "
-            "whether it can be told apart from the next."
-        )
-    sentences += _against_msp(analysis, metric)
-    return sentences
-
-
-def cautions(results: Results) -> list[str]:
-    """Return what limits the conclusions: few images, few draws, failures, missing samples."""
-    sentences = []
-    few = [name for name, size in results.sizes.items() if 0 < size < _FEW]
-    if few:
-        sentences.append(
-            f"{counted(len(few), 'data set has', 'data sets have')} fewer than {_FEW} test images: "
-            f"{_first_names(few)}. Their numbers are rough."
-        )
-    if len(results.draws) < 2 and results.rows:
-        sentences.append(
-            "There is one draw of the shots: how far the numbers depend on which images were "
-            "drawn is not known."
-        )
-    failed = len(results.failures)
-    if failed:
-        sentences.append(
-            f"{counted(failed, 'cell')} of the study failed: see below. What failed counts as "
-            "undefined."
-        )
-    untested = [
-        setting.label or "unnamed models"
-        for setting in results.settings
-        if not results.of(setting).samples
-    ]
-    if untested:
-        sentences.append(
-            f"Without samples no test was made, and nothing is marked: {_first_names(untested)}."
-        )
-    return sentences
-
-
-def _against_msp(analysis: Analysis, metric: str) -> list[str]:
-    reference, column = analysis.results.reference, METRIC_COLUMNS[metric]
-    comparisons = [
-        c
-        for c in analysis.comparisons
-        if (c.score, c.metric) == ("msp", metric) and not math.isnan(c.p_holm)
-    ]
-    if not comparisons:
-        return []
-    # The comparison is MSP less the reference.
-    sign = -1 if column.higher_is_better else 1
-    sets = counted(len(comparisons), "data set")
-    better = sum(c.significant and sign * c.difference > 0 for c in comparisons)
-    worse = sum(c.significant and sign * c.difference < 0 for c in comparisons)
-    return [
-        f"Against the text alone (msp), the {column.title} of {reference} is significantly better "
-        f"on {better} and worse on {worse} of {sets} (draw 0, Holm's correction over scores)."
-    ]
-
-
-def _first_names(names: list[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -15,7 +15,14 @@ from typing import Any
 from trustvlm._version import __version__
 from trustvlm.benchmark import figures, score_tables
 from trustvlm.benchmark.analysis import Analysis, analyse
-from trustvlm.benchmark.captions import cautions, describe_convention, findings
+from trustvlm.benchmark.captions import describe_convention
+from trustvlm.benchmark.findings import (
+    cautions,
+    describe_finding,
+    find,
+    finding_table,
+    headline,
+)
 from trustvlm.benchmark.results import Results, RowSet, Setting, readable, setting_of, write_rows
 from trustvlm.benchmark.run import Workers
 from trustvlm.benchmark.statistics import LEVEL, SEED
@@ -40,12 +47,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ReportGroup:
-    """One setting on the page; `prefix` keeps its names apart from those of the others."""
+    """One setting on the page; `prefix` keeps its names apart from those of the others.
+
+    What was found of it: a headline, sentences, and a small table.
+    """
 
     label: str
     prefix: str
     sections: Sequence[ReportSection]
+    headline: str = ""
     findings: Sequence[str] = ()
+    table: Table | None = None
 
 
 def main_metric(analysis: Analysis) -> str:
@@ -255,14 +267,24 @@ def _statistics(analysis: Analysis) -> dict[str, Any]:
 
 
 def _groups(
-    shown: Mapping[Setting, Sequence[ReportSection]], sentences: Sequence[Sequence[str]] = ()
+    shown: Mapping[Setting, Sequence[ReportSection]],
+    analyses: Sequence[Analysis] = (),
+    metric: str = "",
 ) -> list[ReportGroup]:
-    """Put the sections of each setting, with its findings, apart from those of the others."""
+    """Put the sections of each setting, with what was found, apart from those of the others."""
     groups = []
     for rank, (setting, of_setting) in enumerate(shown.items()):
         prefix = f"{rank + 1}-{slug(setting.label)}-" if len(shown) > 1 else ""
-        findings_of = sentences[rank] if sentences else ()
-        groups.append(ReportGroup(setting.label, prefix, named(of_setting, prefix), findings_of))
+        group = ReportGroup(setting.label, prefix, named(of_setting, prefix))
+        finding = find(analyses[rank], metric) if analyses else None
+        if finding is not None:
+            group = replace(
+                group,
+                headline=headline(finding),
+                findings=describe_finding(finding, analyses[rank]),
+                table=finding_table(finding, analyses[rank].results.reference),
+            )
+        groups.append(group)
     return groups
 
 
@@ -382,7 +404,7 @@ def write_page(
         part.settings[0]: [*sections(analysis), *(studies or {}).get(part.settings[0], ())]
         for part, analysis in zip(parts, analyses, strict=True)
     }
-    groups = _groups(shown, [findings(analysis, main) for analysis in analyses])
+    groups = _groups(shown, analyses, main)
     general = _compare_encoders(results, main)
     failures = score_tables.failure_table(results.failures) if results.failures else None
     for group in groups:
