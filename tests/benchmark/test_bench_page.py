@@ -83,7 +83,6 @@ def page(folder, results):
 
 def test_sections_are_there_and_linked(page):
     for heading in (
-        "Before you rely on this",
         "Which scores lead",
         "Every metric",
         "What accepting less buys",

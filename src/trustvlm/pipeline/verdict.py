@@ -513,7 +513,7 @@ def _cell(name: str, value: Any) -> str:
 
 # Verdicts as a table with pictures, for notebooks.
 
-_SHOWN, _SIDE, _WORDS = 20, 64, 300
+_SHOWN, _SIDE, _WORDS = 20, 128, 300
 _HEADS = ("", "image", "label", "confidence", "P(correct)", "decision", "reason")
 _CELL = "text-align: left; vertical-align: top; padding: 0.3em 0.6em"
 
@@ -572,7 +572,8 @@ def _is_no_file(item: Any) -> bool:
 
 def _row(row: Verdict, folder: Path | None) -> str:
     picture = thumbnail(folder / row.path, _SIDE) if folder is not None else ""
-    image = f'<img src="{picture}" alt="">' if picture else ""
+    # Notebooks shrink pictures to their column, which long reasons beside it make very narrow.
+    image = f'<img src="{picture}" alt="" style="max-width: none">' if picture else ""
     cells = (
         _text(row.path),
         _text(f"{row.label} (the VLM said {row.vlm_label})" if row.corrected else row.label),

@@ -146,10 +146,8 @@ def _in_own_space(images: ArraySet) -> ArraySet:
 # How much the weight and the temperature matter, shown on test images: not a way to choose.
 
 BANNER = "TEST images: shows how settings matter, never how to choose"
-_CAUTION = (
-    "These are test images: a setting that is chosen here is chosen on test data. To choose one, "
-    "use the preset loo or validation, which never see them."
-)
+_CAUTION = "These are test images: a setting that is chosen here is chosen on test data."
+_INSTEAD = "To choose one, use the preset loo or validation, which never see them."
 
 
 class SensitivityStudy(Study):
@@ -224,7 +222,7 @@ class SensitivityStudy(Study):
         return self.section(
             [figure, _weight_figure(rows, settings)],
             folded=[star_table, plain_table],
-            note=_CAUTION,
+            note=f"{_CAUTION} {_INSTEAD}",
         )
 
 
