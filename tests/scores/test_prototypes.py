@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from trustvlm import PrototypeBank
 from trustvlm.exceptions import ArtefactError, InputError
+from trustvlm.scores import Evidence
 
 
 def shots(seed, n=12, n_classes=4, d=5):
@@ -126,3 +127,19 @@ def test_other_misuse_is_explained():
         PrototypeBank().similarities([[1.0]])
     with pytest.raises(InputError, match="cancel each other"):
         PrototypeBank().fit([[1.0], [-1.0]], [0, 0]).prototypes_  # noqa: B018
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], np.array(["cat", "dog"], dtype=object)])
+def test_names_of_classes_are_refused_and_it_is_said_what_to_write(labels):
+    for fit in (
+        lambda: PrototypeBank().fit(np.eye(2), labels),
+        lambda: PrototypeBank().fit(np.eye(2), labels, n_classes=2),
+        lambda: Evidence.of(logits=np.eye(2), support_features=np.eye(2), support_labels=labels),
+    ):
+        with pytest.raises(
+            InputError, match=r"got texts such as 'cat': write \[class_names\.index"
+        ):
+            fit()
+    for wrong in ([0.5, 1.0], [-1, 0], [[0, 1]]):
+        with pytest.raises(InputError, match="Expected `labels` to"):
+            PrototypeBank().fit(np.eye(2), wrong)

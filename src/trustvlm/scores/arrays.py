@@ -112,6 +112,12 @@ def as_labels(value: ArrayLike, name: str, *, n_classes: int, n: int | None = No
         raise InputError(f"Expected `{name}` to have one dimension, but got shape {array.shape}.")
     if array.size == 0:
         array = array.astype(np.int64)
+    if array.dtype.kind in "US" or (array.size and isinstance(array.flat[0], str)):
+        raise InputError(
+            f"Expected `{name}` to hold class indices, the columns of the logits, but got texts "
+            f"such as {str(array.flat[0])!r}: write [class_names.index(label) for label in "
+            f"{name}], with the class names in the order of the text embeddings."
+        )
     if array.dtype.kind not in "iu":
         raise InputError(f"Expected `{name}` to hold integers, but got dtype {array.dtype}.")
     if n is not None and len(array) != n:

@@ -18,6 +18,8 @@ from trustvlm.files import write_bytes
 from trustvlm.scores.arrays import as_labels, as_matrix, class_sums, row_blocks, unit_rows
 
 _FORMAT = "trustvlm.prototypes/1"
+# Larger labels are no class indices: prototypes of so many classes fit no memory.
+_MOST_CLASSES = 2**31
 
 NO_PROTOTYPE = -1.0
 """Cosine that counts where a class has no shots: the least there is, since nothing verifies it.
@@ -69,18 +71,28 @@ class PrototypeBank:
         features
             `(n, d)` un-normalised features of the shots.
         labels
-            `(n,)` class indices.
+            `(n,)` class indices. Names of classes are refused: only the caller knows in which order
+            the columns of the logits have them.
         n_classes
             C, which may exceed the classes seen; by default the largest label + 1.
 
         Raises
         ------
         InputError
-            For NaN, rows of zeros, labels out of range, or shapes that do not fit.
+            For NaN, rows of zeros, labels that are texts or out of range, or shapes that do not
+            fit.
+
+        Examples
+        --------
+        >>> names, labels = ["cat", "dog"], ["dog", "cat"]
+        >>> bank = PrototypeBank().fit(np.eye(2), [names.index(label) for label in labels])
+        >>> bank.counts_
+        array([1, 1])
         """
         array = as_matrix(features, "features", nonzero=True)
         if n_classes is None:
-            n_classes = int(np.max(labels, initial=-1)) + 1
+            every = as_labels(labels, "labels", n_classes=_MOST_CLASSES)
+            n_classes = int(np.max(every, initial=-1)) + 1
         if n_classes < 1:
             raise InputError(f"Expected `n_classes` to be at least 1, but got {n_classes}.")
         self.counts_ = np.zeros(n_classes, dtype=np.int64)
