@@ -254,6 +254,14 @@ def run(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The study; see docs/compare-scores.md.")
     ],
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page/--no-page",
+            help="Draw the page, its tables and figures, which takes a while with many data sets; "
+            "or write the rows alone, and draw it another time from finished cells.",
+        ),
+    ] = True,
     jobs: options.Jobs = None,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
@@ -288,9 +296,9 @@ def run(
     for message in dict.fromkeys(f"failed: {row['dataset']}: {row['error']}" for row in failed):
         console.note(message, quiet=quiet)
     console.note(f"{grid.computed} cells computed; rows: {study.out / 'rows.jsonl'}", quiet=quiet)
-    if good:
+    if good and page:
         results = Results(grid.rows, grid.samples, grid.classes, convention=study.convention)
-        page = write_page(
+        written = write_page(
             results,
             study.out,
             title=study.name,
@@ -298,7 +306,7 @@ def run(
             studies={s: grid.studies.sections(s) for s in results.settings},
             workers=shared,
         )
-        console.note(f"page, tables, figures: {page}", quiet=quiet)
+        console.note(f"page, tables, figures: {written}", quiet=quiet)
     if failed:
         raise typer.Exit(3)
 
