@@ -21,8 +21,8 @@ from torchvision_schemas import declare_schemas
 from trustvlm import TrustVLM, models
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.models import fetch_model as fetch
 from trustvlm.models.directories import RECORD, VARIABLE
-from trustvlm.models.fetch import fetch
 
 pytestmark = [
     pytest.mark.torch,

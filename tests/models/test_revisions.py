@@ -24,9 +24,9 @@ from tiny_models import save_tiny_clip, save_tiny_dinov2, save_tiny_siglip
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError, InputError, ModelUnavailableError, OutputError
+from trustvlm.models import fetch_model as fetch
 from trustvlm.models import load_vision, load_vlm
 from trustvlm.models.directories import RECORD, VARIABLE
-from trustvlm.models.fetch import fetch
 from trustvlm.models.registry import at_commit
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -470,9 +470,32 @@ def test_a_fetch_that_is_interrupted_leaves_nothing_and_goes_on(
         with pytest.raises(KeyboardInterrupt):
             fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
     assert not any((tmp_path / "stick").iterdir())
+    # What a kill leaves.
+    (tmp_path / "stick" / ".clip.partial").mkdir()
+    (tmp_path / "stick" / ".clip.partial" / "half").write_text("half")
     sent = list(hub.sent)
-    fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
+    record = fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
     assert hub.sent == sent
+    assert [file.name for file in (tmp_path / "stick").iterdir()] == ["clip"]
+    assert {file.name for file in record.directory.iterdir()} == {*record.hashes, RECORD}
+
+
+def test_a_directory_is_for_the_library_that_its_files_are_for(
+    machine: Machine, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one repository open_clip and transformers read other files."""
+    stick = carry(hub, tmp_path / "stick", "clip")
+    facts = json.loads((stick / "clip" / RECORD).read_text())
+    facts |= {"sha256": {"open_clip_config.json": "0" * 64, "open_clip_model.safetensors": OLD}}
+    (stick / "other").mkdir()
+    (stick / "other" / RECORD).write_text(json.dumps(facts))
+    machine.use_cache(tmp_path / "empty")
+    machine.cut_off()
+    monkeypatch.setenv(VARIABLE, str(stick))
+    assert load_vlm("hf:tiny/clip", device="cpu").identity.revision == OLD
+    shutil.rmtree(stick / "clip")
+    with pytest.raises(ModelUnavailableError, match=r"Cannot get config\.json"):
+        load_vlm("hf:tiny/clip")
 
 
 @pytest.mark.parametrize(

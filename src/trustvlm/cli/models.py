@@ -123,7 +123,7 @@ def fetch(
     commit it is, and the SHA-256 of each file. It is there whole or not at all: run the same again
     after an interruption, and files that were complete are not downloaded again.
     """
-    from trustvlm.models.fetch import fetch as fetch_model
+    from trustvlm.models import fetch_model
 
     load_plugins(plugins)
     record = fetch_model(name, output, revision=revision)

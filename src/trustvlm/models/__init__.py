@@ -1,6 +1,7 @@
 """Encoders and their preprocessing, whatever library runs them; heavy imports happen on load."""
 
 from trustvlm.models.base import ImageEncoder, ModelIdentity, Preprocessing, VisionLanguageModel
+from trustvlm.models.fetch import fetch_model
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
 from trustvlm.models.registry import (
     Backend,
@@ -26,6 +27,7 @@ __all__ = [
     "backends",
     "check_name",
     "class_embeddings",
+    "fetch_model",
     "fill",
     "load_vision",
     "load_vlm",

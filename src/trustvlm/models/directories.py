@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,7 +146,11 @@ def read_record(directory: Path) -> ModelRecord | None:
 VARIABLE = "TRUSTVLM_MODELS"
 
 
-def find_directory(repository: str, revision: str | None = None) -> ModelRecord | None:
+def find_directory(
+    repository: str,
+    revision: str | None = None,
+    holds: Callable[[Collection[str]], bool] = bool,
+) -> ModelRecord | None:
     """Find what was fetched of a hub repository in the folders that `TRUSTVLM_MODELS` names.
 
     Parameters
@@ -155,6 +159,9 @@ def find_directory(repository: str, revision: str | None = None) -> ModelRecord 
         Its id.
     revision
         A commit, tag or branch; None for any, if all that lie there are of one commit.
+    holds
+        Whether files of these names are those that are wanted: of one repository open_clip and
+        transformers read different ones.
 
     Returns
     -------
@@ -173,6 +180,7 @@ def find_directory(repository: str, revision: str | None = None) -> ModelRecord 
         for directory in _directories()
         if (record := read_record(directory)) is not None
         and record.repository == repository
+        and holds(record.hashes)
         and (revision is None or revision in (record.revision, record.asked))
     ]
     commits = list(dict.fromkeys(record.revision for record in records))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from trustvlm.models.directories import RECORD, ModelRecord, file_hash, read_rec
 from trustvlm.models.registry import fetch_files
 
 
-def fetch(
+def fetch_model(
     spec: str, directory: str | os.PathLike[str], *, revision: str | None = None
 ) -> ModelRecord:
     """Write exactly the files that a model consists of, and where they are from.
@@ -90,21 +89,22 @@ def _check_target(target: Path) -> ModelRecord | None:
 
 def _write(record: ModelRecord, files: Iterable[Path]) -> None:
     target = record.directory.absolute()
+    # Beside it, so that it can change its name at the end.
+    whole = target.with_name(f".{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside it, so that it can change its name at the end.
-        with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}.", dir=target.parent) as name:
-            whole = Path(name) / "model"
-            whole.mkdir()
-            for file in files:
-                # What links lead to, which those of the hub's cache do.
-                shutil.copyfile(file, whole / file.name)
-                with (whole / file.name).open("rb+") as copied:
-                    os.fsync(copied.fileno())
-            facts = json.dumps(record.facts(), indent=2)
-            (whole / RECORD).write_text(f"{facts}\n", encoding="utf-8")
-            if target.exists():
-                target.rmdir()
-            whole.rename(target)
+        shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed
+        whole.mkdir(parents=True)
+        for file in files:
+            # What links lead to, which those of the hub's cache do.
+            shutil.copyfile(file, whole / file.name)
+            with (whole / file.name).open("rb+") as copied:
+                os.fsync(copied.fileno())
+        facts = json.dumps(record.facts(), indent=2)
+        (whole / RECORD).write_text(f"{facts}\n", encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        whole.rename(target)
     except OSError as error:
         raise output_error(record.directory, error) from error
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)

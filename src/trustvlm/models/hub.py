@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -149,6 +149,12 @@ class WantedFiles:
             if any(fnmatch(name, patterns[0]) for name in names):
                 return patterns
         return ()
+
+    def are_among(self, names: Collection[str]) -> bool:
+        """Whether files of these names are some of the wanted ones, weights above all."""
+        if self.weights:
+            return bool(self.chosen(names))
+        return any(fnmatch(name, one) for name in names for one in self.settings)
 
     def among(self, directory: Path) -> list[Path]:
         """Return those files of a directory that are wanted."""
@@ -342,7 +348,7 @@ def download(
         If the hub does not answer and nothing is here, or has no such repository or revision, or
         what was fetched is damaged.
     """
-    if record := find_directory(repo, revision):
+    if record := find_directory(repo, revision, wanted.are_among):
         return _of_record(record)
     hub = require("huggingface_hub", extra="torch", purpose=f"The model repository {repo}")
     from huggingface_hub import constants, errors
