@@ -20,7 +20,7 @@ from pictures import write_class_folders
 from torchvision_schemas import declare_schemas
 from trustvlm import TrustVLM, models
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.exceptions import ModelUnavailableError
 from trustvlm.models import fetch_model as fetch
 from trustvlm.models.directories import RECORD, VARIABLE
 
@@ -195,14 +195,58 @@ def test_a_directory_records_where_it_is_from(hub: Hub, tmp_path: Path) -> None:
         assert identity.revision == OLD
 
 
-def test_a_text_tower_from_elsewhere_is_not_fetched(hub: Hub, saved: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(saved / "clip-old", tmp_path / "repository"))
-    config = json.loads((folder / "open_clip_config.json").read_text())
-    config["model_cfg"]["text_cfg"]["hf_model_name"] = "roberta-base"
+def test_a_text_tower_of_another_repository_comes_along(
+    hub: Hub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BiomedCLIP names the settings of its text tower, and its tokenizer, by a repository."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+    from transformers import BertConfig
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "."]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = BertConfig(vocab_size=len(words), intermediate_size=32, **sizes)
+    tower.save_pretrained(tmp_path / "tower")
+    (tmp_path / "tower" / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "tower" / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "BertTokenizer"}'
+    )
+    hub.directories["tiny/tower"] = tmp_path / "tower"
+    text = {"hf_tokenizer_name": "tiny/tower", "hf_proj_type": "linear", "context_length": 16}
+    text |= {"hf_pooler_type": "cls_last_hidden_state_pooler", "hf_model_name": "tiny/tower"}
+    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": text}}
+    folder = tmp_path / "repository"
+    folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(config))
+    # A repository may be in the format of transformers besides.
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    torch.manual_seed(3)
+    here = {**text, "hf_model_name": str(tmp_path / "tower"), "hf_model_pretrained": False}
+    network = open_clip.CustomTextCLIP(embed_dim=24, vision_cfg=VIT, text_cfg=here).eval()
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
     hub.revisions["tiny/clip"] = {"main": (OLD, folder), OLD: (OLD, folder)}
-    with pytest.raises(InputError, match=r"another repository, roberta-base, .* HF_HOME"):
-        fetch("openclip:hf-hub:tiny/clip", tmp_path / "stick")
+
+    spec, texts = "openclip:hf-hub:tiny/clip", ["a photo of a cat.", "dog"]
+    tokens = open_clip.tokenizer.HFTokenizer(str(tmp_path / "tower"), context_length=16)(texts)
+    with torch.inference_mode():
+        expected = network.encode_text(tokens).numpy()
+    actual = models.load_vlm(spec, device="cpu").encode_texts(texts)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    record = fetch(spec, tmp_path / "stick")
+    assert set(record.hashes) == {
+        "config.json",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "tokenizer_config.json",
+        "vocab.txt",
+    }
+    use_cache(monkeypatch, tmp_path / "empty")
+    reach(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv(VARIABLE, os.fspath(tmp_path / "stick"))
+    for name in (spec, f"openclip:local-dir:{tmp_path / 'stick'}"):
+        again = models.load_vlm(name, device="cpu").encode_texts(texts)
+        np.testing.assert_array_equal(again, actual)
 
 
 def test_a_tokenizer_from_another_repository_comes_along(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
+from trustvlm.models.directories import RECORD
 from trustvlm.models.hub import (
     TOKENIZER_FILES,
     ModelFiles,
@@ -43,6 +44,9 @@ _WEIGHTS = (("open_clip_model.safetensors",), ("open_clip_pytorch_model.bin",))
 _WANTED = WantedFiles(
     (_SETTINGS, *TOKENIZER_FILES), _WEIGHTS, lambda folder: (folder / _SETTINGS).is_file()
 )
+# The settings of a text tower of transformers.
+_OF_TOWER = "config.json"
+_TOWER = WantedFiles((_OF_TOWER,), are_enough=lambda folder: (folder / _OF_TOWER).is_file())
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz", ".npy")
 _TEXTS_AT_ONCE = 256
 _LOCAL = "name a file as openclip:<architecture>/<file>"
@@ -63,7 +67,7 @@ def check_weights(name: str) -> None:
 def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
     """Have a repository downloaded; return its directory, and the files that are read of it.
 
-    A tokenizer that is in another repository comes along.
+    A tokenizer, and the settings of a text tower, that are in another repository come along.
     """
     library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
     if name.startswith(_SCHEMES):
@@ -77,13 +81,9 @@ def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]
             raise InputError(f"The weights openclip:{name} are a file, in no hub: copy it.")
         files, wanted = repository, wanted_of(str(tag["hf_hub"]).rpartition("/")[2])
     text = library.get_model_config(architecture)["text_cfg"]
-    if tower := text.get("hf_model_name"):
-        raise InputError(
-            f"open_clip reads the text tower of openclip:{name} from another repository, {tower}, "
-            "through the hub's cache: load the model once where there is a network, and carry that "
-            "cache, the folder of HF_HOME."
-        )
     needed = {file.name: file for file in wanted.among(files.directory)}
+    if tower := text.get("hf_model_name"):
+        needed[_OF_TOWER] = download(tower, _TOWER).directory / _OF_TOWER
     repo = text.get("hf_tokenizer_name", "")
     if repo and repo != files.source:
         of_tokenizer = WantedFiles(TOKENIZER_FILES, are_enough=has_tokenizer)
@@ -140,6 +140,7 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
                 force_preprocess_cfg=settings,
                 require_pretrained=True,
                 weights_only=True,
+                **_text_tower(library, architecture, files),
             )
             tokenizer = _tokenizer(library, name, architecture, files)
     except (InputError, MissingExtraError):
@@ -288,6 +289,20 @@ def wanted_of(file: str) -> WantedFiles:
         return WantedFiles(_WANTED.settings, _WEIGHTS)
     named = ((str(Path(file).with_suffix(".safetensors")),), (file,))
     return WantedFiles((*TOKENIZER_FILES, "*config.json"), named)
+
+
+def _text_tower(library: Any, architecture: str, files: ModelFiles | None) -> dict[str, Any]:
+    """Name the settings of a text tower of transformers, which open_clip asks the hub for.
+
+    In a directory that was fetched they lie beside the weights.
+    """
+    text = library.get_model_config(architecture)["text_cfg"]
+    tower = text.get("hf_model_name", "")
+    if not tower:
+        return {}
+    beside = files is not None and (files.directory / RECORD).is_file()
+    folder = files.directory if files and beside else download(tower, _TOWER).directory
+    return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
 def _tokenizer(library: Any, name: str, architecture: str, files: ModelFiles | None) -> Any:
