@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
+import runpy
 import zipfile
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -30,17 +32,10 @@ from trustvlm.exceptions import InputError
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict
 
-CLASSES = ["cat", "salt, pepper", "Köter & <1>", 'the "other"']
-PATHS = [
-    "a, b/1.jpg",
-    "c/1.jpg",
-    "c/d/1.jpg",
-    "späte Äpfel/ü 1#2%20?.jpg",
-    "=1+1.jpg",
-    "'quoted' \"twice\".jpg",
-    "a;b|c.tar.jpg",
-    "https://host.example/pics/x%20y.jpg",
-]
+# The names that the tools' own code is run on, by hand, and one that is no file.
+TOOLS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "labelling_tools.py"))
+CLASSES = TOOLS["CLASSES"]
+PATHS = [*TOOLS["PATHS"], "https://host.example/pics/x%20y.jpg"]
 
 
 def verdict(path, label, p=math.nan, decision="review", **others):

@@ -6,7 +6,6 @@ import pytest
 from command import Command
 from pictures import write_class_folders
 from trustvlm import TrustVLM
-from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, LeakError
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.artefact import read_artefact
@@ -28,11 +27,6 @@ def folders(tmp_path_factory):
     write_class_folders(root / "checked", 10, seed=2, colours=FOUR)
     write_class_folders(root / "photos", 3, seed=3, colours=FOUR)
     return root
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return EmbeddingStore(tmp_path_factory.mktemp("classes") / "store.sqlite")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,6 @@ from trustvlm.pipeline.predict import reason_without_shots
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return EmbeddingStore(tmp_path_factory.mktemp("store") / "embeddings.sqlite")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     for name, colour in COLOURS.items():

@@ -12,7 +12,6 @@ from command import Command
 from pictures import write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.cli.app import app
-from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, LeakError
 from trustvlm.pipeline import settings_of
 from trustvlm.pipeline.state import ModelState
@@ -66,11 +65,6 @@ def folders(tmp_path_factory):
     write_class_folders(root / "shots", 3, seed=1)
     write_class_folders(root / "other", 3, seed=2)
     return root
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return EmbeddingStore(tmp_path_factory.mktemp("settings") / "store.sqlite")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from PIL import Image
 import trustvlm.pipeline.update as module
 from pictures import write_class_folders
 from trustvlm import TrustVLM
-from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning, WorseModelError
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.artefact import read_artefact
@@ -27,11 +26,6 @@ def folders(tmp_path_factory):
     write_class_folders(root / "checked", 12, seed=3)
     write_class_folders(root / "other", 6, seed=4)
     return root
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return EmbeddingStore(tmp_path_factory.mktemp("update") / "store.sqlite")
 
 
 @pytest.fixture(scope="module")

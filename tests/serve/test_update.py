@@ -261,3 +261,23 @@ def test_an_update_needs_a_key_where_there_are_keys(colours):
             assert client.request(method, address).status_code == 401
         offered = {"X-API-Key": "a key of some length", "Origin": "http://elsewhere.example"}
         assert client.post("/v1/update", headers=offered).status_code == 403
+
+
+def test_a_model_at_a_url_is_updated_by_the_command_that_is_named(
+    colours, trustvlm, tmp_path, monkeypatch
+):
+    pytest.importorskip("fsspec")
+    url = "memory://models/colours.trust"
+    TrustVLM.load(colours).save(url)
+    with client_of(Path(url), feedback=str(tmp_path / "colours.feedback.sqlite")) as client:
+        answer(client)
+        refused = client.post("/v1/update")
+        error = refused.json()["error"]
+        assert (refused.status_code, error["kind"]) == (409, "remote_model")
+        command = client.get("/v1/update").json()["command"]
+        assert f"Run: {command} -- and then serve the new model" in error["message"]
+    monkeypatch.chdir(tmp_path)
+    done = trustvlm(*shlex.split(command)[1:])
+    assert done.code == 0, done.err
+    updated = TrustVLM.load("memory://models/colours-updated.trust")
+    assert len(updated.shots_) == len(TrustVLM.load(colours).shots_) + 12

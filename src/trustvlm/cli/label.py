@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,15 +18,7 @@ def label(
     inputs: options.Inputs,
     classes: Annotated[str, options.classes_option()],
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT.{csv,jsonl,parquet}",
-            help="Where to write. [default: CSV to standard output]",
-        ),
-    ] = None,
+    output: options.VerdictsFile = None,
     vlm: options.Vlm = "clip-vit-b16",
     revision: options.Revision = None,
     vision: Annotated[str | None, options.vision_option("compares images")] = None,

@@ -158,6 +158,15 @@ Plugins = Annotated[
 ]
 
 
+VerdictsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT.{csv,jsonl,parquet}",
+        help="Where to write. [default: CSV to standard output]",
+    ),
+]
 Risk = Annotated[
     float | None,
     typer.Option(help="One of the risks calibrated for. [default: the first of them]"),

@@ -50,15 +50,7 @@ def verify(
         str | None, options.labelled_argument("LABELS", ", and perhaps label_confidence")
     ] = None,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT.{csv,jsonl,parquet}",
-            help="Where to write. [default: CSV to standard output]",
-        ),
-    ] = None,
+    output: options.VerdictsFile = None,
     path_column: options.PathColumn = "path",
     label_column: Annotated[
         list[str] | None,

@@ -15,14 +15,12 @@ from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import Columns, LabelledSource
 from trustvlm.pipeline.cross_validate import cross_validate
-from trustvlm.pipeline.labellers import Labeller
+from trustvlm.pipeline.labellers import Labeller, encode_labelled
 from trustvlm.pipeline.predict import ClassProbabilities, explain
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
-    encode_images,
     exclude_leaked,
-    list_labelled,
     name_of,
 )
 from trustvlm.pipeline.state import (
@@ -65,14 +63,9 @@ def calibrate(
     state = fitted.for_own_labels() if labeller is None else fitted.for_given_labels()
     goal.check()
     _check(state, calibrator)
-    listed = list_labelled(
-        labelled, state.classes, limits=model.embedder.limits, groups=groups, **columns
+    encoded = encode_labelled(
+        labelled, state.classes, model.embedder, labeller, progress, groups=groups, **columns
     )
-    if labeller is not None:
-        listed = labeller.listed(listed)
-    encoded = encode_images(listed, model.embedder, progress)
-    if labeller is not None:
-        encoded = labeller.of_class(encoded)
     images = _usable(state, encoded, exclude_shots)
     given = {} if labeller is None else labeller.pieces(images.refs, get(state.score))
     kind = state.usual_gate if gate else "none"

@@ -22,7 +22,7 @@ from trustvlm.metrics import Evaluation, paired_bootstrap
 from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
 from trustvlm.pipeline.cross_validate import measure
-from trustvlm.pipeline.labellers import Labeller
+from trustvlm.pipeline.labellers import Labeller, encode_labelled
 from trustvlm.pipeline.predict import (
     ClassProbabilities,
     best_other,
@@ -32,9 +32,7 @@ from trustvlm.pipeline.predict import (
 from trustvlm.pipeline.records import (
     OR_EXCLUDE,
     EncodedImages,
-    encode_images,
     exclude_leaked,
-    list_labelled,
     name_of,
 )
 from trustvlm.pipeline.runs import Run
@@ -355,14 +353,9 @@ def evaluate(
     model.state.check_calibration()
     state = model.state.for_own_labels() if labeller is None else model.state.for_given_labels()
     class_names = state.classes.labels
-    listed = list_labelled(
-        labelled, state.classes, limits=model.embedder.limits, groups=groups, **columns
+    encoded = encode_labelled(
+        labelled, state.classes, model.embedder, labeller, progress, groups=groups, **columns
     )
-    if labeller is not None:
-        listed = labeller.listed(listed)
-    encoded = encode_images(listed, model.embedder, progress)
-    if labeller is not None:
-        encoded = labeller.of_class(encoded)
     images, leaked = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=True),

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import (
     DEFAULT_LIMITS,
     ClassList,
+    Columns,
     ImageSource,
     InMemoryImage,
     LabelledImage,
@@ -34,7 +36,13 @@ from trustvlm.pipeline.given_labels import (
     GivenLabels,
     no_class,
 )
-from trustvlm.pipeline.records import EncodedImages, ListedImages
+from trustvlm.pipeline.records import (
+    Embedder,
+    EncodedImages,
+    ListedImages,
+    encode_images,
+    list_labelled,
+)
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.scores import Score
 from trustvlm.serialization import nan_to_null
@@ -115,7 +123,7 @@ class Labeller:
             warnings.warn(
                 f"left out: {counted(int((~rows).sum()), 'image')} without a given label",
                 TrustVLMWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return images.select(rows)
 
@@ -148,7 +156,7 @@ class Labeller:
                 f"left out: {counted(int((~of_class).sum()), 'image')} whose given label is no "
                 f"class of the model, such as '{first}'. `verify` reviews or refuses such labels",
                 TrustVLMWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return images.select(of_class)
 
@@ -158,6 +166,43 @@ class Labeller:
 
     def _own(self, images: Sequence[Any]) -> list[LabelledImage]:
         return [self._by_image[self._keys[image]] for image in images]
+
+
+def encode_labelled(
+    labelled: LabelledSource,
+    classes: ClassList,
+    embedder: Embedder,
+    labeller: Labeller | None,
+    progress: Progress | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+    **columns: Unpack[Columns],
+) -> EncodedImages[LabelledImage]:
+    """Encode images whose true labels are known, and of which given ones are judged, or none are.
+
+    Parameters
+    ----------
+    labelled
+        With the true labels.
+    classes
+        Of the model.
+    embedder, progress
+        As of `encode_images`.
+    labeller
+        Whose labels are judged: images without one, or of which it is no class, are left out. None
+        takes all images.
+    groups, **columns
+        As of `list_labelled`.
+
+    Raises
+    ------
+    InputError
+        As `list_labelled` and `Labeller.listed`.
+    """
+    listed = list_labelled(labelled, classes, limits=embedder.limits, groups=groups, **columns)
+    if labeller is None:
+        return encode_images(listed, embedder, progress)
+    return labeller.of_class(encode_images(labeller.listed(listed), embedder, progress))
 
 
 class ImageKeys:

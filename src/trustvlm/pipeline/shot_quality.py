@@ -15,8 +15,8 @@ from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Columns, LabelledSource, content_hash, read_bytes
-from trustvlm.pipeline.labellers import Labeller
-from trustvlm.pipeline.records import EncodedImages, encode_images, exclude_leaked, list_labelled
+from trustvlm.pipeline.labellers import Labeller, encode_labelled
+from trustvlm.pipeline.records import EncodedImages, exclude_leaked
 from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdicts, failures_of
 from trustvlm.scores import Evidence, ScoreResult, apply, get
@@ -223,12 +223,9 @@ def advise(
         return ShotAdvice(shots, None, (), Verdicts([]))
     if labeller is None:
         state.for_own_labels()
-    listed = list_labelled(labelled, state.classes, **columns)
-    if labeller is not None:
-        listed = labeller.listed(listed)
-    encoded = encode_images(listed, model.embedder, progress)
-    if labeller is not None:
-        encoded = labeller.of_class(encoded)
+    encoded = encode_labelled(
+        labelled, state.classes, model.embedder, labeller, progress, **columns
+    )
     images, excluded = exclude_leaked(
         encoded.readable(),
         state.learned_from(calibrated_on=False),

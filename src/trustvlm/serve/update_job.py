@@ -27,6 +27,7 @@ from trustvlm.pipeline.model import TrustVLM
 from trustvlm.serve.feedback import FeedbackStore, StorageError, labelled_answers
 from trustvlm.serve.responses import ServiceError
 from trustvlm.serve.served_model import ServedModel
+from trustvlm.text import without_credentials
 
 if TYPE_CHECKING:
     from trustvlm.pipeline.update import Update
@@ -115,7 +116,9 @@ class Updates:
             raise ServiceError(
                 409,
                 "remote_model",
-                "The model lies at a URL, where no copy of it can be kept: use the command.",
+                "The model lies at a URL, where it cannot be replaced in one step and a copy kept. "
+                f"Run: {command_of(served, feedback)} -- and then serve the new model, or put it "
+                "in the place of the old one and POST v1/reload.",
             )
         with self._changing:
             if self._thread is not None and self._thread.is_alive():
@@ -287,8 +290,14 @@ def _beside(path: Path) -> Path:
 def command_of(served: ServedModel, feedback: FeedbackStore) -> str:
     """Return the command that does the same, for the folder of the model.
 
-    Its files are named without their folders, which are nobody's business.
+    Its files are named without their folders, which are nobody's business. A model at a URL has no
+    folder to go to, and is named whole.
     """
+    url = url_of(served.path)
+    if url is not None:
+        url = without_credentials(url).rstrip("/")
+        target = f"{url.removesuffix('.trust')}-updated.trust"
+        return shlex.join(["trustvlm", "update", url, feedback.path.name, "-o", target])
     stem = served.path.absolute().name.removesuffix(".trust")
     words = ["trustvlm", "update", served.path.absolute().name, feedback.path.name]
     return shlex.join([*words, "-o", f"{stem}-updated.trust"])
