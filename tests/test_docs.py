@@ -12,6 +12,7 @@ from benchmark_files import write_arrays
 from command import Command
 from pictures import write_class_folders
 from trustvlm import TrustVLM, models, scores
+from trustvlm.benchmark.config import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -59,7 +60,11 @@ def test_snippets_run(page, workplace, capsys, monkeypatch, request):
         request.getfixturevalue("tiny_hub")
     for language, block in BLOCK.findall(page.read_text()):
         if language == "toml":
-            (workplace / re.match(r"# (\S+\.toml)", block)[1]).write_text(block)
+            file = workplace / re.match(r"# (\S+\.toml)", block)[1]
+            file.write_text(block)
+            if "[[datasets]]" in block:
+                # What is not at hand to be run is still a study that could be.
+                read_config(file)
         elif language == "python":
             exec(compile(block, str(page), "exec"), names)
         elif language == "bash":
