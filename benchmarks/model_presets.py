@@ -342,9 +342,9 @@ def read_open_clip(preset: Any, folder: Path) -> tuple[Read, str]:
             settings["model_cfg"] = open_clip.get_model_config(settings["model_cfg"])
         text = settings["model_cfg"]["text_cfg"]
         if text.get("hf_model_name") == "<bert>":
-            text["hf_model_name"] = text["hf_tokenizer_name"] = str(save_bert(folder / "bert"))
+            text["hf_model_name"] = text["hf_tokenizer_name"] = str(save_bert(folder))
         elif text.get("hf_tokenizer_name"):  # SigLIP's, of which a small one stands in.
-            text["hf_tokenizer_name"] = str(tiny_models.save_tiny_siglip(folder / "words"))
+            text["hf_tokenizer_name"] = str(tiny_models.save_tiny_siglip(folder))
         (folder / "open_clip_config.json").write_text(json.dumps(settings))
         spec = f"local-dir:{folder}"
         model = open_clip.create_model(spec, load_weights=False)

@@ -257,12 +257,17 @@ def test_a_saved_model_of_a_file_loads_as_it_was_fitted(tagged, tmp_path, monkey
     assert again.encoders.vlm.preprocessing == vlm.preprocessing
 
 
-def test_the_presets_of_the_resnets_are_known_to_open_clip(open_clip):
+def test_the_presets_are_known_to_open_clip(open_clip):
     for preset in models.presets():
-        if preset.name.startswith("clip-rn"):
-            architecture, tag = preset.spec.removeprefix("openclip:").split("/")
+        name = preset.spec.removeprefix("openclip:")
+        if name != preset.spec and not name.startswith("hf-hub:"):
+            architecture, tag = name.split("/")
             assert tag in open_clip.list_pretrained_tags_by_model(architecture)
-            assert open_clip.get_pretrained_cfg(architecture, tag)["quick_gelu"]
+            quick = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu")
+            assert bool(quick) == preset.name.startswith("clip-rn")
+            sizes = open_clip.get_model_config(architecture)
+            assert preset.text_length == sizes["text_cfg"].get("context_length", 77)
+            assert preset.resolution == str(sizes["vision_cfg"].get("image_size", 224))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,16 @@ def test_every_published_model_is_prepared_as_timm_does_or_refused(timm):
     assert refused <= {("border", True), ("squash", False)}
 
 
+def test_the_presets_are_known_to_timm(timm):
+    for preset in models.presets():
+        name = preset.spec.removeprefix("timm:")
+        if name != preset.spec:
+            assert name in timm.list_pretrained()
+            known = timm.get_pretrained_cfg(name)
+            assert preset.resolution == str(known.input_size[-1])
+            assert preset.licence.lower().replace(" ", "-") == known.license
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_are_embedded_as_timm_does(timm, saved, kind):
     import torch
