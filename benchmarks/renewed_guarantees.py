@@ -1,7 +1,8 @@
 """Do certificates hold, at first and when `update` renews them? Judged against a true risk.
 
     python benchmarks/renewed_guarantees.py EMBEDDINGS [EMBEDDINGS ...] [--sets a,b]
-        [--score auto_star] [--risks 0.05,0.1,0.2] [--models 20] [--draws 100] [--json FILE]
+        [--score auto_star] [--risks 0.05,0.1,0.2] [--models 20] [--draws 60] [--json FILE]
+    python benchmarks/renewed_guarantees.py RESULTS.json [RESULTS.json ...] --figure FILE.svg
 
 EMBEDDINGS holds `<set>__train.npz` and `<set>__test.npz`. The images of both are split at random:
 one part has the examples (four a class) and the images that come in, the other is the population.
@@ -34,15 +35,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, nearer_than_usual
+from trustvlm.plots.figure import SERIES, Figure
 from trustvlm.risk_control.certify import certify
 from trustvlm.scores import compute
 
-SHOTS, CALIBRATION, COMING, ANSWERS, UPDATES, EVERY = 4, 200, 100, 30, 3, 10
+SHOTS, CALIBRATION, COMING, ANSWERS, UPDATES, EVERY = 4, 200, 100, 30, 3, 15
 # So many of the first classes that there are so many images: fitting takes most of the time.
 CLASSES, IMAGES = 15, 900
 KINDS = (
@@ -238,6 +241,55 @@ def counted(
             yield "bursts, left out", risk, *left.risk(left.certified(drawn, risk), rest)
 
 
+# What the figure shows, and how it calls it.
+SHOWN = {
+    "first": "at first",
+    "1 update": "renewed after one update",
+    "3 updates": "renewed after three",
+    "reviewed": "answers below the threshold",
+    "worst classes": "answers of the worst classes",
+    "largest of four": "the largest of four looks",
+    "1 update, rest": "after one update, on other images",
+    "bursts": "answers on scenes of the calibration",
+    "bursts, left out": "these left out, as update does",
+}
+
+
+def drawing(rows: list[dict[str, Any]]) -> Figure:
+    """How often each kind exceeded its risk: every set and risk at which something is certified."""
+    points = {
+        kind: [row for row in rows if row["kind"] == kind and row["accepted"] >= 0.05]
+        for kind in SHOWN
+    }
+
+    def draw(body: Any) -> None:
+        axes = body.subplots()
+        for i, kind in enumerate(SHOWN):
+            own = sorted(points[kind], key=lambda row: (row["set"], row["risk"]))
+            for j, row in enumerate(own):
+                at = i + 0.6 * ((j + 0.5) / len(own) - 0.5)
+                low, high, n = 100 * row["low"], 100 * row["high"], row["n"]
+                axes.plot([low, high], [at, at], color=SERIES[0], linewidth=0.8)
+                axes.plot(100 * row["exceeded"] / n, at, "o", color=SERIES[0], markersize=3)
+        axes.axvline(5, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.set_yticks(range(len(SHOWN)), list(SHOWN.values()))
+        axes.set_ylim(len(SHOWN) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("% of draws in which the risk is exceeded; 5 are allowed")
+
+    return Figure(
+        name="renewed-guarantees",
+        title="How often certificates are broken",
+        caption=(
+            "Share of calibrations whose certificate exceeds its risk, with 95 % limits; a mark "
+            "per set and risk. 200 calibration images, 95 % confidence, judged by the population."
+        ),
+        width=640,
+        height=420,
+        draw=draw,
+    )
+
+
 def limits_of(exceeded: int, n: int) -> tuple[float, float]:
     """Clopper-Pearson limits at 95 %."""
     interval = stats.binomtest(exceeded, n).proportion_ci(0.95, method="exact")
@@ -252,10 +304,15 @@ def main() -> None:
     parser.add_argument("--score", default="auto_star")
     parser.add_argument("--risks", default="0.05,0.1,0.2")
     parser.add_argument("--models", type=int, default=20)
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=60)
     parser.add_argument("--noise", type=float, default=0.15)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
+    if options.figure:
+        stored = [row for file in options.sources for row in json.loads(file.read_text())]
+        drawing(stored).save(options.figure)
+        return
     wanted = set(filter(None, options.sets.split(",")))
     risks = [float(risk) for risk in options.risks.split(",")]
     rows = []

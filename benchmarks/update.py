@@ -1,7 +1,6 @@
 """What following the review page does to a model; the table in benchmarks/RESULTS.md.
 
     python benchmarks/update.py DATA [--draws 5] [--answers 30] [--set oxford_pets37]
-    python benchmarks/update.py EMBEDDINGS --guarantee 300 [--set oxford_pets37] [--risk 0.1]
 
 The first fifteen classes, four examples each. The other training images come in, and the most
 doubtful ones by the model's own confidence are answered rightly, as with the keys of the review
@@ -13,12 +12,8 @@ page. Then, each by the share of right labels on the test images, which nothing 
 * `update`, with what its own comparison says, and how long it takes.
 
 Half of what is left of the training images calibrates the model before, drawn at random, and, as
-the model holds them, the updated one again.
-
-With `--guarantee`, on ready-made embeddings of train and test together: so many random splits into
-examples, 200 calibration images, 100 that come in (the 30 most doubtful become examples) and the
-rest, on which the share of wrong labels among the accepted ones is counted: before, with the old
-threshold kept, and with the renewed one.
+the model holds them, the updated one again. Whether certificates then hold is another question:
+`renewed_guarantees.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +28,6 @@ import numpy as np
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import TrustVLMWarning
-from trustvlm.risk_control.certify import certify
-from trustvlm.scores import compute
 from trustvlm.scores.few_shot import draw_shots
 
 N_CLASSES, SHOTS, RISK = 15, 4, 0.2
@@ -102,52 +95,6 @@ def one(
     }
 
 
-def guarantee(root: Path, name: str, score: str, splits: int, risk: float) -> None:
-    """Print how often more than `risk` of the accepted labels are wrong on the rest."""
-    parts = [np.load(root / f"{name}__{part}.npz") for part in ("train", "test")]
-    logits, features, labels = (
-        np.concatenate([part[key] for part in parts]) for key in ("logits", "features", "labels")
-    )
-    rows = labels < N_CLASSES
-    logits, features, labels = logits[rows][:, :N_CLASSES], features[rows], labels[rows]
-
-    def judge(shots: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        result = compute(
-            score,
-            logits=logits[images],
-            features=features[images],
-            support_features=features[shots],
-            support_labels=labels[shots],
-            support_logits=logits[shots],
-        )
-        return result.confidence, result.prediction == labels[images]
-
-    counted: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(splits):
-        rng = np.random.default_rng(seed)
-        order = rng.permutation(len(labels))
-        shots = np.concatenate([order[labels[order] == c][:SHOTS] for c in np.unique(labels)])
-        others = rng.permutation(np.setdiff1d(order, shots))
-        before = judge(shots, others)
-        doubtful = others[200:300][np.argsort(before[0][200:300], kind="stable")[:30]]
-        after = judge(np.concatenate([shots, doubtful]), others)
-        old, new = (certify(c[:200], right[:200], risk).threshold for c, right in (before, after))
-        for what, (confidence, right), threshold in (
-            ("before", before, old),
-            ("after, with the old threshold", after, old),
-            ("after, renewed", after, new),
-        ):
-            accepted = confidence[300:] >= threshold
-            wrong = float((~right[300:][accepted]).mean()) if accepted.any() else 0.0
-            counted.setdefault(what, []).append((float(accepted.mean()), wrong))
-    print(f"| {name}, {score}, risk {risk:g} | accepted | wrong of these | above the risk |")
-    print("|---|--:|--:|--:|")
-    for what, values in counted.items():
-        shares, wrong = np.array(values).T
-        above = f"{int((wrong > risk).sum())} of {splits}"
-        print(f"| {what} | {100 * shares.mean():.1f} % | {100 * wrong.mean():.2f} % | {above} |")
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -155,14 +102,8 @@ def main() -> None:
     parser.add_argument("--set", default="oxford_pets37")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--answers", type=int, default=30)
-    parser.add_argument("--guarantee", type=int, default=0, metavar="SPLITS")
-    parser.add_argument("--score", default=SCORES[0])
-    parser.add_argument("--risk", type=float, default=0.1)
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", TrustVLMWarning)
-    if chosen.guarantee:
-        guarantee(chosen.data, chosen.set, chosen.score, chosen.guarantee, chosen.risk)
-        return
     store = EmbeddingStore()
     columns = (
         "score", "draw", "before", "`fit` as printed", "with `trustvlm`", "`update`",

@@ -73,7 +73,8 @@ def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkey
     assert status["state"] == "ready", status
     assert status["done"] == status["total"] > 12
     result = status["result"]
-    assert (result["added"], result["shots_before"], result["shots_after"]) == (12, 12, 24)
+    # Two of the twelve are nearly the same as a picture that is calibrated on.
+    assert (result["added"], result["shots_before"], result["shots_after"]) == (10, 12, 22)
     assert [row["of"] for row in result["comparisons"]] == ["corrections", "calibration images"]
     assert result["calibration"] == "renewed"
     assert "calibrations have used labels" in result["calibration_statement"]
@@ -84,7 +85,7 @@ def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkey
     assert done.code == 0, done.err
     switched = served.post("/v1/update/switch").json()
     assert switched["state"] == "switched"
-    assert sum(served.get("/v1/model").json()["shots"]) == 24
+    assert sum(served.get("/v1/model").json()["shots"]) == 22
     assert_same_model(served.path, "colours-updated.trust")
     assert TrustVLM.load(switched["kept"]).shots_ != TrustVLM.load(served.path).shots_
     assert {p.name for p in served.path.parent.glob("*.trust")} == {

@@ -256,10 +256,10 @@ def update(
     own, fresh, relabelled = _merged(state, usable)
     if not len(fresh) and not relabelled:
         why = [str(error) for error in encoded.errors if error is not None][:1] + notes
-        raise InputError(
-            "None of the corrections changes the model: "
-            + ("; ".join(why) or "all of them are examples already, with these labels.")
-        )
+        if len(usable):
+            which = "the others" if why else "all of them"
+            why.append(f"{which} are examples already, with these labels")
+        raise InputError(f"None of the corrections changes the model: {'; '.join(why)}.")
     updated = fit_again(state, own.and_also(fresh), device)
     progress.advance()
     comparisons = []
@@ -379,13 +379,15 @@ def _is_apart(
     Other photographs of one scene have other bytes. A model that learns from one of them is right
     about the other, but not about the images to come: see benchmarks/renewed_guarantees.py.
     """
-    of = state.calibration
-    others = corrections.features[:0]
+    of, n_classes = state.calibration, len(state.classes)
     if aside is not None:
-        others = aside.readable().features
+        images = aside.readable()
+        others, labels = images.features, images.labels
     elif of is not None and of.vectors is not None:
-        others = of.vectors[0]
-    limit = _copies_from(state, Shots.of_model(state))
+        others, labels = of.vectors[0], of.labels
+    else:
+        return np.ones(len(corrections), dtype=bool)
+    limit = near_duplicate_threshold(others, labels, n_classes=n_classes)
     return ~nearer_than_usual(corrections.features, others, threshold=limit)
 
 
