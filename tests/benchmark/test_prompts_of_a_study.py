@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from bench_results import make_results
 from command import Command
 from pictures import write_class_folders
 from trustvlm import datasets
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import encode_datasets, run_grid
 from trustvlm.benchmark.results import Results, Setting
+from trustvlm.benchmark.studies import STUDIES, StudySettings
+from trustvlm.benchmark.studies.study import StudyRunner
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError
 from trustvlm.models import load_vlm
@@ -116,6 +119,28 @@ def test_the_command_tells_prompts_apart_everywhere(study, capsys, monkeypatch):
     table = parquet.read_table(out / "rows.parquet")
     assert set(table["prompt"].to_pylist()) == {"a photo of a {}.", "hues"}
     assert json.loads(table["templates"][0].as_py()) == ["a photo of a {}."]
+
+
+def test_encoders_are_compared_under_each_prompt_apart():
+    settings = [
+        Setting("clip", vision, "clean", prompt)
+        for vision in ("same", "dinov2-base")
+        for prompt in ("", "coop")
+    ]
+    results = make_results(["pets"], scores=("trustvlm",), settings=settings, shots=(4,), draws=1)
+    section = STUDIES["encoders"].show(results.rows, StudySettings(metric="aurc"))
+    lines = {line.label: [cell.value for cell in line.cells] for line in section.tables[0].lines}
+    assert lines == {
+        f"clip, prompt {row.get('prompt', 'of its own')} verified by {row['vision']}": [
+            pytest.approx(1000 * row["aurc"])
+        ]
+        for row in results.rows
+    }
+    # Two prompts of one pair are no comparison of encoders.
+    runner = StudyRunner([STUDIES["encoders"]], StudySettings())
+    runner.rows["encoders"] = [row for row in results.rows if row["vision"] == "same"]
+    assert runner.general() == []
+    assert runner.remarks() == ["The study encoders compares pairs of models, and here is one."]
 
 
 def test_results_from_before_prompts_are_read_as_they_were(study):

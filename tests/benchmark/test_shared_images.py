@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command import Command
 from pictures import coarse_picture
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import encode_datasets, run_grid
@@ -80,6 +81,14 @@ def test_or_kept_by_an_option_that_says_so(study):
     (note,) = [note for note in grid.notes if "by content" in note]
     assert note.endswith("and kept: scores that learn from them look better than they are.")
     assert {row["kept"] for row in shared(study)} == {"True"}
+
+
+def test_the_command_for_one_study_says_it_too(study, capsys, monkeypatch):
+    study.write_text(study.read_text().replace('["msp", "trustvlm"]', '"all"'))
+    done = Command(capsys, monkeypatch)("bench", "study", "missing", study)
+    assert done.code == 0, done.err
+    assert "3 of 9 images of colours/test are also training images" in done.err
+    assert len(shared(study)) == 3
 
 
 def test_settings_are_not_selected_on_images_that_are_kept(study):
