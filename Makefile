@@ -108,8 +108,8 @@ $(VENV)/.docs: $(VENV)/.test
 	$(PIP) 'torch==2.13.0' -e '.[docs]'
 	touch $@
 
-$(VENV)/.package: $(SOURCES) | $(BIN)/python
-	$(PIP) build pytest twine
+$(VENV)/.package: $(VENV)/.test
+	$(PIP) build twine
 	touch $@
 
 $(VENV)/.lint: $(SOURCES) | $(BIN)/python
