@@ -84,7 +84,9 @@ def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
     if file in loaded_plugins():
         return tuple(name for _, name in _loaded[file])
     before = _entries()
-    module_name = f"trustvlm_plugin_{path.stem}"
+    # Two files may have one name; what a class is from is looked up by its module.
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
+    module_name = f"trustvlm_plugin_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"Expected a plugin to be a Python file, but got {str(path)!r}.")
@@ -225,6 +227,11 @@ def how_to_load(plugin: Mapping[str, str]) -> str:
     """
     if "package" in plugin:
         return f"install the package {plugin['package']}, which brings the module {plugin['name']}"
+    if plugin["name"] == "__main__":
+        return (
+            "a program registered it itself: move that into a file of its own, and load it with "
+            "--plugin FILE.py, or trustvlm.plugins.load_plugin"
+        )
     return (
         f"load {plugin['name']} with --plugin FILE.py, or trustvlm.plugins.load_plugin, or install "
         "the package that brings it"

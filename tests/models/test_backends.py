@@ -319,3 +319,35 @@ def test_a_changed_file_computes_its_embeddings_anew(pixels: Path, tmp_path: Pat
         features.append(model.support_features_)
         unregister_backend("pixels")
     assert abs(features[1] - features[0] - 1).max() < 1e-6
+
+
+def test_it_serves(fitted: Path, pixels: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    from service import client_of
+
+    plugins.load_plugin(pixels)
+    photos = write_class_folders(tmp_path / "photos", per_class=1, seed=7)
+    with client_of(fitted) as client:
+        for colour in ("red", "green", "blue"):
+            (file,) = (photos / colour).iterdir()
+            answer = client.post("/v1/predict", files={"images": file.read_bytes()})
+            assert [v["label"] for v in answer.json()["verdicts"]] == [colour]
+
+
+def test_a_backend_of_a_program_itself_is_told_how_to_be_elsewhere() -> None:
+    with pytest.raises(InputError, match="a program registered it itself: move that into a file"):
+        models.registry.check_plugin("mine:2", {"name": "__main__", "sha256": "0"})
+
+
+def test_two_files_of_one_name_are_told_apart(pixels: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "pixels.py"
+    other.write_text(PIXELS.replace('"pixels", roles', '"dots", roles') + "# another\n")
+    try:
+        plugins.load_plugin(pixels)
+        plugins.load_plugin(other)
+        first, second = models.load_vlm("pixels:2"), models.load_vlm("dots:2")
+        assert plugins.origin(type(first)) != plugins.origin(type(second))
+        assert plugins.origin(type(first)) == plugins.origin(type(first).encode_pixels)
+    finally:
+        unregister_backend("dots")
