@@ -7,8 +7,9 @@ and read by trustvlm and by its library (transformers, open_clip, timm), which g
 pictures. What is compared: the tensor that the network reads, the embeddings of pictures and texts
 (at length 1), and the probabilities of five texts. The vocabularies of Hugging Face models are
 small ones of the same kind, except that CLIP's in open_clip is the real one; embedding tables have
-their real sizes. `layers` names networks that are cut to that many layers, since they do not fit in
-16 GiB twice. Random networks say nothing about accuracy.
+their real sizes. Rows with layers are of networks cut to that many: `metaclip2-h14`, which does not
+fit twice into 16 GiB, and with --layers, for want of time, any model of transformers. Random
+networks say nothing about accuracy.
 
 Where the sizes are from: the configurations' defaults in transformers, open_clip's and timm's own
 tables, and for the rest the config.json of the preset's repository as quoted here.
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -360,8 +361,12 @@ def read_open_clip(preset: Any, folder: Path) -> tuple[Read, str]:
         torch.save(model.state_dict(), folder / "weights.pt")
         # Nothing but the download is replaced, on both sides.
         open_clip.factory.download_pretrained = lambda *_, **__: str(folder / "weights.pt")
-        openclip._fetch = lambda *_: str(folder / "weights.pt")
-        model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=tag)
+        openclip._fetch = lambda *_: (None, str(folder / "weights.pt"))
+        # open_clip only warns where a name without it has weights with QuickGELU, as RN50/openai.
+        quick = bool(open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu"))
+        model, _, transform = open_clip.create_model_and_transforms(
+            architecture, pretrained=tag, force_quick_gelu=quick
+        )
         tokenizer = open_clip.get_tokenizer(architecture)
     model.eval()
     batch = torch.stack([transform(picture) for picture in pictures()])
@@ -486,9 +491,12 @@ def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--layers", type=int, help="cut models of transformers to these layers")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     declare_schemas()
+    if chosen.layers is not None:
+        HUB.update({name: replace(entry, layers=chosen.layers) for name, entry in HUB.items()})
     rows, failed = [], []
     print("| preset | size | " + " | ".join(COLUMNS) + " |\n|---|--:|" + "--:|" * len(COLUMNS))
     for preset in presets():
