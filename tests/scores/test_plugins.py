@@ -174,3 +174,9 @@ def test_what_it_returns_is_checked_and_it_is_named(body, said, gap):
     plugins.load_plugin(gap)
     with pytest.raises((InputError, PluginError), match=said):
         scores.compute("gap", logits=[[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_an_installed_score_is_loaded_when_it_is_named(gap, tmp_path, monkeypatch):
+    install(tmp_path, "gap", GAP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert scores.compute("gap", logits=[[3.0, 1.0]]).confidence.tolist() == [2.0]

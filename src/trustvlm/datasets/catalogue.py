@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from trustvlm.exceptions import InputError
 from trustvlm.images import ClassList
-from trustvlm.plugins import Registry, describe_failures
+from trustvlm.plugins import Registry, describe_failures, load_installed
 from trustvlm.text import did_you_mean
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -146,7 +146,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> DatasetSpec:
-    """Return the facts of one set.
+    """Return the facts of one set; for a name that is none, installed packages are loaded.
 
     Parameters
     ----------
@@ -164,6 +164,9 @@ def get(name: str) -> DatasetSpec:
     ('pets', 'imagenetv2-matched-frequency-format-val')
     """
     spec = _find(name)
+    if spec is None:
+        load_installed()
+        spec = _find(name)
     if spec is not None:
         return spec
     guess = did_you_mean(name.lower(), names(), n=1).capitalize()

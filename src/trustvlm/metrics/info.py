@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, PluginError
-from trustvlm.plugins import Registry, describe_failures, from_where
+from trustvlm.plugins import Registry, describe_failures, from_where, load_installed
 from trustvlm.text import did_you_mean
 
 # What a metric reads of the confidences.
@@ -307,13 +307,15 @@ def names() -> dict[str, str]:
 
 
 def get(name: str) -> MetricInfo:
-    """Return the facts of a metric.
+    """Return the facts of a metric; for a name that is none, installed packages are loaded.
 
     Raises
     ------
     InputError
         If there is none of that name; the message suggests near ones.
     """
+    if name not in METRIC_INFO:
+        load_installed()
     if name not in METRIC_INFO:
         raise unknown_error(name, METRIC_INFO, "metric")
     return METRIC_INFO[name]

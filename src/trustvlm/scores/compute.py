@@ -347,13 +347,15 @@ def judging_given(text: bool = True) -> list[str]:
 
 
 def get(name: str) -> Score:
-    """Return a registered score.
+    """Return a registered score; for a name that is not, installed packages are loaded.
 
     Raises
     ------
     InputError
         If there is none of that name; the message suggests near ones.
     """
+    if name not in _REGISTRY:
+        load_installed()
     if name not in _REGISTRY:
         known = canonical_name(name)
         hint = f"in print that is `{known}`." if known != name else did_you_mean(name, _REGISTRY)
