@@ -133,9 +133,9 @@ def load_installed() -> tuple[str, ...]:
     Warns
     -----
     TrustVLMWarning
-        For each that fails, which names its entry point and package.
+        For each that fails, once, which names its entry point and package.
     """
-    before = _entries()
+    before, told = _entries(), set(_failures)
     _failures.clear()
     for group in GROUPS:
         for entry in entry_points(group=group):
@@ -149,7 +149,8 @@ def load_installed() -> tuple[str, ...]:
                     f"{group}, fails: {_describe(error)}"
                 )
                 _failures.append(message)
-                warnings.warn(f"{message}. It is left out.", TrustVLMWarning, stacklevel=2)
+                if message not in told:
+                    warnings.warn(f"{message}. It is left out.", TrustVLMWarning, stacklevel=2)
     return tuple(key[1] for key in _entries() if key not in before)
 
 
