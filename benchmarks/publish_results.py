@@ -295,9 +295,8 @@ def accepted_table(clip: Measured) -> Table:
         "accepted",
         f"How much is accepted with {CERTIFIED_WITH} labelled images",
         "Percent of new images accepted where at most 5 or 10 % of the accepted labels may be "
-        f"wrong: mean over {study.SPLITS} random splits into calibration and new images for every "
-        "draw of the examples, and what four fifths of the splits lie between. "
-        f"{examples(clip.shots[-1])}. auto_star may correct labels, the others keep the VLM's.",
+        "wrong: mean over random splits, and what four fifths of them lie between; "
+        f"{examples(clip.shots[-1])}.",
         (Head("Test images of"), *(Head(f"{s}, {100 * r:.0f} %") for s, r in shown)),
         tuple(
             Line(
@@ -306,6 +305,8 @@ def accepted_table(clip: Measured) -> Table:
             )
             for row in clip.most()
         ),
+        notes=f"{study.SPLITS} random splits into calibration and new images for every draw of the "
+        "examples. auto_star may correct labels, the others keep the VLM's.",
     )
 
 
@@ -340,11 +341,7 @@ def sizes_table(clip: Measured) -> Table:
         "sizes",
         "With how many examples and labelled images",
         f"Percent of new images accepted, mean over {join_names(list(map(title, tests)))}: by MSP, "
-        "which needs no examples, and by auto_star. Whatever the score, it takes at least "
-        + join_names(
-            [f"{fewest_images(r)} labelled images for {100 * r:.0f} %" for r in study.RISKS]
-        )
-        + ".",
+        "which needs no examples, and by auto_star.",
         (
             Head("Wrong at most, labelled images"),
             Head("msp"),
@@ -358,6 +355,11 @@ def sizes_table(clip: Measured) -> Table:
             for risk in study.RISKS
             for size in study.SIZES
         ),
+        notes="Whatever the score, it takes at least "
+        + join_names(
+            [f"{fewest_images(r)} labelled images for {100 * r:.0f} %" for r in study.RISKS]
+        )
+        + ".",
     )
 
 
@@ -367,8 +369,7 @@ def accuracy_table(clip: Measured) -> Table:
         "corrected",
         "Whether corrected labels are better",
         "Percent right of the VLM, and how many points more (+) or fewer (−) of the corrected "
-        "labels are right, by examples a class; 95 % interval of the paired difference over "
-        "images. msp, trustvlm and auto keep the VLM's label.",
+        "labels are right, by examples a class; 95 % interval of the paired difference.",
         (Head("Test images of"), Head("VLM", "%"), *(Head(f"{n}, {k}") for n, k in shown)),
         tuple(
             Line(
@@ -383,6 +384,7 @@ def accuracy_table(clip: Measured) -> Table:
             )
             for test in clip.tests
         ),
+        notes="msp, trustvlm and auto keep the VLM's label.",
     )
 
 
@@ -402,12 +404,13 @@ def outside_table(clip: Measured) -> Table:
         "Images of none of the classes",
         f"Percent of another set's images that are accepted at the threshold that keeps "
         f"{100 * study.KEPT:.0f} % of the right labels; {100 * study.OUTSIDE:.0f} % of the batch "
-        "are such images. The gate is that of predict and calibrate, which sends what resembles "
-        "the examples too little to review; its price is the percentage of the right labels above "
-        "the threshold that it stops too. A certificate speaks of such images only if the "
-        "calibration images hold them in the same proportion.",
+        "are such images.",
         (Head("Batch"), *map(Head, (*columns[:-1], "price of the gate"))),
         tuple(lines),
+        notes="The gate is that of predict and calibrate, which sends what resembles the examples "
+        "too little to review; its price is the percentage of the right labels above the threshold "
+        "that it stops too. A certificate speaks of such images only if the calibration images "
+        "hold them in the same proportion.",
     )
 
 
@@ -419,9 +422,9 @@ def sees_table() -> Table:
     table = sight_table(study.published())
     return replace(
         table,
-        caption=f"{table.caption} †: may change the label; measures of the order alone (AUROC, "
-        "FPR95, E-AURC) then judge other labels, so that only accuracy and AURC compare with "
-        "scores without †. ‡: sees the whole batch.",
+        legend="† may change the label; ‡ sees the whole batch.",
+        notes=f"{table.notes} Of scores with †, measures of the order alone (AUROC, FPR95, E-AURC) "
+        "judge other labels, so that only accuracy and AURC compare with scores without †.",
     )
 
 
@@ -457,8 +460,8 @@ def difference_table(results: Measured, own: str) -> Table:
         f"against-{own}",
         f"{own} against the others",
         f"AURC of {own} less that of the other score, ×1000: below 0, {own} is better. "
-        f"{examples(results.shots[-1])}, mean over draws; 95 % interval of the paired difference "
-        "over images; *: p ≤ 0.05 after Holm's correction for the scores of a column.",
+        f"{examples(results.shots[-1])}; 95 % interval of the paired difference; *: p ≤ 0.05 after "
+        "Holm's correction in a column.",
         (Head(f"{own} less"), *(Head(title(test)) for test in results.tests)),
         tuple(
             Line(
@@ -497,15 +500,15 @@ def standin_table(results: Measured) -> Table:
     return Table(
         "standins",
         f"Each split, {examples(results.shots[-1])}",
-        "AUROC of scores that keep the label, AURC of scores that may correct it; "
-        "auto_adapted_star sees the unlabelled batch. Last: how many points more (+) or fewer (−) "
-        f"labels auto_star has right than the VLM with {examples(least)}.",
+        "AUROC of scores that keep the label, AURC of scores that may correct it. Last: how many "
+        f"points more labels auto_star has right than the VLM with {examples(least)}.",
         (
             Head("Test images of"),
             *(Head(f"{s}: {column[m].title}", column[m].sign) for m, s in shown),
             Head(f"auto_star, {least}", "points"),
         ),
         tuple(lines),
+        notes="auto_adapted_star sees the unlabelled batch.",
     )
 
 
@@ -528,11 +531,12 @@ def ratio_table(results: Measured) -> Table:
     return Table(
         "ratios",
         "Against the paper's scores",
-        f"{len(results.tests)} splits. E-AURC divided by that of trustvlm (ratio of means over "
-        "splits); †: AURC divided by that of trustvlm_star (geometric mean over splits). Below 1 "
-        "is better. 95 % interval over image sets: what other sets of this kind would give.",
+        f"E-AURC divided by that of trustvlm; †: AURC divided by that of trustvlm_star. Below 1 is "
+        f"better. {len(results.tests)} splits, 95 % interval over image sets.",
         (Head("Score"), *(Head(examples(shots)) for shots in results.shots)),
         tuple(lines),
+        notes="Without † a ratio of means over splits, with † a geometric mean of ratios. The "
+        "interval is what other sets of this kind would give.",
     )
 
 
@@ -589,10 +593,9 @@ def figure(clip: Measured) -> Figure:
         [shown],
         name="risk-coverage",
         title=f"Risk-coverage curves with real CLIP on {title(row['test'])}",
-        caption="Share of wrong labels among the accepted images against the share accepted, from "
-        f"5 % on; lower is better. {title(row['test'])}, CLIP ViT-B/32, {examples(row['shots'])}, "
-        f"mean over draws ({row['draws']}); pale: 95 % bands over images. An oracle puts the same "
-        "labels into a perfect order. AURC ×1000.",
+        caption="Share wrong among the accepted against the share accepted, from 5 % on; lower is "
+        f"better. {title(row['test'])}, CLIP ViT-B/32, {examples(row['shots'])}, mean over "
+        f"{row['draws']} draws; pale: 95 % bands over images. Oracle: a perfect order. AURC ×1000.",
         x_label="accepted images, most trusted first (%)",
         y_label="wrong among the accepted (%)",
         highlight=next(label for label in shown.curves if label.startswith("auto_star")),

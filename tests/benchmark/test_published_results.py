@@ -184,6 +184,13 @@ def test_the_published_page_says_what_it_is():
     assert page.read_text().index("real CLIP") < page.read_text().index("## The offline stand-ins")
 
 
+def test_captions_have_at_most_forty_words():
+    page = (ROOT / "docs/results.md").read_text()
+    captions = re.findall(r"^### .*\n\n(.*)\n\n\|", page, re.MULTILINE)
+    assert len(captions) > 20
+    assert [caption for caption in captions if len(caption.split()) > 40] == []
+
+
 def test_the_published_tables_are_those_of_the_published_rows():
     rows = list(csv.DictReader((ROOT / "docs/results/measured.csv").read_text().splitlines()))
     front = (ROOT / "README.md").read_text()

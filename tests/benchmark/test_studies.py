@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from benchmark_files import write_arrays
 from command import Command
@@ -225,6 +226,8 @@ def test_every_study_has_figures_and_tables_whose_captions_say_what_they_rest_on
     assert {section.name for section in sections} == set(STUDIES)
     for section in sections:
         assert section.figures
+        assert re.search(r"is better|in percent|points more right", section.finding), section.name
+        assert section.finding.endswith(".")
         assert section.tables or section.folded
         for figure in section.figures:
             assert re.search(r"shots per class; (2 draws|draw 0) of the shots; ", figure.notes)
@@ -257,6 +260,9 @@ def test_the_page_has_every_study_and_its_files(runner, tmp_path):
     text = page.read_text("utf-8")
     assert "A &lt;study&gt;" in text
     assert "One &lt;set&gt; failed." in text
+    # What was found comes before everything else.
+    findings = [section.finding for section in every_section(runner)]
+    assert all(text.index(str(escape(f))) < text.index('<ul class="tiles">') for f in findings)
     links = [link for link in re.findall(r'href="([^"#]+)"', text) if ":" not in link]
     assert len(links) > 40
     assert all((tmp_path / link).is_file() for link in links)

@@ -229,7 +229,8 @@ def describe_finding(finding: Finding, analysis: Analysis) -> list[str]:
     if finding.n_test_sets > finding.n_data_sets:
         sets += f" ({finding.n_test_sets} test sets)"
     where = f"mean over {sets}" if finding.n_test_sets > 1 else f"on {analysis.results.datasets[0]}"
-    opening = f"{describe_unit(column)}: {_value(finding, finding.best)}, {where}"
+    value = f"{finding.best.score} has {_value(finding, finding.best)}"
+    opening = f"{describe_unit(column)}: {value}, {where}"
     if not finding.rivals:
         return [f"{opening}."]
     following = finding.rivals[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from trustvlm.benchmark.analysis import coverage_gains
 from trustvlm.benchmark.captions import describe_basis
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
 from trustvlm.benchmark.figures import modality_figure, modality_labels
-from trustvlm.benchmark.heat_maps import heat_map, matrix_table
+from trustvlm.benchmark.heat_maps import heat_map, matrix, matrix_table
 from trustvlm.benchmark.results import Row, Setting
 from trustvlm.benchmark.score_tables import metric_table
 from trustvlm.benchmark.statistics import NOTHING, spreads_by
@@ -30,8 +31,9 @@ from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.scores import get
 from trustvlm.scores.evidence import compare
 from trustvlm.scores.prototype_scores import sweep_comparison
-from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis
+from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis, number
 from trustvlm.tables.table import Cell, Head, Line, Table, signed, slug
+from trustvlm.text import counted
 
 # Text only, image only, or both: what each look at an image is worth.
 
@@ -133,6 +135,23 @@ class EncodersStudy(ComparisonStudy):
             ],
         )
 
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say which pairs of models have the best and the worst mean of the plain score."""
+        plain = [row for row in rows if row["score"] == self.scores[0]]
+        column = METRIC_COLUMNS[settings.metric]
+        cells = {
+            pair: column.scale * cell.mean
+            for pair, cell in matrix(plain, settings.metric, ("vlm", "vision")).cells.items()
+        }
+        if len(cells) < 2:
+            return ""
+        ranked = sorted(cells, key=lambda pair: cells[pair], reverse=column.higher_is_better)
+        best, worst = (
+            f"{number(cells[pair], 1)} for {pair[0]} verified by {pair[1]}"
+            for pair in (ranked[0], ranked[-1])
+        )
+        return f"{describe_unit(column)}, of {self.scores[0]}: from {best} to {worst}."
+
 
 def _in_own_space(images: ArraySet) -> ArraySet:
     """Let the model's own image tower verify it."""
@@ -225,6 +244,21 @@ class SensitivityStudy(Study):
             note=f"{_CAUTION} {_INSTEAD}",
         )
 
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say how far settings move the corrected score, and what the default has."""
+        star = [row for row in rows if row["score"] == self.scores[1]]
+        column, defaults = METRIC_COLUMNS[settings.metric], get(self.scores[1]).parameters
+        cells = matrix(star, settings.metric, ("weight", "temperature")).cells
+        values = {key: column.scale * cell.mean for key, cell in cells.items()}
+        own = values.get((defaults["weight"], defaults["temperature"]), math.nan)
+        if not values:
+            return ""
+        return (
+            f"{describe_unit(column)}, of {self.scores[1]} on these test images: "
+            f"{number(min(values.values()), 1)} to {number(max(values.values()), 1)} over "
+            f"{len(values)} settings, {number(own, 1)} with the default."
+        )
+
 
 def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
     """Both variants against the weight, on each data set; the default is a line."""
@@ -262,7 +296,7 @@ def _weight_figure(rows: Sequence[Row], settings: StudySettings) -> Figure:
 # What TrustVLM* gains in accuracy over TrustVLM, and over the text alone, at equal coverage.
 
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-_IN_TABLE = (1.0, 0.9, 0.8, 0.5)
+_IN_TABLE, _SAID = (1.0, 0.9, 0.8, 0.5), 0.8
 _STAR = "trustvlm_star"
 _RESAMPLES = 2000
 
@@ -344,6 +378,25 @@ class GainStudy(Study):
             zero=True,
         )
         return self.section([figure], [_gain_table(rows, other, settings) for other in others])
+
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say on how many test sets correcting gains or loses at a coverage of the table."""
+        del settings
+        first = [
+            row
+            for row in rows
+            if (row["other"], row["coverage"], row["draw"]) == (self.scores[0], _SAID, 0)
+        ]
+        if not first:
+            return ""
+        gained = sum(row["low"] is not None and row["low"] > 0 for row in first)
+        lost = sum(row["high"] is not None and row["high"] < 0 for row in first)
+        mean = 100 * sum(float(row["gain"]) for row in first) / len(first)
+        return (
+            f"With {100 * _SAID:g} % accepted, {_STAR} has {signed(mean, 1)} points more right "
+            f"than {self.scores[0]}, mean over {counted(len(first), 'test set')}; significantly "
+            f"more on {gained}, fewer on {lost} (each interval alone, draw 0)."
+        )
 
 
 def _gain_table(rows: Sequence[Row], other: str, settings: StudySettings) -> Table:

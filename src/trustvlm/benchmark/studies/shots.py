@@ -30,7 +30,7 @@ from trustvlm.benchmark.studies.study import (
 from trustvlm.plots.figure import Figure
 from trustvlm.plots.panels import Curve, Panel, small_multiples
 from trustvlm.scores.few_shot import draw_shots
-from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis
+from trustvlm.tables.metrics import METRIC_COLUMNS, describe_unit, label_axis, number
 from trustvlm.tables.table import Head, Line, Spread, Table, slug, spread_cell
 
 # How many shots it takes, and how much depends on which images are drawn.
@@ -167,10 +167,30 @@ class MissingStudy(Study):
             scale=100,
             name="missing-accepted",
             title="Who is accepted when classes lack shots",
-            says=f"Percent of a group among the {100 * _COVERAGE:g} % most trusted images",
+            says=f"Share of a group among the {100 * _COVERAGE:g} % most trusted images, in percent",
             y_label="accepted (%)",
         )
         return self.section([metric_figure, accepted_figure], [_missing_table(rows, settings)])
+
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say how images of classes without shots fare where most classes have none."""
+        column, share = METRIC_COLUMNS[settings.metric], max(SHARES)
+        means = _means(rows, settings.metric)
+        shown = [
+            f"{score} has "
+            + " and ".join(
+                f"{number(column.scale * means[score, share, group].mean, 1)} on {GROUPS[group]}"
+                for group in ("covered", "uncovered")
+            )
+            for score in ("trustvlm", "msp")
+            if {(score, share, "covered"), (score, share, "uncovered")} <= means.keys()
+        ]
+        if not shown:
+            return ""
+        return (
+            f"{describe_unit(column)}, where {100 * share:g} % of the classes have no shots: "
+            f"{'; '.join(shown)}."
+        )
 
 
 def _by_group(
@@ -394,6 +414,26 @@ class ShiftStudy(Study):
                     )
                 )
         return self.section(figures, folded=tables)
+
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say what shots of the tested domain are worth, against those of others and none."""
+        column = METRIC_COLUMNS[settings.metric]
+        values: dict[str, list[float]] = defaultdict(list)
+        for row in map(_without_set, rows):
+            value = value_of(row, settings.metric)
+            if row["score"] not in ("msp", "trustvlm") or math.isnan(value):
+                continue
+            of = "msp" if row["score"] == "msp" else str(row["support"] == row["dataset"])
+            values[of].append(column.scale * value)
+        if len(values) < 3:
+            return ""
+        own, other, none = (
+            number(float(np.mean(values[of])), 1) for of in ("True", "False", "msp")
+        )
+        return (
+            f"{describe_unit(column)}, of trustvlm: {own} with shots of the tested domain, {other} "
+            f"with those of another; {none} without shots (msp). Means over domains and draws."
+        )
 
 
 def _unseen(pool: ArraySet, tested: set[bytes]) -> ArraySet:

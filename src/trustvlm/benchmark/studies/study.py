@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 from trustvlm.benchmark.analysis import Analysis, analyse
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset
+from trustvlm.benchmark.findings import describe_finding, find
 from trustvlm.benchmark.results import (
     Results,
     Row,
@@ -38,7 +39,10 @@ from trustvlm.text import join_names
 
 @dataclass(frozen=True)
 class ReportSection:
-    """Figures and tables under one heading; `folded` tables are shown on demand."""
+    """Figures and tables under one heading, and in a sentence what they come to.
+
+    `folded` tables are shown on demand.
+    """
 
     name: str
     title: str
@@ -46,6 +50,7 @@ class ReportSection:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     folded: tuple[Table, ...] = ()
+    finding: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,10 @@ class Study(ABC):
     def show(self, rows: Sequence[Row], settings: StudySettings) -> ReportSection:
         """Make figures and tables of all rows that share models, or of all rows if `across`."""
 
+    @abstractmethod
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say in a sentence what the rows of `show` come to; empty if they come to nothing."""
+
     def lacks(self, encoded: EncodedDataset, settings: StudySettings) -> str:
         """Say what this data set lacks to answer the question; empty if it lacks nothing."""
         del encoded, settings
@@ -175,6 +184,14 @@ class ComparisonStudy(Study):
             for point in product(shots, range(settings.draws))
             for cell in measure_draw(encoded, usable, *point, settings.convention, fixed)
         ]
+
+    def finding(self, rows: Sequence[Row], settings: StudySettings) -> str:
+        """Say which score has the best mean; no test is made, as there are no samples."""
+        analysis = self.analyse(rows, settings)
+        best = find(analysis, settings.metric)
+        if best is None:
+            return ""
+        return f"{describe_finding(best, analysis)[0].rstrip('.')}; no test was made."
 
     def analyse(self, rows: Sequence[Row], settings: StudySettings) -> Analysis:
         """Analyse rows of one setting; without samples no test is made, and nothing is marked."""
@@ -248,7 +265,7 @@ class StudyRunner:
     def sections(self, setting: Setting) -> list[ReportSection]:
         """Return the sections of the studies for one pair of models."""
         return [
-            study.show(of_setting, self.settings)
+            self._section(study, of_setting)
             for study, rows in self._measured(across=False)
             if (of_setting := [row for row in rows if setting_of(row) == setting])
         ]
@@ -256,10 +273,14 @@ class StudyRunner:
     def general(self) -> list[ReportSection]:
         """Return the sections of the studies across models; one pair of models is no comparison."""
         return [
-            study.show(rows, self.settings)
+            self._section(study, rows)
             for study, rows in self._measured(across=True)
             if _pairs_of(rows) > 1
         ]
+
+    def _section(self, study: Study, rows: Sequence[Row]) -> ReportSection:
+        finding = study.finding(rows, self.settings)
+        return replace(study.show(rows, self.settings), finding=finding)
 
     def remarks(self) -> list[str]:
         """Say what the studies say nothing about, and why."""
