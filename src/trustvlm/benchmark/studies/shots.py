@@ -167,7 +167,7 @@ class MissingStudy(Study):
             scale=100,
             name="missing-accepted",
             title="Who is accepted when classes lack shots",
-            says=f"Share of a group among the {100 * _COVERAGE:g} % most trusted images, in percent",
+            says=f"Share of a group among the {100 * _COVERAGE:g} % most trusted, in percent",
             y_label="accepted (%)",
         )
         return self.section([metric_figure, accepted_figure], [_missing_table(rows, settings)])
