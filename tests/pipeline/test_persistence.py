@@ -118,7 +118,7 @@ def test_calibrating_a_loaded_model_keeps_what_fitting_recorded(folders, store, 
     after, more = read_artefact(tmp_path / "calibrated.trust")
     assert before["shots"]["unreadable"] == ["blue/zz.png", "red/00.png"]
     assert after["calibration"]["data"]["unreadable"] == ["red/unreadable.png"]
-    for changed in ("calibration", "decision_rule", "arrays", "manifest_sha256"):
+    for changed in ("calibration", "looked_at", "decision_rule", "arrays", "manifest_sha256"):
         assert before.pop(changed) != after.pop(changed)
     assert after == before
     for name, array in arrays.items():
