@@ -496,6 +496,28 @@ def test_an_answer_whose_receipt_is_lost_is_stored_once(open_page, service, phot
     assert (row["image"], row["action"]) == (stored["image"], "skip")
 
 
+def test_what_is_stored_and_not_yet_confirmed_is_counted_once(open_page, service, photos):
+    opened = open_page(service, intercepted=True)
+    upload(opened, photos)
+    page, held, total = opened.page, [], len(photos) - 1
+    in_view(opened, "Review")
+    page.get_by_text(f"{total} left").first.wait_for()
+    page.route("**/v1/feedback/batch*", lambda route: held.append((route, route.fetch())), times=1)
+    with page.expect_response("**/v1/queue?limit=*") as after:
+        page.keyboard.press("a")
+        page.wait_for_timeout(1000)  # the answer is stored, its receipt is under way
+        assert len(exported(service)) == 1
+        page.keyboard.press("s")
+    assert after.value.json()["open"] >= total - 1
+    page.wait_for_timeout(500)
+    assert f"2 answered · {total - 2} left" in page.locator("#pace").inner_text()
+    route, answer = held[0]
+    route.fulfill(response=answer)
+    all_stored(opened)
+    page.get_by_text(f"2 answered · {total - 2} left").wait_for()
+    assert len(exported(service)) == 2
+
+
 def test_answers_outlive_a_reload_of_the_page(open_page, service, photos):
     opened = open_page(service, intercepted=True)
     upload(opened, photos)

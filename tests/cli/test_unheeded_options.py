@@ -168,3 +168,46 @@ def test_options_of_given_labels_are_the_same_everywhere(module):
     assert {name: own[name].default for name in group} == {
         name: one.default for name, one in group.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("evaluate", "MODEL", "PHOTOS", "--report", "MODEL"), 1, "it is a model"),
+        (("verify", "MODEL", "words.csv", "-o", "o.csv"), 0,
+         "5 labels are no class of the model, such as 'rot': --synonyms"),
+        (("verify", "MODEL", "gone.csv", "-o", "o.csv"), 3, "None could be judged: "),
+        (("predict", "MODEL", "gone.csv", "-o", "o.csv"), 3, "None could be judged: "),
+        (("advise", "MODEL", "gone.csv"), 1, "No labelled image is left to try as an example"),
+        (("monitor", "MODEL", "PHOTOS", "--state", "gone.csv"), 1, "Name another file"),
+        (("corrections", "words.json", "-o", "c.csv"), 1, "words.json has no images with answers"),
+        (("export", "VERDICTS", "--format", "fiftyone", "-o", "PHOTOS"), 1, "or one that was"),
+        (("calibrate", "MODEL", "PHOTOS", "--class-risk", "red=0.1", "-o", "n.trust"), 1,
+         "need --per-class"),
+        (("serve", "MODEL", "--port", "99999"), 1, "`port` to be at most 65535"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_what_to_do(
+    trustvlm, fitted, photos, verdicts, words, code, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = [(path, path.parent.name) for path in sorted(photos.rglob("*.png"))]
+    table = "".join(f"{path},{'rot' if label == 'red' else label}\n" for path, label in rows)
+    Path("words.csv").write_text(f"path,label\n{table}")
+    Path("words.json").write_text("[]")
+    Path("gone.csv").write_text("path,label\nnowhere/1.png,red\nnowhere/2.png,blue\n")
+    names = {"MODEL": fitted, "PHOTOS": photos, "VERDICTS": verdicts}
+    before = sorted(fitted.iterdir()), sorted(photos.iterdir())
+    done = trustvlm(*(names.get(word, word) for word in words))
+    assert done.code == code, done.err
+    assert said in " ".join(done.err.split())
+    assert (sorted(fitted.iterdir()), sorted(photos.iterdir())) == before
+
+
+def test_a_risk_of_the_model_s_own_labels_is_none_of_others(trustvlm, fitted, photos, tmp_path):
+    path = tmp_path / "own.trust"
+    TrustVLM.load(fitted).calibrate(photos, risk=0.5).save(path)
+    done = trustvlm("verify", path, photos, "-o", tmp_path / "o.csv", "--risk", "0.5")
+    assert (done.code, "calibrated for its own labels" in done.err) == (1, True), done.err
+    done = trustvlm("verify", path, photos, "-o", tmp_path / "o.csv")
+    assert "the calibration is for the model's own labels" in done.err

@@ -252,6 +252,9 @@ def say_what_came(
         f"{counts['error']} error{strange}{corrected} ({basis})",
         quiet=quiet,
     )
+    first = next((verdict.error for verdict in verdicts if verdict.error), "")
+    if first and counts["error"] == len(verdicts):
+        note(f"None could be judged: {first}", quiet=quiet)
     if run and run.invalid:
         say_invalid(run)
         raise typer.Exit(4)

@@ -161,7 +161,8 @@ def corrections(
         result = random_sample(result, exported, seed)
     if not result.rows:
         raise InputError(
-            f"Expected at least one answer to write, but there is none: {_rest(result)}."
+            f"Expected at least one answer to write, but {answers} has "
+            f"{_rest(result) or 'no images with answers'}."
         )
     write_text(table, corrections_csv(result, root=image_root, beside=table.parent, shots=examples))
     n_changed = sum(row.action == "correct" for row in result.rows)

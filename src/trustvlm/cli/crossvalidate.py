@@ -46,6 +46,7 @@ def crossvalidate(
 
     options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
+    trust.state.for_own_labels()
     chosen = (
         None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
     )

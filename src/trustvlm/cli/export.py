@@ -47,6 +47,8 @@ _OF_LABEL_STUDIO = {
     "to_name": "--to-name",
 }
 
+_OF_FIFTYONE = {"data.json", "labels.json"}
+
 
 def export(
     context: typer.Context,
@@ -144,6 +146,13 @@ def export(
             f"Expected --image-root to be the folder of the images, but {str(image_root)!r} is "
             f"{'a file' if image_root.exists() else 'not there'}."
         )
+    if to is Format.FIFTYONE and Path(output).is_dir():
+        others = sorted({file.name for file in Path(output).iterdir()} - _OF_FIFTYONE)
+        if others:
+            raise InputError(
+                f"Expected a new folder, or one that was exported to before, but {output!r} holds "
+                f"{others[0]!r}."
+            )
     rows: list[Verdict] = list(Verdicts.read(verdicts))
     n_errors = sum(row.decision == "error" for row in rows)
     names = _names(classes, rows)

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trustvlm.cli import console, options
-from trustvlm.exceptions import UsageError
+from trustvlm.exceptions import InputError, UsageError
 from trustvlm.text import counted, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trustvlm.images import LabelledImage
+    from trustvlm.pipeline import TrustVLM
     from trustvlm.pipeline.labellers import LabellerComparison, LabellerFacts
 
 
@@ -187,15 +191,24 @@ def verify(
             "Expected MODEL.trust and LABELS, or --cross-validate DATA without LABELS."
         )
     trust = TrustVLM.load(model, **settings)
-    if risk is not None:
-        trust.use_risk(risk)
     settled: dict[str, Any] = {
         "synonyms": meant,
         "unknown_labels": unknown_labels,
         "when_invalid": when_invalid,
     }
     of = trust.calibration_
-    basis = console.basis_of(of if of is not None and of.given else None)
+    for_others = of is not None and of.given
+    if risk is not None:
+        if of is not None and not for_others:
+            raise InputError(
+                "--risk names one of the risks that a model is calibrated for, but this one is "
+                "calibrated for its own labels and not for these: trustvlm calibrate MODEL.trust "
+                "LABELLED --given-labels LABELS."
+            )
+        trust.use_risk(risk)
+    basis = console.basis_of(of if for_others else None)
+    if of is not None and not for_others:
+        basis = f"the calibration is for the model's own labels; {basis}"
     with console.progress_bar("images", quiet=quiet) as progress:
         if len(names) > 1:
             labellers = find_labellers(labels, names, path_column=path_column)
@@ -212,12 +225,27 @@ def verify(
         _show(compared, basis, quiet=quiet)
         return
     console.write_verdicts(verdicts, output, sort_into)
+    _note_unknown(trust, refs, meant or {}, quiet=quiet)
     n_failed = console.sort_pictures(
         verdicts, lambda: refs, sort_into, link=link, limits=limits, quiet=quiet
     )
     console.say_what_came(
         verdicts, console.notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed
     )
+
+
+def _note_unknown(
+    trust: TrustVLM, images: Sequence[LabelledImage], synonyms: Mapping[str, str], *, quiet: bool
+) -> None:
+    """Say which labels are no class of the model: it may be another word for one."""
+    labels = [synonyms.get(image.label, image.label) for image in images]
+    unknown = set(trust.classes_.unknown(labels))
+    if n := sum(label in unknown for label in labels):
+        console.note(
+            f"note: {counted(n, 'label is', 'labels are')} no class of the model, such as "
+            f"{min(unknown)!r}: --synonyms says what other words mean",
+            quiet=quiet,
+        )
 
 
 def _estimated(facts: LabellerFacts) -> str:

@@ -202,7 +202,10 @@ def read_state(
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as the state of a monitor: {error}") from error
+        raise InputError(
+            f"{path} cannot be read as the state of a monitor: {error}. Name another file: one "
+            "that is not there is begun."
+        ) from error
     if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
         raise InputError(f"{path} is not the state of a monitor: name another file.")
     if stored.get("format_version") != _FORMAT_VERSION:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trustvlm.data_quality.checks import Health, check_shots
 from trustvlm.data_quality.label_next import Advice, label_next
 from trustvlm.embeddings import Progress
-from trustvlm.exceptions import ImageError
+from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import Columns, LabelledSource, content_hash, read_bytes
 from trustvlm.pipeline.labellers import Labeller, encode_labelled
 from trustvlm.pipeline.records import EncodedImages, exclude_leaked
@@ -232,6 +232,10 @@ def advise(
         exclude=True,
         purpose="the shots cannot be advised by themselves",
     )
+    if not len(images):
+        raise InputError(
+            "No labelled image is left to try as an example: all are unreadable, or are examples."
+        )
     given = {} if labeller is None else labeller.pieces(images.refs, get(state.score))
     advice = label_next(
         Trial(state, images, given).judge,

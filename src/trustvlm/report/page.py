@@ -197,11 +197,17 @@ def check_report(folder: str | os.PathLike[str]) -> None:
     OutputError
         If it cannot be written to.
     InputError
-        If it holds an `index.html` that this package did not write.
+        If it holds an `index.html` that this package did not write, or is a model, which would be
+        none with a page in it.
     """
     from trustvlm.images.references import is_own_page
 
     page = Path(folder) / "index.html"
+    if url_of(folder) is None and (Path(folder) / "manifest.json").is_file():
+        raise InputError(
+            f"Expected {shown_target(folder)!r} to be a new folder or one with a report, but it is "
+            "a model. Name another folder."
+        )
     check_file(page)
     if url_of(folder) is None and os.path.lexists(page) and not is_own_page(page):
         raise InputError(

@@ -470,7 +470,7 @@ class Goal:
                 f"{' and '.join(several)}: name one risk."
             )
         if self.class_risks and not self.per_class:
-            raise InputError("Risks of single classes need `per_class`.")
+            raise InputError("Risks of single classes need --per-class (per_class=True).")
         risks = [
             check_fraction(risk, "risk")
             for risk in (self.risk, *self.other_risks, *dict(self.class_risks).values())

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every one.")
-    port: int = Field(8000, ge=1, description="Port to listen on.")
+    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
@@ -159,6 +159,8 @@ class Settings(BaseSettings):
                 wanted = "auto, cpu, cuda, cuda:1 or mps"
             if first["type"] == "literal_error":
                 wanted = first["ctx"]["expected"]
+            if first["type"] == "less_than_equal":
+                wanted = f"at most {first['ctx']['le']:g}"
             if first["type"] == "greater_than_equal":
                 wanted = f"at least {first['ctx']['ge']:g}"
             raise InputError(

@@ -13,6 +13,8 @@ const numbers = new Map(); // of stored answers, by key
 const heard = { changed: [], stored: [], undone: [], refused: [] };
 let sending = null;
 let failures = 0;
+let requests = 0;
+let underWay = false;
 let timer = null;
 export let trouble = null; // { message, status, until } while the service does not take them
 
@@ -24,6 +26,9 @@ export const pendingImages = () => steps.filter((step) => !step.undo).map((step)
 // By how many images fewer will wait once all is sent.
 export const balance = () => 2 * pending() - steps.length;
 export const isEmpty = () => steps.length === 0;
+// The same before and after something: meanwhile nothing was sent of which it is not known whether
+// it has arrived.
+export const mark = () => (underWay ? NaN : requests);
 
 function save() {
   try {
@@ -55,6 +60,16 @@ export function takeBack(keys) {
 }
 
 async function sendNext() {
+  requests += 1;
+  underWay = true;
+  try {
+    await sendFirst();
+  } finally {
+    underWay = false;
+  }
+}
+
+async function sendFirst() {
   const [first] = steps;
   if (first.undo) {
     // Undone already, or never stored: both are as wished.

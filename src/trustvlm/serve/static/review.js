@@ -157,8 +157,13 @@ const isOut = () => canAnswer() && waiting.length + grid.items().length === 0 &&
 
 async function fill(isWanted) {
   try {
+    const mark = outbox.mark();
+    // What was stored meanwhile, unknown to this page, would count twice.
+    const count = (n) => {
+      if (outbox.mark() === mark) open = n;
+    };
     if (!canAnswer()) {
-      open = await nOpen();
+      count(await nOpen());
       return;
     }
     if (many && !(await chooseGroup(isWanted))) return;
@@ -166,7 +171,7 @@ async function fill(isWanted) {
     const limit = (many ? 2 * grid.SIZE() : AHEAD) + outbox.pending();
     const answer = await nextImages(Math.min(limit, 100), many ? group : null);
     if (!isWanted()) return;
-    open = answer.open;
+    count(answer.open);
     schedule(answer.lease_seconds);
     const present = new Set(waiting.map((one) => one.image));
     const fresh = answer.images.filter(({ image }) => !answered.has(image) && !present.has(image));
