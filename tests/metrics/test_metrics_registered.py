@@ -113,6 +113,17 @@ def test_intervals_and_tests_are_those_of_resamples_written_out():
     assert groups.values[0] == metrics.compute("top_half", confidence[::2], correct[::2])
 
 
+def test_a_score_without_errors_can_be_compared():
+    register()
+    confidence, correct = samples()
+    with pytest.warns(FewSamplesWarning):
+        paired = metrics.paired_bootstrap(
+            confidence, confidence, np.ones(60, dtype=bool), correct, "top_half"
+        )
+    assert paired.low < paired.difference < paired.high
+    assert 0 < paired.p_value < 1
+
+
 def test_its_interval_holds_the_truth_about_as_often_as_it_says():
     register()
     # Of 2 n samples the more trusted half by a confidence that is uniform on [0, 1] and is the

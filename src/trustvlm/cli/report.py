@@ -43,6 +43,7 @@ def compare(
     score_b: Annotated[str | None, typer.Option(help="Of B.json alone.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Of the paired bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Say whether B is better than A by more than chance, on the images that both have.
@@ -50,6 +51,7 @@ def compare(
     Images are paired by content. Every metric is tested by a paired bootstrap, the labels by
     McNemar's exact test. The same file twice, with --score-a and --score-b, compares two scores.
     """
+    options.load_plugins(plugins)
     from rich.console import Console
 
     from trustvlm.files import write_text

@@ -297,7 +297,10 @@ def _carriers(metric: str, a: Ranking, b: Ranking) -> int:
         # The threshold of FPR95 rests on the twentieth of the right ones that lie below it.
         each = 20 if metric == "fpr95" else 1
         counts = (a.in_blocks, b.in_blocks)
-        return min(min(int(one.n_wrong), -(-int(one.n_right) // each)) for one in counts)
+        fewest = min(min(int(one.n_wrong), -(-int(one.n_right) // each)) for one in counts)
+        # Registered metrics may have a value, and a difference, where one side has no errors.
+        if fewest or metric in NEEDS_BOTH:
+            return fewest
     right_a, right_b = np.empty(a.n, dtype=bool), np.empty(b.n, dtype=bool)
     right_a[a.order], right_b[b.order] = a.correct, b.correct
     if metric == "accuracy":
