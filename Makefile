@@ -63,8 +63,9 @@ package: $(VENV)/.package ## Build the sdist and the wheel, check them, and test
 	TRUSTVLM_DIST=dist $(BIN)/python -m pytest tests/test_package.py
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		"$$(echo dist/trustvlm-*.whl)[demo]" pytest pytest-xdist hypothesis scikit-learn
-	cd build/sdist && rm -rf src && ../../$(VENV)-wheel/bin/python -m pytest $(SIDE_BY_SIDE) $(WHEEL_TESTS)
+		"$$(echo dist/trustvlm-*.whl)[demo,pandas]" pytest pytest-xdist hypothesis scikit-learn
+	cd build/sdist && ../../$(VENV)-wheel/bin/python -c 'import trustvlm; assert "site-packages" in trustvlm.__file__'
+	cd build/sdist && ../../$(VENV)-wheel/bin/python -m pytest $(SIDE_BY_SIDE) $(WHEEL_TESTS)
 	$(VENV)-wheel/bin/trustvlm demo --out build/sdist/demo-output
 
 oldest: $(VENV)-oldest/.done ## Test with the oldest versions that pyproject.toml allows; OPTIONS are pytest's.
