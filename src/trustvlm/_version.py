@@ -1,4 +1,4 @@
 """The version of this package."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 """Of the installed package, after Semantic Versioning."""
