@@ -19,7 +19,10 @@ def test_the_papers_study_has_every_set_architecture_and_encoder():
     config = read_config(EXAMPLES / "paper.toml")
     assert [dataset.name for dataset in config.datasets] == list(datasets.names())
     assert len(config.datasets) == 17
-    vlms = {preset.name for preset in presets() if preset.role == "vlm"}
+    # The paper's five architectures of CLIP, SigLIP, and SigLIP's second edition.
+    vlms = {f"clip-{name}" for name in ("vit-b16", "vit-b32", "vit-l14", "rn50", "rn101")}
+    vlms |= {"siglip-b16-224", "siglip2-b16-224"}
+    assert vlms < {preset.name for preset in presets() if preset.role == "vlm"}
     pairs = {(pair.vlm, pair.vision.partition(":")[0]) for pair in config.models}
     assert pairs == {
         (vlm, vision) for vlm in vlms for vision in ("same", "moco-v2-r50", "dinov2-base")
