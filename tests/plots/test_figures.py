@@ -50,6 +50,15 @@ def test_figures_are_described_and_as_large_as_they_say():
         assert [float(root.get(k)) for k in ("width", "height")] == pytest.approx(72 * inches)
 
 
+def test_areas_stand_in_the_legend():
+    curves = {"own": (K, K / 2), "msp": (K, K / 3)}
+    figure = risk_coverage_figure(curves, ideal=(K, K / 4), aurc={"own": 0.2504, "msp": 0.5})
+    assert figure.labels == ("own: AURC 250", "msp: AURC 500", "oracle")
+    assert figure.caption.endswith("AURC ×1000.")
+    assert "AURC" not in risk_coverage_figure(curves).caption
+    assert cut(figure) == overlapping(figure) == []
+
+
 def test_no_text_is_cut_or_lies_on_another():
     for figure in every_figure():
         assert cut(figure) == []

@@ -53,7 +53,9 @@ def test_the_own_score_is_drawn_first_with_its_curve():
     evaluation = make_evaluation(n=90)
     confidence = evaluation.results["trustvlm"].confidence
     coverage, risk = Acceptance.of(confidence, evaluation.correct()).curve()
-    assert figures_of(evaluation)[0].labels[:2] == ("trustvlm", "msp")
+    areas = [f"{1000 * evaluation.metrics[name].aurc:.0f}" for name in ("trustvlm", "msp")]
+    labels = (f"trustvlm: AURC {areas[0]}", f"msp: AURC {areas[1]}")
+    assert figures_of(evaluation)[0].labels[:2] == labels
     assert lines_of(evaluation)[0].get_xdata() == pytest.approx(100 * coverage)
     assert lines_of(evaluation)[0].get_ydata() == pytest.approx(100 * risk)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def risk_coverage_figure(
     bands: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ideal: tuple[ArrayLike, ArrayLike] | None = None,
     decided: tuple[float, float] | None = None,
+    aurc: Mapping[str, float] | None = None,
     name: str = "risk-coverage",
 ) -> Figure:
     """Draw risk-coverage curves: the share wrong among the accepted against the share accepted.
@@ -79,6 +81,8 @@ def risk_coverage_figure(
         as a thin dotted line.
     decided
         Share of the images that were in fact accepted, and share wrong among these: a ring.
+    aurc
+        Areas under some of the curves, as fractions, for the legend.
     name
         Of the figure, unique within a page.
 
@@ -94,16 +98,22 @@ def risk_coverage_figure(
     """
     if not 1 <= len(curves) <= len(SERIES):
         raise InputError(f"Expected 1 to {len(SERIES)} `curves`, but got {len(curves)}.")
-    return small_multiples(
+    areas = aurc or {}
+    drawn = small_multiples(
         [risk_coverage_panel("", curves, bands=bands, ideal=ideal, decided=decided)],
         name=name,
         title="Risk-coverage curves",
         caption="Share of wrong labels among the accepted images against the share of images "
-        f"accepted, for {', '.join(curves)}. Lower is better.",
+        f"accepted, for {', '.join(curves)}. Lower is better.{' AURC ×1000.' if areas else ''}",
         x_label="accepted images, most trusted first (%)",
         y_label="wrong among the accepted (%)",
         highlight=highlight,
     )
+    labels = (
+        f"{label}: AURC {1000 * areas[label]:.0f}" if label in areas else label
+        for label in drawn.labels
+    )
+    return replace(drawn, labels=tuple(labels))
 
 
 def confidence_histogram(

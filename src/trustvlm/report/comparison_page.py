@@ -603,7 +603,7 @@ def comparison_figure(comparison: RunComparison) -> str:
     """Draw both risk-coverage curves with their bands, as SVG; "" for fewer than two images."""
     if comparison.n < 2:
         return ""
-    curves, bands = {}, {}
+    curves, bands, areas = {}, {}, {}
     for run, confidence, correct in (
         (comparison.a, comparison.confidence_a, comparison.correct_a),
         (comparison.b, comparison.confidence_b, comparison.correct_b),
@@ -614,7 +614,9 @@ def comparison_figure(comparison: RunComparison) -> str:
         curves[name] = Acceptance.of(confidence, correct).curve()
         band = metrics.risk_band(confidence, correct, curves[name][0], n_resamples=_RESAMPLES)
         bands[name] = (band.low, band.high)
-    return risk_coverage_figure(curves, highlight=list(curves)[-1], bands=bands).svg()
+        areas[name] = metrics.aurc(confidence, correct)
+    last = list(curves)[-1]
+    return risk_coverage_figure(curves, highlight=last, bands=bands, aurc=areas).svg()
 
 
 def comparison_table(comparison: RunComparison) -> Table:

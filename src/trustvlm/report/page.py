@@ -160,6 +160,7 @@ def _risk_coverage(evaluation: EvaluationResult) -> Figure:
         bands=bands,
         ideal=perfect_curve(float(evaluation.correct().mean()), coverage),
         decided=_decided(evaluation),
+        aurc={name: evaluation.metrics[name].aurc for name in curves},
     )
 
 
