@@ -47,7 +47,7 @@ def test_every_preset_has_its_facts(preset: Preset) -> None:
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
 def test_the_documentation_states_its_facts(preset: Preset) -> None:
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
-    size = f"{preset.parameters:,} M" if preset.parameters else ""
+    size = f"{preset.parameters:,}" if preset.parameters else ""
     cells = [size, preset.resolution, str(preset.text_length or ""), preset.licence]
     row = f"| {preset.about}; for {preset.good_for} | {' | '.join(cells)} |"
     assert row in page, "state the facts of presets.toml in the table"
