@@ -1,7 +1,8 @@
 """Do certificates hold, at first and when `update` renews them? Judged against a true risk.
 
     python benchmarks/renewed_guarantees.py EMBEDDINGS [EMBEDDINGS ...] [--sets a,b]
-        [--score auto_star] [--risks 0.05,0.1,0.2] [--models 20] [--draws 60] [--json FILE]
+        [--score auto_star] [--risks 0.05,0.1,0.2] [--models 20] [--draws 60]
+        [--every 15] [--json FILE]
     python benchmarks/renewed_guarantees.py RESULTS.json [RESULTS.json ...] --figure FILE.svg
 
 EMBEDDINGS holds `<set>__train.npz` and `<set>__test.npz`. The images of both are split at random:
@@ -12,7 +13,8 @@ splits as many calibrations as `--draws` are drawn. A certificate at 95 % may ex
 draw of twenty; the table has how often it did, with 95 % limits (Clopper-Pearson), and `breaks`
 where even the lower one is above 5 %.
 
-What can depend on the calibration images is counted apart:
+What can depend on the calibration images is counted apart; where models have to be fitted for every
+calibration, of one in `--every` of them:
 
 * `first`; and after one, two and three updates (30 of 100 that come in become examples each time),
   renewed on the same images, where the most doubtful by the model's own confidence are answered;
@@ -45,7 +47,7 @@ from trustvlm.plots.figure import SERIES, Figure
 from trustvlm.risk_control.certify import certify
 from trustvlm.scores import compute
 
-SHOTS, CALIBRATION, COMING, ANSWERS, UPDATES, EVERY = 4, 200, 100, 30, 3, 15
+SHOTS, CALIBRATION, COMING, ANSWERS, UPDATES = 4, 200, 100, 30, 3
 # So many of the first classes that there are so many images: fitting takes most of the time.
 CLASSES, IMAGES = 15, 900
 KINDS = (
@@ -179,7 +181,13 @@ def burst_of(
 
 
 def counted(
-    score: str, split: Split, risks: list[float], draws: int, noise: float, rng: np.random.Generator
+    score: str,
+    split: Split,
+    risks: list[float],
+    draws: int,
+    every: int,
+    noise: float,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[str, float, float, float]]:
     """Yield kind, risk, share accepted and share wrong for each certificate."""
     population, shots = split.population, [split.shots]
@@ -207,7 +215,7 @@ def counted(
             yield "first, rest", risk, *first.risk(thresholds[0], rest)
             yield "1 update, rest", risk, *updated.risk(thresholds[1], rest)
         # What follows learns anew for every calibration, and is drawn less often.
-        if draw % EVERY:
+        if draw % every:
             continue
         for risk in risks:
             queue = np.flatnonzero(~(coming_confidence >= first.certified(drawn, risk)))
@@ -226,12 +234,11 @@ def counted(
         mixed = burst.and_also(coming.take(np.arange(half)))
         chosen = mixed.take(most_doubtful(score, split.shots, mixed))
         bursts = Truth(*judge(score, split.shots.and_also(chosen), population))
-        limit = near_duplicate_threshold(
-            split.shots.features, split.shots.labels, n_classes=coming.logits.shape[1]
-        )
         # Copies of one image are calibrated on once.
-        own = population.features[np.unique(drawn)]
-        kept = ~nearer_than_usual(chosen.features, own, threshold=limit)
+        own = population.take(np.unique(drawn))
+        n_classes = coming.logits.shape[1]
+        limit = near_duplicate_threshold(own.features, own.labels, n_classes=n_classes)
+        kept = ~nearer_than_usual(chosen.features, own.features, threshold=limit)
         left = Truth(
             *judge(score, split.shots.and_also(chosen.take(np.flatnonzero(kept))), population)
         )
@@ -305,6 +312,7 @@ def main() -> None:
     parser.add_argument("--risks", default="0.05,0.1,0.2")
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--draws", type=int, default=60)
+    parser.add_argument("--every", type=int, default=15)
     parser.add_argument("--noise", type=float, default=0.15)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -328,7 +336,7 @@ def main() -> None:
             rng = np.random.default_rng(seed)
             split = Split.of(images, rng)
             for kind, risk, share, wrong in counted(
-                options.score, split, risks, options.draws, options.noise, rng
+                options.score, split, risks, options.draws, options.every, options.noise, rng
             ):
                 values[kind, risk].append((share, wrong))
         for kind in KINDS:
