@@ -32,6 +32,8 @@ class Hub:
     gated
         Repositories whose files are sent to whoever has a token alone, as the real hub does; what
         is in them everybody learns.
+    requests
+        What was asked for, in order.
     sent
         Names of the files that were downloaded, in order.
     commit
@@ -44,6 +46,7 @@ class Hub:
     address: str
     directories: dict[str, Path]
     gated: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     commit: str = COMMIT
     revisions: dict[str, dict[str, tuple[str, Path]]] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, *, body: bool) -> None:
+        self.hub.requests.append(self.path)
         path = self.path.split("?")[0].strip("/")
         parts = path.removeprefix("api/models/").split("/")
         repository = "/".join(parts[:2])
