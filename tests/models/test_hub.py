@@ -210,7 +210,7 @@ def test_code_in_a_repository_is_not_executed(spoilt: Path, tmp_path: Path) -> N
     settings["auto_map"] = {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine"}
     (spoilt / "config.json").write_text(json.dumps(settings))
     (spoilt / "mine.py").write_text(f"open({str(target)!r}, 'w').close()\nclass Mine: pass\n")
-    with pytest.raises(ModelUnavailableError, match="cannot be loaded"):
+    with pytest.raises(ModelUnavailableError, match="code in its repository"):
         load_vlm(f"hf:{spoilt}")
     assert not target.exists()
 

@@ -25,6 +25,7 @@ OF_THE_RUN = {"shots", "progress", "columns", "path_column", "label_column", "im
 OF_THE_COMMAND = {
     "output", "plugins", "overwrite", "quiet", "settings_from",
     "max_pixels", "max_archive_bytes", "max_archive_members",
+    "revision",  # a part of the VLM's name
 }  # fmt: skip
 # What the command line calls otherwise, or says of the score.
 WORDS = {"settings": "score_parameters", "per_class": "shots_per_class"}
