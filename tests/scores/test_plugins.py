@@ -181,3 +181,21 @@ def test_an_installed_score_is_loaded_when_it_is_named(gap, tmp_path, monkeypatc
     install(tmp_path, "gap", GAP)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert scores.compute("gap", logits=[[3.0, 1.0]]).confidence.tolist() == [2.0]
+
+
+def test_a_study_computes_anew_what_a_changed_plugin_computed(gap, tmp_path):
+    from benchmark_files import write_arrays
+    from trustvlm.benchmark import load_arrays
+    from trustvlm.benchmark.dataset import EncodedDataset
+
+    train, test = (load_arrays(write_arrays(tmp_path / f"{i}.npz", i)) for i in range(2))
+    encoded = EncodedDataset.from_arrays(train, [test], [1], 1)
+    cells = {"gap": set(), "msp": {encoded.cell_file(tmp_path, ["msp"])}}
+    for i, content in enumerate((GAP, GAP + "# changed\n")):
+        file = tmp_path / f"gap_{i}.py"
+        file.write_text(content)
+        plugins.load_plugin(file)
+        for name, files in cells.items():
+            files.add(encoded.cell_file(tmp_path, [name]))
+        scores.unregister("gap")
+    assert (len(cells["gap"]), len(cells["msp"])) == (2, 1)
