@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command import Command
 from hub_server import Hub, serve
 from pictures import write_class_folders
 from tiny_models import save_tiny_clip, save_tiny_dinov2, save_tiny_siglip
@@ -561,3 +562,31 @@ def test_a_missing_file_is_named_before_torch_is_imported(pictures: Path, tmp_pa
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_takes_a_revision_of_the_vlm(
+    machine: Machine,
+    hub: Hub,
+    saved: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Command(capsys, monkeypatch)
+    move_on(hub, saved)
+    shots, target = str(pictures / "shots"), tmp_path / "m.trust"
+    options = ["-o", str(target), "--vision", "same", "--device", "cpu", "--revision", "v1"]
+    done = run("fit", shots, "--vlm", "hf:tiny/clip", *options)
+    assert done.code == 0, done.err
+    entry = recorded(target)["vlm"]
+    assert (entry["spec"], entry["revision"]) == ("hf:tiny/clip@v1", OLD)
+    for vlm in ("offline", "hf:tiny/clip@main"):
+        done = run("fit", shots, "--vlm", vlm, *options)
+        assert done.code == 2
+        assert "--revision is of --vlm" in " ".join(done.err.split())
+    done = run("models", "fetch", "hf:tiny/clip", "-o", str(tmp_path / "new"), "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts == json.loads((tmp_path / "new" / RECORD).read_text())
+    assert facts["revision"] == NEW
