@@ -135,7 +135,7 @@ def load_installed() -> tuple[str, ...]:
     TrustVLMWarning
         For each that fails, once, which names its entry point and package.
     """
-    before, told = _entries(), set(_failures)
+    before, earlier = _entries(), set(_failures)
     _failures.clear()
     for group in GROUPS:
         for entry in entry_points(group=group):
@@ -149,7 +149,7 @@ def load_installed() -> tuple[str, ...]:
                     f"{group}, fails: {_describe(error)}"
                 )
                 _failures.append(message)
-                if message not in told:
+                if message not in earlier:
                     warnings.warn(f"{message}. It is left out.", TrustVLMWarning, stacklevel=2)
     return tuple(key[1] for key in _entries() if key not in before)
 

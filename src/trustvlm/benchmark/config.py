@@ -389,7 +389,7 @@ class BenchConfig(_Table):
         splits = [f"{data.name}/{split}" for data in self.datasets for split in data.splits]
         for key, names in (("models", pairs), ("datasets", splits), ("protocols", self.protocols)):
             first: dict[Any, int] = {}
-            for place, name in enumerate(names, 1):
+            for position, name in enumerate(names, 1):
                 if name in first:
                     shown = name if isinstance(name, str) else " + ".join(filter(None, name))
                     remedy = (
@@ -401,7 +401,7 @@ class BenchConfig(_Table):
                         f"Expected the entries of `{key}` to differ, but {shown} is there twice: "
                         f"their rows could not be told apart. {remedy}"
                     )
-                first[name] = place
+                first[name] = position
         return self
 
     def _read_prompt(self, prompt: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -156,10 +156,10 @@ def add_catalogue(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _check_keys(entry: Any, where: str) -> None:
-    known = (*_NEEDED, *_OPTIONAL)
+    fields = (*_NEEDED, *_OPTIONAL)
     for key in entry:
-        if key not in known:
-            hint = did_you_mean(key, known) or f"it takes {', '.join(known)}."
+        if key not in fields:
+            hint = did_you_mean(key, fields) or f"it takes {', '.join(fields)}."
             raise InputError(f"{where}: there is no key `{key}`; {hint}")
     for key in _NEEDED:
         if key not in entry:

@@ -357,8 +357,12 @@ def get(name: str) -> Score:
     if name not in _REGISTRY:
         load_installed()
     if name not in _REGISTRY:
-        known = canonical_name(name)
-        hint = f"in print that is `{known}`." if known != name else did_you_mean(name, _REGISTRY)
+        canonical = canonical_name(name)
+        hint = (
+            f"in print that is `{canonical}`."
+            if canonical != name
+            else did_you_mean(name, _REGISTRY)
+        )
         hint = hint or f"known: {', '.join(_REGISTRY)}."
         raise InputError(f"There is no score named `{name}`; {hint}{describe_failures()}")
     return _REGISTRY[name]
@@ -392,7 +396,7 @@ def canonical_name(name: str) -> str:
     if name in _REGISTRY:
         return name
     form = _bare(name)
-    candidates = [known for known in _REGISTRY if _bare(known) == form]
+    candidates = [registered for registered in _REGISTRY if _bare(registered) == form]
     if len(candidates) == 1:
         return candidates[0]
     return _IN_PRINT[form] if _IN_PRINT.get(form) in _REGISTRY else name
@@ -429,10 +433,10 @@ def check_plugin(name: str, plugin: Mapping[str, str] | None) -> None:
     if name not in _REGISTRY:
         load_installed()
     if name not in _REGISTRY:
-        known = plugin or {"name": "the file that registers it", "sha256": ""}
+        provider = plugin or {"name": "the file that registers it", "sha256": ""}
         brings = f"which {plugin['name']} registers" if plugin else "which a plugin registers"
         raise InputError(
-            f"The model needs the score `{name}`, {brings}: {how_to_load(known)}."
+            f"The model needs the score `{name}`, {brings}: {how_to_load(provider)}."
             f"{describe_failures()}"
         )
     if plugin and differs(plugin, origin(get(name).function)):
