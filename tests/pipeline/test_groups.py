@@ -91,3 +91,33 @@ def test_a_data_set_is_checked_with_scenes_whole(frames, monkeypatch):
     verdicts = model.cross_val_verify(frames, group_column="scene")
     assert len(verdicts) == 45
     assert all(len(set(folds[0][i : i + 3])) == 1 for i in range(0, 45, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*were calibrated on before")
+def test_an_update_counts_groups_as_the_calibration_before(frames, tmp_path):
+    model = new_model(tmp_path).calibrate(frames, group_column="scene", risk=0.3)
+    corrections = write_class_folders(tmp_path / "corrected", seed=9)
+    renewed, _ = model.update(corrections, even_if_worse=True)
+    assert renewed.calibration_.groups == "scene"
+    # From the images themselves: the column is that of before, and folders have none.
+    again, _ = model.update(corrections, calibrate_on=frames, even_if_worse=True)
+    of = again.calibration_
+    assert (len(of.images), of.groups) == (15, "scene")
+    assert of.certificate == renewed.calibration_.certificate
+    with pytest.raises(InputError, match="'scene' of groups"):
+        model.update(corrections, calibrate_on=corrections)
+    # Given groups have no column that could be taken.
+    listed = find_labelled(frames, group_column="scene")
+    files, scenes = [i.file for i in listed.refs], [i.group for i in listed.refs]
+    given = new_model(tmp_path / "b").calibrate((files, listed.labels), groups=scenes, risk=0.3)
+    with pytest.raises(InputError, match="calibration counted groups"):
+        given.update(corrections, calibrate_on=frames)
+    named, _ = given.update(
+        corrections, calibrate_on=frames, group_column="scene", even_if_worse=True
+    )
+    assert named.calibration_.groups == "scene"
+
+
+def test_groups_are_said_once(frames, tmp_path):
+    with pytest.raises(InputError, match="column 'scene' that says them, but got both"):
+        new_model(tmp_path).evaluate(frames, group_column="scene", groups=["a"] * 45)

@@ -348,3 +348,25 @@ def test_pictures_of_one_scene_do_not_vouch_for_each_other(model, folders, tmp_p
     assert report.comparisons[0].n == 36
     assert judged
     assert not any(judged)
+
+
+def test_further_pictures_of_corrections_are_left_out_of_a_comparison(
+    model, folders, tmp_path, monkeypatch
+):
+    judged, judge = [], module._apply
+
+    def spy(state, shots):
+        judged.append({Path(shot["path"]).name for shot in shots.images})
+        return judge(state, shots)
+
+    monkeypatch.setattr(module, "_apply", spy)
+    copies = near_copies(folders / "corrected", tmp_path)
+    others = listed(folders / "other")
+    both = [*others[0], *copies[0]], [*others[1], *copies[1]]
+    _, report = model.update(folders / "corrected", compare_on=both, even_if_worse=True)
+    # Pictures of one colour are all alike, so that some others are left out, too.
+    assert 9 <= report.comparisons[0].n <= 18
+    assert not {path.name for path in copies[0]} & set().union(*judged)
+    assert any("left out of the comparison, being nearly the same" in n for n in report.notes)
+    with pytest.raises(InputError, match="12 images to compare on is nearly the same"):
+        model.update(folders / "corrected", compare_on=copies, even_if_worse=True)

@@ -68,3 +68,26 @@ def test_frames_of_scenes_break_a_certificate_and_groups_hold_it():
             broken[name] += bool(accepted.any() and (~future_right[accepted]).mean() > 0.1)
     assert stats.binom.sf(broken["groups"] - 1, draws, 0.05) > 0.01
     assert broken["frames"] > 0.15 * draws
+
+
+@pytest.mark.parametrize("none", [None, float("nan"), np.float32("nan"), np.datetime64("NaT"), ""])
+def test_images_without_a_group_are_refused_and_not_taken_for_independent(none):
+    with pytest.raises(InputError, match="image 1 has none"):
+        one_per_group(["a", none, none, "b"])
+    with pytest.raises(InputError, match="image 2 has none"):
+        certify(np.arange(4.0), [True] * 4, groups=np.array([1.0, 1.0, np.nan, np.nan]))
+
+
+def test_a_group_is_the_same_as_number_and_as_text():
+    mixed = [7, "7", 7.0, np.int64(7), np.float64(7), " 7 ", "8", 7.5, "7.5"]
+    assert len(one_per_group(mixed)) == 3
+    names = [f"{i}.png" for i in range(60)]
+    numbers = np.arange(60) // 3
+    drawn = one_per_group(numbers, names).tolist()
+    assert drawn == one_per_group(numbers.astype(str), names).tolist()
+    assert drawn == one_per_group(numbers.astype(float), names).tolist()
+
+
+def test_a_mask_of_another_length_does_not_slip_by_the_draw():
+    with pytest.raises(InputError, match="eligible"):
+        certify(np.arange(4.0), [True] * 4, groups=[1, 1, 2, 2], eligible=[True] * 5)

@@ -77,6 +77,15 @@ def update(
     ] = None,
     json_file: Annotated[Path | None, options.json_option("Write the comparison as JSON.")] = None,
     columns: options.ColumnOptions,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column, of the tables to compare or calibrate on, of what images have in common "
+            "that are not independent of each other; every group counts once. [default: for "
+            "--calibrate-on, that of the calibration before]",
+        ),
+    ] = None,
     device: options.Device = "auto",
     bounds: options.LimitOptions,
     plugins: options.Plugins = None,
@@ -93,6 +102,8 @@ def update(
     from trustvlm.pipeline.update import worse_model
 
     options.load_plugins(plugins)
+    if group_column is not None and compare_on is None and calibrate_on is None:
+        raise UsageError("--group-column is of the tables of --compare-on and --calibrate-on.")
     trust = TrustVLM.load(model, device=device, limits=bounds.limits())
     lost = options.check_successor(model, output, overwrite=overwrite)
     with (
@@ -106,7 +117,7 @@ def update(
             calibrate_on=calibrate_on,
             even_if_worse=True,
             steps=steps,
-            **columns.named,
+            **options.in_groups(columns.named, group_column),
         )
     show(report, output, quiet=quiet)
     console.write_json(json_file, report.to_dict(), "comparison", quiet=quiet)

@@ -1015,7 +1015,8 @@ class TrustVLM:
         steps
             Called with steps done, and steps in all.
         **columns
-            As in `fit`.
+            As in `fit`; `group_column` is of `compare_on` and `calibrate_on`, as in `calibrate`. Of
+            `calibrate_on` it is by default that of the calibration before.
 
         Raises
         ------
@@ -1035,7 +1036,8 @@ class TrustVLM:
         """
         images: Any = corrections
         if not _are_labelled(images):
-            images = find_labelled(images, limits=self.limits, **columns).refs
+            of_corrections: Columns = {**columns, "group_column": None}
+            images = find_labelled(images, limits=self.limits, **of_corrections).refs
         state, report = update(
             self,
             images,

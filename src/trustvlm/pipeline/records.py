@@ -247,17 +247,20 @@ def list_labelled(
     classes
         What labels mean.
     groups
-        Of each image, in the order of the source, where no column says them.
+        Of each image, in the order of the source; only where no column says them.
 
     Raises
     ------
     InputError
         If the source does not exist or holds no images, or labels are not among the classes, or
-        groups differ in number from images.
+        groups differ in number from images, or both groups and a column of them are given.
     """
+    column = columns.get("group_column")
+    if groups is not None and column is not None:
+        raise InputError(f"Expected groups, or the column {column!r} that says them, but got both.")
     listing = find_labelled(source, limits=limits, **columns)
     listed = ListedImages(listing.refs, classes.indices(listing.labels))
-    if groups is None and columns.get("group_column") is None:
+    if groups is None and column is None:
         return listed
     of_each = [image.group for image in listing.refs] if groups is None else list(groups)
     return listed.select(one_per_group(of_each, [image.path for image in listing.refs]))

@@ -15,6 +15,7 @@ from trustvlm import metrics
 from trustvlm.data_quality.duplicates import (
     near_duplicate_groups,
     near_duplicate_threshold,
+    near_duplicates,
     nearer_than_usual,
     usually_nearest,
 )
@@ -243,6 +244,9 @@ def update(
             "Expected `calibrate_on` where there is a calibration on images to renew, but the "
             "model has none: calibrate the new model for a risk of your choice."
         )
+    of_calibration = columns
+    if calibrate_on is not None and state.calibration is not None:
+        of_calibration = _in_groups(state.calibration.groups, columns)
     listed = ListedImages(corrections, _classes_of(state, corrections))
     parts = math.ceil(1 / hold_out) if hold_out and compare_on is None and state.has_vlm else 0
     progress = _Steps(steps, len(corrections) + parts + 2)
@@ -251,7 +255,7 @@ def update(
     device = model.embedder.encoders.device
     aside = None
     if calibrate_on is not None:
-        aside = encode_images(_listed(calibrate_on, model, **columns), model.embedder)
+        aside = encode_images(_listed(calibrate_on, model, **of_calibration), model.embedder)
     usable, notes = _usable(state, encoded, aside)
     own, fresh, relabelled = _merged(state, usable)
     if not len(fresh) and not relabelled:
@@ -264,7 +268,13 @@ def update(
     progress.advance()
     comparisons = []
     if compare_on is not None:
-        comparisons.append(_compare_on(compare_on, model, updated, fresh, **columns))
+        comparison, n_close = _compare_on(compare_on, model, updated, fresh, **columns)
+        comparisons.append(comparison)
+        if n_close:
+            notes.append(
+                f"{counted(n_close, 'image')} left out of the comparison, being nearly the same as "
+                "corrections: on these the new model would look better than on other images"
+            )
     elif parts and len(fresh) > 1:
         comparisons.append(_compare_held_out(state, own, fresh, parts, device, progress))
         notes.append(
@@ -277,7 +287,7 @@ def update(
         notes.append("without a vision-language model there are no labels to compare")
     else:
         notes.append("nothing was held back, so that nothing is compared on the corrections")
-    updated, renewed, statement = _calibrated(model, updated, calibrate_on, **columns)
+    updated, renewed, statement = _calibrated(model, updated, calibrate_on, **of_calibration)
     if renewed == "renewed" and updated.calibration and updated.calibration.vectors is not None:
         comparisons.append(_compare_calibration(state, updated))
     progress.finish()
@@ -292,6 +302,21 @@ def update(
         notes=tuple(notes),
         failures=tuple(str(error) for error in encoded.errors if error is not None),
     )
+
+
+def _in_groups(groups: str, columns: Columns) -> Columns:
+    """Return the columns with which a calibration that counted groups is renewed.
+
+    It counted a group once; to count each image then would guarantee less than is said.
+    """
+    if not groups or columns.get("group_column") is not None:
+        return columns
+    if groups == "given":
+        raise InputError(
+            "The calibration counted groups of images that are not independent, which were given: "
+            "name the column of `calibrate_on` that says them (group_column=, --group-column)."
+        )
+    return {**columns, "group_column": groups}
 
 
 class _Steps:
@@ -483,8 +508,11 @@ def _compare_on(
     updated: ModelState,
     fresh: Shots,
     **columns: Unpack[Columns],
-) -> Comparison:
-    """Compare on labelled images, which neither model has learned from."""
+) -> tuple[Comparison, int]:
+    """Compare on labelled images, which neither model has learned from.
+
+    Near-duplicates of corrections are left out, and counted: the new model was given their labels.
+    """
     state = model.state.for_own_labels()
     encoded = encode_images(_listed(labelled, model, **columns), model.embedder)
     used = state.learned_from(calibrated_on=False)
@@ -498,10 +526,20 @@ def _compare_on(
         raise InputError("No labelled image to compare on can be read.")
     for error in filter(None, encoded.errors):
         warnings.warn(f"left out of the comparison: {error}", TrustVLMWarning, stacklevel=4)
-    shots = Shots.of(images.select(images.is_first))
+    images = images.select(images.is_first)
+    close = np.zeros(len(images), dtype=bool)
+    limit, usual = _copies_from(state, Shots.of(images)), usually_nearest(images.features)
+    for pair in near_duplicates(images.features, fresh.features, threshold=limit):
+        close[pair.image] = pair.cosine > usual + 1e-9
+    if close.all():
+        raise InputError(
+            f"Each of the {len(images)} images to compare on is nearly the same as a correction: "
+            "compare on other images."
+        )
+    shots = Shots.of(images.select(~close))
     results = _apply(state, shots), _apply(updated, shots)
     name = f"images of {name_of(labelled)}"
-    return Comparison.of_results(name, *results, shots.labels)
+    return Comparison.of_results(name, *results, shots.labels), int(close.sum())
 
 
 def _compare_calibration(state: ModelState, updated: ModelState) -> Comparison:

@@ -328,6 +328,8 @@ def certify(
     if groups is not None:
         score = confidence_array(confidence)
         right = correctness_array(correct, len(score))
+        # Checked before the draw, after which a mask of another length could fit.
+        among(score, right, eligible)
         drawn = one_per_group(groups, [str(i) for i in range(len(score))])
         confidence, correct = score[drawn], right[drawn]
         eligible = None if eligible is None else np.asarray(eligible)[drawn]

@@ -27,7 +27,8 @@ def one_per_group(
     Parameters
     ----------
     groups
-        `(n,)` what the images of one group have in common.
+        `(n,)` what the images of one group have in common: texts or numbers, where 7, 7.0 and "7"
+        are the same, as in a table. Images that stand alone need a group of their own.
     keys
         `(n,)` names of the images, by which the draw does not depend on their order; by default
         their positions are.
@@ -37,7 +38,7 @@ def one_per_group(
     Raises
     ------
     InputError
-        If groups and keys differ in number.
+        If groups and keys differ in number, or an image has no group: None, NaN or "".
 
     Examples
     --------
@@ -50,12 +51,28 @@ def one_per_group(
         raise InputError(
             f"Expected a group of each image, but got {len(names)} images and {len(groups)} groups."
         )
-    drawn: dict[Hashable, tuple[bytes, int]] = {}
-    for i, (group, name) in enumerate(zip(groups, names, strict=True)):
+    drawn: dict[str, tuple[bytes, int]] = {}
+    for i, (value, name) in enumerate(zip(groups, names, strict=True)):
+        group = _name_of(value)
+        if not group:
+            # Each NaN is another value: images without a group would count as independent.
+            raise InputError(
+                f"Expected a group of each image, but image {i} has none ({value!r}): give images "
+                "that stand alone a group of their own."
+            )
         text = f"{seed}\0{group}\0{name}".encode("utf-8", "surrogatepass")
         lot = hashlib.sha256(text).digest(), i
         drawn[group] = min(lot, drawn.get(group, lot))
     return np.array(sorted(i for _, i in drawn.values()), dtype=np.int64)
+
+
+def _name_of(group: Hashable) -> str:
+    """Return a group as a table would have it; "" where there is none."""
+    if group is None or str(group) == "<NA>" or group != group:  # NaN, NaT
+        return ""
+    if isinstance(group, float | np.floating) and float(group).is_integer():
+        return str(int(group))
+    return str(group).strip()
 
 
 def groups_statement(groups: str) -> str:
