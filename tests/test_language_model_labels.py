@@ -114,3 +114,72 @@ def test_images_without_an_answer_are_named_and_the_rest_goes_on(
     assert example.main() == 1
     assert capsys.readouterr().err.count(".png: ") == 3
     assert output.read_text().splitlines() == ["path,label,label_confidence"]
+
+
+@pytest.mark.parametrize(
+    ("content", "label"),
+    [
+        ("A", "bird"),
+        (" c. ", "dog"),
+        ("Cat", "cat"),
+        ("Bird of prey", "Bird of prey"),
+        ("D", "D"),
+        ("A or B", "A or B"),
+    ],
+)
+def test_a_word_is_not_taken_for_the_letter_it_begins_with(example, monkeypatch, content, label):
+    monkeypatch.setenv("LLM_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LLM_MODEL", "none")
+
+    def answer(*_, **__):
+        return io.BytesIO(json.dumps({"choices": [{"message": {"content": content}}]}).encode())
+
+    monkeypatch.setattr(example.urllib.request, "urlopen", answer)
+    assert example.ask(b"", "image/png", ["bird", "cat", "dog"]) == (label, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"choices": [{"message": {"content": None}}]}, "the answer is empty"),
+        ({"choices": []}, "not of the form expected"),
+        ({"choices": None}, "not of the form expected"),
+        ({"error": "no quota"}, "not of the form expected"),
+        (None, "Expecting value"),
+    ],
+)
+def test_odd_answers_are_named_and_the_rest_goes_on(
+    example, tmp_path, monkeypatch, capsys, answer, message
+):
+    photos = write_class_folders(tmp_path / "photos", per_class=1)
+    monkeypatch.setenv("LLM_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LLM_MODEL", "none")
+    content = b"" if answer is None else json.dumps(answer).encode()
+    monkeypatch.setattr(example.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(content))
+    arguments = ["x", str(photos), "a,b", "-o", str(tmp_path / "labels.csv")]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert example.main() == 1
+    assert capsys.readouterr().err.count(message) == 3
+
+
+def test_mistakes_are_named_before_anything_is_asked(example, tmp_path, monkeypatch, capsys):
+    photos = write_class_folders(tmp_path / "photos", per_class=1)
+    output = tmp_path / "labels.csv"
+    monkeypatch.delenv("LLM_URL", raising=False)
+    monkeypatch.setenv("LLM_MODEL", "none")
+
+    def refused(photos, classes):
+        monkeypatch.setattr("sys.argv", ["x", str(photos), classes, "-o", str(output)])
+        with pytest.raises(SystemExit):
+            example.main()
+        return capsys.readouterr().err
+
+    assert "LLM_URL in the environment" in refused(photos, "a,b")
+    monkeypatch.setenv("LLM_URL", "http://127.0.0.1:9")
+    assert "nowhere" in refused(tmp_path / "nowhere", "a,b")
+    assert "distinct names" in refused(photos, "a,,b")
+    assert "distinct names" in refused(photos, "a,A")
+    assert not output.exists()
+    output.write_text("path,label\n")
+    assert "may have cost something" in refused(photos, "a,b")
+    assert output.read_text() == "path,label\n"

@@ -218,14 +218,21 @@ def test_a_calibration_for_own_labels_decides_on_no_others(shots, photos, tmp_pa
 
 def test_calibration_leaves_out_what_has_no_given_label(model, photos, tmp_path) -> None:
     rows = write_labels(tmp_path / "labels.csv", photos)
-    kept = [{**row, "label": "cow"} if i == 1 else row for i, row in enumerate(rows[:-2])]
+    # The first, and one in the middle, so that labels and images could slip.
+    kept = [row for i, row in enumerate(rows) if i not in (0, 30)]
+    kept[1] = {**kept[1], "label": "cow"}
     given = ([row["path"] for row in kept], [row["label"] for row in kept])
     with pytest.warns(TrustVLMWarning) as warned:
         model.calibrate(photos, risk=0.5, given_labels=given)
     said = " ".join(str(w.message) for w in warned)
     assert "2 images without a given label" in said
     assert "1 image whose given label is no class" in said
-    assert len(model.calibration_.labels) == 57
+    of, names = model.calibration_, model.classes_
+    assert len(of.labels) == 57
+    truth = [Path(image["path"]).parent.name for image in of.images]
+    assert of.labels.tolist() == names.indices(truth).tolist()
+    judged = [row["label"] for row in kept if row["label"] != "cow"]
+    assert of.result.prediction.tolist() == names.indices(judged).tolist()
     with pytest.raises(InputError, match="None of the 60 images"):
         model.calibrate(photos, given_labels=([tmp_path / "else.png"], ["red"]))
     twice = (given[0][:1] * 2, ["red", "blue"])

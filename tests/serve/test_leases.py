@@ -76,6 +76,13 @@ def test_one_reviewer_cannot_hold_a_whole_queue():
     assert leases.take("m", "b", many, 1) == [many[MOST_HELD]]
 
 
+def test_one_renewal_takes_no_more_than_one_may_hold():
+    many = [str(i) for i in range(2 * MOST_HELD)]
+    leases = Leases()
+    assert leases.renew("m", "a", many) == many[:MOST_HELD]
+    assert leases.take("m", "b", many, 1) == [many[MOST_HELD]]
+
+
 def test_what_is_answered_is_held_by_nobody():
     leases, many = Leases(), [str(i) for i in range(2 * MOST_HELD)]
     answered = leases.take("m", "a", many, MOST_HELD)
