@@ -77,7 +77,7 @@ def test_settings_are_selected_anew_for_every_draw(files, tmp_path):
     for row in study.rows:
         assert tuple(row)[: len(ROW_KEYS)] == ROW_KEYS
         if row["score"] == "msp":
-            assert row["parameters"] == {}
+            assert row["parameters"] == {"link": "softmax"}
             assert "selection" not in row
             continue
         chosen = draw_shots(support.labels, 3, row["shots"], draw=row["draw"]).indices
