@@ -106,6 +106,8 @@ def test_an_update_counts_groups_as_the_calibration_before(frames, tmp_path):
     assert of.certificate == renewed.calibration_.certificate
     with pytest.raises(InputError, match="'scene' of groups"):
         model.update(corrections, calibrate_on=corrections)
+    with pytest.raises(InputError, match="with `compare_on` or `calibrate_on`"):
+        model.update(corrections, group_column="scene")
     # Given groups have no column that could be taken.
     listed = find_labelled(frames, group_column="scene")
     files, scenes = [i.file for i in listed.refs], [i.group for i in listed.refs]

@@ -145,6 +145,25 @@ def test_labels_that_do_not_fit_are_refused(judging, images, data, message):
     assert message in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["labels", "lable", "Label", "confidence", "label-confidence"])
+def test_a_misspelt_label_is_no_question_about_the_model_s_own(client, images, name):
+    values = ["0.5" if "conf" in name else "red"] * len(images)
+    form = client.post("/v1/predict", files=as_files(images), data={name: values})
+    body = as_json(images)
+    for image, value in zip(body["images"], values, strict=True):
+        image[name] = value
+    for refused in (form, client.post("/v1/predict", json=body)):
+        assert refused.status_code == 422
+        message = refused.json()["error"]["message"]
+        assert f"there is no field '{name}', did you mean label" in message
+    address = client.post("/v1/predict", params={"label": "red"}, files=as_files(images))
+    assert address.status_code == 422
+    assert "beside each image" in address.json()["error"]["message"]
+    # What else a form holds is its sender's affair.
+    other = client.post("/v1/predict", files=as_files(images), data={"camera": "3"})
+    assert other.status_code == 200
+
+
 def test_as_many_labels_as_images_are_read(judging):
     many = [(f"{i}.png", png("red", 200 + i % 3)) for i in range(64)]
     fields = {"label": ["red"] * 64, "label_confidence": ["0.5"] * 64}

@@ -354,7 +354,8 @@ class _Table:
                 f"{join_names([*map(repr, candidates)])}. Say which to use (image_column=)."
             )
         if not candidates or candidates[0] not in columns:
-            self._refuse_column(image_column or path_column, "image_column", columns)
+            option = "path_column" if image_column is None else "image_column"
+            self._refuse_column(image_column or path_column, option, columns)
         return candidates[0]
 
     def _refuse_column(self, column: str, option: str, columns: Sequence[str]) -> NoReturn:

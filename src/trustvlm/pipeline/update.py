@@ -244,6 +244,8 @@ def update(
             "Expected `calibrate_on` where there is a calibration on images to renew, but the "
             "model has none: calibrate the new model for a risk of your choice."
         )
+    if columns.get("group_column") is not None and compare_on is None and calibrate_on is None:
+        raise InputError("Expected `group_column` with `compare_on` or `calibrate_on`, to be read.")
     of_calibration = columns
     if calibrate_on is not None and state.calibration is not None:
         of_calibration = _in_groups(state.calibration.groups, columns)

@@ -128,6 +128,8 @@ def _from_form(headers: Headers, body: bytes, max_images: int) -> list[Upload]:
         parser.spool_max_size = len(body) + 1
         form = await parser.parse()
         try:
+            if fault := schemas.misspelt_label(form):
+                raise ServiceError(422, "labels", f"In the form {fault}")
             files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
             labels, probabilities = (
                 _of_each(form.getlist(name), name, len(files))
@@ -283,6 +285,10 @@ async def predict(
     """
     context = context_of(request)
     name = context.models[model].name
+    if lost := [name for name in schemas.LABEL_FIELDS if name in request.query_params]:
+        raise ServiceError(
+            422, "labels", f"Send `{lost[0]}` in the body, beside each image, not in the address."
+        )
     uploads = await read_uploads(request, max_images=context.settings.max_images)
     problem = context.models[model].check_labels([bool(upload.label) for upload in uploads])
     if problem:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
+
+from trustvlm.text import did_you_mean
 
 # The smallest PNG that the models look at: 8 x 8, grey.
 EXAMPLE_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5E"
     "rkJggg=="
 )
+
+
+LABEL_FIELDS = ("label", "label_confidence")
+
+
+def misspelt_label(names: Iterable[str]) -> str:
+    """Say which of some names seems to mean a field of labels; "" if none does.
+
+    Other fields are left aside. One that was to hold the label is refused: the answer would be
+    about the model's own label instead, and look as if it were about that one.
+
+    Examples
+    --------
+    >>> misspelt_label(["label", "camera"]), misspelt_label(["labels"])
+    ('', "there is no field 'labels', did you mean label?")
+    """
+    for name in names:
+        hint = "" if name in LABEL_FIELDS else did_you_mean(name, LABEL_FIELDS, 1)
+        if hint:
+            return f"there is no field {name[:80]!r}, {hint}"
+    return ""
 
 
 class ImageIn(BaseModel):
@@ -30,6 +55,14 @@ class ImageIn(BaseModel):
     label_confidence: float | None = Field(
         None, ge=0, le=1, description="The probability that whoever gave the label gave with it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_misspelt_label(cls, values: Any) -> Any:
+        fault = misspelt_label(map(str, values)) if isinstance(values, dict) else ""
+        if fault:
+            raise PydanticCustomError("misspelt", "{fault}", {"fault": fault.removesuffix("?")})
+        return values
 
 
 class PredictRequest(BaseModel):
