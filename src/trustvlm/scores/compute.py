@@ -380,13 +380,15 @@ _IN_PRINT = {
     "maximumconceptmatching": "mcm",
     "gaussiandiscriminantanalysis": "gda",
 }
+# What a page in print has for the star is copied from it as one of several signs.
+_SIGNS = str.maketrans({**dict.fromkeys("*∗⁎⋆★☆＊", "star"), "α": "alpha", "β": "beta"})
 
 
 def canonical_name(name: str) -> str:
     """Return the registered name of a score that is called as papers call it.
 
-    Case and punctuation do not matter, `*` is `_star`, and DOCTOR alone is its alpha. What is
-    registered, and what is not known, stays as it is.
+    Case and punctuation do not matter, `*`, also as printed pages have it, is `_star`, and DOCTOR
+    alone is its alpha. What is registered, and what is not known, stays as it is.
 
     Examples
     --------
@@ -403,10 +405,9 @@ def canonical_name(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    spelt = name.lower().replace("*", "star")
-    for letter, word in {"α": "alpha", "β": "beta"}.items():
-        spelt = spelt.replace(letter, word)
-    return re.sub(r"[^a-z0-9]", "", spelt)
+    spelt = name.lower().translate(_SIGNS)
+    # A sign that is not known stays: without it `TrustVLM*` would be another score.
+    return re.sub(r"[\s!-/:-@\[-`{-~–—‐‑−†‡]", "", spelt)
 
 
 def check_plugin(name: str, plugin: Mapping[str, str] | None) -> None:
