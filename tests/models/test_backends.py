@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -351,3 +352,16 @@ def test_two_files_of_one_name_are_told_apart(pixels: Path, tmp_path: Path) -> N
         assert plugins.origin(type(first)) == plugins.origin(type(first).encode_pixels)
     finally:
         unregister_backend("dots")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("timm:resnet50", "`timm` has no VLMs, only vision encoders"),
+        ("hf:", "Write hf:<repo or directory>"),
+        ("openclip", "Write openclip:<arch>/<weights>"),
+    ],
+)
+def test_a_backend_that_is_named_amiss_is_explained(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        models.load_vlm(spec)

@@ -415,7 +415,9 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
         raise InputError(f"The model {base!r} has no files in a hub: there is nothing to fetch.")
     backend = None if base in by_name else _backend(base.partition(":")[0])
     roles = (by_name[base].role,) if base in by_name else backend.roles if backend else (VLM,)
-    role = VISION if roles == (VISION,) else VLM
+    # What is no name at all may stand for vision encoders alone, which the error then suggests.
+    only_vision = backend is None and f"--{VISION}" in _near_names(base, VLM)
+    role = VISION if roles == (VISION,) or only_vision else VLM
     backend, name, options = _resolved(spec, LoadOptions(role, revision=revision))
     if backend.fetch is None:
         raise InputError(
@@ -637,6 +639,11 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
     if exact:
         other = VISION if role == VLM else VLM
         hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}. {hint}"
+    elif backend and role not in backend.roles:
+        other = VISION if role == VLM else VLM
+        hint = f"`{prefix}` has no {_DESCRIBED[role]}s, only {_DESCRIBED[other]}s. {hint}"
+    elif backend and backend.form and spec.rstrip(":") == prefix:
+        hint = f"Write {backend.pattern}. {hint}"
     patterns = ", ".join(pattern for pattern in offered.values() if pattern not in by_name)
     text = f"There is no {_DESCRIBED[role]} named {spec!r}. {hint} Besides presets: {patterns}."
     if separator and not backend:
