@@ -200,6 +200,19 @@ def test_templates_of_sets_are_named(tmp_path):
     assert config.templates_of(config.models[3], config.datasets[3]) is None
 
 
+def test_built_in_templates_stand_in_a_table(study):
+    """A study's own templates for one set, and CoOp's for the others."""
+    study.write_text(
+        STUDY.replace("colours = [", 'default = "coop"\ncolours = [')
+        + '[[datasets]]\nname = "dtd"\nroot = "data"\n'
+    )
+    config = read_config(study)
+    assert [config.templates_of(config.models[2], data) for data in config.datasets] == [
+        ("{} things.", "things in {}"),
+        ("{} texture.",),
+    ]
+
+
 def test_long_ensembles_have_different_names(tmp_path):
     study = tmp_path / "study.toml"
     lists = [[f"a photo number {i} of a {{}}{end}" for i in range(9)] for end in (".", "!")]
@@ -227,6 +240,14 @@ def test_long_ensembles_have_different_names(tmp_path):
         (('prompt = "hues"', "prompt = []"), "at least one prompt template"),
         (("colours = [", "colour = ["), "for 'colour', which is no data set; did you mean colours"),
         (('"things in {}"]', '"things"]'), "hold {} once"),
+        (('prompt = "hues"', 'prompt = "CoOp"'), "but got 'CoOp'. Did you mean coop"),
+        (('prompt = "hues"', 'prompt = "b {}"'), 'no model says prompt = "hues"'),
+        (('"hues"\n[prompts.hues]', '"coop"\n[prompts.coop]'), "templates that are built in"),
+        (('colours = ["{} things.", "things in {}"]', ""), "`hues` of `prompts` is empty"),
+        (
+            ("colours = [", 'dtd = "a {}"\nDTD = "the {}"\ncolours = ['),
+            "two prompts for dtd, as 'dtd' and 'DTD'",
+        ),
     ],
 )
 def test_a_wrong_prompt_is_explained_before_any_work(study, change, message):

@@ -288,7 +288,8 @@ class BenchConfig(_Table):
         A score's own parameters, by its name.
     prompts
         Templates by data set, under a name that a model's `prompt` can say. `default` stands for
-        data sets that are not named; without it they have the model's own prompt.
+        data sets that are not named; without it they have the model's own prompt. In the place of
+        templates may stand a name of `datasets.PROMPT_PRESETS`.
     preset
         `untuned` (the scores' defaults, r=1 and T=0.01) or `paper` (for sets of the catalogue, the
         values of the released commands; how those were chosen is not documented); or `loo` or
@@ -368,6 +369,7 @@ class BenchConfig(_Table):
         """Read every prompt, and know every data set that one is for."""
         own = [dataset.name for dataset in self.datasets]
         for name, by_set in self.prompts.items():
+            self._check_table(name, by_set)
             for key, prompt in by_set.items():
                 if key != _DEFAULT and key not in own and not datasets.is_known(key):
                     hint = did_you_mean(key, (*own, *datasets.names(), _DEFAULT))
@@ -375,12 +377,33 @@ class BenchConfig(_Table):
                         f"`{name}` of `prompts` has a prompt for {key!r}, which is no data set"
                         + (f"; {hint}" if hint else ".")
                     )
-                self._read_prompt(prompt)
+                if prompt not in datasets.PROMPT_PRESETS:
+                    self._read_prompt(prompt)
         for pair in self.models:
             named = pair.prompt in self.prompts or pair.prompt in datasets.PROMPT_PRESETS
             if pair.prompt is not None and not named:
                 self._read_prompt(pair.prompt)
         return self
+
+    def _check_table(self, name: str, by_set: Mapping[str, Any]) -> None:
+        """Refuse a table of prompts of which a part would be passed over in silence."""
+        if name in datasets.PROMPT_PRESETS:
+            raise InputError(
+                f"`prompts` has a table `{name}`, which is the name of templates that are built "
+                "in: rows could not say which were used. Give it another name."
+            )
+        if not by_set:
+            raise InputError(f"The table `{name}` of `prompts` is empty: give it templates.")
+        first: dict[str, str] = {}
+        own = {dataset.name for dataset in self.datasets}
+        for key in by_set:
+            meant = key if key in own else _name_of_set(key)
+            if meant in first:
+                raise InputError(
+                    f"`{name}` of `prompts` has two prompts for {meant}, as {first[meant]!r} and "
+                    f"{key!r}: remove one."
+                )
+            first[meant] = key
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
@@ -404,12 +427,23 @@ class BenchConfig(_Table):
                 first[name] = position
         return self
 
+    @model_validator(mode="after")
+    def _check_unused(self) -> Self:
+        """Refuse templates that are there for nothing, when all else is right."""
+        for name in self.prompts:
+            if name not in [pair.prompt for pair in self.models]:
+                raise InputError(
+                    f'`prompts` has a table `{name}`, but no model says prompt = "{name}". Let one '
+                    "say it, or remove the table."
+                )
+        return self
+
     def _read_prompt(self, prompt: str | tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(prompt, str) and "{" not in prompt:
             path = self._folder / prompt
             if not path.is_file():
                 names = (*self.prompts, *datasets.PROMPT_PRESETS)
-                hint = did_you_mean(prompt, names)
+                hint = did_you_mean(prompt, names) or did_you_mean(prompt.lower(), names)
                 raise InputError(
                     "Expected `prompt` to be a template with {} for the class name, a list of "
                     f"them, a text file of them, or one of {', '.join(names)}, but got "
@@ -428,7 +462,7 @@ class BenchConfig(_Table):
                 table = self.prompts[prompt]
                 by_set = {_name_of_set(key): value for key, value in table.items()}
                 prompt = table.get(dataset.name, by_set.get(dataset.name, table.get(_DEFAULT)))
-            elif prompt in datasets.PROMPT_PRESETS:
+            if isinstance(prompt, str) and prompt in datasets.PROMPT_PRESETS:
                 return datasets.prompt_templates(prompt, dataset.name)
         return None if prompt is None else self._read_prompt(prompt)
 
