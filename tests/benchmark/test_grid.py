@@ -1,14 +1,17 @@
 import json
 
+import numpy as np
 import pytest
 
 from command import Command
 from dataset_trees import plant_zhou
 from pictures import write_class_folders
+from tiny_models import save_tiny_clip, save_tiny_siglip
 from trustvlm.benchmark.config import read_config
-from trustvlm.benchmark.grid import run_grid
+from trustvlm.benchmark.grid import encode_datasets, run_grid
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.models import load_vlm
 
 STUDY = """
 name = "colours"
@@ -298,3 +301,39 @@ def test_a_wrong_study_is_explained_before_any_work(study, change, message):
     with pytest.raises(InputError, match=message) as caught:
         read_config(study)
     assert "study.toml" in str(caught.value)
+
+
+def test_the_sigmoid_of_a_study_is_that_of_models_with_a_bias(tmp_path):
+    """Other models are rows with an error, and do not take the rest of the study with them."""
+    pytest.importorskip("transformers", reason="needs the extra torch")
+    save_tiny_clip(tmp_path / "clip")
+    save_tiny_siglip(tmp_path / "siglip")
+    write_class_folders(tmp_path / "colours" / "train", per_class=1)
+    write_class_folders(tmp_path / "colours" / "test", per_class=4, seed=5)
+    models = "".join(
+        f'[[models]]\nvlm = "hf:{tmp_path / name}"\nvision = "same"\n'
+        for name in ("clip", "siglip")
+    )
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'shots = [1]\nscores = ["msp", "margin"]\nstudies = []\n{models}'
+        '[parameters]\nmsp = { link = "sigmoid" }\n[[datasets]]\nname = "colours"\n'
+        'train = "colours/train"\ntest = "colours/test"\n'
+    )
+    config, store = read_config(path), EmbeddingStore.memory()
+    grid = run_grid(config, store=store)
+    failed, *good = grid.rows
+    assert failed["vlm"].endswith("clip")
+    assert "clip + same, protocol clean: The link `sigmoid` needs the bias" in failed["error"]
+    assert [row["parameters"]["link"] for row in good] == ["sigmoid", "softmax"]
+    assert (grid.computed, len(grid.samples)) == (1, 2)
+
+    vlm = load_vlm(good[0]["vlm"], device="cpu")
+    (sample,) = [pair for key, pair in grid.samples.items() if key[1] == "msp"]
+    encoded = [
+        e for e in encode_datasets(config, store, notes=[]) if e.setting.vlm == good[0]["vlm"]
+    ]
+    logits = encoded[0].tests[0].logits.astype(np.float64)
+    expected = 1 / (1 + np.exp(-(logits.max(axis=1) + vlm.logit_bias)))
+    np.testing.assert_allclose(sample[0], expected, rtol=1e-6)
+    assert run_grid(config, store=store).computed == 0

@@ -48,6 +48,8 @@ class ArraySet:
         `(n,)` class indices, and C names.
     image_embeddings, text_embeddings
         `(n, e)` and `(C, e)` of the VLM's own space; None where the file has none.
+    logit_bias
+        Of a SigLIP model, for the parameter `link="sigmoid"` of scores; None for others.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ArraySet:
     class_names: tuple[str, ...]
     image_embeddings: NDArray[Any] | None = None
     text_embeddings: NDArray[Any] | None = None
+    logit_bias: float | None = None
 
     @property
     def n_classes(self) -> int:
@@ -95,6 +98,7 @@ class ArraySet:
             support_logits=self.logits[chosen],
             support_image_embeddings=None if embeddings is None else embeddings[chosen],
             text_embeddings=self.text_embeddings,
+            logit_bias=self.logit_bias,
         )
 
     def about(self, shots: Evidence) -> Evidence:

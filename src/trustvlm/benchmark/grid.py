@@ -30,7 +30,13 @@ from trustvlm.benchmark.studies.study import StudyRunner
 from trustvlm.csv_cells import to_cell
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import EmbeddingStore, Progress
-from trustvlm.exceptions import InputError, LeakError, TrustVLMError, TrustVLMWarning
+from trustvlm.exceptions import (
+    InputError,
+    LeakError,
+    PluginError,
+    TrustVLMError,
+    TrustVLMWarning,
+)
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images import Limits, classes_of, find_labelled
 from trustvlm.models import read_prompts
@@ -198,6 +204,8 @@ def encode_dataset(
 
     def as_arrays(split: str, images: records.EncodedImages[Any]) -> ArraySet:
         scale = encoders.vlm.logit_scale
+        # The paper's protocol has its own scale, to which the bias does not belong.
+        bias = None if setting.protocol == "paper" else getattr(encoders.vlm, "logit_bias", None)
         return ArraySet(
             name=f"{dataset.name}/{split}",
             logits=zero_shot_logits(images.image_embeddings, texts, logit_scale=scale),
@@ -206,6 +214,7 @@ def encode_dataset(
             class_names=listed.class_names,
             image_embeddings=images.image_embeddings,
             text_embeddings=texts,
+            logit_bias=bias,
         )
 
     drawn = {
@@ -468,15 +477,24 @@ def run_grid(
         missing = [point for point, file in files.items() if not file.is_file()]
         done += len(points) - len(missing)
         tasks = [(config, encoded, point, files[point]) for point in missing]
-        for _ in (workers or Workers()).map(_run_cell, tasks):
-            grid.computed += 1
+        errors: dict[Point, str] = {}
+        for point, error in zip(missing, (workers or Workers()).map(_run_cell, tasks), strict=True):
+            if error is None:
+                grid.computed += 1
+            else:
+                errors[point] = error
             done += 1
             if on_cell is not None:
                 on_cell(done, total)
         if on_cell is not None:
             on_cell(done, total)
-        for file in files.values():
-            grid.rows += read_cell(file)
+        for point, file in files.items():
+            if point in errors:
+                grid.rows += _failed_cell(encoded, point, errors[point])
+            else:
+                grid.rows += read_cell(file)
+        if errors:
+            continue
         grid.samples.update(_read_samples(files[max(config.shots), 0], encoded.setting))
         with one_thread():
             grid.studies.add(encoded)
@@ -506,7 +524,21 @@ def chosen_studies(config: BenchConfig) -> list[Study]:
     return [STUDIES[name] for name in wanted]
 
 
-def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> None:
+def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> str | None:
+    """Measure and keep one cell; return what is wrong with it, such as a bias that a model lacks.
+
+    A plugin that fails ends the study: it has to be mended first.
+    """
+    try:
+        _measure_cell(config, encoded, point, file)
+    except PluginError:
+        raise
+    except TrustVLMError as error:
+        return str(error)
+    return None
+
+
+def _measure_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> None:
     rows: list[dict[str, Any]] = []
     samples: dict[str, Any] = {}
     scores = usable_scores(encoded.support, config.scores or None)
@@ -519,6 +551,21 @@ def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: 
             np.savez_compressed(out, **samples)
     # Written last: a cell is finished when its rows are there.
     write_cell(file, rows)
+
+
+def _failed_cell(encoded: EncodedDataset, point: Point, error: str) -> list[dict[str, Any]]:
+    shots, draw = point
+    return [
+        {
+            "dataset": test.name,
+            "score": None,
+            "shots": shots,
+            "draw": draw,
+            **encoded.setting.named,
+            "error": f"with {encoded.setting.label}: {error}",
+        }
+        for test in encoded.tests
+    ]
 
 
 def _failed(unreadable: UnreadableDataset, point: Point) -> list[dict[str, Any]]:
