@@ -195,3 +195,23 @@ def test_wrong_usage_ends_with_2(trustvlm, fitted):
     ):
         done = trustvlm("verify", *wrong)
         assert (done.code, said in " ".join(done.err.split())) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "code"),
+    [((), 10, 0), (("--unknown-labels", "error"), 10, 3), (("--synonyms", "words.csv"), 15, 0)],
+)
+def test_given_labels_are_read_as_the_options_say(
+    trustvlm, fitted, photos, tmp_path, monkeypatch, options, n, code
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.csv").write_text("label,class\nrot,red\n")
+    table, out = tmp_path / "given.csv", tmp_path / "out.json"
+    said = {"red": "rot", "green": "green", "blue": "blue"}
+    files = sorted(photos.rglob("*.png"))
+    table.write_text("path,label\n" + "".join(f"{f},{said[f.parent.name]}\n" for f in files))
+    given = ("--given-labels", table, *options)
+    done = trustvlm("evaluate", fitted, photos, *given, "--json", out)
+    assert done.code == code, done.err
+    assert json.loads(out.read_text())["rows"][0]["n"] == n
+    assert ("5 images whose given label is no class" in done.err) == (not options)
