@@ -337,3 +337,26 @@ def test_the_sigmoid_of_a_study_is_that_of_models_with_a_bias(tmp_path):
     expected = 1 / (1 + np.exp(-(logits.max(axis=1) + vlm.logit_bias)))
     np.testing.assert_allclose(sample[0], expected, rtol=1e-6)
     assert run_grid(config, store=store).computed == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('protocols = ["clean", "paper"]', "of msp: the protocol `paper` fixes the logit scale"),
+        ('preset = "loo"', "of trustvlm: the preset `loo` selects for the link `softmax` alone"),
+        ("", None),
+    ],
+)
+def test_the_sigmoid_of_a_study_is_refused_where_fit_refuses_it(tmp_path, settings, message):
+    (tmp_path / "shots").mkdir()
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'{settings}\n[[models]]\nvlm = "offline"\nvision = "same"\n'
+        '[parameters]\nmsp = { link = "sigmoid" }\ntrustvlm = { link = "sigmoid" }\n'
+        '[[datasets]]\ntrain = "shots"\ntest = "shots"\n'
+    )
+    if message is None:
+        assert read_config(path).parameters["msp"] == {"link": "sigmoid"}
+        return
+    with pytest.raises(InputError, match=message):
+        read_config(path)

@@ -35,7 +35,7 @@ from trustvlm.files import local_path
 from trustvlm.images import DEFAULT_LIMITS, Columns
 from trustvlm.models import read_prompts
 from trustvlm.pipeline.records import PROTOCOLS
-from trustvlm.pipeline.select import SELECTABLE
+from trustvlm.pipeline.select import SELECTABLE, free_settings
 from trustvlm.scores import canonical_name, check_parameters, get
 from trustvlm.text import did_you_mean, join_names
 
@@ -425,6 +425,25 @@ class BenchConfig(_Table):
                         f"their rows could not be told apart. {remedy}"
                     )
                 first[name] = position
+        return self
+
+    @model_validator(mode="after")
+    def _check_link(self) -> Self:
+        """Refuse SigLIP's sigmoid where settings are meant for the softmax, as `fit` does."""
+        selects = self.preset in ("loo", "validation")
+        for score, given in self.parameters.items():
+            if given.get("link", "softmax") == "softmax":
+                continue
+            if "paper" in self.protocols:
+                raise InputError(
+                    f"`parameters` of {score}: the protocol `paper` fixes the logit scale at 100, "
+                    "for which the model's bias is not meant: use `clean` with the link `sigmoid`."
+                )
+            if selects and free_settings(score, given):
+                raise InputError(
+                    f"`parameters` of {score}: the preset `{self.preset}` selects for the link "
+                    "`softmax` alone: give the weight with the link `sigmoid`."
+                )
         return self
 
     @model_validator(mode="after")
