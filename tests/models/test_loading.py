@@ -79,6 +79,13 @@ def test_so_is_what_they_call_a_vision_encoder(typed: str, meant: str) -> None:
 def test_jina_clip_is_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match="jina-clip runs code from its repository"):
         load_vlm("jina-clip-v2")
+    with pytest.raises(InputError, match="jina-clip runs code from its repository"):
+        load_vlm("jinaai/jina-clip-v2")
+
+
+def test_resnets_of_clip_are_meant_by_their_short_names() -> None:
+    with pytest.raises(InputError, match=r"Did you mean clip-rn50\?"):
+        load_vlm("RN50")
 
 
 @pytest.mark.parametrize("load", [load_vlm, load_vision])

@@ -681,6 +681,8 @@ _ALIASES = {
     "perceptionencoder": "pe-core",
     "pubmedclip": "biomedclip",
     "radio": "c-radio",
+    "rn101": "clip-rn101",
+    "rn50": "clip-rn50",
     "remoteclip": "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like=laion2b_s34b_b79k",
     "so400m": "siglip2-so400m",
     "tips": "tipsv2",
@@ -701,7 +703,8 @@ def _near_names(spec: str, role: str) -> str:
     """Write a question that names the models that `spec` may stand for; "" if none is known."""
     typed = _letters(spec)
     for name, why in _REFUSED.items():
-        if typed.startswith(name):
+        # With the owner of its repository, or without.
+        if typed.startswith(name) or _letters(spec.split("/")[-1]).startswith(name):
             return why
     ordered = sorted(presets(), key=lambda preset: preset.role not in (role, "both"))
     # A repository of the hub without the prefix: its preset, or its name.
