@@ -281,4 +281,4 @@ def test_a_model_at_a_url_is_updated_by_the_command_that_is_named(
     done = trustvlm(*shlex.split(command)[1:])
     assert done.code == 0, done.err
     updated = TrustVLM.load("memory://models/colours-updated.trust")
-    assert len(updated.shots_) == len(TrustVLM.load(colours).shots_) + 12
+    assert len(updated.shots_) == len(TrustVLM.load(colours).shots_) + 10
