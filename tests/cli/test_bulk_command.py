@@ -128,7 +128,10 @@ def test_engines_are_named_and_need_a_folder(trustvlm, fitted, photos, tmp_path)
     assert "-o FOLDER/" in done.err
     done = trustvlm("predict", fitted, photos, "--engine", "spark", "-o", f"{tmp_path}/o/")
     assert "to be local or ray, but got 'spark'" in done.err
-    done = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/o/", "--actors", "many")
+    done = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/o/", "--actors", "2")
+    assert "say --engine ray, too" in done.err
+    many = ["--engine", "ray", "--actors", "many"]
+    done = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/o/", *many)
     assert "FEWEST:MOST" in done.err
 
 
