@@ -530,7 +530,7 @@ def test_a_directory_is_not_fetched_but_copied(saved: Path, tmp_path: Path) -> N
 
 MISSING = [
     ("hf:./nowhere", "same", "There is no directory nowhere"),
-    ("clip-vit-b16", "hf:./nowhere", "There is no directory nowhere"),
+    ("clip-vit-b16", "hf:./nowhere", "models fetch NAME"),
     ("openclip:ViT-B-32/none.pt", "same", "There is no file none.pt"),
     ("openclip:local-dir:none", "same", "There is no directory none"),
     ("clip-vit-b16", "onnx:none.onnx", "There is no file none.onnx"),

@@ -291,7 +291,11 @@ def check_directory(name: str) -> None:
     path = Path(name).expanduser()
     is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/")
     if not path.is_dir() and (is_path or name.count("/") > 1 or "\\" in name):
-        raise ModelUnavailableError(f"There is no directory {path}.")
+        within = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ModelUnavailableError(
+            f"There is no directory {path}{within}. Correct the path; `trustvlm models fetch NAME "
+            "-o DIR` writes such a directory on a machine that reaches the hub."
+        )
 
 
 def of_directory(name: str) -> ModelFiles:
