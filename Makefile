@@ -9,8 +9,13 @@ SOURCES := pyproject.toml constraints.txt
 LOCK ?= requirements-demo.txt
 # Files of tests on every core; tests of a file share what they set up.
 SIDE_BY_SIDE := -n auto --dist loadfile
+# What the packages of the extras can do, and what torchvision beside transformers may change.
+EXTRAS_TESTS := $(addprefix models/test_,openclip openclip_files timm library_revisions families \
+	huggingface hub_preprocessing hub loading) bulk/test_bulk_ray bulk/test_bulk_buckets test_s3 \
+	images/test_collections adapters/test_dataset_columns
 # What a wheel is tested by: the core, and the README's commands and Python.
-WHEEL_TESTS := tests/metrics tests/calibration tests/test_docs.py -k 'not test_snippets_run or README'
+WHEEL_TESTS := $(addprefix tests/metrics/test_metrics_,exact.py golden.py calibration.py inputs.py registered.py) \
+	tests/scores/test_prototypes.py tests/calibration tests/test_docs.py -k 'not test_snippets_run or README'
 
 .PHONY: help demo lock test docs browser lint types format coverage extras package oldest newest results clean
 
@@ -52,8 +57,7 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff format
 
 extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), Ray, S3 and datasets, apart from the rest.
-	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) tests/models tests/bulk/test_bulk_ray.py tests/bulk/test_bulk_buckets.py \
-		tests/test_s3.py tests/images/test_collections.py tests/adapters/test_dataset_columns.py
+	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) $(addprefix tests/,$(addsuffix .py,$(EXTRAS_TESTS)))
 
 package: $(VENV)/.package ## Build the sdist and the wheel, check them, and test the wheel where nothing else is.
 	rm -rf dist build/sdist $(VENV)-wheel
