@@ -225,4 +225,4 @@ def _show(calibration: Calibration, *, quiet: bool) -> None:
     if calibration.certificate.certified:
         console.note(assumption_of(calibration.certificate), quiet=quiet)
     else:
-        console.note("Until then predict sends every image to review.", quiet=quiet)
+        console.note("Until then every image goes to review.", quiet=quiet)
