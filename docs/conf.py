@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = (
     "Exception, BaseException, dict, Protocol, BaseEstimator, ClassifierMixin, _MetadataRequester"
 )
+# What every exception has from Python, and every estimator from scikit-learn.
+OF_ANY_CLASS = "add_note, with_traceback, set_score_request"
 OPTIONS = "options"
 GENERATED = ROOT / "docs" / "reference" / "generated"
 sys.path.insert(0, str(ROOT / "src"))
@@ -202,7 +204,7 @@ def _room(room: str, documented: dict[int, str]) -> list[str]:
             lines += [f".. auto{kind}:: {full}"]
             if kind != "function":
                 lines += ["   :members:", f"   :inherited-members: {FOREIGN}"]
-                lines += ["   :exclude-members: set_score_request"]  # scikit-learn's, of any class
+                lines += [f"   :exclude-members: {OF_ANY_CLASS}"]
             lines.append("")
     return lines
 
