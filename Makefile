@@ -40,7 +40,7 @@ docs: $(VENV)/.docs ## Build the documentation site into build/site, strictly, a
 	TRUSTVLM_SITE=build/site $(BIN)/python -m pytest tests/test_site.py
 
 browser: $(VENV)/.browser ## Test the pages in Chromium, which must be installed; those of `make docs`, too.
-	TRUSTVLM_SITE=$(wildcard build/site) $(BIN)/python -m pytest tests/browser
+	TRUSTVLM_SITE=$(wildcard build/site) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/browser
 
 coverage: ## Run the tests and show which lines they reach.
 	$(MAKE) test OPTIONS='--cov --cov-report=term-missing:skip-covered'
