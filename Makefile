@@ -7,8 +7,10 @@ PIP := $(INSTALL) -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 # All that the demo installs, with hashes; `make demo LOCK=` installs by constraints.txt instead.
 LOCK ?= requirements-demo.txt
-# Files of tests on every core; tests of a file share what they set up.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Files of tests side by side, one more than there are cores, since tests often wait for processes;
+# tests of a file share what they set up.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile
 # What the packages of the extras can do, and what torchvision beside transformers may change.
 EXTRAS_TESTS := $(addprefix models/test_,openclip openclip_files timm library_revisions families \
 	huggingface hub_preprocessing hub loading) bulk/test_bulk_ray bulk/test_bulk_buckets test_s3 \
