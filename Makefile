@@ -13,8 +13,8 @@ WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile
 # What the packages of the extras can do, and what torchvision beside transformers may change.
 EXTRAS_TESTS := $(addprefix models/test_,openclip openclip_files timm library_revisions families \
-	huggingface hub_preprocessing hub loading) bulk/test_bulk_ray bulk/test_bulk_buckets test_s3 \
-	images/test_collections adapters/test_dataset_columns
+	hub_preprocessing) bulk/test_bulk_ray bulk/test_bulk_buckets test_s3 images/test_collections \
+	adapters/test_dataset_columns
 # What a wheel is tested by: the core, and the README's commands and Python.
 WHEEL_TESTS := $(addprefix tests/metrics/test_metrics_,exact.py golden.py calibration.py inputs.py registered.py) \
 	tests/scores/test_prototypes.py tests/calibration tests/test_docs.py -k 'not test_snippets_run or README'
