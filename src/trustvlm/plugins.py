@@ -8,13 +8,14 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
 
 T = TypeVar("T")
 
@@ -204,6 +205,30 @@ def from_where(function: Callable[..., Any]) -> str:
     """
     of = origin(function)
     return f" of {of.get('package', of['name'])}" if of else ""
+
+
+@contextmanager
+def plugin_errors(failure: str) -> Iterator[None]:
+    """Say what has failed, from outside the package, in the error that its code raises.
+
+    Raises
+    ------
+    PluginError
+        For whatever the code raises but errors of this package, which are passed on.
+
+    Examples
+    --------
+    >>> with plugin_errors("The score `mine` fails"):
+    ...     1 / 0
+    Traceback (most recent call last):
+    trustvlm.exceptions.PluginError: The score `mine` fails: ZeroDivisionError: division by zero
+    """
+    try:
+        yield
+    except TrustVLMError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        raise PluginError(f"{failure}: {type(error).__name__}: {error}") from error
 
 
 def differs(recorded: Mapping[str, str], here: Mapping[str, str]) -> bool:

@@ -13,11 +13,11 @@ import numpy as np
 
 from trustvlm.datasets.catalogue import ADDED, DatasetSpec, Reader, Split, bare, every_set
 from trustvlm.datasets.layout import Images, Listing, files_of, missing_files
-from trustvlm.exceptions import InputError, PluginError, TrustVLMError
+from trustvlm.exceptions import InputError
 from trustvlm.images.classes import ClassList, classes_of, read_classes
 from trustvlm.images.labelled import find_labelled
 from trustvlm.images.references import LabelledImage, shown
-from trustvlm.plugins import from_where
+from trustvlm.plugins import from_where, plugin_errors
 from trustvlm.serialization import first_invalid
 from trustvlm.text import did_you_mean
 
@@ -237,12 +237,8 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
     assert spec.reader is not None  # noqa: S101 (this layout has one)
     names = tuple(spec.classes)
     where = f"the reader of {spec.name!r}{from_where(spec.reader)}"
-    try:
+    with plugin_errors(f"{where} fails"):
         rows = list(spec.reader(folder, split))
-    except TrustVLMError:
-        raise
-    except Exception as error:  # whatever somebody else's code raises
-        raise PluginError(f"{where} fails: {type(error).__name__}: {error}") from error
     index = {name: i for i, name in enumerate(names)}
     paths, labels = [], []
     for number, row in enumerate(rows):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -24,12 +25,12 @@ from trustvlm.embeddings.prefetch import (
     prefetch_chunks,
 )
 from trustvlm.embeddings.store import EmbeddingStore, NewVectors
-from trustvlm.exceptions import ImageError, InputError, PluginError, TrustVLMError
+from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import DEFAULT_LIMITS, ImageSource, Limits, content_hash
 from trustvlm.images.errors import refusal
 from trustvlm.images.formats import pixel_versions
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
-from trustvlm.plugins import from_where
+from trustvlm.plugins import from_where, plugin_errors
 from trustvlm.text import printable
 
 S = TypeVar("S", bound=ImageSource)
@@ -457,20 +458,12 @@ def _forward(
         If it gives anything but real numbers.
     """
     outside = from_where(type(encoder)) if encoder.identity.code else ""
-    try:
+    name = f"encoder {encoder.identity.spec!r}{outside}"
+    with plugin_errors(f"The {name} fails") if outside else nullcontext():
         computed = np.asarray(method(inputs))
-    except TrustVLMError:
-        raise
-    except Exception as error:  # whatever somebody else's code raises
-        if not outside:
-            raise
-        raise PluginError(
-            f"The encoder {encoder.identity.spec!r}{outside} fails: {type(error).__name__}: {error}"
-        ) from error
     if computed.dtype.kind not in "fiu":
         raise InputError(
-            f"Expected the encoder {encoder.identity.spec!r}{outside} to return real numbers, but "
-            f"got dtype {computed.dtype}."
+            f"Expected the {name} to return real numbers, but got dtype {computed.dtype}."
         )
     return np.asarray(computed, dtype=np.float32)
 

@@ -7,6 +7,7 @@ import re
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -16,7 +17,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
-from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.models.base import (
     NO_VLM,
     ImageEncoder,
@@ -35,6 +36,7 @@ from trustvlm.plugins import (
     how_to_load,
     load_installed,
     origin,
+    plugin_errors,
 )
 from trustvlm.text import did_you_mean, join_names
 
@@ -433,17 +435,9 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
 def _load(spec: str, options: LoadOptions) -> ImageEncoder:
     backend, name, options = _resolved(spec, options)
     outside = from_where(backend.load)
-    try:
+    failure = f"The encoder backend `{backend.name}`{outside} fails to load {spec!r}"
+    with plugin_errors(failure) if outside else nullcontext():
         encoder = backend.load(name, options)
-    except TrustVLMError:
-        raise
-    except Exception as error:  # whatever somebody else's code raises
-        if not outside:
-            raise
-        raise PluginError(
-            f"The encoder backend `{backend.name}`{outside} fails to load {spec!r}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
     expected = VisionLanguageModel if options.role == VLM else ImageEncoder
     if not isinstance(encoder, expected):
         raise InputError(

@@ -10,8 +10,8 @@ import math
 import numbers
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trustvlm.exceptions import InputError, PluginError, TrustVLMError, TrustVLMWarning
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.plugins import (
     Registry,
     describe_failures,
@@ -29,6 +29,7 @@ from trustvlm.plugins import (
     is_own,
     load_installed,
     origin,
+    plugin_errors,
 )
 from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
 from trustvlm.scores.evidence import EVIDENCE_NAMES, OF_TEXT, PER_IMAGE, Evidence, compare_as_stored
@@ -504,22 +505,10 @@ class PreparedScore:
         function = self.score.function
         if is_own(function):
             return function(block, *learned, **settings)
-        with _naming(self.score.name, function):
+        name = f"score `{self.score.name}`{from_where(function)}"
+        with plugin_errors(f"The {name} fails"):
             result = function(block, *learned, **settings)
-        return _checked(result, block, f"the score `{self.score.name}`{from_where(function)}")
-
-
-@contextmanager
-def _naming(name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Name a score from outside the package in the error that its code raises."""
-    try:
-        yield
-    except TrustVLMError:
-        raise
-    except Exception as error:  # whatever somebody else's code raises
-        raise PluginError(
-            f"The score `{name}`{from_where(function)} fails: {type(error).__name__}: {error}"
-        ) from error
+        return _checked(result, block, f"the {name}")
 
 
 def _checked(result: Any, block: Evidence, name: str) -> ScoreResult:
@@ -645,7 +634,8 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     if fit is not None:
         given = {name: settings[name] for name in keywords(fit)}
         if score.storage is None:
-            with _naming(name, fit) if not is_own(fit) else nullcontext():
+            failure = f"The score `{name}`{from_where(fit)} fails"
+            with nullcontext() if is_own(fit) else plugin_errors(failure):
                 learned = fit(evidence, **given)
         else:
             learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
