@@ -54,7 +54,7 @@ def test_calibrate_says_loudly_that_nothing_is_certified(trustvlm, model, labell
     done = trustvlm("calibrate", model, labelled, "--risk", "0.01")
     assert done.code == 0
     assert "none: 36 labelled images certify no threshold at a risk of 1 %" in done.out
-    assert "sends every image to review" in done.err
+    assert "every image goes to review" in done.err
     assert not re.search(r"(?<!not )calibrated", done.out + done.err)
     predicted = trustvlm("predict", model, photos)
     assert "15 images: 0 accept, 15 review" in predicted.err
