@@ -188,6 +188,12 @@ def test_what_it_gives_is_checked_and_it_is_named(function, said):
     assert "test_metrics_registered" in str(raised.value)
 
 
+def test_errors_of_this_package_that_it_raises_are_passed_on():
+    register(lambda confidence, correct: metrics.compute("auroc", confidence, correct[1:]))
+    with pytest.raises(InputError, match="^(?!The metric)"):
+        metrics.evaluate([0.9, 0.1], [1, 0])
+
+
 def test_what_has_no_value_is_nan():
     register(lambda confidence, correct: math.nan)
     with pytest.warns(UndefinedMetricWarning, match="Top half is undefined: its function gives"):

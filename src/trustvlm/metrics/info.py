@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError, PluginError
-from trustvlm.plugins import Registry, describe_failures, from_where, load_installed
+from trustvlm.exceptions import InputError
+from trustvlm.plugins import Registry, describe_failures, from_where, load_installed, plugin_errors
 from trustvlm.text import did_you_mean
 
 # What a metric reads of the confidences.
@@ -78,19 +78,15 @@ class MetricInfo:
         PluginError
             If it fails.
         InputError
-            If it gives anything but one number within its bounds, or NaN.
+            If it gives anything but one number within its bounds, or NaN; any error of this package
+            that it raises itself.
         """
         if not len(correct) or (self.needs == "probability" and not _in_unit_interval(confidence)):
             return math.nan
         assert self.function is not None  # noqa: S101 -- only those have one that were registered
-        try:
+        with plugin_errors(f"The metric `{self.name}`{from_where(self.function)} fails"):
             result: Any = self.function(confidence, correct)
             value = float(result) if np.ndim(result) == 0 else None
-        except Exception as error:  # whatever somebody else's code raises
-            raise PluginError(
-                f"The metric `{self.name}`{from_where(self.function)} fails: "
-                f"{type(error).__name__}: {error}"
-            ) from error
         low, high = self.bounds
         slack = 1e-9 * max([1.0, *(abs(end) for end in self.bounds if math.isfinite(end))])
         if value is None or math.isinf(value) or value < low - slack or value > high + slack:

@@ -633,12 +633,12 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     learned, fit = None, score.fit
     if fit is not None:
         given = {name: settings[name] for name in keywords(fit)}
-        if score.storage is None:
-            failure = f"The score `{name}`{from_where(fit)} fails"
-            with nullcontext() if is_own(fit) else plugin_errors(failure):
+        failure = f"The score `{name}`{from_where(fit)} fails"
+        with nullcontext() if is_own(fit) else plugin_errors(failure):
+            if score.storage is None:
                 learned = fit(evidence, **given)
-        else:
-            learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
+            else:
+                learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
     return PreparedScore(score, settings, learned, score.reads_whole_batch(evidence))
 
 
