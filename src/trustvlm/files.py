@@ -1,21 +1,30 @@
-"""Write files whole or not at all, wherever a name leads: here, through a link, a pipe or a URL."""
+"""Write files and folders whole or not at all, wherever a name leads: through links, to URLs."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from trustvlm.environment import pip_install, require
-from trustvlm.exceptions import InputError, MissingExtraError, OutputError, TrustVLMError
+from trustvlm.exceptions import (
+    InputError,
+    MissingExtraError,
+    OutputError,
+    TrustVLMError,
+    TrustVLMWarning,
+)
 from trustvlm.text import without_credentials
 
 
@@ -63,8 +72,7 @@ def atomic_path(target: str | os.PathLike[str], *, private: bool = False) -> Ite
             path.parent.mkdir(parents=True, exist_ok=True)
             with _temporary(path.parent, path) as temporary:
                 yield temporary
-                with temporary.open("rb+") as written:
-                    os.fsync(written.fileno())
+                sync(temporary)
                 if not private:
                     # Temporary files are private; the result should be as readable as any other.
                     umask = os.umask(0)
@@ -91,6 +99,134 @@ def _temporary(folder: Path, target: Path) -> Iterator[Path]:
         # The folder may have vanished with it.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+# Nothing is written for so long.
+ABANDONED_SECONDS = 3600.0
+
+
+@contextmanager
+def atomic_folder(
+    target: Path,
+    *,
+    is_own: Callable[[str], bool],
+    replace: Callable[[Path], None] | None = None,
+    abandoned_seconds: float = ABANDONED_SECONDS,
+) -> Iterator[Path]:
+    """Yield an empty folder; with the files in it, it becomes `target` when the block succeeds.
+
+    Whenever the process is killed, or the power fails, `target` is there whole, or as it was. What
+    a process that was killed has left beside it goes with the next one that writes there.
+
+    Parameters
+    ----------
+    target
+        Not there yet; an empty folder; or, with `replace`, one whose content is replaced.
+    is_own
+        Whether files of that name may be removed, of a folder that is replaced or was left over.
+        Others stay, in a folder that a warning names.
+    replace
+        Called with the new folder where folders cannot change places in one step, which the file
+        systems of Linux and macOS can do on local disks.
+    abandoned_seconds
+        After which another process's folder counts as left over.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written, or something stands in its place.
+
+    Warns
+    -----
+    TrustVLMWarning
+        If files of somebody else came into the folder that was replaced.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_folder(folder / "a", is_own=lambda name: name == "b.txt") as fresh:
+    ...     _ = (fresh / "b.txt").write_text("whole")
+    >>> [file.name for file in folder.rglob("*")]
+    ['a', 'b.txt']
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}."
+    for abandoned in target.parent.glob(f"{glob.escape(prefix)}????????"):
+        with suppress(OSError):
+            own = {entry.name for entry in abandoned.iterdir()} <= {_FRESH}
+            if own and abandoned.stat().st_mtime <= time.time() - abandoned_seconds:
+                _clear(abandoned, is_own)
+    workspace = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        fresh = workspace / _FRESH
+        fresh.mkdir()
+        yield fresh
+        for file in fresh.iterdir():
+            sync(file)
+        sync(fresh)
+        if not target.exists():
+            fresh.rename(target)
+        elif replace is None:
+            target.rmdir()
+            fresh.rename(target)
+        elif not _exchange(fresh, target):
+            replace(fresh)
+        sync(target.parent)
+    finally:
+        _clear(workspace, is_own)
+
+
+_FRESH = "new"
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where this system cannot."""
+    import ctypes
+
+    calls = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}  # with AT_FDCWD
+    name, here = calls.get(sys.platform, ("", 0))
+    rename = getattr(ctypes.CDLL(None), name, None) if name else None
+    if rename is None:
+        return False
+    swap = ctypes.c_uint(2)  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
+
+
+def _clear(workspace: Path, is_own: Callable[[str], bool]) -> None:
+    """Remove the folder that was written in, with this tool's own files only."""
+    folder = workspace / _FRESH
+    with suppress(OSError):
+        for file in list(folder.iterdir()):
+            if is_own(file.name):
+                file.unlink()
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        warnings.warn(
+            f"{folder} is left over from the folder that was replaced: {error.strerror}",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
+    with suppress(OSError):
+        workspace.rmdir()
+
+
+def sync(path: Path) -> None:
+    """Let the content of a file, or the names in a folder, outlast a power failure."""
+    if not path.is_dir():
+        with path.open("rb+") as written:
+            os.fsync(written.fileno())
+        return
+    # Not every system can do that with a folder.
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 _REMEDIES = {

@@ -190,7 +190,7 @@ def test_what_it_gives_is_checked_and_it_is_named(function, said):
 
 def test_errors_of_this_package_that_it_raises_are_passed_on():
     register(lambda confidence, correct: metrics.compute("auroc", confidence, correct[1:]))
-    with pytest.raises(InputError, match="^(?!The metric)"):
+    with pytest.raises(InputError, match=r"^(?!The metric)"):
         metrics.evaluate([0.9, 0.1], [1, 0])
 
 

@@ -477,8 +477,8 @@ def test_a_fetch_that_is_interrupted_leaves_nothing_and_goes_on(
             fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
     assert not any((tmp_path / "stick").iterdir())
     # What a kill leaves.
-    (tmp_path / "stick" / ".clip.partial").mkdir()
-    (tmp_path / "stick" / ".clip.partial" / "half").write_text("half")
+    (tmp_path / "stick" / ".clip.12345678" / "new").mkdir(parents=True)
+    (tmp_path / "stick" / ".clip.12345678" / "new" / "model.safetensors").write_text("half")
     sent = list(hub.sent)
     record = fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
     assert hub.sent == sent

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from processes import finished, running
+from trustvlm import files
 from trustvlm.exceptions import ArtefactError, TrustVLMWarning
 from trustvlm.pipeline import artefact
 from trustvlm.pipeline.artefact import check_target, read_artefact, write_artefact
@@ -259,14 +260,14 @@ def test_a_folder_that_nobody_may_write_to_is_named():
 def test_what_comes_into_the_older_folder_meanwhile_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "m.trust"
     write_artefact(path, {"value": 1}, ARRAYS)
-    exchange = artefact._exchange
+    exchange = files._exchange
 
     def late(fresh, path):
         (path / "late.txt").write_text("precious")
         return exchange(fresh, path)
 
-    monkeypatch.setattr(artefact, "_exchange", late)
-    with pytest.warns(TrustVLMWarning, match="left over from the model that was replaced"):
+    monkeypatch.setattr(files, "_exchange", late)
+    with pytest.warns(TrustVLMWarning, match="left over from the folder that was replaced"):
         write_artefact(path, {"value": 2}, ARRAYS)
     assert read_artefact(path)[0]["value"] == 2
     (kept,) = tmp_path.rglob("late.txt")
@@ -275,7 +276,7 @@ def test_what_comes_into_the_older_folder_meanwhile_is_kept(tmp_path, monkeypatc
 
 def test_where_folders_cannot_change_places_the_manifest_is_what_is_replaced(tmp_path, monkeypatch):
     path = tmp_path / "m.trust"
-    monkeypatch.setattr(artefact, "_exchange", lambda *_: False)
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
     for value in (1, 2, 3):
         write_artefact(path, {"value": value}, {"a": np.arange(value)})
         manifest, arrays = read_artefact(path)
@@ -371,10 +372,11 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import numpy as np
+from trustvlm import files
 from trustvlm.pipeline import artefact
 
 if sys.argv[2] == "within":
-    artefact._exchange = lambda *_: False
+    files._exchange = lambda *_: False
 older, newer = {"a": np.arange(3)}, {"a": np.arange(4)}
 for step in range(1, 100):
     path = Path(sys.argv[1]) / str(step) / "m.trust"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trustvlm.exceptions import OutputError
-from trustvlm.files import output_error
+from trustvlm.files import atomic_folder, output_error
 from trustvlm.models.directories import RECORD, ModelRecord, file_hash, read_record
 from trustvlm.models.registry import fetch_files
 
@@ -88,23 +88,15 @@ def _check_target(target: Path) -> ModelRecord | None:
 
 
 def _write(record: ModelRecord, files: Iterable[Path]) -> None:
-    target = record.directory.absolute()
-    # Beside it, so that it can change its name at the end.
-    whole = target.with_name(f".{target.name}.partial")
+    names = {*record.hashes, RECORD}
     try:
-        shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed
-        whole.mkdir(parents=True)
-        for file in files:
-            # What links lead to, which those of the hub's cache do.
-            shutil.copyfile(file, whole / file.name)
-            with (whole / file.name).open("rb+") as copied:
-                os.fsync(copied.fileno())
-        facts = json.dumps(record.facts(), indent=2)
-        (whole / RECORD).write_text(f"{facts}\n", encoding="utf-8")
-        if target.exists():
-            target.rmdir()
-        whole.rename(target)
+        with atomic_folder(
+            record.directory.absolute(), is_own=names.__contains__, abandoned_seconds=0.0
+        ) as fresh:
+            for file in files:
+                # What links lead to, which those of the hub's cache do.
+                shutil.copyfile(file, fresh / file.name)
+            facts = json.dumps(record.facts(), indent=2)
+            (fresh / RECORD).write_text(f"{facts}\n", encoding="utf-8")
     except OSError as error:
         raise output_error(record.directory, error) from error
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)

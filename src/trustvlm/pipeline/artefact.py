@@ -7,19 +7,16 @@ imports pydantic, so programs that neither write nor read an artefact do not imp
 
 from __future__ import annotations
 
-import ctypes
-import glob
 import hashlib
 import json
 import math
 import os
 import re
 import secrets
+import shutil
 import stat
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from trustvlm.exceptions import ArtefactError, TrustVLMWarning
-from trustvlm.files import url_of
+from trustvlm.exceptions import ArtefactError
+from trustvlm.files import ABANDONED_SECONDS, atomic_folder, sync, url_of
 from trustvlm.risk_control.prediction_sets import SET_METHODS
 from trustvlm.serialization import first_invalid
 from trustvlm.storage import RemoteFolder
@@ -45,8 +42,6 @@ _ARRAYS_NAME = re.compile(r"arrays(-[0-9a-f]{16})?\.safetensors")
 _HASHED = "manifest_sha256"
 # The largest manifests, with the paths of 10^6 images, have 200 MB; none is nested more than 10.
 _MOST_JSON, _MOST_DEPTH = 2**30, 32
-# No model is written for so long.
-_ABANDONED_SECONDS = 3600.0
 
 
 # What a manifest must hold. Fields with a default are those that artefacts of older versions lack.
@@ -388,7 +383,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> st
     while not os.path.lexists(parent):
         parent = parent.parent
     try:
-        tempfile.TemporaryDirectory(prefix=_workspace_prefix(path), dir=parent).cleanup()
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=parent).cleanup()
     except OSError as error:
         raise _not_written(path, error) from error
     return lost
@@ -539,27 +534,16 @@ def write_artefact(
     if path.exists():
         instead = json.loads(text).get("calibration")
         _check_own(path, overwrite=overwrite, instead=instead)
+
+    def replace(fresh: Path) -> None:
+        _replace_within(fresh, path, full)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(path)
-        workspace = Path(tempfile.mkdtemp(prefix=_workspace_prefix(path), dir=path.parent))
+        with atomic_folder(path, is_own=_is_own, replace=replace) as fresh:
+            (fresh / _ARRAYS).write_bytes(content)
+            (fresh / _MANIFEST).write_bytes(text)
     except OSError as error:
         raise _not_written(path, error) from error
-    try:
-        fresh = workspace / "new"
-        fresh.mkdir()
-        _write_through(fresh / _ARRAYS, content)
-        _write_through(fresh / _MANIFEST, text)
-        _sync_folder(fresh)
-        if not path.exists():
-            fresh.rename(path)
-        elif not _exchange(fresh, path):
-            _replace_within(fresh, path, full)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
-        _clear(workspace)
 
 
 def _write_remote(
@@ -590,7 +574,7 @@ def _write_remote(
     # may be about to name them, stay for an hour.
     for name in filter(_ARRAYS_NAME.fullmatch, before):
         with suppress(OSError):
-            if name == older or folder.seconds_between(name, newer) > _ABANDONED_SECONDS:
+            if name == older or folder.seconds_between(name, newer) > ABANDONED_SECONDS:
                 folder.remove(name)
 
 
@@ -617,18 +601,10 @@ def copy_artefact(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> P
     if os.path.lexists(to):
         raise ArtefactError(f"{to} exists already: name another folder.")
     try:
-        workspace = Path(tempfile.mkdtemp(prefix=_workspace_prefix(to), dir=to.parent))
-        try:
-            fresh = workspace / "new"
-            fresh.mkdir()
+        with atomic_folder(to, is_own=_is_own) as fresh:
             for file in path.iterdir():
                 if _is_own(file.name):
-                    _write_through(fresh / file.name, file.read_bytes())
-            _sync_folder(fresh)
-            fresh.rename(to)
-            _sync_folder(to.parent)
-        finally:
-            _clear(workspace)
+                    shutil.copyfile(file, fresh / file.name)
     except OSError as error:
         raise _not_written(to, error) from error
     return to
@@ -647,89 +623,25 @@ def _without_hash(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name != _HASHED}
 
 
-def _write_through(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlast a power failure, where the system can do that."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where this system cannot."""
-    calls = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}  # with AT_FDCWD
-    name, here = calls.get(sys.platform, ("", 0))
-    rename = getattr(ctypes.CDLL(None), name, None) if name else None
-    if rename is None:
-        return False
-    swap = ctypes.c_uint(2)  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
-
-
 def _replace_within(fresh: Path, path: Path, full: Mapping[str, Any]) -> None:
     """Replace the model in a folder by the one in `fresh`; the step is that of its manifest."""
     older = _arrays_of(_parse((path / _MANIFEST).read_bytes()))
     digest = full["arrays"]["sha256"]
     newer = _ARRAYS.replace(".", f"-{digest[:16]}.")
-    _write_through(
-        fresh / _MANIFEST,
-        _manifest_text({**full, "arrays": {"file": newer, "sha256": digest}}),
-    )
+    text = _manifest_text({**full, "arrays": {"file": newer, "sha256": digest}})
+    (fresh / _MANIFEST).write_bytes(text)
+    sync(fresh / _MANIFEST)
     (fresh / _ARRAYS).replace(path / newer)
-    _sync_folder(path)
+    sync(path)
     (fresh / _MANIFEST).replace(path / _MANIFEST)
-    _sync_folder(path)
+    sync(path)
     # Those of another writer, who may be about to name them, stay for an hour.
-    past = time.time() - _ABANDONED_SECONDS
+    past = time.time() - ABANDONED_SECONDS
     for file in path.iterdir():
         if file.name != newer and _ARRAYS_NAME.fullmatch(file.name):
             with suppress(OSError):
                 if file.name == older or file.stat().st_mtime < past:
                     file.unlink()
-
-
-def _clear(workspace: Path) -> None:
-    """Remove the folder that was written in; of an older artefact, only this tool's own files."""
-    folder = workspace / "new"
-    with suppress(OSError):
-        for file in list(folder.iterdir()):
-            if _is_own(file.name):
-                file.unlink()
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        warnings.warn(
-            f"{folder} is left over from the model that was replaced: {error.strerror}",
-            TrustVLMWarning,
-            stacklevel=2,
-        )
-    with suppress(OSError):
-        workspace.rmdir()
-
-
-def _clear_abandoned(path: Path) -> None:
-    """Remove what writers that were killed have left beside a path."""
-    past = time.time() - _ABANDONED_SECONDS
-    for workspace in path.parent.glob(f"{glob.escape(_workspace_prefix(path))}????????"):
-        with suppress(OSError):
-            own = {entry.name for entry in workspace.iterdir()} <= {"new"}
-            if own and workspace.stat().st_mtime < past:
-                _clear(workspace)
-
-
-def _workspace_prefix(path: Path) -> str:
-    return f".{path.name}."
 
 
 def read_artefact(
