@@ -234,7 +234,7 @@ def test_a_text_tower_of_another_repository_comes_along(
     actual = models.load_vlm(spec, device="cpu").encode_texts(texts)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     record = fetch(spec, tmp_path / "stick")
-    assert set(record.hashes) == {
+    assert set(record.sha256) == {
         "config.json",
         "open_clip_config.json",
         "open_clip_model.safetensors",
@@ -264,8 +264,8 @@ def test_a_tokenizer_from_another_repository_comes_along(
     spec, texts = "openclip:hf-hub:tiny/clip", ["a photo of a cat.", "dog"]
     expected = models.load_vlm(spec, device="cpu").encode_texts(texts)
     record = fetch(spec, tmp_path / "stick")
-    assert {"vocab.json", "merges.txt", "tokenizer_config.json"} <= set(record.hashes)
-    assert "config.json" not in record.hashes
+    assert {"vocab.json", "merges.txt", "tokenizer_config.json"} <= set(record.sha256)
+    assert "config.json" not in record.sha256
     use_cache(monkeypatch, tmp_path / "empty")
     reach(monkeypatch, "http://127.0.0.1:9")
     for name in (f"openclip:local-dir:{tmp_path / 'stick'}", spec):

@@ -336,14 +336,14 @@ def test_what_is_fetched_is_exactly_what_is_needed(
     record = fetch("hf:tiny/clip", tmp_path / "carried")
     names = {file.name for file in (tmp_path / "carried").iterdir()}
     assert names == {file.name for file in (saved / "clip-old").iterdir()} | {RECORD}
-    assert names == {*record.hashes, RECORD}
+    assert names == {*record.sha256, RECORD}
     assert (record.repository, record.revision, record.asked) == ("tiny/clip", OLD, "")
     facts = json.loads((tmp_path / "carried" / RECORD).read_text())
-    assert facts["sha256"] == dict(record.hashes)
+    assert facts["sha256"] == dict(record.sha256)
     assert not any(file.is_symlink() for file in (tmp_path / "carried").iterdir())
     assert {file.name for file in tmp_path.iterdir()} == {"repository", "carried", "cache"}
     sent = list(hub.sent)
-    assert fetch("hf:tiny/clip", tmp_path / "carried").hashes == record.hashes
+    assert fetch("hf:tiny/clip", tmp_path / "carried").sha256 == record.sha256
     assert hub.sent == sent
 
 
@@ -430,9 +430,14 @@ def test_damage_on_the_way_is_named(
     file.unlink()
     with pytest.raises(ModelUnavailableError, match=r"model\.safetensors is missing"):
         load_vlm(f"hf:{stick / 'clip'}")
-    (stick / "clip" / RECORD).write_text('{"format": "another"}')
-    with pytest.raises(ModelUnavailableError, match="cannot be understood"):
-        load_vlm(f"hf:{stick / 'clip'}")
+    for content, problem in (
+        ('{"format": "another"}', "format: Input should be"),
+        ("[]", "not a mapping"),
+        ("{", "Expecting property name"),
+    ):
+        (stick / "clip" / RECORD).write_text(content)
+        with pytest.raises(ModelUnavailableError, match=rf"cannot be understood \(.*{problem}"):
+            load_vlm(f"hf:{stick / 'clip'}")
 
 
 def test_a_record_cannot_name_files_elsewhere(saved: Path, tmp_path: Path) -> None:
@@ -483,7 +488,7 @@ def test_a_fetch_that_is_interrupted_leaves_nothing_and_goes_on(
     record = fetch("hf:tiny/clip", tmp_path / "stick" / "clip")
     assert hub.sent == sent
     assert [file.name for file in (tmp_path / "stick").iterdir()] == ["clip"]
-    assert {file.name for file in record.directory.iterdir()} == {*record.hashes, RECORD}
+    assert {file.name for file in record.directory.iterdir()} == {*record.sha256, RECORD}
 
 
 def test_a_directory_is_for_the_library_that_its_files_are_for(

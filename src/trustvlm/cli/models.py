@@ -130,9 +130,9 @@ def fetch(
     if as_json:
         say(json.dumps(record.facts(), indent=2))
         return
-    size = sum((output / file).stat().st_size for file in record.hashes)
+    size = sum((output / file).stat().st_size for file in record.sha256)
     console.note(
-        f"{output}: {record.repository} at {record.revision}, {len(record.hashes)} files, "
+        f"{output}: {record.repository} at {record.revision}, {len(record.sha256)} files, "
         f"{size / 1e6:,.1f} MB. On the machine that it is carried to, set TRUSTVLM_MODELS to the "
         "folder above it, or to itself.",
         quiet=quiet,

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trustvlm.exceptions import InputError, ModelUnavailableError
+from trustvlm.serialization import first_invalid
 
 # Hashes that tell files apart.
 
@@ -46,18 +47,18 @@ def _hash_of(file: Path, *_status: int) -> str:
 # The record that lies in a directory beside the files that were fetched.
 
 RECORD = "trustvlm-model.json"
-_FORMAT = "trustvlm.model-files"
-_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """Where the files of a directory are from.
+    """Where the files of a directory are from; all but `directory` stands in the record.
 
     Attributes
     ----------
     directory
         Where they lie.
+    format, version
+        What tells the record from other files, and from those of other versions.
     spec
         What was fetched, such as `hf:openai/clip-vit-base-patch16`.
     repository
@@ -66,28 +67,27 @@ class ModelRecord:
         The commit.
     asked
         The commit, tag or branch that was asked for; "" for the repository's main branch.
-    hashes
-        SHA-256 in hex of each file, by name.
+    sha256
+        Of each file in hex, by its name.
     """
 
     directory: Path
+    format: Literal["trustvlm.model-files"] = "trustvlm.model-files"
+    version: Literal[1] = 1
     spec: str
     repository: str
     revision: str
     asked: str
-    hashes: Mapping[str, str]
+    sha256: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse files outside the directory."""
+        if any(Path(name).name != name for name in self.sha256):
+            raise ValueError("a file in another directory")
 
     def facts(self) -> dict[str, Any]:
         """Return what the file holds, as plain JSON values."""
-        return {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "spec": self.spec,
-            "repository": self.repository,
-            "revision": self.revision,
-            "asked": self.asked,
-            "sha256": dict(self.hashes),
-        }
+        return {name: value for name, value in asdict(self).items() if name != "directory"}
 
     def check(self) -> None:
         """Compare the files with their SHA-256, which sticks and disks may have damaged.
@@ -97,7 +97,7 @@ class ModelRecord:
         ModelUnavailableError
             If one is missing or differs.
         """
-        for name, expected in self.hashes.items():
+        for name, expected in self.sha256.items():
             file = self.directory / name
             if not file.is_file():
                 raise ModelUnavailableError(
@@ -122,23 +122,18 @@ def read_record(directory: Path) -> ModelRecord | None:
     file = directory / RECORD
     if not file.is_file():
         return None
+    from pydantic import TypeAdapter, ValidationError  # takes its time
+
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        if (facts["format"], facts["version"]) != (_FORMAT, _VERSION):
-            raise ValueError(f"format {facts['format']!r}, version {facts['version']!r}")
-        texts = [facts[name] for name in ("spec", "repository", "revision", "asked")]
-        hashes = dict(facts["sha256"])
-        if not all(isinstance(text, str) for text in (*texts, *hashes.values())):
-            raise ValueError("a value that is no text")
-        if any(Path(name).name != name for name in hashes):
-            raise ValueError("a file in another directory")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return TypeAdapter(ModelRecord).validate_python({**facts, "directory": directory})
+    except (OSError, TypeError, ValueError) as error:  # pydantic's is one of the last kind
+        is_invalid = isinstance(error, ValidationError)
+        problem = ": ".join(first_invalid(error)).strip(": ") if is_invalid else f"{error}"
         raise ModelUnavailableError(
-            f"{file} cannot be understood ({error!r}): fetch the model again with "
+            f"{file} cannot be understood ({problem}): fetch the model again with "
             "`trustvlm models fetch`, or remove the file."
         ) from error
-    spec, repository, revision, asked = texts
-    return ModelRecord(directory, spec, repository, revision, asked, hashes)
 
 
 # Folders of such directories, which the environment names.
@@ -180,7 +175,7 @@ def find_directory(
         for directory in _directories()
         if (record := read_record(directory)) is not None
         and record.repository == repository
-        and holds(record.hashes)
+        and holds(record.sha256)
         and (revision is None or revision in (record.revision, record.asked))
     ]
     commits = list(dict.fromkeys(record.revision for record in records))

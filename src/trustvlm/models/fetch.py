@@ -51,12 +51,12 @@ def fetch_model(
     earlier = _check_target(target)
     files, needed = fetch_files(spec, revision=revision)
     record = ModelRecord(
-        target,
+        directory=target,
         spec=spec,
         repository=files.source,
         revision=files.revision,
         asked=revision or spec.partition("@")[2].partition("#")[0],
-        hashes={file.name: file_hash(file) for file in needed},
+        sha256={file.name: file_hash(file) for file in needed},
     )
     if earlier is not None:
         if (earlier.repository, earlier.revision) != (record.repository, record.revision):
@@ -65,7 +65,7 @@ def fetch_model(
                 f"{record.repository} at {record.revision}: name another directory."
             )
         earlier.check()
-        if set(record.hashes) <= set(earlier.hashes):
+        if set(record.sha256) <= set(earlier.sha256):
             return earlier
         raise OutputError(
             f"{target} holds other files of {record.repository}: name another directory."
@@ -88,7 +88,7 @@ def _check_target(target: Path) -> ModelRecord | None:
 
 
 def _write(record: ModelRecord, files: Iterable[Path]) -> None:
-    names = {*record.hashes, RECORD}
+    names = {*record.sha256, RECORD}
     try:
         with atomic_folder(
             record.directory.absolute(), is_own=names.__contains__, abandoned_seconds=0.0
