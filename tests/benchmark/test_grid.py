@@ -303,6 +303,12 @@ def test_a_wrong_study_is_explained_before_any_work(study, change, message):
     assert "study.toml" in str(caught.value)
 
 
+def test_every_model_is_known_before_the_first_encodes_an_image(study):
+    study.write_text(study.read_text().replace('vision = "same"', 'vision = "dinov2-bse"'))
+    with pytest.raises(InputError, match="Did you mean dinov2-base"):
+        next(encode_datasets(read_config(study), EmbeddingStore.memory(), notes=[]))
+
+
 def test_the_sigmoid_of_a_study_is_that_of_models_with_a_bias(tmp_path):
     """Other models are rows with an error, and do not take the rest of the study with them."""
     pytest.importorskip("transformers", reason="needs the extra torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,24 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
         ("remoteclip", "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like="),
         ("google/siglip2-base-patch16-224", "siglip2-b16-224"),
         ("imageomics/bioclip-2", "bioclip-2"),
-        ("org/name", "hf:org/name, or openclip:hf-hub:org/name"),
+        ("org/name", "hf:org/name or openclip:hf-hub:org/name"),
+        ("OPENAI/CLIP-ViT-Base-Patch32", "clip-vit-b32"),
+        ("https://huggingface.co/openai/clip-vit-base-patch32", "clip-vit-b32"),
+        ("huggingface.co/org/name/tree/main", "hf:org/name or openclip:hf-hub:org/name"),
+        ("hf.co/imageomics/bioclip-2/", "bioclip-2"),
+        ("hf-hub:org/name", "hf:org/name or openclip:hf-hub:org/name"),
+        ("apple/MobileCLIP2-S0", "mobileclip2-s0, hf:apple/MobileCLIP2-S0 or openclip:"),
+        ("chendelong/RemoteCLIP", "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like="),
+        ("ViT-B-32/laion2b_s34b_b79k", "openclip:ViT-B-32/laion2b_s34b_b79k"),
+        ("ViT-SO400M-14-SigLIP-384", "openclip:ViT-SO400M-14-SigLIP-384/<weights>"),
+        ("EVA02-L-14-336", "eva02-clip-l14-336"),
+        ("RN50x4", "openclip:RN50x4/<weights>"),
+        ("open_clip:ViT-B-32/openai", "openclip:ViT-B-32/openai"),
+        ("laion2b", "openclip:ViT-B-32/laion2b_s34b_b79k"),
+        ("clip-b/16", "clip-vit-b16"),
+        ("vit_base_patch16_224", "--vision timm:vit_base_patch16_224"),
+        ("dinov2-giant", "--vision hf:facebook/dinov2-giant"),
+        ("None", "none"),
         ("dinov3", "--vision dinov3-small, --vision dinov3-base or --vision dinov3-large"),
     ],
 )
@@ -69,11 +87,41 @@ def test_what_people_call_a_vlm_is_answered_with_its_name_here(typed: str, meant
         ("c-radio", "c-radio-v3-b16 or c-radio-v4-so400m"),
         ("tips", "tipsv2-vision-b14"),
         ("pe-core", "pe-core-vision-b16"),
+        ("dinov2_vitb14_reg", "dinov2-base-registers"),
+        ("dinov3-vit7b16", "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m#cls"),
+        ("timm/vit_base_patch16_224", "timm:vit_base_patch16_224"),
+        ("resnet50", "timm:resnet50"),
     ],
 )
 def test_so_is_what_they_call_a_vision_encoder(typed: str, meant: str) -> None:
     with pytest.raises(InputError, match=rf"Did you mean {meant}\?"):
         load_vision(typed)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("hf:https://huggingface.co/org/name", "is the address .* name it as hf:org/name"),
+        ("hf://org/name", "is the address .* name it as hf:org/name"),
+        ("hf:org/name/", r"There is no directory .* named without the slash: hf:org/name\."),
+        ("hf: org/name", "is no repository id, .* nor is there a directory"),
+    ],
+)
+def test_an_address_is_no_directory(spec: str, message: str) -> None:
+    with pytest.raises(ModelUnavailableError, match=message):
+        load_vlm(spec)
+
+
+def test_what_lies_here_is_named_with_the_library_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/config.json", "b/open_clip_config.json", "c.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for typed, meant in {"a": "hf:a", "b": "openclip:local-dir:b", "c.onnx": "onnx:c.onnx"}.items():
+        with pytest.raises(InputError, match=rf"Did you mean {meant}\?"):
+            load_vision(typed)
 
 
 def test_jina_clip_is_refused_with_the_reason() -> None:

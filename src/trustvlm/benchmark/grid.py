@@ -39,7 +39,7 @@ from trustvlm.exceptions import (
 )
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images import Limits, classes_of, find_labelled
-from trustvlm.models import read_prompts
+from trustvlm.models import check_name, read_prompts
 from trustvlm.pipeline import records
 from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
@@ -138,6 +138,10 @@ def encode_datasets(
     TrustVLMError
         If a model cannot be loaded.
     """
+    # All of them, before the first is loaded and has encoded images for hours.
+    for models in config.models:
+        check_name(models.vlm, "vlm")
+        check_name(models.vision, "vision")
     loaded, shared = None, dict[SharedImage, None]()
     for models, protocol in product(config.models, config.protocols):
         wanted = (models.vlm, models.vision, protocol)

@@ -289,13 +289,49 @@ def check_directory(name: str) -> None:
         If it is absolute, begins with a dot or ends in a slash, and no directory is there.
     """
     path = Path(name).expanduser()
+    if path.is_dir():
+        return
+    if repository := hub_repository(name):
+        raise ModelUnavailableError(
+            f"{name!r} is the address of a repository of the hub: name it as hf:{repository}."
+        )
     is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/")
-    if not path.is_dir() and (is_path or name.count("/") > 1 or "\\" in name):
+    if is_path or name.count("/") > 1 or "\\" in name:
         within = "" if path.is_absolute() else f" in {Path.cwd()}"
+        repository = name.rstrip("/")
+        is_id = is_repository(repository)
+        of_hub = f" A repository of the hub is named without the slash: hf:{repository}."
         raise ModelUnavailableError(
             f"There is no directory {path}{within}. Correct the path; `trustvlm models fetch NAME "
-            "-o DIR` writes such a directory on a machine that reaches the hub."
+            f"-o DIR` writes such a directory on a machine that reaches the hub."
+            f"{of_hub if is_id else ''}"
         )
+    if not is_repository(name):
+        raise ModelUnavailableError(
+            f"{name!r} is no repository id, <owner>/<name>, nor is there a directory of that name."
+        )
+
+
+is_repository = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII).fullmatch
+"""Whether a name can be that of a repository of the hub."""
+_ADDRESS = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|//)([\w.-]+/[\w.-]+)(?:[/?#].*)?",
+    re.ASCII,
+)
+
+
+def hub_repository(address: str) -> str:
+    """Return the repository of an address of the hub; "" for other names.
+
+    Examples
+    --------
+    >>> hub_repository("https://huggingface.co/openai/clip-vit-base-patch32/tree/main")
+    'openai/clip-vit-base-patch32'
+    >>> hub_repository("openai/clip-vit-base-patch32")
+    ''
+    """
+    match = _ADDRESS.fullmatch(address.strip())
+    return match[1] if match else ""
 
 
 def of_directory(name: str) -> ModelFiles:

@@ -26,7 +26,7 @@ from trustvlm.models.base import (
     Preprocessing,
     VisionLanguageModel,
 )
-from trustvlm.models.hub import ModelFiles
+from trustvlm.models.hub import ModelFiles, hub_repository
 from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import (
     Registry,
@@ -640,7 +640,7 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
         hint = f"Write {backend.pattern}. {hint}"
     patterns = ", ".join(pattern for pattern in offered.values() if pattern not in by_name)
     text = f"There is no {_DESCRIBED[role]} named {spec!r}. {hint} Besides presets: {patterns}."
-    if separator and not backend:
+    if separator and not backend and not hub_repository(spec):
         text += (
             f" A backend `{prefix}` of your own is registered by the file, --plugin FILE.py, or "
             "the installed package that brings it."
@@ -655,20 +655,38 @@ _ALIASES = {
     "bioclip": "bioclip-2",
     "bioclip25": "openclip:hf-hub:imageomics/bioclip-2.5-vith14",
     "clip": "clip-vit",
+    "clipb16": "clip-vit-b16",
+    "clipb32": "clip-vit-b32",
+    "clipl14": "clip-vit-l14",
+    "clipvitbigg14": "openclip:ViT-bigG-14/laion2b_s39b_b160k",
+    "clipvith14": "openclip:ViT-H-14/laion2b_s32b_b79k",
     "cnclip": "chinese-clip",
     "cradio": "c-radio",
     "cradiov4": "c-radio-v4",
     "cradiov4h": "timm:vit_huge_patch16_radio_v4.c_radio",
+    "datacomp": "openclip:ViT-B-32/datacomp_xl_s13b_b90k",
+    "dfn2b": "openclip:ViT-B-16/dfn2b",
     "dfnclip": "openclip:ViT-B-16/dfn2b",
+    "dinov2giant": "hf:facebook/dinov2-giant",
     "dinov2reg": "dinov2-base-registers",
+    "dinov2vitb14": "dinov2-base",
+    "dinov2vitb14reg": "dinov2-base-registers",
+    "dinov2vitg14": "hf:facebook/dinov2-giant",
+    "dinov2vitl14": "dinov2-large",
+    "dinov2vitl14reg": "dinov2-large-registers",
+    "dinov2vits14": "dinov2-small",
+    "dinov3vit7b16": "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m#cls",
     "evaclip": "eva02-clip",
     "eva02": "eva02-clip",
     "fashionclip": "hf:patrickjohncyh/fashion-clip",
+    "laion2b": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "laion400m": "openclip:ViT-B-32/laion400m_e32",
     "laionclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
     "marqofashionsiglip": "fashion-siglip",
     "metaclip": "metaclip2",
     "mobileclip": "mobileclip2",
     "naflex": "siglip2-b16-naflex",
+    "openaiclip": "clip-vit",
     "openclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
     "pe": "pe-core",
     "pecore": "pe-core",
@@ -678,6 +696,7 @@ _ALIASES = {
     "rn101": "clip-rn101",
     "rn50": "clip-rn50",
     "remoteclip": "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like=laion2b_s34b_b79k",
+    "siglipso400m": "hf:google/siglip-so400m-patch14-384",
     "so400m": "siglip2-so400m",
     "tips": "tipsv2",
     "vitb16": "clip-vit-b16",
@@ -686,44 +705,97 @@ _ALIASES = {
     "vitl14336": "clip-vit-l14-336",
 }
 _REFUSED = {
+    "blip": "BLIP's image processor is not followed here.",
     "jinaclip": "jina-clip runs code from its repository, which trustvlm does not do.",
     "nomicembedvision": "nomic-embed-vision runs code from its repository, which trustvlm does not "
     "do.",
 }
+# What libraries call themselves, and their architectures.
+_PREFIXES = {"huggingface": "hf", "transformers": "hf", "openclip": "openclip", "timm": "timm"}
+_OF_OPENCLIP = re.compile(
+    r"(ViT|RN\d+(x\d+)?|EVA0\d|PE-Core|MobileCLIP2?|ViTamin|nllb-clip|coca_ViT)(-[\w.-]+)?"
+    r"(/[\w.-]+)?",
+    re.IGNORECASE,
+)
+_OF_TIMM = re.compile(
+    r"(timm/)?((?:vit|beit|deit|eva|swin|convnext|resnet|resnext|efficientnet|mobilenet|regnet|"
+    r"densenet|hiera|samvit|maxvit|xcit|vgg)[a-z0-9_]*(?:\.[a-z0-9_]+)?)"
+)
 _MOST_NAMES = 6
 
 
 def _near_names(spec: str, role: str) -> str:
     """Write a question that names the models that `spec` may stand for; "" if none is known."""
-    typed = _letters(spec)
+    spec = spec.strip()
+    typed, last = _letters(spec), _letters(spec.rstrip("/").split("/")[-1])
     for name, why in _REFUSED.items():
         # With the owner of its repository, or without.
-        if typed.startswith(name) or _letters(spec.split("/")[-1]).startswith(name):
+        if typed.startswith(name) or last.startswith(name):
             return why
     ordered = sorted(presets(), key=lambda preset: preset.role not in (role, "both"))
-    # A repository of the hub without the prefix: its preset, or its name.
-    repository = spec.removeprefix("hf-hub:").rstrip("/")
-    named = [preset for preset in ordered if repository == _repository(preset.spec)]
-    if not named and ":" not in spec:
-        alias = _ALIASES.get(typed, typed)
-        if ":" in alias:
-            return f"Did you mean {alias}?"
-        meant = _letters(alias)
-        if len(meant) >= len("dino"):
-            called = {preset: _letters(preset.name) for preset in ordered}
-            by_repository = {preset: _letters(preset.spec.split("/")[-1]) for preset in ordered}
-            for letters in (called, by_repository):
-                named = named or [p for p in ordered if letters[p].startswith(meant)]
-        if not named and repository.count("/") == 1:
-            return f"Did you mean hf:{repository}, or openclip:hf-hub:{repository}?"
+    # A repository of the hub without the prefix, or its address: its preset, or its name.
+    repository = hub_repository(spec) or spec.removeprefix("hf-hub:").rstrip("/")
+    meant_repository = repository.lower()
+    named = [p for p in ordered if meant_repository == (_repository(p.spec) or "").lower()]
+    others: list[str] = []
+    if not named and spec and Path(spec).expanduser().exists():
+        others = [_of_path(spec)]
+    elif not named and ":" not in spec and not hub_repository(spec):
+        named, others = _named_alike(spec, typed, ordered)
+    if not named and not others and repository.count("/") == 1 and ":" not in repository:
+        named = [preset for preset in ordered if _letters(preset.name) == last]
+        alias = _ALIASES.get(last, "")
+        kind = [f"timm:hf-hub:{repository}"] if role == VISION else []
+        hubs = [f"hf:{repository}", f"openclip:hf-hub:{repository}", *kind]
+        others = [alias] if ":" in alias else hubs
+    prefix, _, name = spec.partition(":")
+    if not named and not others and name and _letters(prefix) in _PREFIXES:
+        others = [f"{_PREFIXES[_letters(prefix)]}:{name}"]
+    if not named and not others and typed == NO_VLM and role == VLM:
+        others = [NO_VLM]
     fitting = [preset for preset in named if preset.role in (role, "both")] or named
-    if not fitting:
-        return ""
     names = [
         preset.name if preset.role in (role, "both") else f"--{preset.role} {preset.name}"
         for preset in fitting[:_MOST_NAMES]
     ]
-    return f"Did you mean {join_names(names, 'or')}?"
+    names += [
+        f"--{VISION} {other}"
+        if role == VLM and other.startswith(("timm:", "onnx:", "hf:facebook/dino"))
+        else other
+        for other in others
+    ]
+    return f"Did you mean {join_names(names, 'or')}?" if names else ""
+
+
+def _named_alike(spec: str, typed: str, ordered: list[Preset]) -> tuple[list[Preset], list[str]]:
+    """Return the presets that a name without a prefix stands for, or what it is with one."""
+    alias = _ALIASES.get(typed, typed)
+    if ":" in alias:
+        return [], [alias]
+    meant = _letters(alias)
+    if len(meant) >= len("dino"):
+        for letters in (
+            lambda preset: preset.name,
+            lambda preset: preset.spec.split("/")[-1],
+            lambda preset: preset.spec.removeprefix("openclip:").split("/")[0],
+        ):
+            named = [preset for preset in ordered if _letters(letters(preset)).startswith(meant)]
+            if named:
+                return named, []
+    if of_openclip := _OF_OPENCLIP.fullmatch(spec):
+        return [], [f"openclip:{spec}" if of_openclip[4] else f"openclip:{spec}/<weights>"]
+    if of_timm := _OF_TIMM.fullmatch(spec):
+        return [], [f"timm:{of_timm[2]}"]
+    return [], []
+
+
+def _of_path(name: str) -> str:
+    """Write the spec of a file or directory that is here."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        of_openclip = (path / "open_clip_config.json").is_file()
+        return f"openclip:{_SCHEMES[1]}{name}" if of_openclip else f"hf:{name}"
+    return f"onnx:{name}" if path.suffix == ".onnx" else f"openclip:<arch>/{name}"
 
 
 def _repository(spec: str) -> str | None:
