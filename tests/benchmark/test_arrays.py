@@ -248,6 +248,36 @@ def test_the_command_writes_rows_and_verdicts(files, tmp_path, capsys, monkeypat
         assert done.code == 2
         assert "--preset" in done.err
     assert run("bench", "arrays", "--support", files[0], files[1][0], "--shots", "x").code == 2
+    biased = [write_arrays(tmp_path / f"b{i}.npz", i, logit_bias=-3.0) for i in (0, 1)]
+    sigmoid = [*["--scores", "msp,entropy", "--link", "sigmoid"], *["--json", rows]]
+    assert run("bench", "arrays", "--support", *biased, *sigmoid).code == 0
+    first, second = json.loads(rows.read_text())["rows"]
+    assert (first["parameters"], second["parameters"]) == ({"link": "sigmoid"}, {})
+    by_hand = load_arrays(biased[1])
+    p = 1 / (1 + np.exp(3.0 - by_hand.logits.max(axis=1)))
+    right = by_hand.logits.argmax(axis=1) == by_hand.labels
+    assert first["aurc"] == pytest.approx(metrics.aurc(p, right))
+    for message, wrong in {
+        "logit_bias": [files[1][0], *sigmoid],
+        "--link is for the scores msp, margin and trustvlm": [
+            *sigmoid,
+            "--scores",
+            "knn",
+            biased[1],
+        ],
+        "for the link `softmax` alone": [
+            *sigmoid,
+            "--scores",
+            "trustvlm",
+            "--preset",
+            "loo",
+            biased[1],
+        ],
+        "to be softmax or sigmoid": [*sigmoid, "--link", "sigmod", biased[1]],
+        "to come from one VLM": [*sigmoid, write_arrays(tmp_path / "c.npz", 1, logit_bias=-2.0)],
+    }.items():
+        support = files[0] if message == "logit_bias" else biased[0]
+        assert message in " ".join(run("bench", "arrays", "--support", support, *wrong).err.split())
     assert run("bench", "arrays", "--support", files[0], files[1][0], files[1][0]).code == 2
     assert run("bench", "arrays", files[1][0]).code == 2
 

@@ -272,6 +272,7 @@ def test_a_set_of_the_catalogue_has_its_own_validation_images(tmp_path):
         (("draws = 2", "draws = 0"), "`draws`"),
         (('"knn"', '"knm"'), "did you mean"),
         (("k = 3", "kk = 3"), "no parameter `kk`"),
+        (("knn = { k = 3 }", 'msp = { link = "sigmod" }'), "`link` to be softmax or sigmoid"),
         (('vision = "same"', 'visoin = "same"'), "does not know `visoin`"),
         (('vision = "same"', ""), r"needs `vision`"),
         (('train = "colours/train"', 'train = "nowhere"'), "nowhere"),

@@ -1,6 +1,7 @@
 """Test images that are also shots: named and left out, or kept; and those that resemble one."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -125,7 +126,9 @@ def test_images_that_resemble_a_shot_are_listed(study):
     Image.fromarray(pixels).save(study.parent / "colours" / "test" / "red" / "copy.png")
     study.write_text(STUDY.format(extra="near_duplicates = true"))
     grid = run_grid(read_config(study), store=EmbeddingStore.memory())
-    assert any("closely resemble a shot" in note for note in grid.notes)
+    # The encoder is named, whose image tower `same` stands for.
+    assert any(re.search(r"closely resemble a shot .* by offline\)", n) for n in grid.notes)
+    assert {row["vision"] for row in shared(study)} == {"offline"}
     assert {row["n"] for row in grid.rows} == {7}
     near = [row for row in shared(study) if row["same_content"] == "False"]
     (encoded,) = encode_datasets(read_config(study), EmbeddingStore.memory(), notes=[])

@@ -31,7 +31,7 @@ from trustvlm.scores.few_shot import draw_shots
 PRESETS = ("untuned", "paper", "loo", "validation")
 
 _NEEDED = ("logits", "features", "labels", "class_names")
-_OPTIONAL = ("image_embeddings", "text_embeddings")
+_OPTIONAL = ("image_embeddings", "text_embeddings", "logit_bias")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class ArraySet:
 def load_arrays(path: str | os.PathLike[str]) -> ArraySet:
     """Read an .npz file with `logits, features, labels, class_names` and check it.
 
-    Optional are `image_embeddings` and `text_embeddings`. Nothing is unpickled.
+    Optional are `image_embeddings`, `text_embeddings` and, of a SigLIP model, the number
+    `logit_bias`. Nothing is unpickled.
 
     Raises
     ------
@@ -149,6 +150,9 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dic
             f"Expected `logits` in {path} to have {n_classes} columns like `class_names`, "
             f"but got shape {arrays['logits'].shape}."
         )
+    bias = arrays.get("logit_bias")
+    if bias is not None and (bias.size != 1 or bias.dtype.kind not in "fiu"):
+        raise InputError(f"Expected `logit_bias` in {path} to be one number, but got {bias!r}.")
     try:
         # Evidence checks shapes, finiteness and directions, and names what is wrong.
         evidence = Evidence.of(
@@ -158,6 +162,7 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dic
             support_labels=arrays["labels"],
             image_embeddings=arrays.get("image_embeddings"),
             text_embeddings=arrays.get("text_embeddings"),
+            logit_bias=None if bias is None else float(bias.item()),
         )
     except InputError as error:
         raise InputError(f"{path}: {str(error).replace('support_', '')}") from error
@@ -167,6 +172,7 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], n_classes: int) -> dic
         "labels": evidence.support_labels,
         "image_embeddings": evidence.image_embeddings,
         "text_embeddings": evidence.text_embeddings,
+        "logit_bias": evidence.logit_bias,
     }
 
 
@@ -179,6 +185,11 @@ def same_classes(support: ArraySet, test: ArraySet) -> None:
             f"Expected `{test.name}` to have the classes of the support set `{support.name}`, in "
             f"the same order, but they have {support.n_classes} and {test.n_classes} classes"
             + (f", and differ in {differing[0]}." if differing else ".")
+        )
+    if None not in (biases := (support.logit_bias, test.logit_bias)) and len({*biases}) > 1:
+        raise InputError(
+            f"Expected `{test.name}` and `{support.name}` to come from one VLM, but their "
+            f"`logit_bias` are {test.logit_bias} and {support.logit_bias}."
         )
     if support.features.shape[1] != test.features.shape[1]:
         raise InputError(
@@ -281,6 +292,9 @@ class Tuning:
             raise InputError(
                 "Expected validation images to select on, but got none; `loo` selects on the shots."
             )
+
+        for score, given in self.parameters.items() if self.selects else ():
+            select.check_link(score, given)
 
     @property
     def selects(self) -> bool:

@@ -236,7 +236,8 @@ def encode_dataset(
     learned_from = {"training": shown}
     validation, tests = None, []
     others = [] if listed.validation is None else [("val", listed.validation)]
-    overlap = _Overlap(config, dataset, setting.vision)
+    is_same = setting.vision.partition("#")[0] == "same"
+    overlap = _Overlap(config, dataset, setting.vlm if is_same else setting.vision)
     for split, images in [*others, *listed.tests.items()]:
         name = f"{dataset.name}/{split}"
         encoded = overlap.resolve(name, encode(split, images).readable(), learned_from)

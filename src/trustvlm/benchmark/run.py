@@ -351,7 +351,7 @@ def run_study(
     preset
         `untuned`; or `loo` or `validation`, to select the weight and temperature of TrustVLM anew
         for every draw, on the shots, each held out, or on `validation`. The rows then also have
-        `parameters` and, where something was selected, `selection`.
+        `parameters`, as with `parameters` given, and, where something was selected, `selection`.
     validation
         Labelled images that are neither shots nor tests.
     workers
@@ -384,13 +384,14 @@ def run_study(
     else:
         warn_of_shared_images(used, tests)
     study, largest = StudyResult(), max(shots)
+    shown = tuning.selects or bool(tuning.parameters)
     total, done = len(tests) * len(shots) * draws * len(chosen), 0
     # Filled by the first cells: scores of the logits alone are computed once.
     fixed: dict[tuple[str, str], Measurement] = {}
     tasks = [(encoded, chosen, *point, convention, fixed) for point in encoded.draws]
     for cells in (workers or Workers()).map(_measure_all, tasks):
         for cell in cells:
-            study.rows.append(cell.row_with_settings() if tuning.selects else cell.row())
+            study.rows.append(cell.row_with_settings() if shown else cell.row())
             if cell.draw == 0 and cell.shots == largest:
                 study.verdicts[cell.dataset, cell.score] = cell.result
                 study.correct[cell.dataset, cell.score] = cell.correct

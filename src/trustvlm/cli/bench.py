@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
-from trustvlm.text import counted
+from trustvlm.text import counted, join_names
 
 if TYPE_CHECKING:
     from trustvlm.benchmark.studies import Study
@@ -338,6 +338,15 @@ def arrays(
         Path | None,
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            metavar="softmax|sigmoid",
+            help="What makes probabilities of SigLIP's logits, for msp, margin and trustvlm: over "
+            "the classes, or of each class by itself, with the array logit_bias. "
+            "[default: softmax]",
+        ),
+    ] = None,
     convention: options.Convention = "exact",
     json_file: Annotated[Path | None, options.json_option("Write every row as JSON.")] = None,
     verdicts: Annotated[
@@ -358,7 +367,7 @@ def arrays(
     """Compare scores from arrays alone; no images, no torch.
 
     Each .npz file holds logits (n,C), features (n,d), labels (n,), class_names (C,), and
-    optionally image_embeddings (n,e) and text_embeddings (C,e).
+    optionally image_embeddings (n,e), text_embeddings (C,e), and logit_bias of a SigLIP model.
     """
     options.load_plugins(plugins)
     from trustvlm.benchmark import load_arrays, run_study
@@ -369,14 +378,16 @@ def arrays(
 
         check_report(report)
     sets = [load_arrays(test) for test in options.distinct(tests)]
+    named = None if scores == "all" else options.split_names(scores)
     with console.counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
             sets,
-            scores=None if scores == "all" else options.split_names(scores),
+            scores=named,
             shots=options.whole_numbers(shots),
             draws=draws,
             convention=convention,
+            parameters={} if link is None else _linked(named, link),
             preset=_preset(preset, val),
             validation=None if val is None else load_arrays(val),
             workers=options.workers(jobs, plugins),
@@ -403,6 +414,19 @@ def arrays(
         with atomic_path(verdicts) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays_)
         console.note(f"verdicts: {verdicts}", quiet=quiet)
+
+
+def _linked(scores: list[str] | None, link: str) -> dict[str, dict[str, str]]:
+    """Give the link to those of the scores, or of all, that take one."""
+    from trustvlm.scores import canonical_name, check_parameters, get, names
+
+    takes = [name for name in names() if "link" in get(name).parameters]
+    chosen = takes if scores is None else [n for n in map(canonical_name, scores) if n in takes]
+    if not chosen:
+        raise UsageError(f"--link is for the scores {join_names(takes)}: name one in --scores.")
+    for name in chosen:
+        check_parameters(name, {"link": link})
+    return {name: {"link": link} for name in chosen}
 
 
 def _preset(preset: str | None, val: Path | None) -> str:

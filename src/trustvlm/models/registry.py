@@ -774,12 +774,13 @@ def _named_alike(spec: str, typed: str, ordered: list[Preset]) -> tuple[list[Pre
         return [], [alias]
     meant = _letters(alias)
     if len(meant) >= len("dino"):
-        for letters in (
+        ways: tuple[Callable[[Preset], str], ...] = (
             lambda preset: preset.name,
             lambda preset: preset.spec.split("/")[-1],
             lambda preset: preset.spec.removeprefix("openclip:").split("/")[0],
-        ):
-            named = [preset for preset in ordered if _letters(letters(preset)).startswith(meant)]
+        )
+        for called in ways:
+            named = [preset for preset in ordered if _letters(called(preset)).startswith(meant)]
             if named:
                 return named, []
     if of_openclip := _OF_OPENCLIP.fullmatch(spec):

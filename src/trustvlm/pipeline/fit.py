@@ -45,6 +45,7 @@ from trustvlm.pipeline.records import (
     texts_of,
 )
 from trustvlm.pipeline.select import (
+    check_link,
     check_selectable,
     free_settings,
     select_by_holding_out,
@@ -54,7 +55,7 @@ from trustvlm.pipeline.settings import StoredTarget
 from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, TargetImages, keeping_labels, now
 from trustvlm.pipeline.verdict import folder_of
 from trustvlm.scores import PrototypeBank, check_parameters, get, names
-from trustvlm.scores.evidence import LINKS, NO_BIAS
+from trustvlm.scores.evidence import NO_BIAS
 from trustvlm.scores.few_shot import draw_shots
 from trustvlm.scores.finetuning import FineTuned, Recipe, checked_shots, finetune_prototypes
 from trustvlm.scores.prototype_scores import harm_of_few_shots
@@ -103,10 +104,6 @@ def fit(
     """
     given = dict(score_parameters or {})
     check_parameters(score, given)
-    if given.get("link", LINKS[0]) not in LINKS:
-        raise InputError(
-            f"Expected `link` to be {join_names(LINKS, 'or')}, but got {given['link']!r}."
-        )
     if select is not None or images is not None:
         _check_selection(score, given, select, images)
     if adapt_to is not None and not get(score).adapts:
@@ -336,11 +333,7 @@ def _check_selection(score: str, given: Mapping[str, Any], select: str | None, i
             "Expected either `select`, on the shots, or `select_on`, on other images, not both."
         )
     check_selectable(score)
-    if given.get("link", "softmax") != "softmax":
-        raise InputError(
-            "Weight and temperature are selected for the link `softmax` alone: give the weight "
-            "with the link `sigmoid`."
-        )
+    check_link(score, given)
     if not free_settings(score, given):
         raise InputError(f"Nothing is left to select for the score `{score}`: all of it is given.")
 

@@ -120,6 +120,20 @@ def free_settings(score: str, fixed: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name not in fixed]
 
 
+def check_link(score: str, fixed: Mapping[str, Any]) -> None:
+    """Raise `InputError` if settings would be selected for another link than the softmax.
+
+    Examples
+    --------
+    >>> check_link("trustvlm", {"link": "sigmoid", "weight": 1.0})
+    """
+    if fixed.get("link", "softmax") != "softmax" and free_settings(score, fixed):
+        raise InputError(
+            "Weight and temperature are selected for the link `softmax` alone: give the weight "
+            "with the link `sigmoid`."
+        )
+
+
 def select_by_holding_out(
     score: str, shots: Evidence, *, fixed: Mapping[str, Any] | None = None
 ) -> Selection:

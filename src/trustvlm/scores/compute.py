@@ -32,7 +32,14 @@ from trustvlm.plugins import (
     plugin_errors,
 )
 from trustvlm.scores.arrays import as_matrix, rows_and_lengths, unit_rows
-from trustvlm.scores.evidence import EVIDENCE_NAMES, OF_TEXT, PER_IMAGE, Evidence, compare_as_stored
+from trustvlm.scores.evidence import (
+    EVIDENCE_NAMES,
+    LINKS,
+    OF_TEXT,
+    PER_IMAGE,
+    Evidence,
+    compare_as_stored,
+)
 from trustvlm.scores.prototypes import PrototypeBank
 from trustvlm.text import did_you_mean
 
@@ -582,7 +589,7 @@ def score_together(
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless the score exists and has all these parameters, as numbers."""
+    """Raise `InputError` unless the score exists and takes all these parameters and values."""
     accepted = get(name).parameters
     unknown = sorted(set(parameters) - set(accepted))
     if unknown:
@@ -594,6 +601,11 @@ def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
         )
     for parameter, value in parameters.items():
         default = accepted[parameter]
+        if default in LINKS and value not in LINKS:
+            raise InputError(
+                f"Expected `{parameter}` to be {' or '.join(LINKS)}, but the score `{name}` got "
+                f"{value!r}."
+            )
         if isinstance(default, bool) or not isinstance(default, int | float):
             continue
         whole = isinstance(default, int)
