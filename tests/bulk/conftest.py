@@ -41,6 +41,7 @@ def run(shots):
         identity=IDENTITY,
         engine=None,
         retries=1,
+        retry_errors=False,
         **tiny,
     ):
         pytest.importorskip("pyarrow")
@@ -52,7 +53,7 @@ def run(shots):
             "image_column": None,
         }
         making = engine or LocalEngine
-        job = {"identity": identity, "settings": settings}
+        job = {"identity": identity, "settings": settings, "retry_errors": retry_errors}
         return run_job(making(loader, retries), images, output, **job)
 
     return run

@@ -97,6 +97,25 @@ def test_a_lost_or_cut_file_and_a_torn_line_are_made_good(run, photos, tmp_path)
     assert run(photos, out).n_now == 0
 
 
+def test_parts_with_errors_are_computed_again_where_that_is_asked_for(run, photos, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(photos, images)
+    hidden = images / "green" / "03.png"
+    content = hidden.read_bytes()
+    hidden.write_bytes(b"")
+    first = run(images, out)
+    before = files(out)
+    hidden.write_bytes(content)
+    assert run(images, out).n_now == 0
+    again = run(images, out, retry_errors=True)
+    changed = [name for name, part in files(out).items() if part != before[name]]
+    assert len(changed) == 1
+    assert (again.n_images, again.n_now) == (first.n_images, 12)
+    assert first.errors - again.errors == {"empty": 1}
+    run(images, tmp_path / "fresh")
+    assert files(out) == files(tmp_path / "fresh")
+
+
 def test_another_model_or_setting_is_refused(run, photos, tmp_path):
     run(photos, tmp_path / "out")
     before = files(tmp_path / "out")

@@ -184,6 +184,7 @@ def predict_in_bulk(
     engine: MakeEngine = LocalEngine,
     part_size: int = PART_SIZE,
     retries: int = 2,
+    retry_errors: bool = False,
     batch_size: int = 32,
     device: str = "auto",
     path_column: str = "path",
@@ -220,6 +221,8 @@ def predict_in_bulk(
         Images in a file, at most: what an interrupt can cost.
     retries
         How often a part, or an image, is tried again after it killed a process.
+    retry_errors
+        Of an earlier run, compute the parts again that have errors, as of a network.
     batch_size, device
         As in `TrustVLM`.
     path_column, image_column
@@ -296,6 +299,7 @@ def predict_in_bulk(
         },
         run=Run(state),
         limits=limits,
+        retry_errors=retry_errors,
         progress=progress,
         profile=profile,
     )
@@ -312,6 +316,7 @@ def run_job(
     settings: dict[str, Any],
     run: Run | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    retry_errors: bool = False,
     progress: Callable[[int], None] | None = None,
     profile: Profile | None = None,
 ) -> BulkSummary:
@@ -321,7 +326,7 @@ def run_job(
     ----------
     engine
         Who computes.
-    images, output, progress, profile
+    images, output, retry_errors, progress, profile
         As in `predict_in_bulk`.
     identity
         What the model is, side by side; compared with that of the run before.
@@ -354,7 +359,7 @@ def run_job(
     with folder.locked():
         with writing(folder):
             agree_on(folder, [without_credentials(item) for item in inputs], identity, settings)
-            journal = Journal(folder)
+            journal = Journal(folder, retry_errors=retry_errors)
         n_before = journal.n_images
         _check_done(journal, inputs, settings, limits)
         skipped = Skipped()

@@ -185,10 +185,13 @@ class Journal:
     ----------
     output
         The folder of the job.
+    retry_errors
+        Count parts with errors as not done; their files stay until others take their place.
     """
 
-    def __init__(self, output: JobFolder) -> None:
+    def __init__(self, output: JobFolder, *, retry_errors: bool = False) -> None:
         self._output = output
+        self._retry_errors = retry_errors
         self._done: defaultdict[int, dict[int, Entry]] = defaultdict(dict)
         self.n_images = 0
         self.decisions: Counter[str] = Counter()
@@ -273,7 +276,8 @@ class Journal:
                 # Of several lines of a part that fit its file, the last one holds.
                 done[entry.number, entry.start] = entry
         for entry in done.values():
-            self._count(entry)
+            if not (self._retry_errors and entry.errors):
+                self._count(entry)
 
     def _count(self, entry: Entry) -> None:
         self._done[entry.number][entry.start] = entry

@@ -100,6 +100,7 @@ EPILOG = "Example:  trustvlm predict pets.trust photos/ -o out.csv"
 _OF_FOLDERS = {
     "part_size": "--part-size",
     "retries": "--retries",
+    "retry_errors": "--retry-errors",
     "keep_embeddings": "--keep-embeddings",
 }
 _OF_RAY = {
@@ -136,6 +137,10 @@ def predict(
     retries: Annotated[
         int, typer.Option(min=0, help="Into a folder: new tries of an image that kills a process.")
     ] = 2,
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Into a folder: compute files again that have errors."),
+    ] = False,
     keep_embeddings: Annotated[
         bool,
         typer.Option("--keep-embeddings", help="Into a folder: use the store, 5 kB an image."),
@@ -220,6 +225,7 @@ def predict(
             limits=limits,
             part_size=part_size,
             retries=retries,
+            retry_errors=retry_errors,
             keep_embeddings=keep_embeddings,
             when_invalid=when_invalid,
             risk=risk,
