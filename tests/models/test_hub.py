@@ -268,6 +268,15 @@ def test_the_tokenizer_of_another_model_is_refused(spoilt: Path) -> None:
         load_vlm(f"hf:{spoilt}")
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "merges.txt"])
+def test_a_pointer_of_git_lfs_is_named(file: str, spoilt: Path) -> None:
+    (spoilt / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelUnavailableError, match=rf"{file} is a pointer of Git LFS.*lfs pull"):
+        load_vlm(f"hf:{spoilt}")
+    with pytest.raises(ModelUnavailableError, match="is a pointer of Git LFS"):
+        load_vision(f"onnx:{spoilt / file}")
+
+
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     for name in (tmp_path / "none", "./none", "~/none", "one/two/three"):
         with pytest.raises(ModelUnavailableError, match="There is no directory"):

@@ -531,6 +531,60 @@ def test_a_directory_is_not_fetched_but_copied(saved: Path, tmp_path: Path) -> N
         fetch(f"hf:{saved / 'clip-old'}", tmp_path / "new")
 
 
+# What could not be read is not downloaded.
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"model_type": "jina_clip", "auto_map": {}}, "is a network of code in its"),
+        ("config.json", {"model_type": "of_2030"}, "does not know; a newer one may"),
+        ("preprocessor_config.json", {"image_processor_type": "BlipImageProcessor"}, "BlipImage"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_refused_before_its_weights_are_downloaded(
+    file: str,
+    change: dict[str, Any],
+    message: str,
+    machine: Machine,
+    hub: Hub,
+    saved: Path,
+    tmp_path: Path,
+) -> None:
+    folder = shutil.copytree(saved / "clip-old", tmp_path / "other")
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | change))
+    hub.revisions["tiny/clip"] = dict.fromkeys(("main", NEW), (NEW, folder))
+    with pytest.raises(ModelUnavailableError, match=message):
+        load_vlm("hf:tiny/clip", device="cpu")
+    with pytest.raises(ModelUnavailableError, match=message):
+        fetch("hf:tiny/clip", tmp_path / "new")
+    assert "config.json" in hub.sent
+    assert "model.safetensors" not in hub.sent
+
+
+def test_a_repository_in_open_clips_format_is_named_with_it(
+    machine: Machine, hub: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        (tmp_path / "other" / name).write_text("{}")
+    hub.revisions["tiny/clip"]["main"] = (NEW, tmp_path / "other")
+    with pytest.raises(ModelUnavailableError, match="name it as openclip:hf-hub:tiny/clip"):
+        load_vlm("hf:tiny/clip", device="cpu")
+    assert not hub.sent
+    with pytest.raises(ModelUnavailableError, match=r"name it as openclip:local-dir:.*other"):
+        load_vlm(f"hf:{tmp_path / 'other'}", device="cpu")
+
+
+def test_an_empty_revision_is_none_of_a_repository(machine: Machine, hub: Hub) -> None:
+    for revision in ("", " main"):
+        with pytest.raises(InputError, match=rf"as the revision of .* but got '{revision}'"):
+            load_vlm("hf:tiny/clip", revision=revision)
+    with pytest.raises(ModelUnavailableError, match="by all its 40 digits"):
+        load_vlm(f"hf:tiny/clip@{OLD[:7]}")
+
+
 # What is not there is said at once.
 
 MISSING = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,21 @@ def _hash_of(file: Path, *_status: int) -> str:
     # Gigabytes take seconds: a file that has not changed is read once in a process.
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1"
+
+
+def refuse_pointers(files: Iterable[Path]) -> None:
+    """Raise `ModelUnavailableError` if a file is what Git LFS puts in the place of the real one."""
+    for file in files:
+        with file.open("rb") as content:
+            is_pointer = content.read(len(_POINTER)) == _POINTER
+        if is_pointer:
+            raise ModelUnavailableError(
+                f"{file} is a pointer of Git LFS, not the file itself: run `git lfs pull` in "
+                f"{file.parent}, or have it written by `trustvlm models fetch`."
+            )
 
 
 # The record that lies in a directory beside the files that were fetched.

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trustvlm.environment import pip_install, require
-from trustvlm.exceptions import ModelUnavailableError
+from trustvlm.exceptions import ModelUnavailableError, TrustVLMError
 from trustvlm.models.base import (
     CLIP_MEAN,
     CLIP_STD,
@@ -32,6 +32,7 @@ from trustvlm.models.directories import (
     files_hash,
     find_directory,
     read_record,
+    refuse_pointers,
 )
 
 # Keep what model libraries say to themselves away from the user.
@@ -104,7 +105,9 @@ def first_line(error: BaseException) -> str:
 
 # Where model files are: a directory, or a snapshot of a hub repository.
 
-_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+OF_OPENCLIP = "open_clip_config.json"
+PREPROCESSING_FILES = ("preprocessor_config.json", "processor_config.json")
+_SETTINGS = ("config.json", *PREPROCESSING_FILES)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -171,7 +174,7 @@ class WantedFiles:
         if bool(self.weights) != bool(weights):
             return False
         for index in (name for name in weights if name.endswith(".json")):
-            parts = _read(directory / index).get("weight_map", {})
+            parts = read_json(directory / index).get("weight_map", {})
             if not parts or not set(parts.values()) <= set(names):
                 return False
         return self.are_enough(directory)
@@ -179,9 +182,9 @@ class WantedFiles:
 
 def _have_preprocessing(directory: Path) -> bool:
     """Whether preprocessing and, for a model that reads texts, a tokenizer are there."""
-    if not any((directory / name).is_file() for name in _SETTINGS[1:]):
+    if not any((directory / name).is_file() for name in PREPROCESSING_FILES):
         return False
-    reads_texts = "text_config" in _read(directory / _SETTINGS[0])
+    reads_texts = "text_config" in read_json(directory / _SETTINGS[0])
     return not reads_texts or has_tokenizer(directory)
 
 
@@ -251,11 +254,13 @@ class ModelFiles:
         return files_hash([file for file in named if file.is_file()])
 
 
-def locate(name: str, *, revision: str | None = None) -> ModelFiles:
+def locate(
+    name: str, *, revision: str | None = None, check: Callable[[Path], None] | None = None
+) -> ModelFiles:
     """Find a model directory, downloading it from the hub if it is a repository id.
 
     Safetensors are preferred; a repository without them is read from its `.bin` files, without
-    unpickling arbitrary objects.
+    unpickling arbitrary objects. `check` is as for `download`.
 
     Raises
     ------
@@ -268,11 +273,17 @@ def locate(name: str, *, revision: str | None = None) -> ModelFiles:
         if not (path / "config.json").is_file():
             raise ModelUnavailableError(
                 f"{path} is no model directory: config.json is missing. Expected the files that "
-                "`save_pretrained` writes."
+                f"`save_pretrained` writes.{_other_format(f'local-dir:{name}', path.iterdir())}"
             )
-        return of_directory(name)
+        return of_directory(name, _OF_TRANSFORMERS)
     remedy = no_hub(f"hf:{name}", revision, "name a local directory as hf:<directory>")
-    return download(name, _OF_TRANSFORMERS, revision=revision, remedy=remedy)
+    return download(name, _OF_TRANSFORMERS, revision=revision, remedy=remedy, check=check)
+
+
+def _other_format(name: str, files: Iterable[str | Path]) -> str:
+    """Say in a sentence how to name what is in open_clip's format; "" for other files."""
+    is_other = any(Path(file).name == OF_OPENCLIP for file in files)
+    return f" It is in the format of open_clip: name it as openclip:{name}." if is_other else ""
 
 
 def wanted_files(directory: Path) -> list[Path]:
@@ -334,9 +345,17 @@ def hub_repository(address: str) -> str:
     return match[1] if match else ""
 
 
-def of_directory(name: str) -> ModelFiles:
-    """Describe a directory; its files are compared with their record, if it was fetched."""
+def of_directory(name: str, wanted: WantedFiles) -> ModelFiles:
+    """Describe a directory; its files are compared with their record, if it was fetched.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If they differ, or one that is wanted is only the pointer that Git LFS has in its place.
+    """
     path = Path(name).expanduser()
+    if path.is_dir():
+        refuse_pointers(wanted.among(path))
     record = read_record(path)
     return ModelFiles(name, path, "") if record is None else _of_record(record)
 
@@ -362,7 +381,12 @@ is_commit = re.compile("[0-9a-f]{40}").fullmatch
 
 
 def download(
-    repo: str, wanted: WantedFiles, *, revision: str | None = None, remedy: str = ""
+    repo: str,
+    wanted: WantedFiles,
+    *,
+    revision: str | None = None,
+    remedy: str = "",
+    check: Callable[[Path], None] | None = None,
 ) -> ModelFiles:
     """Get files of a hub repository, or what was fetched or downloaded before.
 
@@ -379,6 +403,9 @@ def download(
         Its files.
     remedy
         What to do where the hub cannot be reached, for the error message.
+    check
+        Called with the directory of the settings before weights are downloaded, to refuse a model
+        that could not be read.
 
     Raises
     ------
@@ -400,16 +427,22 @@ def download(
         # The download itself would wait for ever for a hub that does not answer.
         timeout = constants.HF_HUB_ETAG_TIMEOUT
         answer = hub.HfApi().model_info(repo, revision=revision, timeout=timeout)
-        weights = wanted.chosen(file.rfilename for file in answer.siblings or ())
+        names = [file.rfilename for file in answer.siblings or ()]
+        _check_format(repo, wanted, names)
+        weights = wanted.chosen(names)
         first = weights[0] if weights else wanted.settings[0]
         here = hub.try_to_load_from_cache(repo, first, revision=answer.sha)
         with download_bars(shown=here is None and sys.stderr.isatty()):
             # The weights come last: where they are, all is.
             get = partial(hub.snapshot_download, repo)
             directory = Path(get(revision=revision, allow_patterns=list(wanted.settings)))
+            if check is not None:
+                check(directory)
             if weights:
                 get(revision=directory.name, allow_patterns=list(weights))
         return ModelFiles(repo, directory, directory.name)
+    except TrustVLMError:
+        raise
     except errors.HFValidationError as error:
         raise ModelUnavailableError(f"{repo!r} is no repository id: {error}") from error
     # Whatever the HTTP library raises: refused, timed out, switched off.
@@ -418,6 +451,19 @@ def download(
         if directory_here is None:
             raise _refused(repo, wanted, revision, error, remedy) from error
         return ModelFiles(repo, directory_here, directory_here.name)
+
+
+def _check_format(repo: str, wanted: WantedFiles, names: Sequence[str]) -> None:
+    """Refuse a repository in the format of another library, and name it."""
+    other = ""
+    if wanted is _OF_TRANSFORMERS and not (_SETTINGS[0] in names and wanted.chosen(names)):
+        other = _other_format(f"hf-hub:{repo}", names)
+    elif OF_OPENCLIP in wanted.settings and OF_OPENCLIP not in names and _SETTINGS[0] in names:
+        other = f" It may be in that of transformers: name it as hf:{repo}."
+    if other:
+        raise ModelUnavailableError(
+            f"The model repository {repo!r} is not in the format that this name asks for.{other}"
+        )
 
 
 def _downloaded(repo: str, wanted: WantedFiles, revision: str | None) -> Path | None:
@@ -458,8 +504,8 @@ def _refused(
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ModelUnavailableError(
-            f"The model repository {repo!r} has no revision {revision!r}: name a commit, a tag or "
-            "a branch of it, as its history on the hub shows them."
+            f"The model repository {repo!r} has no revision {revision!r}: name a commit by all its "
+            "40 digits, a tag or a branch of it, as its history on the hub shows them."
         )
     weights = wanted.weights[0][0] if wanted.weights else wanted.settings[-1]
     return ModelUnavailableError(
@@ -575,8 +621,8 @@ def _preprocessing(directory: Path, settings: Mapping[str, Any]) -> Preprocessin
 
 
 def _settings(directory: Path) -> Mapping[str, Any]:
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        settings = _read(directory / name)
+    for name in PREPROCESSING_FILES:
+        settings = read_json(directory / name)
         settings = settings.get("image_processor", settings)
         if isinstance(settings, dict) and settings.keys() & {"size", "max_num_patches"}:
             return settings
@@ -586,7 +632,14 @@ def _settings(directory: Path) -> Mapping[str, Any]:
     )
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def read_json(file: Path) -> Mapping[str, Any]:
+    """Read a file of settings; there are none in one that is missing.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If it is no JSON of settings by name.
+    """
     if not file.is_file():
         return {}
     try:
@@ -604,7 +657,7 @@ def _processor(directory: Path, settings: Mapping[str, Any]) -> tuple[str, _Proc
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     if not name:
-        name = _BY_MODEL.get(str(_read(directory / "config.json").get("model_type")), "")
+        name = _BY_MODEL.get(str(read_json(directory / "config.json").get("model_type")), "")
     if name not in _PROCESSORS:
         raise _unsupported(directory, f"image_processor_type={full or 'not given'}")
     return name, _PROCESSORS[name]

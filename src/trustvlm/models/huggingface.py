@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from trustvlm.environment import pip_install, require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.hub import (
+    PREPROCESSING_FILES,
     ModelFiles,
     check_directory,
     first_line,
     load_tokenizer,
     locate,
     quiet,
+    read_json,
     read_preprocessing,
     wanted_files,
 )
-from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
+from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, presets, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
     inference,
@@ -42,7 +45,7 @@ _PROMPTS = {"siglip": PROMPTS["siglip"], "chinese_clip": PROMPTS["chinese"]}
 
 def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
     """Have a repository downloaded; return its directory, and the files that are read of it."""
-    files = locate(name, revision=revision)
+    files = locate(name, revision=revision, check=partial(_check_settings, name))
     # What could not be read would be carried in vain.
     files.weight_files()
     read_preprocessing(files.directory)
@@ -302,7 +305,7 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     with quiet():
         torch = require("torch", extra="torch", purpose=purpose)
         transformers = require("transformers", extra="torch", purpose=purpose)
-    files = locate(name, revision=revision)
+    files = locate(name, revision=revision, check=partial(_check_settings, name))
     files.weight_files()
     try:
         with quiet():
@@ -323,10 +326,7 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
     # transformers raises whatever its parts raise.
     except Exception as error:
         if "custom code" in str(error):
-            raise ModelUnavailableError(
-                f"hf:{name} is a network of code in its repository, which trustvlm does not run: "
-                "this version of transformers has none of that kind."
-            ) from error
+            raise ModelUnavailableError(f"hf:{name} is {_OF_CODE}") from error
         raise ModelUnavailableError(
             f"{name} cannot be loaded from {files.directory}: {first_line(error)}"
         ) from error
@@ -342,6 +342,33 @@ def _load(name: str, revision: str | None) -> tuple[ModelFiles, Any, str]:
             f"tensors are missing, such as {min(missing)}."
         )
     return files, model, family
+
+
+_OF_CODE = (
+    "a network of code in its repository, which trustvlm does not run: this version of "
+    "transformers has none of that kind."
+)
+
+
+def _check_settings(name: str, directory: Path) -> None:
+    """Refuse what transformers does not know, or reads images in a way that is not followed."""
+    with quiet():
+        transformers = require("transformers", extra="torch", purpose=f"The model hf:{name}")
+        known = transformers.CONFIG_MAPPING
+    config = read_json(directory / "config.json")
+    family = config.get("model_type")
+    if family is not None and family not in known:
+        unknown = (
+            f"a {family} model, which this version of transformers ({transformers.__version__}) "
+            "does not know; a newer one may."
+        )
+        preset = [p.name for p in presets() if p.spec.lower() == f"openclip:hf-hub:{name}".lower()]
+        here = f" Its name here is {preset[0]}." if preset else ""
+        raise ModelUnavailableError(
+            f"hf:{name} is {_OF_CODE if 'auto_map' in config else unknown}{here}"
+        )
+    if any((directory / file).is_file() for file in PREPROCESSING_FILES):
+        read_preprocessing(directory)
 
 
 def _has_class_token(model: Any) -> bool:

@@ -20,7 +20,7 @@ from trustvlm.models.base import (
     Preprocessing,
     check_pixels,
 )
-from trustvlm.models.directories import files_hash
+from trustvlm.models.directories import files_hash, refuse_pointers
 from trustvlm.models.hub import read_preprocessing
 from trustvlm.models.registry import LoadOptions, register_backend
 
@@ -56,6 +56,7 @@ def check_file(name: str) -> None:
     file = Path(name).expanduser()
     if not file.is_file():
         raise ModelUnavailableError(f"There is no file {file}.")
+    refuse_pointers([file])
 
 
 def read_onnx(file: Path) -> OnnxFile:

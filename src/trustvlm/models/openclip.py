@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
-from trustvlm.models.directories import RECORD
+from trustvlm.models.directories import RECORD, refuse_pointers
 from trustvlm.models.hub import (
+    OF_OPENCLIP,
     TOKENIZER_FILES,
     ModelFiles,
     WantedFiles,
@@ -38,7 +39,7 @@ from trustvlm.text import did_you_mean
 # Names that open_clip looks up in a repository or a directory, weights included.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
 _SCHEMES = (_HUB, _DIRECTORY)
-_SETTINGS = "open_clip_config.json"
+_SETTINGS = OF_OPENCLIP
 # What the weights are called in a repository, unless open_clip's table says otherwise.
 _WEIGHTS = (("open_clip_model.safetensors",), ("open_clip_pytorch_model.bin",))
 _WANTED = WantedFiles(
@@ -62,6 +63,8 @@ def check_weights(name: str) -> None:
     is_path = file.suffix in _SUFFIXES or len(file.parts) > 1
     if is_path and not file.is_file():
         raise ModelUnavailableError(f"There is no file {file}.")
+    if file.is_file():
+        refuse_pointers([file])
 
 
 def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
@@ -156,7 +159,7 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
 def locate(name: str, revision: str | None) -> ModelFiles:
     """Find the directory of `hf-hub:<repo>` or `local-dir:<directory>`."""
     if name.startswith(_DIRECTORY):
-        return of_directory(name.removeprefix(_DIRECTORY))
+        return of_directory(name.removeprefix(_DIRECTORY), _WANTED)
     remedy = no_hub(f"openclip:{name}", revision, _LOCAL)
     return download(name.removeprefix(_HUB), _WANTED, revision=revision, remedy=remedy)
 

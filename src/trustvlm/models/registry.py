@@ -493,6 +493,10 @@ def _resolved(spec: str, options: LoadOptions) -> tuple[Backend, str, LoadOption
             f"{options.revision!r}: leave one of them out."
         )
     revision = options.revision if parsed.revision is None else parsed.revision
+    if revision is not None and (not revision or revision != revision.strip()):
+        raise InputError(
+            f"Expected a commit, tag or branch as the revision of {spec!r}, but got {revision!r}."
+        )
     options = replace(options, revision=revision, pooling=parsed.pooling)
     backend, name = _resolve(parsed.name, options.role)
     if name.endswith(_CLS):  # A preset's, whose own pooling that is.

@@ -10,6 +10,7 @@ from typing import Any
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableError
 from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
+from trustvlm.models.directories import refuse_pointers
 from trustvlm.models.hub import (
     ModelFiles,
     WantedFiles,
@@ -98,7 +99,7 @@ def _files(
 ) -> tuple[ModelFiles | None, dict[str, str] | None]:
     """Return the directory of a model, if it has one, and what is to be said of its weights."""
     if name.startswith(_DIRECTORY):
-        return of_directory(name.removeprefix(_DIRECTORY)), None
+        return of_directory(name.removeprefix(_DIRECTORY), _WANTED), None
     local = "name a directory as timm:local-dir:<directory>"
     remedy = no_hub(f"timm:{name}", revision, local, "--vision")
     if name.startswith(_HUB):
@@ -134,6 +135,7 @@ def check_checkpoint(file: str) -> None:
     if not file or not path.is_file():
         what = f"There is no file {path}." if file else "moco-v2-r50 needs a checkpoint file."
         raise ModelUnavailableError(f"{what} {CHECKPOINT}")
+    refuse_pointers([path])
 
 
 @register_backend("moco-v2-r50", form="<file>", extra="timm", check=check_checkpoint)
