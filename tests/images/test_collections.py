@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pictures import COLOURS, picture
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images import decode, find_labelled, open_images
 
 NAMES = list(COLOURS)
@@ -88,6 +88,11 @@ def test_data_frames(files):
     )
     numbered = pandas.DataFrame({"path": texts, "label": range(10)})
     assert find_labelled(numbered).labels == [str(i) for i in range(10)]
+    assert find_labelled(numbered.astype({"label": float})).labels == [str(i) for i in range(10)]
+    nothing = frame.assign(p=pandas.array([None] * 9 + [0.5], dtype="Float64"))
+    listed = find_labelled(nothing, path_column="file", label_column="kind", confidence_column="p")
+    assert math.isnan(listed.refs[0].confidence)
+    assert listed.refs[9].confidence == 0.5
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,22 @@ def test_wrong_data_frames(columns, options, message):
     pandas = pytest.importorskip("pandas")
     with pytest.raises(InputError, match=message):
         find_labelled(pandas.DataFrame(columns), **options)
+
+
+def test_data_frames_whose_columns_do_not_say_what_is_meant():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([["a.png", "x", "y"]], columns=["path", "label", "label"])
+    with pytest.raises(InputError, match="one column 'label', but it has 2"):
+        find_labelled(frame)
+    indexed = pandas.DataFrame({"path": ["a.png"], "label": ["x"]}).set_index(["path", "label"])
+    with pytest.raises(InputError, match="reset_index"):
+        find_labelled(indexed)
+    alone = pandas.DataFrame({"path": ["a.png"], "label": ["x"], "g": [pandas.NA]})
+    with pytest.raises(InputError, match="group of each image"):
+        find_labelled(alone, group_column="g")
+    empty = pandas.DataFrame({"path": [""], "label": ["x"]})
+    with pytest.raises(ImageError, match="there is no image here"):
+        find_labelled(empty).refs[0].read()
 
 
 # datasets of Hugging Face

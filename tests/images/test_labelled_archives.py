@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 
@@ -343,6 +344,27 @@ def test_images_that_the_metadata_does_not_list_are_named(folder):
     with pytest.warns(TrustVLMWarning, match=r"2 images in .*does not list.*images/8\.png"):
         listed = check(folder, LABELS[:-2])
     assert listed.loose == ("images/8.png", "images/9.png")
+
+
+def test_metadata_spells_names_as_other_systems_do(folder):
+    (folder / "images" / "a b.png").write_bytes((folder / "images" / "1.png").read_bytes())
+    names = [name.replace("/", "\\") for name, _ in rows()]
+    labels = [label for _, label in rows()]
+    text = ["file_name,label", *map(",".join, zip(names, labels, strict=True))]
+    (folder / "metadata.csv").write_text("\n".join([*text, "images/a%20b.png,red"]))
+    listed = find_labelled(folder)
+    assert listed.loose == ()
+    assert all(image.read() for image in listed.refs)
+
+
+def test_parts_with_metadata_of_their_own_are_named(folder, tmp_path):
+    (folder / "images" / "metadata.csv").write_text("file_name,label\n1.png,red\n")
+    with pytest.raises(InputError, match=r"list of labelled images of its own: name '.*images'"):
+        find_labelled(folder)
+    for part in ("train", "test"):
+        shutil.copytree(folder / "images", tmp_path / "parts" / part)
+    with pytest.raises(InputError, match=r"list of labelled images of its own: name '.*test'"):
+        find_labelled(tmp_path / "parts")
 
 
 def test_metadata_without_labels(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from pictures import coarse_picture
@@ -108,6 +109,38 @@ def test_copies_never_speak_for_each_other(data, tmp_path) -> None:
     assert len(same) == 1
     assert same.pop() < 0
     assert "nearly the same image (1.00), is labelled 'red'" in copies[-1].reason
+
+
+def test_groups_beside_the_images_are_those_of_a_column(data, tmp_path) -> None:
+    rows, _ = data
+    groups = [i % 7 for i in range(60)]
+    grouped = [[*row, group] for row, group in zip(rows, groups, strict=True)]
+    table = write(tmp_path, grouped, ("path", "label", "scene"))
+    model = new_model()
+    by_column = model.cross_val_verify(table, group_column="scene")
+    assert by_column.to_csv() == model.cross_val_verify(table, groups=groups).to_csv()
+    assert by_column.to_csv() != model.cross_val_verify(table).to_csv()
+    for wrong, message in ((groups[1:], "59 groups"), ([None] * 60, "has none")):
+        with pytest.raises(InputError, match=message):
+            model.cross_val_verify(table, groups=wrong)
+    with pytest.raises(InputError, match="got both"):
+        model.cross_val_verify(table, groups=groups, group_column="scene")
+
+
+def test_every_copy_with_another_label_is_reviewed_with_one_reason(data, tmp_path) -> None:
+    rows, _ = data
+    picture = np.asarray(coarse_picture(COLOURS["green"], seed=1))
+    for n in range(4):
+        # Each is most like the one before it, which for the last ones has the same label.
+        Image.fromarray(np.clip(picture.astype(int) + n, 0, 255).astype(np.uint8)).save(
+            tmp_path / f"copy-{n}.png"
+        )
+    rows += [[f"copy-{n}.png", "red" if n == 0 else "green"] for n in range(4)]
+    rows[1][1] = "red"
+    verdicts = new_model().cross_val_verify(write(tmp_path, rows))
+    copies = [v for v in verdicts if v.path.startswith("copy") or v.path == "01.png"]
+    assert {v.decision for v in copies} == {"review"}
+    assert {v.reason.count("nearly the same image") for v in copies} == {1}
 
 
 def test_folds_hold_whole_groups_of_copies() -> None:

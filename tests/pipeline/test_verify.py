@@ -19,8 +19,15 @@ from pixel_encoder import PixelEncoder
 from trustvlm import TrustVLM, scores
 from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import InputError, TrustVLMWarning
-from trustvlm.images import Limits, find_labelled, find_labellers, find_most_probable
+from trustvlm.images import (
+    ClassList,
+    Limits,
+    find_labelled,
+    find_labellers,
+    find_most_probable,
+)
 from trustvlm.pipeline import advise, monitor
+from trustvlm.pipeline.given_labels import GivenLabels
 from trustvlm.pipeline.labellers import LabellerComparison
 from trustvlm.pipeline.records import encode_images
 from trustvlm.pipeline.verdict import Verdicts
@@ -447,6 +454,7 @@ def test_columns_of_probabilities_that_do_not_fit_are_refused(model, tmp_path) -
         ("path,red,blue\n1.png,0.5,0.5\n", "column 'green' with something"),
         ("path,red,blue,green\n1.png,0.5,0.5,\n", "column 'green' with something"),
         ("path,red,blue,green\n1.png,,,\n", "class at least for '1.png'"),
+        ("path,red,blue,green\n0.png,1,0,0\n1.png,0,0,nan\n", "class at least for '1.png'"),
         ("path,red,blue,green\n1.png,50,20,30\n", "from 0 to 1"),
         ("file,red,blue,green\n1.png,1,0,0\n", "column 'path'"),
     ):
@@ -504,6 +512,72 @@ def test_labellers_stand_side_by_side(ending, model, photos, tmp_path) -> None:
     assert [pair.images for pair in three.agreements] == [56, 53, 53]
     with pytest.raises(InputError, match="column 'eve' with something"):
         find_labellers(file, ["ann", "eve"])
+
+
+def test_a_missing_probability_is_never_the_greatest(model, tmp_path) -> None:
+    table = tmp_path / "p.csv"
+    table.write_text("path,red,blue,green\n1.png,nan,0.2,0.7\n2.png,0.9,0.9,NaN\n")
+    with pytest.warns(TrustVLMWarning, match="of 1 image sum to more than one"):
+        listed = find_most_probable(table, model.classes_)
+    assert [(image.label, image.confidence) for image in listed.refs] == [
+        ("green", 0.7),
+        ("blue", 0.9),
+    ]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"path": ["1.png", "2.png"], "red": [math.nan, 0.8]}
+    columns |= {"blue": [0.2, 0.1], "green": [0.7, 0.1]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    assert find_most_probable(tmp_path / "p.parquet", model.classes_).labels == ["green", "red"]
+    columns["path"] = pyarrow.array([None, "2.png"], pyarrow.string())
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match="'path' in row 0"):
+        find_most_probable(tmp_path / "p.parquet", model.classes_)
+
+
+def test_the_number_of_a_class_survives_a_column_with_gaps(tmp_path) -> None:
+    # pandas writes 0.0 for 0 where another row of the column has nothing.
+    (tmp_path / "two.csv").write_text("path,ann,bob\n1.png,0,0.0\n2.png,1,\n3.png,1,1.0\n")
+    classes = ClassList(("0", "1"))
+    listed = find_labellers(tmp_path / "two.csv", ["ann", "bob"])
+    with pytest.warns(TrustVLMWarning, match="spelling"):
+        assert GivenLabels(classes, listed["bob"].refs).indices(listed["bob"].refs).tolist() == [
+            0,
+            1,
+        ]
+    (tmp_path / "one.jsonl").write_text('{"path": "1.png", "label": 1.0}\n')
+    assert find_labelled(tmp_path / "one.jsonl").labels == ["1"]
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"path": ["1.png", "2.png"], "label": [0.0, 1.0]})
+    parquet.write_table(table, tmp_path / "one.parquet")
+    assert find_labelled(tmp_path / "one.parquet").labels == ["0", "1"]
+    assert find_labellers(tmp_path / "one.parquet", ["label"])["label"].labels == ["0", "1"]
+
+
+def test_synonyms_are_spelled_as_labels_are() -> None:
+    classes = ClassList(("cat", "dog"))
+    labels = ["Puppy", "guide-dog", "cat"]
+    images = find_labelled((["1.png", "2.png", "3.png"], labels)).refs
+    given = GivenLabels(classes, images, synonyms={"puppy ": "dog", "Guide dog": "dog"})
+    assert given.indices(images).tolist() == [1, 1, 0]
+    both = {"puppy": "dog", "PUPPY": "cat"}
+    with pytest.raises(InputError, match="'Puppy' may be 'cat' or 'dog'"):
+        GivenLabels(classes, images, synonyms=both)
+    images = find_labelled((["1.png"], ["puppy"])).refs
+    assert GivenLabels(classes, images, synonyms=both).indices(images).tolist() == [1]
+
+
+def test_images_with_two_labels_of_one_labeller_count_in_no_agreement(model, photos) -> None:
+    first, second = sorted(photos.rglob("*.png"))[:2]
+    compared = model.compare_labellers(
+        {
+            "ann": ([first, second, second], ["red", "red", "blue"]),
+            "bob": ([first, second], ["red", "blue"]),
+        }
+    )
+    (pair,) = compared.agreements
+    assert (pair.images, pair.same) == (1, 1.0)
 
 
 def test_a_folder_of_class_folders_holds_labels(model, photos) -> None:

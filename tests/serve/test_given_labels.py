@@ -137,12 +137,21 @@ def test_a_model_without_labels_of_its_own_wants_one_with_each(judging, images):
         ({"label": LABELS, "label_confidence": ["90 %"] * 4}, "from 0 to 1"),
         ({"label": LABELS, "label_confidence": ["0.5"]}, "label_confidence"),
         ({"label": ["x" * 1001] * 4}, "at most 1000"),
+        ({"label_confidence": ["0.5"] * 4}, "`label` with the `label_confidence`"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(judging, images, data, message):
     refused = judging.post("/v1/predict", files=as_files(images), data=data)
     assert refused.status_code == 422, refused.text
     assert message in refused.json()["error"]["message"]
+
+
+def test_a_probability_without_a_label_is_refused_in_json_too(client, images):
+    body = as_json(images)
+    body["images"][1]["label_confidence"] = 0.5
+    refused = client.post("/v1/predict", json=body)
+    assert refused.status_code == 422
+    assert f"`label_confidence` of {images[1][0]}" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["labels", "lable", "Label", "confidence", "label-confidence"])

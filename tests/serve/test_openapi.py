@@ -19,9 +19,17 @@ def document(colours, tmp_path_factory):
 
 
 def labels_fit(body):
-    """Whether there are as many labels as images, which JSON Schema cannot say of a form."""
+    """Whether each image may have a label, and each probability has one.
+
+    JSON Schema cannot say it of a form, nor of labels that are blank.
+    """
     if not isinstance(body, dict) or not isinstance(body.get("images"), list):
         return True
+    images = [image for image in body["images"] if isinstance(image, dict)]
+    if any(
+        "label_confidence" in image and not str(image.get("label", "")).strip() for image in images
+    ):
+        return False
     fields = (body.get(name, []) for name in ("label", "label_confidence"))
     return all(
         len(field) in (0, len(body["images"])) for field in fields if isinstance(field, list)

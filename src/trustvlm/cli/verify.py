@@ -238,9 +238,11 @@ def _note_unknown(
     trust: TrustVLM, images: Sequence[LabelledImage], synonyms: Mapping[str, str], *, quiet: bool
 ) -> None:
     """Say which labels are no class of the model: it may be another word for one."""
-    labels = [synonyms.get(image.label, image.label) for image in images]
-    unknown = set(trust.classes_.unknown(labels))
-    if n := sum(label in unknown for label in labels):
+    from trustvlm.pipeline.given_labels import meant_by
+
+    meant = meant_by((image.label for image in images), synonyms)
+    unknown = set(trust.classes_.unknown(meant.values()))
+    if n := sum(meant[image.label] in unknown for image in images):
         console.note(
             f"note: {counted(n, 'label is', 'labels are')} no class of the model, such as "
             f"{min(unknown)!r}: --synonyms says what other words mean",

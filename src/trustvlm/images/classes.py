@@ -26,6 +26,8 @@ from trustvlm.images.tables import read_text
 from trustvlm.text import shortened
 
 # Hyphens within words (not signs, as in "A-" or "-1"), underscores and blanks of any kind.
+# What becomes of numbered classes in a table that misses one of the numbers.
+_WHOLE_NUMBER = re.compile(r"\d+\.0+")
 _SEPARATORS = re.compile(r"(?:(?<=\w)[-\u2010\u2011\u2013](?=\w)|[_\s])+")
 
 
@@ -34,19 +36,20 @@ def normal_form(name: str) -> str:
 
     Case, blanks, underscores and hyphens within words do not count, nor do the forms that Unicode
     has of one letter (NFKC) or signs that print nothing. Singular and plural stay two names, for
-    *glass* and *glasses* are.
+    *glass* and *glasses* are. The number of a class is the same with zeros behind its point.
 
     Examples
     --------
     >>> spellings = ["golden retriever", "Golden-Retriever ", "golden_retriever"]
     >>> {normal_form(name) for name in spellings}
     {'golden retriever'}
-    >>> normal_form("A-"), normal_form("a")
-    ('a-', 'a')
+    >>> normal_form("A-"), normal_form("a"), normal_form("7.0")
+    ('a-', 'a', '7')
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Cf").replace("\u2019", "'")
-    return _SEPARATORS.sub(" ", text).strip() or name.strip()
+    text = _SEPARATORS.sub(" ", text).strip() or name.strip()
+    return text.partition(".")[0] if _WHOLE_NUMBER.fullmatch(text) else text
 
 
 def canonical(name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from trustvlm.exceptions import InputError
@@ -17,6 +15,7 @@ from trustvlm.images.references import (
     ImageSource,
     LabelledImage,
     image_at,
+    number_label,
     read_group,
     read_probability,
     shown,
@@ -133,7 +132,7 @@ def labelled_items(
         labels = table.labels(label_column)
         rows = table.pictures(path_column, image_column)
         for row, (image, cells) in enumerate(rows):
-            p = read_probability(_none_for_nan(cells.get(confidence_column or "")), image.path)
+            p = read_probability(cells.get(confidence_column or ""), image.path)
             label = labels(cells[label_column], row)
             by = group_column
             group = "" if by is None else read_group(cells.get(by), image.path, by)
@@ -156,7 +155,7 @@ def labelled_items(
     for position, (image, label) in enumerate(zip(images, labels_given, strict=True)):
         name = class_label(label, names)
         if name is None:
-            remedy = " Write what the number stands for." if _is_number(label) else ""
+            remedy = " Write what the number stands for." if number_label(label) else ""
             raise InputError(
                 f"Expected every label to be the name of a class, but got {label!r} at "
                 f"position {position}.{remedy}"
@@ -183,12 +182,8 @@ def class_label(value: Any, names: Sequence[str] = ()) -> str | None:
         value = value.item()  # of a tensor or an array without axes
     if isinstance(value, str):
         return str(value) if value.strip() else None
-    number = int(value) if _is_number(value) else -1
+    number = int(number_label(value) or -1)
     return names[number] if 0 <= number < len(names) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _item(position: int, value: Any) -> Item:
@@ -328,10 +323,8 @@ class _Table:
         names = self.class_names.get(column, ())
 
         def label_of(value: Any, row: int) -> str:
-            label = class_label(value, names)
-            if label is None and not names and _is_number(value):
-                label = str(value)
-            if label is None:
+            label = class_label(value, names) or ("" if names else number_label(value))
+            if not label:
                 raise InputError(
                     f"Expected a label in every row of {column!r}, but got {value!r} in row {row} "
                     f"of the {self.kind}. Leave such rows out, or name another column "
@@ -369,6 +362,16 @@ def _table_of(source: Any) -> _Table | None:
     """Return the rows of a DataFrame or data set; None for anything else."""
     if isinstance(source, _classes("pandas", "DataFrame")):
         columns = [str(name) for name in source.columns]
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise InputError(
+                f"Expected a DataFrame to have one column {twice[0]!r}, but it has "
+                f"{columns.count(twice[0])}. Rename all but one."
+            )
+        if not columns:
+            raise InputError(
+                "Expected a DataFrame with columns of images and labels, but it has none. Pass "
+                "frame.reset_index() if they are its index."
+            )
         cells = [source.iloc[:, i] for i in range(len(columns))]
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))
         return _Table("DataFrame", columns, rows)
@@ -422,7 +425,3 @@ def _class_names(dataset: Any) -> Sequence[str]:
             return names
         dataset = getattr(dataset, "dataset", None)
     return ()
-
-
-def _none_for_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

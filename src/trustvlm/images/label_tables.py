@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from trustvlm.environment import require
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.classes import ClassList
 from trustvlm.images.inputs import PathLike, input_kind
 from trustvlm.images.references import (
@@ -14,14 +17,18 @@ from trustvlm.images.references import (
     LabelledImages,
     Location,
     images_beside,
+    is_missing,
+    number_label,
     read_probability,
     shown,
 )
 from trustvlm.images.tables import read_table
-from trustvlm.text import join_names
+from trustvlm.text import counted, join_names
 
 # A column of probabilities that came with the labels of another is called like it.
 CONFIDENCE = "_confidence"
+# What rounded probabilities of all classes may sum to.
+_MOST_IN_ALL = 1.05
 _REMEDY = "Columns that are called as the classes hold their probabilities, as 0.9 and not as 90 %."
 
 
@@ -82,7 +89,7 @@ def find_most_probable(
     ----------
     source
         A CSV, JSON Lines or Parquet file with a column of paths and one of probabilities for each
-        class, called by its name or folder. An empty cell is a probability of 0.
+        class, called by its name or folder. An empty cell, and NaN, is a probability of 0.
     classes
         Those of the model.
     path_column
@@ -96,8 +103,13 @@ def find_most_probable(
     Raises
     ------
     InputError
-        If the file is none of these, a class has no column, a row has no probability, or one is
-        outside [0, 1].
+        If the file is none of these, a class has no column, a row has no probability above 0, or
+        one is outside [0, 1].
+
+    Warns
+    -----
+    TrustVLMWarning
+        If the probabilities of an image sum to clearly more than one.
 
     Examples
     --------
@@ -112,23 +124,31 @@ def find_most_probable(
     location = Location.of(source)
     image_of = images_beside(location)
     n, columns = len(classes), [*classes.labels, *classes.folders]
-    images, filled = [], [False] * n
+    images, filled, above_one = [], [False] * n, 0
     for path, cells in _rows(location, path_column, columns):
         given = [cells[c] or cells[n + c] for c in range(n)]
         filled = [before or bool(cell) for before, cell in zip(filled, given, strict=True)]
-        if not any(given):
+        p = np.nan_to_num([read_probability(cell, path, _REMEDY) for cell in given])
+        if not p.any():
             raise InputError(
                 f"Expected the probability of a class at least for {shown(path)!r}, but there is "
                 f"none. The columns are called as the classes: {join_names(classes.labels[:5])}"
                 f"{', ...' if n > 5 else ''}."
             )
-        p = [read_probability(cell, path, _REMEDY) if cell else 0.0 for cell in given]
-        best = max(range(n), key=p.__getitem__)
-        images.append(LabelledImage(image_of(path), classes.labels[best], p[best]))
+        above_one += p.sum() > _MOST_IN_ALL
+        best = int(p.argmax())
+        images.append(LabelledImage(image_of(path), classes.labels[best], float(p[best])))
     _check_filled(
         source,
         [name for name, is_there in zip(classes.labels, filled, strict=True) if not is_there],
     )
+    if above_one:
+        warnings.warn(
+            f"the probabilities of {counted(above_one, 'image')} sum to more than one, so that "
+            "they are not those of one class among these; the label is the most probable one",
+            TrustVLMWarning,
+            stacklevel=2,
+        )
     return LabelledImages(tuple(images), tuple(sorted({image.label for image in images})))
 
 
@@ -151,8 +171,15 @@ def _rows(
                         f"columns are {', '.join(map(repr, table.column_names))} (--path-column)."
                     )
                 own = [column for column in columns if column in table.column_names]
-                for row in table.select([path_column, *dict.fromkeys(own)]).to_pylist():
-                    yield str(row[path_column]), tuple(_text(row.get(c)) for c in columns)
+                rows = table.select([path_column, *dict.fromkeys(own)]).to_pylist()
+                for number, row in enumerate(rows):
+                    path = _text(row[path_column])
+                    if not path:
+                        raise InputError(
+                            f"Expected a {path_column!r} in row {number} of {name!r}, but the cell "
+                            "is empty."
+                        )
+                    yield path, tuple(_text(row.get(c)) for c in columns)
         case kind:
             problem = f"{name!r} is a {kind}" if location.exists() else f"there is no {name!r}"
             raise InputError(
@@ -161,7 +188,7 @@ def _rows(
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    return "" if is_missing(value) else number_label(value) or str(value).strip()
 
 
 def _check_filled(source: PathLike, empty: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from trustvlm.images.labelled_archives import labels_of, text_endings
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.references import (
     NAMED,
+    ImageSource,
     LabelledImage,
     LabelledImages,
     Location,
@@ -156,6 +157,7 @@ def _labelled_at(
             metadata = _metadata_of(location, own_column, label_column)
             if metadata is None:
                 _check_no_groups(group_column, name)
+                _check_no_lists_below(location, own_column, label_column)
                 return _from_class_folders(location, name, prefix)
             images = _from_table(
                 metadata, own_column, label_column, confidence_column, group_column
@@ -239,13 +241,42 @@ def _metadata_of(folder: Location, path_column: str, label_column: str) -> Locat
     return None if _folders_in(folder) else table
 
 
+def _check_no_lists_below(folder: Location, path_column: str, label_column: str) -> None:
+    """Refuse a folder of parts of a data set that have a list of labelled images each.
+
+    Raises
+    ------
+    InputError
+        If the only folder, or one that is called as a part is, holds such a list.
+    """
+    folders = _folders_in(folder)
+    for name in sorted(folders):
+        part = folder.below(name)
+        if not (len(folders) == 1 or is_split(name)):
+            continue
+        try:
+            table = _metadata_of(part, path_column, label_column)
+        except InputError:
+            continue
+        if table is not None:
+            raise InputError(
+                f"Expected {shown(folder.text)!r} to hold one folder per class, but its folder "
+                f"{shown(name)!r} has a list of labelled images of its own: name "
+                f"{shown(part.text)!r}."
+            )
+
+
 def _with_loose(listed: Iterable[LabelledImage], folder: Location, name: str) -> LabelledImages:
     """Return the images that are listed, and say which others the folder holds."""
     labelled = _with_classes(listed, name)
     skipped = Skipped()
-    names = {PurePosixPath(image.path).as_posix() for image in labelled.refs}
-    loose = [image.path for image in walk_images(folder, skipped=skipped)]
-    loose = [path for path in loose if path not in names]
+
+    def key(image: ImageSource) -> str | Path:
+        # Lists may spell the name of a file otherwise than it is here.
+        return getattr(image, "file", None) or PurePosixPath(image.path).as_posix()
+
+    keys = set(map(key, labelled.refs))
+    loose = [image.path for image in walk_images(folder, skipped=skipped) if key(image) not in keys]
     _warn_of_loose(loose, f"in {name} that its metadata does not list")
     return replace(labelled, loose=tuple(loose))
 

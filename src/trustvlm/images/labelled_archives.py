@@ -17,6 +17,7 @@ from trustvlm.images.references import (
     LabelledImage,
     Skipped,
     is_split,
+    number_label,
     read_probability,
 )
 from trustvlm.images.streams import BrokenShard, StreamShard, TextMember
@@ -160,9 +161,7 @@ def _read_label(
         return
     sample.keys = tuple(record)
     value = record.get(label_column)
-    label = (class_label(value) or "").strip()
-    if isinstance(value, int) and not isinstance(value, bool):
-        label = str(value)
+    label = (class_label(value) or number_label(value)).strip()
     sample.label = label or sample.label
     if confidence_column is not None:
         sample.confidence = read_probability(record.get(confidence_column), member.path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
+from trustvlm.images.collections import class_label
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import (
     ImageSource,
@@ -20,6 +21,7 @@ from trustvlm.images.references import (
     Skipped,
     UnreadableImage,
     images_beside,
+    number_label,
     read_group,
     read_probability,
 )
@@ -117,16 +119,14 @@ class ParquetShard(StreamShard):
 
         def label_of(cells: Mapping[str, Any], path: str) -> str:
             value = cells[column]
-            if names and isinstance(value, int) and 0 <= value < len(names):
-                return names[value]
-            is_label = isinstance(value, str) or (isinstance(value, int) and not names)
-            if not is_label or isinstance(value, bool) or not str(value).strip():
+            label = (class_label(value, names) or ("" if names else number_label(value))).strip()
+            if not label:
                 raise InputError(
                     f"Expected a label in every row of {column!r} of {self.name!r}, but got "
                     f"{value!r} for {path!r}. Leave such rows out, or name another column "
                     "(--label-column)."
                 )
-            return str(value).strip()
+            return label
 
         return label_of
 

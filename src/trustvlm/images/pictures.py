@@ -11,7 +11,6 @@ open files have that of the file. So files and decoded pictures are not seen to 
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import sys
@@ -36,6 +35,7 @@ from trustvlm.images.references import (
     UnreadableImage,
     check_size,
     image_at,
+    is_missing,
     read_error,
     shown,
 )
@@ -163,7 +163,7 @@ but got shape (3, 8, 9), colours first: pass array.transpose(1, 2, 0).
     if not name and isinstance(value, str | os.PathLike):
         name = shown(value)
     path = name or _name_of(value) or f"image {position}"
-    if _is_missing(value):
+    if is_missing(value) or (isinstance(value, str) and not value):
         missing = refusal("missing", path, "there is no image here", "Leave it out")
         return UnreadableImage.of(path, missing)
     if isinstance(value, str | os.PathLike):
@@ -270,12 +270,6 @@ def _name_of(value: Any) -> str:
         # Temporary files without a name have a number.
         name = getattr(value, "name", "")
     return shown(name) if name and isinstance(name, str | os.PathLike) else ""
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _is_tensor(value: Any) -> bool:

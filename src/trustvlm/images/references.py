@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Protocol, Self, cast
 from urllib.parse import unquote
@@ -355,6 +356,37 @@ class LabelledImage:
         return self.source.read(limits)
 
 
+def is_missing(cell: Any) -> bool:
+    """Whether a cell holds None, NaN or pandas' NA: nothing.
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(math.nan), is_missing(""), is_missing(0)
+    (True, True, False, False)
+    """
+    if isinstance(cell, float):
+        return math.isnan(cell)
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType")
+
+
+def number_label(value: Any) -> str:
+    """Return the label that a whole number stands for; "" for anything else.
+
+    A column of whole numbers in which one is missing holds 3.0 for 3.
+
+    Examples
+    --------
+    >>> number_label(3), number_label(3.0), number_label(3.5), number_label(True), number_label("3")
+    ('3', '3', '', '', '')
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return ""
+    if isinstance(value, Integral):
+        return str(value)
+    number = float(value)
+    return str(int(number)) if number.is_integer() else ""
+
+
 def read_probability(
     cell: Any, path: str, remedy: str = "Name the column of probabilities with --confidence-column."
 ) -> float:
@@ -372,7 +404,7 @@ def read_probability(
     >>> read_probability("0.9", "1.jpg"), read_probability("", "1.jpg")
     (0.9, nan)
     """
-    if cell is None or cell == "":
+    if is_missing(cell) or cell == "":
         return math.nan
     try:
         p = float(cell)
@@ -399,7 +431,7 @@ def read_group(cell: Any, path: str, column: str) -> str:
     >>> read_group(7, "1.jpg", "scene")
     '7'
     """
-    group = "" if cell is None or cell != cell else str(cell).strip()
+    group = "" if is_missing(cell) else str(cell).strip()
     if not group:
         raise InputError(
             f"Expected a group of each image in the column {column!r}, but {shown(path)!r} has "
@@ -762,11 +794,11 @@ def _spelled(text: str, folder: Path | None = None) -> Path:
     r"""Return a path in a folder as its file is spelled here, if it is not spelled as given.
 
     Lists come from other systems: with backslashes between folders, with accents in the other of
-    the two forms that Unicode has of them, with bytes as `shown` writes them, or with `~`. The
-    literal name goes first.
+    the two forms that Unicode has of them, with bytes as `shown` writes them, with signs escaped
+    by percent as in URLs, or with `~`. The literal name goes first.
     """
     literal = Path(text) if folder is None else folder / text
-    if text.isascii() and "\\" not in text and not text.startswith("~"):
+    if text.isascii() and not re.search(r"\\|%[0-9A-Fa-f]{2}", text) and text[:1] != "~":
         return literal
     if os.path.lexists(literal):
         return literal
@@ -778,12 +810,20 @@ def _spelled(text: str, folder: Path | None = None) -> Path:
     full = os.path.expanduser(slashes) if text.startswith("~") else slashes  # noqa: PTH111
     path = Path() if folder is None else folder
     for part in PurePosixPath(full).parts:
-        spellings = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
+        forms = (unicodedata.normalize(form, part) for form in _FORMS)
+        spellings = (part, *forms, *_unescaped(part))
         path = next((path / s for s in spellings if os.path.lexists(path / s)), path / part)
     return path if os.path.lexists(path) or full != slashes else literal
 
 
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+
+
+def _unescaped(part: str) -> Iterator[str]:
+    """Yield what a part of a path is without the escapes of URLs, unless it is several parts."""
+    plain = unquote(part)
+    if plain != part and not re.search(r"[/\\\0]", plain):
+        yield from (unicodedata.normalize(form, plain) for form in _FORMS)
 
 
 def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from trustvlm.csv_cells import from_cell
 from trustvlm.exceptions import InputError
-from trustvlm.images.references import Location, shown
+from trustvlm.images.references import Location, is_missing, number_label, shown
 
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv"}) | _JSON
@@ -163,22 +163,25 @@ def _json_rows(
         cells = []
         for column in columns:
             value = record.get(column)
-            if isinstance(value, bool) or not isinstance(value, (str, int)):
+            value = number_label(value) or value
+            if not isinstance(value, str):
                 keys = ", ".join(map(repr, record)) or "none"
                 raise InputError(
                     f"Expected a text under {column!r} in {where}, but got {value!r} (the keys are "
                     f"{keys})."
                 )
-            if not str(value).strip():
+            if not value.strip():
                 raise InputError(f"Expected a {column!r} in {where}, but the text is empty.")
             # Blanks in JSON are meant: they may begin a file's name.
-            cells.append(str(value))
+            cells.append(value)
         others = (record.get(column) for column in optional)
-        yield (*cells, *("" if value is None else _json_cell(value) for value in others))
+        yield (*cells, *("" if is_missing(value) else _json_cell(value) for value in others))
 
 
 def _json_cell(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value.strip()
+    return number_label(value) or json.dumps(value, ensure_ascii=False)
 
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -18,6 +18,7 @@ from trustvlm.images import (
     ImageSource,
     LabelledImage,
 )
+from trustvlm.images.classes import normal_form
 from trustvlm.images.references import read_probability
 from trustvlm.pipeline.records import EncodedImages
 from trustvlm.pipeline.verdict import Verdict, error_verdict
@@ -36,6 +37,36 @@ class NotJudgedError(ImageError):
     """The label of an image cannot be judged: it is no class, or the image is an example."""
 
 
+def meant_by(labels: Iterable[str], synonyms: Mapping[str, str]) -> dict[str, str]:
+    """Return what each distinct label means: itself, or what it is a synonym of.
+
+    Words are compared as labels are with classes: as they are spelled, else by `normal_form`.
+
+    Raises
+    ------
+    InputError
+        If a label is spelled as none of the synonyms, and may be two of them.
+
+    Examples
+    --------
+    >>> meant_by(["Puppy", "cat", "Puppy"], {"puppy": "dog"})
+    {'Puppy': 'dog', 'cat': 'cat'}
+    """
+    by_form: dict[str, set[str]] = {}
+    for word, name in synonyms.items():
+        by_form.setdefault(normal_form(word), set()).add(name)
+    result = {}
+    for label in dict.fromkeys(labels):
+        names = {synonyms[label]} if label in synonyms else by_form.get(normal_form(label), {label})
+        if len(names) > 1:
+            raise InputError(
+                f"Expected every label to mean one class, but by its synonyms {label!r} may be "
+                f"{' or '.join(map(repr, sorted(names)))}: spell it as one of them."
+            )
+        (result[label],) = names
+    return result
+
+
 class GivenLabels:
     """The classes that labels from elsewhere mean, each read off the image that it came with.
 
@@ -46,14 +77,15 @@ class GivenLabels:
     images
         The labelled images; their distinct labels are looked up once.
     synonyms
-        Classes by other words for them, such as `{"puppy": "dog"}`.
+        Classes by other words for them, such as `{"puppy": "dog"}`, as `meant_by` reads them.
     unknown
         Of `UNKNOWN_LABELS`: what becomes of an image whose label is no class.
 
     Raises
     ------
     InputError
-        If synonyms stand for what is no class, or `unknown` is something else.
+        If synonyms stand for what is no class, or spell one word in two ways for two classes, or
+        `unknown` is something else.
 
     Examples
     --------
@@ -84,8 +116,8 @@ class GivenLabels:
             )
         self.is_error = unknown == "error"
         self._classes = classes
-        labels = list(dict.fromkeys(image.label for image in images))
-        meant = {label: synonyms.get(label, label) for label in labels}
+        meant = meant_by((image.label for image in images), synonyms)
+        labels = list(meant)
         missing = set(classes.unknown(meant.values()))
         self.unknown = tuple(label for label in labels if meant[label] in missing)
         of_class = [label for label in labels if meant[label] not in missing]

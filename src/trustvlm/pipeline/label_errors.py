@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -39,6 +39,7 @@ from trustvlm.pipeline.records import (
     ListedImages,
     PromptSource,
     encode_images,
+    in_groups,
 )
 from trustvlm.pipeline.state import keeping_labels
 from trustvlm.pipeline.verdict import Verdict, Verdicts, folder_of, in_order
@@ -50,7 +51,7 @@ from trustvlm.scores import (
     get,
     zero_shot_logits,
 )
-from trustvlm.scores.arrays import softmax
+from trustvlm.scores.arrays import softmax, unit_rows
 from trustvlm.scores.auto import auto_logits, fit_auto
 from trustvlm.text import printable
 
@@ -67,6 +68,7 @@ def cross_val_verify(
     progress: Progress | None = None,
     confidence_column: str = LABEL_CONFIDENCE,
     limits: Limits = DEFAULT_LIMITS,
+    groups: Sequence[Hashable] | None = None,
     **columns: Unpack[Columns],
 ) -> Verdicts:
     """Judge every label of a data set by the images of the other folds, as `TrustVLM` says.
@@ -80,9 +82,10 @@ def cross_val_verify(
     given = dict(score_parameters or {})
     check_parameters(score, given)
     source = find_labelled(labelled, confidence_column=confidence_column, limits=limits, **columns)
+    refs = in_groups(source.refs, groups, columns.get("group_column"))
     class_list = classes_of(source, classes)
     names = class_list.labels
-    listed = ListedImages(source.refs, class_list.indices(source.labels))
+    listed = ListedImages(refs, class_list.indices(source.labels))
     embedder = load_embedder()
     vlm = embedder.encoders.vlm
     score = keeping_labels(score, text=vlm.dim > 0)
@@ -116,10 +119,9 @@ def cross_val_verify(
     )
     given_labels = GivenLabels(class_list, images.refs).pieces(images.refs, get(score))
     copies = _copies(images, len(names))
-    groups = None
-    if columns.get("group_column") is not None:
-        groups = np.unique([image.group for image in images.refs], return_inverse=True)[1]
-    fold = fold_of_images(images.labels, copies, folds, groups)
+    grouped = groups is not None or columns.get("group_column") is not None
+    group = np.unique([image.group for image in images.refs], return_inverse=True)[1]
+    fold = fold_of_images(images.labels, copies, folds, group if grouped else None)
     if (fold == fold[0]).all():
         raise InputError(
             "Expected some class to have two images that are not nearly the same, but none has: "
@@ -132,8 +134,7 @@ def cross_val_verify(
         rows |= dict(zip(np.flatnonzero(fold == held_out).tolist(), own, strict=True))
     verdicts = [rows[i] for i in range(len(images))]
     paths: Any = labelled if isinstance(labelled, str | os.PathLike) else ()
-    for pair in copies:
-        _mention(pair, images, names, verdicts)
+    _review_copies(copies, images, names, verdicts)
     return Verdicts(in_order(encoded, verdicts), folder=folder_of(paths))
 
 
@@ -154,7 +155,7 @@ def fold_of_images(
     array([0, 1, 1, 0, 0])
     """
     n = len(labels)
-    ends = np.array([(pair.image, pair.other) for pair in copies], dtype=np.int64).reshape(-1, 2)
+    ends = _ends(copies)
     if groups is not None:
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
         ends = np.concatenate([ends, np.stack([np.arange(n), first[group]], axis=1)])
@@ -162,6 +163,11 @@ def fold_of_images(
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
     # The only image of a class is judged, too: it may be a copy of one of another class.
     return np.asarray(np.maximum(deal_folds(labels[first], folds), 0)[group])
+
+
+def _ends(copies: Sequence[DuplicatePair]) -> NDArray[np.int64]:
+    pairs = [(pair.image, pair.other) for pair in copies]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def _copies(images: EncodedImages[LabelledImage], n_classes: int) -> list[DuplicatePair]:
@@ -197,18 +203,27 @@ def _without_others(verdict: Verdict) -> Verdict:
     )
 
 
-def _mention(
-    pair: DuplicatePair,
+def _review_copies(
+    copies: Sequence[DuplicatePair],
     images: EncodedImages[LabelledImage],
     names: Sequence[str],
     verdicts: list[Verdict],
 ) -> None:
-    """Send two images to review that are nearly the same and have different labels."""
-    if images.labels[pair.image] == images.labels[pair.other]:
-        return
-    for one, other in ((pair.image, pair.other), (pair.other, pair.image)):
-        reason = (
-            f"{printable(images.refs[other].path)}, nearly the same image ({pair.cosine:.2f}), is "
-            f"labelled '{names[images.labels[other]]}': {verdicts[one].reason}"
-        )
-        verdicts[one] = replace(verdicts[one], decision="review", reason=reason)
+    """Send images to review that are nearly the same, of two or more, and have different labels."""
+    group = connected_groups(len(images), _ends(copies))
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    for rows in np.split(order, starts[1:]):
+        labels = images.labels[rows]
+        if len(np.unique(labels)) < 2:
+            continue
+        features = unit_rows(images.features[rows])
+        for i, one in enumerate(rows.tolist()):
+            cosines = np.where(labels == labels[i], -2.0, features @ features[i])
+            other = int(rows[cosines.argmax()])
+            reason = (
+                f"{printable(images.refs[other].path)}, nearly the same image "
+                f"({cosines.max():.2f}), is labelled '{names[images.labels[other]]}': "
+                f"{verdicts[one].reason}"
+            )
+            verdicts[one] = replace(verdicts[one], decision="review", reason=reason)

@@ -43,7 +43,7 @@ from trustvlm.pipeline.records import (
     encode_images,
     list_labelled,
 )
-from trustvlm.pipeline.verdict import Verdicts
+from trustvlm.pipeline.verdict import Verdict, Verdicts
 from trustvlm.scores import Score
 from trustvlm.serialization import nan_to_null
 from trustvlm.text import counted
@@ -315,6 +315,15 @@ class Agreement:
     same: float
 
 
+def _one_label(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """Return the label of each image by its path; without those that have two different ones."""
+    labels: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        if verdict.decision != "error":
+            labels.setdefault(verdict.path, set()).add(verdict.label)
+    return {path: next(iter(given)) for path, given in labels.items() if len(given) == 1}
+
+
 @dataclass(frozen=True)
 class LabellerComparison:
     """Verdicts on the labels of several labellers.
@@ -368,11 +377,8 @@ class LabellerComparison:
 
     @property
     def agreements(self) -> list[Agreement]:
-        """How often each pair of labellers agrees."""
-        labels = {
-            name: {v.path: v.label for v in verdicts if v.decision != "error"}
-            for name, verdicts in self.by_labeller.items()
-        }
+        """How often each pair of labellers agrees, on images to which each gave one label."""
+        labels = {name: _one_label(verdicts) for name, verdicts in self.by_labeller.items()}
         pairs = []
         for one, other in combinations(labels, 2):
             both = labels[one].keys() & labels[other].keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Unpack
@@ -674,6 +674,7 @@ class TrustVLM:
         labelled: LabelledSource,
         *,
         folds: int = 5,
+        groups: Sequence[Hashable] | None = None,
         progress: Progress | None = None,
         confidence_column: str = LABEL_CONFIDENCE,
         **columns: Unpack[Columns],
@@ -692,6 +693,9 @@ class TrustVLM:
             As `fit` takes it; two classes at least.
         folds
             From 2 on. More take longer and leave each image more to be judged by.
+        groups
+            What each image has in common with those that it is not independent of, such as a scene,
+            in the order of the images; `group_column` names a column of it. A group shares a fold.
         progress, confidence_column, **columns
             As in `verify`.
 
@@ -704,12 +708,14 @@ class TrustVLM:
         Raises
         ------
         InputError
-            If the input does not exist or has no two classes, or the score chooses labels itself.
+            If the input does not exist or has no two classes, the score chooses labels itself, or
+            groups differ in number from images.
         """
         return cross_val_verify(
             labelled,
             lambda: self.embedder,
             folds=folds,
+            groups=groups,
             classes=self.classes,
             prompt=self.prompt,
             score=self.score,

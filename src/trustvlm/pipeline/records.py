@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar, Unpack
@@ -31,7 +31,7 @@ from trustvlm.images.references import Location, shown
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses
-from trustvlm.risk_control.groups import one_per_group
+from trustvlm.risk_control.groups import group_names, one_per_group
 from trustvlm.text import printable
 
 # The two encoders that look at every image, as the protocol wants them.
@@ -256,14 +256,30 @@ def list_labelled(
         groups differ in number from images, or both groups and a column of them are given.
     """
     column = columns.get("group_column")
-    if groups is not None and column is not None:
-        raise InputError(f"Expected groups, or the column {column!r} that says them, but got both.")
     listing = find_labelled(source, limits=limits, **columns)
-    listed = ListedImages(listing.refs, classes.indices(listing.labels))
+    refs = in_groups(listing.refs, groups, column)
+    listed = ListedImages(refs, classes.indices(listing.labels))
     if groups is None and column is None:
         return listed
-    of_each = [image.group for image in listing.refs] if groups is None else list(groups)
-    return listed.select(one_per_group(of_each, [image.path for image in listing.refs]))
+    return listed.select(one_per_group([ref.group for ref in refs], [ref.path for ref in refs]))
+
+
+def in_groups(
+    images: Sequence[LabelledImage], groups: Sequence[Hashable] | None, column: str | None
+) -> Sequence[LabelledImage]:
+    """Return images in the groups that are given beside them, or as they are if none are.
+
+    Raises
+    ------
+    InputError
+        As `group_names`, or if there is also a column of groups.
+    """
+    if groups is None:
+        return images
+    if column is not None:
+        raise InputError(f"Expected groups, or the column {column!r} that says them, but got both.")
+    names = group_names(groups, len(images))
+    return [replace(image, group=name) for image, name in zip(images, names, strict=True)]
 
 
 def name_of(labelled: LabelledSource) -> str:

@@ -47,23 +47,40 @@ def one_per_group(
     (2, 1)
     """
     names = [str(i) for i in range(len(groups))] if keys is None else keys
-    if len(names) != len(groups):
-        raise InputError(
-            f"Expected a group of each image, but got {len(names)} images and {len(groups)} groups."
-        )
     drawn: dict[str, tuple[bytes, int]] = {}
-    for i, (value, name) in enumerate(zip(groups, names, strict=True)):
-        group = _name_of(value)
-        if not group:
-            # Each NaN is another value: images without a group would count as independent.
-            raise InputError(
-                f"Expected a group of each image, but image {i} has none ({value!r}): give images "
-                "that stand alone a group of their own."
-            )
+    for i, (group, name) in enumerate(zip(group_names(groups, len(names)), names, strict=True)):
         text = f"{seed}\0{group}\0{name}".encode("utf-8", "surrogatepass")
         lot = hashlib.sha256(text).digest(), i
         drawn[group] = min(lot, drawn.get(group, lot))
     return np.array(sorted(i for _, i in drawn.values()), dtype=np.int64)
+
+
+def group_names(groups: Sequence[Hashable], n: int) -> list[str]:
+    """Return what tells the groups of n images from each other, as `one_per_group` reads them.
+
+    Raises
+    ------
+    InputError
+        If there are not n of them, or an image has no group: None, NaN or "".
+
+    Examples
+    --------
+    >>> group_names([7, 7.0, "7", "b "], 4)
+    ['7', '7', '7', 'b']
+    """
+    if len(groups) != n:
+        raise InputError(
+            f"Expected a group of each image, but got {n} images and {len(groups)} groups."
+        )
+    names = [_name_of(group) for group in groups]
+    if "" in names:
+        # Each NaN is another value: images without a group would count as independent.
+        i = names.index("")
+        raise InputError(
+            f"Expected a group of each image, but image {i} has none ({list(groups)[i]!r}): give "
+            "images that stand alone a group of their own."
+        )
+    return names
 
 
 def _name_of(group: Hashable) -> str:

@@ -90,6 +90,15 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
         )
     if len(uploads) > max_images:
         raise too_many(max_images)
+    for upload in uploads:
+        # The answer would be about the model's own label, and look as if it were about another.
+        if not upload.label and not math.isnan(upload.confidence):
+            raise ServiceError(
+                422,
+                "labels",
+                f"Expected a `label` with the `label_confidence` of {upload.image.path}, but there "
+                "is none.",
+            )
     return uploads
 
 

@@ -200,7 +200,8 @@ def predict_body() -> dict[str, Any]:
                                     {"const": ""},
                                 ]
                             },
-                            "description": "The probabilities that came with the labels, likewise.",
+                            "description": "The probabilities that came with the labels, likewise; "
+                            "empty where there is no label.",
                         },
                     },
                 }
@@ -216,6 +217,7 @@ def predict_body() -> dict[str, Any]:
                             "items": {
                                 "type": "object",
                                 "required": ["data"],
+                                "dependentRequired": {"label_confidence": ["label"]},
                                 "properties": {
                                     "name": {"type": "string"},
                                     "data": {"type": "string", "contentEncoding": "base64"},
