@@ -273,23 +273,31 @@ def test_whatever_decoding_raises_is_an_error_of_that_image(photos, monkeypatch,
 
 
 class HalfBlind(PixelEncoder):
-    """Gives NaN for images whose first pixel is bright."""
+    """Gives NaN, or other components, for images whose first pixel is bright."""
+
+    def __init__(self, seed, blind=np.nan, where=0):
+        super().__init__(seed=seed)
+        self.blind, self.where = blind, where
 
     def encode_pixels(self, pixels):
         vectors = super().encode_pixels(pixels)
-        vectors[pixels[:, 0, 0, 0] > 127, 0] = np.nan
+        vectors[pixels[:, 0, 0, 0] > 127, self.where] = self.blind
         return vectors
 
 
-def test_non_finite_vectors_are_errors_and_are_not_stored(photos, tmp_path):
-    blind, sighted = HalfBlind(seed=1), PixelEncoder(seed=2)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [((np.nan,), "gives NaN or infinity for it"), ((0, slice(None)), "gives nothing but zeros")],
+)
+def test_vectors_without_a_direction_are_errors_and_are_not_stored(photos, tmp_path, given, named):
+    blind, sighted = HalfBlind(1, *given), PixelEncoder(seed=2)
     with EmbeddingStore(tmp_path / "e.sqlite") as store:
         got = encode_all(photos, {"blind": blind, "sighted": sighted}, store, batch_size=6)
         seen = got.readable
         assert 0 < seen.sum() < N
         failed = [error for error in got.errors if error is not None]
         assert {error.kind for error in failed} == {"embedding"}
-        assert all("pixels-1" in str(error) for error in failed)
+        assert all(f"'pixels-1' {named}" in str(error) for error in failed)
         for name in ("blind", "sighted"):
             assert np.isnan(got.embeddings[name][~seen]).all()
             assert np.isfinite(got.embeddings[name][seen]).all()

@@ -72,7 +72,7 @@ def test_what_a_model_must_not_do():
             return vectors
 
     store = EmbeddingStore.memory()
-    with pytest.raises(InputError, match=r"\(4, 6\) for its texts, but got \(4, 99\)"):
+    with pytest.raises(InputError, match=r"to return shape \(4, 6\), but got \(4, 99\)"):
         encode_texts(Wrong(), TEXTS, store)
     with pytest.raises(InputError, match=r"'a photo of a dog\.'.*NaN or infinity"):
         encode_texts(Lost(), TEXTS, store)

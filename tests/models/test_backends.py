@@ -290,7 +290,10 @@ def test_what_an_encoder_says_of_itself_is_checked(
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        ("parts.reshape(-1)", r"'pixels:2' to return shape \(3, 12\), but got \(36,\)"),
+        (
+            "parts.reshape(-1)",
+            r"'pixels:2' of pixels\.py to return shape \(3, 12\), but got \(36,\)",
+        ),
         ("parts.astype(complex)", r"'pixels:2' of pixels\.py to return real numbers"),
         ("[[1.0], [1.0, 2.0]]", r"'pixels:2' of pixels\.py fails: ValueError"),
         ("1 / 0", r"'pixels:2' of pixels\.py fails: ZeroDivisionError"),

@@ -397,22 +397,20 @@ class Batch(Generic[S]):
         pixels = np.stack([self._images[digest].pixels[fingerprint] for digest in missing])
         with self._profile.stage(f"{FORWARD}{name}"):
             computed = _forward(encoder, encoder.encode_pixels, pixels)
-        if computed.shape != (len(pixels), encoder.dim):
-            raise InputError(
-                f"Expected the encoder {encoder.identity.spec!r} to return shape "
-                f"{(len(pixels), encoder.dim)}, but got {computed.shape}."
-            )
-        finite = np.asarray(np.isfinite(computed).all(axis=1))
-        fresh = {digest: computed[i] for i, digest in enumerate(missing) if finite[i]}
+        finite = np.isfinite(computed).all(axis=1)
+        # Zeros alone have no direction, and so no cosine; without a VLM there are no numbers.
+        usable = finite & ((computed != 0).any(axis=1) | (encoder.dim == 0))
+        fresh = {digest: computed[i] for i, digest in enumerate(missing) if usable[i]}
         self._new.append(NewVectors(fingerprint, encoder.identity.spec, fresh))
         vectors.update(fresh)
-        for digest in missing:
+        for digest, is_finite in zip(missing, finite, strict=True):
             if digest not in fresh:
+                given = "nothing but zeros" if is_finite else "NaN or infinity"
                 self._errors[digest] = refusal(
                     "embedding",
                     self._images[digest].path,
-                    f"the encoder {encoder.identity.spec!r} gives NaN or infinity for it",
-                    "Leave it out, or run the encoder in float32",
+                    f"the encoder {encoder.identity.spec!r} gives {given} for it",
+                    "Leave it out" + ("" if is_finite else ", or run the encoder in float32"),
                 )
 
     def store(self) -> None:
@@ -455,7 +453,7 @@ def _forward(
         If an encoder fails that a backend from outside the package loaded. What one raises that was
         passed as an object is passed on.
     InputError
-        If it gives anything but real numbers.
+        If it gives anything but real numbers, or not a row of `dim` for each input.
     """
     outside = from_where(type(encoder)) if encoder.identity.code else ""
     name = f"encoder {encoder.identity.spec!r}{outside}"
@@ -465,6 +463,8 @@ def _forward(
         raise InputError(
             f"Expected the {name} to return real numbers, but got dtype {computed.dtype}."
         )
+    if computed.shape != (shape := (len(inputs), encoder.dim)):
+        raise InputError(f"Expected the {name} to return shape {shape}, but got {computed.shape}.")
     return np.asarray(computed, dtype=np.float32)
 
 
@@ -523,11 +523,6 @@ def encode_texts(
 
 def _forward_texts(vlm: VisionLanguageModel, texts: Sequence[str]) -> NDArray[np.float32]:
     computed = _forward(vlm, vlm.encode_texts, texts)
-    if computed.shape != (len(texts), vlm.dim):
-        raise InputError(
-            f"Expected the model {vlm.identity.spec!r} to return shape {(len(texts), vlm.dim)} "
-            f"for its texts, but got {computed.shape}."
-        )
     for text, row in zip(texts, computed, strict=True):
         if not np.isfinite(row).all():
             raise InputError(
