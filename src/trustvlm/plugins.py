@@ -57,7 +57,8 @@ class Registry(dict[str, T]):
     def add(self, name: str, entry: T) -> None:
         """Register something; `InputError` if the name is taken."""
         if name in self:
-            raise InputError(f"A {self.kind} named `{name}` is already registered.")
+            article = "An" if self.kind[0] in "aeiou" else "A"
+            raise InputError(f"{article} {self.kind} named `{name}` is already registered.")
         self[name] = entry
 
     def from_outside(self) -> dict[str, T]:
@@ -89,6 +90,8 @@ def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
     module_name = f"trustvlm_plugin_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(module_name, path)
+    if not path.exists():
+        raise InputError(f"There is no file {path}.")
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"Expected a plugin to be a Python file, but got {str(path)!r}.")
     module = importlib.util.module_from_spec(spec)

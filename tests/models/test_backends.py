@@ -198,8 +198,10 @@ def test_one_name_stands_for_one_backend(pixels: Path, tmp_path: Path) -> None:
     assert plugins.load_plugin(pixels) == ("pixels",)  # it is not run again
     other = tmp_path / "other.py"
     other.write_text(PIXELS)
-    with pytest.raises(InputError, match=r"other\.py fails.*`pixels` is already registered"):
+    with pytest.raises(InputError, match=r"other\.py fails.* An encoder backend named `pixels` is"):
         plugins.load_plugin(other)
+    with pytest.raises(InputError, match=r"There is no file .*nowhere\.py"):
+        plugins.load_plugin(tmp_path / "nowhere.py")
 
 
 @pytest.mark.parametrize("name", ["timm", "offline", "dinov2-base", "same"])
