@@ -130,6 +130,17 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(study):
     assert rest.computed == 8 - finished
     undisturbed = run_grid(read_config(study), store=store)
     assert rest.rows == undisturbed.rows
+    # What a power failure left of finished cells is measured anew.
+    samples = sorted((config.out / "cells").glob("*.npz"))
+    others = sorted(
+        {*(config.out / "cells").glob("*.json")} - {f.with_suffix(".json") for f in samples}
+    )
+    samples[0].unlink()
+    samples[1].write_bytes(samples[1].read_bytes()[:100])
+    others[0].write_text("")
+    mended = run_grid(config, store=store)
+    assert (mended.computed, mended.rows) == (3, undisturbed.rows)
+    assert mended.samples.keys() == undisturbed.samples.keys()
 
 
 def test_changed_images_make_new_cells(study):

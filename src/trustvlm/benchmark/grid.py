@@ -23,7 +23,14 @@ from trustvlm import datasets
 from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, SharedImage, Tuning
-from trustvlm.benchmark.results import Classes, Setting, read_cell, readable, write_cell
+from trustvlm.benchmark.results import (
+    Classes,
+    Setting,
+    is_finished,
+    read_cell,
+    readable,
+    write_cell,
+)
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
@@ -479,7 +486,11 @@ def run_grid(
             (shots, draw): encoded.cell_file(config.out, config.scores, shots=shots, draw=draw)
             for shots, draw in points
         }
-        missing = [point for point, file in files.items() if not file.is_file()]
+        missing = [
+            (shots, draw)
+            for (shots, draw), file in files.items()
+            if not is_finished(file, with_samples=draw == 0)
+        ]
         done += len(points) - len(missing)
         tasks = [(config, encoded, point, files[point]) for point in missing]
         errors: dict[Point, str] = {}

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -305,6 +306,21 @@ def cell_file(folder: Path, content: Mapping[str, Any]) -> Path:
     """
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     return folder / "cells" / f"{key}.json"
+
+
+def is_finished(file: Path, *, with_samples: bool = False) -> bool:
+    """Whether a cell was measured: its file, and that of its samples, are there and whole.
+
+    What a full disk or a power failure damaged is measured anew.
+    """
+    try:
+        rows = read_cell(file)
+        if with_samples:
+            with zipfile.ZipFile(file.with_suffix(".npz")) as samples:
+                return samples.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return isinstance(rows, list)
 
 
 def read_cell(file: Path) -> Any:

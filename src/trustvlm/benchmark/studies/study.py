@@ -21,6 +21,7 @@ from trustvlm.benchmark.results import (
     Results,
     Row,
     Setting,
+    is_finished,
     read_cell,
     setting_of,
     write_cell,
@@ -257,7 +258,7 @@ class StudyRunner:
             shots=self.settings.shots,
             draws=self.settings.draws,
         )
-        if not file.is_file():
+        if not is_finished(file):
             write_cell(file, study.measure(encoded, self.settings))
         rows: list[dict[str, Any]] = read_cell(file)
         return rows
