@@ -315,6 +315,18 @@ def test_a_wrong_study_is_explained_before_any_work(study, change, message):
     assert "study.toml" in str(caught.value)
 
 
+def test_a_model_that_cannot_be_loaded_is_rows_with_its_error_and_the_rest_goes_on(study):
+    study.write_text(study.read_text().replace('vision = "same"', 'vision = "onnx:odd.onnx"', 1))
+    (study.parent / "odd.onnx").write_text("no graph")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study.parent)
+        grid = run_grid(read_config(study), store=EmbeddingStore.memory())
+    failed = [row for row in grid.rows if row.get("error")]
+    assert {row["vision"] for row in failed} == {"onnx:odd.onnx"}
+    assert len(failed) == 2 * 2 * 2
+    assert {row["vision"] for row in grid.rows if not row.get("error")} == {"offline"}
+
+
 def test_every_model_is_known_before_the_first_encodes_an_image(study):
     study.write_text(study.read_text().replace('vision = "same"', 'vision = "dinov2-bse"'))
     with pytest.raises(InputError, match="Did you mean dinov2-base"):

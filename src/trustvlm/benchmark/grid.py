@@ -113,7 +113,7 @@ def list_set(dataset: FolderSet | CatalogueSet, *, validation: bool = False) -> 
 
 @dataclass(frozen=True)
 class UnreadableDataset:
-    """A data set that could not be read or encoded."""
+    """A data set that could not be read or encoded, perhaps since no model could be loaded."""
 
     dataset: FolderSet | CatalogueSet
     setting: Setting
@@ -143,24 +143,34 @@ def encode_datasets(
     Raises
     ------
     TrustVLMError
-        If a model cannot be loaded.
+        If a model has an unknown name, or none can be loaded.
     """
     # All of them, before the first is loaded and has encoded images for hours.
     for models in config.models:
         check_name(models.vlm, "vlm")
         check_name(models.vision, "vision")
-    loaded, shared = None, dict[SharedImage, None]()
+    loaded, failed, shared = None, dict[Any, TrustVLMError](), dict[SharedImage, None]()
     for models, protocol in product(config.models, config.protocols):
         wanted = (models.vlm, models.vision, protocol)
-        if wanted != loaded:
-            encoders = records.Encoders.load(
-                models.vlm,
-                models.vision,
-                protocol=protocol,
-                device=config.device,
-                precision=config.precision,
-            )
-            loaded = wanted
+        if wanted != loaded and wanted not in failed:
+            try:
+                encoders = records.Encoders.load(
+                    models.vlm,
+                    models.vision,
+                    protocol=protocol,
+                    device=config.device,
+                    precision=config.precision,
+                )
+                loaded = wanted
+            except PluginError:
+                raise
+            except TrustVLMError as error:
+                failed[wanted] = error
+        if wanted in failed:
+            setting = Setting(*wanted, models.prompt_label)
+            for dataset in config.datasets:
+                yield UnreadableDataset(dataset, setting, failed[wanted])
+            continue
         notes += [note for note in encoders.notes() if note not in notes]
         for dataset in config.datasets:
             setting = Setting(*wanted, models.prompt_label)
@@ -174,6 +184,8 @@ def encode_datasets(
             notes += [note for note in encoded.notes if note not in notes]
             shared.update(dict.fromkeys(encoded.shared))
             yield encoded
+    if failed and loaded is None:
+        raise next(iter(failed.values()))
     write_shared_images(list(shared), config.out)
 
 
@@ -468,7 +480,8 @@ def run_grid(
     InputError
         If the configuration names a study that does not exist.
     TrustVLMError
-        If a model cannot be loaded. What fails inside a cell is a row with its error.
+        If a model has an unknown name, or none can be loaded. What fails else, such as one of
+        several models, a data set or a cell, is a row with its error.
     """
     further = [study for study in chosen_studies(config) if not study.of_the_grid]
     grid, done = Grid(StudyRunner(further, study_settings(config), config.out)), 0
