@@ -397,7 +397,7 @@ class Batch(Generic[S]):
         pixels = np.stack([self._images[digest].pixels[fingerprint] for digest in missing])
         with self._profile.stage(f"{FORWARD}{name}"):
             computed = _forward(encoder, encoder.encode_pixels, pixels)
-        finite = np.isfinite(computed).all(axis=1)
+        finite = np.asarray(np.isfinite(computed).all(axis=1))
         # Zeros alone have no direction, and so no cosine; without a VLM there are no numbers.
         usable = finite & ((computed != 0).any(axis=1) | (encoder.dim == 0))
         fresh = {digest: computed[i] for i, digest in enumerate(missing) if usable[i]}
