@@ -134,6 +134,27 @@ def test_label_studio_and_back(tmp_path, prefix):
         assert read_label_studio(contents["json"], kind, path_column="no", url_prefix=prefix) == (
             read_label_studio(contents["json"], kind, url_prefix=prefix)
         )
+    if prefix.startswith("/"):
+        # It puts its own host before the address of a file on its disk.
+        hosted = contents["json"].replace(prefix.encode(), b"https://tool:8080" + prefix.encode())
+        read = read_label_studio(hosted, "json", path_column="no", url_prefix=prefix)
+        assert labels_of(decide_labels(read)) == TRUTH
+
+
+def test_label_studio_may_say_of_much_that_it_is_nothing():
+    choice = {"type": "choices", "from_name": "label", "value": {"choices": ["cat"]}}
+    others = [
+        {"type": "relation", "from_id": "a", "to_id": "b", "from_name": None, "value": None},
+        {"type": None, "value": {"text": ["a remark"]}},
+    ]
+    answer = {"result": [*others, choice], "was_cancelled": None, "ground_truth": None}
+    tasks = [
+        {"data": {"path": "1.jpg"}, "annotations": [answer]},
+        {"data": {"path": "2.jpg"}, "annotations": None},
+    ]
+    result = decide_labels(read_label_studio(json.dumps(tasks).encode(), "tasks"))
+    assert [(row.path, row.label) for row in result.rows] == [("1.jpg", "cat")]
+    assert result.skipped == ("2.jpg",)
 
 
 def test_label_studio_tasks_are_as_its_documentation_has_them(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from command import Command
 from pictures import write_class_folders
 from trustvlm import TrustVLM
-from trustvlm.exceptions import InputError, LeakError
+from trustvlm.exceptions import InputError, LeakError, TrustVLMWarning
 from trustvlm.images import find_labelled
 from trustvlm.pipeline.artefact import read_artefact
 
@@ -124,6 +124,14 @@ def test_a_removed_class_leaves_nothing_behind(model, folders, store, tmp_path):
     assert left.calibration_.looks == 2
 
 
+def test_the_last_class_is_said_to_be_the_only_one(model):
+    with pytest.warns(TrustVLMWarning, match="'grey' is the only class: every image gets"):
+        model.remove_classes(["red", "green", "blue"])
+    with pytest.warns(TrustVLMWarning, match="'colour' is the only class"):
+        merged, _ = model.merge_classes(["red", "green", "blue", "grey"], "colour", text=" ")
+    assert merged.state.texts == ("colour",)
+
+
 def test_an_added_class_is_fitted_with_the_others(model, folders, store, tmp_path):
     without, _ = model.remove_classes(["red"])
     added, change = without.add_class("red", folders / "shots" / "red")
@@ -134,6 +142,7 @@ def test_an_added_class_is_fitted_with_the_others(model, folders, store, tmp_pat
     assert added.calibration_ is None
     texted, _ = without.add_class("red", folders / "shots" / "red", text="a red brick")
     assert texted.state.texts == ("blue", "green", "grey", "a red brick")
+    assert without.add_class("red", folders / "shots" / "red", text=" ")[0].state.texts[-1] == "red"
     assert all(shot["path"].startswith("/") for shot in added.shots_[-3:])
     with pytest.raises(LeakError, match=r"the shots.*an image has one class"):
         without.add_class("sky", folders / "shots" / "blue")

@@ -133,6 +133,12 @@ def test_an_interrupted_run_goes_on_and_nothing_is_replaced(tmp_path):
     assert first.read_bytes() == b"mine"
 
 
+def test_a_picture_that_is_listed_twice_is_one_file(tmp_path):
+    rows = [verdict("a/1.jpg", "cat"), verdict("b/1.jpg", "cat"), verdict("a/1.jpg", "cat")]
+    result = sort_images(rows, [in_memory(row.path) for row in rows], tmp_path / "s")
+    assert result.accepted == len(contents(tmp_path / "s")) == 2
+
+
 def test_what_is_no_place_to_sort_into_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     for target, match in (

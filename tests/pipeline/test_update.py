@@ -249,6 +249,16 @@ def test_a_shot_gets_the_label_that_a_correction_gives_it(model, folders, store)
         model.update((both, ["red", "blue"]))
 
 
+def test_a_class_that_loses_its_last_example_is_named(model, folders):
+    shots = sorted((folders / "shots" / "blue").iterdir())
+    moved = [(shot, "green") for shot in shots]
+    _, report = model.update(moved)
+    assert (report.added, report.relabelled) == (0, len(shots))
+    assert any("'blue' has no example any more" in note for note in report.notes)
+    _, report = model.update(moved[1:])
+    assert not any("no example" in note for note in report.notes)
+
+
 def test_unreadable_corrections_are_named_and_the_rest_is_learned(model, folders, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     paths, labels = listed(folders / "corrected")

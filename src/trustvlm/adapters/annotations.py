@@ -111,15 +111,23 @@ def image_url(path: str, prefix: str) -> str:
 def path_of_url(url: str, prefix: str) -> str:
     """Return the path of which `image_url` made an address.
 
+    A tool may put its own host before an address that has none.
+
     Examples
     --------
     >>> path_of_url("https://host/a%20b/1%232.jpg", "https://host/")
     'a b/1#2.jpg'
+    >>> path_of_url("http://localhost:8080/files/a%20b.jpg", "/files/")
+    'a b.jpg'
     """
-    if not prefix or not url.startswith(prefix):
+    address = _HOST.sub("/", url) if prefix.startswith("/") else url
+    if not prefix or not address.startswith(prefix):
         return url
-    path = url.removeprefix(prefix)
+    path = address.removeprefix(prefix)
     return unquote(path) if _is_escaped(prefix) else path
+
+
+_HOST = re.compile(r"^https?://[^/]+/", re.IGNORECASE)
 
 
 def _is_escaped(prefix: str) -> bool:

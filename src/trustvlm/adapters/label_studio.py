@@ -206,26 +206,26 @@ def _of_tasks(
     from pydantic import BaseModel, TypeAdapter
 
     class Result(BaseModel):
-        type: str = ""
-        from_name: str = ""
-        value: dict[str, Any] = {}
+        type: str | None = None
+        from_name: str | None = None
+        value: dict[str, Any] | None = None
 
     class Answer(BaseModel):
         result: list[Result] | None = None
-        was_cancelled: bool = False
-        ground_truth: bool = False
+        was_cancelled: bool | None = None
+        ground_truth: bool | None = None
         completed_by: Any = None
         updated_at: str | None = None
 
     class Task(BaseModel):
         data: dict[str, Any]
-        annotations: list[Answer] = []
+        annotations: list[Answer] | None = None
 
     tasks: list[Task] = checked(TypeAdapter(list[Task]), value, "an export of Label Studio", name)
     names = {
-        result.from_name
+        result.from_name or ""
         for task in tasks
-        for answer in task.annotations
+        for answer in task.annotations or ()
         for result in answer.result or ()
         if result.type == "choices"
     }
@@ -243,18 +243,18 @@ def _of_tasks(
         predicted = _text(task.data.get("predicted"))
         if not task.annotations:
             yield Annotation(path, (), predicted=predicted)
-        for answer in task.annotations:
+        for answer in task.annotations or ():
             labels = [
                 str(choice)
                 for result in answer.result or ()
-                if result.type == "choices" and result.from_name == wanted
-                for choice in _choices(result.value)
+                if result.type == "choices" and (result.from_name or "") == wanted
+                for choice in _choices(result.value or {})
             ]
             yield Annotation(
                 path,
                 () if answer.was_cancelled else tuple(labels),
                 _annotator(answer.completed_by),
-                answer.ground_truth,
+                bool(answer.ground_truth),
                 predicted,
                 time=answer.updated_at or "",
             )

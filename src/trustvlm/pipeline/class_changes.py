@@ -15,6 +15,7 @@ dropped, too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Unpack
@@ -22,7 +23,7 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.exceptions import InputError
+from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import ClassList, Columns, Source, open_images
 from trustvlm.images.classes import normal_form
 from trustvlm.pipeline.calibrate import (
@@ -31,7 +32,7 @@ from trustvlm.pipeline.calibrate import (
     renewed_statement,
     repeatable,
 )
-from trustvlm.pipeline.fit import Shots, fit_again
+from trustvlm.pipeline.fit import Shots, describe_only_class, fit_again
 from trustvlm.pipeline.records import ListedImages, encode_images, exclude_leaked
 from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
 from trustvlm.risk_control.goals import goal_of
@@ -95,7 +96,7 @@ def add_class(
         {**image, "path": str(file.absolute())} if file else image
         for image, file in zip(new.images, files, strict=True)
     )
-    texts = (*state.texts, text.strip() if text else name)
+    texts = (*state.texts, (text or "").strip() or name)
     updated = _with_classes(
         model, classes, texts, Shots.of_model(state).and_also(replace(new, images=contents))
     )
@@ -160,7 +161,7 @@ def merge_classes(
     kept = [i for i in range(len(state.classes)) if i not in others]
     names_now = [into if i == first else state.classes.names[i] for i in kept]
     folders = [into if i == first else state.classes.folders[i] for i in kept]
-    texts = [(text or into).strip() if i == first else state.texts[i] for i in kept]
+    texts = [(text or "").strip() or into if i == first else state.texts[i] for i in kept]
     position = np.array(
         [kept.index(first if i in others else i) for i in range(len(state.classes))]
     )
@@ -245,7 +246,7 @@ def _with_classes(
     embeddings = np.empty((len(classes), 0), dtype=np.float32)
     if state.has_vlm:
         embeddings = embedder.embed_classes(said, state.prompts)
-    return fit_again(
+    updated = fit_again(
         state,
         shots,
         embedder.encoders.device,
@@ -253,6 +254,9 @@ def _with_classes(
         class_texts=() if said == classes.names else said,
         text_embeddings=embeddings,
     )
+    if len(classes) == 1:
+        warnings.warn(describe_only_class(updated), TrustVLMWarning, stacklevel=4)
+    return updated
 
 
 def _recalibrated(

@@ -471,6 +471,19 @@ def finetune_on(
 # What a user should know about the shots of a model.
 
 
+def describe_only_class(state: ModelState) -> str:
+    """Say what a model of one class does."""
+    stopped = "and only the out-of-distribution gate keeps it from being accepted"
+    without = (
+        f"whatever it shows. Give {FEWEST_SHOTS} examples or more, from which an "
+        "out-of-distribution gate follows, or name other classes"
+    )
+    return (
+        f"'{state.classes.labels[0]}' is the only class: every image gets this label, "
+        f"{stopped if state.gate.active else without}"
+    )
+
+
 def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
     """Warn of unreadable shots, texts that say too little, and classes with few shots or none."""
     counts, wanted = state.bank.counts_, state.shots_per_class or 0
@@ -482,15 +495,7 @@ def _warn(state: ModelState, vlm: VisionLanguageModel) -> None:
         )
     few = (counts > 0) & (counts < wanted)
     if len(classes) == 1:
-        stopped = "and only the out-of-distribution gate keeps it from being accepted"
-        without = (
-            f"whatever it shows. Give {FEWEST_SHOTS} examples or more, from which an "
-            "out-of-distribution gate follows, or name other classes"
-        )
-        messages.append(
-            f"'{names[0]}' is the only class: every image gets this label, "
-            f"{stopped if state.gate.active else without}"
-        )
+        messages.append(describe_only_class(state))
     if (counts == 0).any():
         messages.append(
             f"no example images of {_quoted(names[counts == 0])}: "

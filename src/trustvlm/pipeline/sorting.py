@@ -147,7 +147,7 @@ def sort_images(
     target, names = check_sorting(folder), _names(verdicts)
     plan = json.dumps([link, *([row.path, row.decision, name] for row, name in names)])
     _begin(target, content_hash(plan.encode()))
-    result, rows = SortedImages(), []
+    result, rows, there = SortedImages(), [], set()
     for number, (named, image) in enumerate(zip_longest(names, images), start=1):
         if named is None or image is None or named[0].path != image.path:
             raise InputError(
@@ -160,9 +160,11 @@ def sort_images(
         if row.decision in FOLDERS:
             try:
                 file, linked = _put(image, target, name, link=link, limits=limits)
-                result.linked += linked
-                result.accepted += row.decision == "accept"
-                result.review += row.decision == "review"
+                if file not in there:  # an image may be listed twice
+                    result.linked += linked
+                    result.accepted += row.decision == "accept"
+                    result.review += row.decision == "review"
+                there.add(file)
             except ImageError as failure:
                 error = str(failure)
                 result.failed += 1

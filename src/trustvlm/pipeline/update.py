@@ -47,7 +47,7 @@ from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.risk_control.goals import goal_of
 from trustvlm.scores import ScoreResult, apply
 from trustvlm.serialization import nan_to_null
-from trustvlm.text import counted, percent
+from trustvlm.text import counted, join_names, percent
 
 # Called with steps done, and steps in all.
 Steps: TypeAlias = Callable[[int, int], None]
@@ -265,8 +265,17 @@ def update(
         if len(usable):
             which = "the others" if why else "all of them"
             why.append(f"{which} are examples already, with these labels")
-        raise InputError(f"None of the corrections changes the model: {'; '.join(why)}.")
+        told = "; ".join(reason.rstrip(".") for reason in why)
+        raise InputError(f"None of the corrections changes the model: {told}.")
     updated = fit_again(state, own.and_also(fresh), device)
+    lost = np.flatnonzero((state.bank.counts_ > 0) & (updated.bank.counts_ == 0))
+    if len(lost):
+        names = join_names([repr(state.classes.labels[i]) for i in lost])
+        notes.append(
+            f"{names} {'has' if len(lost) == 1 else 'have'} no example any more, as all were given "
+            "another label: nothing but the text, if there is one, speaks for "
+            f"{'it' if len(lost) == 1 else 'them'}"
+        )
     progress.advance()
     comparisons = []
     if compare_on is not None:
