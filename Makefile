@@ -59,7 +59,7 @@ format: $(VENV)/.lint ## Put the code into shape.
 	$(BIN)/ruff format
 
 extras: $(VENV)-extras/.done ## Test open_clip, timm (which need torchvision), Ray, S3 and datasets, apart from the rest.
-	$(VENV)-extras/bin/python -m pytest -n auto --dist loadfile $(addprefix tests/,$(addsuffix .py,$(EXTRAS_TESTS)))
+	$(VENV)-extras/bin/python -m pytest $(SIDE_BY_SIDE) $(addprefix tests/,$(addsuffix .py,$(EXTRAS_TESTS)))
 
 package: $(VENV)/.package ## Build the sdist and the wheel, check them, and test the wheel where nothing else is.
 	rm -rf dist build/sdist $(VENV)-wheel

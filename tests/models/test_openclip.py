@@ -340,7 +340,7 @@ for name in sys.argv[2:]:
         print(model.identity.weights, model.identity.settings["activation"])
     except ModelUnavailableError as error:
         print(error)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 """
 
 
