@@ -407,3 +407,9 @@ def test_no_name_in_print_means_two_scores():
         assert scores.canonical_name(name.replace("_", "-")) == name
     with pytest.raises(InputError, match=r"named `TrustVLM\*`; in print that is `trustvlm_star`"):
         scores.get("TrustVLM*")
+    for said, meant in {
+        "TrustVLM-D": "`trustvlm` with .* dinov2",
+        "TrustVLM*-M": "_star` with .* moco",
+    }.items():
+        with pytest.raises(InputError, match=f"it is .*{meant}"):
+            scores.get(said)

@@ -371,6 +371,9 @@ def get(name: str) -> Score:
             if canonical != name
             else did_you_mean(name, _REGISTRY)
         )
+        if of_encoder := _OF_ENCODER.fullmatch(_bare(name)):
+            score = "trustvlm_star" if "star" in of_encoder[0] else "trustvlm"
+            hint = f"it is `{score}` with the vision encoder {_ENCODERS[of_encoder[1]]}."
         hint = hint or f"known: {', '.join(_REGISTRY)}."
         raise InputError(f"There is no score named `{name}`; {hint}{describe_failures()}")
     return _REGISTRY[name]
@@ -388,6 +391,9 @@ _IN_PRINT = {
     "maximumconceptmatching": "mcm",
     "gaussiandiscriminantanalysis": "gda",
 }
+# In print the second encoder is part of some names.
+_OF_ENCODER = re.compile("trustvlm(?:star)?([dm])(?:star)?")
+_ENCODERS = {"d": "dinov2-base", "m": "moco-v2-r50:<file>"}
 # What a page in print has for the star is copied from it as one of several signs.
 _SIGNS = str.maketrans({**dict.fromkeys("*∗⁎⋆★☆＊", "star"), "α": "alpha", "β": "beta"})
 
