@@ -143,6 +143,14 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(study):
     assert mended.samples.keys() == undisturbed.samples.keys()
 
 
+def test_classes_with_fewer_images_than_shots_are_counted(study):
+    study.write_text(study.read_text().replace("shots = [1, 2]", "shots = [3, 4]"))
+    notes = []
+    next(encode_datasets(read_config(study), EmbeddingStore.memory(), notes=notes))
+    assert "colours: 3 of 3 classes have fewer than 4 images: all of theirs are used" in notes
+    assert not any("fewer than 3 images" in note for note in notes)
+
+
 def test_changed_images_make_new_cells(study):
     config, store = read_config(study), EmbeddingStore.memory()
     run_grid(config, store=store)

@@ -236,15 +236,26 @@ def _shared_images(first: ArraySet, second: ArraySet) -> int:
 def draw_rows(support: ArraySet, shots: int, draw: int) -> NDArray[np.int64]:
     """Draw shots from arrays; warn, for draw 0, of classes that have too few."""
     drawn = draw_shots(support.labels, support.n_classes, shots, draw=draw)
-    if draw == 0 and (drawn.counts < shots).any():
-        few = int((drawn.counts < shots).sum())
-        warnings.warn(
-            f"{support.name}: {few} of {support.n_classes} classes have fewer than {shots} "
-            "images: all of theirs are used",
-            TrustVLMWarning,
-            stacklevel=5,
-        )
+    if draw == 0 and (sentence := describe_small_classes(support.name, drawn.counts, shots)):
+        warnings.warn(sentence, TrustVLMWarning, stacklevel=5)
     return drawn.indices
+
+
+def describe_small_classes(name: str, counts: NDArray[np.int64], shots: int) -> str:
+    """Say how many classes have fewer images than shots are drawn; "" if none has.
+
+    Examples
+    --------
+    >>> describe_small_classes("pets", np.array([4, 2]), 4)
+    'pets: 1 of 2 classes have fewer than 4 images: all of theirs are used'
+    """
+    few = int((counts < shots).sum())
+    return (
+        f"{name}: {few} of {len(counts)} classes have fewer than {shots} images: all of theirs "
+        "are used"
+        if few
+        else ""
+    )
 
 
 # Settings of the scores: untuned, or selected on the shots or on validation images.

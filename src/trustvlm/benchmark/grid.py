@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from trustvlm import datasets
 from trustvlm._version import __version__
 from trustvlm.benchmark.config import BenchConfig, CatalogueSet, FolderSet, ModelPair
-from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, SharedImage, Tuning
+from trustvlm.benchmark.dataset import (
+    ArraySet,
+    EncodedDataset,
+    SharedImage,
+    Tuning,
+    describe_small_classes,
+)
 from trustvlm.benchmark.results import (
     Classes,
     Setting,
@@ -240,10 +246,12 @@ def encode_dataset(
             logit_bias=bias,
         )
 
-    drawn = {
-        (shots, draw): draw_shots(labels, n_classes, shots, draw=draw).indices
+    draws = {
+        (shots, draw): draw_shots(labels, n_classes, shots, draw=draw)
         for shots, draw in product(config.shots, range(config.draws))
     }
+    drawn = {point: draw.indices for point, draw in draws.items()}
+    small = [describe_small_classes(dataset.name, draws[n, 0].counts, n) for n in config.shots]
     used = np.unique(np.concatenate(list(drawn.values())))
     shown = encode("train", listed.train.select(used))
     row_of = np.full(len(labels), -1)
@@ -297,7 +305,7 @@ def encode_dataset(
             **tuning.identity(),
         },
         templates=prompts,
-        notes=tuple(overlap.notes),
+        notes=(*filter(None, small), *overlap.notes),
         shared=tuple(overlap.shared),
     )
 
