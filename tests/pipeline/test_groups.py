@@ -99,6 +99,8 @@ def test_an_update_counts_groups_as_the_calibration_before(frames, tmp_path):
     corrections = write_class_folders(tmp_path / "corrected", seed=9)
     renewed, _ = model.update(corrections, even_if_worse=True)
     assert renewed.calibration_.groups == "scene"
+    _, change = model.add_class("odd", corrections / "red")
+    assert change.calibration_statement.endswith("--risk 0.3 --group-column scene")
     # From the images themselves: the column is that of before, and folders have none.
     again, _ = model.update(corrections, calibrate_on=frames, even_if_worse=True)
     of = again.calibration_

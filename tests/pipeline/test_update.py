@@ -176,6 +176,7 @@ def test_a_calibration_that_cannot_be_repeated_is_dropped_and_said(model, folder
     assert dropped.calibration_.looks == 2
     assert report.calibration == "dropped"
     assert "labels from elsewhere" in report.calibration_statement
+    assert report.calibration_statement.endswith("LABELLED --risk 0.3 --given-labels LABELS")
     on_shots = TrustVLM.load(tmp_path / "m.trust", store=store).calibrate_on_shots()
     updated, report = on_shots.update(folders / "corrected")
     assert report.calibration == "renewed"

@@ -833,6 +833,8 @@ def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]
     --------
     >>> images_beside(Location("memory://lists/all.txt"))("cats/1.jpg").url
     'memory://lists/cats/1.jpg'
+    >>> images_beside(Location("memory://pets/lists/all.txt"))("../cats/./1.jpg").url
+    'memory://pets/cats/1.jpg'
     """
     is_remote, folder = location.is_url, Path(location.text).parent
     remote_folder = location.text.rpartition("/")[0]
@@ -842,8 +844,14 @@ def images_beside(location: Location) -> Callable[[str], ImageRef | RemoteImage]
             return image_at(text)
         name = shown(text)
         if is_remote:
-            path = text.replace("\\", "/").lstrip("/")
-            return RemoteImage(name, f"{remote_folder}/{path}")
+            url = remote_folder
+            # Object stores have no folders, and do not know what these parts mean.
+            for part in text.replace("\\", "/").lstrip("/").split("/"):
+                if part == ".." and url.count("/") > 2:
+                    url = url.rpartition("/")[0]
+                elif part not in (".", ".."):
+                    url = f"{url}/{part}"
+            return RemoteImage(name, url)
         return ImageRef(name, _spelled(text, folder))
 
     return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -198,6 +199,18 @@ def repeatable(calibration: Calibration) -> bool:
     """Whether `calibrate_again` can repeat a calibration without the images themselves."""
     on_shots = calibration.certificate is None
     return on_shots or (calibration.vectors is not None and not calibration.given)
+
+
+def calibrate_command(earlier: Calibration) -> str:
+    """Return the command that makes a calibration again, on images that NEW.trust does not hold."""
+    if not earlier.rules:
+        return "trustvlm calibrate NEW.trust --from-shots"
+    words = ["trustvlm calibrate NEW.trust LABELLED", calibrate_options(goal_of(earlier.rules))]
+    if earlier.given:
+        words.append("--given-labels LABELS")
+    if earlier.groups not in ("", "given"):
+        words.append(f"--group-column {shlex.quote(earlier.groups)}")
+    return " ".join(words)
 
 
 def calibrate_options(goal: Goal) -> str:

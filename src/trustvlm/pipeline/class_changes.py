@@ -28,7 +28,7 @@ from trustvlm.images import ClassList, Columns, Source, open_images
 from trustvlm.images.classes import normal_form
 from trustvlm.pipeline.calibrate import (
     calibrate_again,
-    calibrate_options,
+    calibrate_command,
     renewed_statement,
     repeatable,
 )
@@ -291,12 +291,5 @@ def _recalibrated(
 
 
 def _dropped(done: str, earlier: Calibration, why: str, failures: tuple[str, ...]) -> ClassChange:
-    options = calibrate_options(goal_of(earlier.rules)) if earlier.rules else "--from-shots"
-    images = "LABELLED " if earlier.rules else ""
-    given = " --given-labels LABELS" if earlier.given else ""
-    return ClassChange(
-        done,
-        "dropped",
-        f"{why}. To renew it: trustvlm calibrate NEW.trust {images}{options}{given}",
-        failures,
-    )
+    statement = f"{why}. To renew it: {calibrate_command(earlier)}"
+    return ClassChange(done, "dropped", statement, failures)

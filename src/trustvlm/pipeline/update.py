@@ -30,7 +30,7 @@ from trustvlm.metrics import PairedDifference
 from trustvlm.pipeline.calibrate import (
     calibrate,
     calibrate_again,
-    calibrate_options,
+    calibrate_command,
     renewed_statement,
     repeatable,
 )
@@ -601,12 +601,7 @@ def _calibrated(
             else "the model does not hold what its calibration images look like to it, as models "
             "that an older version calibrated, or that were calibrated on very many images"
         )
-        words = calibrate_options(goal_of(earlier.rules))
-        return (
-            updated,
-            "dropped",
-            f"the confidences are others now, and {why}. To renew it: "
-            f"trustvlm calibrate NEW.trust LABELLED {words}",
-        )
+        why = f"the confidences are others now, and {why}"
+        return updated, "dropped", f"{why}. To renew it: {calibrate_command(earlier)}"
     renewed = calibrate_again(updated, earlier)
     return renewed, "renewed", renewed_statement(renewed.calibration)
