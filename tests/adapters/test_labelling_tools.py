@@ -8,6 +8,7 @@ import json
 import math
 import runpy
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -465,6 +466,22 @@ def test_what_could_not_be_judged_comes_first_and_errors_never(tmp_path):
         write([strange, *VERDICTS], tmp_path / write.__name__)
     with pytest.raises(InputError, match="at least one image for accept"):
         to_review([strange], "accept")
+
+
+def test_an_image_that_two_labellers_labelled_is_looked_at_once(tmp_path):
+    def by(labeller, path, label, confidence, decision="accept"):
+        row = Verdict(path, label, confidence, math.nan, decision, 0.5, math.nan, "", "", "")
+        return replace(row, labeller=labeller)
+
+    rows = [by("ann", "1.jpg", "cat", 3.0), by("ann", "2.jpg", "dog", 2.0)]
+    rows += [by("bob", "1.jpg", "dog", -1.0, "review"), by("bob", "2.jpg", "dog", 4.0)]
+    write_cvat(rows, tmp_path / "a.xml")
+    read = read_cvat((tmp_path / "a.xml").read_bytes(), "a.xml")
+    assert [(one.path, one.labels) for one in read] == [("1.jpg", ("dog",)), ("2.jpg", ("dog",))]
+    result = decide_labels(on_images_of(read, rows), confirm_unchanged=True)
+    assert [(row.path, row.annotators) for row in result.rows] == [("1.jpg", 1), ("2.jpg", 1)]
+    assert [row.path for row in to_review(rows, "accept")] == ["2.jpg"]
+    assert len(random_order(rows, 0)) == 2
 
 
 def test_answers_find_their_images_by_folders_from_the_end():

@@ -35,9 +35,10 @@ MAX_BYTES = 2**29
 
 
 def to_review(verdicts: Iterable[Verdict], only: str | None = None) -> list[Verdict]:
-    """Return the verdicts on images that can be looked at, the most doubtful first.
+    """Return the verdicts on images that can be looked at, each once, the most doubtful first.
 
-    As on the review page: labels for review before accepted ones, then by P(correct), or by
+    Of several verdicts on one image, as on the labels of several labellers, it is the most doubtful
+    one. As on the review page: labels for review before accepted ones, then by P(correct), or by
     confidence without it; what has neither comes first.
 
     Parameters
@@ -54,16 +55,28 @@ def to_review(verdicts: Iterable[Verdict], only: str | None = None) -> list[Verd
     """
     if only not in (None, "accept", "review"):
         raise InputError(f"Expected only accept or review images, but got {only!r}.")
-    rows = [row for row in verdicts if row.decision == (only or row.decision) != "error"]
+    rows = [row for row in _by_path(verdicts).values() if row.decision == (only or row.decision)]
+    rows = [row for row in rows if row.decision != "error"]
     if not rows:
         what = f"for {only}" if only else "that could be read"
         raise InputError(f"Expected at least one image {what}, but there is none.")
+    return rows
 
-    def doubt(row: Verdict) -> tuple[bool, float]:
+
+def _by_path(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    """Return the most doubtful verdict on each image, the most doubtful image first."""
+
+    def doubt(row: Verdict) -> tuple[int, float]:
         of = row.confidence if math.isnan(row.p_correct) else row.p_correct
-        return row.decision == "accept", -math.inf if math.isnan(of) else of
+        return _TURN.get(row.decision, len(_TURN)), -math.inf if math.isnan(of) else of
 
-    return sorted(rows, key=doubt)
+    by_path: dict[str, Verdict] = {}
+    for row in sorted(verdicts, key=doubt):
+        by_path.setdefault(row.path, row)
+    return by_path
+
+
+_TURN = {"review": 0, "accept": 1}
 
 
 def random_order(verdicts: Iterable[Verdict], seed: int) -> list[Verdict]:
@@ -76,8 +89,8 @@ def random_order(verdicts: Iterable[Verdict], seed: int) -> list[Verdict]:
     def key(row: Verdict) -> str:
         return content_hash(f"{seed}:{row.path}".encode("utf-8", "backslashreplace"))
 
-    by_path = {row.path: row for row in verdicts if row.decision != "error"}
-    return sorted(by_path.values(), key=key)
+    rows = [row for row in _by_path(verdicts).values() if row.decision != "error"]
+    return sorted(rows, key=key)
 
 
 def classes_in(verdicts: Iterable[Verdict]) -> list[str]:
@@ -319,7 +332,7 @@ def on_images_of(
     InputError
         If there is no such image, or several: labels never go to an image by chance.
     """
-    of = {row.path: row for row in verdicts}
+    of = _by_path(verdicts)
     whole: dict[tuple[str, ...], list[str]] = {}
     for path in of:
         whole.setdefault(_parts(path), []).append(path)

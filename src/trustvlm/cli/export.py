@@ -123,6 +123,7 @@ def export(
     Images stay where they are, the most doubtful come first, and those that could not be read are
     left out. Label Studio gets the labelling set-up beside the tasks, CVAT the list of labels.
     """
+    from trustvlm.adapters.annotations import to_review
     from trustvlm.adapters.coco import write_coco
     from trustvlm.adapters.cvat import write_cvat
     from trustvlm.adapters.fiftyone import write_fiftyone
@@ -179,7 +180,7 @@ def export(
         case Format.FIFTYONE:
             file = write_fiftyone(rows, output, only=only, classes=names, images=image_root)
             files = (file,)
-    chosen = sum(row.decision == (only or row.decision) != "error" for row in rows)
+    chosen = len(to_review(rows, only))
     left_out = f", {counted(n_errors, 'image')} that could not be read left out" * bool(n_errors)
     written = " and ".join(map(str, files))
     console.note(f"{counted(chosen, 'image')}: {written}{left_out}", quiet=quiet)
