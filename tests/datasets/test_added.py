@@ -85,12 +85,19 @@ def test_facts_in_a_file_make_a_set_of_the_catalogue(root, capsys, monkeypatch):
     assert len(listing.tests["test"].labels) == 9
 
 
-def test_a_reader_in_python_does_the_same(root):
+def test_a_reader_in_python_does_the_same(root, monkeypatch):
     (root / "colours").rename(root / "hues")
     assert plugins.load_plugin(write(root / "hues.py", READER)) == ("hues",)
     train, test = datasets.load_shots("hues", root), datasets.load("hues", root, "test")
     assert (len(train), len(test), test.n_classes) == (6, 9, 3)
     assert all(ref.path.startswith("hues/") for ref in test.refs)
+    # What it lists begins with the folder, relative to where the program runs or absolute.
+    monkeypatch.chdir(root)
+    relative = datasets.load("hues", ".", "test").refs
+    assert [ref.path for ref in relative] == [ref.path for ref in test.refs]
+    monkeypatch.chdir(root.parent)
+    relative = datasets.load("hues", root.name, "test").refs
+    assert [ref.path for ref in relative] == [ref.path for ref in test.refs]
     assert [ref.label for ref in test.refs] == [Path(ref.path).parent.name for ref in test.refs]
     (root / "hues" / "test" / "red" / "00.png").unlink()
     with pytest.warns(TrustVLMWarning, match="expected 9 images, but found 8"):
@@ -100,7 +107,7 @@ def test_a_reader_in_python_does_the_same(root):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("1 / 0", r"reader of 'hues' of hues\.py fails: ZeroDivisionError"),
+        ("1 / 0", r"^The reader of 'hues' of hues\.py fails: ZeroDivisionError"),
         ("['a.png']", r"hues\.py to list pairs of a path and one of the 3 classes, but entry 0"),
         (
             "[('a.png', 'pink')]",
@@ -127,6 +134,11 @@ def test_what_a_reader_returns_is_checked_and_it_is_named(root, body, said):
         ("n_classes = 3", "n_clases = 3", "no key `n_clases`; did you mean n_classes"),
         ("n_classes = 3", 'n_classes = "x"', "`n_classes` is not valid"),
         ('"labelled"', '"folders"', "`layout` to be labelled or split file, but got 'folders'"),
+        (
+            "n_classes = 3",
+            'n_classes = 3\ntemplate = "a colour"',
+            "a prompt template to hold {} once",
+        ),
         (", test = 9", "", "`split_folders` to name a folder or table for each of train"),
         ("[[dataset]]", "[dataset]", r"to hold tables \[\[dataset\]\] and nothing else"),
         ("[[dataset]]", "[[dataset]", "cannot be read as TOML"),

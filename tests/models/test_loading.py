@@ -110,6 +110,9 @@ def test_so_is_what_they_call_a_vision_encoder(typed: str, meant: str) -> None:
 def test_an_address_is_no_directory(spec: str, message: str) -> None:
     with pytest.raises(ModelUnavailableError, match=message):
         load_vlm(spec)
+    with pytest.raises(ModelUnavailableError) as raised:
+        load_vlm("openclip:local-dir:none")
+    assert "repository of the hub" not in str(raised.value)
 
 
 def test_what_lies_here_is_named_with_the_library_that_reads_it(

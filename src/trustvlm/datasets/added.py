@@ -17,6 +17,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.images.classes import ClassList, classes_of, read_classes
 from trustvlm.images.labelled import find_labelled
 from trustvlm.images.references import LabelledImage, shown
+from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import from_where, plugin_errors
 from trustvlm.serialization import first_invalid
 from trustvlm.text import did_you_mean
@@ -44,7 +45,7 @@ def register(
     """Add a data set with a layout of its own to the catalogue, by a function that reads it.
 
     `reader(folder, split)` lists the images of one split, in the folder of the set: pairs of a
-    path, relative to that folder, and a label, one of the class names.
+    path, relative to that folder or below it, and a label, one of the class names.
 
     Parameters
     ----------
@@ -178,6 +179,7 @@ def _add(spec: DatasetSpec) -> None:
             "Expected the name of a data set to be letters, digits, and any of . + - _, but got "
             f"{spec.name!r}."
         )
+    read_prompts([spec.template])
     if not spec.counts:
         raise InputError(f"Expected {spec.name!r} to have a split of train, val and test.")
     for split in spec.counts:
@@ -237,7 +239,7 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
     assert spec.reader is not None  # noqa: S101 (this layout has one)
     names = tuple(spec.classes)
     where = f"the reader of {spec.name!r}{from_where(spec.reader)}"
-    with plugin_errors(f"{where} fails"):
+    with plugin_errors(f"T{where[1:]} fails"):
         rows = list(spec.reader(folder, split))
     index = {name: i for i, name in enumerate(names)}
     paths, labels = [], []
@@ -249,7 +251,8 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
                 f"but entry {number} of {split} is {row!r}."
             )
         path = Path(row[0])
-        if path.is_absolute() and path.is_relative_to(folder):
+        # As `folder.glob` gives it, which need not be absolute.
+        if path.is_relative_to(folder) and (path.is_absolute() or not (folder / path).exists()):
             path = path.relative_to(folder)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(

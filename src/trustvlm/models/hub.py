@@ -291,31 +291,38 @@ def wanted_files(directory: Path) -> list[Path]:
     return _OF_TRANSFORMERS.among(directory)
 
 
-def check_directory(name: str) -> None:
+def check_directory(name: str, *, local: bool = False) -> None:
     """Refuse a name that can be nothing but a directory, and is none.
+
+    Parameters
+    ----------
+    name
+        A directory, or a repository of the hub.
+    local
+        Whether it can be no repository.
 
     Raises
     ------
     ModelUnavailableError
-        If it is absolute, begins with a dot or ends in a slash, and no directory is there.
+        If it is absolute, begins with a dot or ends in a slash, and no directory is there; or if it
+        is an address, or can be no repository.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return
-    if repository := hub_repository(name):
+    if not local and (repository := hub_repository(name)):
         raise ModelUnavailableError(
             f"{name!r} is the address of a repository of the hub: name it as hf:{repository}."
         )
-    is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/")
+    is_path = local or path.is_absolute() or name.startswith((".", "~")) or name.endswith("/")
     if is_path or name.count("/") > 1 or "\\" in name:
         within = "" if path.is_absolute() else f" in {Path.cwd()}"
-        repository = name.rstrip("/")
-        is_id = is_repository(repository)
-        of_hub = f" A repository of the hub is named without the slash: hf:{repository}."
+        other = ""
+        if not local and is_repository(repository := name.rstrip("/")):
+            other = f" A repository of the hub is named without the slash: hf:{repository}."
         raise ModelUnavailableError(
             f"There is no directory {path}{within}. Correct the path; `trustvlm models fetch NAME "
-            f"-o DIR` writes such a directory on a machine that reaches the hub."
-            f"{of_hub if is_id else ''}"
+            f"-o DIR` writes such a directory on a machine that reaches the hub.{other}"
         )
     if not is_repository(name):
         raise ModelUnavailableError(

@@ -57,7 +57,7 @@ def check_weights(name: str) -> None:
     """Refuse a directory or a file of weights that is not there, with `ModelUnavailableError`."""
     if name.startswith(_SCHEMES):
         if name.startswith(_DIRECTORY):
-            check_directory(f"{name.removeprefix(_DIRECTORY).rstrip('/')}/")
+            check_directory(name.removeprefix(_DIRECTORY), local=True)
         return
     file = Path(split_options(name.partition("/")[2])[0]).expanduser()
     is_path = file.suffix in _SUFFIXES or len(file.parts) > 1

@@ -35,7 +35,7 @@ _WANTED = WantedFiles((_SETTINGS,), _WEIGHTS, lambda folder: (folder / _SETTINGS
 def check_name(name: str) -> None:
     """Refuse a directory that is not there, with `ModelUnavailableError`."""
     if name.startswith(_DIRECTORY):
-        check_directory(f"{name.removeprefix(_DIRECTORY).rstrip('/')}/")
+        check_directory(name.removeprefix(_DIRECTORY), local=True)
 
 
 def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
