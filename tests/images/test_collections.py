@@ -251,6 +251,17 @@ def test_torch_data_sets():
             read(loader)
 
 
+def test_torch_data_sets_one_after_the_other():
+    data = pytest.importorskip("torch.utils.data")
+    numbers = [NAMES.index(label) for label in LABELS]
+    rows = list(zip(PICTURES, numbers, strict=True))
+    first, second = (make_torch_dataset(part, classes=NAMES) for part in (rows[:6], rows[6:]))
+    check_labelled(data.ConcatDataset([first, second]))
+    other = make_torch_dataset(rows[6:], classes=NAMES[::-1])
+    with pytest.raises(InputError, match="Write what the number stands for"):
+        find_labelled(data.ConcatDataset([first, other]))
+
+
 def test_rows_of_torch_data_sets_that_are_mappings():
     rows = [{"image": p, "label": label} for p, label in zip(PICTURES, LABELS, strict=True)]
     made = make_torch_dataset(rows)

@@ -123,6 +123,8 @@ def test_groups_beside_the_images_are_those_of_a_column(data, tmp_path) -> None:
     for wrong, message in ((groups[1:], "59 groups"), ([None] * 60, "has none")):
         with pytest.raises(InputError, match=message):
             model.cross_val_verify(table, groups=wrong)
+    with pytest.raises(InputError, match="the same and not of one group, but none has"):
+        model.cross_val_verify(table, groups=[0] * 60)
     with pytest.raises(InputError, match="got both"):
         model.cross_val_verify(table, groups=groups, group_column="scene")
 

@@ -418,10 +418,17 @@ def _image_of(row: Any, image_column: str | None) -> Any:
 
 
 def _class_names(dataset: Any) -> Sequence[str]:
-    """Return the names of the classes of a data set, or of that of which it is a part."""
+    """Return the names of the classes of a data set, of that of which it is a part, or its parts.
+
+    Parts whose numbers mean different classes have no names together.
+    """
     while dataset is not None:
         names = getattr(dataset, "classes", None)
         if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
             return names
+        parts = getattr(dataset, "datasets", None)
+        if isinstance(parts, list | tuple):
+            of_parts = {tuple(_class_names(part)) for part in parts}
+            return of_parts.pop() if len(of_parts) == 1 else ()
         dataset = getattr(dataset, "dataset", None)
     return ()

@@ -124,8 +124,9 @@ def cross_val_verify(
     fold = fold_of_images(images.labels, copies, folds, group if grouped else None)
     if (fold == fold[0]).all():
         raise InputError(
-            "Expected some class to have two images that are not nearly the same, but none has: "
-            "there is nothing to judge the labels by."
+            "Expected some class to have two images that are not nearly the same"
+            f"{' and not of one group' if grouped else ''}, but none has: there is nothing to "
+            "judge the labels by."
         )
     rows: dict[int, Verdict] = {}
     for held_out in np.unique(fold).tolist():
