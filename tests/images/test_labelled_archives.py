@@ -126,6 +126,24 @@ def test_two_images_of_a_sample_have_its_label(tmp_path):
     check(write_tar(tmp_path / "a.tar", members), ["red", "red"])
 
 
+def test_names_may_have_points_of_their_own(tmp_path):
+    members = [(f"n0.{name}", content) for name, content in samples()]
+    check(write_tar(tmp_path / "a.tar", members))
+    images, labels = members[::2], members[1::2]
+    check(write_tar(tmp_path / "b.tar", images + labels[::-1]))
+    # What one image has no label for, no other one's is.
+    members = [("1.a.png", png("red")), ("1.a.cls", b"red"), ("1.b.png", png("blue"))]
+    with pytest.warns(TrustVLMWarning, match=r"1 image in .*without a label.*1\.b\.png"):
+        listed = find_labelled(write_tar(tmp_path / "c.tar", members))
+    assert [(image.path, image.label) for image in listed.refs] == [("1.a.png", "red")]
+    # Text that belongs to no image says nothing of the class folders.
+    noted = [("red/1.png", png("red")), ("red/1.meta.json", b'{"label": "x"}')]
+    check(write_tar(tmp_path / "e.tar", noted), ["red"])
+    # The label of the name up to the first point is that of the others.
+    members += [("1.cls", b"blue")]
+    check(write_tar(tmp_path / "d.tar", members), ["red", "blue"])
+
+
 def test_archives_behind_one_another_repeat_their_names(tmp_path):
     for first, second in ((["red"], ["blue"]), (["red", "green"], ["blue", "red"])):
         parts = [

@@ -68,12 +68,15 @@ def labels_of(
     samples = list(_samples(shard.images(), label_column, confidence_column))
     _join_parts(samples)
     result = ArchiveLabels()
-    if not any(sample.label for sample in samples):
+    if not any(
+        of.label for sample in samples for of in (sample, *map(sample.of_image, sample.images))
+    ):
         return _from_folders(shard, samples, label_column)
     for sample in samples:
         for image in sample.images:
-            if sample.label and not sample.is_ambiguous:
-                result.images.append(LabelledImage(image, sample.label, sample.confidence))
+            labels = sample.of_image(image)
+            if labels.label and not sample.is_ambiguous:
+                result.images.append(LabelledImage(image, labels.label, labels.confidence))
             else:
                 result.loose.append(image.path)
         if not sample.images:
@@ -94,7 +97,8 @@ def text_endings(label_column: str) -> frozenset[str]:
 
 
 # Members of one name, whatever their endings, are a sample, as WebDataset has it: the name goes up
-# to the first point. They follow one another; the same name further on is another sample.
+# to the first point. They follow one another; the same name further on is another sample. Names of
+# files may have points of their own: `1.5.cls` is the label of `1.5.jpg` alone.
 
 
 @dataclass
@@ -106,8 +110,14 @@ class _Sample:
     texts: list[str] = field(default_factory=list)
     endings: set[str] = field(default_factory=set)
     keys: tuple[str, ...] = ()
+    # Labels of the images whose names go on so behind the first point.
+    named: dict[str, _Sample] = field(default_factory=dict)
     # Another sample of the same name begins before this one has a label: which has it?
     is_ambiguous: bool = False
+
+    def of_image(self, image: ImageSource) -> _Sample:
+        """Return what holds the label of an image."""
+        return self.named.get(_name_and_ending(image)[0], self)
 
 
 def _samples(
@@ -129,11 +139,22 @@ def _samples(
         sample.endings.add(ending)
         if isinstance(member, TextMember):
             sample.texts.append(member.path)
-            _read_label(sample, member, ending.lower(), label_column, confidence_column)
+            rest, kind = _name_and_ending(member)
+            of = sample.named.setdefault(rest, _Sample(f"{key}.{rest}")) if rest else sample
+            _read_label(of, member, kind, label_column, confidence_column)
+            if not of.label:
+                sample.named.pop(rest, None)
         else:
             sample.images.append(member)
     if sample is not None:
         yield sample
+
+
+def _name_and_ending(member: ImageSource) -> tuple[str, str]:
+    """Return what stands between the first and the last point of a name, and its ending."""
+    name = member.path.replace("\\", "/").rpartition("/")[2].lower()
+    rest, _, ending = name.partition(".")[2].rpartition(".")
+    return rest, ending
 
 
 def _read_label(
@@ -176,9 +197,10 @@ def _join_parts(samples: list[_Sample]) -> None:
         images = [sample for sample in of_key if sample.images]
         labels = [sample for sample in of_key if not sample.images]
         # Of several there is no saying which belongs to which.
-        if len(images) == len(labels) == 1 and not images[0].label:
+        if len(images) == len(labels) == 1 and not (images[0].label or images[0].named):
             (image,), (label,) = images, labels
             image.label, image.confidence = label.label, label.confidence
+            image.named = label.named
             label.texts.clear()
 
 

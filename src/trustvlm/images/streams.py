@@ -143,7 +143,7 @@ class StreamShard(ABC):
     def _is_text(self, name: str, size: int) -> bool:
         """Whether a member may hold a label."""
         base = name.rpartition("/")[2].lower()
-        return size <= MOST_TEXT and base.partition(".")[2] in self.texts
+        return size <= MOST_TEXT and base.rpartition(".")[2] in self.texts
 
     def _shown(self, name: str) -> str:
         return shown(f"{self.prefix}/{name}" if self.prefix else name)
