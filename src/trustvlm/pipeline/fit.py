@@ -87,7 +87,7 @@ def fit(
     Parameters
     ----------
     load_embedder
-        Loads the encoders, once the shots are listed: what is wrong with them is said at once.
+        Loads the encoders, once the shots are listed: what is wrong with these is said before.
     images
         Labelled images to select settings on: `select_on` of `TrustVLM.fit`.
     other_classes

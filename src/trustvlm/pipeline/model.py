@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Unpack
@@ -53,7 +53,14 @@ from trustvlm.pipeline.label_errors import cross_val_verify
 from trustvlm.pipeline.label_images import label_images
 from trustvlm.pipeline.labellers import GivenSource, Labeller, LabellerComparison
 from trustvlm.pipeline.predict import Predictor
-from trustvlm.pipeline.records import ClassSource, Embedder, Encoders, PromptSource, describe
+from trustvlm.pipeline.records import (
+    ClassSource,
+    Embedder,
+    Encoders,
+    PromptSource,
+    check_encoders,
+    describe,
+)
 from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.settings import StoredTarget, constructor_arguments
@@ -323,6 +330,16 @@ class TrustVLM:
             self.encoders, self.embedding_store, self.batch_size, self.workers, self.limits
         )
 
+    def _checked_names(self) -> Callable[[], Embedder]:
+        """Return what loads the encoders, after all that can be said of their names at once.
+
+        Listing images may take minutes, and loading encoders too: neither begins with wrong names.
+        """
+        # A model from elsewhere may have its encoders by other names.
+        if "encoders" not in vars(self) and not self._is_from_elsewhere:
+            check_encoders(self.vlm, self.vision, self.protocol)
+        return lambda: self.embedder
+
     @property
     def prompts(self) -> tuple[str, ...]:
         """The prompt templates in use."""
@@ -482,7 +499,7 @@ class TrustVLM:
         self._is_from_elsewhere = False
         state = fit(
             shots,
-            lambda: self.embedder,
+            self._checked_names(),
             classes=self.classes,
             prompt=self.prompt,
             class_texts=self.class_texts,
@@ -713,7 +730,7 @@ class TrustVLM:
         """
         return cross_val_verify(
             labelled,
-            lambda: self.embedder,
+            self._checked_names(),
             folds=folds,
             groups=groups,
             classes=self.classes,
@@ -759,7 +776,7 @@ class TrustVLM:
         """
         return label_images(
             images,
-            lambda: self.embedder,
+            self._checked_names(),
             classes=self.classes,
             prompt=self.prompt,
             class_texts=self.class_texts,

@@ -67,8 +67,7 @@ class Encoders:
         the released script did: the vision encoder receives the VLM's pixels, normalised with the
         VLM's mean and standard deviation, and SigLIP's logit scale is 100. Crops are placed as
         torchvision places them, which the script is taken to use. Images are not turned upright,
-        nor composited over white. `draft=True` lets both decode
-        large JPEGs at a reduced size.
+        nor composited over white. `draft=True` lets both decode large JPEGs at a reduced size.
 
         Raises
         ------
@@ -77,14 +76,8 @@ class Encoders:
         ModelUnavailableError, MissingExtraError
             If a model cannot be had here.
         """
-        if protocol not in PROTOCOLS:
-            raise InputError(
-                f"Expected `protocol` to be {' or '.join(PROTOCOLS)}, but got {protocol!r}."
-            )
         # Of both, before one of them is loaded, which may take minutes.
-        for named, role in ((vlm, "vlm"), (vision, "vision")):
-            if isinstance(named, str):
-                models.check_name(named, role)
+        check_encoders(vlm, vision, protocol)
         settings = {"device": device, "precision": precision}
         loaded = models.load_vlm(vlm, **settings) if isinstance(vlm, str) else vlm
         verifier = (
@@ -113,6 +106,32 @@ class Encoders:
     def notes(self) -> list[str]:
         """Warnings to show wherever the models are named."""
         return list(dict.fromkeys(e.note for e in (self.vlm, self.vision) if e.note))
+
+
+def check_encoders(
+    vlm: str | VisionLanguageModel, vision: str | ImageEncoder, protocol: str = "clean"
+) -> None:
+    """Say at once what is wrong with the names of encoders, and with the protocol.
+
+    Raises
+    ------
+    InputError, ModelUnavailableError
+        As `models.check_name`.
+
+    Examples
+    --------
+    >>> check_encoders("offline", "same")
+    >>> check_encoders("offline", "same", "strict")
+    Traceback (most recent call last):
+    trustvlm.exceptions.InputError: Expected `protocol` to be clean or paper, but got 'strict'.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(
+            f"Expected `protocol` to be {' or '.join(PROTOCOLS)}, but got {protocol!r}."
+        )
+    for named, role in ((vlm, "vlm"), (vision, "vision")):
+        if isinstance(named, str):
+            models.check_name(named, role)
 
 
 def describe(encoder: ImageEncoder) -> dict[str, Any]:
