@@ -5,26 +5,25 @@ Like those of `tiny_models`: only the sizes differ from the real ones.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from tiny_models import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, _save_gemma_tokenizer
+from tiny_models import (
+    CLIP_MEAN,
+    CLIP_STD,
+    CORPUS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TEXT,
+    VISION,
+    save_gemma_tokenizer,
+    save_model,
+)
 
 _CORPUS = (
-    "a photo of a cat. a photo of a dog. this is a photo of a horse, a golden retriever.",
-    "the flower is photographed from near, the aeroplane from afar; texture of a zebra",
+    *CORPUS,
     "eine Aufnahme einer Katze, une photo de chien; un desierto visto desde el aire",
 )
-_VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
-_TEXT: dict[str, Any] = {key: _VISION[key] for key in list(_VISION)[:4]}
 _CROPPED: dict[str, Any] = {
     "crop_size": {"height": 32, "width": 32},
     "do_center_crop": True,
@@ -51,12 +50,12 @@ def save_tiny_metaclip2(directory: Path, *, seed: int = 0) -> Path:
 
     vocabulary = _save_xlm_tokenizer(directory)
     config = MetaClip2Config(
-        text_config={**_TEXT, "vocab_size": vocabulary, "eos_token_id": 2, "pad_token_id": 1},
-        vision_config=dict(_VISION),
+        text_config={**TEXT, "vocab_size": vocabulary, "eos_token_id": 2, "pad_token_id": 1},
+        vision_config=dict(VISION),
         projection_dim=24,
         logit_scale_init_value=4.6052,
     )
-    return _save(MetaClip2Model, config, directory, _CROPPED, seed)
+    return save_model(MetaClip2Model, config, directory, _CROPPED, seed)
 
 
 def save_tiny_altclip(directory: Path, *, seed: int = 0) -> Path:
@@ -64,14 +63,14 @@ def save_tiny_altclip(directory: Path, *, seed: int = 0) -> Path:
     from transformers import AltCLIPConfig, AltCLIPModel
 
     vocabulary = _save_xlm_tokenizer(directory)
-    text = {**_TEXT, "vocab_size": vocabulary, "max_position_embeddings": 66, "project_dim": 32}
+    text = {**TEXT, "vocab_size": vocabulary, "max_position_embeddings": 66, "project_dim": 32}
     config = AltCLIPConfig(
         text_config={**text, "pad_token_id": 1, "hidden_size": 40, "num_attention_heads": 2},
-        vision_config=dict(_VISION),
+        vision_config=dict(VISION),
         projection_dim=24,
         logit_scale_init_value=4.6052,
     )
-    return _save(AltCLIPModel, config, directory, _CROPPED, seed)
+    return save_model(AltCLIPModel, config, directory, _CROPPED, seed)
 
 
 def save_tiny_chinese_clip(directory: Path, *, seed: int = 0) -> Path:
@@ -91,15 +90,15 @@ def save_tiny_chinese_clip(directory: Path, *, seed: int = 0) -> Path:
     pieces += [f"##{letter}" for letter in "abcdefghijklmnop"]
     (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     config = ChineseCLIPConfig(
-        text_config={**_TEXT, "vocab_size": len(pieces), "max_position_embeddings": 64},
-        vision_config=dict(_VISION),
+        text_config={**TEXT, "vocab_size": len(pieces), "max_position_embeddings": 64},
+        vision_config=dict(VISION),
         projection_dim=24,
         logit_scale_init_value=4.6052,
     )
     settings = {**_SQUASHED, "feature_extractor_type": "ChineseCLIPFeatureExtractor"}
     settings["do_center_crop"] = False
     del settings["image_processor_type"]
-    return _save(ChineseCLIPModel, config, directory, settings, seed)
+    return save_model(ChineseCLIPModel, config, directory, settings, seed)
 
 
 def save_tiny_tipsv2(directory: Path, *, seed: int = 0) -> Path:
@@ -113,24 +112,23 @@ def save_tiny_tipsv2(directory: Path, *, seed: int = 0) -> Path:
         vocab={piece: number for number, piece in enumerate(pieces)}, merges=[("▁", "a")][:0]
     )
     tokenizer.save_pretrained(directory)
-    text = {**_TEXT, "vocab_size": len(pieces), "max_position_embeddings": 64}
-    vision = {key: value for key, value in _VISION.items() if key != "intermediate_size"}
+    text = {**TEXT, "vocab_size": len(pieces), "max_position_embeddings": 64}
+    vision = {key: value for key, value in VISION.items() if key != "intermediate_size"}
     config = Tipsv2Config(text_config=text, vision_config={**vision, "num_register_tokens": 1})
     settings = {**_SQUASHED, "image_processor_type": "Tipsv2ImageProcessor", "resample": 2}
     settings = {key: value for key, value in settings.items() if not key.startswith("image_m")}
-    return _save(Tipsv2Model, config, directory, {**settings, "do_normalize": False}, seed)
+    return save_model(Tipsv2Model, config, directory, {**settings, "do_normalize": False}, seed)
 
 
 def save_tiny_naflex(directory: Path, *, seed: int = 0) -> Path:
     """Save a SigLIP 2 like `google/siglip2-base-patch16-naflex`, with at most 16 patches."""
-    import torch
     from transformers import Siglip2Config, Siglip2Model
 
     directory.mkdir(parents=True, exist_ok=True)
-    vocabulary = _save_gemma_tokenizer(directory)
-    text = {**_TEXT, "vocab_size": vocabulary, "max_position_embeddings": 64}
+    vocabulary = save_gemma_tokenizer(directory)
+    text = {**TEXT, "vocab_size": vocabulary, "max_position_embeddings": 64}
     text |= {"pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1, "projection_size": 32}
-    vision = {key: value for key, value in _VISION.items() if key != "image_size"}
+    vision = {key: value for key, value in VISION.items() if key != "image_size"}
     config = Siglip2Config(text_config=text, vision_config={**vision, "num_patches": 16})
     settings = {
         **{key: value for key, value in _SQUASHED.items() if key != "size"},
@@ -142,32 +140,26 @@ def save_tiny_naflex(directory: Path, *, seed: int = 0) -> Path:
         "processor_class": "Siglip2Processor",
         "resample": 2,
     }
-    _save(Siglip2Model, config, directory, settings, seed)
-    model = Siglip2Model.from_pretrained(directory)
-    with torch.no_grad():
-        model.logit_scale.fill_(4.7244)
-        model.logit_bias.fill_(-16.7718)
-    model.save_pretrained(directory)
-    return directory
+    return save_model(Siglip2Model, config, directory, settings, seed)
 
 
 def save_tiny_dinov2_with_registers(directory: Path, *, seed: int = 0) -> Path:
     """Save a model like `facebook/dinov2-with-registers-base`."""
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-    vision = {key: value for key, value in _VISION.items() if key != "intermediate_size"}
+    vision = {key: value for key, value in VISION.items() if key != "intermediate_size"}
     config = Dinov2WithRegistersConfig(**vision, num_register_tokens=4)
     settings = {**_CROPPED, "image_processor_type": "BitImageProcessor"}
     settings |= {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
     settings["size"] = {"shortest_edge": 36}
-    return _save(Dinov2WithRegistersModel, config, directory, settings, seed)
+    return save_model(Dinov2WithRegistersModel, config, directory, settings, seed)
 
 
 def save_tiny_dinov3(directory: Path, *, seed: int = 0) -> Path:
     """Save a model like `facebook/dinov3-vitb16-pretrain-lvd1689m`."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-    config = DINOv3ViTConfig(**_VISION, num_register_tokens=4)
+    config = DINOv3ViTConfig(**VISION, num_register_tokens=4)
     settings = {
         **_SQUASHED,
         "crop_size": None,
@@ -177,28 +169,16 @@ def save_tiny_dinov3(directory: Path, *, seed: int = 0) -> Path:
         "image_std": IMAGENET_STD,
         "resample": 2,
     }
-    return _save(DINOv3ViTModel, config, directory, settings, seed)
+    return save_model(DINOv3ViTModel, config, directory, settings, seed)
 
 
 def save_tiny_radio(directory: Path, *, seed: int = 0) -> Path:
     """Save a model like `nvidia/C-RADIOv4-H`: it normalises pixels itself, and has a summary."""
     from transformers import RadioConfig, RadioModel
 
-    vision = {key: value for key, value in _VISION.items() if key != "intermediate_size"}
+    vision = {key: value for key, value in VISION.items() if key != "intermediate_size"}
     config = RadioConfig(**vision, max_img_size=64, num_cls_tokens=3, num_registers=2)
-    return _save(RadioModel, config, directory, {**_CROPPED, "do_normalize": False}, seed)
-
-
-def _save(kind: Any, config: Any, directory: Path, settings: dict[str, Any], seed: int) -> Path:
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    kind(config).eval().save_pretrained(directory)
-    (directory / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return directory
+    return save_model(RadioModel, config, directory, {**_CROPPED, "do_normalize": False}, seed)
 
 
 def _save_xlm_tokenizer(directory: Path) -> int:

@@ -15,12 +15,12 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
-_CORPUS = (
+CORPUS = (
     "a photo of a cat. a photo of a dog. this is a photo of a horse, a golden retriever.",
     "the flower is photographed from near, the aeroplane from afar; texture of a zebra",
     "a satellite image of annual crop land, a river, a highway and 2 lakes",
 )
-_VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -28,30 +28,22 @@ _VISION = {
     "image_size": 32,
     "patch_size": 8,
 }
-_TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+TEXT: dict[str, Any] = {key: VISION[key] for key in list(VISION)[:4]}
 
 
 def save_tiny_clip(directory: Path, *, seed: int = 0) -> Path:
     """Save a CLIP like `openai/clip-vit-base-patch16`: 32 px, 24 dimensions, 77 tokens."""
-    import torch
     from transformers import CLIPConfig, CLIPModel
 
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = _save_clip_tokenizer(directory)
-    torch.manual_seed(seed)
     config = CLIPConfig(
         # The published configurations keep 2 for the end of text, whatever its real number.
-        text_config={**_TEXT, "vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 2},
-        vision_config=dict(_VISION),
+        text_config={**TEXT, "vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 2},
+        vision_config=dict(VISION),
         projection_dim=24,
         logit_scale_init_value=4.6052,
     )
-    _save_model(CLIPModel(config), directory)
     preprocessor = {
         "crop_size": 32,
         "do_center_crop": True,
@@ -63,8 +55,7 @@ def save_tiny_clip(directory: Path, *, seed: int = 0) -> Path:
         "resample": 3,
         "size": 32,
     }
-    _write(directory / "preprocessor_config.json", preprocessor)
-    return directory
+    return save_model(CLIPModel, config, directory, preprocessor, seed)
 
 
 def save_tiny_siglip(directory: Path, *, seed: int = 0) -> Path:
@@ -78,21 +69,17 @@ def save_tiny_siglip(directory: Path, *, seed: int = 0) -> Path:
 def save_tiny_siglip2(directory: Path, *, seed: int = 0) -> Path:
     """Save a model like `google/siglip2-base-patch16-224`: SigLIP's network, Gemma's tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
-    vocabulary = _save_gemma_tokenizer(directory)
+    vocabulary = save_gemma_tokenizer(directory)
     _save_siglip_model(directory, vocabulary, seed, resample=2)
     return directory
 
 
 def save_tiny_dinov2(directory: Path, *, seed: int = 0) -> Path:
     """Save a DINOv2 like `facebook/dinov2-base`: trained at 56 px, used at 28 px."""
-    import torch
     from transformers import Dinov2Config, Dinov2Model
 
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    vision = {**_VISION, "image_size": 56, "patch_size": 14}
+    vision = {**VISION, "image_size": 56, "patch_size": 14}
     del vision["intermediate_size"]
-    _save_model(Dinov2Model(Dinov2Config(**vision)), directory)
     preprocessor = {
         "crop_size": {"height": 28, "width": 28},
         "do_center_crop": True,
@@ -107,21 +94,16 @@ def save_tiny_dinov2(directory: Path, *, seed: int = 0) -> Path:
         "rescale_factor": 0.00392156862745098,
         "size": {"shortest_edge": 32},
     }
-    _write(directory / "preprocessor_config.json", preprocessor)
-    return directory
+    return save_model(Dinov2Model, Dinov2Config(**vision), directory, preprocessor, seed)
 
 
 def save_tiny_resnet(directory: Path, *, seed: int = 0) -> Path:
     """Save a convolutional network like `microsoft/resnet-50`: 32 dimensions."""
-    import torch
     from transformers import ResNetConfig, ResNetModel
 
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
     config = ResNetConfig(
         embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], layer_type="bottleneck"
     )
-    _save_model(ResNetModel(config), directory)
     preprocessor = {
         "crop_pct": 0.875,
         "do_normalize": True,
@@ -132,23 +114,16 @@ def save_tiny_resnet(directory: Path, *, seed: int = 0) -> Path:
         "resample": 3,
         "size": 64,
     }
-    _write(directory / "preprocessor_config.json", preprocessor)
-    return directory
+    return save_model(ResNetModel, config, directory, preprocessor, seed)
 
 
 def _save_siglip_model(directory: Path, vocabulary: int, seed: int, *, resample: int) -> None:
-    import torch
     from transformers import SiglipConfig, SiglipModel
 
-    torch.manual_seed(seed)
-    text = {**_TEXT, "vocab_size": vocabulary, "max_position_embeddings": 64}
+    text = {**TEXT, "vocab_size": vocabulary, "max_position_embeddings": 64}
     # The defaults lie outside this vocabulary; nothing reads them.
     text |= {"pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1, "projection_size": 32}
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=dict(_VISION)))
-    with torch.no_grad():
-        model.logit_scale.fill_(4.7244)
-        model.logit_bias.fill_(-16.7718)
-    _save_model(model, directory)
+    config = SiglipConfig(text_config=text, vision_config=dict(VISION))
     preprocessor = {
         "do_convert_rgb": None,
         "do_normalize": True,
@@ -162,15 +137,28 @@ def _save_siglip_model(directory: Path, vocabulary: int, seed: int, *, resample:
         "rescale_factor": 0.00392156862745098,
         "size": {"height": 32, "width": 32},
     }
-    _write(directory / "preprocessor_config.json", preprocessor)
+    save_model(SiglipModel, config, directory, preprocessor, seed)
 
 
-def _save_model(model: Any, directory: Path) -> None:
+def save_model(
+    kind: Any, config: Any, directory: Path, preprocessor: dict[str, Any], seed: int
+) -> Path:
+    """Save random weights, of a SigLIP with its temperature and bias, and the preprocessing."""
+    import torch
     from transformers.utils import logging
 
     # Saving draws a progress bar.
     logging.disable_progress_bar()
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model = kind(config)
+    if hasattr(model, "logit_bias"):
+        with torch.no_grad():
+            model.logit_scale.fill_(4.7244)
+            model.logit_bias.fill_(-16.7718)
     model.eval().save_pretrained(directory)
+    _write(directory / "preprocessor_config.json", preprocessor)
+    return directory
 
 
 def _save_clip_tokenizer(directory: Path) -> int:
@@ -189,7 +177,7 @@ def _save_clip_tokenizer(directory: Path) -> int:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.train_from_iterator(CORPUS, trainer)
     learnt = json.loads(tokenizer.to_str())["model"]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in learnt["merges"]]
     pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
@@ -216,7 +204,7 @@ def _save_sentencepiece(directory: Path) -> int:
 
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_CORPUS),
+        sentence_iterator=iter(CORPUS),
         model_writer=trained,
         model_type="unigram",
         vocab_size=60,
@@ -239,7 +227,7 @@ def _save_sentencepiece(directory: Path) -> int:
     return int(sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue()).vocab_size())
 
 
-def _save_gemma_tokenizer(directory: Path) -> int:
+def save_gemma_tokenizer(directory: Path) -> int:
     """SigLIP 2's tokenizer: Gemma's byte-fallback pairs, an end of text and no beginning."""
     from tokenizers import (
         AddedToken,
@@ -255,7 +243,7 @@ def _save_gemma_tokenizer(directory: Path) -> int:
     learner = Tokenizer(models.BPE(unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.train_from_iterator(
-        _CORPUS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+        CORPUS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
     )
     learnt = json.loads(learner.to_str())["model"]
     numbers = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)

@@ -134,7 +134,7 @@ def atomic_folder(
     Raises
     ------
     OSError
-        If the folder cannot be written, or something stands in its place.
+        If the folder cannot be written, or there is another one with files.
 
     Warns
     -----

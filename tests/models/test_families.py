@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import tiny_families
+import tiny_models
 from pictures import COLOURS, write_class_folders
 from trustvlm import TrustVLM
 from trustvlm.embeddings import EmbeddingStore
@@ -168,7 +169,7 @@ def test_the_texts_of_chinese_clip_are_chinese(directory: Callable[[str], Path])
 
 def save_dual(directory: Path) -> Path:
     """A family that no list names: two encoders that were trained to go together."""
-    vision, text = tiny_families._VISION, tiny_families._TEXT
+    vision, text = tiny_models.VISION, tiny_models.TEXT
     tiny_families.save_tiny_chinese_clip(directory)
     pieces = len((directory / "vocab.txt").read_text("utf-8").split("\n")) - 1
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
@@ -231,7 +232,7 @@ def test_a_family_that_compares_in_another_way_is_refused(
 
 
 def test_what_reads_a_random_part_of_an_image_is_refused(tmp_path: Path) -> None:
-    config = transformers.ViTMAEConfig(**tiny_families._VISION)
+    config = transformers.ViTMAEConfig(**tiny_models.VISION)
     transformers.ViTMAEModel(config).save_pretrained(tmp_path)
     settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))

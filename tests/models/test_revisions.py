@@ -186,7 +186,7 @@ def test_what_the_hub_refuses_is_named(
 
 # A saved model loads the commit that it was made at.
 
-PAIRS = [("clip", "dinov2"), ("siglip", "same")]
+PAIRS = [("hf:tiny/clip", "hf:tiny/dinov2"), ("hf:tiny/siglip", "same")]
 
 
 @pytest.mark.parametrize(("vlm", "vision"), PAIRS)
@@ -202,15 +202,13 @@ def test_a_saved_model_loads_its_commit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = vision if vision == "same" else f"hf:tiny/{vision}"
-    expected = fit(pictures, tmp_path / "m.trust", f"hf:tiny/{vlm}", other)
+    expected = fit(pictures, tmp_path / "m.trust", vlm, vision)
     entries = recorded(tmp_path / "m.trust")
     assert entries["vlm"]["revision"] == entries["vision"]["revision"] == OLD
-    assert entries["vlm"]["spec"] == f"hf:tiny/{vlm}"
+    assert entries["vlm"]["spec"] == vlm
     move_on(hub, saved)
     # Somebody else has the new commit downloaded, too: `main` in the cache is not the old one.
-    new = row(f"hf:tiny/{vlm}")
-    assert not np.allclose(new, row(f"hf:tiny/{vlm}@{OLD}"))
+    assert not np.allclose(row(vlm), row(f"{vlm}@{OLD}"))
     n_requests = len(hub.requests)
     if state == "cut off":
         machine.cut_off()
@@ -319,7 +317,7 @@ def test_the_name_of_a_commit(spec: str, source: str, expected: str) -> None:
 # Models that are carried to a machine without a network.
 
 
-def carry(hub: Hub, folder: Path, *names: str) -> Path:
+def carry(folder: Path, *names: str) -> Path:
     for name in names:
         fetch(f"hf:tiny/{name}", folder / name)
     return folder
@@ -352,34 +350,32 @@ def test_a_model_made_online_loads_where_its_files_were_carried(
     vlm: str,
     vision: str,
     machine: Machine,
-    hub: Hub,
-    saved: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = vision if vision == "same" else f"hf:tiny/{vision}"
-    expected = fit(pictures, tmp_path / "m.trust", f"hf:tiny/{vlm}", other)
-    stick = carry(hub, tmp_path / "stick", vlm, *() if vision == "same" else (vision,))
+    expected = fit(pictures, tmp_path / "m.trust", vlm, vision)
+    names = {"vlm": vlm, "vision": vision}
+    carried = {role: n.removeprefix("hf:tiny/") for role, n in names.items() if n != "same"}
+    stick = carry(tmp_path / "stick", *carried.values())
     machine.use_cache(tmp_path / "empty")
     machine.cut_off()
     with pytest.raises(ModelUnavailableError):
         predict(tmp_path / "m.trust", pictures)
     # Named by the options of `load`, or found by the variable.
-    settings = {"vlm": f"hf:{stick / vlm}"}
-    settings |= {} if vision == "same" else {"vision": f"hf:{stick / vision}"}
+    settings = {role: f"hf:{stick / name}" for role, name in carried.items()}
     assert predict(tmp_path / "m.trust", pictures, **settings) == expected
     monkeypatch.setenv(VARIABLE, str(stick))
     assert predict(tmp_path / "m.trust", pictures) == expected
     # And a model is fitted there by the same names.
-    assert fit(pictures, tmp_path / "there.trust", f"hf:tiny/{vlm}", other) == expected
+    assert fit(pictures, tmp_path / "there.trust", vlm, vision) == expected
     assert recorded(tmp_path / "there.trust") == recorded(tmp_path / "m.trust")
 
 
 def test_a_model_made_from_a_directory_records_the_commit_and_loads_online(
     machine: Machine, hub: Hub, saved: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    stick = carry(hub, tmp_path / "stick", "clip", "dinov2")
+    stick = carry(tmp_path / "stick", "clip", "dinov2")
     vlm, vision = f"hf:{stick / 'clip'}", f"hf:{stick / 'dinov2'}"
     expected = fit(pictures, tmp_path / "m.trust", vlm, vision)
     entry = recorded(tmp_path / "m.trust")["vlm"]
@@ -413,9 +409,9 @@ def test_several_commits_may_be_carried(
 
 
 def test_damage_on_the_way_is_named(
-    machine: Machine, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stick = carry(hub, tmp_path / "stick", "clip")
+    stick = carry(tmp_path / "stick", "clip")
     file = stick / "clip" / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
@@ -492,10 +488,10 @@ def test_a_fetch_that_is_interrupted_leaves_nothing_and_goes_on(
 
 
 def test_a_directory_is_for_the_library_that_its_files_are_for(
-    machine: Machine, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one repository open_clip and transformers read other files."""
-    stick = carry(hub, tmp_path / "stick", "clip")
+    stick = carry(tmp_path / "stick", "clip")
     facts = json.loads((stick / "clip" / RECORD).read_text())
     facts |= {"sha256": {"open_clip_config.json": "0" * 64, "open_clip_model.safetensors": OLD}}
     (stick / "other").mkdir()
