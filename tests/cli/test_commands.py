@@ -64,6 +64,7 @@ def test_every_argument_has_a_readable_name_and_an_explanation(trustvlm):
     assert len(listed) > 15
     for path, command in listed:
         usage = " ".join(trustvlm(*path, "--help").out.split())
+        assert not re.search(r"<bool>|list\[| range>", usage), path
         for one in command.params:
             if one.param_type_name == "argument":
                 # Older typers write neither braces nor the dots of several.

@@ -30,7 +30,7 @@ def advise(
         float, typer.Option(help="Share of errors to bear among accepted images.")
     ] = 0.05,
     examples: Annotated[
-        int, typer.Option(min=1, help="How many more examples of a class to try.")
+        int, typer.Option(metavar="N", min=1, help="How many more examples of a class to try.")
     ] = 8,
     json_file: Annotated[Path | None, options.json_option("Write all findings as JSON.")] = None,
     columns: options.ColumnOptions,

@@ -30,10 +30,11 @@ from trustvlm.cli import (
     verify,
 )
 from trustvlm.cli.console import say
-from trustvlm.cli.options import OutputCommand, with_groups
+from trustvlm.cli.options import OutputCommand, PlainCommand, PlainGroup, with_groups
 
 app = typer.Typer(
     name="trustvlm",
+    cls=PlainGroup,
     help=(
         "Label images with a vision-language model, and learn which labels can be trusted.\n\n"
         "A CLIP-like model labels images with class names, and is often confidently wrong. "
@@ -54,35 +55,25 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (
-    demo,
-    label,
-    fit,
-    calibrate,
-    predict,
-    verify,
-    evaluate,
-    crossvalidate,
-    advise,
-    monitor,
-    serve,
-    export,
-    corrections,
-    update,
-):
-    if module is serve:
-        # Its options come from the service's settings.
-        serve.add_to(app)
-        continue
-    command = module.__name__.rpartition(".")[2]
-    app.command(epilog=module.EPILOG, cls=OutputCommand)(with_groups(getattr(module, command)))
+_IMPROVE, _COMPARE = "Measure and improve a model", "Scores, data sets, models and what is stored"
+for panel, modules in {
+    None: (demo, label, fit, calibrate, predict, verify, serve),
+    _IMPROVE: (evaluate, crossvalidate, advise, monitor, export, corrections, update),
+}.items():
+    for module in modules:
+        if module is serve:
+            # Its options come from the service's settings.
+            serve.add_to(app)
+            continue
+        command = with_groups(getattr(module, module.__name__.rpartition(".")[2]))
+        app.command(epilog=module.EPILOG, cls=OutputCommand, rich_help_panel=panel)(command)
+app.add_typer(classes.app, name="classes", rich_help_panel=_IMPROVE)
+app.add_typer(report.app, name="report", rich_help_panel=_IMPROVE)
+app.add_typer(bench.app, name="bench", rich_help_panel=_COMPARE)
 for name, epilog in choices.EPILOGS.items():
-    app.command(epilog=epilog)(getattr(choices, name))
-app.add_typer(models.app, name="models")
-app.add_typer(classes.app, name="classes")
-app.add_typer(report.app, name="report")
-app.add_typer(bench.app, name="bench")
-app.add_typer(cache.app, name="cache")
+    app.command(epilog=epilog, cls=PlainCommand, rich_help_panel=_COMPARE)(getattr(choices, name))
+app.add_typer(models.app, name="models", rich_help_panel=_COMPARE)
+app.add_typer(cache.app, name="cache", rich_help_panel=_COMPARE)
 
 
 def _version(wanted: bool) -> None:

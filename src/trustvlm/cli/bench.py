@@ -1,4 +1,4 @@
-"""The terminal table of a benchmark: every score's means over test sets and draws."""
+"""`trustvlm bench`: scores compared on the same images and shots, and studies of one question."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from trustvlm.cli import console, options
 from trustvlm.exceptions import UsageError
@@ -127,16 +126,26 @@ def study(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; a folder of results by default."),
+        typer.Option(
+            metavar="DIR",
+            help="Where to write, into DIR/NAME. [default: studies; of CONFIG.toml, in its folder "
+            "of results]",
+        ),
     ] = None,
     shots: Annotated[
-        str | None, typer.Option(help=f"With arrays: shots per class, {_SHOTS} by default.")
+        str | None, typer.Option(help=f"With arrays: shots per class. [default: {_SHOTS}]")
     ] = None,
     draws: Annotated[
-        int | None, typer.Option(min=1, help=f"With arrays: draws, {_DRAWS} by default.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help=f"With arrays: draws of the shots. [default: {_DRAWS}]"
+        ),
     ] = None,
     convention: Annotated[
-        str | None, typer.Option(help=f"With arrays: of the metrics, {_CONVENTION} by default.")
+        str | None,
+        typer.Option(
+            help=f"With arrays: of the metrics, exact or trustvlm. [default: {_CONVENTION}]"
+        ),
     ] = None,
     metric: Annotated[str, typer.Option(help="The metric that the figures show.")] = "aurc",
     plugins: options.Plugins = None,
@@ -219,7 +228,7 @@ def _only_config(
 # `trustvlm bench`: compare scores fairly.
 
 
-class _ConfigFirst(TyperGroup):
+class _ConfigFirst(options.PlainGroup):
     """`bench CONFIG.toml` is short for `bench run CONFIG.toml`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -238,17 +247,11 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
 )
-app.command(
-    help="Answer one of the questions that reviewers ask of a score: one figure, one table.\n\n"
-    + _NAMES
-    + "\nFrom image folders: a study's CONFIG.toml says which, and with which models. From "
-    "arrays alone: --support TRAIN.npz and the sets to test on.",
-    epilog="Example:  trustvlm bench study shift --support pacs__train.npz pacs__test*.npz",
-)(study)
 
 
 @app.command(
-    epilog="Example:  trustvlm bench study.toml  (short for trustvlm bench run study.toml)"
+    cls=options.PlainCommand,
+    epilog="Example:  trustvlm bench study.toml  (short for trustvlm bench run study.toml)",
 )
 def run(
     config: Annotated[
@@ -321,11 +324,11 @@ def arrays(
     support: Annotated[
         Path, typer.Option(metavar="TRAIN.npz", help="The set that shots are drawn from.")
     ],
-    scores: Annotated[
-        str, typer.Option(help='"all", or names such as "msp,trustvlm"; see trustvlm scores.')
-    ] = "all",
+    scores: options.Scores = "all",
     shots: Annotated[str, typer.Option(help='Shots per class, such as "1,2,4,8,16".')] = "16",
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the shots; 0 is the paper's.")] = 1,
+    draws: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Draws of the shots; 0 is the paper's.")
+    ] = 1,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -378,7 +381,7 @@ def arrays(
 
         check_report(report)
     sets = [load_arrays(test) for test in options.distinct(tests)]
-    named = None if scores == "all" else options.split_names(scores)
+    named = options.score_names(scores)
     with console.counting_bar("scores", quiet=quiet) as progress:
         study = run_study(
             load_arrays(support),
@@ -414,6 +417,16 @@ def arrays(
         with atomic_path(verdicts) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays_)
         console.note(f"verdicts: {verdicts}", quiet=quiet)
+
+
+app.command(
+    cls=options.PlainCommand,
+    help="Answer one of the questions that reviewers ask of a score: one figure, one table.\n\n"
+    + _NAMES
+    + "\nFrom image folders: a study's CONFIG.toml says which, and with which models. From "
+    "arrays alone: --support TRAIN.npz and the sets to test on.",
+    epilog="Example:  trustvlm bench study shift --support pacs__train.npz pacs__test*.npz",
+)(study)
 
 
 def _linked(scores: list[str] | None, link: str) -> dict[str, dict[str, str]]:

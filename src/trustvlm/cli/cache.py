@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli.console import say
+from trustvlm.cli.options import PlainCommand, PlainGroup
 from trustvlm.exceptions import UsageError
 
 app = typer.Typer(
+    cls=PlainGroup,
     help=(
         "Show, prune or clear the stored embeddings.\n\n"
         "Embeddings are kept under the hash of image, model and preprocessing, so that an image "
@@ -21,7 +23,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example:  trustvlm cache show")
+@app.command(cls=PlainCommand, epilog="Example:  trustvlm cache show")
 def show() -> None:
     """Show where the store is, how large it is, and what each encoder holds."""
     from trustvlm.embeddings import EmbeddingStore
@@ -37,7 +39,9 @@ def show() -> None:
         )
 
 
-@app.command(epilog="Example:  trustvlm cache prune --older-than 30d --max-size 5GB")
+@app.command(
+    cls=PlainCommand, epilog="Example:  trustvlm cache prune --older-than 30d --max-size 5GB"
+)
 def prune(
     older_than: Annotated[
         str | None,
@@ -64,7 +68,7 @@ def prune(
     say(f"{removed} embeddings removed")
 
 
-@app.command(epilog="Example:  trustvlm cache clear --yes")
+@app.command(cls=PlainCommand, epilog="Example:  trustvlm cache clear --yes")
 def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:

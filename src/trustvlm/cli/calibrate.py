@@ -49,9 +49,7 @@ def calibrate(
     ] = False,
     class_risk: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CLASS=RISK", help="With --per-class, a risk of its own; may be repeated."
-        ),
+        typer.Option(metavar="CLASS=RISK", help="With --per-class, a risk of its own. Repeatable."),
     ] = None,
     min_coverage: Annotated[
         float | None,
@@ -92,8 +90,7 @@ def calibrate(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write what was certified as JSON."),
+        Path | None, options.json_option("Write what was certified as JSON.")
     ] = None,
     exclude_shots: options.ExcludeShots = False,
     columns: options.ColumnOptions,
@@ -130,8 +127,8 @@ def calibrate(
     _risks(risk), _class_risks(class_risk or [])
     given.check()
     trust = TrustVLM.load(model, device=device, limits=bounds.limits())
-    labels = given.read(trust, columns.path_column, columns.image_column)
     lost = check_target(output or model, overwrite=overwrite)
+    labels = given.read(trust, columns.path_column, columns.image_column)
     if labelled is None:
         trust.calibrate_on_shots(calibrator=calibrator)
     else:

@@ -1,4 +1,4 @@
-"""`trustvlm datasets` and `scores`: what there is to choose from."""
+"""`trustvlm datasets`, `scores` and `metrics`: what there is to choose from."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trustvlm.pipeline.class_changes import ClassChange
 
 app = typer.Typer(
+    cls=options.PlainGroup,
     help="Add, rename, merge or remove classes of a fitted model; says what it means for the "
     "calibration.",
     no_args_is_help=True,
@@ -22,7 +23,7 @@ app = typer.Typer(
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="NEW.trust", help="Where to write.")
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the class.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the class.", show_default=False)]
 Text = Annotated[
     str | None,
     typer.Option(help="What the prompts say of the class, instead of {}. [default: its name]"),
@@ -45,10 +46,10 @@ def add(
     text: Text = None,
     path_column: options.PathColumn = "path",
     image_column: options.ImageColumn = None,
-    bounds: options.LimitOptions,
     device: options.Device = "auto",
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwriteSource = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Add a class with its example images.
@@ -61,18 +62,20 @@ def add(
     _written(*trust.add_class(name, shots, text=text, **columns), output, overwrite, quiet)
 
 
-app.command(epilog="Example:  trustvlm classes add pets.trust hamster shots/hamster/ -o new.trust")(
-    options.with_groups(add)
-)
+app.command(
+    cls=options.OutputCommand,
+    epilog="Example:  trustvlm classes add pets.trust hamster shots/hamster/ -o new.trust",
+)(options.with_groups(add))
 
 
 @app.command(
-    epilog="Example:  trustvlm classes rename pets.trust dog 'guide dog' -o new.trust --keep-prompt"
+    cls=options.OutputCommand,
+    epilog="Example:  trustvlm classes rename pets.trust dog 'guide dog' -o new.trust",
 )
 def rename(
     model: options.ModelPath,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="What it is called.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="What to call it.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of the class today.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
     output: Output,
     keep_prompt: Annotated[
         bool,
@@ -84,7 +87,7 @@ def rename(
     ] = False,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwriteSource = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Call a class otherwise, in verdicts and in the prompts.
@@ -98,7 +101,8 @@ def rename(
 
 
 @app.command(
-    epilog="Example:  trustvlm classes merge pets.trust kitten cat --into cat -o new.trust"
+    cls=options.OutputCommand,
+    epilog="Example:  trustvlm classes merge pets.trust kitten cat --into cat -o new.trust",
 )
 def merge(
     model: options.ModelPath,
@@ -110,7 +114,7 @@ def merge(
     text: Text = None,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwriteSource = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Make several classes one, with the examples of all of them.
@@ -121,14 +125,17 @@ def merge(
     _written(*trust.merge_classes(names, into, text=text), output, overwrite, quiet)
 
 
-@app.command(epilog="Example:  trustvlm classes remove pets.trust hamster -o new.trust")
+@app.command(
+    cls=options.OutputCommand,
+    epilog="Example:  trustvlm classes remove pets.trust hamster -o new.trust",
+)
 def remove(
     model: options.ModelPath,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Of the classes.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of the classes.")],
     output: Output,
     device: options.Device = "auto",
     plugins: options.Plugins = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwriteSource = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Remove classes with their examples.
@@ -151,9 +158,8 @@ def _opened(
     from trustvlm.pipeline import TrustVLM
 
     options.load_plugins(plugins)
-    trust = TrustVLM.load(model, device=device, **settings)
     options.check_successor(model, output, overwrite=overwrite)
-    return trust
+    return TrustVLM.load(model, device=device, **settings)
 
 
 def _written(

@@ -64,7 +64,7 @@ def corrections(
     ] = Use.SHOTS,
     model: Annotated[
         str | None,
-        typer.Option(help="In a database: of which model. [default: the only one there is]"),
+        typer.Option(help="Whose answers, of a database. [default: the only one there is]"),
     ] = None,
     verdicts: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def corrections(
         typer.Option(help="What the choices are called in Label Studio. [default: the only ones]"),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of `trustvlm export --sample`, for --as calibration.")
+        int, typer.Option(help="Seed that `trustvlm export --sample` had, for --as calibration.")
     ] = 0,
     confirm_unchanged: Annotated[
         bool,

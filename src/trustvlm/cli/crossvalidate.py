@@ -24,12 +24,15 @@ def crossvalidate(
     scores: Annotated[
         str | None,
         typer.Option(
-            help='"all", or names such as "msp,knn". [default: the model\'s own, '
-            f"{_PLAIN}, {_TUNED}]"
+            help='"all", or names such as "msp,knn"; see `trustvlm scores`. '
+            f"[default: the model's own, {_PLAIN}, {_TUNED}]"
         ),
     ] = None,
     folds: Annotated[
-        int, typer.Option(min=2, help="Parts that the examples of each class are dealt to.")
+        int,
+        typer.Option(
+            metavar="N", min=2, help="Parts that the examples of each class are dealt to."
+        ),
     ] = 4,
     convention: options.Convention = "exact",
     json_file: Annotated[Path | None, options.json_option("Write the metrics as JSON.")] = None,
@@ -47,9 +50,7 @@ def crossvalidate(
     options.load_plugins(plugins)
     trust = TrustVLM.load(model, device=device)
     trust.state.for_own_labels()
-    chosen = (
-        None if scores == "all" else options.split_names(scores) or [trust.score, _PLAIN, _TUNED]
-    )
+    chosen = options.score_names(scores) if scores else [trust.score, _PLAIN, _TUNED]
     validated = trust.cross_validate(chosen, folds=folds, convention=convention)
     _print(validated)
     if validated.left_out:

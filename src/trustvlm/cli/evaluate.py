@@ -30,9 +30,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, options.json_option("Write metrics and confidences as JSON.")
     ] = None,
-    scores: Annotated[
-        str | None, typer.Option(help='Scores to compare, "msp,trustvlm". [default: all]')
-    ] = None,
+    scores: options.Scores = "all",
     convention: options.Convention = "exact",
     exclude_shots: options.ExcludeShots = False,
     columns: options.ColumnOptions,
@@ -62,7 +60,7 @@ def evaluate(
     with console.progress_bar("images", quiet=quiet) as progress:
         result = trust.evaluate(
             labelled,
-            scores=options.split_names(scores),
+            scores=options.score_names(scores),
             convention=convention,
             exclude_shots=exclude_shots,
             progress=progress,

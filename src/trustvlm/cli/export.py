@@ -79,12 +79,13 @@ def export(
     sample: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="So many images drawn at random, accepted or not: what is labelled of them can be "
             "used to calibrate.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
     image_root: Annotated[
         Path,
         typer.Option(

@@ -78,7 +78,7 @@ def fit(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A parameter of the score, such as weight of trustvlm; repeatable.",
+            help="A parameter of the score, such as weight of trustvlm. Repeatable.",
         ),
     ] = None,
     link: Annotated[
@@ -92,11 +92,15 @@ def fit(
     per_class: Annotated[
         int | None,
         typer.Option(
-            "--shots", min=1, help="Draw this many examples per class. [default: all of them]"
+            "--shots",
+            metavar="N",
+            min=1,
+            help="Draw this many examples per class. [default: all of them]",
         ),
     ] = None,
     draw: Annotated[
-        int, typer.Option(min=0, help="Which random draw, with --shots; 0 is the paper's.")
+        int,
+        typer.Option(metavar="N", min=0, help="Which random draw, with --shots; 0 is the paper's."),
     ] = 0,
     select: Annotated[
         str | None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ROLES = {"vlm": "--vlm", "vision": "--vision", "both": "--vlm, --vision"}
 
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(cls=options.PlainGroup, invoke_without_command=True)
 
 
 @app.callback(epilog="Example:  trustvlm models")
@@ -88,8 +88,9 @@ def _outside(backend: Backend) -> dict[str, Any]:
 
 
 @app.command(
+    cls=options.PlainCommand,
     epilog="Example:  trustvlm models fetch clip-vit-b16 -o models/clip\n\n"
-    "On the other machine:  TRUSTVLM_MODELS=models trustvlm predict pets.trust photos/ -o out.csv"
+    "On the other machine:  TRUSTVLM_MODELS=models trustvlm predict pets.trust photos/ -o out.csv",
 )
 def fetch(
     name: Annotated[
@@ -113,7 +114,9 @@ def fetch(
             metavar="REVISION", help="Commit, tag or branch. [default: the latest of the hub]"
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the directory holds as JSON.")
+    ] = False,
     plugins: Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:

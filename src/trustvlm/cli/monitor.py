@@ -21,13 +21,7 @@ EPILOG = "Example:  trustvlm monitor pets.trust photos/ --state pets.drift.json"
 
 def monitor(
     model: options.ModelPath,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT",
-            help="Incoming images: images, folders, CSVs with the column path, or text files.",
-        ),
-    ],
+    inputs: options.Inputs,
     *,
     state: Annotated[
         Path | None,
@@ -40,16 +34,14 @@ def monitor(
         list[str] | None,
         typer.Option(
             metavar="INPUT",
-            help="Ordinary images, unlabelled, to compare with; repeatable, on the first run. "
+            help="Ordinary images, unlabelled, to compare with, on the first run. Repeatable. "
             "[default: the calibration images; without any, the model's examples, each held out]",
         ),
     ] = None,
     false_alarm: Annotated[
         float, typer.Option(help="Bound on the chance of a false alarm, over all runs.")
     ] = 1e-4,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, options.json_option("Write the findings as JSON.")] = None,
     path_column: options.PathColumn = "path",
     image_column: options.ImageColumn = None,
     given: options.GivenLabelOptions,

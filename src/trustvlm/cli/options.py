@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from trustvlm.exceptions import InputError, UsageError
 from trustvlm.text import join_names
@@ -34,24 +34,26 @@ Draft = Annotated[
 MaxPixels = Annotated[
     int,
     typer.Option(
-        min=64,
-        help="Width times height of one image, at most; with --draft, of a JPEG as decoded.",
+        metavar="N", min=64, help="Width times height of one image as it is decoded, at most."
     ),
 ]
 # As `Limits` has them, which is not imported for every `--help`.
 MAX_PIXELS = 100_000_000
 MAX_ARCHIVE_MEMBERS = 2_000_000
 ImageSeconds = Annotated[
-    float, typer.Option(min=0.001, help="Time for reading and decoding one image.")
+    float, typer.Option(metavar="N", min=0.001, help="Time for reading and decoding one image.")
 ]
 MaxArchiveBytes = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="What an archive may expand to. [default: 100 times its size, and at least 4 GiB]",
     ),
 ]
-MaxArchiveMembers = Annotated[int, typer.Option(min=1, help="Files in one archive, at most.")]
+MaxArchiveMembers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Files in one archive, at most.")
+]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL.trust", help="A directory made by `trustvlm fit`.")
 ]
@@ -99,6 +101,7 @@ Inputs = Annotated[
         "archives, Parquet files with images, or URLs of these.",
     ),
 ]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images per forward pass.")]
 Vlm = Annotated[
     str,
     typer.Option(
@@ -117,7 +120,8 @@ Revision = Annotated[
 Prompt = Annotated[
     list[str] | None,
     typer.Option(
-        help="Template with {} for the name, or a file of templates; repeat for an ensemble. "
+        metavar="TEMPLATE",
+        help="Template with {} for the name, or a file of templates. Repeatable, for an ensemble. "
         "[default: the model's own]",
     ),
 ]
@@ -130,10 +134,19 @@ OtherClasses = Annotated[
         "such images are never accepted. Repeatable.",
     ),
 ]
+Scores = Annotated[
+    str, typer.Option(help='"all", or names such as "msp,trustvlm"; see `trustvlm scores`.')
+]
 Convention = Annotated[
     str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
 ]
 Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace a model that is calibrated; its calibration is then lost."
+    ),
+]
+OverwriteSource = Annotated[
     bool,
     typer.Option(
         "--overwrite",
@@ -511,7 +524,28 @@ def checked_sorting(folder: Path | None, *, link: bool) -> None:
         raise UsageError("--link says how --sort-into does it: name a folder with --sort-into.")
 
 
-class OutputCommand(TyperCommand):
+class _PlainHelp:
+    """Help without the types of flags and arguments, which typer names as Python does."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write it."""
+        for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
+            if parameter.param_type_name == "argument":
+                parameter.display_type_rich = lambda **_: None
+            elif parameter.is_flag:
+                parameter.metavar = ""
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class PlainCommand(_PlainHelp, TyperCommand):
+    """A command with plain help."""
+
+
+class PlainGroup(_PlainHelp, TyperGroup):
+    """A group of commands with plain help."""
+
+
+class OutputCommand(PlainCommand):
     """A command that keeps what it writes apart from what it reads."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -660,9 +694,18 @@ def split_names(value: str | None) -> list[str] | None:
     >>> split_names("msp, trustvlm")
     ['msp', 'trustvlm']
     """
-    if value is None:
-        return None
-    return [part.strip() for part in value.split(",") if part.strip()]
+    return None if value is None else [part.strip() for part in value.split(",") if part.strip()]
+
+
+def score_names(value: str) -> list[str] | None:
+    """Split a list of scores; None stands for all of them.
+
+    Examples
+    --------
+    >>> score_names("msp,trustvlm"), score_names("all")
+    (['msp', 'trustvlm'], None)
+    """
+    return split_names(None if value == "all" else value)
 
 
 def load_plugins(plugins: list[Path] | None) -> None:
@@ -688,6 +731,7 @@ def _is_catalogue(plugin: Path) -> bool:
 Jobs = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="Processes that share the work; results do not depend on it. [default: one a core]",
     ),

@@ -1,4 +1,4 @@
-"""`trustvlm predict ... -o FOLDER/`: any number of images, into a folder of Parquet files."""
+"""`trustvlm predict`: one row per image, or any number of images into a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ def predict_into_folder(
         raise typer.Exit(3)
 
 
-# `trustvlm predict`: one row per image.
-
+# The command itself.
 
 EPILOG = "Example:  trustvlm predict pets.trust photos/ -o out.csv"
 
@@ -126,39 +125,6 @@ def predict(
             "[default: CSV to standard output]",
         ),
     ] = None,
-    device: options.Device = "auto",
-    bounds: options.LimitOptions,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
-    path_column: options.PathColumn = "path",
-    image_column: options.ImageColumn = None,
-    part_size: Annotated[
-        int, typer.Option(min=1, help="Images in each file of a folder, at most.")
-    ] = 2048,
-    retries: Annotated[
-        int, typer.Option(min=0, help="Into a folder: new tries of an image that kills a process.")
-    ] = 2,
-    retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Into a folder: compute files again that have errors."),
-    ] = False,
-    keep_embeddings: Annotated[
-        bool,
-        typer.Option("--keep-embeddings", help="Into a folder: use the store, 5 kB an image."),
-    ] = False,
-    profiled: Annotated[
-        bool, typer.Option("--profile", help="Say where the time went, on standard error.")
-    ] = False,
-    engine: Annotated[
-        str, typer.Option(help="Into a folder: local, or ray for several workers or a cluster.")
-    ] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, as HOST:PORT or auto. [default: start one]")
-    ] = None,
-    actors: Annotated[
-        str, typer.Option(metavar="FEWEST:MOST", help="Workers that Ray starts.")
-    ] = "1:8",
-    cpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 1.0,
-    gpus_per_actor: Annotated[float, typer.Option(min=0, help="May be a fraction.")] = 0.0,
     risk: options.Risk = None,
     prediction_sets: Annotated[
         float | None,
@@ -172,10 +138,53 @@ def predict(
         str, typer.Option(help="Of prediction sets: lac (the smallest), aps or raps.")
     ] = "lac",
     when_invalid: options.WhenInvalid = "review",
-    image_seconds: options.ImageSeconds = 60.0,
     other_classes: options.OtherClasses = None,
     sort_into: options.SortInto = None,
     link: options.Link = False,
+    part_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Into a folder: images in each file, at most.")
+    ] = 2048,
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Into a folder: new tries of an image that kills a process."
+        ),
+    ] = 2,
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Into a folder: compute files again that have errors."),
+    ] = False,
+    keep_embeddings: Annotated[
+        bool,
+        typer.Option("--keep-embeddings", help="Into a folder: use the store, 5 kB an image."),
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Into a folder: local, or ray for several workers or a cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: a cluster, as HOST:PORT or auto. [default: start one]"
+        ),
+    ] = None,
+    actors: Annotated[
+        str, typer.Option(metavar="FEWEST:MOST", help="With --engine ray: workers that Ray starts.")
+    ] = "1:8",
+    cpus_per_actor: Annotated[
+        float, typer.Option(metavar="N", min=0, help="Cores of each of them; may be a fraction.")
+    ] = 1.0,
+    gpus_per_actor: Annotated[
+        float, typer.Option(metavar="N", min=0, help="GPUs of each of them; may be a fraction.")
+    ] = 0.0,
+    profiled: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went, on standard error.")
+    ] = False,
+    path_column: options.PathColumn = "path",
+    image_column: options.ImageColumn = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 32,
+    image_seconds: options.ImageSeconds = 60.0,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:

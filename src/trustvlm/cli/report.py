@@ -10,7 +10,9 @@ import typer
 from trustvlm.cli import console, options
 
 app = typer.Typer(
-    help="Compare evaluations that `trustvlm evaluate --json` wrote.", no_args_is_help=True
+    cls=options.PlainGroup,
+    help="Compare evaluations that `trustvlm evaluate --json` wrote.",
+    no_args_is_help=True,
 )
 
 
@@ -37,12 +39,14 @@ def compare(
     ] = None,
     json_file: Annotated[Path | None, options.json_option("Write the numbers as JSON.")] = None,
     score: Annotated[
-        str | None, typer.Option(help="Of both. [default: each model's own score]")
+        str | None, typer.Option(help="Score of both. [default: each model's own]")
     ] = None,
-    score_a: Annotated[str | None, typer.Option(help="Of A.json alone.")] = None,
-    score_b: Annotated[str | None, typer.Option(help="Of B.json alone.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the paired bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    score_a: Annotated[str | None, typer.Option(help="Score of A.json alone.")] = None,
+    score_b: Annotated[str | None, typer.Option(help="Score of B.json alone.")] = None,
+    resamples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Samples of the paired bootstrap.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of these samples.")] = 0,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:

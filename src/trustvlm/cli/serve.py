@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from trustvlm.cli.options import Plugins, load_plugins
+from trustvlm.cli.options import PlainCommand, Plugins, load_plugins
 from trustvlm.environment import require
 
 _MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings")
@@ -78,7 +78,7 @@ class _ServeCommand(typer.core.TyperCommand):
         from trustvlm.serve.settings import Settings
 
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        app.command(epilog=EPILOG)(_with_options(Settings.model_fields))
+        app.command(epilog=EPILOG, cls=PlainCommand)(_with_options(Settings.model_fields))
         return typer.main.get_command(app).make_context(*args, **kwargs)
 
 

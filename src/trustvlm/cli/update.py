@@ -40,6 +40,7 @@ def update(
     hold_out: Annotated[
         float,
         typer.Option(
+            metavar="N",
             min=0,
             max=0.5,
             help="Share of the corrections that is held back at a time, to compare the model "
@@ -89,7 +90,7 @@ def update(
     device: options.Device = "auto",
     bounds: options.LimitOptions,
     plugins: options.Plugins = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwriteSource = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Make corrections further examples of a model; says what that changes, before it is written.
@@ -104,8 +105,8 @@ def update(
     options.load_plugins(plugins)
     if group_column is not None and compare_on is None and calibrate_on is None:
         raise UsageError("--group-column is of the tables of --compare-on and --calibrate-on.")
-    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
     lost = options.check_successor(model, output, overwrite=overwrite)
+    trust = TrustVLM.load(model, device=device, limits=bounds.limits())
     with (
         _opened(corrections, model, answers_of, trust.classes_) as images,
         console.counting_bar("update", quiet=quiet) as steps,

@@ -79,7 +79,8 @@ def verify(
         ),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, help="With --cross-validate. [default: 5]")
+        int | None,
+        typer.Option(metavar="N", min=2, help="With --cross-validate: how many. [default: 5]"),
     ] = None,
     group_column: Annotated[
         str | None,
@@ -90,7 +91,10 @@ def verify(
         ),
     ] = None,
     vlm: Annotated[
-        str, typer.Option(help="With --cross-validate, without a model; `none` needs no text.")
+        str,
+        typer.Option(
+            help="With --cross-validate, without a model: the VLM; `none` judges by images alone."
+        ),
     ] = "none",
     vision: Annotated[
         str, typer.Option(help="With --cross-validate, without a model: the encoder that compares.")
@@ -99,9 +103,9 @@ def verify(
     when_invalid: options.WhenInvalid = "review",
     sort_into: options.SortInto = None,
     link: options.Link = False,
-    bounds: options.LimitOptions,
     device: options.Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 32,
+    batch_size: options.BatchSize = 32,
+    bounds: options.LimitOptions,
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:

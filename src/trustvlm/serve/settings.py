@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     )
     feedback: str = Field(
         "",
-        description="SQLite file of kept images and answers. Default: NAME.feedback.sqlite by the "
-        "model.",
+        description="SQLite file of kept images and answers. [default: NAME.feedback.sqlite beside "
+        "the model]",
     )
     max_kept_mib: int = Field(
         2048,
@@ -117,8 +117,8 @@ class Settings(BaseSettings):
     )
     shots: str = Field(
         "",
-        description="Folder of the example images, to show them. Default: where they were when "
-        "fitted.",
+        description="Folder of the example images, to show them. [default: where they were when "
+        "fitted]",
     )
     keys_file: str = Field(
         "", description="File of API keys, one a line; without any key everyone may ask."
