@@ -52,7 +52,7 @@ from trustvlm.exceptions import (
 )
 from trustvlm.files import atomic_path, write_text
 from trustvlm.images import Limits, classes_of, find_labelled
-from trustvlm.models import check_name, read_prompts
+from trustvlm.models import read_prompts
 from trustvlm.pipeline import records
 from trustvlm.scores import zero_shot_logits
 from trustvlm.scores.few_shot import draw_shots
@@ -152,9 +152,8 @@ def encode_datasets(
         If a model has an unknown name, or none can be loaded.
     """
     # All of them, before the first is loaded and has encoded images for hours.
-    for models in config.models:
-        check_name(models.vlm, "vlm")
-        check_name(models.vision, "vision")
+    for models, protocol in product(config.models, config.protocols):
+        records.check_encoders(models.vlm, models.vision, protocol)
     loaded, failed, shared = None, dict[Any, TrustVLMError](), dict[SharedImage, None]()
     for models, protocol in product(config.models, config.protocols):
         wanted = (models.vlm, models.vision, protocol)

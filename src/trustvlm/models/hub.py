@@ -728,7 +728,7 @@ _VOCABULARIES = (
 
 def has_tokenizer(directory: Path) -> bool:
     """Whether a directory has the vocabulary of a tokenizer, of whatever kind."""
-    return any((directory / name).is_file() for name in (*_VOCABULARIES, "vocab.txt"))
+    return any((directory / name).is_file() for name in _VOCABULARIES)
 
 
 def load_tokenizer(files: ModelFiles, vocabulary: int) -> Any:
@@ -748,7 +748,7 @@ def load_tokenizer(files: ModelFiles, vocabulary: int) -> Any:
     ModelUnavailableError
         If it is missing or damaged, or has tokens that the model does not know.
     """
-    if not any((files.directory / name).is_file() for name in _VOCABULARIES):
+    if not has_tokenizer(files.directory):
         raise ModelUnavailableError(
             f"The tokenizer of {files.source} is missing: expected one of "
             f"{', '.join(_VOCABULARIES)} in {files.directory}."

@@ -265,8 +265,8 @@ def update(
         if len(usable):
             which = "the others" if why else "all of them"
             why.append(f"{which} are examples already, with these labels")
-        told = "; ".join(reason.rstrip(".") for reason in why)
-        raise InputError(f"None of the corrections changes the model: {told}.")
+        reasons = "; ".join(reason.rstrip(".") for reason in why)
+        raise InputError(f"None of the corrections changes the model: {reasons}.")
     updated = fit_again(state, own.and_also(fresh), device)
     lost = np.flatnonzero((state.bank.counts_ > 0) & (updated.bank.counts_ == 0))
     if len(lost):
