@@ -186,7 +186,7 @@ class Journal:
     output
         The folder of the job.
     retry_errors
-        Count parts with errors as not done; their files stay until others take their place.
+        Count parts with errors as not done; their files stay until others replace them.
     """
 
     def __init__(self, output: JobFolder, *, retry_errors: bool = False) -> None:

@@ -48,7 +48,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
 def refuse_pointers(files: Iterable[Path]) -> None:
-    """Raise `ModelUnavailableError` if a file is what Git LFS puts in the place of the real one."""
+    """Raise `ModelUnavailableError` if a file is the pointer that Git LFS leaves instead."""
     for file in files:
         with file.open("rb") as content:
             is_pointer = content.read(len(_POINTER)) == _POINTER

@@ -358,7 +358,7 @@ def of_directory(name: str, wanted: WantedFiles) -> ModelFiles:
     Raises
     ------
     ModelUnavailableError
-        If they differ, or one that is wanted is only the pointer that Git LFS has in its place.
+        If they differ, or one that is wanted is only the pointer that Git LFS leaves.
     """
     path = Path(name).expanduser()
     if path.is_dir():

@@ -354,10 +354,10 @@ def _check_settings(name: str, directory: Path) -> None:
     """Refuse what transformers does not know, or reads images in a way that is not followed."""
     with quiet():
         transformers = require("transformers", extra="torch", purpose=f"The model hf:{name}")
-        known = transformers.CONFIG_MAPPING
+        families = transformers.CONFIG_MAPPING
     config = read_json(directory / "config.json")
     family = config.get("model_type")
-    if family is not None and family not in known:
+    if family is not None and family not in families:
         unknown = (
             f"a {family} model, which this version of transformers ({transformers.__version__}) "
             "does not know; a newer one may."
