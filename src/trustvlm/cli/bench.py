@@ -341,15 +341,7 @@ def arrays(
         Path | None,
         typer.Option(metavar="VAL.npz", help="Select them on this set, neither shots nor tests."),
     ] = None,
-    link: Annotated[
-        str | None,
-        typer.Option(
-            metavar="softmax|sigmoid",
-            help="What makes probabilities of SigLIP's logits, for msp, margin and trustvlm: over "
-            "the classes, or of each class by itself, with the array logit_bias. "
-            "[default: softmax]",
-        ),
-    ] = None,
+    link: options.ProbabilityLink = None,
     convention: options.Convention = "exact",
     json_file: Annotated[Path | None, options.json_option("Write every row as JSON.")] = None,
     verdicts: Annotated[

@@ -81,14 +81,7 @@ def fit(
             help="A parameter of the score, such as weight of trustvlm. Repeatable.",
         ),
     ] = None,
-    link: Annotated[
-        str | None,
-        typer.Option(
-            metavar="softmax|sigmoid",
-            help="What makes probabilities of SigLIP's logits, with --score msp, margin or "
-            "trustvlm: over the classes, or of each class by itself. [default: softmax]",
-        ),
-    ] = None,
+    link: options.ProbabilityLink = None,
     per_class: Annotated[
         int | None,
         typer.Option(

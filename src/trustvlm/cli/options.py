@@ -137,6 +137,14 @@ OtherClasses = Annotated[
 Scores = Annotated[
     str, typer.Option(help='"all", or names such as "msp,trustvlm"; see `trustvlm scores`.')
 ]
+ProbabilityLink = Annotated[
+    str | None,
+    typer.Option(
+        metavar="softmax|sigmoid",
+        help="What makes probabilities of SigLIP's logits, for msp, margin and trustvlm: over the "
+        "classes, or of each class by itself. [default: softmax]",
+    ),
+]
 Convention = Annotated[
     str, typer.Option(help="Of the metrics: exact, or trustvlm (the released script's rules).")
 ]
