@@ -240,6 +240,15 @@ def test_what_reads_a_random_part_of_an_image_is_refused(tmp_path: Path) -> None
         load_vision(f"hf:{tmp_path}", device="cpu")
 
 
+def test_a_model_of_videos_encodes_no_images(tmp_path: Path) -> None:
+    config = transformers.VivitConfig(**tiny_families._VISION, num_frames=2)
+    transformers.VivitModel(config).save_pretrained(tmp_path)
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelUnavailableError, match="vivit model, which cannot be used as an enc"):
+        load_vision(f"hf:{tmp_path}", device="cpu")
+
+
 def test_their_pixels_go_through_the_pipeline(
     directory: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -144,8 +144,15 @@ class HuggingFaceVision(TorchImageEncoder):
             options=options,
         )
         if not self._joint and family not in _COMPARED_VISION:
-            with inference(self._device):
-                first, second = (to_vectors(self._features(self._pattern())) for _ in range(2))
+            try:
+                with inference(self._device):
+                    first, second = (to_vectors(self._features(self._pattern())) for _ in range(2))
+            # Models of videos, of points or of several inputs fail in ways of their own.
+            except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                raise ModelUnavailableError(
+                    f"hf:{files.source} is a {family} model, which cannot be used as an encoder of "
+                    f"images: {first_line(error)}"
+                ) from error
             if not np.array_equal(first, second):
                 raise ModelUnavailableError(
                     f"hf:{files.source} is a {family} model, which gives another vector each time "
