@@ -127,8 +127,11 @@ def test_images_that_resemble_a_shot_are_listed(study):
     study.write_text(STUDY.format(extra="near_duplicates = true"))
     grid = run_grid(read_config(study), store=EmbeddingStore.memory())
     # The encoder is named, whose image tower `same` stands for.
-    assert any(re.search(r"closely resemble a shot .* by offline\)", n) for n in grid.notes)
-    assert {row["vision"] for row in shared(study)} == {"offline"}
+    assert any(
+        re.search(r"closely resemble a shot .* by the image tower of offline\)", n)
+        for n in grid.notes
+    )
+    assert {row["vision"] for row in shared(study)} == {"the image tower of offline"}
     assert {row["n"] for row in grid.rows} == {7}
     near = [row for row in shared(study) if row["same_content"] == "False"]
     (encoded,) = encode_datasets(read_config(study), EmbeddingStore.memory(), notes=[])

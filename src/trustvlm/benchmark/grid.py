@@ -263,7 +263,8 @@ def encode_dataset(
     validation, tests = None, []
     others = [] if listed.validation is None else [("val", listed.validation)]
     is_same = setting.vision.partition("#")[0] == "same"
-    overlap = _Overlap(config, dataset, setting.vlm if is_same else setting.vision)
+    encoder = f"the image tower of {setting.vlm}" if is_same else setting.vision
+    overlap = _Overlap(config, dataset, encoder)
     for split, images in [*others, *listed.tests.items()]:
         name = f"{dataset.name}/{split}"
         encoded = overlap.resolve(name, encode(split, images).readable(), learned_from)
