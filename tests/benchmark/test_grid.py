@@ -294,6 +294,7 @@ def test_a_set_of_the_catalogue_has_its_own_validation_images(tmp_path):
         (("knn = { k = 3 }", 'msp = { link = "sigmod" }'), "`link` to be softmax or sigmoid"),
         (('vision = "same"', 'visoin = "same"'), "does not know `visoin`"),
         (('vision = "same"', ""), r"needs `vision`"),
+        (('vlm = "offline"', 'vlm = "none"'), "`vlm` to name a vision-language model"),
         (('train = "colours/train"', 'train = "nowhere"'), "nowhere"),
         (('name = "colours"', 'convention = "x"'), "`convention` among exact"),
         (('name = "colours"', 'protocols = ["x"]'), "`protocols` among clean"),

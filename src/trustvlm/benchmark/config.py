@@ -34,6 +34,7 @@ from trustvlm.exceptions import InputError
 from trustvlm.files import local_path
 from trustvlm.images import DEFAULT_LIMITS, Columns
 from trustvlm.models import read_prompts
+from trustvlm.models.base import NO_VLM
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE, free_settings
 from trustvlm.scores import canonical_name, check_parameters, get
@@ -216,6 +217,15 @@ _Prompt: TypeAlias = Annotated[
 ]
 
 
+def _predicting(vlm: str) -> str:
+    if vlm == NO_VLM:
+        raise InputError(
+            f"Expected `vlm` to name a vision-language model, whose labels a study is about, but "
+            f"got {vlm!r}."
+        )
+    return vlm
+
+
 class ModelPair(_Table):
     """A VLM, the encoder that verifies it, and what the VLM's prompts say.
 
@@ -229,7 +239,7 @@ class ModelPair(_Table):
         or of one of `datasets.PROMPT_PRESETS`. None takes the model's own.
     """
 
-    vlm: StrictStr
+    vlm: Annotated[StrictStr, AfterValidator(_predicting)]
     vision: StrictStr
     prompt: _Prompt | None = None
 
