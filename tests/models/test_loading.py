@@ -149,6 +149,9 @@ def test_the_offline_models_run_in_float32_only(load):
 
 def test_without_a_near_name_all_are_listed() -> None:
     with pytest.raises(InputError) as raised:
+        load_vlm("")
+    assert "Did you mean" not in str(raised.value)
+    with pytest.raises(InputError) as raised:
         load_vlm("xyzzy")
     for name in ("clip-vit-b16", "siglip-b16-224", "offline", "hf:<repo or directory>"):
         assert name in str(raised.value)

@@ -740,7 +740,8 @@ def _near_names(spec: str, role: str) -> str:
     # A repository of the hub without the prefix, or its address: its preset, or its name.
     repository = hub_repository(spec) or spec.removeprefix("hf-hub:").rstrip("/")
     meant_repository = repository.lower()
-    named = [p for p in ordered if meant_repository == (_repository(p.spec) or "").lower()]
+    repositories = {preset: _repository(preset.spec) or "" for preset in ordered}
+    named = [p for p in ordered if repositories[p] and repositories[p].lower() == meant_repository]
     others: list[str] = []
     if not named and spec and Path(spec).expanduser().exists():
         others = [_of_path(spec)]
