@@ -100,7 +100,9 @@ def test_long_strips_equal_the_window_of_the_whole(short, name, tall):
 @pytest.mark.parametrize("tall", [False, True])
 def test_long_strips_that_shrink_differ_from_the_whole_by_rounding_alone(tall):
     size = (300, 96_000) if tall else (96_000, 300)
-    image = Image.effect_noise(size, 120).convert("RGB")
+    # Without black and white, where overshoots are cut off: Pillow before 13 resizes a tall strip
+    # in another order than a crop of it.
+    image = Image.effect_noise(size, 30).convert("RGB")
     for name in ("bilinear", "bicubic", "lanczos"):
         actual = Preprocessing(interpolation=name).pixels(image).astype(int)
         whole = resize_then_crop(image, 224, (224, 224), name)
