@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pictures import COLOURS, picture
-from trustvlm.exceptions import ImageError, InputError
+from trustvlm.exceptions import ImageError, InputError, TrustVLMWarning
 from trustvlm.images import decode, find_labelled, open_images
 
 NAMES = list(COLOURS)
@@ -116,6 +116,14 @@ def test_wrong_data_frames(columns, options, message):
     pandas = pytest.importorskip("pandas")
     with pytest.raises(InputError, match=message):
         find_labelled(pandas.DataFrame(columns), **options)
+
+
+def test_missing_labels_that_became_texts_are_named():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"path": ["1.png", "2.png"], "label": [math.nan, "red"]})
+    frame["label"] = [str(label) for label in frame["label"]]
+    with pytest.warns(TrustVLMWarning, match="1 label is the text 'nan'"):
+        assert find_labelled(frame).classes == ("nan", "red")
 
 
 def test_data_frames_whose_columns_do_not_say_what_is_meant():

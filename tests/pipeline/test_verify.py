@@ -176,7 +176,7 @@ def test_probabilities_that_came_with_labels_count(model, photos, tmp_path) -> N
         [row["path"] for row in plain], [row["label"] for row in plain], label_confidence=p
     )
     assert given.column("confidence") == pytest.approx(with_p.tolist())
-    other = model.verify(tmp_path / "with.csv", confidence_column="none")
+    other = model.verify(tmp_path / "with.csv", confidence_column="")
     assert other.column("confidence") == pytest.approx(without.tolist())
     lines = [json.dumps(row | {"label_confidence": None}) for row in plain]
     (tmp_path / "labels.jsonl").write_text("\n".join(lines))
@@ -512,6 +512,13 @@ def test_labellers_stand_side_by_side(ending, model, photos, tmp_path) -> None:
     assert [pair.images for pair in three.agreements] == [56, 53, 53]
     with pytest.raises(InputError, match="column 'eve' with something"):
         find_labellers(file, ["ann", "eve"])
+
+
+def test_a_column_of_probabilities_that_is_named_is_there(model, photos, tmp_path) -> None:
+    write_labels(tmp_path / "labels.csv", photos)
+    for read in (model.verify, model.cross_val_verify):
+        with pytest.raises(InputError, match="column 'scoer' with the probabilities"):
+            read(tmp_path / "labels.csv", confidence_column="scoer")
 
 
 def test_a_missing_probability_is_never_the_greatest(model, tmp_path) -> None:

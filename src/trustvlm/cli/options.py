@@ -238,7 +238,8 @@ ConfidenceColumn = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Column of the probabilities that came with the labels, if there is one.",
+        help="Column of the probabilities that came with the labels; '' reads none. The default "
+        "one may be missing.",
     ),
 ]
 UnknownLabels = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,9 @@ from trustvlm.images.streams import StreamShard
 from trustvlm.images.tables import read_table
 from trustvlm.text import counted, join_names, printable
 
+LABEL_CONFIDENCE = "label_confidence"
+"""The column of the probabilities that came with labels, so that they do not pass for ours."""
+
 
 def find_labelled(
     source: LabelledSource,
@@ -81,16 +85,16 @@ def find_labelled(
         As in `Columns`. Every image needs a group where there is a column of them; folders and
         archives have none.
     confidence_column
-        Probabilities that came with labels from elsewhere. The column may be missing, and its cells
-        may be empty; None reads none.
+        Probabilities that came with labels from elsewhere. Its cells may be empty, and one that is
+        called `label_confidence` may be missing; None or "" reads none.
     limits
         Bounds on archives and Parquet files, and what is in them.
 
     Raises
     ------
     InputError
-        If there is no such path, no class folder, no image, an image without a label, or a
-        probability that is none.
+        If there is no such path, no class folder, no image, an image without a label, a
+        probability that is none, or no probability in a column of another name.
 
     Examples
     --------
@@ -98,6 +102,27 @@ def find_labelled(
     >>> labelled.classes, labelled.labels
     (('cat', 'dog'), ['dog', 'cat'])
     """
+    columns = (path_column, label_column, image_column, confidence_column, group_column)
+    listed = _listed(source, *columns, limits)
+    if not confidence_column or confidence_column == LABEL_CONFIDENCE:
+        return listed
+    if all(math.isnan(image.confidence) for image in listed.refs):
+        raise InputError(
+            f"Expected a column {confidence_column!r} with the probabilities that came with the "
+            "labels, but there is none, or it is empty. Look at how the columns are called."
+        )
+    return listed
+
+
+def _listed(
+    source: LabelledSource,
+    path_column: str,
+    label_column: str,
+    image_column: str | None,
+    confidence_column: str | None,
+    group_column: str | None,
+    limits: Limits,
+) -> LabelledImages:
     names = _several(source)
     if names is None:
         images = labelled_items(
@@ -413,8 +438,19 @@ def _folders_in(folder: Location) -> list[str]:
     return [name for name, is_folder in list_folder(Path(folder.text))[1] if is_folder]
 
 
+# What becomes of missing labels that are made texts of.
+_NOTHING = frozenset({"nan", "<na>"})
+
+
 def _with_classes(labelled: Iterable[LabelledImage], name: str) -> LabelledImages:
     images = tuple(labelled)
     if not images:
         raise InputError(f"Expected at least one labelled image, but {name} lists none.")
+    if n := sum(image.label.casefold() in _NOTHING for image in images):
+        warnings.warn(
+            f"{counted(n, 'label is', 'labels are')} the text 'nan' or '<NA>' in {name}, as pandas "
+            "writes what is missing: leave such rows out, unless a class is called so",
+            TrustVLMWarning,
+            stacklevel=3,
+        )
     return LabelledImages(images, tuple(sorted({image.label for image in images})))

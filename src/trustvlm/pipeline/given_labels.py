@@ -26,9 +26,6 @@ from trustvlm.scores import Score
 
 Image = TypeVar("Image", bound=ImageSource)
 
-LABEL_CONFIDENCE = "label_confidence"
-"""The column of the probabilities that came with labels, so that they do not pass for ours."""
-
 UNKNOWN_LABELS = ("review", "error")
 """What becomes of an image whose label is no class of the model."""
 

@@ -28,9 +28,10 @@ from trustvlm.images import (
     classes_of,
     find_labelled,
 )
+from trustvlm.images.labelled import LABEL_CONFIDENCE
 from trustvlm.models.prompts import read_prompts
 from trustvlm.pipeline.cross_validate import check_folds, deal_folds, split_fold
-from trustvlm.pipeline.given_labels import LABEL_CONFIDENCE, GivenLabels
+from trustvlm.pipeline.given_labels import GivenLabels
 from trustvlm.pipeline.predict import best_other, explain, verdicts_with_shots
 from trustvlm.pipeline.records import (
     ClassSource,

@@ -29,9 +29,9 @@ from trustvlm.images import (
     content_hash,
     find_labelled,
 )
+from trustvlm.images.labelled import LABEL_CONFIDENCE
 from trustvlm.images.pictures import HeldPicture, is_numbered
 from trustvlm.pipeline.given_labels import (
-    LABEL_CONFIDENCE,
     UNKNOWN_LABELS,
     GivenLabels,
     no_class,

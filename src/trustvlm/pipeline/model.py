@@ -28,6 +28,7 @@ from trustvlm.images import (
     find_labelled,
     open_images,
 )
+from trustvlm.images.labelled import LABEL_CONFIDENCE
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.openclip_files import as_recorded
 from trustvlm.models.prompts import read_prompts
@@ -44,7 +45,6 @@ from trustvlm.pipeline.cross_validate import CrossValidation, cross_validate, wi
 from trustvlm.pipeline.evaluate import EvaluationResult, evaluate
 from trustvlm.pipeline.fit import fit
 from trustvlm.pipeline.given_labels import (
-    LABEL_CONFIDENCE,
     UNKNOWN_LABELS,
     GivenLabels,
     with_confidence,
@@ -635,7 +635,8 @@ class TrustVLM:
         when_invalid, progress, profile
             As in `predict`.
         confidence_column
-            Where tables have these probabilities; it may be missing, and its cells may be empty.
+            Where tables have these probabilities; its cells may be empty, and the column may be
+            missing if it is called `label_confidence`. "" reads none.
         **columns
             As of `images.find_labelled`.
 
