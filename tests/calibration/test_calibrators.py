@@ -333,7 +333,7 @@ def test_labels_against_the_confidence_do_not_turn_the_curve():
     assert np.ptp(result) < 0.3
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(calibration_sets(), st.integers(0, 40), st.booleans())
 def test_a_prior_keeps_order_and_survives_json(data, n, of_shots):
     confidence, correct = data

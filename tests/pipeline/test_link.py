@@ -133,7 +133,7 @@ def test_a_model_from_before_the_bias_was_recorded_is_one_of_the_softmax(
     [
         ({"vlm": PixelEncoder(seed=1)}, "needs the bias of a model"),
         ({"protocol": "paper"}, "fixes the logit scale at 100"),
-        ({"score_parameters": {"link": "tanh"}}, "softmax or sigmoid, but got 'tanh'"),
+        ({"score_parameters": {"link": "tanh"}}, "softmax or sigmoid, but the score .* got 'tanh'"),
         ({"score": "auto_star"}, "`auto_star` has no parameter `link`.* msp, margin"),
     ],
 )

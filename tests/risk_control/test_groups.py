@@ -70,7 +70,10 @@ def test_frames_of_scenes_break_a_certificate_and_groups_hold_it():
     assert broken["frames"] > 0.15 * draws
 
 
-@pytest.mark.parametrize("none", [None, float("nan"), np.float32("nan"), np.datetime64("NaT", "s"), ""])
+NONE = [None, float("nan"), np.float32("nan"), np.datetime64("NaT", "s"), ""]
+
+
+@pytest.mark.parametrize("none", NONE)
 def test_images_without_a_group_are_refused_and_not_taken_for_independent(none):
     with pytest.raises(InputError, match="image 1 has none"):
         one_per_group(["a", none, none, "b"])

@@ -6,7 +6,7 @@ from scipy import stats
 
 from trustvlm.decisions import METHODS, certify
 
-RISK, LEVEL, DRAWS = 0.1, 0.9, 1000
+RISK, LEVEL, DRAWS = 0.1, 0.9, 600
 GRID = np.linspace(0, 1, 20_001)[1:]
 
 

@@ -29,11 +29,11 @@ def main() -> None:
     with _Signals() as signals:
         try:
             # Late, so that an interrupt while it is imported has its message, too.
-            from trustvlm.cli.app import app
+            from trustvlm.cli.app import command_line
             from trustvlm.cli.console import show_warnings_plainly
 
             show_warnings_plainly()
-            app([argument for argument in arguments if argument != "--debug"])
+            command_line()([argument for argument in arguments if argument != "--debug"])
             code: Any = 0
         except SystemExit as end:
             code = end.code
