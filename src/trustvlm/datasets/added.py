@@ -238,8 +238,8 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
     """
     assert spec.reader is not None  # noqa: S101 (this layout has one)
     names = tuple(spec.classes)
-    where = f"the reader of {spec.name!r}{from_where(spec.reader)}"
-    with plugin_errors(f"T{where[1:]} fails"):
+    reader = f"reader of {spec.name!r}{from_where(spec.reader)}"
+    with plugin_errors(f"The {reader} fails"):
         rows = list(spec.reader(folder, split))
     index = {name: i for i, name in enumerate(names)}
     paths, labels = [], []
@@ -247,8 +247,8 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
         is_pair = isinstance(row, tuple | list) and len(row) == 2
         if not is_pair or not isinstance(row[0], str | Path) or row[1] not in names:
             raise InputError(
-                f"Expected {where} to list pairs of a path and one of the {len(names)} classes, "
-                f"but entry {number} of {split} is {row!r}."
+                f"Expected the {reader} to list pairs of a path and one of the {len(names)} "
+                f"classes, but entry {number} of {split} is {row!r}."
             )
         path = Path(row[0])
         # As `folder.glob` gives it, which need not be absolute.
@@ -256,13 +256,13 @@ def read_by_function(spec: DatasetSpec, folder: Path, split: Split) -> Listing:
             path = path.relative_to(folder)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(
-                f"Expected {where} to list paths in the folder of the set, {shown(folder)!r}, but "
-                f"got {str(row[0])!r}."
+                f"Expected the {reader} to list paths in the folder of the set, {shown(folder)!r}, "
+                f"but got {str(row[0])!r}."
             )
         paths.append(path.as_posix())
         labels.append(index[row[1]])
     if not rows:
-        raise InputError(f"Expected {where} to list the images of {split}, but it lists none.")
+        raise InputError(f"Expected the {reader} to list the images of {split}, but it lists none.")
     array = np.array(labels, dtype=np.int64)
     missing = missing_files(folder, paths)
     return Listing(files_of(folder, folder, paths, array, names), array, names, names, missing)
