@@ -241,7 +241,7 @@ def test_what_reads_a_random_part_of_an_image_is_refused(tmp_path: Path) -> None
 
 
 def test_a_model_of_videos_encodes_no_images(tmp_path: Path) -> None:
-    config = transformers.VivitConfig(**tiny_families._VISION, num_frames=2)
+    config = transformers.VivitConfig(**tiny_models.VISION, num_frames=2)
     transformers.VivitModel(config).save_pretrained(tmp_path)
     settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))

@@ -89,7 +89,7 @@ def test_an_installed_plugin_that_fails_is_named_and_takes_nothing_down(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("x = 1", "registers no score"), ("1 / 0", "ZeroDivisionError"), (None, "a Python file")],
+    [("x = 1", "registers no score"), ("1 / 0", "ZeroDivisionError"), (None, "There is no file")],
 )
 def test_a_plugin_that_does_not_work_is_named(tmp_path, content, message):
     path = tmp_path / "bad.py"
