@@ -55,8 +55,8 @@ def to_review(verdicts: Iterable[Verdict], only: str | None = None) -> list[Verd
     """
     if only not in (None, "accept", "review"):
         raise InputError(f"Expected only accept or review images, but got {only!r}.")
-    rows = [row for row in _by_path(verdicts).values() if row.decision == (only or row.decision)]
-    rows = [row for row in rows if row.decision != "error"]
+    images = _by_path(verdicts).values()
+    rows = [row for row in images if row.decision == (only or row.decision) != "error"]
     if not rows:
         what = f"for {only}" if only else "that could be read"
         raise InputError(f"Expected at least one image {what}, but there is none.")

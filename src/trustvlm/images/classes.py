@@ -25,9 +25,9 @@ from trustvlm.images.references import LabelledImages, Location
 from trustvlm.images.tables import read_text
 from trustvlm.text import shortened
 
-# Hyphens within words (not signs, as in "A-" or "-1"), underscores and blanks of any kind.
 # What becomes of numbered classes in a table that misses one of the numbers.
 _WHOLE_NUMBER = re.compile(r"\d+\.0+")
+# Hyphens within words (not signs, as in "A-" or "-1"), underscores and blanks of any kind.
 _SEPARATORS = re.compile(r"(?:(?<=\w)[-\u2010\u2011\u2013](?=\w)|[_\s])+")
 
 

@@ -186,6 +186,17 @@ def class_label(value: Any, names: Sequence[str] = ()) -> str | None:
     return names[number] if 0 <= number < len(names) else None
 
 
+def cell_label(value: Any, names: Sequence[str] = ()) -> str:
+    """Return the label in a cell of a table, where numbers without names stand for themselves.
+
+    Examples
+    --------
+    >>> cell_label(1, ["cat", "dog"]), cell_label(1), cell_label(" cat "), cell_label(None)
+    ('dog', '1', 'cat', '')
+    """
+    return (class_label(value, names) or ("" if names else number_label(value))).strip()
+
+
 def _item(position: int, value: Any) -> Item:
     """Return a path or URL as it is, which may be that of a folder, and pictures."""
     if isinstance(value, str | os.PathLike):
@@ -323,14 +334,14 @@ class _Table:
         names = self.class_names.get(column, ())
 
         def label_of(value: Any, row: int) -> str:
-            label = class_label(value, names) or ("" if names else number_label(value))
+            label = cell_label(value, names)
             if not label:
                 raise InputError(
                     f"Expected a label in every row of {column!r}, but got {value!r} in row {row} "
                     f"of the {self.kind}. Leave such rows out, or name another column "
                     "(label_column=)."
                 )
-            return label.strip()
+            return label
 
         return label_of
 

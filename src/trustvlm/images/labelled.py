@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.archives import archive_shard
@@ -102,8 +103,10 @@ def find_labelled(
     >>> labelled.classes, labelled.labels
     (('cat', 'dog'), ['dog', 'cat'])
     """
-    columns = (path_column, label_column, image_column, confidence_column, group_column)
-    listed = _listed(source, *columns, limits)
+    listed = _listed(
+        source,
+        _Reading(path_column, label_column, image_column, confidence_column, group_column, limits),
+    )
     if not confidence_column or confidence_column == LABEL_CONFIDENCE:
         return listed
     if all(math.isnan(image.confidence) for image in listed.refs):
@@ -114,30 +117,32 @@ def find_labelled(
     return listed
 
 
-def _listed(
-    source: LabelledSource,
-    path_column: str,
-    label_column: str,
-    image_column: str | None,
-    confidence_column: str | None,
-    group_column: str | None,
-    limits: Limits,
-) -> LabelledImages:
+class _Reading(NamedTuple):
+    """How to read labelled images, as `find_labelled` says."""
+
+    path_column: str
+    label_column: str
+    image_column: str | None
+    confidence_column: str | None
+    group_column: str | None
+    limits: Limits
+
+
+def _listed(source: LabelledSource, reading: _Reading) -> LabelledImages:
     names = _several(source)
     if names is None:
         images = labelled_items(
             source,
-            path_column=path_column,
-            label_column=label_column,
-            image_column=image_column,
-            confidence_column=confidence_column,
-            group_column=group_column,
+            path_column=reading.path_column,
+            label_column=reading.label_column,
+            image_column=reading.image_column,
+            confidence_column=reading.confidence_column,
+            group_column=reading.group_column,
         )
         return _with_classes(images, "the given list")
-    columns = (path_column, label_column, image_column, confidence_column, group_column, limits)
     if len(names) == 1:
-        return _labelled_at(names[0], "", *columns)
-    listings = [_labelled_at(name, shown(name), *columns) for name in names]
+        return _labelled_at(names[0], "", reading)
+    listings = [_labelled_at(name, shown(name), reading) for name in names]
     images = chain.from_iterable(listing.refs for listing in listings)
     skipped = Skipped()
     for listing in listings:
@@ -164,51 +169,38 @@ def _several(source: LabelledSource) -> list[str] | None:
     return names if is_holder else None
 
 
-def _labelled_at(
-    source: str,
-    prefix: str,
-    path_column: str,
-    label_column: str,
-    image_column: str | None,
-    confidence_column: str | None,
-    group_column: str | None,
-    limits: Limits,
-) -> LabelledImages:
+def _labelled_at(source: str, prefix: str, reading: _Reading) -> LabelledImages:
     """Return the labelled images of a file or folder; `prefix` is put before the names in it."""
     location, name = Location.of(source), shown(source)
+    label_column, group_column = reading.label_column, reading.group_column
     match input_kind(location):
         case "folder":
-            own_column = "file_name" if path_column == "path" else path_column
-            metadata = _metadata_of(location, own_column, label_column)
+            if reading.path_column == "path":
+                reading = reading._replace(path_column="file_name")
+            metadata = _metadata_of(location, reading.path_column, label_column)
             if metadata is None:
                 _check_no_groups(group_column, name)
-                _check_no_lists_below(location, own_column, label_column)
+                _check_no_lists_below(location, reading.path_column, label_column)
                 return _from_class_folders(location, name, prefix)
-            images = _from_table(
-                metadata, own_column, label_column, confidence_column, group_column
-            )
-            return _with_loose(images, location, name)
+            return _with_loose(_from_table(metadata, reading), location, name)
         case "archive":
             _check_no_groups(group_column, name)
             endings, skipped = text_endings(label_column), Skipped()
-            shard = archive_shard(name, location, prefix, skipped, limits, texts=endings)
-            return _from_archive(shard, skipped, label_column, confidence_column)
+            shard = archive_shard(name, location, prefix, skipped, reading.limits, texts=endings)
+            return _from_archive(shard, skipped, label_column, reading.confidence_column)
         case "table":
-            images = _from_table(
-                location, path_column, label_column, confidence_column, group_column
-            )
-            return _with_classes(images, name)
+            return _with_classes(_from_table(location, reading), name)
         case "Parquet file":
             rows = ParquetShard(
                 name,
                 location,
                 prefix,
-                path_column,
-                image_column,
+                reading.path_column,
+                reading.image_column,
                 label_column,
-                confidence_column,
+                reading.confidence_column,
                 group_column,
-                limits=limits,
+                limits=reading.limits,
             )
             return _with_classes(rows.labelled(), name)
     problem = f"got the file {name!r}" if location.exists() else f"there is no {name!r}"
@@ -226,17 +218,11 @@ def _check_no_groups(group_column: str | None, name: str) -> None:
         )
 
 
-def _from_table(
-    location: Location,
-    path_column: str,
-    label_column: str,
-    confidence_column: str | None,
-    group_column: str | None,
-) -> Iterator[LabelledImage]:
-    image_of = images_beside(location)
-    for path, label, p, cell in read_table(
-        location, (path_column, label_column), (confidence_column or "", group_column or "")
-    ):
+def _from_table(location: Location, reading: _Reading) -> Iterator[LabelledImage]:
+    image_of, group_column = images_beside(location), reading.group_column
+    needed = (reading.path_column, reading.label_column)
+    others = (reading.confidence_column or "", group_column or "")
+    for path, label, p, cell in read_table(location, needed, others):
         group = "" if group_column is None else read_group(cell, path, group_column)
         yield LabelledImage(image_of(path), label, read_probability(p, path), group)
 

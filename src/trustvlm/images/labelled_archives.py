@@ -11,13 +11,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from trustvlm.exceptions import InputError
-from trustvlm.images.collections import class_label
+from trustvlm.images.collections import cell_label
 from trustvlm.images.references import (
     ImageSource,
     LabelledImage,
     Skipped,
     is_split,
-    number_label,
     read_probability,
 )
 from trustvlm.images.streams import BrokenShard, StreamShard, TextMember
@@ -181,9 +180,7 @@ def _read_label(
     if not isinstance(record, dict):
         return
     sample.keys = tuple(record)
-    value = record.get(label_column)
-    label = (class_label(value) or number_label(value)).strip()
-    sample.label = label or sample.label
+    sample.label = cell_label(record.get(label_column)) or sample.label
     if confidence_column is not None:
         sample.confidence = read_probability(record.get(confidence_column), member.path)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
-from trustvlm.images.collections import class_label
+from trustvlm.images.collections import cell_label
 from trustvlm.images.errors import refusal
 from trustvlm.images.references import (
     ImageSource,
@@ -21,7 +21,6 @@ from trustvlm.images.references import (
     Skipped,
     UnreadableImage,
     images_beside,
-    number_label,
     read_group,
     read_probability,
 )
@@ -119,7 +118,7 @@ class ParquetShard(StreamShard):
 
         def label_of(cells: Mapping[str, Any], path: str) -> str:
             value = cells[column]
-            label = (class_label(value, names) or ("" if names else number_label(value))).strip()
+            label = cell_label(value, names)
             if not label:
                 raise InputError(
                     f"Expected a label in every row of {column!r} of {self.name!r}, but got "

@@ -39,11 +39,10 @@ from trustvlm.text import did_you_mean
 # Names that open_clip looks up in a repository or a directory, weights included.
 _HUB, _DIRECTORY = "hf-hub:", "local-dir:"
 _SCHEMES = (_HUB, _DIRECTORY)
-_SETTINGS = OF_OPENCLIP
 # What the weights are called in a repository, unless open_clip's table says otherwise.
 _WEIGHTS = (("open_clip_model.safetensors",), ("open_clip_pytorch_model.bin",))
 _WANTED = WantedFiles(
-    (_SETTINGS, *TOKENIZER_FILES), _WEIGHTS, lambda folder: (folder / _SETTINGS).is_file()
+    (OF_OPENCLIP, *TOKENIZER_FILES), _WEIGHTS, lambda folder: (folder / OF_OPENCLIP).is_file()
 )
 # The settings of a text tower of transformers.
 _OF_TOWER = "config.json"

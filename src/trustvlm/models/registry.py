@@ -26,7 +26,7 @@ from trustvlm.models.base import (
     Preprocessing,
     VisionLanguageModel,
 )
-from trustvlm.models.hub import ModelFiles, hub_repository
+from trustvlm.models.hub import OF_OPENCLIP, ModelFiles, hub_repository
 from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import (
     Registry,
@@ -799,7 +799,7 @@ def _of_path(name: str) -> str:
     """Write the spec of a file or directory that is here."""
     path = Path(name).expanduser()
     if path.is_dir():
-        of_openclip = (path / "open_clip_config.json").is_file()
+        of_openclip = (path / OF_OPENCLIP).is_file()
         return f"openclip:{_SCHEMES[1]}{name}" if of_openclip else f"hf:{name}"
     return f"onnx:{name}" if path.suffix == ".onnx" else f"openclip:<arch>/{name}"
 
