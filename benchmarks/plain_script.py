@@ -181,7 +181,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     names, shots, images = material(options.data, options.images)
-    more = [name for name in dict.fromkeys(imagenet_names()) if name not in names]
+    # Of names that differ in capitals alone (a dog and a jacket, say) the first.
+    first = {name.casefold(): name for name in reversed((*names, *imagenet_names()))}
+    more = [name for name in first.values() if name not in names][::-1]
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         save_clip_vit_b16(Path(folder) / "clip")
