@@ -18,7 +18,7 @@ from trustvlm import TrustVLM
 from trustvlm.exceptions import ArtefactError, ImageError, InputError, OutputError
 from trustvlm.files import write_bytes
 from trustvlm.images import Limits, find_images, find_labelled
-from trustvlm.images.references import RemoteImage
+from trustvlm.images.locations import RemoteImage
 from trustvlm.pipeline import artefact
 from trustvlm.pipeline.artefact import read_artefact, write_artefact
 from trustvlm.storage import RemoteFolder

@@ -12,8 +12,8 @@ from PIL import Image
 
 from evaluations import failure, make_evaluation
 from trustvlm.decisions import Calibrator, certify
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.evaluate import evaluation_json
-from trustvlm.pipeline.state import Calibration
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import compare_runs, read_run, write_comparison, write_html
 

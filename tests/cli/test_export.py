@@ -170,7 +170,7 @@ def test_pictures_are_sorted_by_predict_label_and_verify(trustvlm, fitted, photo
     refused = trustvlm("predict", fitted, photos, "-o", f"{tmp_path}/x/", "--sort-into", "y")
     assert refused.code == 2
     assert "give -o OUT.csv" in refused.err
-    refused = trustvlm("predict", fitted, photos, "--link")
+    refused = trustvlm("predict", fitted, photos, "--symlink")
     assert "name a folder with --sort-into" in refused.err
     refused = trustvlm("predict", fitted, photos, "--sort-into", photos)
     assert "holds other files" in refused.err

@@ -27,7 +27,7 @@ def verdicts(tmp_path_factory):
         (("predict", "-o", "o.csv", "--part-size", "4"), "--part-size is for a folder as output"),
         (("predict", "-o", "o/", "--actors", "1:2"), "--actors is for workers of Ray"),
         (("predict", "--set-method", "aps"), "--set-method goes with --prediction-sets"),
-        (("predict", "-o", "o/", "--link"), "--sort-into and --link need all rows at once"),
+        (("predict", "-o", "o/", "--symlink"), "--sort-into and --symlink need all rows at once"),
         (("predict", "-o", "o/", "--sort-into", "s"), "for a part of the images at a time"),
         (("verify", "--label-column", "a", "--label-column", "a"), "--label-column a is given 2"),
         (("verify", "--vlm", "offline"), "--vlm goes with --cross-validate"),

@@ -14,7 +14,7 @@ import pytest
 from pictures import COLOURS, picture
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import decode, find_labelled, open_images
-from trustvlm.images.references import expand
+from trustvlm.images.locations import expand
 
 NAMES = list(COLOURS)
 # In an order in which neither sorting nor a shift by one leaves the labels where they were.

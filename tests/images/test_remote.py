@@ -13,7 +13,7 @@ import pytest
 
 from trustvlm.exceptions import ImageError
 from trustvlm.images import Limits, references
-from trustvlm.images.references import Location, RemoteImage, image_at
+from trustvlm.images.locations import Location, RemoteImage, image_at
 
 CONTENT = b"the bytes of an image" * 100
 

@@ -30,7 +30,8 @@ from trustvlm.images import (
 )
 from trustvlm.images.archives import TarShard
 from trustvlm.images.inputs import input_kind
-from trustvlm.images.references import Location, Skipped, UnreadableImage
+from trustvlm.images.locations import Location
+from trustvlm.images.references import Skipped, UnreadableImage
 from trustvlm.images.streams import BrokenShard, StreamShard, prefetch
 
 PICTURE = encoded("PNG", size=(16, 16))

@@ -18,7 +18,7 @@ from trustvlm.models import (
     read_prompts,
     registry,
 )
-from trustvlm.models.registry import PROMPTS
+from trustvlm.models.presets import PROMPTS
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)

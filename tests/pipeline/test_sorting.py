@@ -179,7 +179,7 @@ def test_links_lead_to_files_and_what_is_none_is_copied(tmp_path, monkeypatch):
     images = [ImageRef("a.gif", Path("photos/a.gif")), in_memory("b.gif")]
     verdicts = [verdict("a.gif", "cat"), verdict("b.gif", "cat")]
     for _ in range(2):
-        result = sort_images(verdicts, images, "out", link=True)
+        result = sort_images(verdicts, images, "out", symlink=True)
         assert (result.accepted, result.linked) == (2, 1)
     link = tmp_path / "out/accepted/cat/a.gif"
     assert link.readlink() == tmp_path / "photos/a.gif"
@@ -187,7 +187,7 @@ def test_links_lead_to_files_and_what_is_none_is_copied(tmp_path, monkeypatch):
     link.unlink()
     link.symlink_to(tmp_path / "photos/other.gif")
     with pytest.raises(OutputError):
-        sort_images(verdicts, images, "out", link=True)
+        sort_images(verdicts, images, "out", symlink=True)
     assert not Path("photos/other.gif").exists()
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trustvlm.csv_cells import from_cell
+from trustvlm.cells import from_cell
 from trustvlm.exceptions import InputError
 from trustvlm.pipeline.verdict import (
     COLUMNS,

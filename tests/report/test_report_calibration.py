@@ -7,8 +7,8 @@ import numpy as np
 from evaluations import make_evaluation
 from trustvlm import metrics
 from trustvlm.decisions import Calibrator, certify
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.predict import explain, verdicts_with_shots
-from trustvlm.pipeline.state import Calibration
 from trustvlm.pipeline.verdict import Verdicts
 from trustvlm.report import render_html
 from trustvlm.report.page import figures_of

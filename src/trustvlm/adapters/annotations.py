@@ -16,13 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
-from trustvlm.csv_cells import to_cell
+from trustvlm.cells import to_cell
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.files import write_text
 from trustvlm.images.decoding import exif_orientation
 from trustvlm.images.errors import Limits
 from trustvlm.images.formats import recognise
-from trustvlm.images.references import Location, content_hash, read_bytes, shown
+from trustvlm.images.locations import Location
+from trustvlm.images.references import content_hash, read_bytes, shown
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.serialization import first_invalid
 from trustvlm.text import printable

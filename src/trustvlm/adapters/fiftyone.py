@@ -21,7 +21,8 @@ from trustvlm.adapters.annotations import (
     write_json,
 )
 from trustvlm.exceptions import InputError
-from trustvlm.images.references import Location, shown
+from trustvlm.images.locations import Location
+from trustvlm.images.references import shown
 from trustvlm.pipeline.verdict import Verdict, Verdicts
 
 _ATTRIBUTES = (

@@ -32,7 +32,6 @@ from trustvlm.benchmark.dataset import (
 from trustvlm.benchmark.results import (
     Classes,
     Setting,
-    is_finished,
     read_cell,
     readable,
     write_cell,
@@ -40,7 +39,7 @@ from trustvlm.benchmark.results import (
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
 from trustvlm.benchmark.studies import STUDIES, Study, StudySettings
 from trustvlm.benchmark.studies.study import StudyRunner
-from trustvlm.csv_cells import to_cell
+from trustvlm.cells import to_cell
 from trustvlm.data_quality.duplicates import near_duplicate_threshold, near_duplicates
 from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import (
@@ -507,11 +506,11 @@ def run_grid(
             (shots, draw): encoded.cell_file(config.out, config.scores, shots=shots, draw=draw)
             for shots, draw in points
         }
-        missing = [
-            (shots, draw)
+        finished = {
+            (shots, draw): read_cell(file, with_samples=draw == 0)
             for (shots, draw), file in files.items()
-            if not is_finished(file, with_samples=draw == 0)
-        ]
+        }
+        missing = [point for point, rows in finished.items() if rows is None]
         done += len(points) - len(missing)
         tasks = [(config, encoded, point, files[point]) for point in missing]
         errors: dict[Point, str] = {}
@@ -525,11 +524,15 @@ def run_grid(
                 on_cell(done, total)
         if on_cell is not None:
             on_cell(done, total)
-        for point, file in files.items():
-            if point in errors:
-                grid.rows += _failed_cell(encoded, point, errors[point])
+        for point in missing:
+            if point not in errors and (rows := read_cell(files[point])) is not None:
+                finished[point] = rows
+        for point, rows in finished.items():
+            if rows is None:
+                error = errors.setdefault(point, f"{files[point]} cannot be read: run it again.")
+                grid.rows += _failed_cell(encoded, point, error)
             else:
-                grid.rows += read_cell(file)
+                grid.rows += rows
         if errors:
             continue
         grid.samples.update(_read_samples(files[max(config.shots), 0], encoded.setting))

@@ -308,29 +308,29 @@ def cell_file(folder: Path, content: Mapping[str, Any]) -> Path:
     return folder / "cells" / f"{key}.json"
 
 
-def is_finished(file: Path, *, with_samples: bool = False) -> bool:
-    """Whether a cell was measured: its file, and that of its samples, are there and whole.
+def read_cell(file: Path, *, with_samples: bool = False) -> list[dict[str, Any]] | None:
+    """Return the rows of a cell; None if it was not measured, or a file of it is not whole.
 
-    What a full disk or a power failure damaged is measured anew.
+    What a full disk or a power failure damaged is measured anew. `with_samples` looks at the file
+    of samples beside it, too.
     """
     try:
-        rows = read_cell(file)
+        rows = json.loads(file.read_text(encoding="utf-8"))
         if with_samples:
             with zipfile.ZipFile(file.with_suffix(".npz")) as samples:
-                return samples.testzip() is None
+                if samples.testzip() is not None:
+                    return None
     except (OSError, ValueError, zipfile.BadZipFile):
-        return False
-    return isinstance(rows, list)
+        return None
+    return rows if isinstance(rows, list) else None
 
 
-def read_cell(file: Path) -> Any:
-    """Return the rows of a finished cell."""
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def write_cell(file: Path, rows: Any) -> None:
-    """Keep the rows of a cell, which is finished from now on."""
-    write_text(file, json.dumps(rows, allow_nan=False))
+def write_cell(file: Path, rows: Any) -> list[dict[str, Any]]:
+    """Keep the rows of a cell, which is finished from now on; return them as they will be read."""
+    text = json.dumps(rows, allow_nan=False)
+    write_text(file, text)
+    kept: list[dict[str, Any]] = json.loads(text)
+    return kept
 
 
 # Raw rows on disk: JSON Lines always, Parquet where pyarrow is installed.

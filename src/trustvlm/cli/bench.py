@@ -127,6 +127,9 @@ def study(
     out: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
+            "--out",
             metavar="DIR",
             help="Where to write, into DIR/NAME. [default: studies; of CONFIG.toml, in its folder "
             "of results]",

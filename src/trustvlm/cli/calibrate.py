@@ -12,7 +12,7 @@ from trustvlm.exceptions import UsageError
 from trustvlm.files import shown_target
 
 if TYPE_CHECKING:
-    from trustvlm.pipeline.state import Calibration
+    from trustvlm.pipeline.calibration_state import Calibration
 
 
 EPILOG = "Example:  trustvlm calibrate pets.trust labelled/ --risk 0.02 --confidence 0.95"

@@ -17,7 +17,7 @@ from trustvlm.text import counted, printable, without_credentials
 if TYPE_CHECKING:
     from trustvlm.images import ImageSource, Limits
     from trustvlm.pipeline import TrustVLM
-    from trustvlm.pipeline.state import Calibration
+    from trustvlm.pipeline.calibration_state import Calibration
     from trustvlm.pipeline.verdict import RunOutcome, Verdicts
 
 
@@ -203,7 +203,7 @@ def sort_pictures(
     images: Callable[[], Iterable[ImageSource]],
     folder: Path | None,
     *,
-    link: bool,
+    symlink: bool,
     limits: Limits,
     quiet: bool = False,
 ) -> int:
@@ -217,7 +217,7 @@ def sort_pictures(
 
     with counting_bar("sorting", quiet=quiet) as progress:
         result = sort_images(
-            verdicts, images(), folder, link=link, limits=limits, progress=progress
+            verdicts, images(), folder, symlink=symlink, limits=limits, progress=progress
         )
     failed = f", {counted(result.failed, 'picture')} could not be read again" * bool(result.failed)
     linked = f" ({result.linked} of them links)" * bool(result.linked)

@@ -244,7 +244,7 @@ def read_annotations(
     from trustvlm.adapters.cvat import read_cvat
     from trustvlm.adapters.fiftyone import read_fiftyone
     from trustvlm.adapters.label_studio import LOCAL_FILES, read_label_studio
-    from trustvlm.images.references import Location
+    from trustvlm.images.locations import Location
 
     if answers.is_dir():
         return read_fiftyone(answers)

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from trustvlm.pipeline import EvaluationResult
 
 
-EPILOG = "Example:  trustvlm demo --out demo-output"
+EPILOG = "Example:  trustvlm demo -o demo-output"
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where pictures and results go.")
+        Path,
+        typer.Option(
+            "--output", "-o", "--out", metavar="DIR", help="Where pictures and results go."
+        ),
     ] = Path("demo-output"),
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -81,7 +84,7 @@ def _refuse_others(out: Path) -> None:
     if others and not (out / "demo.trust").is_dir():
         raise InputError(
             f"Expected {str(out)!r} to be new, or of an earlier demonstration, but it holds "
-            f"{others[0]!r} of another kind. Name another folder (--out)."
+            f"{others[0]!r} of another kind. Name another folder (--output)."
         )
 
 

@@ -29,7 +29,7 @@ def label(
         typer.Option("--correct", help="Let the images correct the model's labels, too."),
     ] = False,
     sort_into: options.SortInto = None,
-    link: options.Link = False,
+    symlink: options.Symlink = False,
     path_column: options.PathColumn = "path",
     image_column: options.ImageColumn = None,
     device: options.Device = "auto",
@@ -52,7 +52,7 @@ def label(
     options.load_plugins(plugins)
     if output is not None:
         check_output(output)
-    options.checked_sorting(sort_into, link=link)
+    options.checked_sorting(sort_into, symlink=symlink)
     columns = options.columns(path_column, image_column)
     limits = bounds.limits()
     model = TrustVLM(
@@ -71,7 +71,7 @@ def label(
         verdicts,
         lambda: open_images(inputs, limits=limits, **columns),
         sort_into,
-        link=link,
+        symlink=symlink,
         limits=limits,
         quiet=quiet,
     )

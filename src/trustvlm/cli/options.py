@@ -208,10 +208,12 @@ SortInto = Annotated[
         "says which is which. Rows are then written with -o only.",
     ),
 ]
-Link = Annotated[
+Symlink = Annotated[
     bool,
     typer.Option(
-        "--link", help="With --sort-into: link to pictures that are files here, instead of copying."
+        "--symlink",
+        help="With --sort-into: make symbolic links to pictures that are files here, instead of "
+        "copies.",
     ),
 ]
 Synonyms = Annotated[
@@ -489,7 +491,7 @@ def read_synonyms(file: Path | None) -> dict[str, str] | None:
     """
     if file is None:
         return None
-    from trustvlm.images.references import Location
+    from trustvlm.images.locations import Location
     from trustvlm.images.tables import read_table
 
     synonyms: dict[str, str] = {}
@@ -523,14 +525,14 @@ def json_option(help: str) -> Any:
     return typer.Option("--json", metavar="FILE", help=help, callback=checked_file)
 
 
-def checked_sorting(folder: Path | None, *, link: bool) -> None:
+def checked_sorting(folder: Path | None, *, symlink: bool) -> None:
     """Refuse a folder that pictures cannot be sorted into, before any work is done."""
     from trustvlm.pipeline.sorting import check_sorting
 
     if folder is not None:
         check_sorting(folder)
-    elif link:
-        raise UsageError("--link says how --sort-into does it: name a folder with --sort-into.")
+    elif symlink:
+        raise UsageError("--symlink says how --sort-into does it: name a folder with --sort-into.")
 
 
 class _PlainHelp:
@@ -577,7 +579,7 @@ def keep_apart(parameters: Mapping[str, Any]) -> None:
     """
     from trustvlm.files import url_of
     from trustvlm.images.formats import is_image_content
-    from trustvlm.images.references import Location, read_head
+    from trustvlm.images.locations import Location, read_head
 
     named = {
         name: [v for v in (value if isinstance(value, list) else [value]) if _is_name(v)]

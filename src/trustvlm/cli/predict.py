@@ -140,7 +140,7 @@ def predict(
     when_invalid: options.WhenInvalid = "review",
     other_classes: options.OtherClasses = None,
     sort_into: options.SortInto = None,
-    link: options.Link = False,
+    symlink: options.Symlink = False,
     part_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Into a folder: images in each file, at most.")
     ] = 2048,
@@ -217,11 +217,11 @@ def predict(
     if output is not None and is_folder(output):
         if other_classes:
             raise UsageError("For a folder name other classes at fit: trustvlm fit --other-class.")
-        if sort_into is not None or link:
+        if sort_into is not None or symlink:
             raise UsageError(
-                "--sort-into and --link need all rows at once, and a folder as output is for more "
-                "of them than the memory holds: give -o OUT.csv, for a part of the images at a "
-                "time if they are too many."
+                "--sort-into and --symlink need all rows at once, and a folder as output is for "
+                "more of them than the memory holds: give -o OUT.csv, for a part of the images at "
+                "a time if they are too many."
             )
         predict_into_folder(
             model,
@@ -261,7 +261,7 @@ def predict(
                 f"folder, but got {output!r}."
             )
         check_output(output)
-    options.checked_sorting(sort_into, link=link)
+    options.checked_sorting(sort_into, symlink=symlink)
     trust = TrustVLM.load(model, device=device, batch_size=batch_size, limits=limits)
     if risk is not None:
         trust.use_risk(risk)
@@ -287,7 +287,7 @@ def predict(
                 inputs, path_column=path_column, image_column=image_column, limits=limits
             ),
             sort_into,
-            link=link,
+            symlink=symlink,
             limits=limits,
             quiet=quiet,
         )

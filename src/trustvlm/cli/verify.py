@@ -102,7 +102,7 @@ def verify(
     risk: options.Risk = None,
     when_invalid: options.WhenInvalid = "review",
     sort_into: options.SortInto = None,
-    link: options.Link = False,
+    symlink: options.Symlink = False,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 32,
     bounds: options.LimitOptions,
@@ -151,7 +151,7 @@ def verify(
         options.refuse_options(context, {"image_column": "--image-column"}, why)
     if output is not None:
         check_output(output)
-    options.checked_sorting(sort_into, link=link)
+    options.checked_sorting(sort_into, symlink=symlink)
     limits, named = bounds.limits(), options.columns(path_column, image_column, names[0])
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "limits": limits}
     if cross_validate is not None:
@@ -179,7 +179,7 @@ def verify(
             verdicts,
             lambda: find_labelled(cross_validate, limits=limits, **named).refs,
             sort_into,
-            link=link,
+            symlink=symlink,
             limits=limits,
             quiet=quiet,
         )
@@ -231,7 +231,7 @@ def verify(
     console.write_verdicts(verdicts, output, sort_into)
     _note_unknown(trust, refs, meant or {}, quiet=quiet)
     n_failed = console.sort_pictures(
-        verdicts, lambda: refs, sort_into, link=link, limits=limits, quiet=quiet
+        verdicts, lambda: refs, sort_into, symlink=symlink, limits=limits, quiet=quiet
     )
     console.say_what_came(
         verdicts, console.notes_of(trust), basis=basis, quiet=quiet, n_failed=n_failed

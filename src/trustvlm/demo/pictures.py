@@ -16,7 +16,7 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import write_bytes, write_text
 from trustvlm.images.inputs import walk_images
-from trustvlm.images.references import Location
+from trustvlm.images.locations import Location
 
 CLEAN = "none"
 

@@ -25,15 +25,14 @@ from typing import IO, Any, cast
 from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
 from trustvlm.images.formats import is_image_content, looks_like_image
+from trustvlm.images.locations import Location, read_head
 from trustvlm.images.references import (
     ImageSource,
     InMemoryImage,
-    Location,
     Skipped,
     UnreadableImage,
     check_size,
     is_system_folder,
-    read_head,
 )
 from trustvlm.images.streams import (
     Allowance,

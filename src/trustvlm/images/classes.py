@@ -17,11 +17,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.csv_cells import from_cell
+from trustvlm.cells import from_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.formats import looks_like_image
-from trustvlm.images.references import LabelledImages, Location
+from trustvlm.images.locations import Location
+from trustvlm.images.references import LabelledImages
 from trustvlm.images.tables import read_text
 from trustvlm.text import shortened
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from trustvlm.cells import number_label
 from trustvlm.exceptions import InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
+from trustvlm.images.locations import image_at
 from trustvlm.images.pictures import Item, batch_of, is_picture, kept, picture_at, share_locks
 from trustvlm.images.references import (
     ImageSource,
     LabelledImage,
-    image_at,
-    number_label,
     read_group,
     read_probability,
     shown,

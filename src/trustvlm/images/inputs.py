@@ -15,6 +15,15 @@ from trustvlm.images.archives import ARCHIVE_EXTENSIONS, archive_shard, archive_
 from trustvlm.images.collections import MapDataset, items_of
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 from trustvlm.images.formats import IMAGE_EXTENSIONS, is_image_content, is_other_content
+from trustvlm.images.locations import (
+    Location,
+    RemoteImage,
+    expand,
+    file_system,
+    image_at,
+    images_beside,
+    read_head,
+)
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.pictures import Item, Picture
 from trustvlm.images.references import (
@@ -24,18 +33,11 @@ from trustvlm.images.references import (
     ImageRef,
     ImageShard,
     ImageSource,
-    Location,
-    RemoteImage,
     Skipped,
     UnreadableImage,
-    expand,
-    file_system,
-    image_at,
-    images_beside,
     is_output_folder,
     is_system_folder,
     open_regular,
-    read_head,
     shown,
 )
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_lines, read_table

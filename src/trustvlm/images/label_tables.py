@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from trustvlm.cells import is_missing, number_label
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.classes import ClassList
 from trustvlm.images.inputs import PathLike, input_kind
-from trustvlm.images.references import (
-    LabelledImage,
-    LabelledImages,
-    Location,
-    images_beside,
-    is_missing,
-    number_label,
-    read_probability,
-    shown,
-)
+from trustvlm.images.locations import Location, images_beside
+from trustvlm.images.references import LabelledImage, LabelledImages, read_probability, shown
 from trustvlm.images.tables import read_table
 from trustvlm.text import counted, join_names
 

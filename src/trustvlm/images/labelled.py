@@ -25,17 +25,14 @@ from trustvlm.images.inputs import (
     warn_of_skipped,
 )
 from trustvlm.images.labelled_archives import labels_of, text_endings
+from trustvlm.images.locations import Location, expand, file_system, images_beside
 from trustvlm.images.parquet import ParquetShard
 from trustvlm.images.references import (
     NAMED,
     ImageSource,
     LabelledImage,
     LabelledImages,
-    Location,
     Skipped,
-    expand,
-    file_system,
-    images_beside,
     is_split,
     is_system_folder,
     read_group,

@@ -14,13 +14,13 @@ from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.images.collections import cell_label
 from trustvlm.images.errors import refusal
+from trustvlm.images.locations import images_beside
 from trustvlm.images.references import (
     ImageSource,
     InMemoryImage,
     LabelledImage,
     Skipped,
     UnreadableImage,
-    images_beside,
     read_group,
     read_probability,
 )

@@ -23,19 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
+from trustvlm.cells import is_missing
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.decoding import check_sides, exif_orientation, quiet_pillow, to_rgb
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
+from trustvlm.images.locations import RemoteImage, image_at
 from trustvlm.images.references import (
     ImageRef,
     ImageSource,
     InMemoryImage,
     LabelledImage,
-    RemoteImage,
     UnreadableImage,
     check_size,
-    image_at,
-    is_missing,
     read_error,
     shown,
 )

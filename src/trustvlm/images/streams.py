@@ -12,12 +12,12 @@ from typing import IO
 
 from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
+from trustvlm.images.locations import Location
 from trustvlm.images.references import (
     LASTING,
     N_RETRIES,
     ImageSource,
     InMemoryImage,
-    Location,
     Skipped,
     UnreadableImage,
     read_error,

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from trustvlm.csv_cells import from_cell
+from trustvlm.cells import from_cell, is_missing, number_label
 from trustvlm.exceptions import InputError
-from trustvlm.images.references import Location, is_missing, number_label, shown
+from trustvlm.images.locations import Location
+from trustvlm.images.references import shown
 
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
 TABLE_EXTENSIONS = frozenset({".csv", ".tsv"}) | _JSON

@@ -106,6 +106,8 @@ def first_line(error: BaseException) -> str:
 # Where model files are: a directory, or a snapshot of a hub repository.
 
 OF_OPENCLIP = "open_clip_config.json"
+# What begins the name of a repository, and of a directory, as open_clip and timm write them.
+IN_HUB, IN_DIRECTORY = "hf-hub:", "local-dir:"
 PREPROCESSING_FILES = ("preprocessor_config.json", "processor_config.json")
 _SETTINGS = ("config.json", *PREPROCESSING_FILES)
 TOKENIZER_FILES = (

@@ -13,6 +13,8 @@ from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableE
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
 from trustvlm.models.directories import RECORD, refuse_pointers
 from trustvlm.models.hub import (
+    IN_DIRECTORY,
+    IN_HUB,
     OF_OPENCLIP,
     TOKENIZER_FILES,
     ModelFiles,
@@ -26,7 +28,8 @@ from trustvlm.models.hub import (
     quiet,
 )
 from trustvlm.models.openclip_files import file_settings, split_options, triple
-from trustvlm.models.registry import PROMPTS, VISION, VLM, LoadOptions, register_backend
+from trustvlm.models.presets import PROMPTS, VISION, VLM
+from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,
     inference,
@@ -37,8 +40,7 @@ from trustvlm.models.torch_encoder import (
 from trustvlm.text import did_you_mean
 
 # Names that open_clip looks up in a repository or a directory, weights included.
-_HUB, _DIRECTORY = "hf-hub:", "local-dir:"
-_SCHEMES = (_HUB, _DIRECTORY)
+_SCHEMES = (IN_HUB, IN_DIRECTORY)
 # What the weights are called in a repository, unless open_clip's table says otherwise.
 _WEIGHTS = (("open_clip_model.safetensors",), ("open_clip_pytorch_model.bin",))
 _WANTED = WantedFiles(
@@ -55,8 +57,8 @@ _LOCAL = "name a file as openclip:<architecture>/<file>"
 def check_weights(name: str) -> None:
     """Refuse a directory or a file of weights that is not there, with `ModelUnavailableError`."""
     if name.startswith(_SCHEMES):
-        if name.startswith(_DIRECTORY):
-            check_directory(name.removeprefix(_DIRECTORY), local=True)
+        if name.startswith(IN_DIRECTORY):
+            check_directory(name.removeprefix(IN_DIRECTORY), local=True)
         return
     file = Path(split_options(name.partition("/")[2])[0]).expanduser()
     is_path = file.suffix in _SUFFIXES or len(file.parts) > 1
@@ -74,7 +76,7 @@ def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]
     library = require_library("open_clip", extra="openclip", purpose=f"The model openclip:{name}")
     if name.startswith(_SCHEMES):
         files = locate(name, revision)
-        architecture, wanted = f"{_DIRECTORY}{files.directory}", _WANTED
+        architecture, wanted = f"{IN_DIRECTORY}{files.directory}", _WANTED
     else:
         architecture, weights, _ = _split(library, name)
         tag = library.get_pretrained_cfg(architecture, weights)
@@ -124,7 +126,7 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
     try:
         if name.startswith(_SCHEMES):
             files = locate(name, options.revision)
-            architecture, weights = f"{_DIRECTORY}{files.directory}", None
+            architecture, weights = f"{IN_DIRECTORY}{files.directory}", None
             settings: dict[str, Any] = {}
         else:
             architecture, weights, of_file = _split(library, name)
@@ -157,10 +159,10 @@ def load(name: str, options: LoadOptions) -> OpenClipVLM:
 
 def locate(name: str, revision: str | None) -> ModelFiles:
     """Find the directory of `hf-hub:<repo>` or `local-dir:<directory>`."""
-    if name.startswith(_DIRECTORY):
-        return of_directory(name.removeprefix(_DIRECTORY), _WANTED)
+    if name.startswith(IN_DIRECTORY):
+        return of_directory(name.removeprefix(IN_DIRECTORY), _WANTED)
     remedy = no_hub(f"openclip:{name}", revision, _LOCAL)
-    return download(name.removeprefix(_HUB), _WANTED, revision=revision, remedy=remedy)
+    return download(name.removeprefix(IN_HUB), _WANTED, revision=revision, remedy=remedy)
 
 
 class OpenClipVLM(TorchImageEncoder):
@@ -194,7 +196,7 @@ class OpenClipVLM(TorchImageEncoder):
             model,
             identity=ModelIdentity(
                 spec=f"openclip:{source}",
-                source=f"{_HUB}{files.source}"
+                source=f"{IN_HUB}{files.source}"
                 if files and files.revision and source.startswith(_SCHEMES)
                 else source,
                 revision=files.revision if files else "",
@@ -311,7 +313,7 @@ def _tokenizer(library: Any, name: str, architecture: str, files: ModelFiles | N
     """Return the tokenizer that open_clip's table or the repository's settings name."""
     text = library.get_model_config(architecture)["text_cfg"]
     repo = text.get("hf_tokenizer_name", "")
-    if not repo or name.startswith(_DIRECTORY):
+    if not repo or name.startswith(IN_DIRECTORY):
         return library.get_tokenizer(architecture)
     directory = files.directory if files else Path()
     if files is None or files.source != repo:

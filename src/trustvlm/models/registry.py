@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from inspect import getdoc
 from numbers import Integral
 from pathlib import Path
@@ -26,7 +23,15 @@ from trustvlm.models.base import (
     Preprocessing,
     VisionLanguageModel,
 )
-from trustvlm.models.hub import OF_OPENCLIP, ModelFiles, hub_repository
+from trustvlm.models.hub import IN_DIRECTORY, IN_HUB, ModelFiles, hub_repository
+from trustvlm.models.presets import (
+    CLS,
+    VISION,
+    VLM,
+    near_names,
+    presets,
+    why_refused,
+)
 from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import (
     Registry,
@@ -39,84 +44,6 @@ from trustvlm.plugins import (
     plugin_errors,
 )
 from trustvlm.text import did_you_mean, join_names
-
-# Models by short name.
-
-VLM, VISION = "vlm", "vision"
-# The templates that the paper uses, by the kind of model.
-PROMPTS = {
-    "clip": "a photo of a {}.",
-    "siglip": "This is a photo of {}.",
-    "chinese": "{}的照片。",  # of the templates of Chinese-CLIP, the one that CLIP's became
-}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A model under a short name.
-
-    Attributes
-    ----------
-    name
-        What the user types.
-    role
-        `vlm` (predicts), `vision` (verifies), or `both`.
-    spec
-        Where it comes from, as `hf:...`, `openclip:...`, or a name handled by itself.
-    extra
-        The extra of trustvlm that it needs.
-    licence
-        Of the weights, as their publisher states it.
-    about
-        One line for tables.
-    good_for
-        What it is good for, by its publisher's description.
-    card
-        Where the facts stand: a repository of the hub, whose model card they are from, or another
-        page.
-    parameters
-        In millions; 0 where it has none of its own.
-    resolution
-        Pixels along the sides of what the network reads, in words; "" where it has none of its own.
-    text_length
-        Tokens of a text that it reads; 0 for models that read none.
-    prompt
-        The template that a VLM uses unless another is given; "" for other models.
-    logit_scale
-        What a VLM multiplies cosines by, in words; "" for other models.
-    """
-
-    name: str
-    role: str
-    spec: str
-    extra: str
-    licence: str
-    about: str
-    good_for: str
-    card: str
-    parameters: int = 0
-    resolution: str = ""
-    text_length: int = 0
-    prompt: str = ""
-    logit_scale: str = ""
-
-
-@cache
-def presets() -> tuple[Preset, ...]:
-    """Every model that has a short name; `presets.toml` is read once.
-
-    Examples
-    --------
-    >>> [preset.name for preset in presets()][:2]
-    ['clip-vit-b16', 'clip-vit-b32']
-    """
-    text = files(__package__).joinpath("presets.toml").read_text("utf-8")
-    return tuple(Preset(**facts) for facts in tomllib.loads(text)["preset"])
-
-
-_DESCRIBED = {VLM: "VLM", VISION: "vision encoder"}
-_CLS = "#cls"
-
 
 # What runs encoders: each backend under the prefix of its specs.
 
@@ -299,6 +226,8 @@ def _backend(name: str) -> Backend | None:
 
 # From a spec to an encoder.
 
+_DESCRIBED = {VLM: "VLM", VISION: "vision encoder"}
+
 
 def load_vlm(
     spec: str, *, device: str = "auto", precision: str = "float32", revision: str | None = None
@@ -363,7 +292,7 @@ def load_vision(
         As `load_vlm`.
     """
     options = LoadOptions(VISION, device, precision, revision)
-    if spec.removesuffix(_CLS) == "same":
+    if spec.removesuffix(CLS) == "same":
         _check_options("same", replace(options, pooling=_parse(spec, VISION).pooling))
         if vlm is None or not vlm.dim:
             raise InputError("`same` is the VLM's own image tower: pass the VLM as `vlm`.")
@@ -396,7 +325,7 @@ def check_name(spec: str, role: str) -> None:
     """
     if spec == NO_VLM and role == VLM:
         return
-    if spec.removesuffix(_CLS) != "same":
+    if spec.removesuffix(CLS) != "same":
         _resolved(spec, LoadOptions(role))
 
 
@@ -410,7 +339,7 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
     ModelUnavailableError, MissingExtraError
         If they cannot be had.
     """
-    spec = spec.removesuffix(_CLS)
+    spec = spec.removesuffix(CLS)
     base = spec.partition("@")[0]
     by_name = {preset.name: preset for preset in presets()}
     if base == NO_VLM or (base in by_name and by_name[base].spec == base):
@@ -418,7 +347,7 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
     backend = None if base in by_name else _backend(base.partition(":")[0])
     roles = (by_name[base].role,) if base in by_name else backend.roles if backend else (VLM,)
     # What is no name at all may stand for vision encoders alone, which the error then suggests.
-    only_vision = backend is None and f"--{VISION}" in _near_names(base, VLM)
+    only_vision = backend is None and any("--" in name for name in near_names(base, VLM))
     role = VISION if roles == (VISION,) or only_vision else VLM
     backend, name, options = _resolved(spec, LoadOptions(role, revision=revision))
     if backend.fetch is None:
@@ -499,8 +428,8 @@ def _resolved(spec: str, options: LoadOptions) -> tuple[Backend, str, LoadOption
         )
     options = replace(options, revision=revision, pooling=parsed.pooling)
     backend, name = _resolve(parsed.name, options.role)
-    if name.endswith(_CLS):  # A preset's, whose own pooling that is.
-        name, options = name.removesuffix(_CLS), replace(options, pooling="cls")
+    if name.endswith(CLS):  # A preset's, whose own pooling that is.
+        name, options = name.removesuffix(CLS), replace(options, pooling="cls")
     _check_options(parsed.name, options, backend)
     if backend.check is not None:
         backend.check(name)
@@ -523,8 +452,8 @@ class _Parsed:
 
 def _parse(spec: str, role: str) -> _Parsed:
     pooling = "mean"
-    if role == VISION and spec.endswith(_CLS):
-        spec, pooling = spec.removesuffix(_CLS), "cls"
+    if role == VISION and spec.endswith(CLS):
+        spec, pooling = spec.removesuffix(CLS), "cls"
     base, separator, revision = spec.partition("@")
     prefix, _, name = base.partition(":")
     names = {preset.name for preset in presets()}
@@ -540,23 +469,22 @@ def _parse(spec: str, role: str) -> _Parsed:
     return _Parsed(base, revision, pooling)
 
 
-_SCHEMES = ("hf-hub:", "local-dir:")
 _FILE = re.compile(r"\.(pt|pth|bin|safetensors|ckpt|npz|npy|tar)(#.*)?")
 
 
 def _is_path(name: str, rest: str) -> bool:
     """Whether what is before and after an @ can be nothing but a path, to a missing file or not."""
-    return name.startswith((".", "~", "/", _SCHEMES[1])) or bool(_FILE.search(rest))
+    return name.startswith((".", "~", "/", IN_DIRECTORY)) or bool(_FILE.search(rest))
 
 
 def _is_local(spec: str) -> bool:
     """Whether a spec names a file or directory that is here."""
     prefix, _, name = spec.partition(":")
-    if name.startswith(_SCHEMES[0]):
+    if name.startswith(IN_HUB):
         return False
     # Here a file follows the name of an architecture.
     path = name.partition("/")[2].partition("#")[0] if prefix == "openclip" else ""
-    paths = [Path(text).expanduser() for text in (name.removeprefix(_SCHEMES[1]), path) if text]
+    paths = [Path(text).expanduser() for text in (name.removeprefix(IN_DIRECTORY), path) if text]
     return any(path.exists() for path in paths)
 
 
@@ -598,13 +526,13 @@ def at_commit(spec: str, source: str, revision: str) -> str:
     if not re.fullmatch("[0-9a-f]{40}", revision):
         return spec
     parsed = _parse(spec, VISION)  # a spec of a VLM has nothing besides
-    end = _CLS if parsed.pooling == "cls" else ""
+    end = CLS if parsed.pooling == "cls" else ""
     by_name = {preset.name: preset.spec for preset in presets()}
     prefix, _, name = by_name.get(parsed.name, parsed.name).partition(":")
     backend = _backend(prefix)
     if backend is None or not backend.revisions or _is_local(parsed.name):
         return spec
-    is_directory = name.startswith((".", "~", "/", _SCHEMES[1])) or prefix == "hf"
+    is_directory = name.startswith((".", "~", "/", IN_DIRECTORY)) or prefix == "hf"
     if is_directory and parsed.name not in by_name:
         return f"{prefix}:{source}@{revision}{end}"
     return f"{parsed.name}@{revision}{end}"
@@ -612,7 +540,7 @@ def at_commit(spec: str, source: str, revision: str) -> str:
 
 def _check_options(named: str, options: LoadOptions, backend: Backend | None = None) -> None:
     if options.pooling == "cls" and not (backend and backend.class_token):
-        raise InputError(f"{_CLS} is for models that transformers runs, but {named!r} is not.")
+        raise InputError(f"{CLS} is for models that transformers runs, but {named!r} is not.")
     if options.revision is not None and not (backend and backend.revisions):
         raise InputError(
             f"A revision was given, {options.revision!r}, but the model {named!r} has none."
@@ -631,7 +559,10 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
             return backend, name
     offered = {offer.name: offer.pattern for offer in backends() if role in offer.roles}
     exact = any(preset.name == spec for preset in presets())
-    near = _near_names(spec, role) or did_you_mean(prefix, (by_name | offered).keys() - {prefix})
+    names = join_names(near_names(spec, role), "or")
+    question = f"Did you mean {names}?" if names else ""
+    others = (by_name | offered).keys() - {prefix}
+    near = why_refused(spec) or question or did_you_mean(prefix, others)
     every = f"Presets: {', '.join(by_name)}."
     hint = every if exact else near.replace("did", "Did", 1) or every
     if exact:
@@ -651,169 +582,6 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
         )
         text += describe_failures()
     raise InputError(text)
-
-
-# What people call models that have another name here, without signs between the letters, and the
-# names that are meant: presets, or the beginnings of several, or how to name what is no preset.
-_ALIASES = {
-    "bioclip": "bioclip-2",
-    "bioclip25": "openclip:hf-hub:imageomics/bioclip-2.5-vith14",
-    "clip": "clip-vit",
-    "clipb16": "clip-vit-b16",
-    "clipb32": "clip-vit-b32",
-    "clipl14": "clip-vit-l14",
-    "clipvitbigg14": "openclip:ViT-bigG-14/laion2b_s39b_b160k",
-    "clipvith14": "openclip:ViT-H-14/laion2b_s32b_b79k",
-    "cnclip": "chinese-clip",
-    "cradio": "c-radio",
-    "cradiov4": "c-radio-v4",
-    "cradiov4h": "timm:vit_huge_patch16_radio_v4.c_radio",
-    "datacomp": "openclip:ViT-B-32/datacomp_xl_s13b_b90k",
-    "dfn2b": "openclip:ViT-B-16/dfn2b",
-    "dfnclip": "openclip:ViT-B-16/dfn2b",
-    "dinov2giant": "hf:facebook/dinov2-giant",
-    "dinov2reg": "dinov2-base-registers",
-    "dinov2vitb14": "dinov2-base",
-    "dinov2vitb14reg": "dinov2-base-registers",
-    "dinov2vitg14": "hf:facebook/dinov2-giant",
-    "dinov2vitl14": "dinov2-large",
-    "dinov2vitl14reg": "dinov2-large-registers",
-    "dinov2vits14": "dinov2-small",
-    "dinov3vit7b16": "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m#cls",
-    "evaclip": "eva02-clip",
-    "eva02": "eva02-clip",
-    "fashionclip": "hf:patrickjohncyh/fashion-clip",
-    "laion2b": "openclip:ViT-B-32/laion2b_s34b_b79k",
-    "laion400m": "openclip:ViT-B-32/laion400m_e32",
-    "laionclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
-    "marqofashionsiglip": "fashion-siglip",
-    "metaclip": "metaclip2",
-    "mobileclip": "mobileclip2",
-    "naflex": "siglip2-b16-naflex",
-    "openaiclip": "clip-vit",
-    "openclip": "openclip:ViT-B-32/laion2b_s34b_b79k",
-    "pe": "pe-core",
-    "pecore": "pe-core",
-    "perceptionencoder": "pe-core",
-    "pubmedclip": "biomedclip",
-    "radio": "c-radio",
-    "rn101": "clip-rn101",
-    "rn50": "clip-rn50",
-    "remoteclip": "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like=laion2b_s34b_b79k",
-    "siglipso400m": "hf:google/siglip-so400m-patch14-384",
-    "so400m": "siglip2-so400m",
-    "tips": "tipsv2",
-    "vitb16": "clip-vit-b16",
-    "vitb32": "clip-vit-b32",
-    "vitl14": "clip-vit-l14",
-    "vitl14336": "clip-vit-l14-336",
-}
-_REFUSED = {
-    "blip": "BLIP's image processor is not followed here.",
-    "jinaclip": "jina-clip runs code from its repository, which trustvlm does not do.",
-    "nomicembedvision": "nomic-embed-vision runs code from its repository, which trustvlm does not "
-    "do.",
-}
-# What libraries call themselves, and their architectures.
-_PREFIXES = {"huggingface": "hf", "transformers": "hf", "openclip": "openclip", "timm": "timm"}
-_OF_OPENCLIP = re.compile(
-    r"(ViT|RN\d+(x\d+)?|EVA0\d|PE-Core|MobileCLIP2?|ViTamin|nllb-clip|coca_ViT)(-[\w.-]+)?"
-    r"(/[\w.-]+)?",
-    re.IGNORECASE,
-)
-_OF_TIMM = re.compile(
-    r"(timm/)?((?:vit|beit|deit|eva|swin|convnext|resnet|resnext|efficientnet|mobilenet|regnet|"
-    r"densenet|hiera|samvit|maxvit|xcit|vgg)[a-z0-9_]*(?:\.[a-z0-9_]+)?)"
-)
-_MOST_NAMES = 6
-
-
-def _near_names(spec: str, role: str) -> str:
-    """Write a question that names the models that `spec` may stand for; "" if none is known."""
-    spec = spec.strip()
-    typed, last = _letters(spec), _letters(spec.rstrip("/").split("/")[-1])
-    for name, why in _REFUSED.items():
-        # With the owner of its repository, or without.
-        if typed.startswith(name) or last.startswith(name):
-            return why
-    ordered = sorted(presets(), key=lambda preset: preset.role not in (role, "both"))
-    # A repository of the hub without the prefix, or its address: its preset, or its name.
-    repository = hub_repository(spec) or spec.removeprefix("hf-hub:").rstrip("/")
-    meant_repository = repository.lower()
-    repositories = {preset: _repository(preset.spec) or "" for preset in ordered}
-    named = [p for p in ordered if repositories[p] and repositories[p].lower() == meant_repository]
-    others: list[str] = []
-    if not named and spec and Path(spec).expanduser().exists():
-        others = [_of_path(spec)]
-    elif not named and ":" not in spec and not hub_repository(spec):
-        named, others = _named_alike(spec, typed, ordered)
-    if not named and not others and repository.count("/") == 1 and ":" not in repository:
-        named = [preset for preset in ordered if _letters(preset.name) == last]
-        alias = _ALIASES.get(last, "")
-        kind = [f"timm:hf-hub:{repository}"] if role == VISION else []
-        hubs = [f"hf:{repository}", f"openclip:hf-hub:{repository}", *kind]
-        others = [alias] if ":" in alias else hubs
-    prefix, _, name = spec.partition(":")
-    if not named and not others and name and _letters(prefix) in _PREFIXES:
-        others = [f"{_PREFIXES[_letters(prefix)]}:{name}"]
-    if not named and not others and typed == NO_VLM and role == VLM:
-        others = [NO_VLM]
-    fitting = [preset for preset in named if preset.role in (role, "both")] or named
-    names = [
-        preset.name if preset.role in (role, "both") else f"--{preset.role} {preset.name}"
-        for preset in fitting[:_MOST_NAMES]
-    ]
-    names += [
-        f"--{VISION} {other}"
-        if role == VLM and other.startswith(("timm:", "onnx:", "hf:facebook/dino"))
-        else other
-        for other in others
-    ]
-    return f"Did you mean {join_names(names, 'or')}?" if names else ""
-
-
-def _named_alike(spec: str, typed: str, ordered: list[Preset]) -> tuple[list[Preset], list[str]]:
-    """Return the presets that a name without a prefix stands for, or what it is with one."""
-    alias = _ALIASES.get(typed, typed)
-    if ":" in alias:
-        return [], [alias]
-    meant = _letters(alias)
-    if len(meant) >= len("dino"):
-        ways: tuple[Callable[[Preset], str], ...] = (
-            lambda preset: preset.name,
-            lambda preset: preset.spec.split("/")[-1],
-            lambda preset: preset.spec.removeprefix("openclip:").split("/")[0],
-        )
-        for called in ways:
-            named = [preset for preset in ordered if _letters(called(preset)).startswith(meant)]
-            if named:
-                return named, []
-    if of_openclip := _OF_OPENCLIP.fullmatch(spec):
-        return [], [f"openclip:{spec}" if of_openclip[4] else f"openclip:{spec}/<weights>"]
-    if of_timm := _OF_TIMM.fullmatch(spec):
-        return [], [f"timm:{of_timm[2]}"]
-    return [], []
-
-
-def _of_path(name: str) -> str:
-    """Write the spec of a file or directory that is here."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        of_openclip = (path / OF_OPENCLIP).is_file()
-        return f"openclip:{_SCHEMES[1]}{name}" if of_openclip else f"hf:{name}"
-    return f"onnx:{name}" if path.suffix == ".onnx" else f"openclip:<arch>/{name}"
-
-
-def _repository(spec: str) -> str | None:
-    """Return the repository of the hub that a preset names as such; None for the others."""
-    for prefix in ("hf:", "openclip:hf-hub:"):
-        if spec.startswith(prefix):
-            return spec.removeprefix(prefix).partition("#")[0]
-    return None
-
-
-def _letters(name: str) -> str:
-    return "".join(sign for sign in name.lower() if sign.isalnum())
 
 
 def plugin_of(spec: str) -> dict[str, str]:

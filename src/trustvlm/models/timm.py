@@ -12,6 +12,8 @@ from trustvlm.exceptions import InputError, MissingExtraError, ModelUnavailableE
 from trustvlm.models.base import IMAGENET_MEAN, IMAGENET_STD, ModelIdentity, Preprocessing
 from trustvlm.models.directories import refuse_pointers
 from trustvlm.models.hub import (
+    IN_DIRECTORY,
+    IN_HUB,
     ModelFiles,
     WantedFiles,
     check_directory,
@@ -26,7 +28,6 @@ from trustvlm.models.torch_encoder import TorchImageEncoder, require_library, st
 from trustvlm.text import did_you_mean
 
 # Names that timm looks up in a repository or a directory.
-_HUB, _DIRECTORY = "hf-hub:", "local-dir:"
 _SETTINGS = "config.json"
 _WEIGHTS = (("model.safetensors",), ("pytorch_model.bin",))
 _WANTED = WantedFiles((_SETTINGS,), _WEIGHTS, lambda folder: (folder / _SETTINGS).is_file())
@@ -34,8 +35,8 @@ _WANTED = WantedFiles((_SETTINGS,), _WEIGHTS, lambda folder: (folder / _SETTINGS
 
 def check_name(name: str) -> None:
     """Refuse a directory that is not there, with `ModelUnavailableError`."""
-    if name.startswith(_DIRECTORY):
-        check_directory(name.removeprefix(_DIRECTORY), local=True)
+    if name.startswith(IN_DIRECTORY):
+        check_directory(name.removeprefix(IN_DIRECTORY), local=True)
 
 
 def fetch_files(name: str, revision: str | None) -> tuple[ModelFiles, list[Path]]:
@@ -74,11 +75,11 @@ def load(name: str, options: LoadOptions) -> TorchImageEncoder:
     timm = require_library("timm", extra="timm", purpose=f"The model timm:{name}")
     try:
         files, overlay = _files(timm, name, options.revision)
-        is_named = name.startswith((_HUB, _DIRECTORY))
+        is_named = name.startswith((IN_HUB, IN_DIRECTORY))
         with quiet():
             # Loaded whole, timm refuses weights that lack a part; then the classifier goes.
             model = timm.create_model(
-                f"{_DIRECTORY}{files.directory}" if files and is_named else name,
+                f"{IN_DIRECTORY}{files.directory}" if files and is_named else name,
                 pretrained=True,
                 pretrained_cfg_overlay=overlay,
             )
@@ -98,12 +99,12 @@ def _files(
     timm: Any, name: str, revision: str | None
 ) -> tuple[ModelFiles | None, dict[str, str] | None]:
     """Return the directory of a model, if it has one, and what is to be said of its weights."""
-    if name.startswith(_DIRECTORY):
-        return of_directory(name.removeprefix(_DIRECTORY), _WANTED), None
+    if name.startswith(IN_DIRECTORY):
+        return of_directory(name.removeprefix(IN_DIRECTORY), _WANTED), None
     local = "name a directory as timm:local-dir:<directory>"
     remedy = no_hub(f"timm:{name}", revision, local, "--vision")
-    if name.startswith(_HUB):
-        return download(name.removeprefix(_HUB), _WANTED, revision=revision, remedy=remedy), None
+    if name.startswith(IN_HUB):
+        return download(name.removeprefix(IN_HUB), _WANTED, revision=revision, remedy=remedy), None
     repo, file = _repository(timm, name)
     if not repo:
         if revision is not None:
@@ -184,8 +185,8 @@ def _encoder(
     """
     identity = ModelIdentity(
         spec=spec,
-        source=f"{_HUB}{files.source}"
-        if files and files.revision and source.startswith((_HUB, _DIRECTORY))
+        source=f"{IN_HUB}{files.source}"
+        if files and files.revision and source.startswith((IN_HUB, IN_DIRECTORY))
         else source,
         revision=files.revision if files else "",
         weights=state_hash(model),

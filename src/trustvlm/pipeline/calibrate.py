@@ -15,6 +15,7 @@ from trustvlm.calibration.calibrators import DEFAULT_CALIBRATOR, Calibrator, Log
 from trustvlm.embeddings import Progress
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images import Columns, LabelledSource
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.labellers import Labeller, encode_labelled
 from trustvlm.pipeline.predict import ClassProbabilities, explain
@@ -24,12 +25,7 @@ from trustvlm.pipeline.records import (
     exclude_leaked,
     name_of,
 )
-from trustvlm.pipeline.state import (
-    Calibration,
-    FittedModel,
-    ModelState,
-    now,
-)
+from trustvlm.pipeline.state import FittedModel, ModelState, now
 from trustvlm.pipeline.verdict import failures_of
 from trustvlm.risk_control.goals import Goal, goal_of, looks_statement
 from trustvlm.risk_control.prediction_sets import true_label_scores

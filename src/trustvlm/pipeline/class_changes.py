@@ -32,9 +32,10 @@ from trustvlm.pipeline.calibrate import (
     renewed_statement,
     repeatable,
 )
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.fit import Shots, describe_only_class, fit_again
 from trustvlm.pipeline.records import ListedImages, encode_images, exclude_leaked
-from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
+from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.risk_control.goals import goal_of
 from trustvlm.text import counted, did_you_mean, join_names
 

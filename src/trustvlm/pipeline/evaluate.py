@@ -21,6 +21,7 @@ from trustvlm.images import Columns, LabelledSource
 from trustvlm.metrics import Evaluation, paired_bootstrap
 from trustvlm.metrics.paired import holm
 from trustvlm.monitoring.ood import gate_statement
+from trustvlm.pipeline.calibration_state import fingerprint_of
 from trustvlm.pipeline.cross_validate import measure
 from trustvlm.pipeline.labellers import Labeller, encode_labelled
 from trustvlm.pipeline.predict import (
@@ -37,7 +38,7 @@ from trustvlm.pipeline.records import (
 )
 from trustvlm.pipeline.runs import Run
 from trustvlm.pipeline.shot_quality import ShotHealth
-from trustvlm.pipeline.state import FittedModel, ModelState, fingerprint_of
+from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdicts, failures_of
 from trustvlm.risk_control.goals import guarantee_p_value
 from trustvlm.scores import Evidence, ScoreResult, apply, get, names

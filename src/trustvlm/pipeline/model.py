@@ -34,6 +34,7 @@ from trustvlm.models.openclip_files import as_recorded
 from trustvlm.models.prompts import read_prompts
 from trustvlm.models.registry import at_commit, check_plugin, plugin_of
 from trustvlm.pipeline.calibrate import calibrate, calibrate_on_shots
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.class_changes import (
     ClassChange,
     add_class,
@@ -64,13 +65,7 @@ from trustvlm.pipeline.records import (
 from trustvlm.pipeline.runs import check_when_invalid
 from trustvlm.pipeline.select import Selection
 from trustvlm.pipeline.settings import StoredTarget, constructor_arguments
-from trustvlm.pipeline.state import (
-    DEFAULT_SCORE,
-    Calibration,
-    ModelState,
-    check_same_model,
-    keeping_labels,
-)
+from trustvlm.pipeline.state import DEFAULT_SCORE, ModelState, check_same_model, keeping_labels
 from trustvlm.pipeline.update import HOLD_OUT, Steps, Update, update, worse_model
 from trustvlm.pipeline.verdict import Verdict, Verdicts, error_verdict, folder_of
 from trustvlm.risk_control.certify import DEFAULT_METHOD

@@ -20,10 +20,11 @@ from trustvlm.files import local_path, write_text
 from trustvlm.images import Columns, ImageSource, Source, open_images
 from trustvlm.monitoring.drift import DriftMonitor
 from trustvlm.monitoring.ood import held_out_typicality
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.cross_validate import cross_validate
 from trustvlm.pipeline.labellers import Labeller
 from trustvlm.pipeline.records import encode_in_chunks
-from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
+from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import Verdict, Verdicts, failures_of
 from trustvlm.scores import get as get_score
 from trustvlm.scores import prepare

@@ -18,10 +18,11 @@ from trustvlm.embeddings import Profile, Progress
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageSource
 from trustvlm.monitoring.ood import OODGate, OtherClasses, Resemblance
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.pipeline.given_labels import GivenLabels, NotJudgedError
 from trustvlm.pipeline.records import EncodedImages, encode_images, encode_in_chunks
 from trustvlm.pipeline.runs import Run
-from trustvlm.pipeline.state import Calibration, FittedModel, ModelState
+from trustvlm.pipeline.state import FittedModel, ModelState
 from trustvlm.pipeline.verdict import RunOutcome, Verdict, in_order
 from trustvlm.risk_control.goals import accept_on_agreement
 from trustvlm.risk_control.prediction_sets import (

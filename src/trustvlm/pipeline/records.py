@@ -27,7 +27,8 @@ from trustvlm.images import (
     read_classes,
 )
 from trustvlm.images.classes import normal_form
-from trustvlm.images.references import Location, shown
+from trustvlm.images.locations import Location
+from trustvlm.images.references import shown
 from trustvlm.models.base import ImageEncoder, VisionLanguageModel
 from trustvlm.models.prompts import class_embeddings
 from trustvlm.monitoring.ood import OtherClasses

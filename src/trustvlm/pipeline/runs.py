@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from trustvlm.exceptions import InputError
 from trustvlm.monitoring.ood import OODThreshold, Resemblance, typicality_of_shots
 from trustvlm.monitoring.shift import RunStatistics, ShiftReference, ShiftTest
-from trustvlm.pipeline.state import Calibration, ModelState
+from trustvlm.pipeline.calibration_state import Calibration
+from trustvlm.pipeline.state import ModelState
 from trustvlm.pipeline.verdict import RunOutcome
 from trustvlm.risk_control.conformal_selection import ConformalSelection
 from trustvlm.risk_control.per_class import ClassCertificates

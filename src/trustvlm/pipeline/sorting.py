@@ -14,12 +14,13 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from trustvlm.csv_cells import to_cell
+from trustvlm.cells import to_cell
 from trustvlm.exceptions import ImageError, InputError, OutputError
 from trustvlm.files import local_path, output_error, write_bytes, write_text
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits
 from trustvlm.images.formats import looks_like_image, recognise
-from trustvlm.images.references import ImageSource, Location, content_hash, is_system_folder
+from trustvlm.images.locations import Location
+from trustvlm.images.references import ImageSource, content_hash, is_system_folder
 from trustvlm.pipeline.verdict import Verdict
 from trustvlm.text import UNSAFE
 
@@ -102,7 +103,7 @@ def sort_images(
     images: Iterable[ImageSource],
     folder: str | os.PathLike[str],
     *,
-    link: bool = False,
+    symlink: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> SortedImages:
@@ -119,7 +120,7 @@ def sort_images(
         The images, in the same order; those that could not be read are passed over.
     folder
         A new or an empty folder, or one of the same run, interrupted.
-    link
+    symlink
         Make symbolic links to pictures that are files on this machine, instead of copies.
     limits
         Bounds on the images.
@@ -145,7 +146,7 @@ def sort_images(
     b'GIF89a'
     """
     target, names = check_sorting(folder), _names(verdicts)
-    plan = json.dumps([link, *([row.path, row.decision, name] for row, name in names)])
+    plan = json.dumps([symlink, *([row.path, row.decision, name] for row, name in names)])
     _begin(target, content_hash(plan.encode()))
     result, rows, there = SortedImages(), [], set()
     for number, (named, image) in enumerate(zip_longest(names, images), start=1):
@@ -159,7 +160,7 @@ def sort_images(
         file, error = "", row.error
         if row.decision in FOLDERS:
             try:
-                file, linked = _put(image, target, name, link=link, limits=limits)
+                file, linked = _put(image, target, name, symlink=symlink, limits=limits)
                 if file not in there:  # an image may be listed twice
                     result.linked += linked
                     result.accepted += row.decision == "accept"
@@ -193,11 +194,11 @@ def _begin(folder: Path, plan: str) -> None:
 
 
 def _put(
-    image: ImageSource, folder: Path, name: str, *, link: bool, limits: Limits
+    image: ImageSource, folder: Path, name: str, *, symlink: bool, limits: Limits
 ) -> tuple[str, bool]:
     """Write one picture or a link to it, unless it is there; return its name, and if it links."""
     source: Path | None = getattr(image, "file", None)
-    if link and source is not None:
+    if symlink and source is not None:
         target = folder / name
         if not (target.is_symlink() and target.readlink() == source.absolute()):
             try:

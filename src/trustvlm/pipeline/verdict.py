@@ -13,13 +13,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trustvlm.csv_cells import to_cell
+from trustvlm.cells import to_cell
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError
 from trustvlm.files import atomic_path, check_file, is_stream, shown_target, write_text
 from trustvlm.images.decoding import thumbnail
 from trustvlm.images.inputs import Source, has_own_files
-from trustvlm.images.references import Location, shown
+from trustvlm.images.locations import Location
+from trustvlm.images.references import shown
 from trustvlm.images.tables import TABLE_EXTENSIONS, read_table
 from trustvlm.monitoring.shift import ShiftTest
 from trustvlm.pipeline.records import EncodedImages

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trustvlm.cells import is_missing, number_label
 from trustvlm.exceptions import InputError
 
 GROUP_SEED = 0
@@ -72,7 +73,9 @@ def group_names(groups: Sequence[Hashable], n: int) -> list[str]:
         raise InputError(
             f"Expected a group of each image, but got {n} images and {len(groups)} groups."
         )
-    names = [_name_of(group) for group in groups]
+    names = [
+        "" if is_missing(group) else number_label(group) or str(group).strip() for group in groups
+    ]
     if "" in names:
         # Each NaN is another value: images without a group would count as independent.
         i = names.index("")
@@ -81,15 +84,6 @@ def group_names(groups: Sequence[Hashable], n: int) -> list[str]:
             "images that stand alone a group of their own."
         )
     return names
-
-
-def _name_of(group: Hashable) -> str:
-    """Return a group as a table would have it; "" where there is none."""
-    if group is None or str(group) == "<NA>" or group != group:  # NaN, NaT
-        return ""
-    if isinstance(group, float | np.floating) and float(group).is_integer():
-        return str(int(group))
-    return str(group).strip()
 
 
 def groups_statement(groups: str) -> str:

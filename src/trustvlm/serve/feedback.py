@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trustvlm.csv_cells import to_cell
+from trustvlm.cells import to_cell
 from trustvlm.exceptions import InputError, TrustVLMError
 from trustvlm.files import local_path, write_bytes, write_text
 from trustvlm.images import DEFAULT_LIMITS, ClassList, LabelledImage, Limits

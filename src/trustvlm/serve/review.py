@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from trustvlm import metrics
 from trustvlm.embeddings.decoding_pool import PreviewTask
 from trustvlm.exceptions import ImageError, InputError, TrustVLMError
-from trustvlm.pipeline.state import Calibration
+from trustvlm.pipeline.calibration_state import Calibration
 from trustvlm.serve import schemas
 from trustvlm.serve.batching import queue_full
 from trustvlm.serve.context import Context, client_of, context_of

@@ -21,7 +21,6 @@ from trustvlm.benchmark.results import (
     Results,
     Row,
     Setting,
-    is_finished,
     read_cell,
     setting_of,
     write_cell,
@@ -258,10 +257,8 @@ class StudyRunner:
             shots=self.settings.shots,
             draws=self.settings.draws,
         )
-        if not is_finished(file):
-            write_cell(file, study.measure(encoded, self.settings))
-        rows: list[dict[str, Any]] = read_cell(file)
-        return rows
+        rows = read_cell(file)
+        return write_cell(file, study.measure(encoded, self.settings)) if rows is None else rows
 
     def sections(self, setting: Setting) -> list[ReportSection]:
         """Return the sections of the studies for one pair of models."""

@@ -35,7 +35,8 @@ from trustvlm.models.offline.weights import (
     derived,
     read_checkpoint,
 )
-from trustvlm.models.registry import VISION, VLM, LoadOptions, register_backend
+from trustvlm.models.presets import VISION, VLM
+from trustvlm.models.registry import LoadOptions, register_backend
 
 # Run an ONNX graph on many inputs at once, one input at a time per thread.
 

@@ -8,16 +8,20 @@ import json
 import math
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pictures import COLOURS, picture
-from trustvlm.csv_cells import from_cell, to_cell
+from trustvlm.cells import from_cell, is_missing, to_cell
+from trustvlm.exceptions import InputError
 from trustvlm.images import find_images, find_labelled, read_classes
 from trustvlm.pipeline.verdict import Verdict, Verdicts
+from trustvlm.risk_control.groups import group_names
 from trustvlm.serve.feedback import answers_csv
 from trustvlm.text import UNSAFE, printable
 
@@ -123,3 +127,19 @@ def test_what_a_terminal_shows():
         assert not UNSAFE.search(printable(name))
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
     assert Path(printable("caf\u00e9 \N{NO-BREAK SPACE}%")).name == "caf\u00e9 \N{NO-BREAK SPACE}%"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [None, math.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("NaN"), np.array(np.nan)],
+    ids=lambda cell: type(cell).__name__,
+)
+def test_what_holds_nothing_is_missing(nothing):
+    assert is_missing(nothing) is True
+    with pytest.raises(InputError, match="image 1 has none"):
+        group_names(["a", nothing], 2)
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "<NA>", 0, False, np.float32(0), [], np.zeros(2)])
+def test_what_holds_something_is_not(cell):
+    assert is_missing(cell) is False

@@ -1,4 +1,4 @@
-"""Cells of CSV tables that a spreadsheet does not run, and back.
+"""Cells of tables: which hold nothing, and those of CSV that a spreadsheet would run, and back.
 
 Names of files and classes come from anywhere. A spreadsheet runs a cell that begins with an equals
 sign, and a terminal obeys control characters. Tables are read again, by path, so both are undone.
@@ -7,6 +7,8 @@ sign, and a terminal obeys control characters. Tables are read again, by path, s
 from __future__ import annotations
 
 import re
+from numbers import Integral, Number, Real
+from typing import Any
 
 from trustvlm.text import UNSAFE
 
@@ -73,3 +75,36 @@ def _plain(match: re.Match[str]) -> str:
     if digits := match[1] or match[2]:
         return chr(int(digits, 16))
     return _LETTERS.get(match[3], match[0])
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell holds None, NaN, NaT or pandas' NA: nothing.
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing(0)
+    (True, True, False, False)
+    """
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    # NumPy's scalars are no Number all of them. What is not a number differs from itself.
+    is_scalar = isinstance(cell, Number) or getattr(cell, "shape", None) == ()
+    return is_scalar and bool(cell != cell)
+
+
+def number_label(value: Any) -> str:
+    """Return the label that a whole number stands for; "" for anything else.
+
+    A column of whole numbers in which one is missing holds 3.0 for 3.
+
+    Examples
+    --------
+    >>> number_label(3), number_label(3.0), number_label(3.5), number_label(True), number_label("3")
+    ('3', '3', '', '', '')
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return ""
+    if isinstance(value, Integral):
+        return str(value)
+    number = float(value)
+    return str(int(number)) if number.is_integer() else ""
