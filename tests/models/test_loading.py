@@ -10,7 +10,7 @@ import pytest
 
 from pixel_encoder import PixelEncoder
 from trustvlm.exceptions import InputError, ModelUnavailableError
-from trustvlm.models import Preset, load_vision, load_vlm, presets
+from trustvlm.models import Preset, check_name, load_vision, load_vlm, presets
 from trustvlm.models.registry import _resolve
 
 
@@ -47,6 +47,11 @@ def test_a_typo_in_a_vision_encoder_is_answered_with_near_names(typed: str, mean
         ("metaclip-2", "metaclip2-b16, metaclip2-l14 or metaclip2-h14"),
         ("naflex", "siglip2-b16-naflex"),
         ("clip-vit-l14@336", "clip-vit-l14-336"),
+        ("ViT-L/14@336px", r"clip-vit-l14-336\?"),
+        ("OpenAI CLIP ViT-B/16", r"clip-vit-b16\?"),
+        ("openai", r"clip-rn50 or clip-rn101\?"),
+        ("dinov2_vitb14#cls", r"--vision dinov2-base\?"),
+        ("facebook/dinov2-base#cls", r"--vision dinov2-base\?"),
         ("ViT-B/32", "clip-vit-b32"),
         ("clip", "clip-vit-b16, clip-vit-b32, clip-vit-l14 or clip-vit-l14-336"),
         ("remoteclip", "openclip:ViT-B-32/RemoteCLIP-ViT-B-32.pt#like="),
@@ -91,6 +96,8 @@ def test_what_people_call_a_vlm_is_answered_with_its_name_here(typed: str, meant
         ("dinov3-vit7b16", "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m#cls"),
         ("timm/vit_base_patch16_224", "timm:vit_base_patch16_224"),
         ("resnet50", "timm:resnet50"),
+        ("openai/clip-vit-base-patch16", "hf:openai/clip-vit-base-patch16 or --vlm clip-vit-b16"),
+        ("ViT-B/16", "hf:openai/clip-vit-base-patch16 or --vlm clip-vit-b16"),
     ],
 )
 def test_so_is_what_they_call_a_vision_encoder(typed: str, meant: str) -> None:
@@ -179,13 +186,22 @@ def test_a_vision_encoder_predicts_nothing(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["timm:resnet18", "onnx:x.onnx", "moco-v2-r50:file"])
 def test_sources_of_vision_encoders_alone(spec: str) -> None:
-    with pytest.raises(InputError, match="no VLM named"):
+    with pytest.raises(InputError, match=f"no VLM named.*only vision encoders: --vision {spec}"):
         load_vlm(spec)
 
 
+def test_what_can_be_no_repository_is_not_named_as_one() -> None:
+    with pytest.raises(InputError) as raised:
+        load_vlm("see docs/models.md")
+    assert "hf:see" not in str(raised.value)
+
+
 def test_a_vlm_preset_is_no_verifier() -> None:
-    with pytest.raises(InputError, match=r"is a VLM: --vlm clip-vit-b16\..*same"):
+    tower = "As a vision encoder it is named hf:openai/clip-vit-base-patch16"
+    with pytest.raises(InputError, match=rf"is a VLM: --vlm clip-vit-b16\. {tower}\..*same"):
         load_vision("clip-vit-b16")
+    with pytest.raises(InputError, match="is a vision encoder: --vision dinov2-base#cls"):
+        load_vlm("dinov2-base#cls")
 
 
 def test_same_is_the_vlm_itself() -> None:
@@ -199,6 +215,25 @@ def test_same_is_the_vlm_itself() -> None:
 def test_a_revision_of_what_has_none(spec: str) -> None:
     with pytest.raises(InputError, match=f"'v1', but the model '{spec}' has none"):
         load_vision(spec, revision="v1")
+
+
+def test_same_and_none_are_checked_as_they_are_loaded() -> None:
+    check_name("same", "vision")
+    check_name("none", "vlm")
+    for name, role in (("same", "vision"), ("none", "vlm")):
+        with pytest.raises(InputError, match=f"'v1', but the model '{name}' has none"):
+            check_name(f"{name}@v1", role)
+    with pytest.raises(InputError, match="is a vision encoder: --vision same"):
+        check_name("same", "vlm")
+    with pytest.raises(InputError, match="#cls is for models that transformers runs"):
+        check_name("same#cls", "vision")
+    with pytest.raises(InputError, match="'v1', but the model 'none' has none"):
+        load_vlm("none", revision="v1")
+
+
+def test_the_class_token_stands_after_the_revision() -> None:
+    with pytest.raises(InputError, match="after the revision, 'dinov2-base@v1#cls', but got"):
+        load_vision("dinov2-base#cls@v1")
 
 
 def test_moco_without_a_file_says_where_it_is_published() -> None:

@@ -513,6 +513,7 @@ def test_a_directory_is_for_the_library_that_its_files_are_for(
         ("none", "has no files in a hub"),
         ("moco-v2-r50", "has no files in a hub"),
         ("dinov3", "There is no vision encoder named 'dinov3'. Did you mean dinov3-small"),
+        ("org/a--b", "There is no VLM named 'org/a--b'"),
         ("clip-vit-b61", "There is no VLM named 'clip-vit-b61'. Did you mean"),
     ],
 )

@@ -11,7 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from trustvlm.models.base import NO_VLM
-from trustvlm.models.hub import IN_DIRECTORY, IN_HUB, OF_OPENCLIP, hub_repository
+from trustvlm.models.hub import (
+    IN_DIRECTORY,
+    IN_HUB,
+    OF_OPENCLIP,
+    hub_repository,
+    is_repository,
+)
 
 VLM, VISION = "vlm", "vision"
 CLS = "#cls"
@@ -159,6 +165,8 @@ _OF_TIMM = re.compile(
     r"(timm/)?((?:vit|beit|deit|eva|swin|convnext|resnet|resnext|efficientnet|mobilenet|regnet|"
     r"densenet|hiera|samvit|maxvit|xcit|vgg)[a-z0-9_]*(?:\.[a-z0-9_]+)?)"
 )
+# How papers write the resolution.
+_PIXELS = re.compile(r"@(\d+)px")
 _MOST_NAMES = 6
 # A preset, or how to name a model that has none.
 _Name = Preset | str
@@ -187,21 +195,26 @@ def near_names(spec: str, role: str) -> list[str]:
     spec
         What was typed: a name in print, that of another library, an address of the hub, a path.
     role
-        `vlm` or `vision`; models for the other one follow its option, such as `--vision NAME`.
+        `vlm` or `vision`; models for the other one follow its option, such as `--vision NAME`. The
+        image tower of a VLM verifies under the VLM's full name.
 
     Examples
     --------
     >>> near_names("bioclip", "vlm"), near_names("dinov2_vitb14", "vlm")
     (['bioclip-2'], ['--vision dinov2-base'])
     """
-    spec = spec.strip()
+    spec = spec.strip().removesuffix(CLS)
     ways = (_of_repository, _of_path, _of_name, _of_other_repository, _of_prefix, _of_none)
     names = next(filter(None, (way(spec, role) for way in ways)), [])
     presets_named = [name for name in names if isinstance(name, Preset)]
     fitting = [p for p in presets_named if p.role in (role, "both")] or presets_named
+    towers = [p.spec for p in fitting if (p.role, role) == (VLM, VISION)]
     return [
-        preset.name if preset.role in (role, "both") else f"--{preset.role} {preset.name}"
-        for preset in fitting[:_MOST_NAMES]
+        *(towers if len(towers) == 1 else ()),
+        *(
+            preset.name if preset.role in (role, "both") else f"--{preset.role} {preset.name}"
+            for preset in fitting[:_MOST_NAMES]
+        ),
     ] + [
         f"--{VISION} {name}"
         if role == VLM and name.startswith(("timm:", "onnx:", "hf:facebook/dino"))
@@ -232,7 +245,9 @@ def _of_name(spec: str, role: str) -> list[_Name]:
     """Name what people and libraries call so, without a prefix."""
     if ":" in spec or hub_repository(spec):
         return []
-    alias = _ALIASES.get(_letters(spec), _letters(spec))
+    typed = _letters(spec)
+    typed = typed if typed in _ALIASES else typed.removeprefix("openai") or typed
+    alias = _ALIASES.get(typed, typed)
     if ":" in alias:
         return [alias]
     meant = _letters(alias)
@@ -244,8 +259,9 @@ def _of_name(spec: str, role: str) -> list[_Name]:
         )
         for called in ways:
             named = [p for p in _ordered(role) if _letters(called(p)).startswith(meant)]
+            # A whole name begins others: dinov2-base does dinov2-base-registers.
             if named:
-                return [*named]
+                return [p for p in named if _letters(called(p)) == meant] or [*named]
     if of_openclip := _OF_OPENCLIP.fullmatch(spec):
         return [f"openclip:{spec}" if of_openclip[4] else f"openclip:{spec}/<weights>"]
     if of_timm := _OF_TIMM.fullmatch(spec):
@@ -256,7 +272,7 @@ def _of_name(spec: str, role: str) -> list[_Name]:
 def _of_other_repository(spec: str, role: str) -> list[_Name]:
     """Name a repository that is no preset's by what it is called, else each way to load one."""
     repository = _repository_meant(spec)
-    if repository.count("/") != 1 or ":" in repository:
+    if "/" not in repository or not is_repository(repository):
         return []
     last = _letters(spec.rstrip("/").split("/")[-1])
     named = [preset for preset in _ordered(role) if _letters(preset.name) == last]
@@ -296,4 +312,4 @@ def _repository(spec: str) -> str | None:
 
 
 def _letters(name: str) -> str:
-    return "".join(sign for sign in name.lower() if sign.isalnum())
+    return "".join(sign for sign in _PIXELS.sub(r"\1", name.lower()) if sign.isalnum())

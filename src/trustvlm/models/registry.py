@@ -258,9 +258,9 @@ def load_vlm(
     ModelUnavailableError
         If the weights cannot be had.
     """
-    if spec == NO_VLM:
-        return NoVLM()
     options = LoadOptions(VLM, device, precision, revision)
+    if _needs_no_model(spec, options):
+        return NoVLM()
     return cast(VisionLanguageModel, _load(spec, options))
 
 
@@ -292,8 +292,7 @@ def load_vision(
         As `load_vlm`.
     """
     options = LoadOptions(VISION, device, precision, revision)
-    if spec.removesuffix(CLS) == "same":
-        _check_options("same", replace(options, pooling=_parse(spec, VISION).pooling))
+    if _needs_no_model(spec, options):
         if vlm is None or not vlm.dim:
             raise InputError("`same` is the VLM's own image tower: pass the VLM as `vlm`.")
         return vlm
@@ -323,10 +322,9 @@ def check_name(spec: str, role: str) -> None:
     --------
     >>> check_name("offline", "vlm")
     """
-    if spec == NO_VLM and role == VLM:
-        return
-    if spec.removesuffix(CLS) != "same":
-        _resolved(spec, LoadOptions(role))
+    options = LoadOptions(role)
+    if not _needs_no_model(spec, options):
+        _resolved(spec, options)
 
 
 def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, list[Path]]:
@@ -347,7 +345,8 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
     backend = None if base in by_name else _backend(base.partition(":")[0])
     roles = (by_name[base].role,) if base in by_name else backend.roles if backend else (VLM,)
     # What is no name at all may stand for vision encoders alone, which the error then suggests.
-    only_vision = backend is None and any("--" in name for name in near_names(base, VLM))
+    near = [] if backend else near_names(base, VLM)
+    only_vision = any(name.startswith(f"--{VISION} ") for name in near)
     role = VISION if roles == (VISION,) or only_vision else VLM
     backend, name, options = _resolved(spec, LoadOptions(role, revision=revision))
     if backend.fetch is None:
@@ -359,6 +358,25 @@ def fetch_files(spec: str, *, revision: str | None = None) -> tuple[ModelFiles, 
     if not files.revision:
         raise InputError(f"{spec!r} is a directory on this machine: copy it as it is.")
     return files, needed
+
+
+def _needs_no_model(spec: str, options: LoadOptions) -> bool:
+    """Whether a name is `none` as that of a VLM, or `same` as that of a vision encoder.
+
+    Raises
+    ------
+    InputError
+        If a revision or the class token of it is asked for.
+    """
+    name = NO_VLM if options.role == VLM else "same"
+    if not spec.startswith(name):
+        return False
+    parsed = _parse(spec, options.role)
+    if parsed.name != name:
+        return False
+    revision = options.revision if parsed.revision is None else parsed.revision
+    _check_options(name, replace(options, revision=revision, pooling=parsed.pooling))
+    return True
 
 
 def _load(spec: str, options: LoadOptions) -> ImageEncoder:
@@ -460,12 +478,16 @@ def _parse(spec: str, role: str) -> _Parsed:
     backend = None if base in names else _backend(prefix)
     takes_none = backend is not None and not backend.revisions
     # That is how papers write the resolution.
-    takes_none |= f"{base}-{revision.removesuffix('px')}" in names
+    takes_none |= backend is None and bool(re.fullmatch(r"\d+px", revision))
+    takes_none |= f"{base}-{revision}" in names
     # A file or directory may have the sign in its name.
     if not separator or takes_none or _is_local(spec) or _is_path(name, revision):
         return _Parsed(spec, None, pooling)
     if not revision:
         raise InputError(f"Expected a commit, tag or branch after the @ of {spec!r}, but got none.")
+    if role == VISION and base.endswith(CLS):
+        whole = f"{base.removesuffix(CLS)}@{revision}{CLS}"
+        raise InputError(f"Expected {CLS} after the revision, {whole!r}, but got {spec!r}.")
     return _Parsed(base, revision, pooling)
 
 
@@ -558,7 +580,8 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
         if complete or spec in by_name:
             return backend, name
     offered = {offer.name: offer.pattern for offer in backends() if role in offer.roles}
-    exact = any(preset.name == spec for preset in presets())
+    named = next((p for p in presets() if p.name == spec.removesuffix(CLS)), None)
+    exact = named if named is not None and named.role not in (role, "both") else None
     names = join_names(near_names(spec, role), "or")
     question = f"Did you mean {names}?" if names else ""
     others = (by_name | offered).keys() - {prefix}
@@ -567,10 +590,12 @@ def _resolve(spec: str, role: str) -> tuple[Backend, str]:
     hint = every if exact else near.replace("did", "Did", 1) or every
     if exact:
         other = VISION if role == VLM else VLM
-        hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}. {hint}"
+        alone = f" As a vision encoder it is named {exact.spec}." if role == VISION else ""
+        hint = f"It is a {_DESCRIBED[other]}: --{other} {spec}.{alone} {hint}"
     elif backend and role not in backend.roles:
         other = VISION if role == VLM else VLM
-        hint = f"`{prefix}` has no {_DESCRIBED[role]}s, only {_DESCRIBED[other]}s. {hint}"
+        option = f": --{other} {spec}" if name else ""
+        hint = f"`{prefix}` has no {_DESCRIBED[role]}s, only {_DESCRIBED[other]}s{option}. {every}"
     elif backend and backend.form and spec.rstrip(":") == prefix:
         hint = f"Write {backend.pattern}. {hint}"
     patterns = ", ".join(pattern for pattern in offered.values() if pattern not in by_name)
