@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictures import COLOURS, picture
-from trustvlm.cells import from_cell, is_missing, to_cell
+from trustvlm.cells import from_cell, is_missing, number_label, to_cell
 from trustvlm.exceptions import InputError
 from trustvlm.images import find_images, find_labelled, read_classes
 from trustvlm.pipeline.verdict import Verdict, Verdicts
@@ -143,3 +143,19 @@ def test_what_holds_nothing_is_missing(nothing):
 @pytest.mark.parametrize("cell", ["", "nan", "<NA>", 0, False, np.float32(0), [], np.zeros(2)])
 def test_what_holds_something_is_not(cell):
     assert is_missing(cell) is False
+
+
+def test_groups_of_arrays_that_mark_what_is_missing():
+    masked = np.ma.array([7, 7, 8], mask=[False, True, False])
+    with pytest.raises(InputError, match="image 1 has none"):
+        group_names(masked, 3)
+    assert group_names(masked[[0, 2]], 2) == ["7", "8"]
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    with pytest.raises(InputError, match="image 1 has none"):
+        group_names(pyarrow.array(["a", None]), 2)
+    assert group_names(pyarrow.array([7.0, 8.0]), 2) == ["7", "8"]
+
+
+def test_decimal_numbers_are_labels_if_they_are_whole():
+    numbers = [Decimal("3"), Decimal("3.00"), Decimal("3.5"), Decimal("NaN"), Decimal("Infinity")]
+    assert [number_label(number) for number in numbers] == ["3", "3", "", "", ""]

@@ -7,6 +7,7 @@ sign, and a terminal obeys control characters. Tables are read again, by path, s
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from numbers import Integral, Number, Real
 from typing import Any
 
@@ -95,14 +96,15 @@ def is_missing(cell: Any) -> bool:
 def number_label(value: Any) -> str:
     """Return the label that a whole number stands for; "" for anything else.
 
-    A column of whole numbers in which one is missing holds 3.0 for 3.
+    A column of whole numbers in which one is missing holds 3.0 for 3; one of a database may hold
+    decimal numbers.
 
     Examples
     --------
     >>> number_label(3), number_label(3.0), number_label(3.5), number_label(True), number_label("3")
     ('3', '3', '', '', '')
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return ""
     if isinstance(value, Integral):
         return str(value)

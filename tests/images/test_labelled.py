@@ -334,6 +334,8 @@ def test_groups_of_images_that_are_not_independent(tmp_path):
     pandas = pytest.importorskip("pandas", reason="data frames")
     frame = pandas.DataFrame({"path": ["1.jpg"], "label": ["cat"], "scene": [3]})
     assert next(iter(find_labelled(frame, group_column="scene").refs)).group == "3"
+    floats = frame.assign(scene=[3.0])
+    assert next(iter(find_labelled(floats, group_column="scene").refs)).group == "3"
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet files")
     import pyarrow
 

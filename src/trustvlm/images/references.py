@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, Self
 
-from trustvlm.cells import is_missing
+from trustvlm.cells import is_missing, number_label
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 from trustvlm.text import without_credentials
@@ -389,10 +389,10 @@ def read_group(cell: Any, path: str, column: str) -> str:
 
     Examples
     --------
-    >>> read_group(7, "1.jpg", "scene")
-    '7'
+    >>> read_group(7, "1.jpg", "scene"), read_group(7.0, "2.jpg", "scene")
+    ('7', '7')
     """
-    group = "" if is_missing(cell) else str(cell).strip()
+    group = "" if is_missing(cell) else number_label(cell) or str(cell).strip()
     if not group:
         raise InputError(
             f"Expected a group of each image in the column {column!r}, but {shown(path)!r} has "

@@ -73,14 +73,16 @@ def group_names(groups: Sequence[Hashable], n: int) -> list[str]:
         raise InputError(
             f"Expected a group of each image, but got {n} images and {len(groups)} groups."
         )
+    # Arrays that have values of their own for what is missing give None for it there.
+    values = groups.tolist() if hasattr(groups, "tolist") else groups
     names = [
-        "" if is_missing(group) else number_label(group) or str(group).strip() for group in groups
+        "" if is_missing(group) else number_label(group) or str(group).strip() for group in values
     ]
     if "" in names:
         # Each NaN is another value: images without a group would count as independent.
         i = names.index("")
         raise InputError(
-            f"Expected a group of each image, but image {i} has none ({list(groups)[i]!r}): give "
+            f"Expected a group of each image, but image {i} has none ({list(values)[i]!r}): give "
             "images that stand alone a group of their own."
         )
     return names
