@@ -9,8 +9,9 @@ from pictures import write_class_folders
 from tiny_models import save_tiny_clip, save_tiny_siglip
 from trustvlm.benchmark.config import read_config
 from trustvlm.benchmark.grid import encode_datasets, run_grid
+from trustvlm.benchmark.results import read_cell, sample_keys, write_cell
 from trustvlm.embeddings import EmbeddingStore
-from trustvlm.exceptions import InputError, TrustVLMWarning
+from trustvlm.exceptions import InputError, OutputError, TrustVLMWarning
 from trustvlm.models import load_vlm
 
 STUDY = """
@@ -141,6 +142,36 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(study):
     mended = run_grid(config, store=store)
     assert (mended.computed, mended.rows) == (3, undisturbed.rows)
     assert mended.samples.keys() == undisturbed.samples.keys()
+
+
+def test_a_cell_that_is_damaged_anywhere_is_no_cell(tmp_path):
+    row = {"dataset": "a|b/test", "score": "msp", "shots": 1, "draw": 0}
+    file = tmp_path / "cell.json"
+    write_cell(file, [row])
+    confidence, correct = sample_keys(row)
+    values = np.arange(40) % 7
+    np.savez_compressed(file.with_suffix(".npz"), **{confidence: values, correct: values > 2})
+    assert read_cell(file, with_samples=True) == [row]
+    whole = file.with_suffix(".npz").read_bytes()
+    for i in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[i] ^= 0x55
+        file.with_suffix(".npz").write_bytes(damaged)
+        assert read_cell(file, with_samples=True) in (None, [row])
+    # Samples of something else, and rows of something else.
+    np.savez_compressed(file.with_suffix(".npz"), **{confidence: values})
+    assert read_cell(file, with_samples=True) is None
+    for text in ("[1]", "[{}]", "[null]", "{}", "[NaN]"):
+        file.write_text(text)
+        assert read_cell(file) is None
+
+
+def test_a_folder_that_takes_no_cell_ends_the_study(study):
+    config = read_config(study)
+    config.out.mkdir()
+    (config.out / "cells").touch()
+    with pytest.raises(OutputError, match="cells.* cannot be written"):
+        run_grid(config, store=EmbeddingStore.memory())
 
 
 def test_classes_with_fewer_images_than_shots_are_counted(study):

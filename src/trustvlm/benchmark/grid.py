@@ -31,9 +31,11 @@ from trustvlm.benchmark.dataset import (
 )
 from trustvlm.benchmark.results import (
     Classes,
+    Row,
     Setting,
     read_cell,
     readable,
+    sample_keys,
     write_cell,
 )
 from trustvlm.benchmark.run import Workers, measure_draw, one_thread, usable_scores
@@ -45,6 +47,7 @@ from trustvlm.embeddings import EmbeddingStore, Progress
 from trustvlm.exceptions import (
     InputError,
     LeakError,
+    OutputError,
     PluginError,
     TrustVLMError,
     TrustVLMWarning,
@@ -486,6 +489,8 @@ def run_grid(
     ------
     InputError
         If the configuration names a study that does not exist.
+    OutputError
+        If a cell cannot be written; those that were stay.
     TrustVLMError
         If a model has an unknown name, or none can be loaded. What fails else, such as one of
         several models, a data set or a cell, is a row with its error.
@@ -535,7 +540,8 @@ def run_grid(
                 grid.rows += rows
         if errors:
             continue
-        grid.samples.update(_read_samples(files[max(config.shots), 0], encoded.setting))
+        shown = max(config.shots), 0
+        grid.samples.update(_read_samples(files[shown], finished[shown] or [], encoded.setting))
         with one_thread():
             grid.studies.add(encoded)
     return grid
@@ -567,11 +573,12 @@ def chosen_studies(config: BenchConfig) -> list[Study]:
 def _run_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, file: Path) -> str | None:
     """Measure and keep one cell; return what is wrong with it, such as a bias that a model lacks.
 
-    A plugin that fails ends the study: it has to be mended first.
+    A plugin that fails ends the study: it has to be mended first. So does a folder that takes no
+    file: what is measured from then on would be lost.
     """
     try:
         _measure_cell(config, encoded, point, file)
-    except PluginError:
+    except (OutputError, PluginError):
         raise
     except TrustVLMError as error:
         return str(error)
@@ -584,8 +591,8 @@ def _measure_cell(config: BenchConfig, encoded: EncodedDataset, point: Point, fi
     scores = usable_scores(encoded.support, config.scores or None)
     for cell in measure_draw(encoded, scores, *point, config.convention):
         rows.append({**cell.row_with_settings(), **encoded.about})
-        samples[f"{cell.dataset}|{cell.score}|confidence"] = cell.result.confidence
-        samples[f"{cell.dataset}|{cell.score}|correct"] = cell.correct
+        confidence, correct = sample_keys(rows[-1])
+        samples |= {confidence: cell.result.confidence, correct: cell.correct}
     if point[1] == 0:
         with atomic_path(file.with_suffix(".npz")) as temporary, temporary.open("wb") as out:
             np.savez_compressed(out, **samples)
@@ -624,10 +631,9 @@ def _failed(unreadable: UnreadableDataset, point: Point) -> list[dict[str, Any]]
 
 
 def _read_samples(
-    file: Path, setting: Setting
+    file: Path, rows: Sequence[Row], setting: Setting
 ) -> Iterator[tuple[SampleKey, tuple[NDArray[Any], NDArray[Any]]]]:
     with np.load(file.with_suffix(".npz"), allow_pickle=False) as stored:
-        for key in stored.files:
-            dataset, score, part = key.split("|")
-            if part == "confidence":
-                yield (dataset, score, setting), (stored[key], stored[f"{dataset}|{score}|correct"])
+        for row in rows:
+            confidence, correct = sample_keys(row)
+            yield (row["dataset"], row["score"], setting), (stored[confidence], stored[correct])

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -316,13 +317,35 @@ def read_cell(file: Path, *, with_samples: bool = False) -> list[dict[str, Any]]
     """
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not all(map(_is_row, rows)):
+            return None
         if with_samples:
             with zipfile.ZipFile(file.with_suffix(".npz")) as samples:
-                if samples.testzip() is not None:
+                wanted = {f"{key}.npy" for row in rows for key in sample_keys(row)}
+                if not wanted <= set(samples.namelist()) or samples.testzip() is not None:
                     return None
-    except (OSError, ValueError, zipfile.BadZipFile):
+    # A damaged archive may also seem to be compressed in a way that is not known, or encrypted.
+    except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
         return None
-    return rows if isinstance(rows, list) else None
+    return rows
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(key in row for key in _NEEDED)
+
+
+def sample_keys(row: Row) -> tuple[str, str]:
+    """Name the arrays of confidences and of correctness of a row, in the file of a cell's samples.
+
+    Examples
+    --------
+    >>> sample_keys({"dataset": "pets/test", "score": "msp"})
+    ('pets/test|msp|confidence', 'pets/test|msp|correct')
+    """
+    confidence, correct = (
+        f"{row['dataset']}|{row['score']}|{part}" for part in ("confidence", "correct")
+    )
+    return confidence, correct
 
 
 def write_cell(file: Path, rows: Any) -> list[dict[str, Any]]:
