@@ -160,3 +160,23 @@ def test_names_of_the_package_are_taken_and_near_ones_are_named():
         datasets.get("huse")
     with pytest.raises(InputError, match="at least two classes, all different"):
         datasets.register("x", classes=["a", "a"], counts={"test": 1})
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"classes": "ab"}, "`classes` of 'x' to be a list of names"),
+        ({"classes": ["a", 1]}, "`classes` of 'x' to be a list of names"),
+        ({"classes": ["a", "b", " "]}, "`classes` of 'x' to be a list of names"),
+        ({"classes": ["a", "a "]}, "two classes, all different"),
+        ({"folders": "x"}, "`folders` of 'x' to be a list of names"),
+        ({"counts": {"test": 0}}, "number of images of test in 'x', but got 0"),
+        ({"counts": {"test": "9"}}, "number of images of test in 'x', but got '9'"),
+        ({"title": "Describable Textures"}, "named `dtd` .* is there already"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_as_they_are_registered(facts, message):
+    facts = {"classes": ["a", "b"], "counts": {"test": 9}} | facts
+    with pytest.raises(InputError, match=message):
+        datasets.register("x", **facts)(lambda folder, split: [])
+    assert "x" not in datasets.names()

@@ -63,7 +63,8 @@ def register(
     Raises
     ------
     InputError
-        If the name is taken or is none, or there are no classes, or no such split.
+        If the name is taken or is none, or there are no classes, or no such split, or a number of
+        images is none.
 
     Examples
     --------
@@ -75,7 +76,10 @@ def register(
     2
     >>> datasets.unregister("pairs")
     """
-    if len(set(classes)) != len(classes) or len(classes) < 2:
+    for fact, texts in (("classes", classes), ("folders", folders)):
+        if isinstance(texts, str) or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise InputError(f"Expected `{fact}` of {name!r} to be a list of names.")
+    if len({text.strip() for text in classes}) != len(classes) or len(classes) < 2:
         raise InputError(f"Expected {name!r} to have at least two classes, all different.")
 
     def decorate(reader: Reader) -> Reader:
@@ -182,11 +186,17 @@ def _add(spec: DatasetSpec) -> None:
     read_prompts([spec.template])
     if not spec.counts:
         raise InputError(f"Expected {spec.name!r} to have a split of train, val and test.")
-    for split in spec.counts:
+    for split, count in spec.counts.items():
         if split not in ("train", "val", "test"):
             raise InputError(f"Expected splits train, val or test, but got {split!r}.")
+        if not isinstance(count, int) or count < 1:
+            raise InputError(
+                f"Expected the number of images of {split} in {spec.name!r}, but got {count!r}."
+            )
+    if spec.n_classes < 1:
+        raise InputError(f"Expected {spec.name!r} to have classes, but got {spec.n_classes}.")
     for other in every_set():
-        taken = set(map(bare, (other.name, other.title)))
+        taken = set(map(bare, (other.name, other.title, *other.aliases)))
         if {bare(spec.name), bare(spec.title)} & taken:
             raise InputError(
                 f"A data set named `{other.name}` ({other.title}) is there already: give "
