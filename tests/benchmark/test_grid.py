@@ -170,7 +170,7 @@ def test_a_folder_that_takes_no_cell_ends_the_study(study):
     config = read_config(study)
     config.out.mkdir()
     (config.out / "cells").touch()
-    with pytest.raises(OutputError, match="cells.* cannot be written"):
+    with pytest.raises(OutputError, match=r"cells.* cannot be written"):
         run_grid(config, store=EmbeddingStore.memory())
 
 

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pictures import write_class_folders
@@ -167,6 +168,7 @@ def test_a_model_needs_the_plugin_of_its_score(gap, tmp_path, monkeypatch, recwa
         ("ScoreResult(np.full(2, 7), np.ones(2))", r"classes in 0\.\.1, but got 7 to 7"),
         ("ScoreResult(np.zeros(2, int), np.array([1, np.nan]))", "1 of 2 are NaN .* image 1"),
         ("ScoreResult(np.zeros(2, int), np.ones((2, 2)))", r"real numbers .* shape \(2, 2\)"),
+        ("evidence.logits.sort()", r"gap\.py fails: ValueError: .* read-only"),
     ],
 )
 def test_what_it_returns_is_checked_and_it_is_named(body, said, gap):
@@ -175,6 +177,25 @@ def test_what_it_returns_is_checked_and_it_is_named(body, said, gap):
     plugins.load_plugin(gap)
     with pytest.raises((InputError, PluginError), match=said):
         scores.compute("gap", logits=[[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_what_it_learns_from_cannot_be_written_to():
+    def learn(evidence):
+        evidence.support_features[:] = 0.0
+
+    needs = ("logits", "support_features")
+
+    @scores.register("mine", formula="none", source="ours", needs=needs, fit=learn)
+    def mine(evidence, learned):
+        raise AssertionError
+
+    shots = {"support_features": np.ones((2, 3)), "support_labels": [0, 1]}
+    try:
+        with pytest.raises(PluginError, match=r"score `mine` .* fails: ValueError: .* read-only"):
+            scores.compute("mine", logits=[[1.0, 0.0]], features=np.ones((1, 3)), **shots)
+    finally:
+        scores.unregister("mine")
+    assert shots["support_features"].all()
 
 
 def test_an_installed_score_is_loaded_when_it_is_named(gap, tmp_path, monkeypatch):

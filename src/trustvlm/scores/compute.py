@@ -520,7 +520,7 @@ class PreparedScore:
             return function(block, *learned, **settings)
         name = f"score `{self.score.name}`{from_where(function)}"
         with plugin_errors(f"The {name} fails"):
-            result = function(block, *learned, **settings)
+            result = function(block.read_only(), *learned, **settings)
         return _checked(result, block, f"the {name}")
 
 
@@ -652,11 +652,13 @@ def prepare(name: str, evidence: Evidence, **parameters: Any) -> PreparedScore:
     if fit is not None:
         given = {name: settings[name] for name in keywords(fit)}
         failure = f"The score `{name}`{from_where(fit)} fails"
-        with nullcontext() if is_own(fit) else plugin_errors(failure):
+        own = is_own(fit)
+        shots = evidence if own else evidence.read_only()
+        with nullcontext() if own else plugin_errors(failure):
             if score.storage is None:
-                learned = fit(evidence, **given)
+                learned = fit(shots, **given)
             else:
-                learned = evidence.learned(score.storage.key(given), lambda: fit(evidence, **given))
+                learned = shots.learned(score.storage.key(given), lambda: fit(shots, **given))
     return PreparedScore(score, settings, learned, score.reads_whole_batch(evidence))
 
 

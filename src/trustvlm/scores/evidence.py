@@ -350,6 +350,27 @@ class Evidence:
         other.__dict__["_learned"] = self.__dict__.setdefault("_learned", {})
         return other
 
+    def read_only(self) -> Evidence:
+        """Return this evidence with arrays that nobody can write to, for code from outside.
+
+        All scores of a batch read the same arrays: one that worked in place would change the
+        others. What was derived and learned is shared.
+
+        Examples
+        --------
+        >>> Evidence.of(logits=[[1.0, 2.0]]).read_only().logits[0, 0] = 3.0
+        Traceback (most recent call last):
+        ValueError: assignment destination is read-only
+        """
+        views = {}
+        for name in EVIDENCE_NAMES:
+            if isinstance(array := getattr(self, name), np.ndarray):
+                views[name] = array.view()
+                views[name].flags.writeable = False
+        other = self._with_same_shots(**views)
+        other.__dict__["_derived"] = self.__dict__.setdefault("_derived", {})
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was derived out of copies and pickles: it may hold functions."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
