@@ -147,6 +147,13 @@ def test_workers_of_a_bulk_run_load_the_plugin_too(
     table = parquet.read_table(tmp_path / "out", columns=["path", "label"]).to_pylist()
     assert len(table) == 6
     assert all(Path(row["path"]).parent.name == row["label"] for row in table)
+    # What a changed plugin computes does not go into the same folder.
+    unregister_backend("pixels")
+    other = pixels.with_name("newer.py")
+    other.write_text(PIXELS + "# changed\n")
+    again = trustvlm("predict", fitted, photos, "-o", f"{tmp_path / 'out'}/", "--plugin", other)
+    assert again.code == 1
+    assert "was begun with another model (plugins: " in again.err
 
 
 def test_a_study_compares_it_with_others(pixels: Path, trustvlm: Command, tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from trustvlm.bulk.folder import FOLDER, JobFolder
 from trustvlm.bulk.parts import FinishedPart, Part
 from trustvlm.exceptions import InputError
 from trustvlm.images import ImageShard
+from trustvlm.models.registry import plugin_of
+from trustvlm.plugins import load_installed, origin
+from trustvlm.scores import get
 from trustvlm.serialization import first_invalid
 
 _FORMAT, _VERSION = "trustvlm.bulk", 1
@@ -35,6 +38,9 @@ class Manifest(BaseModel):
 def identify(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return a fingerprint of each side of a model that can change a verdict.
 
+    What was registered from outside the package counts as it is here, which need not be as it was
+    when the model was saved.
+
     Parameters
     ----------
     manifest
@@ -52,7 +58,20 @@ def identify(manifest: Mapping[str, Any]) -> dict[str, str]:
         "shots": [shot["sha256"] for shot in manifest["shots"]["images"]],
         "prototypes": manifest["arrays"]["sha256"],
     }
+    if plugins := _plugins(manifest):
+        sides["plugins"] = plugins
     return {name: _hash(value) for name, value in sides.items()}
+
+
+def _plugins(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Say which files from outside the package run the encoders and the score of a model."""
+    encoders = [entry["spec"] for entry in manifest["models"].values() if entry.get("plugin")]
+    if encoders:
+        load_installed()
+    plugins = [plugin_of(spec) for spec in encoders]
+    if manifest["score"].get("plugin"):
+        plugins.append(origin(get(manifest["score"]["name"]).function))
+    return plugins
 
 
 def check_folder(output: JobFolder) -> None:
