@@ -203,7 +203,7 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, changes, message):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", b"text"])
 def test_other_files_are_named(tmp_path, content):
     (tmp_path / "bad.npz").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.npz"):
+    with pytest.raises(InputError, match=r"bad\.npz is no \.npz file"):
         load_arrays(tmp_path / "bad.npz")
     with pytest.raises(InputError, match="no file"):
         load_arrays(tmp_path / "missing.npz")

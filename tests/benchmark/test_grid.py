@@ -355,6 +355,11 @@ def test_a_wrong_study_is_explained_before_any_work(study, change, message):
     assert "study.toml" in str(caught.value)
 
 
+def test_a_study_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(InputError, match=r"^There is no file .*none\.toml\.$"):
+        read_config(tmp_path / "none.toml")
+
+
 def test_a_model_that_cannot_be_loaded_is_rows_with_its_error_and_the_rest_goes_on(study):
     study.write_text(study.read_text().replace('vision = "same"', 'vision = "onnx:odd.onnx"', 1))
     (study.parent / "odd.onnx").write_text("no graph")

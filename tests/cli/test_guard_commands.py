@@ -108,4 +108,4 @@ def test_commands_are_in_the_help(trustvlm):
     for command in ("advise", "monitor"):
         assert command in overview
         assert f"trustvlm {command}" in trustvlm(command, "--help").out.split("Example:")[1]
-    assert "4 drift" in " ".join(overview.split())
+    assert "(predict, verify, monitor)" in " ".join(overview.split())

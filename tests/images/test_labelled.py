@@ -173,7 +173,7 @@ def test_wrong_folders_and_files(tmp_path):
     with pytest.raises(InputError, match="there is no"):
         find_labelled(tmp_path / "nowhere")
     plant(tmp_path, "flat/1.jpg", "flat/2.jpg", "void/cat/notes.txt")
-    with pytest.raises(InputError, match=r"holds no folders \(2 image files\)"):
+    with pytest.raises(InputError, match=r"holds no folders \(2 image files\)\. Or name a table"):
         find_labelled(tmp_path / "flat")
     with pytest.raises(InputError, match=r"1 other file \(1 x .txt\)"):
         find_labelled(tmp_path / "void")
@@ -280,7 +280,7 @@ def test_labels_to_indices():
     assert list(classes.indices(["dog", "cat"])) == [1, 0]
     assert classes.indices([]).shape == (0,)
     assert classes.indices(["dog"]).dtype == np.int64
-    with pytest.raises(InputError, match=r"2 are not: 'fox', 'Dogs'. The classes are 'cat'"):
+    with pytest.raises(InputError, match=r"'fox', 'Dogs' are not: .* The classes are 'cat'"):
         classes.indices(["cat", "fox", "Dogs", "fox"])
     with pytest.raises(InputError, match="as many folders as names"):
         ClassList(("a", "b"), ("x",))

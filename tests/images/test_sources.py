@@ -273,6 +273,16 @@ def test_lists_name_files_in_the_ways_of_other_systems(tmp_path):
         missing.read()
 
 
+def test_a_missing_file_of_a_list_is_said_to_be_missing_beside_the_list(tmp_path):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "photos.csv").write_text("path\nlists/a.png\n")
+    with pytest.raises(ImageError) as caught:
+        find_images(folder / "photos.csv")[0].read()
+    at = folder / "lists" / "a.png"
+    assert str(caught.value) == f"lists/a.png: there is no such file at {at}. Check the path."
+
+
 def test_json_lines_are_a_table(tmp_path):
     plant(tmp_path, "a.png", "1")
     rows = tmp_path / "rows.jsonl"

@@ -186,6 +186,7 @@ def test_parquet_says_so_in_its_metadata(calibrated, others, tmp_path):
 def test_evaluate_tests_the_guarantee_on_the_labels(calibrated, photos, others, tmp_path):
     good = calibrated.evaluate(photos)
     assert not good.contradicted
+    assert "at least as many would be in" in good.guarantee_statement()
     assert "do not contradict" in good.guarantee_statement()
     # The same pictures, all called by the next class's name.
     folders = sorted(p for p in photos.iterdir() if p.is_dir())

@@ -81,8 +81,8 @@ class TestWords:
         plain = {title: [t.replace("\u00a0", " ") for t in every] for title, every in texts.items()}
         assert plain == {
             "Labels that look wrong": ["labelled 'cat', looks like 'dog'; probably wrong (97 %)"],
-            "Odd examples": ["in 'dog': cosine 0.21 to the rest, usually 0.65"],
-            "Nearly the same image": [
+            "Outliers": ["in 'dog': cosine 0.21 to the rest, usually 0.65"],
+            "Near-duplicates": [
                 "cosine 0.990, filed under two classes, 'cat' and 'dog'",
                 "cosine 0.970, both in 'dog'",
             ],
@@ -92,8 +92,8 @@ class TestWords:
                 "'cat' and 'dog': told apart in 80 % of cases",
             ],
             "Classes with too few examples": [
-                "'owl': no example, certainty 0.00; about 12 would reach 0.90",
-                "'cat': 2 examples, certainty 0.70; about 9 would reach 0.90",
+                "'owl': no example, reliability 0.00; about 12 would reach 0.90",
+                "'cat': 2 examples, reliability 0.70; about 9 would reach 0.90",
             ],
         }
         assert shot_groups(make_health())[0].cases[0].shots == (0,)
@@ -110,9 +110,9 @@ class TestWords:
 
     def test_the_summary_counts(self):
         assert shot_summary(make_health()) == (
-            "6 example images of 3 classes: 1 label looks wrong, 1 example is odd, 2 pairs are "
-            "nearly the same image, 2 pairs of classes are hard to tell apart, 2 classes have too "
-            "few examples."
+            "6 example images of 3 classes: 1 label looks wrong, 1 example is an outlier, 2 "
+            "pairs are near-duplicates, 2 pairs of classes are hard to tell apart, 2 classes have "
+            "too few examples."
         )
         assert shot_summary(make_health(SOUND)).endswith("nothing remarkable was found.")
         assert shot_groups(make_health(SOUND)) == []
@@ -137,8 +137,8 @@ class TestWords:
     def test_without_labelled_images_the_least_certain_classes_come_first(self):
         lines = by_examples_alone(TROUBLE, ("cat", "dog", "owl"), most=2)
         assert lines[1:] == [
-            "  1. 'owl': certainty 0.00 with 0 examples",
-            "  2. 'cat': certainty 0.70 with 2 examples",
+            "  1. 'owl': reliability 0.00 with 0 examples",
+            "  2. 'cat': reliability 0.70 with 2 examples",
         ]
 
 

@@ -552,6 +552,8 @@ def read_config(path: str | os.PathLike[str]) -> BenchConfig:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
     content = {"name": path.stem, "out": f"{path.stem}-results", **content}

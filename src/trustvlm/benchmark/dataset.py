@@ -120,6 +120,10 @@ def load_arrays(path: str | os.PathLike[str]) -> ArraySet:
         If the file is missing, is no .npz, lacks an array, or its arrays do not fit together.
     """
     path = Path(path)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is no .npz file: expected an archive of arrays, as `numpy.savez` writes it."
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (*_NEEDED, *_OPTIONAL) if name in stored}

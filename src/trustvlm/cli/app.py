@@ -48,7 +48,7 @@ app = typer.Typer(
         "Then, with your own pictures:  trustvlm fit shots/ -o my.trust  and  "
         "trustvlm predict my.trust photos/ -o out.csv\n\n"
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs failed, "
-        "4 drift: images unlike those that the model was made for (predict, monitor)."
+        "4 drift: images unlike those that the model was made for (predict, verify, monitor)."
     ),
     no_args_is_help=True,
     add_completion=False,

@@ -54,7 +54,8 @@ def print_means(every: Sequence[Mapping[str, Any]], of: str = "") -> None:
             for score, values in sorted(means.items(), key=lambda item: _last_if_nan(item[1]))
         ],
         numbers=range(2, 2 + len(titles)),
-        title=f"{of + ': ' if of else ''}mean of {sets} test sets, {largest} shots, {draws} draws",
+        title=f"{of + ': ' if of else ''}mean of {counted(sets, 'test set')}, "
+        f"{counted(largest, 'shot')}, {counted(draws, 'draw')}",
     )
     if any(marks.values()):
         console.say("L: may change the label; B: sees all images of a test set at once.")

@@ -19,7 +19,9 @@ def label(
     classes: Annotated[str, options.classes_option()],
     *,
     output: options.VerdictsFile = None,
-    vlm: options.Vlm = "clip-vit-b16",
+    vlm: Annotated[
+        str, typer.Option(help="The model that predicts; see `trustvlm models`.")
+    ] = "clip-vit-b16",
     revision: options.Revision = None,
     vision: Annotated[str | None, options.vision_option("compares images")] = None,
     prompt: options.Prompt = None,

@@ -129,6 +129,8 @@ def add_catalogue(path: str | os.PathLike[str]) -> tuple[str, ...]:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
     entries = content.get("dataset")

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
+from trustvlm.environment import pip_install
 from trustvlm.exceptions import ImageError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, describe_exception, refusal
 from trustvlm.images.formats import is_image_content, looks_like_image
@@ -48,8 +49,8 @@ def _open_zstandard(raw: IO[bytes]) -> Any:
         with suppress(ImportError):
             return importlib.import_module(module).open(raw)
     raise tarfile.ReadError(
-        "it is compressed by Zstandard, for which Python below 3.14 needs pip install "
-        "'trustvlm[zstd]'"
+        "it is compressed by Zstandard, for which Python below 3.14 needs the extra zstd: "
+        f"{pip_install('zstd')}"
     )
 
 

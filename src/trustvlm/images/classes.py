@@ -255,8 +255,9 @@ class ClassList:
             )
         if unknown:
             raise InputError(
-                f"Expected every label to be one of the {len(self)} classes, but {len(unknown)} "
-                f"are not: {_some(unknown)}. The classes are {_some(self.folders)}."
+                f"Expected every label to be one of the {len(self)} classes, but "
+                f"{_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not: correct the "
+                f"labels, or leave these images out. The classes are {_some(self.folders)}."
             )
         for label in distinct:
             if by_folder.get(label, by_name.get(label)) != by_name.get(label, by_folder.get(label)):

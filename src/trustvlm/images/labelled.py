@@ -346,7 +346,8 @@ def _from_class_folders(folder: Location, name: str, prefix: str = "") -> Labell
     if not classes:
         raise InputError(
             f"Expected {name!r} to hold one folder per class with its images inside, but it "
-            f"holds no folders ({len(loose)} image files)."
+            f"holds no folders ({counted(len(loose), 'image file')}). Or name a table with the "
+            "columns path and label."
         )
     below = {label: _folders_in(folder.below(label)) for label in classes if is_split(label)}
     nested = next((label for label, folders in below.items() if folders), "")

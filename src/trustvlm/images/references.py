@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol, Self
 from trustvlm.cells import is_missing, number_label
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
-from trustvlm.text import without_credentials
+from trustvlm.text import printable, without_credentials
 
 # Read a file's bytes, or say why that cannot be done; ask distant servers again.
 
@@ -112,7 +112,10 @@ def read_error(error: Exception, name: str, *, address: str = "path") -> ImageEr
     """Build the error of an image or archive that cannot be read; `address` is a path or URL."""
     check = f"Check the {address}"
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return refusal("missing", name, "there is no such file", check)
+        # A path in a list is relative to the list: say where that leads.
+        path = error.filename
+        at = f" at {printable(str(path))}" if path and str(path) != name else ""
+        return refusal("missing", name, f"there is no such file{at}", check)
     if isinstance(error, IsADirectoryError):
         return refusal(
             "directory", name, "this is a folder, not a file", "Name the images inside it"

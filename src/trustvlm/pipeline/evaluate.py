@@ -265,7 +265,8 @@ class EvaluationResult:
         share = "less than 0.1 %" if p < 0.001 else short_percent(p)
         begin = (
             f"{wrong} of {counted(int(accepted.sum()), 'accepted label')} are wrong; if the "
-            f"guarantee held, so many would be in {share} of all cases (exact binomial test)"
+            f"guarantee held, at least as many would be in {share} of all cases "
+            "(exact binomial test)"
         )
         if self.contradicted:
             return f"{begin}: these images contradict the guarantee; calibrate on images like them"

@@ -498,8 +498,8 @@ def shot_summary(examples: ShotHealth) -> str:
         return f"{of}: nothing remarkable was found."
     parts = [
         (len(health.suspects), "label looks wrong", "labels look wrong"),
-        (len(health.odd), "example is odd", "examples are odd"),
-        (len(health.copies), "pair is nearly the same image", "pairs are nearly the same image"),
+        (len(health.odd), "example is an outlier", "examples are outliers"),
+        (len(health.copies), "pair is a near-duplicate", "pairs are near-duplicates"),
         (len(health.relatives), "pair of classes is hard to tell apart", ""),
         (len(health.thin), "class has too few examples", "classes have too few examples"),
     ]
@@ -525,7 +525,7 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
             ),
         ),
         ReportGroup(
-            "Odd examples",
+            "Outliers",
             "They resemble the rest of their class far less than is usual, and no other class "
             "explains them. Look at them: a wrong crop, a broken file, another view?",
             tuple(
@@ -538,7 +538,7 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
             ),
         ),
         ReportGroup(
-            "Nearly the same image",
+            "Near-duplicates",
             f"Pairs with a cosine of {health.alike_from:.3f} or more. A copy adds nothing to its "
             "class; one filed under two classes is wrong in one of them.",
             tuple(
@@ -565,14 +565,14 @@ def shot_groups(examples: ShotHealth) -> list[ReportGroup]:
         ),
         ReportGroup(
             "Classes with too few examples",
-            "Certainty is the expected cosine of the class's prototype with that of endlessly many "
-            "examples. Below 0.80 a few more examples pay most.",
+            "Reliability is the expected cosine of the class's prototype with that of endlessly "
+            "many examples. Below 0.80 a few more examples pay most.",
             tuple(
                 ShotCase(
                     (),
                     f"'{names[thin.label]}': "
-                    f"{counted(thin.shots, 'example') if thin.shots else 'no example'}, certainty "
-                    f"{thin.certainty:.2f}; about {thin.enough} would reach 0.90",
+                    f"{counted(thin.shots, 'example') if thin.shots else 'no example'}, "
+                    f"reliability {thin.reliability:.2f}; about {thin.enough} would reach 0.90",
                 )
                 for thin in health.thin
             ),

@@ -118,11 +118,11 @@ def by_labelled_images(advice: Advice, class_names: Sequence[str], most: int = 5
 
 
 def by_examples_alone(health: Health, class_names: Sequence[str], most: int = 3) -> list[str]:
-    """Say which prototypes are least certain, for want of labelled images."""
-    ranked = sorted(health.certainties, key=lambda one: one.certainty)[:most]
+    """Say which prototypes are least reliable, for want of labelled images."""
+    ranked = sorted(health.certainties, key=lambda one: one.reliability)[:most]
     lines = ["Label next, by the examples alone (name labelled images to try what more would buy):"]
     lines += [
-        f"  {rank}. '{class_names[one.label]}': certainty {one.certainty:.2f} with "
+        f"  {rank}. '{class_names[one.label]}': reliability {one.reliability:.2f} with "
         f"{counted(one.shots, 'example')}"
         for rank, one in enumerate(ranked, 1)
     ]
