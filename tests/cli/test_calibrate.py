@@ -174,7 +174,7 @@ def test_an_image_in_the_store_needs_neither_scipy_nor_the_runtime(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"
-    assert "1 images: " in done.stderr
+    assert "1 image: " in done.stderr
 
 
 def test_groups_are_named_by_their_column(trustvlm, model, labelled, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,14 @@ def test_a_missing_file_of_a_list_is_said_to_be_missing_beside_the_list(tmp_path
         find_images(folder / "photos.csv")[0].read()
     at = folder / "lists" / "a.png"
     assert str(caught.value) == f"lists/a.png: there is no such file at {at}. Check the path."
+
+
+def test_a_spreadsheet_is_refused_with_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "labels.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    for read in (find_images, find_labelled):
+        with pytest.raises(InputError, match=r"labels\.xlsx is a spreadsheet, .* save it as CSV"):
+            read(tmp_path / "labels.xlsx")
 
 
 def test_json_lines_are_a_table(tmp_path):

@@ -248,7 +248,7 @@ def say_what_came(
     n_corrected = sum(bool(verdict.corrected) for verdict in verdicts)
     corrected = f", {counted(n_corrected, 'label')} corrected" if n_corrected else ""
     note(
-        f"{len(verdicts)} images: {counts['accept']} accept, {counts['review']} review, "
+        f"{counted(len(verdicts), 'image')}: {counts['accept']} accept, {counts['review']} review, "
         f"{counts['error']} error{strange}{corrected} ({basis})",
         quiet=quiet,
     )

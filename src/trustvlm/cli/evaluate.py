@@ -41,7 +41,7 @@ def evaluate(
     plugins: options.Plugins = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure every score on labelled images that are not among the shots.
+    """Measure every score on labelled images that are neither shots nor calibrated on.
 
     Prints accuracy, AURC, E-AURC, AUGRC, AUROC and FPR95 of each score, lowest AURC first, and
     names a score that would serve better than the model's own, where one is significantly better.

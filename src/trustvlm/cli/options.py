@@ -165,7 +165,8 @@ ExcludeShots = Annotated[
     bool,
     typer.Option(
         "--exclude-shots",
-        help="Leave out images that are also among the shots, instead of refusing.",
+        help="Leave out images that the model was made with, such as its shots, instead of "
+        "refusing.",
     ),
 ]
 Plugins = Annotated[

@@ -93,6 +93,11 @@ def input_kind(location: Location) -> InputKind:
     Where the name is that of an image, that is left to the decoder; elsewhere the name decides. A
     name that does not exist is an image, which becomes an error when it is read.
 
+    Raises
+    ------
+    InputError
+        For a spreadsheet.
+
     Examples
     --------
     >>> input_kind(Location("shards/0001.tar.gz")), input_kind(Location("no/such/photo.jpg"))
@@ -113,6 +118,10 @@ def input_kind(location: Location) -> InputKind:
         return named
     if location.is_folder():
         return "folder"
+    if suffix in _SPREADSHEET_EXTENSIONS:
+        raise InputError(
+            f"{shown(location.text)} is a spreadsheet, which is not read: save it as CSV."
+        )
     if named in ("table", "text list") and not location.exists():
         return "image"
     if location.is_url or suffix in IMAGE_EXTENSIONS:
@@ -121,6 +130,8 @@ def input_kind(location: Location) -> InputKind:
 
 
 _PARQUET_EXTENSIONS = frozenset({".parquet", ".pq"})
+# Most of them are zip archives, by their content.
+_SPREADSHEET_EXTENSIONS = frozenset({".numbers", ".ods", ".xls", ".xlsb", ".xlsm", ".xlsx"})
 
 
 def _kind_by_content(location: Location, *, is_text: bool) -> InputKind | None:
