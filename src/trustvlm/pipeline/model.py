@@ -811,7 +811,7 @@ class TrustVLM:
         convention
             Of the metrics: `exact` or `trustvlm`.
         exclude_shots
-            Leave out images that are also among the shots, instead of refusing.
+            Leave out images that the model was made with, such as its shots, instead of refusing.
         given_labels
             Labels from elsewhere of the same images, as `verify` takes them, or as
             `images.find_labelled` lists them: what is measured is the trust in that labeller. The
@@ -937,7 +937,7 @@ class TrustVLM:
         name
             What the artefact calls the images; None takes the folder's or file's name.
         exclude_shots
-            Leave out images that are also among the shots, instead of refusing.
+            Leave out images that the model was made with, such as its shots, instead of refusing.
         gate
             Review what resembles its label less than 95 % of the shots do theirs, whatever its
             confidence (`decisions.OODGate`), as images of none of the classes do.
