@@ -10,7 +10,7 @@ LOCK ?= requirements-demo.txt
 # Files of tests side by side, one more than there are cores, since tests often wait for processes;
 # tests of a file share what they set up.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
-SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What the packages of the extras can do, and what torchvision beside transformers may change.
 EXTRAS_TESTS := $(addprefix models/test_,openclip openclip_files timm library_revisions families \
 	hub_preprocessing) bulk/test_bulk_ray bulk/test_bulk_buckets test_s3 images/test_collections \

@@ -49,6 +49,7 @@ def commands(block):
 RUN_HERE = [page for page in PAGES if page.parent.name != "extend"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_snippets_run(page, workplace, capsys, monkeypatch, request):
     if not BLOCK.search(page.read_text()):

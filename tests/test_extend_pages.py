@@ -83,6 +83,7 @@ def test_every_page_is_followed_here() -> None:
     assert {page.stem for page in PAGES} == tested
 
 
+@pytest.mark.slow
 def test_an_encoder_ends_in_a_saved_model_that_loads(reader: Reader) -> None:
     pytest.importorskip("setuptools", reason="the page installs a package")
     reader.follow(page_of("an-encoder"))
@@ -122,6 +123,7 @@ def test_a_metric_ends_in_rows_that_have_it(reader: Reader) -> None:
     assert all(row["accuracy"] < row["top_half"] <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_data_set_ends_in_rows_of_a_study(reader: Reader) -> None:
     reader.follow(page_of("a-data-set"))
     for study, names in (("study", {"colours/test", "hues/test"}), ("folders", {"colours/test"})):

@@ -30,6 +30,7 @@ def compare(*folders):
     )
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same(written):
     rows = written / "old" / "generated" / "predict" / "rows.jsonl"
     assert '"decision"' in rows.read_text("utf-8")

@@ -10,6 +10,7 @@ import odd_inputs
 NOT_YET: set[str] = set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", sorted({case.group for case in odd_inputs.CASES}))
 def test_what_comes_out(group, odd_model, tmp_path):
     problems = []

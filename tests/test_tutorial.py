@@ -83,6 +83,7 @@ def test_it_shows_a_correction_and_a_certificate():
     assert re.search(r"certified: at most 20% wrong, with 95%", printed)
 
 
+@pytest.mark.slow
 def test_it_runs_and_prints_what_is_stored(tmp_path, monkeypatch):
     for needed in ("onnxruntime", "skimage", "pandas"):
         pytest.importorskip(needed, reason="the tutorial needs the extras demo and pandas")

@@ -173,6 +173,7 @@ def test_statistics_are_json_with_every_test(folder, page):
     assert {r["metric"] for r in statistics["ranks"]} == {"accuracy", "aurc", "auroc"}
 
 
+@pytest.mark.slow
 def test_several_settings_have_a_chapter_each_and_a_matrix(tmp_path):
     settings = (Setting("clip", "same", "paper"), Setting("clip", "dinov2-base", "paper"))
     results = make_results(["pets", "cars"], settings=settings, shots=(4,))

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_every_script_can_be_loaded():
     """In one process of its own: scripts set threads and change constants as they are loaded."""
     load = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"

@@ -123,6 +123,7 @@ def write_study(folder, root, hub, names, models, further=""):
 MODELS = list(product(("clip", "siglip"), ("a photo of a {}.", "coop")))
 
 
+@pytest.mark.slow
 def test_every_set_model_and_prompt_is_a_cell(root, hub, tmp_path, capsys, monkeypatch):
     study = write_study(tmp_path, root, hub, datasets.names(), MODELS)
     done = Command(capsys, monkeypatch)("bench", study, "--no-page")

@@ -255,6 +255,7 @@ def test_the_sensitivity_study_says_aloud_that_it_shows_test_images(runner):
         assert table.caption.startswith("These are test images")
 
 
+@pytest.mark.slow
 def test_the_page_has_every_study_and_its_files(runner, tmp_path):
     page = write_study_page(runner, tmp_path, title="A <study>", cautions=["One <set> failed."])
     text = page.read_text("utf-8")

@@ -99,6 +99,7 @@ def expecting(model, tmp_path_factory):
     return folder / "m.trust"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_a_job_of_an_expected_share_ends_decided_though_interrupted(
     expecting, photos, tmp_path, stop_at

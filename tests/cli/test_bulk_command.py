@@ -105,6 +105,7 @@ def test_another_calibration_is_another_model(trustvlm, fitted, shots, photos, t
         predict_in_bulk(tmp_path / "m.trust", photos, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_embeddings_are_kept_only_if_asked_for(fitted, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("TRUSTVLM_CACHE", str(tmp_path / "cache"))
     predict_in_bulk(fitted, photos, tmp_path / "one")

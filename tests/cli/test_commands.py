@@ -94,6 +94,7 @@ def test_label_needs_a_folder_and_names_alone(trustvlm, photos, tmp_path):
 NO_GATE = "there is no out-of-distribution gate"
 
 
+@pytest.mark.slow
 def test_the_offline_models_are_called_stand_ins_where_they_are_chosen(
     trustvlm, shots, photos, tmp_path
 ):

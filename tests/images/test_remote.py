@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from trustvlm.exceptions import ImageError
-from trustvlm.images import Limits, references
+from trustvlm.images import Limits, locations, references
 from trustvlm.images.locations import Location, RemoteImage, image_at
 
 CONTENT = b"the bytes of an image" * 100
@@ -145,7 +145,7 @@ def test_other_storage_is_asked_for_no_more_than_an_image_may_have(monkeypatch):
             assert (path, start) == ("bucket/a.png", 0)
             return bytes(end)
 
-    monkeypatch.setattr(references, "file_system", lambda url: (Endless(), url.partition("//")[2]))
+    monkeypatch.setattr(locations, "file_system", lambda url: (Endless(), url.partition("//")[2]))
     with pytest.raises(ImageError, match="at most 1,000"):
         RemoteImage("a.png", "s3://bucket/a.png").read(Limits(max_bytes=1000))
 

@@ -26,6 +26,7 @@ def shots(root, name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flowers102", "caltech101", "oxford_pets37"])
 def test_mislabelled_shots_are_found(embeddings_root, name):
     features, labels, logits, n_classes = shots(embeddings_root, name)

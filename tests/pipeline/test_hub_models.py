@@ -14,11 +14,11 @@ from trustvlm.embeddings import EmbeddingStore
 from trustvlm.exceptions import ArtefactError
 from trustvlm.images import decode
 
-pytestmark = pytest.mark.torch
-
-
-# Random weights tell colours apart by hardly anything.
-pytestmark = pytest.mark.filterwarnings("ignore:classes whose texts are nearly the same")
+pytestmark = [
+    pytest.mark.torch,
+    # Random weights tell colours apart by hardly anything.
+    pytest.mark.filterwarnings("ignore:classes whose texts are nearly the same"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_other_weights_are_noticed(hub, folders, tmp_path):
         TrustVLM.load(tmp_path / "m.trust", vision=f"hf:{tmp_path / 'other'}", device="cpu")
 
 
+@pytest.mark.slow
 def test_batch_size_changes_nothing_that_matters(hub, folders):
     one = fitted(hub, folders, batch_size=1).predict(folders[1])
     many = fitted(hub, folders, batch_size=7).predict(folders[1])

@@ -497,6 +497,7 @@ def guaranteed(shots, tmp_path_factory):
     return folder / "colours.trust"
 
 
+@pytest.mark.slow
 def test_after_drift_labels_are_reviewed_unless_they_are_to_be_kept(guaranteed):
     uploads = [
         ("images", (f"{colour}{i}.png", png(colour, i)))

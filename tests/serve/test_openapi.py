@@ -36,6 +36,7 @@ def labels_fit(body):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_every_answer_is_as_documented(document, mode):
     tried = set()

@@ -63,6 +63,7 @@ def ended(client):
     raise AssertionError("the update does not end")
 
 
+@pytest.mark.slow
 def test_the_button_and_the_command_make_the_same_model(served, trustvlm, monkeypatch):
     answer(served)
     before = served.get("/v1/update").json()

@@ -200,8 +200,8 @@ def near_names(spec: str, role: str) -> list[str]:
 
     Examples
     --------
-    >>> near_names("bioclip", "vlm"), near_names("dinov2_vitb14", "vlm")
-    (['bioclip-2'], ['--vision dinov2-base'])
+    >>> near_names("bioclip", "vlm"), near_names("dinov2_vits14", "vlm")
+    (['bioclip-2'], ['--vision dinov2-small'])
     """
     spec = spec.strip().removesuffix(CLS)
     ways = (_of_repository, _of_path, _of_name, _of_other_repository, _of_prefix, _of_none)
