@@ -11,6 +11,7 @@ from scipy import stats
 from trustvlm.decisions import METHODS, certify
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
+from trustvlm.risk_control.certify import coverage_lower_bound
 from trustvlm.risk_control.tests import (
     binomial_p_value,
     bonferroni,
@@ -193,9 +194,28 @@ def test_images_that_are_never_accepted_only_lower_the_coverage(data, seed):
     assert result.threshold == pytest.approx(among.threshold, nan_ok=True)
     assert (result.accepted, result.errors) == (among.accepted, among.errors)
     assert result.n == len(confidence)
-    assert result.n_needed >= among.n_needed
     if result.certified:
         assert result.coverage == result.accepted / result.n
+        assert result.coverage_bound == coverage_lower_bound(result.accepted, result.n, 0.9)
+    elif eligible.any():
+        assert result.n_needed == np.ceil(among.n_needed * result.n / among.n)
+
+
+def test_the_coverage_bound_is_massarts():
+    below = math.sqrt(math.log(20) / (2 * 400))
+    assert coverage_lower_bound(300, 400) == pytest.approx(0.75 - below)
+    assert coverage_lower_bound(1, 400) == 0
+    # His constant holds from one half on.
+    half = 0.75 - math.sqrt(math.log(2) / (2 * 400))
+    assert coverage_lower_bound(300, 400, 0.5) == pytest.approx(half)
+    assert coverage_lower_bound(300, 400, 0.1) == coverage_lower_bound(300, 400, 0.5)
+
+
+def test_a_sequence_of_thresholds_needs_the_images_that_its_first_needs():
+    confidence, right = np.linspace(1, 0, 30), np.ones(30, dtype=bool)
+    alone = certify(confidence, right, 0.05, thresholds=[0.5])
+    followed = certify(confidence, right, 0.05, thresholds=[0.5, 0.2])
+    assert alone.n_needed == followed.n_needed > 0
 
 
 def test_everything_is_accepted_where_everything_is_right():

@@ -55,6 +55,16 @@ def test_adding_merging_and_removing_equal_one_fit(seed, cut):
     assert (first.prototypes_[~first.present_] == 0).all()
 
 
+def test_a_class_that_loses_its_shots_one_by_one_has_no_direction():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(7, 5)), np.zeros(7, dtype=int)
+    bank = PrototypeBank().fit(features, labels, n_classes=2)
+    for feature in features:
+        bank.remove(feature[None], [0])
+    assert not bank.present_.any()
+    assert not bank.sums_.any()
+
+
 @given(st.integers(0, 1000))
 def test_order_of_shots_does_not_matter(seed):
     features, labels = shots(seed)
@@ -67,7 +77,7 @@ def test_order_of_shots_does_not_matter(seed):
 def test_similarities_are_cosines_and_absent_classes_are_nan():
     bank = PrototypeBank().fit([[1.0, 0.0], [0.0, 2.0]], [0, 1], n_classes=3)
     similarities = bank.similarities([[3.0, 4.0]])
-    np.testing.assert_allclose(similarities[0, :2], [0.6, 0.8])
+    np.testing.assert_allclose(similarities[0, :2], [0.6, 0.8], rtol=1e-12)
     assert np.isnan(similarities[0, 2])
 
 

@@ -210,8 +210,9 @@ def test_mahalanobis_inverts_the_shared_covariance(seed):
         assert result.confidence[i] == pytest.approx(-difference @ inverse @ difference, rel=1e-5)
 
 
-def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge():
-    e, x, shots, y = parts(0, n=40, d=5, per_class=400)
+@pytest.mark.parametrize("per_class", [2, 400])
+def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge(per_class):
+    e, x, shots, y = parts(0, n=40, d=5, per_class=per_class)
     result = scores.compute("gda", **{**e, "logits": np.zeros((40, 4))})
     means = np.stack([shots[y == c].mean(axis=0) for c in range(4)])
     residuals = shots - means[y]
@@ -219,6 +220,8 @@ def test_gda_equals_linear_discriminant_analysis_up_to_its_ridge():
     precision = 5 * np.linalg.inv((len(shots) - 1) * sample + np.trace(sample) * np.eye(5))
     logits = x @ precision @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, precision, means)
     np.testing.assert_allclose(result.confidence, softmax(logits, axis=1).max(axis=1))
+    if per_class == 2:
+        return
     # With many shots the ridge vanishes, and what is left is scikit-learn's discriminant.
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4).fit(shots, y)
     assert np.mean(result.prediction == lda.predict(x)) > 0.95
@@ -362,6 +365,17 @@ def test_text_scores_against_their_formulas():
         scores.compute("mcm", logits=z, logit_scale=10).confidence,
         softmax(z / 10, axis=1).max(axis=1),
     )
+    np.testing.assert_allclose(
+        scores.compute("mcm", **e, temperature=0.1).confidence,
+        softmax(cosine / 0.1, axis=1).max(axis=1),
+    )
+
+
+def test_text_scores_of_narrow_logits_are_those_of_the_same_numbers():
+    z = case(8, n=20)["logits"].astype(np.float32)
+    for name in ("energy", "entropy", "doctor_alpha", "doctor_beta", "pnorm_maxlogit"):
+        narrow, wide = (scores.compute(name, logits=x) for x in (z, z.astype(np.float64)))
+        np.testing.assert_allclose(narrow.confidence, wide.confidence, rtol=1e-12, err_msg=name)
 
 
 def test_scores_of_certainty_keep_their_order_near_certainty():
