@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from trustvlm import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 DIST = Path(os.environ.get("TRUSTVLM_DIST") or "no dist")
 built = pytest.mark.skipif(
@@ -111,3 +113,19 @@ def test_torch_is_pinned_wherever_something_is_installed():
             assert f"'{torch}'" in line, line
             checked += 1
     assert checked >= 4
+
+
+def test_the_citation_is_of_the_last_release_and_has_what_its_format_asks_for():
+    yaml = pytest.importorskip("yaml", reason="needs the extra yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    paper = citation["preferred-citation"]
+    assert citation.keys() >= {"cff-version", "message", "title", "authors"}
+    assert paper.keys() >= {"type", "title", "authors"}
+    assert {type(citation[key]) for key in ("cff-version", "version", "title")} == {str}
+    assert citation["license"] == PROJECT["license"]
+    assert paper["url"] == PROJECT["urls"]["Paper"]
+    released = re.findall(
+        r"^## \[(\d.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert (citation["version"], str(citation["date-released"])) == released[0]
+    assert citation["version"] == __version__
