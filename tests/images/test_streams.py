@@ -112,6 +112,8 @@ def test_a_parquet_file_without_a_column_of_images_names_those_it_has(tmp_path):
 def arrow(values: list, kind: str) -> object:
     """An array of a type that is written as Arrow does."""
     pyarrow = pytest.importorskip("pyarrow")
+    if "view" in kind and int(pyarrow.__version__.split(".")[0]) < 18:
+        pytest.skip("this pyarrow writes no views into Parquet")
     types = {
         "large": pyarrow.large_binary(), "view": pyarrow.binary_view(), "fixed": pyarrow.binary(5),
         "path": pyarrow.struct([("path", pyarrow.large_string())]),

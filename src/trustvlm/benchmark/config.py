@@ -127,7 +127,10 @@ class FolderSet(_Table):
     label_column: StrictStr = "label"
     image_column: StrictStr | None = None
     name: StrictStr = Field(
-        default_factory=lambda table: table["train"].parent.name or table["train"].name
+        # Older pydantic asks for the name of a set whose folder is wrong, too.
+        default_factory=lambda table: (
+            table["train"].parent.name or table["train"].name if "train" in table else ""
+        )
     )
 
     @property

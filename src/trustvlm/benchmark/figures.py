@@ -358,7 +358,7 @@ def rank_figure(analysis: Analysis, metric: str) -> Figure:
     height = top + half * _LABEL + 14
 
     def draw(body: FigureBase) -> None:
-        body.get_figure(root=True).set_layout_engine("none")
+        body.figure.set_layout_engine("none")  # type: ignore[union-attr]  # the root of it
         axes = body.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, _WIDTH)

@@ -172,7 +172,7 @@ class LocalFolder:
         """Keep other runs out; the system ends this when a process dies.
 
         Where a file system has no locks, a file stands for one; that of a dead process of this
-        machine is taken over.
+        machine is taken over (by filelock from 4.2.3 on).
 
         Raises
         ------
