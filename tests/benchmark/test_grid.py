@@ -221,6 +221,18 @@ def test_the_command_writes_rows(study, capsys, monkeypatch):
     assert parquet.read_table(study.parent / "results" / "rows.parquet").num_rows == 48
 
 
+def test_a_page_of_an_earlier_run_is_said_to_be_one(study, capsys, monkeypatch):
+    write_class_folders(study.parent / "leaking", per_class=3)  # the same pictures as train
+    tests = '["colours/test", "colours/other"]'
+    study.write_text(study.read_text().replace(tests, '"leaking"'))
+    page = study.parent / "results" / "index.html"
+    page.parent.mkdir()
+    page.write_text('<meta name="generator" content="trustvlm 0.2.0">')
+    done = Command(capsys, monkeypatch)("bench", study)
+    assert done.code == 3
+    assert "index.html is of an earlier run" in done.err
+
+
 def test_a_set_of_the_catalogue_is_named_and_found_below_its_root(tmp_path):
     pytest.importorskip("onnxruntime", reason="the offline models need the extra offline")
     rows = {

@@ -314,6 +314,8 @@ def run(
             workers=shared,
         )
         console.note(f"page, tables, figures: {written}", quiet=quiet)
+    elif (earlier := study.out / "index.html").exists():
+        console.note(f"note: {earlier} is of an earlier run", quiet=quiet)
     if failed:
         raise typer.Exit(3)
 
