@@ -42,10 +42,10 @@ class Registry(dict[str, T]):
     Examples
     --------
     >>> functions = Registry("function")
-    >>> functions.add("largest", max)
-    >>> functions.add("largest", min)
+    >>> functions.add("max", max)
+    >>> functions.add("max", min)
     Traceback (most recent call last):
-    trustvlm.exceptions.InputError: A function named `largest` is already registered.
+    trustvlm.exceptions.InputError: A function named `max` is already registered: choose another.
     """
 
     def __init__(self, kind: str, maker: Callable[[T], Callable[..., Any] | None] | None = None):
@@ -58,7 +58,9 @@ class Registry(dict[str, T]):
         """Register something; `InputError` if the name is taken."""
         if name in self:
             article = "An" if self.kind[0] in "aeiou" else "A"
-            raise InputError(f"{article} {self.kind} named `{name}` is already registered.")
+            raise InputError(
+                f"{article} {self.kind} named `{name}` is already registered: choose another."
+            )
         self[name] = entry
 
     def from_outside(self) -> dict[str, T]:

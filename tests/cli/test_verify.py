@@ -104,11 +104,9 @@ def test_from_examples_to_verdicts_without_a_vlm(trustvlm, shots, labels, tmp_pa
 
 
 def test_what_needs_a_vlm_says_so(trustvlm, photos) -> None:
-    done = trustvlm(
-        *("label", photos, "--classes", "red,green", "--vlm", "none", "--vision", "offline")
-    )
-    assert done.code == 1
-    assert "Expected a vision-language model" in done.err
+    done = trustvlm("label", photos, "--classes", "red,green", "--vlm", "none")
+    assert done.code == 2
+    assert "trustvlm fit --vlm none" in " ".join(done.err.split())
 
 
 def test_a_data_set_is_checked_against_itself(trustvlm, labels, tmp_path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trustvlm.cli import console, options
+from trustvlm.exceptions import UsageError
 
 EPILOG = (
     'Example:  trustvlm label photos/ --classes "cat,dog,bird" -o out.csv'
@@ -52,6 +53,11 @@ def label(
     from trustvlm.pipeline.verdict import check_output
 
     options.load_plugins(plugins)
+    if vlm == "none":
+        raise UsageError(
+            "From class names alone only a vision-language model can label: name one with --vlm, "
+            "or fit a model to examples (trustvlm fit --vlm none)."
+        )
     if output is not None:
         check_output(output)
     options.checked_sorting(sort_into, symlink=symlink)

@@ -187,7 +187,10 @@ def register_backend(
     def decorate(load: Loader) -> Loader:
         built_in = load.__module__ == _MODULES.get(name)
         if not built_in and (name in _MODULES or any(preset.name == name for preset in presets())):
-            raise InputError(f"An encoder backend or preset named `{name}` is already registered.")
+            raise InputError(
+                f"An encoder backend or preset named `{name}` is already registered: choose "
+                "another."
+            )
         facts = (roles, form, extra, revisions, class_token, check, fetch)
         _BACKENDS.add(name, Backend(name, load, *facts))
         return load
