@@ -18,7 +18,7 @@ from trustvlm.models import (
     read_prompts,
     registry,
 )
-from trustvlm.models.presets import PROMPTS
+from trustvlm.models.names import PROMPTS
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)

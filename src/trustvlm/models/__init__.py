@@ -2,7 +2,7 @@
 
 from trustvlm.models.base import ImageEncoder, ModelIdentity, Preprocessing, VisionLanguageModel
 from trustvlm.models.fetch import fetch_model
-from trustvlm.models.presets import Preset, presets
+from trustvlm.models.names import Preset, presets
 from trustvlm.models.prompts import class_embeddings, fill, read_prompts
 from trustvlm.models.registry import (
     Backend,

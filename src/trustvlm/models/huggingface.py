@@ -26,7 +26,7 @@ from trustvlm.models.hub import (
     read_preprocessing,
     wanted_files,
 )
-from trustvlm.models.presets import PROMPTS, VISION, VLM, presets
+from trustvlm.models.names import PROMPTS, VISION, VLM, presets
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,

@@ -27,8 +27,8 @@ from trustvlm.models.hub import (
     of_directory,
     quiet,
 )
+from trustvlm.models.names import PROMPTS, VISION, VLM
 from trustvlm.models.openclip_files import file_settings, split_options, triple
-from trustvlm.models.presets import PROMPTS, VISION, VLM
 from trustvlm.models.registry import LoadOptions, register_backend
 from trustvlm.models.torch_encoder import (
     TorchImageEncoder,

@@ -24,7 +24,7 @@ from trustvlm.models.base import (
     VisionLanguageModel,
 )
 from trustvlm.models.hub import IN_DIRECTORY, IN_HUB, ModelFiles, hub_repository
-from trustvlm.models.presets import (
+from trustvlm.models.names import (
     CLS,
     VISION,
     VLM,

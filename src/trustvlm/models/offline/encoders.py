@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trustvlm.environment import check_installed, require, usable_cores
 from trustvlm.exceptions import InputError, ModelUnavailableError
 from trustvlm.models.base import ModelIdentity, Preprocessing, check_texts
+from trustvlm.models.names import VISION, VLM
 from trustvlm.models.offline.efficientnet import (
     CLASSES,
     GRAPH_VERSION,
@@ -35,7 +36,6 @@ from trustvlm.models.offline.weights import (
     derived,
     read_checkpoint,
 )
-from trustvlm.models.presets import VISION, VLM
 from trustvlm.models.registry import LoadOptions, register_backend
 
 # Run an ONNX graph on many inputs at once, one input at a time per thread.
