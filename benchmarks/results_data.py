@@ -7,6 +7,7 @@ the code of the scores and metrics, this file. Same cells, same numbers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 import trustvlm
 from trustvlm import metrics
 from trustvlm.benchmark.dataset import ArraySet, EncodedDataset, load_arrays
-from trustvlm.benchmark.results import cell_file, read_cell, write_cell
+from trustvlm.benchmark.results import cell_file, write_cell
 from trustvlm.benchmark.run import Measurement, Workers, measure_draw
 from trustvlm.benchmark.statistics import LEVEL, Bootstrap, resample, spread
 from trustvlm.decisions import certify
@@ -119,7 +120,7 @@ def measured(wanted: Sequence[Cell], kept: Path, jobs: int) -> list[dict[str, An
     missing = [(cell, file) for cell, file in zip(wanted, files, strict=True) if not file.exists()]
     for done, _ in enumerate(Workers(jobs).map(measure, missing), 1):
         print(f"{done} of {len(missing)} cells measured", flush=True)
-    return [row for file in files for row in read_cell(file)]
+    return [row for file in files for row in json.loads(file.read_text("utf-8"))]
 
 
 def measure(cell: Cell, file: Path) -> None:
