@@ -169,7 +169,7 @@ def test_the_figure_has_an_oracle_bands_and_areas(root):
     assert len(svg) < 200_000
     for label in ("msp", "trustvlm", "auto", "auto_star", "oracle, VLM's labels"):
         assert re.search(rf">{label}: AURC \d+</text>", svg), label
-    assert svg.count("FillBetweenPolyCollection") == 4
+    assert svg.count("PolyCollection") == 4
 
 
 # As it is published.
