@@ -131,7 +131,14 @@ def test_what_a_terminal_shows():
 
 @pytest.mark.parametrize(
     "nothing",
-    [None, math.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("NaN"), np.array(np.nan)],
+    [
+        None,
+        math.nan,
+        np.float32("nan"),
+        np.datetime64("NaT", "s"),
+        Decimal("NaN"),
+        np.array(np.nan),
+    ],
     ids=lambda cell: type(cell).__name__,
 )
 def test_what_holds_nothing_is_missing(nothing):

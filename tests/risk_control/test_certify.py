@@ -1,6 +1,7 @@
 import collections
 import functools
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 from trustvlm.decisions import METHODS, certify
 from trustvlm.exceptions import InputError
 from trustvlm.metrics.intervals import proportion_lower_bound, risk_upper_bound
-from trustvlm.risk_control.certify import coverage_lower_bound
+from trustvlm.risk_control.certify import Certificate, coverage_lower_bound
 from trustvlm.risk_control.tests import (
     binomial_p_value,
     bonferroni,
@@ -382,3 +383,13 @@ def test_none_says_the_fewest_images_that_could_do():
     assert enough.certified
     many_wrong = certify(range(100), [i % 9 > 0 for i in range(100)], risk=0.05)
     assert "at least" not in many_wrong.statement()
+
+
+def test_certificates_with_undefined_values_are_equal_if_the_others_are():
+    none = Certificate.none(10, 59.0, 0.05, 0.95, "learn_then_test")
+    undefined = ("threshold", "risk_bound", "wanted_coverage")
+    again = Certificate(**asdict(none) | {name: float("nan") for name in undefined})
+    assert none == again
+    assert hash(none) == hash(again)
+    assert none != replace(none, n=11)
+    assert none != "none"

@@ -236,7 +236,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="cannot be used"):
         FeedbackStore(path)
     other = tmp_path / "other.sqlite"
-    with sqlite3.connect(other) as connection:
+    with closing(sqlite3.connect(other)) as connection, connection:
         connection.execute("CREATE TABLE mine (x)")
     connection.close()
     with pytest.raises(InputError, match="no feedback database"):
@@ -267,7 +267,7 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path):
                 acknowledged.add(int(next_line(process)))
             process.kill()
             acknowledged.update(int(line) for line in process.stdout if line.endswith("\n"))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         stored = {n for (n,) in connection.execute("SELECT id FROM answers")}
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

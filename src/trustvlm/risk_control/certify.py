@@ -164,6 +164,19 @@ class Certificate:
             wanted_coverage=wanted_coverage,
         )
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are equal; undefined ones (NaN) are."""
+        if not isinstance(other, Certificate):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[float | str | None, ...]:
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(None if value != value else value for value in values)
+
     @property
     def certified(self) -> bool:
         """Whether there is a threshold."""

@@ -12,6 +12,7 @@ import json
 import math
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -253,6 +254,8 @@ class FeedbackStore:
         self._connection = open_database(
             self.path, schema=_SCHEMA, version=_SCHEMA_VERSION, settings=_SETTINGS
         )
+        # Nobody has to close a store that is no longer used.
+        self._closer = weakref.finalize(self, self._connection.close)
         self._connection.row_factory = sqlite3.Row
         for statement in _ADDED:
             self._connection.execute(statement)
@@ -276,7 +279,7 @@ class FeedbackStore:
                 # SQLite goes on writing to a file that was deleted, where nobody finds it again.
                 file = self._file_at_path()
                 if file is None or file != self._file:
-                    self._connection.close()
+                    self._closer()
                     self._open()
                 yield self._connection
             except (OSError, sqlite3.Error) as error:
@@ -443,7 +446,7 @@ class FeedbackStore:
     def close(self) -> None:
         """Close the file."""
         with self._turn:
-            self._connection.close()
+            self._closer()
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         with self._database() as connection:
