@@ -71,7 +71,7 @@ def test_the_page_on_an_index_has_no_link_into_the_repository():
         metadata = BytesParser(policy=default).parsebytes(wheel.read(name))
     page = metadata.get_payload()
     assert "## The method" in page
-    assert "Choose a threshold: what can be accepted" in page
+    assert "* Choose a threshold: " in page
     assert re.findall(r"\]\((?!https://)[^)]*\)", page) == []
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
