@@ -110,3 +110,14 @@ def number_label(value: Any) -> str:
         return str(value)
     number = float(value)
     return str(int(number)) if number.is_integer() else ""
+
+
+def cell_text(cell: Any) -> str:
+    """Return what a cell says, such as a label or a group; "" where it holds nothing.
+
+    Examples
+    --------
+    >>> cell_text(7), cell_text(7.0), cell_text(" b "), cell_text(None)
+    ('7', '7', 'b', '')
+    """
+    return "" if is_missing(cell) else number_label(cell) or str(cell).strip()

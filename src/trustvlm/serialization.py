@@ -1,11 +1,14 @@
-"""JSON: one rule for what it cannot hold, and one way to say what is wrong with it."""
+"""JSON and TOML: what the first cannot hold, and one way to say what is wrong with a file."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
+from pathlib import Path
 from typing import Any
 
+from trustvlm.exceptions import InputError
 from trustvlm.text import UNSAFE
 
 
@@ -44,6 +47,22 @@ def json_text(value: Any, **options: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     # Line ends between values are no part of a text; inside texts json has escaped them.
     return UNSAFE.sub(lambda sign: sign[0] if sign[0] < " " else f"\\u{ord(sign[0]):04x}", text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it cannot be read as TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from error
 
 
 def first_invalid(error: Any) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from trustvlm.models.base import NO_VLM
 from trustvlm.pipeline.records import PROTOCOLS
 from trustvlm.pipeline.select import SELECTABLE, free_settings
 from trustvlm.scores import canonical_name, check_parameters, get
+from trustvlm.serialization import read_toml
 from trustvlm.text import did_you_mean, join_names
 
 # What a study may say: each class is a table of the file.
@@ -553,12 +553,7 @@ def read_config(path: str | os.PathLike[str]) -> BenchConfig:
         message names the file and the key.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read as TOML: {error}") from error
+    content = read_toml(path)
     content = {"name": path.stem, "out": f"{path.stem}-results", **content}
     try:
         return BenchConfig.model_validate(content, context={"folder": path.parent})

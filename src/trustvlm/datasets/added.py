@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from trustvlm.images.labelled import find_labelled
 from trustvlm.images.references import LabelledImage, shown
 from trustvlm.models.prompts import read_prompts
 from trustvlm.plugins import from_where, plugin_errors
-from trustvlm.serialization import first_invalid
+from trustvlm.serialization import first_invalid, read_toml
 from trustvlm.text import did_you_mean
 
 # What a TOML file may say of a set, besides name, layout, classes and counts.
@@ -127,12 +126,7 @@ def add_catalogue(path: str | os.PathLike[str]) -> tuple[str, ...]:
     from pydantic import TypeAdapter, ValidationError
 
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read as TOML: {error}") from error
+    content = read_toml(path)
     entries = content.get("dataset")
     if not isinstance(entries, list) or not entries or set(content) != {"dataset"}:
         raise InputError(

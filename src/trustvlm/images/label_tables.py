@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from trustvlm.cells import is_missing, number_label
+from trustvlm.cells import cell_text
 from trustvlm.environment import require
 from trustvlm.exceptions import InputError, TrustVLMWarning
 from trustvlm.images.classes import ClassList
@@ -166,22 +165,18 @@ def _rows(
                 own = [column for column in columns if column in table.column_names]
                 rows = table.select([path_column, *dict.fromkeys(own)]).to_pylist()
                 for number, row in enumerate(rows):
-                    path = _text(row[path_column])
+                    path = cell_text(row[path_column])
                     if not path:
                         raise InputError(
                             f"Expected a {path_column!r} in row {number} of {name!r}, but the cell "
                             "is empty."
                         )
-                    yield path, tuple(_text(row.get(c)) for c in columns)
+                    yield path, tuple(cell_text(row.get(c)) for c in columns)
         case kind:
             problem = f"{name!r} is a {kind}" if location.exists() else f"there is no {name!r}"
             raise InputError(
                 f"Expected a CSV, JSON Lines or Parquet file with a column for each, but {problem}."
             )
-
-
-def _text(value: Any) -> str:
-    return "" if is_missing(value) else number_label(value) or str(value).strip()
 
 
 def _check_filled(source: PathLike, empty: Sequence[str]) -> None:

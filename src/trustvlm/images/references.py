@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, Self
 
-from trustvlm.cells import is_missing, number_label
+from trustvlm.cells import cell_text, is_missing
 from trustvlm.exceptions import ImageError, InputError
 from trustvlm.images.errors import DEFAULT_LIMITS, Limits, refusal
 from trustvlm.text import printable, without_credentials
@@ -395,7 +395,7 @@ def read_group(cell: Any, path: str, column: str) -> str:
     >>> read_group(7, "1.jpg", "scene"), read_group(7.0, "2.jpg", "scene")
     ('7', '7')
     """
-    group = "" if is_missing(cell) else number_label(cell) or str(cell).strip()
+    group = cell_text(cell)
     if not group:
         raise InputError(
             f"Expected a group of each image in the column {column!r}, but {shown(path)!r} has "

@@ -279,8 +279,8 @@ def _of_other_repository(spec: str, role: str) -> list[_Name]:
     alias = _ALIASES.get(last, "")
     if ":" in alias:
         return [*named, alias]
-    of_vision = [f"timm:hf-hub:{repository}"] if role == VISION else []
-    return [*named, f"hf:{repository}", f"openclip:hf-hub:{repository}", *of_vision]
+    of_vision = [f"timm:{IN_HUB}{repository}"] if role == VISION else []
+    return [*named, f"hf:{repository}", f"openclip:{IN_HUB}{repository}", *of_vision]
 
 
 def _of_prefix(spec: str, role: str) -> list[_Name]:  # noqa: ARG001
@@ -305,7 +305,7 @@ def _repository_meant(spec: str) -> str:
 
 def _repository(spec: str) -> str | None:
     """Return the repository of the hub that a preset names as such; None for the others."""
-    for prefix in ("hf:", "openclip:hf-hub:"):
+    for prefix in ("hf:", f"openclip:{IN_HUB}"):
         if spec.startswith(prefix):
             return spec.removeprefix(prefix).partition("#")[0]
     return None

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trustvlm.cells import is_missing, number_label
+from trustvlm.cells import cell_text
 from trustvlm.exceptions import InputError
 
 GROUP_SEED = 0
@@ -75,9 +75,7 @@ def group_names(groups: Sequence[Hashable], n: int) -> list[str]:
         )
     # Arrays that have values of their own for what is missing give None for it there.
     values = groups.tolist() if hasattr(groups, "tolist") else groups
-    names = [
-        "" if is_missing(group) else number_label(group) or str(group).strip() for group in values
-    ]
+    names = [cell_text(group) for group in values]
     if "" in names:
         # Each NaN is another value: images without a group would count as independent.
         i = names.index("")
